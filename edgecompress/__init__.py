@@ -1,0 +1,55 @@
+"""Makes a trained ONNX or PyTorch model smaller and faster for one device, and measures the result.
+
+The public names are imported when they are first used, so that `import edgecompress` costs nothing.
+"""
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgecompress.api import Result, convert
+    from edgecompress.errors import EdgeCompressError, InputError, MissingPackageError, UnsupportedModelError
+    from edgecompress.inspection import Inspection, inspect
+    from edgecompress.recipe import Recipe, load_recipe
+    from edgecompress.targets import load_target
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "EdgeCompressError": "errors",
+    "InputError": "errors",
+    "Inspection": "inspection",
+    "MissingPackageError": "errors",
+    "Recipe": "recipe",
+    "Result": "api",
+    "UnsupportedModelError": "errors",
+    "convert": "api",
+    "inspect": "inspection",
+    "load_recipe": "recipe",
+    "load_target": "targets",
+}
+
+__all__ = [
+    "EdgeCompressError",
+    "InputError",
+    "Inspection",
+    "MissingPackageError",
+    "Recipe",
+    "Result",
+    "UnsupportedModelError",
+    "convert",
+    "inspect",
+    "load_recipe",
+    "load_target",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

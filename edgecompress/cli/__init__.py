@@ -1,0 +1,71 @@
+"""The command line: `edgecompress`. A command's module is imported when the command is asked for."""
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from edgecompress import __version__
+from edgecompress.errors import EdgeCompressError
+
+COMMANDS = ("convert", "inspect", "targets")
+INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
+
+
+class LazyGroup(click.Group):
+    """Commands are modules of this package, each with a `command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"{__name__}.{name}").command
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="edgecompress")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def cli() -> None:
+    """Makes a trained model smaller and faster for one device, and measures the result."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.
+
+    Exit codes: 0 done; 2 bad arguments or unreadable input; 3 the model can't be converted; 4 converted, but
+    outside the accuracy limit; 130 interrupted; 1 a defect of this program. Failures are one line on stderr;
+    --debug anywhere on the line shows the traceback as well.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(cli.main(arguments, prog_name="edgecompress", standalone_mode=False))
+    except Exception as error:
+        message, code = _failure(error)
+        if "--debug" in arguments:
+            import traceback
+
+            traceback.print_exc()
+        click.echo(f"error: {message}", err=True)
+        sys.exit(code)
+
+
+def _failure(error: Exception) -> tuple[str, int]:
+    if isinstance(error, EdgeCompressError):
+        return _one_line(str(error)), error.exit_code
+    if isinstance(error, click.Abort):  # what click makes of Ctrl-C
+        return "interrupted", INTERRUPTED
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "edgecompress"
+        return f"{_one_line(error.format_message())} (see: {command} --help)", error.exit_code
+    if isinstance(error, click.ClickException):
+        return _one_line(error.format_message()), error.exit_code
+    return f"unexpected {type(error).__name__}: {_one_line(str(error))} (--debug shows where)", 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,62 @@
+"""`edgecompress convert`: a model in, verified artifacts for one target out."""
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+import click
+
+from edgecompress.cli.options import (
+    debug_option,
+    json_option,
+    model_options,
+    parse_input_shapes,
+    parse_preprocess,
+)
+
+ACCURACY_LIMIT_EXCEEDED = 4
+
+
+@click.command()
+@model_options
+@click.option("--target", default="android", show_default=True, help="Device; see: edgecompress targets.")
+@click.option("--target-file", type=click.Path(), help="Your own board's profile (TOML).")
+@click.option("-o", "--output", type=click.Path(), help="Output folder.  [default: MODEL-TARGET]")
+@click.option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
+@click.option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
+@click.option("--recipe", type=click.Path(), help="Recipe (TOML); options given here go before it.")
+@click.option("--format", "formats", multiple=True, help="Artifact format, onnx or tflite. Repeatable.")
+@click.option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@click.option("--max-drop", type=float, help="Points of accuracy that may be lost; else exit code 4.")
+@json_option
+@debug_option
+def command(
+    model: str, input_shapes: tuple[str, ...], formats: tuple[str, ...], evaluation: str | None,
+    preprocess: str | None, as_json: bool, **options: Any,
+) -> int:  # fmt: skip
+    """Convert MODEL (.onnx, .pt2, TorchScript .pt, or file.py:factory) for a device.
+
+    Writes the artifacts, report.json and the recipe that repeats the run. Without --calib, weights become
+    int8 and activations stay float; with it both become int8. A file.py:factory or file.py:function is
+    executed: name only files that you trust.
+    """
+    from edgecompress.api import convert
+
+    result = convert(
+        model,
+        eval=evaluation,
+        formats=list(formats) or None,
+        input_shapes=parse_input_shapes(input_shapes),
+        preprocess=parse_preprocess(preprocess),
+        command=shlex.join(["edgecompress", *sys.argv[1:]]),
+        **options,
+    )
+    if as_json:
+        click.echo(result.report.to_json(), nl=False)
+    else:
+        from edgecompress.report.terminal import print_fitting
+
+        print_fitting(result)
+        click.echo(f"Written to {result.directory}")
+    return 0 if result.ok else ACCURACY_LIMIT_EXCEEDED

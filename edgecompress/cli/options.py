@@ -1,0 +1,68 @@
+"""Option values that need parsing, and options that several commands share."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from edgecompress.errors import InputError
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """MODEL, --weights and --input-shape: what says which model is meant."""
+    for option in (
+        click.option(
+            "--input-shape",
+            "input_shapes",
+            multiple=True,
+            metavar="NAME:DIMS",
+            help="Shape of an input with dynamic dimensions, e.g. image:1,3,224,224. Repeatable.",
+        ),
+        click.option("--weights", type=click.Path(), help="state_dict file for a file.py:factory model."),
+        click.argument("model"),
+    ):
+        command = option(command)
+    return command
+
+
+def parse_input_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
+    """("a:b:1,3,8,8",) -> {"a:b": (1, 3, 8, 8)}; the last colon separates, since names may hold colons."""
+    shapes = {}
+    for text in texts:
+        name, separator, dimensions = text.rpartition(":")
+        try:
+            shape = tuple(int(d) for d in dimensions.split(","))
+        except ValueError:
+            shape = ()
+        if not separator or not name or not shape or min(shape) < 1:
+            raise InputError(f"--input-shape {text!r}: expected NAME:D1,D2,..., e.g. image:1,3,224,224")
+        shapes[name] = shape
+    return shapes
+
+
+def parse_preprocess(text: str | None) -> Mapping[str, Any]:
+    """"scale=0.5,mean=1,2,3" -> {"scale": 0.5, "mean": [1.0, 2.0, 3.0]}; pieces without = continue a list."""
+    lists: dict[str, list[str]] = {}
+    key = None
+    for piece in (text or "").split(",") if text else []:
+        if "=" in piece:
+            key, _, piece = (p.strip() for p in piece.partition("="))
+            lists[key] = []
+        if key is None:
+            raise InputError(f"--preprocess {text!r}: expected KEY=VALUE,..., e.g. scale=0.5,mean=1,2,3")
+        lists[key].append(piece.strip())
+    return {key: _value(key, values) for key, values in lists.items()}
+
+
+def _value(key: str, values: list[str]) -> Any:
+    numbers: list[Any] = []
+    for value in values:
+        try:
+            numbers.append(int(value) if value.lstrip("-").isdigit() else float(value))
+        except ValueError:
+            numbers.append(value)
+    return numbers[0] if len(numbers) == 1 and key not in {"mean", "std"} else numbers

@@ -1,0 +1,55 @@
+"""`edgecompress targets`: the known devices."""
+from __future__ import annotations
+
+import click
+
+from edgecompress.cli.options import debug_option, json_option
+
+
+@click.group(invoke_without_command=True)
+@json_option
+@debug_option
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """List the known devices; `targets show NAME` for all about one."""
+    if context.invoked_subcommand is not None:
+        return
+    from edgecompress.targets import all_targets
+
+    profiles = all_targets()
+    if as_json:
+        click.echo("[" + ",\n".join(p.model_dump_json(indent=2) for p in profiles) + "]")
+        return
+    from edgecompress.report.terminal import print_fitting, table
+
+    types = {True: "int8 only", False: "any"}
+    rows = [(p.name, types[p.integer_only], ", ".join(p.formats), p.description) for p in profiles]
+    print_fitting(table("Targets", ("Name", "Types", "Formats", "Description"), rows))
+
+
+@command.command()
+@click.argument("name")
+@json_option
+@debug_option
+def show(name: str, as_json: bool) -> None:
+    """Everything that the profile NAME says."""
+    from edgecompress.targets import load_target
+
+    profile = load_target(name)
+    if as_json:
+        click.echo(profile.model_dump_json(indent=2))
+        return
+    from edgecompress.report.terminal import print_fitting, table
+
+    rows = [(key, _shown(value), str(type(profile).model_fields[key].description)) for key, value in profile]
+    print_fitting(table(name, ("Key", "Value", "Meaning"), rows))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "no limit" if value is None else str(value)

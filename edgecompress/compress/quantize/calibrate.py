@@ -1,0 +1,60 @@
+"""Histograms of all activations over calibration data, in one pass."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from edgecompress.compress.quantize.batch import Runner, batch_size
+from edgecompress.compress.quantize.histogram import Histogram
+from edgecompress.errors import InputError
+from edgecompress.graph.fusion import layers
+from edgecompress.recipe import Quantize
+
+if TYPE_CHECKING:
+    from edgecompress.evaluate.data import Dataset
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What calibration data showed.
+
+    histograms: by value name, of every float value that exists at run time.
+    samples: how many there were. dataset: the data itself, for corrections that need it again.
+    """
+
+    histograms: dict[str, Histogram] = field(repr=False)
+    samples: int
+    dataset: Dataset = field(repr=False)
+
+
+def runtime_values(model: ir.Model) -> list[ir.Value]:
+    """Float graph inputs and layer outputs, in order: what could be int8. Interior values don't exist."""
+    produced = [v for layer in layers(model.graph) for v in layer.last.outputs]
+    return [v for v in (*model.graph.inputs, *produced) if v.dtype == ir.DataType.FLOAT]
+
+
+def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibration:
+    """Run the model on at most settings.samples samples; memory does not depend on their number.
+
+    Raises InputError when there is no sample or a value is NaN.
+    """
+    if settings.samples is not None:
+        dataset = dataset.head(settings.samples)
+    if not len(dataset):
+        raise InputError(f"{dataset.source}: no calibration samples; quantising activations needs at least one")
+    inputs = {v.name for v in model.graph.inputs}
+    histograms = {str(v.name): Histogram() for v in runtime_values(model)}
+    run = Runner(model, [name for name in histograms if name not in inputs])
+    for batch in dataset.batches(batch_size(model)):
+        values = {name: x for name, x in batch.items() if name in histograms} | run(batch)
+        for name, array in values.items():
+            try:
+                histograms[name].update(array)
+            except ValueError:
+                raise InputError(
+                    f"{dataset.source}: the model computes NaN at value {name!r} on this calibration data; "
+                    "check the data's scale (preprocess) and the model"
+                ) from None
+    return Calibration(histograms, len(dataset), dataset)

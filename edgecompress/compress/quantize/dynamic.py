@@ -1,0 +1,48 @@
+"""Weights alone in 8 or 16 bits; activations stay float, so no data is needed."""
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.weights import quantize_weight
+from edgecompress.graph.annotations import Quantization, set_int8, set_quantization
+from edgecompress.graph.fusion import constant, layers
+from edgecompress.recipe import Quantize
+
+PER_CHANNEL = {"Conv", "ConvTranspose"}  # fully connected: tflite-runtime 2.14 is silently wrong per channel
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
+    """A clone with int8 weights (dynamic range): per channel for convolutions, per tensor for Gemm and MatMul.
+
+    Layers named in settings.float_layers keep float weights.
+    """
+    clone = model.clone()
+    excluded = set(settings.float_layers)
+    for node, weight in _weights(clone):
+        if node.name in excluded or node.outputs[0].name in excluded:
+            continue
+        per_channel = settings.per_channel and node.op_type in PER_CHANNEL
+        axis = operators.weight_axis(node) if per_channel else None
+        set_quantization(weight, quantize_weight(np.asarray(constant(weight)), axis))
+    return clone
+
+
+def to_float16(model: ir.Model) -> ir.Model:
+    """A clone whose weights are stored as float16, except those with values that float16 has not."""
+    clone = model.clone()
+    for _, weight in _weights(clone):
+        if np.abs(np.asarray(constant(weight))).max(initial=0.0) <= LARGEST_HALF:
+            one, zero = np.ones(1, np.float32), np.zeros(1, np.int32)
+            set_quantization(weight, Quantization(one, zero, None, ir.DataType.FLOAT16))
+    return clone
+
+
+def _weights(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
+    """(node, weight) of every layer with constant weights. Marks all nodes float."""
+    for node in model.graph:
+        set_int8(node, False)
+    found = [(layer.node, operators.weight(layer)) for layer in layers(model.graph)]
+    return [(node, value) for node, value in found if value is not None]

@@ -1,0 +1,46 @@
+"""Scales of weights and biases: int8 symmetric, int32 at the product of the input's and the weight's scale."""
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.graph.annotations import Quantization
+
+LIMIT = 127  # narrow range: -127..127, so that a product of two int8 never needs a 17th bit
+BIAS_LIMIT = 2.0**30  # leaves the other half of int32 to the sum of products
+SMALLEST_RATIO = 2.0**-24  # of the largest scale: what is below can't be seen beside the other channels
+
+
+def quantize_weight(weight: np.ndarray, axis: int | None, *, bias: np.ndarray | None = None,
+                    input_scale: float | None = None) -> Quantization:
+    """Symmetric narrow-range int8 scales for a float weight, per channel along `axis` or one (None).
+
+    The largest magnitude is 127 steps. Scales are widened where, given the input's scale, the bias
+    (float [channels]) would not fit in half of int32, and where a channel is all but zero.
+    """
+    axes = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
+    scale = np.atleast_1d(np.abs(weight).max(axis=axes).astype(np.float64)) / LIMIT
+    if bias is not None and input_scale is not None:
+        needed = np.abs(bias.astype(np.float64)) / (input_scale * BIAS_LIMIT)
+        scale = np.maximum(scale, needed if axis is not None else needed.max(initial=0.0))
+    scale = np.maximum(scale, scale.max() * SMALLEST_RATIO)
+    scale[scale == 0] = 1.0
+    scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
+    return Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT8, narrow_range=True)
+
+
+def quantize_bias(weight: Quantization, input_scale: float) -> Quantization:
+    """int32 at scale input_scale * weight scale, of one axis like the weight's channels."""
+    scale = (np.float32(input_scale) * weight.scale).astype(np.float32)
+    axis = None if weight.axis is None else 0
+    return Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT32)
+
+
+def quantize_range(low: float, high: float) -> Quantization:
+    """Asymmetric int8 for real numbers in low..high, extended to zero, which is exact."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32((high - low) / 255)
+    if not scale > np.finfo(np.float32).tiny:
+        scale = np.float32(1.0)  # all zero (or too small for float32 to scale)
+    zero_point = int(np.clip(np.rint(-128 - low / float(scale)), -128, 127))
+    return Quantization(np.array([scale], np.float32), np.array([zero_point], np.int32))

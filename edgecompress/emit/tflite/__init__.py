@@ -1,0 +1,135 @@
+"""onnx_ir.Model -> TFLite FlatBuffer, written directly, without TensorFlow.
+
+Reads what `graph/annotations` records on values and nodes: a float, float16, dynamic-range or int8 file
+comes from the same code.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from edgecompress.emit.tflite import forms, operators  # noqa: F401 (fills the table of lowerings)
+from edgecompress.emit.tflite.context import Context, shape
+from edgecompress.emit.tflite.flatbuffer import TENSOR_TYPES, FlatBuffer
+from edgecompress.emit.tflite.forms import Form
+from edgecompress.emit.tflite.io import TensorIO, TFLiteModel
+from edgecompress.emit.tflite.lower import lower
+from edgecompress.emit.tflite.registry import LOWERINGS
+from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.annotations import quantization
+from edgecompress.graph.fusion import layers
+
+# operators whose result does not depend on the layout: the search for an input's layout looks through them
+LAYOUT_FREE = {
+    "Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "Tanh",
+    "HardSwish", "Gelu", "Exp", "Log", "Neg", "Abs", "Sqrt", "Erf", "Pad", "Slice", "Split", "Concat", "Identity",
+    "Where", "Cast", "HardSigmoid",
+}  # fmt: skip
+IMAGE = {
+    "Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "DepthToSpace",
+    "SpaceToDepth",
+}  # fmt: skip
+
+
+def emit(
+    model: ir.Model,
+    *,
+    io_dtype: ir.DataType = ir.DataType.FLOAT,
+    operators: Iterable[str] | None = None,
+    description: str = "edgecompress",
+) -> TFLiteModel:
+    """Write a canonical model (see `ingest`), annotated or not, as TFLite.
+
+    io_dtype: FLOAT or INT8, the type of quantised inputs and outputs.
+    operators: builtin operator names that the target's runtime has; None means all.
+    Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
+    """
+    model = lower(model.clone())
+    groups = layers(model.graph)
+    missing = [g.node for g in groups if g.node.op_type not in LOWERINGS]
+    if missing:
+        raise UnsupportedModelError("TFLite has no equivalent of " + _listing(missing))
+    buffer = FlatBuffer()
+    ctx = Context(buffer)
+    inputs = [_input(ctx, value, io_dtype) for value in model.graph.inputs]
+    faults: list[str] = []
+    for group in groups:
+        try:
+            LOWERINGS[group.node.op_type](ctx, group)
+        except UnsupportedModelError as fault:
+            faults.append(str(fault))
+            for value in group.last.outputs:  # so that the nodes behind can be checked as well
+                ctx.new(value, forms.identity(len(shape(value))))
+    if faults:
+        raise UnsupportedModelError("; ".join(faults))
+    outputs = [_output(ctx, value, io_dtype) for value in model.graph.outputs]
+    buffer.prune([index for _, index in outputs])
+    if operators is not None:
+        _check_operators(buffer, set(operators))
+    data = buffer.finish(
+        [(io.name, i) for io, i in inputs], [(io.name, i) for io, i in outputs], model.graph.name or "", description
+    )
+    return TFLiteModel(data, tuple(io for io, _ in inputs), tuple(io for io, _ in outputs))
+
+
+def _listing(nodes: list[ir.Node]) -> str:
+    return ", ".join(f"{n.op_type} (node {n.name!r})" for n in nodes)
+
+
+def _check_operators(buffer: FlatBuffer, available: set[str]) -> None:
+    missing = sorted({o.kind for o in buffer.operators} - available)
+    if missing:
+        names = {k: [buffer.tensors[o.outputs[0]].name for o in buffer.operators if o.kind == k][:3] for k in missing}
+        listing = "; ".join(f"{kind} (for {', '.join(map(repr, names[kind]))})" for kind in missing)
+        raise UnsupportedModelError(f"the target's runtime has no operator {listing}")
+
+
+def _input(ctx: Context, value: ir.Value, io_dtype: ir.DataType) -> tuple[TensorIO, int]:
+    form = _input_form(value)
+    int8 = io_dtype == ir.DataType.INT8 and quantization(value) is not None
+    index = ctx.new(value, form, int8)
+    return _io(ctx, value, form, index), index
+
+
+def _input_form(value: ir.Value) -> Form:
+    """Channels last when the first operators that care about layout work on images; as in ONNX otherwise."""
+    rank = len(shape(value))
+    if rank not in (3, 4):
+        return forms.identity(rank)
+    seen, queue = {value}, [value]
+    while queue:
+        current = queue.pop(0)
+        for node in current.consumers():
+            if node.op_type in IMAGE and node.inputs[0] is current:
+                return (0, *range(2, rank), 1)
+            if node.op_type in LAYOUT_FREE:
+                fresh = [v for v in node.outputs if v not in seen and v.shape is not None and len(v.shape) == rank]
+                seen.update(fresh)
+                queue += fresh
+    return forms.identity(rank)
+
+
+def _output(ctx: Context, value: ir.Value, io_dtype: ir.DataType) -> tuple[TensorIO, int]:
+    """Outputs stay channels last when they are born so, and are float unless int8 is asked for."""
+    rank = len(shape(value))
+    home = ctx.form(value)
+    form = tuple(forms.axes(home))
+    if form != (0, *range(2, rank), 1):
+        form = forms.identity(rank)
+    int8 = io_dtype == ir.DataType.INT8 and ctx.stored_int8(value)
+    index = ctx.get(value, form, int8)
+    if value.is_graph_input() or ctx.tensor(index).data is not None:
+        copy = ctx.like(index, f"{value.name}/output", ctx.tensor(index).shape)
+        index = ctx.reshape(index, copy)
+    return _io(ctx, value, form, index), index
+
+
+def _io(ctx: Context, value: ir.Value, form: Form, index: int) -> TensorIO:
+    tensor = ctx.tensor(index)
+    scale, zero_point = 1.0, 0
+    if tensor.quantization is not None:
+        scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zero_point[0])
+    if tensor.dtype not in TENSOR_TYPES:
+        raise UnsupportedModelError(f"value {value.name!r} has type {tensor.dtype.name}, which TFLite has not")
+    return TensorIO(value.name or "", tensor.name, form, tensor.shape, tensor.dtype, scale, zero_point)

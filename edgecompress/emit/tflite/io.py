@@ -1,0 +1,56 @@
+"""How an emitted TFLite model's inputs and outputs relate to the values of the ONNX model."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+Form = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class TensorIO:
+    """One input or output tensor.
+
+    name: name of the ONNX value; tensor: name in the TFLite file.
+    form: for each TFLite axis the ONNX axis it holds, None for an inserted axis of size 1;
+        (0, 2, 3, 1) is an NCHW value stored as NHWC.
+    shape: TFLite shape. dtype: FLOAT, INT8, INT32, INT64 or BOOL.
+    scale, zero_point: real = scale * (stored - zero_point) when dtype is INT8, else 1 and 0.
+    """
+
+    name: str
+    tensor: str
+    form: Form
+    shape: tuple[int, ...]
+    dtype: ir.DataType
+    scale: float = 1.0
+    zero_point: int = 0
+
+    def to_device(self, array: np.ndarray) -> np.ndarray:
+        """Array in ONNX axis order -> array of `shape` and `dtype` as the interpreter takes it."""
+        axes = [a for a in self.form if a is not None]
+        stored = np.ascontiguousarray(array.transpose(axes)).reshape(self.shape)
+        if self.dtype == ir.DataType.INT8:
+            scaled = np.rint(stored / np.float32(self.scale)) + self.zero_point
+            return np.clip(scaled, -128, 127).astype(np.int8)
+        return stored.astype(self.dtype.numpy(), copy=False)
+
+    def from_device(self, stored: np.ndarray) -> np.ndarray:
+        """What the interpreter returned -> array in ONNX axis order, float32 when it was int8."""
+        axes = [a for a in self.form if a is not None]
+        kept = stored.reshape([n for n, a in zip(self.shape, self.form) if a is not None])
+        array = kept.transpose(np.argsort(axes))
+        if self.dtype == ir.DataType.INT8:
+            return ((array.astype(np.float32) - self.zero_point) * np.float32(self.scale)).astype(np.float32)
+        return array
+
+
+@dataclass(frozen=True)
+class TFLiteModel:
+    """An emitted FlatBuffer and how to feed it."""
+
+    data: bytes
+    inputs: tuple[TensorIO, ...]
+    outputs: tuple[TensorIO, ...]

@@ -1,0 +1,186 @@
+"""Calibration and evaluation data: where the user keeps it -> batches that a model takes."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.errors import InputError
+from edgecompress.evaluate.preprocess import Adapter, adapt
+from edgecompress.evaluate.sources import (
+    ArraySource,
+    ImageSource,
+    ResizedSource,
+    Source,
+    StoredSource,
+    list_images,
+    open_npy,
+    open_npz,
+)
+from edgecompress.evaluate.user_code import call, is_function_spec
+from edgecompress.recipe import Preprocess
+
+LABELS = "y"  # the key that holds labels, unless an input has that name
+ONLY = "x"  # the key of a model's only input, if not its name
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples that fit a model, preprocessed as they are read.
+
+    source: the data's name. labels: [samples, ...] as given, or None. notes: what was done to make it fit.
+    """
+
+    source: str
+    columns: Mapping[str, tuple[Source, Adapter]]
+    labels: np.ndarray | None
+    notes: tuple[str, ...]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def head(self, n: int) -> Dataset:
+        """The first `n` samples (all, if there are fewer)."""
+        n = min(n, self.count)
+        return replace(self, count=n, labels=None if self.labels is None else self.labels[:n])
+
+    def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
+        """Input name -> [n, *sample] (float32, or the input's integer type), n = `size` or what is left.
+
+        Raises InputError when a sample holds NaN or infinity, or the data can't be read.
+        """
+        readers = {name: source.chunks(size, self.count) for name, (source, _) in self.columns.items()}
+        for first in range(0, self.count, size):
+            yield {name: self.columns[name][1](next(reader), first) for name, reader in readers.items()}
+
+
+def load_data(spec: Any, inputs: Sequence[ir.Value], preprocess: Preprocess) -> Dataset:
+    """Opens data for a model with these inputs; samples are read later, in batches.
+
+    spec: a path (.npz with `x` or the inputs' names and optionally `y`; .npy; a folder of class
+    sub-folders of images, or of images), `file.py:function` (called without arguments), or what such
+    a function may return: an array, (x, y), a dict of arrays, or a Dataset.
+    Raises InputError that says what was expected and found: unreadable files, missing keys, shapes or
+    types that don't fit, no samples, another number of labels than of samples.
+    """
+    if isinstance(spec, Dataset):
+        return spec
+    if is_function_spec(spec):
+        return _from_arrays(call(spec), str(spec), inputs, preprocess)
+    if not isinstance(spec, (str, Path)):
+        return _from_arrays(spec, "data", inputs, preprocess)
+    path = Path(spec)
+    if path.is_dir():
+        return _from_images(path, inputs, preprocess)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.suffix.lower() == ".npz":
+        return _assemble(open_npz(path), str(path), inputs, preprocess)
+    if path.suffix.lower() == ".npy":
+        return _assemble({ONLY: open_npy(path)}, str(path), inputs, preprocess)
+    raise InputError(f"{path}: expected .npz, .npy, a folder of images, or file.py:function")
+
+
+def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess: Preprocess) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple):
+        if len(data) != 2:
+            raise InputError(f"{source}: a tuple of {len(data)}; expected (x, y)")
+        first, labels = data
+        data = {**first, LABELS: labels} if isinstance(first, Mapping) else {ONLY: first, LABELS: labels}
+    elif not isinstance(data, Mapping):
+        data = {ONLY: data}
+    arrays: dict[str, Source] = {}
+    for key, content in data.items():
+        try:
+            arrays[str(key)] = ArraySource(np.asarray(content))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{source}: {key!r} is a {type(content).__name__}; expected an array") from error
+    return _assemble(arrays, source, inputs, preprocess)
+
+
+def _from_images(folder: Path, inputs: Sequence[ir.Value], preprocess: Preprocess) -> Dataset:
+    if len(inputs) != 1:
+        raise InputError(f"{folder}: images feed one input, the model has {len(inputs)}; use .npz or file.py:function")
+    files, labels, classes = list_images(folder)
+    height, width, channels = _image_size(inputs[0], folder)
+    height, width = preprocess.resize or (height, width)
+    images = ImageSource(files, height, width, channels)
+    names = f" in {len(classes)} classes" if classes else ", no class sub-folders, so no labels"
+    data = _assemble({ONLY: images}, str(folder), inputs, preprocess, labels)
+    return replace(data, notes=(f"{len(files)} images{names}, resized to {height}x{width}", *data.notes))
+
+
+def _image_size(value: ir.Value, folder: Path) -> tuple[int, int, int]:
+    """height, width, channels of an image input, channels first or last."""
+    shape = tuple(value.shape.numpy()) if value.shape is not None else ()
+    if len(shape) == 4 and shape[1] in (1, 3, 4):
+        return shape[2], shape[3], shape[1]
+    if len(shape) == 4 and shape[3] in (1, 3, 4):
+        return shape[1], shape[2], shape[3]
+    raise InputError(f"{folder}: images need an input [1, 1|3|4, height, width]; {value.name!r} is {list(shape)}")
+
+
+def _assemble(
+    found: Mapping[str, Source],
+    source: str,
+    inputs: Sequence[ir.Value],
+    preprocess: Preprocess,
+    labels: np.ndarray | None = None,
+) -> Dataset:
+    """Gives each input its data by name and checks everything that can be checked before reading it."""
+    names = [str(value.name) for value in inputs]
+    if LABELS in found and LABELS not in names:
+        stored = found[LABELS]
+        labels = stored.all() if isinstance(stored, StoredSource) else next(stored.chunks(_count(stored), _count(stored)), None)
+    columns, notes = {}, []
+    for value in inputs:
+        key = _key(str(value.name), len(inputs), found, source)
+        described = f"{source}[{key}]" if len(inputs) > 1 else source
+        data = _resize(found[key], preprocess, described)
+        if not data.shape:
+            raise InputError(f"{described}: a single number; expected an array [samples, ...]")
+        if data.shape[0] == 0:
+            raise InputError(f"{described}: zero samples")
+        adapter, note = adapt(data, described, value, preprocess)
+        columns[adapter.name] = (data, adapter)
+        notes += [note] if note else []
+    counts = {name: data.shape[0] for name, (data, _) in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(f"{source}: inputs have different numbers of samples: {counts}")
+    count = next(iter(counts.values()))
+    if labels is not None and (labels.ndim == 0 or len(labels) != count):
+        raise InputError(f"{source}: {labels.shape[0] if labels.ndim else 0} labels for {count} samples")
+    return Dataset(source, columns, labels, tuple(notes), count)
+
+
+def _count(source: Source) -> int:
+    return source.shape[0] if source.shape else 0
+
+
+def _key(name: str, inputs: int, found: Mapping[str, Source], source: str) -> str:
+    """Under which key an input's data is: its name; for an only input also `x` or the only key there is."""
+    others = [key for key in found if key != LABELS]
+    candidates = [name] + ([ONLY, *others[:1]] if inputs == 1 and (ONLY in found or len(others) == 1) else [])
+    for key in candidates:
+        if key in found:
+            return key
+    expected = f"{name!r}" + (f" (or {ONLY!r})" if inputs == 1 else "")
+    raise InputError(f"{source}: no array for input {name!r}; expected {expected}, found {sorted(found)}")
+
+
+def _resize(data: Source, preprocess: Preprocess, described: str) -> Source:
+    if preprocess.resize is None or isinstance(data, ImageSource) or data.shape[1:3] == preprocess.resize:
+        return data
+    if data.dtype != np.uint8 or len(data.shape) != 4 or data.shape[3] not in (1, 3, 4):
+        raise InputError(
+            f"{described}: preprocess.resize works on images and on uint8 arrays [samples, height, width, 1|3|4]; "
+            f"found {data.dtype} {list(data.shape)}"
+        )
+    return ResizedSource(data, *preprocess.resize)

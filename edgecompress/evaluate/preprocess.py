@@ -1,0 +1,123 @@
+"""From stored samples to model inputs: axis order, type, (x * scale - mean) / std, and the checks."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.errors import InputError
+from edgecompress.evaluate.sources import Source
+from edgecompress.recipe import Preprocess
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """Turns chunks of one source into what one model input takes.
+
+    name: of the input; source: of the data, for messages. shape: of one sample in the result.
+    channels_last: whether samples arrive with channels last and leave with channels first.
+    mean, std: float32, shaped to broadcast over a sample.
+    """
+
+    name: str
+    source: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    channels_last: bool
+    scale: np.float32
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __call__(self, chunk: np.ndarray, first: int) -> np.ndarray:
+        """[n, *stored sample] -> [n, *shape] of `dtype`. first: index of the chunk's first sample.
+
+        Raises InputError that names the first sample with NaN or infinity, or out of an integer's range.
+        """
+        if self.channels_last:
+            chunk = np.moveaxis(chunk, -1, 1)
+        chunk = chunk.reshape(len(chunk), *self.shape)
+        if self.dtype.kind != "f":
+            result = chunk.astype(self.dtype)
+            self._refuse(result != chunk, first, f"a value outside {self.dtype}")
+            return result
+        with np.errstate(over="ignore", invalid="ignore"):
+            result = (chunk.astype(np.float32) * self.scale - self.mean) / self.std
+        if chunk.dtype.kind == "f":
+            self._refuse(~np.isfinite(result), first, "NaN or infinity")
+        return result.astype(self.dtype, copy=False)
+
+    def _refuse(self, wrong: np.ndarray, first: int, what: str) -> None:
+        if wrong.any():
+            index = first + int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
+            raise InputError(f"{self.source}: sample {index} for input {self.name!r} has {what}")
+
+
+def adapt(source: Source, described: str, value: ir.Value, preprocess: Preprocess) -> tuple[Adapter, str | None]:
+    """How `source` feeds the model input `value`, and a note if its samples change shape on the way.
+
+    described: the data's name, for messages. A sample is the input without its batch axis (axis 0), or
+    all of the input. Raises InputError when type or shape don't fit; it says what was expected and found.
+    """
+    dtype = _input_dtype(value)
+    kinds = {"f": "uifb", "i": "ui", "u": "ui", "b": "b"}[dtype.kind]
+    if source.dtype.kind not in kinds:
+        raise InputError(f"{described}: type {source.dtype} for input {value.name!r}; expected {_KINDS[dtype.kind]}")
+    model_shape = tuple(value.shape.numpy()) if value.shape is not None else ()
+    shape, channels_last = _match_shape(source.shape[1:], model_shape, preprocess.layout, described, value.name)
+    if dtype.kind == "f":
+        batched = len(shape) == len(model_shape)  # the batch axis is part of a sample
+        mean = _per_channel("mean", preprocess.mean, shape, batched, value.name)
+        std = _per_channel("std", preprocess.std, shape, batched, value.name)
+    else:
+        mean, std = np.float32(0), np.float32(1)
+    adapter = Adapter(
+        str(value.name), described, shape, dtype, channels_last, np.float32(preprocess.scale), mean, std
+    )
+    note = None
+    if channels_last:
+        note = f"samples for {value.name!r} arrive channels last {source.shape[1:]} and are moved to {shape}"
+    elif source.shape[1:] != shape:
+        note = f"samples for {value.name!r} of shape {source.shape[1:]} are taken as {shape}"
+    return adapter, note
+
+
+_KINDS = {"f": "numbers", "i": "integers", "u": "integers", "b": "booleans"}
+
+
+def _input_dtype(value: ir.Value) -> np.dtype:
+    assert value.dtype is not None
+    return value.dtype.numpy()
+
+
+def _match_shape(
+    sample: tuple[int, ...], model: tuple[int, ...], layout: str, described: str, name: str | None
+) -> tuple[tuple[int, ...], bool]:
+    """Shape of one sample as the model takes it, and whether its channels move from last to first."""
+    bare = model[1:]
+    moved = (*bare[1:], bare[0]) if len(bare) > 1 else None
+    if layout == "nhwc" and sample == moved:
+        return bare, True
+    if sample in (bare, model):
+        return sample, False
+    if layout == "auto" and sample == moved:
+        return bare, True
+    if layout == "auto" and (1, *sample) == bare:
+        return bare, False
+    expected = f"{bare}" + (f" or, channels last, {moved}" if layout != "nchw" and moved else "")
+    raise InputError(f"{described}: samples of shape {sample} for input {name!r}; expected {expected}")
+
+
+def _per_channel(
+    what: str, numbers: list[float], shape: tuple[int, ...], batched: bool, name: str | None
+) -> np.ndarray:
+    values = np.asarray(numbers, np.float32)
+    if values.size == 1:
+        return values.reshape(())
+    for axis in (int(batched), len(shape) - 1):  # channels first; last in a model that takes them so
+        if axis < len(shape) and shape[axis] == values.size:
+            return values.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    raise InputError(
+        f"preprocess.{what} has {values.size} numbers; expected 1, or one for each channel of "
+        f"input {name!r}, whose samples have shape {shape}"
+    )

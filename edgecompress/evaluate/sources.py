@@ -1,0 +1,219 @@
+"""Where samples come from: arrays in memory, .npy data in a file or a .npz, images. Each is read a chunk
+at a time, so that memory does not grow with the number of samples."""
+from __future__ import annotations
+
+import itertools
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+
+from edgecompress.errors import InputError, MissingPackageError
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for a number of channels
+
+
+class Source(Protocol):
+    """shape: (samples, *one sample); dtype: as stored."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
+        """The first `count` samples in order, `size` at a time (fewer in the last)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """An array in memory (or mapped into it)."""
+
+    array: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.array.dtype
+
+    def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
+        for start in range(0, count, size):
+            yield self.array[start : min(start + size, count)]
+
+
+@dataclass(frozen=True)
+class StoredSource:
+    """Data in NumPy's .npy format, read in order; never unpickled.
+
+    name: for messages. open: a fresh stream at the start of the data's header.
+    """
+
+    name: str
+    open: Callable[[], IO[bytes]]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran_order: bool
+    offset: int
+
+    @classmethod
+    def read_header(cls, name: str, open: Callable[[], IO[bytes]]) -> StoredSource:
+        """Raises InputError unless the stream begins as .npy data of a plain type."""
+        with reading(name), open() as stream:
+            version = np.lib.format.read_magic(stream)
+            readers: dict[tuple[int, int], Any] = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }
+            if version not in readers:
+                raise InputError(f"{name}: .npy format {version[0]}.{version[1]}; expected 1.0 or 2.0")
+            shape, fortran_order, dtype = readers[version](stream)
+            if dtype.hasobject or dtype.names:
+                raise InputError(f"{name}: holds Python objects or records; expected an array of numbers")
+            return cls(name, open, shape, dtype, fortran_order, stream.tell())
+
+    def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
+        if self.fortran_order:  # samples are interleaved in the file: there is no reading it in pieces
+            yield from ArraySource(self.all()).chunks(size, count)
+            return
+        row = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
+        with reading(self.name), self.open() as stream:
+            stream.read(self.offset)
+            for start in range(0, count, size):
+                samples = min(size, count - start)
+                data = stream.read(samples * row)
+                if len(data) != samples * row:
+                    raise InputError(f"{self.name}: ends after {start + len(data) // row} of {len(self)} samples")
+                yield np.frombuffer(data, self.dtype).reshape(samples, *self.shape[1:])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def all(self) -> np.ndarray:
+        """The whole array."""
+        with reading(self.name), self.open() as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+class reading:
+    """Context in which what goes wrong in reading a file becomes InputError with its name."""
+
+    ERRORS = (OSError, EOFError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+    def __init__(self, name: str | Path) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, self.ERRORS):
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(f"{self.name}: can't be read: {reason}") from error
+
+
+def open_npy(path: Path) -> StoredSource:
+    """The array in a .npy file."""
+    return StoredSource.read_header(str(path), lambda: path.open("rb"))
+
+
+def open_npz(path: Path) -> dict[str, StoredSource]:
+    """The arrays in a .npz file by name, each to be read by itself."""
+    with reading(path):
+        archive = zipfile.ZipFile(path)
+    members = [name for name in archive.namelist() if name.endswith(".npy")]
+    if not members:
+        raise InputError(f"{path}: holds no arrays")
+    return {m[:-4]: StoredSource.read_header(f"{path}[{m[:-4]}]", lambda m=m: archive.open(m)) for m in members}
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Image files, decoded and resized to uint8 [samples, height, width, channels] as they are read."""
+
+    files: tuple[Path, ...]
+    height: int
+    width: int
+    channels: int
+
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.files), self.height, self.width, self.channels
+
+    def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
+        image = pillow()
+        for start in range(0, count, size):
+            decoded = np.empty((min(size, count - start), *self.shape[1:]), np.uint8)
+            for row, file in zip(decoded, self.files[start:]):
+                with reading(file), image.open(file) as opened:
+                    row[...] = resized(opened.convert(MODES[self.channels]), self.height, self.width)
+            yield decoded
+
+
+@dataclass(frozen=True)
+class ResizedSource:
+    """uint8 [samples, h, w, channels] of another source, each resized to [height, width]."""
+
+    source: Source
+    height: int
+    width: int
+
+    dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape[0], self.height, self.width, self.source.shape[3]
+
+    def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
+        image = pillow()
+        channels = self.shape[3]
+        for chunk in self.source.chunks(size, count):
+            images = (image.fromarray(s[..., 0] if channels == 1 else s) for s in chunk)
+            yield np.stack([resized(i, self.height, self.width) for i in images])
+
+
+def resized(image: Any, height: int, width: int) -> np.ndarray:
+    """A Pillow image -> uint8 [height, width, channels], bilinear."""
+    if image.size != (width, height):
+        image = image.resize((width, height), pillow().Resampling.BILINEAR)
+    return np.asarray(image).reshape(height, width, -1)
+
+
+def list_images(folder: Path) -> tuple[tuple[Path, ...], np.ndarray | None, tuple[str, ...]]:
+    """Files of a folder of class sub-folders, int64 labels, class names; or images alone: labels None.
+
+    Labels follow the sorted names of the sub-folders. Files take turns between the classes, so that the
+    first n of them are spread over all. Raises InputError when there is no image.
+    """
+    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    groups = [_images_in(c) for c in classes] if classes else [_images_in(folder)]
+    turns = itertools.zip_longest(*(((file, label) for file in g) for label, g in enumerate(groups)))
+    found = [entry for turn in turns for entry in turn if entry is not None]
+    if not found:
+        raise InputError(f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in it or its sub-folders")
+    labels = np.array([label for _, label in found], np.int64) if classes else None
+    return tuple(file for file, _ in found), labels, tuple(c.name for c in classes)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+
+
+def pillow() -> Any:
+    """The module PIL.Image. Raises MissingPackageError without Pillow."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingPackageError("images need Pillow: pip install pillow") from error
+    return Image

@@ -1,0 +1,83 @@
+"""What compression decides about a value or a node, kept on it (`meta`) and read by the emitters."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+INTEGER_RANGE = {
+    ir.DataType.INT8: (-128, 127),
+    ir.DataType.INT16: (-32768, 32767),
+    ir.DataType.INT32: (-(2**31), 2**31 - 1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Quantization:
+    """How a float value is stored: real = scale * (stored - zero_point).
+
+    scale: float32 [1] (per tensor) or [channels] (per channel along `axis`).
+    zero_point: int32, same shape as scale.
+    axis: dimension of the ONNX value that the channels run along; None when per tensor.
+    dtype: INT8, INT16 or INT32; FLOAT16 means a plain cast (scale 1, zero point 0).
+    narrow_range: weights use [-127, 127] (TFLite quantisation specification).
+    """
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int | None = None
+    dtype: ir.DataType = ir.DataType.INT8
+    narrow_range: bool = False
+
+    def quantize(self, real: np.ndarray) -> np.ndarray:
+        """float array of the value's shape -> stored integers (numpy dtype of `dtype`)."""
+        if self.dtype == ir.DataType.FLOAT16:
+            return real.astype(np.float16)
+        low, high = INTEGER_RANGE[self.dtype]
+        scale, zero_point = self._broadcast(real.ndim)
+        stored = np.rint(real.astype(np.float64) / scale) + zero_point
+        return np.clip(stored, low + self.narrow_range, high).astype(self.dtype.numpy())
+
+    def dequantize(self, stored: np.ndarray) -> np.ndarray:
+        """stored integers -> float32 array."""
+        if self.dtype == ir.DataType.FLOAT16:
+            return stored.astype(np.float32)
+        scale, zero_point = self._broadcast(stored.ndim)
+        return ((stored.astype(np.float64) - zero_point) * scale).astype(np.float32)
+
+    def _broadcast(self, rank: int) -> tuple[np.ndarray, np.ndarray]:
+        scale, zero_point = self.scale.astype(np.float64), self.zero_point.astype(np.float64)
+        if self.axis is None:
+            return scale.reshape(()), zero_point.reshape(())
+        shape = [1] * rank
+        shape[self.axis] = -1
+        return scale.reshape(shape), zero_point.reshape(shape)
+
+    def same_as(self, other: Quantization | None) -> bool:
+        """Whether stored integers mean the same in both."""
+        return (
+            other is not None
+            and self.dtype == other.dtype
+            and self.axis == other.axis
+            and np.array_equal(self.scale, other.scale)
+            and np.array_equal(self.zero_point, other.zero_point)
+        )
+
+
+def quantization(value: ir.Value | None) -> Quantization | None:
+    """The value's Quantization, or None when it stays as it is."""
+    return None if value is None else value.meta.get("quantization")
+
+
+def set_quantization(value: ir.Value, q: Quantization | None) -> None:
+    value.meta["quantization"] = q
+
+
+def is_int8(node: ir.Node) -> bool:
+    """Whether the node computes on int8 activations (else on float32)."""
+    return node.meta.get("precision") == "int8"
+
+
+def set_int8(node: ir.Node, yes: bool = True) -> None:
+    node.meta["precision"] = "int8" if yes else "float32"

@@ -1,0 +1,36 @@
+"""BatchNormalization as a multiplication and an addition per channel."""
+from __future__ import annotations
+
+import numpy as np
+
+import onnx_ir as ir
+
+from edgecompress.graph.fusion import constant
+from edgecompress.ingest.passes.edit import Edit, NodePass
+
+
+class BatchNormToAffine(NodePass):
+    """y = x * a + b with a = gamma / sqrt(var + epsilon), b = beta - mean * a, both [1, C, 1, ..].
+
+    FuseAffine then works them into the layer before, where there is one. In training mode (which depends on the
+    batch) or with computed statistics it stays, and is refused.
+    """
+
+    operators = frozenset({"BatchNormalization"})
+
+    def rewrite(self, node: ir.Node, edit: Edit) -> bool:
+        x = node.inputs[0]
+        arrays = [constant(v) for v in node.inputs[1:5]]
+        if x.shape is None or any(a is None for a in arrays) or node.attributes.get_int("training_mode", 0):
+            return False
+        gamma, beta, mean, variance = (a.astype(np.float64) for a in arrays)
+        scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+        shift = beta - mean * scale
+        form = (1, -1, *(1,) * (len(x.shape) - 2))
+        stem = node.inputs[1].name
+        product = edit.insert(
+            node, "Mul", [x, edit.constant(f"{stem}/scale", scale.reshape(form).astype(np.float32))],
+            shape=node.outputs[0].shape,
+        )  # fmt: skip
+        edit.replace(node, "Add", [product, edit.constant(f"{stem}/shift", shift.reshape(form).astype(np.float32))])
+        return True

@@ -1,0 +1,134 @@
+"""Small edits of a graph that keep its value names unique and its users' names alive."""
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+
+class Edit:
+    """Inserts constants and nodes, and puts a value in the place of a node's result."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self._names: set[str] | None = None
+
+    def constant(self, stem: str, array: np.ndarray) -> ir.Value:
+        """A new initializer; its name is `stem`, made unique."""
+        value = ir.Value(
+            name=self._unique(stem),
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+            const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape)),
+        )
+        self.graph.register_initializer(value)
+        return value
+
+    def insert(
+        self,
+        before: ir.Node,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, int | float | str | Sequence[int]] | None = None,
+        *,
+        stem: str | None = None,
+        shape: Sequence[int] | None = None,
+        dtype: ir.DataType | None = None,
+    ) -> ir.Value:
+        """A new node in front of another; returns its one output, named after `stem` (or `before`'s output)."""
+        origin = before.outputs[0]
+        output = ir.Value(
+            name=self._unique(stem or f"{origin.name}/{op_type}"),
+            shape=None if shape is None else ir.Shape(shape),
+            type=ir.TensorType(dtype or origin.dtype or ir.DataType.FLOAT),
+        )
+        node = ir.node(op_type, inputs, attributes or {}, outputs=[output], name=output.name)
+        self.graph.insert_before(before, node)
+        return output
+
+    def substitute(self, node: ir.Node, value: ir.Value) -> None:
+        """`value` takes the place (uses, name, being a graph output) of the node's first output; the node goes."""
+        old = node.outputs[0]
+        name = old.name
+        if old.is_graph_output():
+            if value.is_graph_input() or value.is_initializer() or value.is_graph_output():
+                # such a value has a name of its own to keep
+                value = self.insert(node, "Identity", [value], shape=old.shape, dtype=old.dtype)
+            old.replace_all_uses_with(value, replace_graph_outputs=True)
+            self._rename(value, name)
+        else:
+            old.replace_all_uses_with(value)
+        if value.shape is None:
+            value.shape = old.shape
+        self.graph.remove(node, safe=True)
+
+    def replace(
+        self,
+        node: ir.Node,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, int | float | str | Sequence[int]] | None = None,
+    ) -> ir.Value:
+        """Another node in the place of this one; its output takes the name, shape and dtype."""
+        old = node.outputs[0]
+        name, shape = old.name, old.shape
+        value = self.insert(node, op_type, inputs, attributes, dtype=old.dtype)
+        value.shape = shape
+        producer = value.producer()
+        producer.name = node.name
+        self.substitute(node, value)
+        self._rename(value, name)
+        return value
+
+    def _rename(self, value: ir.Value, name: str | None) -> None:
+        value.name = name
+
+    def _unique(self, stem: str) -> str:
+        if self._names is None:
+            self._names = {v.name for v in self.graph.inputs if v.name}
+            self._names.update(self.graph.initializers)
+            self._names.update(v.name for n in self.graph for v in n.outputs if v.name)
+        name, count = stem, 0
+        while name in self._names:
+            count += 1
+            name = f"{stem}_{count}"
+        self._names.add(name)
+        return name
+
+
+class NodePass(ir.passes.InPlacePass):
+    """A pass that looks at one node at a time: `rewrite` is called for each with one of `operators`."""
+
+    operators: ClassVar[frozenset[str]]
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        edit = Edit(model.graph)
+        modified = False
+        for node in model.graph:
+            if node.op_type in self.operators and node.domain == "":
+                modified |= self.rewrite(node, edit)
+        return ir.passes.PassResult(model, modified)
+
+    @abc.abstractmethod
+    def rewrite(self, node: ir.Node, edit: Edit) -> bool:
+        """Changes the node; returns whether it did."""
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The value's shape, or None when any of it is unknown."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(int(d) for d in value.shape)
+
+
+def only_user(value: ir.Value) -> ir.Node | None:
+    """The one node that reads the value, or None when there are others or it is a graph output."""
+    uses = value.uses()
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def input_or_none(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None

@@ -1,0 +1,70 @@
+"""Shape and dtype of every value, from the operators' own rules in the onnx package."""
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+
+from edgecompress.errors import InputError
+
+# Inputs up to this many elements are given by value: they are shapes, axes, pads and the like.
+LARGEST_PARAMETER = 256
+
+
+class InferShapes(ir.passes.InPlacePass):
+    """Forgets what the file says about intermediate values and infers it again, node by node.
+
+    Raises InputError that names the first node whose inputs don't fit together.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        for node in model.graph:
+            self._infer(node, model.opset_imports)
+        return ir.passes.PassResult(model, True)
+
+    def _infer(self, node: ir.Node, opsets: dict[str, int]) -> None:
+        if node.domain not in opsets:
+            return
+        try:
+            schema = onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain)
+        except onnx.defs.SchemaError:
+            return
+        inputs = {v.name: v for v in node.inputs if v is not None}
+        types = {name: _type_proto(v) for name, v in inputs.items()}
+        if any(t is None for t in types.values()):
+            return
+        parameters = {
+            name: ir.serde.serialize_tensor(v.const_value)
+            for name, v in inputs.items()
+            if v.const_value is not None and v.const_value.size <= LARGEST_PARAMETER
+        }
+        try:
+            found = onnx.shape_inference.infer_node_outputs(
+                schema, ir.serde.serialize_node(node), types, parameters, opset_imports=_opset_ids(opsets)
+            )
+        except Exception as error:  # the C++ side raises InferenceError, TypeError and RuntimeError alike
+            shapes = ", ".join(f"{n!r} {'?' if v.shape is None else v.shape}" for n, v in inputs.items())
+            raise InputError(
+                f"node {node.name or node.outputs[0].name!r} ({node.op_type}) doesn't fit its inputs ({shapes}): "
+                f"{_first_line(error)}"
+            ) from error
+        for output in node.outputs:
+            if output.name in found:
+                output.shape = ir.serde.deserialize_type_proto_for_shape(found[output.name])
+                output.type = ir.serde.deserialize_type_proto_for_type(found[output.name])
+
+
+def _type_proto(value: ir.Value) -> onnx.TypeProto | None:
+    if value.type is None:
+        return None
+    proto = ir.serde.serialize_type(value.type)
+    if value.shape is not None:
+        ir.serde.serialize_shape_into(proto, value.shape)
+    return proto
+
+
+def _opset_ids(opsets: dict[str, int]) -> list[onnx.OperatorSetIdProto]:
+    return [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

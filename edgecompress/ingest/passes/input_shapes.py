@@ -1,0 +1,66 @@
+"""Static input shapes: a dynamic batch becomes 1, any other dynamic dimension must be given."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+
+from edgecompress.errors import InputError
+
+
+class FixInputShapes(ir.passes.InPlacePass):
+    """1. A shape given by the user replaces the declared one; it must agree with the static dimensions.
+    2. A dynamic first dimension, whatever its name, is the batch and becomes 1.
+    3. Any other dynamic dimension: InputError with the argument to pass.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.shapes = {name: tuple(int(d) for d in shape) for name, shape in shapes.items()}
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        names = [v.name for v in model.graph.inputs]
+        for name in self.shapes:
+            if name not in names:
+                raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(map(repr, names))}")
+        for value in model.graph.inputs:
+            value.shape = ir.Shape(self._fixed(value))
+        return ir.passes.PassResult(model, True)
+
+    def _fixed(self, value: ir.Value) -> tuple[int, ...]:
+        name = value.name
+        given = self.shapes.get(name)
+        if given is not None:
+            if any(d < 1 for d in given):
+                raise InputError(f"--input-shape {name}:{_join(given)}: every dimension must be at least 1")
+            declared = value.shape
+            if declared is not None and (
+                len(declared) != len(given)
+                or any(isinstance(d, int) and d != g for d, g in zip(declared, given))
+            ):
+                raise InputError(
+                    f"--input-shape {name}:{_join(given)} doesn't fit the model, which declares {_join(declared)}"
+                )
+            return given
+        if value.shape is None:
+            raise InputError(
+                f"input {name!r} has no declared shape; pass one, for example --input-shape {name}:1,3,224,224"
+            )
+        dims = list(value.shape)
+        if dims and not isinstance(dims[0], int):
+            dims[0] = 1
+        dynamic = [i for i, d in enumerate(dims) if not isinstance(d, int)]
+        if dynamic:
+            named = ", ".join(f"{i} ({dims[i].value or 'unnamed'})" for i in dynamic)
+            example = _join([d if isinstance(d, int) else "N" for d in dims])
+            raise InputError(
+                f"input {name!r} has dynamic dimensions besides the batch: {named}; fix them with "
+                f"--input-shape {name}:{example}, a number in the place of each N"
+            )
+        if any(d < 1 for d in dims):
+            raise InputError(f"input {name!r} has the shape {_join(dims)}; every dimension must be at least 1")
+        return tuple(dims)
+
+
+def _join(dims: Sequence[object]) -> str:
+    return ",".join(str(getattr(d, "value", d) or "?") for d in dims)

@@ -1,0 +1,30 @@
+"""Reshape with a constant, fully known shape, in the place of all that only changes the shape."""
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.graph.fusion import constant
+from edgecompress.ingest.passes.edit import Edit, NodePass, static_shape
+
+
+class CanonicalReshape(NodePass):
+    """1. Squeeze, Unsqueeze, Flatten and Reshape -> Reshape to the shape that was inferred.
+    2. A Reshape to the shape that its input has goes.
+    """
+
+    operators = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+
+    def rewrite(self, node: ir.Node, edit: Edit) -> bool:
+        shape = static_shape(node.outputs[0])
+        if shape is None:
+            return False
+        if static_shape(node.inputs[0]) == shape:
+            edit.substitute(node, node.inputs[0])
+            return True
+        if node.op_type == "Reshape" and not node.attributes:
+            present = constant(node.inputs[1])
+            if present is not None and tuple(present) == shape:
+                return False
+        edit.replace(node, "Reshape", [node.inputs[0], edit.constant("shape", np.array(shape, np.int64))])
+        return True

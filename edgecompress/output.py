@@ -1,0 +1,44 @@
+"""Writing a run's files: all of them or none, and never over an input."""
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from edgecompress.errors import InputError
+
+
+def require_no_overwrite(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
+    """Raises InputError when a file to be written is (also through a link) one of the files read."""
+    for name in names:
+        for source in inputs:
+            path = folder / name
+            if path.exists() and source.exists() and path.samefile(source):
+                raise InputError(f"{path} would be overwritten, and is an input: choose another output folder")
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write every file whole to a temporary folder beside the output folder, then rename each into place.
+
+    An interruption leaves neither a half-written file nor the temporary folder. Raises InputError when the
+    folder can't be written.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Inside the folder when there is one: it may be a mount point, and renaming stays in one file system.
+        beside = folder if folder.is_dir() else folder.parent
+        temporary = Path(tempfile.mkdtemp(prefix=".edgecompress-", dir=beside))
+    except OSError as error:
+        raise InputError(f"{folder}: can't write here: {error.strerror or error}") from error
+    try:
+        for name, content in files.items():
+            (temporary / name).write_bytes(content)
+        folder.mkdir(exist_ok=True)
+        for name in files:
+            os.replace(temporary / name, folder / name)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: can't write: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

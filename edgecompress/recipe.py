@@ -1,0 +1,130 @@
+"""The recipe: every choice of a run, as TOML. The effective one is saved with the artifacts."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from edgecompress.validation import read_toml
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Numbers = Annotated[list[Finite], Field(min_length=1)]
+
+
+def _finite_positive(values: list[float]) -> list[float]:
+    if any(v <= 0 for v in values):
+        raise ValueError("should be one positive number, or one each channel")
+    return values
+
+
+class Section(BaseModel):
+    """A recipe table: no unknown keys, values checked again when changed."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class Preprocess(Section):
+    """How stored samples become model inputs: x = (x * scale - mean) / std."""
+
+    scale: Finite = Field(1.0, description="multiplies samples first, e.g. 0.003921568627 for 0..255")
+    mean: Numbers = Field([0.0], description="subtracted next: one number, or one each channel")
+    std: Annotated[Numbers, AfterValidator(_finite_positive)] = Field(
+        [1.0], description="divides last: one number, or one each channel"
+    )
+    resize: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
+        None, description="[height, width] that images are resized to (bilinear); unset: the model's own"
+    )
+    layout: Literal["auto", "nchw", "nhwc"] = Field(
+        "auto", description="axis order of the samples: auto compares their shape with the model's input"
+    )
+
+
+class Quantize(Section):
+    """Post-training quantisation."""
+
+    weights: Literal["int8", "float16", "float32"] = Field("int8", description="how weights are stored")
+    activations: Literal["auto", "int8", "float32"] = Field(
+        "auto", description="auto: int8 when calibration data is given, else float32 (dynamic-range)"
+    )
+    calibration: Literal["minmax", "percentile", "entropy", "mse"] = Field(
+        "mse", description="how an activation's range is chosen from its calibration histogram"
+    )
+    percentile: float = Field(
+        99.99, gt=50, le=100, description='percent of values inside the range, for calibration = "percentile"'
+    )
+    per_channel: bool = Field(True, description="a weight scale for each output channel, else one in all")
+    equalize: bool = Field(True, description="cross-layer equalisation, where it helps")
+    bias_correction: bool = Field(True, description="correct biases for the mean error, where it helps")
+    float_layers: list[str] = Field([], description="names of nodes that stay in float (mixed precision)")
+    samples: int | None = Field(None, ge=1, description="at most this many calibration samples; unset: all")
+
+
+class Evaluate(Section):
+    """What accuracy is, and how much of it may be lost."""
+
+    metric: str = Field(
+        "top1", min_length=1, description='"top1" (percent), or "file.py:function" of (outputs, labels)'
+    )
+    max_drop: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="points of the metric that an artifact may lose against float; unset: any",
+    )
+
+
+class Emit(Section):
+    """What is written."""
+
+    formats: list[Literal["onnx", "tflite"]] | None = Field(
+        None, min_length=1, description="artifact formats; unset: what the target loads"
+    )
+    io: Literal["auto", "int8", "float32"] = Field(
+        "auto", description="type of .tflite inputs and outputs; auto: what the target's profile says"
+    )
+
+
+class Recipe(Section):
+    """All choices of a run. The same recipe, model and data give the same artifacts."""
+
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything random")
+    preprocess: Preprocess = Field(default_factory=Preprocess, description=str(Preprocess.__doc__))
+    quantize: Quantize = Field(default_factory=Quantize, description=str(Quantize.__doc__))
+    evaluate: Evaluate = Field(default_factory=Evaluate, description=str(Evaluate.__doc__))
+    emit: Emit = Field(default_factory=Emit, description=str(Emit.__doc__))
+
+    def to_toml(self) -> str:
+        """TOML text that `load_recipe` reads back: every key with its description, unset ones as comments."""
+        lines = _key_lines(self, [k for k, v in self if not isinstance(v, Section)])
+        for name, value in self:
+            if isinstance(value, Section):
+                lines += ["", f"# {value.__doc__}", f"[{name}]"]
+                lines += _key_lines(value, list(type(value).model_fields))
+        return "\n".join(lines) + "\n"
+
+
+def load_recipe(path: str | Path | None) -> Recipe:
+    """Read and validate a recipe file; None gives the defaults.
+
+    Raises InputError naming the file and the key at fault (and the nearest right one for an unknown key).
+    """
+    return Recipe() if path is None else read_toml(Recipe, Path(path))
+
+
+def _key_lines(section: BaseModel, names: list[str]) -> list[str]:
+    lines = []
+    for name in names:
+        value = getattr(section, name)
+        lines.append(f"# {type(section).model_fields[name].description}")
+        lines.append(f"# {name} =" if value is None else f"{name} = {_toml(value)}")
+    return lines
+
+
+def _toml(value: Any) -> str:
+    # JSON's strings, numbers and booleans are TOML's too, once non-ASCII is left as it is; 0x7f alone is
+    # legal in JSON strings and not in TOML's.
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

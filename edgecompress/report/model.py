@@ -1,0 +1,126 @@
+"""The schema of report.json: what was asked, what was achieved, and how it was measured."""
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1  # raised when a field changes its meaning or goes; new fields leave it
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelSummary(Part):
+    path: str | None = Field(description="the input file; null when the model came as a Python object")
+    format: str = Field(description="onnx, pt2, torchscript or python")
+    opset: int = Field(description="ONNX opset of the input")
+    sha256: str | None = Field(description="of the input file")
+    bytes: int | None = Field(description="size of the input file")
+    parameters: int
+    macs: int = Field(description="multiply-accumulates of one inference")
+    peak_activation_elements: int = Field(description="most values alive at once, at the model's batch size")
+    max_relative_error: float = Field(description="normalised model against the input, in ONNX Runtime")
+
+
+class TargetSummary(Part):
+    name: str
+    description: str
+    integer_only: bool
+    flash_bytes: int | None
+    ram_bytes: int | None
+
+
+class Data(Part):
+    source: str
+    samples: int
+
+
+class Requested(Part):
+    formats: list[str]
+    weights: str
+    activations: str
+    calibration: Data | None = Field(description="null without calibration data")
+    evaluation: Data | None = Field(description="null without evaluation data")
+    metric: str
+    max_drop: float | None = Field(description="points of the metric that may be lost")
+
+
+class Achieved(Part):
+    encoding: Literal["int8", "dynamic", "float16", "float32"]
+    float_layers: list[str] = Field(description="nodes kept in float, asked for or to stay within max_drop")
+    float_value: float | None = Field(description="the metric of the normalised float model")
+    worst_value: float | None = Field(description="the metric of the worst artifact and interpreter")
+    drop: float | None = Field(description="float_value - worst_value, in points")
+
+
+class Stage(Part):
+    name: str
+    wall_seconds: float
+    bytes: int | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    accuracy: float | None = None
+    note: str = ""
+
+
+class Layer(Part):
+    name: str
+    op: str
+    encoding: str = Field(description='for example "int8 per-channel"')
+    bits_per_weight: float | None
+    snr_db: float | None = Field(description="float against quantised output; null when not measured")
+    cause: str = Field("", description="the probable reason of a low signal-to-noise ratio")
+
+
+class Tensor(Part):
+    name: str
+    shape: list[int]
+    dtype: str
+    layout: str = Field(description="which axes of the model's own value these are, for example NHWC")
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+class Check(Part):
+    interpreter: str
+    version: str
+    metric: str
+    value: float | None = Field(description="null without evaluation data")
+    agreement_percent: float | None = Field(description="same prediction as the float model")
+    snr_db: float | None = Field(description="of its outputs against the float model's; null when equal")
+    samples: int
+
+
+class Artifact(Part):
+    path: str = Field(description="relative to report.json")
+    format: str
+    encoding: str
+    bytes: int
+    sha256: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    checks: list[Check]
+
+
+class Report(Part):
+    """One run. `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop."""
+
+    schema_version: int = SCHEMA_VERSION
+    edgecompress_version: str
+    command: str | None = Field(description="the command line; null from Python")
+    created: datetime
+    status: Literal["ok", "accuracy-limit-exceeded"]
+    model: ModelSummary
+    target: TargetSummary
+    requested: Requested
+    achieved: Achieved
+    stages: list[Stage]
+    layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
+    artifacts: list[Artifact]
+    notes: list[str]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"

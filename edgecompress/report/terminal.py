@@ -1,0 +1,133 @@
+"""The report as tables of at most 80 columns, for terminals and notebooks."""
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import PurePath
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from edgecompress.report.model import Artifact, Check, Report
+from edgecompress.report.units import count, size
+
+WIDTH = 80
+WORST_LAYERS = 5
+
+
+def render(report: Report) -> RenderableType:
+    """Header, artifacts, accuracy, worst layers, requested against achieved, notes: what has content."""
+    parts = (_header, _artifacts, _accuracy, _worst_layers, _requested, _notes)
+    return Group(*[part for make in parts if (part := make(report)) is not None])
+
+
+def as_text(renderable: RenderableType) -> str:
+    """Plain text, no colours."""
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def as_html(renderable: RenderableType) -> str:
+    """One <pre> element with inline colours."""
+    console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
+    console.print(renderable)
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def print_fitting(renderable: RenderableType) -> None:
+    """To stdout, in colour on a terminal."""
+    console = Console()
+    console.print(renderable, width=min(WIDTH, console.width))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose columns after the first align right when they start with a space in `columns`."""
+    result = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+    for name in columns:
+        result.add_column(name.strip(), justify="right" if name.startswith(" ") else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*map(escape, row))
+    return result
+
+
+def _header(report: Report) -> Text:
+    model, target = report.model, report.target
+    source = PurePath(model.path).name if model.path else f"{model.format} model"
+    text = Text.assemble((source, "bold"), " -> ", (target.name, "bold"), f"  ({target.description})\n")
+    facts = [f"{count(model.parameters)} parameters", f"{count(model.macs)} MACs"]
+    if model.bytes is not None:
+        facts.append(f"input file {size(model.bytes)}")
+    text.append(", ".join(facts))
+    if report.status != "ok":
+        text.append(f"\n{report.status}: see Requested and achieved", style="bold red")
+    return text
+
+
+def _artifacts(report: Report) -> Table:
+    before = report.model.bytes
+    rows = [
+        (a.path, a.encoding, size(a.bytes), f"{100 * a.bytes / before:.1f} %" if before else "-")
+        for a in report.artifacts
+    ]
+    return table("\nArtifacts", ("File", "Encoding", " Size", " Of input"), rows)
+
+
+def _accuracy(report: Report) -> Table | None:
+    checks = [(a, c) for a in report.artifacts for c in a.checks]
+    if not checks:
+        return None
+    reference = report.achieved.float_value
+    metric = report.requested.metric if reference is not None else "agreement with the float model"
+    title = f"\nAccuracy: {metric}, {checks[0][1].samples:,} samples"
+    if reference is not None:
+        title += f"; float model {reference:.2f}"
+    rows = [[cell(a, c, reference) for _, cell in _ACCURACY_COLUMNS] for a, c in checks]
+    return table(title, [name for name, _ in _ACCURACY_COLUMNS], rows)
+
+
+def _number(value: float | None, form: str, missing: str = "-") -> str:
+    return missing if value is None else format(value, form)
+
+
+def _drop(check: Check, reference: float | None) -> str:
+    return "-" if check.value is None or reference is None else f"{reference - check.value:+.2f}"
+
+
+_ACCURACY_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check, float | None], str]], ...] = (
+    ("Format", lambda a, c, ref: a.format),
+    ("Interpreter", lambda a, c, ref: f"{c.interpreter} {c.version}"),
+    (" Value", lambda a, c, ref: _number(c.value, ".2f")),
+    (" Drop", lambda a, c, ref: _drop(c, ref)),
+    (" Agrees %", lambda a, c, ref: _number(c.agreement_percent, ".2f")),
+    (" SNR dB", lambda a, c, ref: _number(c.snr_db, ".1f", missing="exact")),
+)
+
+
+def _worst_layers(report: Report) -> Table | None:
+    measured = [layer for layer in report.layers if layer.snr_db is not None][:WORST_LAYERS]
+    if not measured:
+        return None
+    rows = [(x.name, x.op, x.encoding, f"{x.snr_db:.1f}", x.cause) for x in measured]
+    return table("\nWorst layers", ("Layer", "Operator", "Encoding", " SNR dB", "Probable cause"), rows)
+
+
+def _requested(report: Report) -> Table:
+    asked, got = report.requested, report.achieved
+    kept = f", {len(got.float_layers)} layers in float" if got.float_layers else ""
+    rows = [("encoding", f"{asked.weights} weights, {asked.activations} activations", got.encoding + kept)]
+    rows.append(("formats", ", ".join(asked.formats), ", ".join(a.format for a in report.artifacts)))
+    limit = "any" if asked.max_drop is None else f"at most {asked.max_drop:g}"
+    rows.append((f"{asked.metric} drop", limit, _number(got.drop, ".2f", missing="not measured")))
+    if report.target.flash_bytes is not None:
+        largest = max(a.bytes for a in report.artifacts)
+        rows.append(("flash", f"at most {size(report.target.flash_bytes)}", size(largest)))
+    return table("\nRequested and achieved", ("", "Requested", "Achieved"), rows)
+
+
+def _notes(report: Report) -> Text | None:
+    return Text("\n".join(f"- {note}" for note in report.notes)) if report.notes else None

@@ -1,0 +1,31 @@
+"""What the tests share: `from networks import ...` works from every test folder."""
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+HAVE_TORCH = find_spec("torch") is not None
+collect_ignore = [] if HAVE_TORCH else ["test_networks.py", "test_zoo.py"]
+
+
+def pytest_report_header() -> list[str]:
+    missing = 'torch is not installed (pip install "edgecompress[test]"): no tests on the table of networks'
+    return [] if HAVE_TORCH else [missing]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory):
+    """Function from a network's name to its .onnx file; each is exported once a session."""
+    networks = pytest.importorskip("networks", exc_type=ImportError)
+    folder = tmp_path_factory.mktemp("networks")
+
+    def path(name: str) -> Path:
+        file = folder / f"{name}.onnx"
+        return file if file.exists() else networks.export(name, folder)
+
+    return path

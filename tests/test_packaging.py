@@ -1,0 +1,115 @@
+"""The three rooms: who may import whom, what is installed, and what `--help` costs."""
+from __future__ import annotations
+
+import ast
+import configparser
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from setuptools import find_packages
+
+ROOT = Path(__file__).parent.parent
+ROOMS = {
+    "edgecompress_runtime": ROOT / "runtime" / "edgecompress_runtime",
+    "edgecompress_targets": ROOT / "targets" / "edgecompress_targets",
+    "edgecompress": ROOT / "edgecompress",
+}
+MAY_IMPORT = {
+    "edgecompress_runtime": set(),
+    "edgecompress_targets": {"edgecompress_runtime"},
+    "edgecompress": {"edgecompress_runtime", "edgecompress_targets"},
+}
+HEAVY = {"torch", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "ai_edge_litert", "numba", "numpy", "pydantic", "rich"}
+ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOMS[name].parent) for name in ROOMS)}
+
+
+def imported_packages(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_imports_upward(room: str) -> None:
+    files = list(ROOMS[room].rglob("*.py"))
+    assert files
+    for file in files:
+        upward = (imported_packages(file) & set(ROOMS)) - MAY_IMPORT[room] - {room}
+        assert not upward, f"{file} imports {upward}"
+
+
+def test_the_runtime_needs_numpy_and_numba_only() -> None:
+    allowed = {"numpy", "numba", "llvmlite", "edgecompress_runtime"} | set(sys.stdlib_module_names)
+    for file in ROOMS["edgecompress_runtime"].rglob("*.py"):
+        assert imported_packages(file) <= allowed, file
+
+
+def test_torch_is_never_imported_at_the_top_of_a_module() -> None:
+    for file in ROOMS["edgecompress"].rglob("*.py"):
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(n.split(".")[0] == "torch" for n in names), file
+
+
+def test_every_folder_with_modules_is_installed() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    found = {p for where in settings["where"] for p in find_packages(str(ROOT / where), include=settings["include"])}
+    for room, folder in ROOMS.items():
+        for file in folder.rglob("*.py"):
+            package = ".".join((room, *file.parent.relative_to(folder).parts))
+            assert package in found, f"{file} would be missing from the wheel: __init__.py in its folder?"
+
+
+def test_core_dependencies_have_lower_bounds_and_no_torch() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    core = setup["options"]["install_requires"].split()
+    assert {line.split(">=")[0] for line in core} == {
+        "ai-edge-litert", "click", "numba", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "pydantic", "rich",
+    }  # fmt: skip
+    assert all(">=" in line and "<" not in line for line in core)
+    extras = setup["options.extras_require"]
+    assert {"torch", "test", "tflite-runtime", "images"} <= set(extras)
+    assert "numpy<2" in extras["tflite-runtime"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["convert", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from edgecompress.cli import main
+try:
+    main({arguments!r})
+except SystemExit as stop:
+    assert not stop.code
+print("LOADED", *sorted({HEAVY!r} & set(sys.modules)))
+"""
+    assert run("-c", code).stdout.splitlines()[-1] == "LOADED"
+
+
+def test_help_answers_in_under_400_ms() -> None:
+    seconds = []
+    for _ in range(3):  # the best of three: this machine may be busy with something else
+        start = time.perf_counter()
+        run("-m", "edgecompress", "--help")
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.4
+
+
+def test_python_names_are_imported_when_used() -> None:
+    code = "import sys, edgecompress; assert 'pydantic' not in sys.modules; edgecompress.Recipe; dir(edgecompress)"
+    run("-c", code + "; assert 'pydantic' in sys.modules and 'onnxruntime' not in sys.modules")

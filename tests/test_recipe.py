@@ -1,0 +1,103 @@
+"""Recipes: what is written is read back the same, and mistakes are named."""
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecompress.errors import InputError
+from edgecompress.recipe import Evaluate, Preprocess, Quantize, Recipe, Section, load_recipe
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+positive = st.floats(min_value=1e-30, max_value=1e30)
+recipes = st.builds(
+    Recipe,
+    seed=st.integers(0, 2**32 - 1),
+    preprocess=st.builds(
+        Preprocess,
+        scale=numbers,
+        mean=st.lists(numbers, min_size=1),
+        std=st.lists(positive, min_size=1),
+        resize=st.none() | st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
+    ),
+    quantize=st.builds(
+        Quantize,
+        percentile=st.floats(51, 100),
+        per_channel=st.booleans(),
+        float_layers=st.lists(st.text(st.characters(codec="utf-8"))),
+        samples=st.none() | st.integers(1),
+    ),
+    evaluate=st.builds(
+        Evaluate, metric=st.text(st.characters(codec="utf-8"), min_size=1), max_drop=st.none() | st.floats(0, 100)
+    ),
+)
+
+
+@given(recipes)
+def test_toml_is_read_back_the_same(recipe: Recipe) -> None:
+    assert Recipe.model_validate(tomllib.loads(recipe.to_toml())) == recipe
+
+
+def test_file_round_trip(tmp_path) -> None:
+    recipe = Recipe(quantize=Quantize(float_layers=["/conv:1/größe", 'a "quoted" \\ name']))
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe.to_toml(), encoding="utf-8")
+    assert load_recipe(path) == recipe
+
+
+def test_every_key_is_documented() -> None:
+    def check(kind: type[Section]) -> int:
+        for name, field in kind.model_fields.items():
+            assert field.description, f"{kind.__name__}.{name}"
+        kinds = [f.annotation for f in kind.model_fields.values()]
+        return len(kind.model_fields) + sum(
+            check(k) for k in kinds if isinstance(k, type) and issubclass(k, Section)
+        )
+
+    assert check(Recipe) > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[quantise]", "unknown key 'quantise': did you mean 'quantize'?"),
+        ("[quantize]\ncalibraton = 'mse'", "unknown key 'quantize.calibraton': did you mean 'calibration'?"),
+        ("[quantize]\nwieghts = 'int8'", "did you mean 'weights'?"),
+        ("[quantize]\nzzz = 1", "known: weights, activations"),
+        ("[quantize]\nweights = 'int4'", "key 'quantize.weights': input should be 'int8'"),
+        ("[preprocess]\nstd = [0.0]", "key 'preprocess.std': should be one positive number"),
+        ("[preprocess]\nscale = nan", "key 'preprocess.scale'"),
+        ("[preprocess]\nresize = [32]", "key 'preprocess.resize.1' is missing"),
+        ("quantize = 3", "key 'quantize': should be a table, found 3"),
+        ("seed = -1", "key 'seed'"),
+        ("[evaluate]\nmax_drop = -1", "key 'evaluate.max_drop'"),
+        ("[emit]\nformats = []", "key 'emit.formats'"),
+        ("seed =", "not valid TOML"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_file_and_key(tmp_path, text: str, expected: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(InputError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and expected in message and "\n" not in message
+
+
+def test_all_mistakes_in_one_message(tmp_path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("sed = 1\n[quantize]\nsamples = 0\n")
+    with pytest.raises(InputError, match=r"quantize\.samples.*unknown key 'sed': did you mean 'seed'"):
+        load_recipe(path)
+
+
+def test_unreadable_files(tmp_path) -> None:
+    with pytest.raises(InputError, match="can't be read: No such file"):
+        load_recipe(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="can't be read: Is a directory"):
+        load_recipe(tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not valid TOML"):
+        load_recipe(tmp_path / "binary.toml")

@@ -1,0 +1,111 @@
+"""Profiles: every one is valid, LLVM knows its processor, and mistakes in one are named."""
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+
+import llvmlite.binding as llvm
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from edgecompress.errors import InputError
+from edgecompress.targets import all_targets, load_target
+from edgecompress_targets import OPERATOR_SETS, catalogue
+
+NAMES = {
+    "android", "ios", "raspberry-pi", "linux-x86",
+    "cortex-m0", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32",
+}  # fmt: skip
+MICROCONTROLLERS = {name for name in NAMES if name.startswith(("cortex-m", "riscv"))}
+MINE = """
+name = "mine"
+family = "cortex_m"
+description = "my board"
+cpu = "cortex-m4"
+triple = "thumbv7em-none-eabihf"
+formats = ["tflite"]
+operators = "tflm"
+integer_only = true
+io = "int8"
+flash_bytes = 1000
+"""
+
+
+def test_every_target_of_the_list_is_there() -> None:
+    assert {profile.name for profile in all_targets()} == NAMES
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_llvm_knows_the_processor(name: str, capfd) -> None:
+    profile = load_target(name)
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(profile.triple)
+    target.create_target_machine(cpu=profile.cpu, features=",".join(profile.features))
+    assert capfd.readouterr().err == ""  # where LLVM says that it does not know a processor or feature
+
+
+@pytest.mark.parametrize("name", sorted(MICROCONTROLLERS))
+def test_microcontrollers_are_integer_only_and_have_limits(name: str) -> None:
+    profile = load_target(name)
+    assert profile.integer_only and profile.io == "int8" and profile.operators == "tflm"
+    assert profile.formats == ("tflite",)
+    assert profile.flash_bytes and profile.ram_bytes and profile.ram_bytes < profile.flash_bytes
+
+
+def test_operator_names_are_tflite_builtins() -> None:
+    tflm = OPERATOR_SETS["tflm"]
+    assert tflm is not None and {"CONV_2D", "FULLY_CONNECTED", "SOFTMAX", "TRANSPOSE_CONV"} <= tflm
+    assert not {"GELU", "RELU_N1_TO_1"} & tflm
+    assert tflm <= set(vars(schema.BuiltinOperator))
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("cortex-m5", "'cortex-m"), ("andriod", "'android'"), ("risc-v32", "'riscv32'")]
+)
+def test_unknown_name_has_a_hint(name: str, hint: str) -> None:
+    with pytest.raises(InputError, match=f"unknown target '{name}': did you mean {hint}"):
+        load_target(name)
+
+
+def test_own_board_from_a_file(tmp_path) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text(MINE)
+    profile = load_target("android", path)
+    assert (profile.name, profile.flash_bytes, profile.ram_bytes) == ("mine", 1000, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("flash_bytes", "flash_byts", "unknown key 'flash_byts': did you mean 'flash_bytes'?"),
+        ('cpu = "cortex-m4"', "", "key 'cpu' is missing"),
+        ("= 1000", "= -1", "key 'flash_bytes'"),
+        ('"tflite"]', '"tflight"]', "key 'formats.0'"),
+        ('"tflm"', '"micro"', "operators = 'micro': should be one of litert, tflm"),
+        ('"int8"', '"float32"', 'integer_only = true needs io = "int8"'),
+        ('["tflite"]', '["onnx"]', 'integer_only = true needs "tflite"'),
+        ('"mine"', '"../mine"', "key 'name'"),
+    ],
+)
+def test_mistakes_in_a_file_are_named(tmp_path, old: str, new: str, expected: str) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text(MINE.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load_target(file=path)
+    message = str(caught.value)
+    assert message.startswith(str(path)) and expected.lower() in message.lower() and "\n" not in message
+
+
+def test_another_package_adds_profiles(tmp_path, monkeypatch) -> None:
+    package = tmp_path / "their_boards"
+    (package / "boards").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "boards" / "mine.toml").write_text(MINE)
+    (package / "android.toml").write_text(MINE.replace("mine", "android"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = metadata.EntryPoint("theirs", "their_boards", catalogue.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] * (group == catalogue.ENTRY_POINT_GROUP))
+    assert load_target("mine").description == "my board"
+    assert load_target("android").family == "android"  # a built-in profile can't be replaced
+    sys.modules.pop("their_boards", None)
