@@ -75,7 +75,9 @@ class Inspection(BaseModel):
             "Operators: " + ", ".join(f"{name} x{n}" for name, n in self.operators.items()),
         )
         values = [("input", v) for v in self.inputs] + [("output", v) for v in self.outputs]
-        layers = [(x.name, x.op, _shape(x.output_shape), count(x.parameters), count(x.macs)) for x in self.layers]
+        layers = [
+            (x.name, x.op, _shape(x.output_shape), count(x.parameters), count(x.macs)) for x in self.layers
+        ]
         fits = [(t.name, t.encoding, "yes" if t.fits else "no", "; ".join(t.reasons)) for t in self.targets]
         return Group(
             head,

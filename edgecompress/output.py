@@ -16,7 +16,7 @@ def require_no_overwrite(folder: Path, names: Iterable[str], inputs: Iterable[Pa
         for source in inputs:
             path = folder / name
             if path.exists() and source.exists() and path.samefile(source):
-                raise InputError(f"{path} would be overwritten, and is an input: choose another output folder")
+                raise InputError(f"{path} would be overwritten, and is an input: choose another folder")
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -30,7 +30,9 @@ recipes = st.builds(
         samples=st.none() | st.integers(1),
     ),
     evaluate=st.builds(
-        Evaluate, metric=st.text(st.characters(codec="utf-8"), min_size=1), max_drop=st.none() | st.floats(0, 100)
+        Evaluate,
+        metric=st.text(st.characters(codec="utf-8"), min_size=1),
+        max_drop=st.none() | st.floats(0, 100),
     ),
 )
 

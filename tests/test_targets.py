@@ -105,7 +105,8 @@ def test_another_package_adds_profiles(tmp_path, monkeypatch) -> None:
     (package / "android.toml").write_text(MINE.replace("mine", "android"))
     monkeypatch.syspath_prepend(str(tmp_path))
     entry = metadata.EntryPoint("theirs", "their_boards", catalogue.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] * (group == catalogue.ENTRY_POINT_GROUP))
+    announced = {catalogue.ENTRY_POINT_GROUP: [entry]}
+    monkeypatch.setattr(metadata, "entry_points", lambda group: announced[group])
     assert load_target("mine").description == "my board"
     assert load_target("android").family == "android"  # a built-in profile can't be replaced
     sys.modules.pop("their_boards", None)

@@ -6,17 +6,13 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 import pytest
-from edgecompress.evaluate.data import load_data
-from edgecompress.evaluate.interpreters import (
-    Interpreter,
-    OnnxRuntime,
-    installed_tflite_interpreters,
-)
 from networks import NETWORKS, example, reference
 
 from edgecompress.compress.quantize import calibrate, quantize_static
 from edgecompress.emit import onnx as emit_onnx
 from edgecompress.emit import tflite as emit_tflite
+from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.interpreters import Interpreter, OnnxRuntime, installed_tflite_interpreters
 from edgecompress.ingest import load
 from edgecompress.recipe import Recipe
 

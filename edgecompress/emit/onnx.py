@@ -116,7 +116,9 @@ class _QDQWriter:
         return result
 
     def _take_out(self, node: ir.Node) -> None:
-        node.outputs[0].replace_all_uses_with(node.inputs[0], replace_graph_outputs=True)
+        source = node.inputs[0]
+        assert source is not None
+        node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
         self.graph.remove(node, safe=True)
 
     # constants ------------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ class _QDQWriter:
         unsigned = any(node.op_type not in WEIGHTED or index == 0 for node, index in uses)
         array = _unsigned(q.quantize(real)) if unsigned else q.quantize(real)
         stored = ir.Value(name=value.name, const_value=ir.tensor(array, name=value.name))
-        del self.graph.initializers[value.name]
+        self.graph.initializers.pop(str(value.name))
         self.graph.register_initializer(stored)
         if any(node in int8_nodes for node, _ in uses):
             chain = [self._node("DequantizeLinear", [stored, *self._parameters(q, unsigned)], _axis(q))]
@@ -177,7 +179,7 @@ class _QDQWriter:
             holder.doc_string = None
             holder.metadata_props.clear()
         for value in [v for v in graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
-            del graph.initializers[value.name]
+            graph.initializers.pop(str(value.name))
 
 
 def _changes_nothing(node: ir.Node) -> bool:

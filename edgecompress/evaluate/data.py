@@ -16,10 +16,10 @@ from edgecompress.evaluate.sources import (
     ImageSource,
     ResizedSource,
     Source,
-    StoredSource,
     list_images,
     open_npy,
     open_npz,
+    read_all,
 )
 from edgecompress.evaluate.user_code import call, is_function_spec
 from edgecompress.recipe import Preprocess
@@ -107,7 +107,7 @@ def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess:
 
 def _from_images(folder: Path, inputs: Sequence[ir.Value], preprocess: Preprocess) -> Dataset:
     if len(inputs) != 1:
-        raise InputError(f"{folder}: images feed one input, the model has {len(inputs)}; use .npz or file.py:function")
+        raise InputError(f"{folder}: the model has {len(inputs)} inputs, images feed only one; use .npz")
     files, labels, classes = list_images(folder)
     height, width, channels = _image_size(inputs[0], folder)
     height, width = preprocess.resize or (height, width)
@@ -124,7 +124,10 @@ def _image_size(value: ir.Value, folder: Path) -> tuple[int, int, int]:
         return shape[2], shape[3], shape[1]
     if len(shape) == 4 and shape[3] in (1, 3, 4):
         return shape[1], shape[2], shape[3]
-    raise InputError(f"{folder}: images need an input [1, 1|3|4, height, width]; {value.name!r} is {list(shape)}")
+    raise InputError(
+        f"{folder}: images need an input of shape [1, channels (1, 3 or 4), height, width]; "
+        f"{value.name!r} is {list(shape)}"
+    )
 
 
 def _assemble(
@@ -137,8 +140,7 @@ def _assemble(
     """Gives each input its data by name and checks everything that can be checked before reading it."""
     names = [str(value.name) for value in inputs]
     if LABELS in found and LABELS not in names:
-        stored = found[LABELS]
-        labels = stored.all() if isinstance(stored, StoredSource) else next(stored.chunks(_count(stored), _count(stored)), None)
+        labels = read_all(found[LABELS])
     columns, notes = {}, []
     for value in inputs:
         key = _key(str(value.name), len(inputs), found, source)
@@ -155,13 +157,12 @@ def _assemble(
     if len(set(counts.values())) > 1:
         raise InputError(f"{source}: inputs have different numbers of samples: {counts}")
     count = next(iter(counts.values()))
-    if labels is not None and (labels.ndim == 0 or len(labels) != count):
-        raise InputError(f"{source}: {labels.shape[0] if labels.ndim else 0} labels for {count} samples")
+    if labels is not None:
+        if labels.dtype.kind not in "uifb":
+            raise InputError(f"{source}[{LABELS}]: labels of type {labels.dtype}; expected numbers")
+        if labels.ndim == 0 or len(labels) != count:
+            raise InputError(f"{source}: {len(labels) if labels.ndim else 'no'} labels for {count} samples")
     return Dataset(source, columns, labels, tuple(notes), count)
-
-
-def _count(source: Source) -> int:
-    return source.shape[0] if source.shape else 0
 
 
 def _key(name: str, inputs: int, found: Mapping[str, Source], source: str) -> str:
@@ -180,7 +181,7 @@ def _resize(data: Source, preprocess: Preprocess, described: str) -> Source:
         return data
     if data.dtype != np.uint8 or len(data.shape) != 4 or data.shape[3] not in (1, 3, 4):
         raise InputError(
-            f"{described}: preprocess.resize works on images and on uint8 arrays [samples, height, width, 1|3|4]; "
+            f"{described}: preprocess.resize is for images and for uint8 [n, height, width, channels]; "
             f"found {data.dtype} {list(data.shape)}"
         )
     return ResizedSource(data, *preprocess.resize)

@@ -10,6 +10,14 @@ from edgecompress.errors import InputError
 from edgecompress.evaluate.sources import Source
 from edgecompress.recipe import Preprocess
 
+# kind of the model's input type -> kinds of stored types that it can be made from, in words
+ACCEPTED = {
+    "f": ("uifb", "numbers"),
+    "i": ("ui", "integers"),
+    "u": ("ui", "integers"),
+    "b": ("b", "booleans"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
@@ -53,27 +61,28 @@ class Adapter:
             raise InputError(f"{self.source}: sample {index} for input {self.name!r} has {what}")
 
 
-def adapt(source: Source, described: str, value: ir.Value, preprocess: Preprocess) -> tuple[Adapter, str | None]:
+def adapt(
+    source: Source, described: str, value: ir.Value, preprocess: Preprocess
+) -> tuple[Adapter, str | None]:
     """How `source` feeds the model input `value`, and a note if its samples change shape on the way.
 
     described: the data's name, for messages. A sample is the input without its batch axis (axis 0), or
     all of the input. Raises InputError when type or shape don't fit; it says what was expected and found.
     """
-    dtype = _input_dtype(value)
-    kinds = {"f": "uifb", "i": "ui", "u": "ui", "b": "b"}[dtype.kind]
+    assert value.dtype is not None and value.shape is not None, "canonical models have static shapes"
+    dtype, model_shape = value.dtype.numpy(), tuple(value.shape.numpy())
+    kinds, expected = ACCEPTED[dtype.kind]
+    where = f"{described}: input {value.name!r}"
     if source.dtype.kind not in kinds:
-        raise InputError(f"{described}: type {source.dtype} for input {value.name!r}; expected {_KINDS[dtype.kind]}")
-    model_shape = tuple(value.shape.numpy()) if value.shape is not None else ()
-    shape, channels_last = _match_shape(source.shape[1:], model_shape, preprocess.layout, described, value.name)
+        raise InputError(f"{where}: data of type {source.dtype}; expected {expected}")
+    shape, channels_last = _match_shape(source.shape[1:], model_shape, preprocess.layout, where)
+    mean, std = np.zeros((), np.float32), np.ones((), np.float32)
     if dtype.kind == "f":
         batched = len(shape) == len(model_shape)  # the batch axis is part of a sample
-        mean = _per_channel("mean", preprocess.mean, shape, batched, value.name)
-        std = _per_channel("std", preprocess.std, shape, batched, value.name)
-    else:
-        mean, std = np.float32(0), np.float32(1)
-    adapter = Adapter(
-        str(value.name), described, shape, dtype, channels_last, np.float32(preprocess.scale), mean, std
-    )
+        mean = _per_channel("mean", preprocess.mean, shape, batched, where)
+        std = _per_channel("std", preprocess.std, shape, batched, where)
+    scale = np.float32(preprocess.scale)
+    adapter = Adapter(str(value.name), described, shape, dtype, channels_last, scale, mean, std)
     note = None
     if channels_last:
         note = f"samples for {value.name!r} arrive channels last {source.shape[1:]} and are moved to {shape}"
@@ -82,16 +91,8 @@ def adapt(source: Source, described: str, value: ir.Value, preprocess: Preproces
     return adapter, note
 
 
-_KINDS = {"f": "numbers", "i": "integers", "u": "integers", "b": "booleans"}
-
-
-def _input_dtype(value: ir.Value) -> np.dtype:
-    assert value.dtype is not None
-    return value.dtype.numpy()
-
-
 def _match_shape(
-    sample: tuple[int, ...], model: tuple[int, ...], layout: str, described: str, name: str | None
+    sample: tuple[int, ...], model: tuple[int, ...], layout: str, where: str
 ) -> tuple[tuple[int, ...], bool]:
     """Shape of one sample as the model takes it, and whether its channels move from last to first."""
     bare = model[1:]
@@ -105,11 +106,11 @@ def _match_shape(
     if layout == "auto" and (1, *sample) == bare:
         return bare, False
     expected = f"{bare}" + (f" or, channels last, {moved}" if layout != "nchw" and moved else "")
-    raise InputError(f"{described}: samples of shape {sample} for input {name!r}; expected {expected}")
+    raise InputError(f"{where}: samples of shape {sample}; expected {expected}")
 
 
 def _per_channel(
-    what: str, numbers: list[float], shape: tuple[int, ...], batched: bool, name: str | None
+    what: str, numbers: list[float], shape: tuple[int, ...], batched: bool, where: str
 ) -> np.ndarray:
     values = np.asarray(numbers, np.float32)
     if values.size == 1:
@@ -118,6 +119,6 @@ def _per_channel(
         if axis < len(shape) and shape[axis] == values.size:
             return values.reshape([-1 if i == axis else 1 for i in range(len(shape))])
     raise InputError(
-        f"preprocess.{what} has {values.size} numbers; expected 1, or one for each channel of "
-        f"input {name!r}, whose samples have shape {shape}"
+        f"{where}: preprocess.{what} has {values.size} numbers; expected 1, or one for each channel of "
+        f"samples of shape {shape}"
     )

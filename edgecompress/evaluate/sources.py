@@ -6,7 +6,9 @@ import itertools
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -83,7 +85,9 @@ class StoredSource:
 
     def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
         if self.fortran_order:  # samples are interleaved in the file: there is no reading it in pieces
-            yield from ArraySource(self.all()).chunks(size, count)
+            with reading(self.name), self.open() as stream:
+                array = np.lib.format.read_array(stream, allow_pickle=False)
+            yield from ArraySource(array).chunks(size, count)
             return
         row = self.dtype.itemsize * int(np.prod(self.shape[1:], dtype=np.int64))
         with reading(self.name), self.open() as stream:
@@ -92,33 +96,31 @@ class StoredSource:
                 samples = min(size, count - start)
                 data = stream.read(samples * row)
                 if len(data) != samples * row:
-                    raise InputError(f"{self.name}: ends after {start + len(data) // row} of {len(self)} samples")
+                    complete = start + len(data) // row
+                    raise InputError(f"{self.name}: ends after {complete} of {self.shape[0]} samples")
                 yield np.frombuffer(data, self.dtype).reshape(samples, *self.shape[1:])
 
-    def __len__(self) -> int:
-        return self.shape[0]
 
-    def all(self) -> np.ndarray:
-        """The whole array."""
-        with reading(self.name), self.open() as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
+UNREADABLE = (
+    OSError, EOFError, ValueError, SyntaxError, OverflowError, MemoryError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
-class reading:
-    """Context in which what goes wrong in reading a file becomes InputError with its name."""
+@contextmanager
+def reading(name: str | Path) -> Iterator[None]:
+    """What goes wrong in reading a file becomes InputError with its name."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: can't be read: {reason}") from error
 
-    ERRORS = (OSError, EOFError, ValueError, SyntaxError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
-    def __init__(self, name: str | Path) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, self.ERRORS):
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise InputError(f"{self.name}: can't be read: {reason}") from error
+def read_all(source: Source) -> np.ndarray:
+    """All samples at once: for labels."""
+    samples = source.shape[0] if source.shape else 0
+    return np.concatenate([*source.chunks(samples, samples)]) if samples else np.empty(source.shape)
 
 
 def open_npy(path: Path) -> StoredSource:
@@ -133,7 +135,10 @@ def open_npz(path: Path) -> dict[str, StoredSource]:
     members = [name for name in archive.namelist() if name.endswith(".npy")]
     if not members:
         raise InputError(f"{path}: holds no arrays")
-    return {m[:-4]: StoredSource.read_header(f"{path}[{m[:-4]}]", lambda m=m: archive.open(m)) for m in members}
+    return {
+        member[:-4]: StoredSource.read_header(f"{path}[{member[:-4]}]", partial(archive.open, member))
+        for member in members
+    }
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ class ImageSource:
         image = pillow()
         for start in range(0, count, size):
             decoded = np.empty((min(size, count - start), *self.shape[1:]), np.uint8)
-            for row, file in zip(decoded, self.files[start:]):
+            for row, file in zip(decoded, self.files[start:], strict=False):
                 with reading(file), image.open(file) as opened:
                     row[...] = resized(opened.convert(MODES[self.channels]), self.height, self.width)
             yield decoded
@@ -201,13 +206,15 @@ def list_images(folder: Path) -> tuple[tuple[Path, ...], np.ndarray | None, tupl
     turns = itertools.zip_longest(*(((file, label) for file in g) for label, g in enumerate(groups)))
     found = [entry for turn in turns for entry in turn if entry is not None]
     if not found:
-        raise InputError(f"{folder}: no images ({', '.join(sorted(IMAGE_SUFFIXES))}) in it or its sub-folders")
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise InputError(f"{folder}: no images ({suffixes}) in {'its sub-folders' if classes else 'it'}")
     labels = np.array([label for _, label in found], np.int64) if classes else None
     return tuple(file for file, _ in found), labels, tuple(c.name for c in classes)
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in shown if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def pillow() -> Any:

@@ -17,6 +17,12 @@ OPERATORS = frozenset(
     "SpaceToDepth Split Sqrt Sub Tanh Tile Transpose Where".split()
 )
 
+# Operators that ingest turns into those above, or computes beforehand.
+REWRITTEN = frozenset(
+    "ArgMin BatchNormalization CastLike Constant ConstantOfShape Dropout Flatten GreaterOrEqual LessOrEqual Mean "
+    "Range ReduceMin Shape Size Softplus Squeeze Sum Unsqueeze".split()
+)
+
 # What a user can do about operators that are refused as a family.
 HINTS = {
     ("If", "Loop", "Scan"): (

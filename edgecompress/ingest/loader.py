@@ -9,8 +9,11 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
+from edgecompress.errors import EdgeCompressError, InputError
+from edgecompress.ingest import onnx_file
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
+from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Ingested:
 
     format: "onnx", "pt2", "torchscript" or "python". opset: of the original (or of the export from torch).
     max_relative_error: original against normalised in ONNX Runtime, max|a - b| / max|a|.
+    notes: what was decided on the way that the user may want to know.
     """
 
     model: ir.Model
@@ -30,11 +34,60 @@ class Ingested:
 
 
 def load(
-    source: Any, *, weights: str | Path | None = None, input_shapes: Mapping[str, Sequence[int]] | None = None
+    source: str | Path | onnx.ModelProto | ir.Model | Any,
+    *,
+    weights: str | Path | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Ingested:
-    proto = onnx.load(source)
-    model = ir.from_proto(proto)
-    original = proto.SerializeToString()
-    opset = model.opset_imports[""]
-    model = normalise(model, input_shapes or {})
-    return Ingested(model, "onnx", Path(source), opset, max_relative_error(original, model), ())
+    """Reads a model and brings it to canonical form; neither the file nor the object is changed.
+
+    source: a path to .onnx, .pt2 (torch.export) or .pt (TorchScript), "file.py:factory" (a function without
+        arguments that returns a torch.nn.Module), or an onnx.ModelProto, onnx_ir.Model or torch.nn.Module.
+    weights: a state_dict file for "file.py:factory".
+    input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
+    Raises InputError (can't be read), MissingPackageError (torch), UnsupportedModelError (can't be converted).
+    """
+    shapes = dict(input_shapes or {})
+    path = Path(source) if isinstance(source, (str, Path)) else None
+    if isinstance(source, onnx.ModelProto):
+        format_, proto = "onnx", onnx.ModelProto.FromString(source.SerializeToString())
+        onnx_file.validate(proto)
+    elif isinstance(source, ir.Model):
+        format_, proto = "onnx", ir.to_proto(source)
+        onnx_file.validate(proto)
+    elif path is not None and path.suffix == ".onnx":
+        format_, proto = "onnx", onnx_file.read(path)
+    else:
+        from edgecompress.ingest import torch_model
+
+        format_, proto, path = torch_model.read(source, weights, shapes)
+        shapes = {}
+    if weights is not None and format_ != "python":
+        raise InputError(f"weights ({weights}) go with a model given as file.py:factory; this one has its own")
+    try:
+        return _ingest(proto, format_, path, shapes)
+    except EdgeCompressError as error:
+        if path is None or str(error).startswith(str(path)):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _ingest(
+    proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Mapping[str, Sequence[int]]
+) -> Ingested:
+    notes = []
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:  # the checker is no proof against everything
+        raise InputError(f"not a valid ONNX model: {type(error).__name__}: {error}") from error
+    opset = next((v for d, v in model.opset_imports.items() if d in ("", "ai.onnx")), 0)
+    if holds(model, HALF):
+        # float16 has three digits; the comparison is with the same model in float32
+        proto = ir.to_proto(CastToFloat32()(model).model)
+        notes.append("the model's float16 values are computed in float32")
+    batches = [v.name for v in model.graph.inputs if v.shape and not isinstance(v.shape[0], int)]
+    fixed = [name for name in batches if name not in shapes]
+    if fixed:
+        notes.append(f"dynamic batch of {', '.join(map(repr, fixed))} set to 1")
+    model = normalise(model, shapes)
+    return Ingested(model, format_, path, opset, max_relative_error(proto, model), tuple(notes))

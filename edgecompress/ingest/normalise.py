@@ -1,57 +1,155 @@
 """Brings a model to the canonical form that everything after ingest relies on: a list of passes."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgecompress.errors import EdgeCompressError, UnsupportedModelError
 from edgecompress.graph.operators import require_supported
+from edgecompress.ingest.passes.affine import FuseAffine
+from edgecompress.ingest.passes.batchnorm import BatchNormToAffine
+from edgecompress.ingest.passes.check_weights import CheckWeights
+from edgecompress.ingest.passes.clip import CanonicalClip
 from edgecompress.ingest.passes.convolution import CanonicalConvolution, OwnWeights
+from edgecompress.ingest.passes.expand_composites import ExpandComposites
+from edgecompress.ingest.passes.float32 import CastToFloat32
 from edgecompress.ingest.passes.fold_constants import FoldConstants
 from edgecompress.ingest.passes.gemm import CanonicalGemm
 from edgecompress.ingest.passes.infer_shapes import InferShapes
 from edgecompress.ingest.passes.input_shapes import FixInputShapes
-from edgecompress.ingest.passes.opset import ConvertOpset
+from edgecompress.ingest.passes.operators import RewriteOperators
+from edgecompress.ingest.passes.opset import CANONICAL, ConvertOpset
+from edgecompress.ingest.passes.pad import CanonicalPad, MergePad
+from edgecompress.ingest.passes.parameters import ExplicitParameters
 from edgecompress.ingest.passes.pooling import CanonicalPooling
+from edgecompress.ingest.passes.recognise_activations import RecogniseActivations
+from edgecompress.ingest.passes.recognise_layernorm import RecogniseLayerNormalization
 from edgecompress.ingest.passes.reshape import CanonicalReshape
+from edgecompress.ingest.passes.rewrites import RewriteWithOnnxscript
+
+IR_VERSION = 10  # the one that came with opset 21
+# A value of 1 GiB isn't for an edge device; most likely a damaged attribute asks for it.
+LARGEST_ELEMENTS = 2**28
 
 
 def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase]:
     """In order; each may rely on the ones before it."""
     return [
+        # One flat graph of standard operators with static input shapes.
         common.InlinePass(),
         common.RemoveUnusedFunctionsPass(),
+        common.RemoveInitializersFromInputsPass(),
         FixInputShapes(input_shapes),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        CastToFloat32(),
+        CheckWeights(),
+        InferShapes(),
+        ExpandComposites(),
         ConvertOpset(),
+        ExpandComposites(),
+        # Everything that is known beforehand is computed.
         FoldConstants(),
         common.RemoveUnusedNodesPass(),
         InferShapes(),
-        common.IdentityEliminationPass(),
+        # What was written out is one operator again.
+        RecogniseLayerNormalization(),
+        RecogniseActivations(),
+        common.RemoveUnusedNodesPass(),
+        # Another spelling of the same operator becomes ours.
+        RewriteOperators(),
+        InferShapes(),
+        RewriteWithOnnxscript(),
+        BatchNormToAffine(),
+        CanonicalReshape(),
+        CanonicalClip(),
+        CanonicalPad(),
         CanonicalConvolution(),
         CanonicalPooling(),
-        CanonicalReshape(),
         CanonicalGemm(),
+        common.RemoveUnusedNodesPass(),
+        MergePad(),
+        FuseAffine(),
+        ExplicitParameters(),
+        # What the passes above left behind.
+        FoldConstants(),
+        RewriteOperators(),
+        CanonicalReshape(),
+        common.AddDefaultAttributesPass(),
         OwnWeights(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
+        common.TopologicalSortPass(),
+        common.NameFixPass(),
         InferShapes(),
     ]
 
 
 def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     """The model, changed in place, in canonical form. Raises InputError and UnsupportedModelError."""
-    for step in passes(input_shapes):
-        try:
-            model = step(model).model
-        except EdgeCompressError:
-            raise
-        except Exception as error:
-            raise UnsupportedModelError(
-                f"the model can't be brought to the form we convert ({type(step).__name__}: {error}); "
-                "check it with onnx.checker.check_model(path, full_check=True)"
-            ) from error
+    with _quiet():
+        for step in passes(input_shapes):
+            try:
+                model = step(model).model
+            except EdgeCompressError:
+                raise
+            except Exception as error:  # of any kind: a pass met something that no valid model has
+                raise UnsupportedModelError(
+                    f"the model can't be brought to the form we convert: {type(step).__name__} failed with "
+                    f"{type(error).__name__} ({_one_line(error)}); check the model with "
+                    "onnx.checker.check_model(path, full_check=True)"
+                ) from error
+    model.ir_version = IR_VERSION
+    model.graph.opset_imports.clear()
+    model.graph.opset_imports[""] = CANONICAL
     require_supported(model)
+    _require_static(model)
     return model
+
+
+def _require_static(model: ir.Model) -> None:
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.uses() and not value.is_graph_output():
+                continue
+            if value.shape is None or not value.shape.is_static():
+                raise UnsupportedModelError(
+                    f"the shape of {value.name!r}, from node {node.name!r} ({node.op_type}), depends on the data; "
+                    "replace the node by one whose output shape follows from its input shapes"
+                )
+            elements = 1
+            for d in value.shape:
+                elements *= int(d)
+            if elements > LARGEST_ELEMENTS:
+                raise UnsupportedModelError(
+                    f"value {value.name!r}, from node {node.name!r} ({node.op_type}), has {elements} elements; "
+                    f"{LARGEST_ELEMENTS} is the most that can be converted"
+                )
+            if elements == 0:
+                raise UnsupportedModelError(
+                    f"value {value.name!r}, from node {node.name!r} ({node.op_type}), is empty (shape {value.shape})"
+                )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries log what they skip; every consequence is checked here."""
+    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+def _one_line(error: BaseException) -> str:
+    while isinstance(error, ir.passes.PassError) and error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip()
+    return text.splitlines()[0][:200] if text else type(error).__name__

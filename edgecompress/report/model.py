@@ -88,10 +88,12 @@ class Check(Part):
     interpreter: str
     version: str
     metric: str
-    value: float | None = Field(description="null without evaluation data")
+    value: float | None = Field(description="null when there is nothing to measure it by")
+    reference_value: float | None = Field(description="of the float model on the same samples")
     agreement_percent: float | None = Field(description="same prediction as the float model")
     snr_db: float | None = Field(description="of its outputs against the float model's; null when equal")
     samples: int
+    error: str | None = Field(description="what the interpreter said when it refused the artifact")
 
 
 class Artifact(Part):

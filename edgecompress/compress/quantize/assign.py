@@ -137,7 +137,7 @@ def _separate_fixed(graph: ir.Graph, chosen: set[ir.Node]) -> list[tuple[ir.Node
     groups = [layer for layer in layers(graph) if layer.node in chosen]
     fixed = {v: operators.RULES[layer.node.op_type].fixed for layer in groups for v in operators.outputs(layer)}
     fixed = {v: q for v, q in fixed.items() if q is not None}
-    tied = [layer for layer in groups if operators.RULES[layer.node.op_type].output == operators.SAME]
+    tied = [layer for layer in groups if operators.ties(layer)]
     inside = {v for layer in tied for v in operators.outputs(layer)}
     added = []
     for members in _same_groups(tied).members().values():
@@ -186,7 +186,7 @@ def _own_constants(graph: ir.Graph, groups: list[Layer]) -> None:
 
 
 def _assign_activations(groups: list[Layer], histograms: Histograms, settings: Quantize) -> None:
-    tied = [layer for layer in groups if operators.RULES[layer.node.op_type].output == operators.SAME]
+    tied = [layer for layer in groups if operators.ties(layer)]
     same = _same_groups(tied)
     fixed: dict[ir.Value, Quantization] = {}
     for layer in groups:

@@ -21,6 +21,10 @@ def _always(node: ir.Node) -> bool:
     return True
 
 
+def _never(node: ir.Node) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Rule:
     """How one operator takes int8.
@@ -29,7 +33,7 @@ class Rule:
     data: indices of the inputs that are real numbers to quantise; None means all.
     weight: index of the input with int8 weights, when constant; weight_axis: its output-channel axis.
     passive: moves numbers and computes nothing, so alone between float operators it stays float.
-    accepts: whether this very node has an int8 kernel.
+    accepts: whether this very node has an int8 kernel. frees: whether this node's output is FREE all the same.
     """
 
     output: str = FREE
@@ -39,6 +43,7 @@ class Rule:
     weight_axis: int = 0
     passive: bool = False
     accepts: Callable[[ir.Node], bool] = _always
+    frees: Callable[[ir.Node], bool] = _never
 
 
 def _fixed(scale: float, zero_point: int) -> Rule:
@@ -51,6 +56,16 @@ def _has_constant(index: int) -> Callable[[ir.Node], bool]:
 
 def _one_output(node: ir.Node) -> bool:
     return len(node.outputs) == 1
+
+
+def _averages_all(node: ir.Node) -> bool:
+    """An AveragePool over the whole image is a mean, and a mean rescales. Its values spread so much less
+    than its inputs that sharing their scale would cost several bits."""
+    size = node.inputs[0].shape
+    if size is None:
+        return False
+    kernel, pads = node.attributes.get_ints("kernel_shape", ()), node.attributes.get_ints("pads", ())
+    return tuple(kernel) == tuple(size[2:]) and not any(pads)
 
 
 MOVE = Rule(SAME, passive=True)
@@ -68,8 +83,10 @@ RULES: dict[str, Rule] = {
     "LogSoftmax": _fixed(16 / 256, 127),
     **dict.fromkeys(("ReduceMean", "ReduceSum"), Rule()),
     "ReduceMax": Rule(SAME),
-    **dict.fromkeys(("MaxPool", "AveragePool"), Rule(SAME, accepts=_one_output)),
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), Rule(SAME)),
+    "MaxPool": Rule(SAME, accepts=_one_output),
+    "AveragePool": Rule(SAME, frees=_averages_all),
+    "GlobalMaxPool": Rule(SAME),
+    "GlobalAveragePool": Rule(),
     "Concat": Rule(SAME, data=None, passive=True),
     "Where": Rule(SAME, data=(1, 2)),
     **dict.fromkeys(("Split", "Slice", "Pad", "Reshape", "Transpose", "Expand", "Tile"), MOVE),
@@ -85,6 +102,12 @@ def rule(layer: Layer) -> Rule | None:
     if any(node.op_type not in RULES or not RULES[node.op_type].accepts(node) for node in layer.nodes):
         return None
     return RULES[layer.node.op_type]
+
+
+def ties(layer: Layer) -> bool:
+    """Whether the layer's data inputs and outputs must have equal scales."""
+    entry = RULES[layer.node.op_type]
+    return entry.output == SAME and not entry.frees(layer.node)
 
 
 def weight(layer: Layer) -> ir.Value | None:

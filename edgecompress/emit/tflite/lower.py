@@ -51,7 +51,8 @@ class Parts:
         return value
 
 
-Rule = Callable[[Parts, ir.Node], Sequence[ir.Value]]
+# what replaces the node's outputs, or None when the node can stay
+Rule = Callable[[Parts, ir.Node], Sequence[ir.Value] | None]
 
 
 def lower(model: ir.Model) -> ir.Model:
@@ -63,6 +64,8 @@ def lower(model: ir.Model) -> ir.Model:
             continue
         parts = Parts(node)
         results = rule(parts, node)
+        if results is None:
+            continue
         for value in parts.initializers:
             model.graph.register_initializer(value)
         used = [(old, new) for old, new in zip(node.outputs, results) if old.uses() or old.is_graph_output()]
@@ -89,6 +92,30 @@ def hard_sigmoid(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
 
 def reciprocal(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     return [op.Div(1.0, node.inputs[0])]
+
+
+def elu(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """TFLite's ELU has alpha 1 only: max(x, 0) + alpha * (exp(min(x, 0)) - 1)."""
+    alpha = number(node, "alpha", 1.0)
+    if alpha == 1.0:
+        return None
+    x = node.inputs[0]
+    return [op.Add(op.Relu(x), op.Mul(op.Elu(op.Min(x, 0.0)), alpha))]
+
+
+def conv_transpose(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """TFLite's TRANSPOSE_CONV has no groups: the same weights [I, O/g, ...] as one [I, O, ...] with zeros between."""
+    groups = int(number(node, "group", 1))
+    if groups == 1:
+        return None
+    grouped = node.inputs[1].const_value.numpy()
+    inputs, outputs = grouped.shape[0] // groups, grouped.shape[1]
+    dense = np.zeros((grouped.shape[0], outputs * groups, *grouped.shape[2:]), np.float32)
+    for g in range(groups):
+        rows = slice(g * inputs, (g + 1) * inputs)
+        dense[rows, g * outputs : (g + 1) * outputs] = grouped[rows]
+    attributes = {name: a.value for name, a in node.attributes.items() if name != "group"}
+    return [op.ConvTranspose(node.inputs[0], dense, node.inputs[2], **attributes)]
 
 
 def erf(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
@@ -232,6 +259,8 @@ def _initial(op: Parts, node: ir.Node, position: int, direction: int, batch: int
 
 
 RULES: dict[str, Rule] = {
+    "ConvTranspose": conv_transpose,
+    "Elu": elu,
     "Erf": erf,
     "GRU": gru,
     "HardSigmoid": hard_sigmoid,

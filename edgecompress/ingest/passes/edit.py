@@ -27,6 +27,15 @@ class Edit:
         self.graph.register_initializer(value)
         return value
 
+    def renewed(self, value: ir.Value, array: np.ndarray) -> ir.Value:
+        """An initializer with another array: the same one when a single node reads it, else a new one."""
+        if len(value.uses()) > 1 or value.is_graph_output():
+            return self.constant(value.name, array)
+        value.const_value = ir.tensor(np.ascontiguousarray(array).reshape(array.shape))
+        value.shape = ir.Shape(array.shape)
+        value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+        return value
+
     def insert(
         self,
         before: ir.Node,
@@ -82,6 +91,15 @@ class Edit:
         self.substitute(node, value)
         self._rename(value, name)
         return value
+
+    def absorb(self, node: ir.Node, followers: Sequence[ir.Node]) -> None:
+        """The node computes what the last of a chain behind it did, and takes that one's name; the chain goes."""
+        old = followers[-1].outputs[0]
+        name = old.name
+        old.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
+        for follower in reversed(followers):
+            self.graph.remove(follower, safe=True)
+        self._rename(node.outputs[0], name)
 
     def _rename(self, value: ir.Value, name: str | None) -> None:
         value.name = name

@@ -45,7 +45,7 @@ class CanonicalGemm(NodePass):
         target = node if bias is None else follower
         if bias is None:
             bias = np.zeros(weight.shape[1], np.float32)
-        value = edit.constant(b.name, np.ascontiguousarray(weight.T))
+        value = edit.renewed(b, np.ascontiguousarray(weight.T))
         edit.replace(target, "Gemm", [a, value, edit.constant(f"{b.name}/bias", bias)], _GEMM)
         if target is not node:
             edit.graph.remove(node, safe=True)
@@ -81,7 +81,7 @@ class CanonicalGemm(NodePass):
                 result = edit.insert(node, "Add", [result, edit.constant("bias", columns)], shape=shape)
         else:
             kernel = (weight if trans_b else weight.T).astype(np.float64) * alpha
-            value = edit.constant(b.name, kernel.astype(np.float32))
+            value = edit.renewed(b, kernel.astype(np.float32))
             result = edit.insert(
                 node, "Gemm", [a, value, edit.constant(f"{b.name}/bias", columns)], _GEMM, shape=shape
             )

@@ -128,12 +128,11 @@ def conv_transpose(ctx: Context, layer: Layer) -> None:
     """TRANSPOSE_CONV knows SAME and VALID only: other pads are cut from a VALID result, output padding added."""
     node, x, weight, y = layer.node, layer.node.inputs[0], layer.node.inputs[1], layer.output
     rank, int8 = len(shape(x)), ctx.layer_int8(layer)
-    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
     kernel, strides, dilations, pads = window(node, rank - 2)
-    if groups != 1 or dilations != [1, 1] or rank not in (3, 4):
+    if dilations != [1, 1] or rank not in (3, 4):
         raise UnsupportedModelError(
-            f"node {node.name!r}: ConvTranspose with group={groups}, dilations={dilations}: "
-            "TFLite has neither groups nor dilation there; use a Resize and a Conv"
+            f"node {node.name!r}: ConvTranspose of rank {rank} with dilations={dilations}: TFLite has it for 1-D and "
+            "2-D images without dilation; use a Resize and a Conv"
         )
     form = forms.channels_last(rank)
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)

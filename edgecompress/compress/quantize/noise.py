@@ -1,0 +1,60 @@
+"""How far the quantised model's results are from the float model's."""
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.quantize.batch import Arrays, Runner
+
+# Operators at the end that squash or rank: the signal is measured before them, where error still counts.
+HEADS = {"Softmax", "LogSoftmax", "Sigmoid", "ArgMax"}
+
+
+def measured_outputs(model: ir.Model) -> list[str]:
+    """Names of the float values that stand for the model's outputs: before a final Softmax and the like."""
+    names = []
+    for value in model.graph.outputs:
+        while (node := value.producer()) is not None and node.op_type in HEADS:
+            value = node.inputs[0]
+        if value.dtype == ir.DataType.FLOAT:
+            names.append(value.name)
+    return list(dict.fromkeys(names))
+
+
+class Noise:
+    """Running signal and noise power of named values."""
+
+    def __init__(self) -> None:
+        self.signal: dict[str, float] = {}
+        self.noise: dict[str, float] = {}
+
+    def update(self, reference: Arrays, found: Arrays) -> None:
+        for name, exact in reference.items():
+            exact = exact.astype(np.float64)
+            self.signal[name] = self.signal.get(name, 0.0) + float(np.square(exact).sum())
+            self.noise[name] = self.noise.get(name, 0.0) + float(np.square(found[name] - exact).sum())
+
+    def snr_db(self, name: str) -> float:
+        """10 log10(signal power / noise power); inf without noise."""
+        return decibels(self.signal[name], self.noise[name])
+
+    def mean_snr_db(self) -> float:
+        """Of the mean noise-to-signal ratio over all values."""
+        ratios = [self.noise[name] / max(self.signal[name], 1e-300) for name in self.signal]
+        return decibels(1.0, float(np.mean(ratios))) if ratios else float("inf")
+
+
+def decibels(signal: float, noise: float) -> float:
+    if noise == 0:
+        return float("inf")
+    return float(10 * np.log10(max(signal, 1e-300) / noise))
+
+
+def compare(reference: Runner, found: Runner, batches: Iterable[Arrays]) -> Noise:
+    """Run both over the batches."""
+    noise = Noise()
+    for batch in batches:
+        noise.update(reference(batch), found(batch))
+    return noise

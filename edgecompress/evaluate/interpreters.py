@@ -1,0 +1,269 @@
+"""Run a model or an artifact in the program that devices run it in."""
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.errors import EdgeCompressError
+
+if TYPE_CHECKING:
+    from edgecompress.emit.tflite.io import TensorIO
+
+Shape = tuple[int, ...]
+
+
+class InterpreterError(EdgeCompressError):
+    """The named interpreter does not load a model, or fails in running it. Exit code 3."""
+
+    exit_code = 3
+
+    def __init__(self, interpreter: str, version: str, reason: str) -> None:
+        super().__init__(f"{interpreter} {version}: {reason}")
+        self.interpreter, self.version, self.reason = interpreter, version, reason
+
+
+class TFLiteIO(Protocol):
+    """How a .tflite file's inputs and outputs relate to the ONNX model's (`TFLiteModel` is one)."""
+
+    @property
+    def inputs(self) -> tuple[TensorIO, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorIO, ...]: ...
+
+
+class Interpreter(Protocol):
+    """One loaded model."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Input name -> [n, *sample], ONNX axis order, to outputs [n, ...] in the model's order: float32,
+        or the output's integer type.
+
+        A sample is the model's input without axis 0, or all of it. Samples are run at the model's own
+        batch size; an output without a batch axis is stacked, one for each run.
+        Raises InterpreterError when the interpreter does.
+        """
+        ...
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU.
+
+    model: serialised, a file, or an onnx_ir model. optimize: its graph optimisations and fused kernels.
+    extra_outputs: values of an onnx_ir model inside the graph that `run` returns after its outputs.
+    Raises InterpreterError when the model doesn't load.
+    """
+
+    name = "ONNX Runtime"
+
+    def __init__(
+        self,
+        model: bytes | Path | ir.Model,
+        *,
+        threads: int = 1,
+        optimize: bool = True,
+        extra_outputs: Sequence[str] = (),
+    ) -> None:
+        import onnxruntime
+
+        self.version: str = onnxruntime.__version__
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        options.log_severity_level = 3  # errors: they are raised as well
+        if not optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        serialised = _with_outputs(model, extra_outputs) if isinstance(model, ir.Model) else model
+        with _failing(self.name, self.version):
+            self._session = onnxruntime.InferenceSession(
+                os.fspath(serialised) if isinstance(serialised, Path) else serialised,
+                options,
+                providers=["CPUExecutionProvider"],
+            )
+        self._shapes: dict[str, Shape] = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
+        self._outputs = [o.name for o in self._session.get_outputs()]
+        if isinstance(model, ir.Model):  # extra outputs may be outputs already
+            self._outputs = [*(str(v.name) for v in model.graph.outputs), *extra_outputs]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        wanted = list(dict.fromkeys(self._outputs))
+        with _failing(self.name, self.version):
+            runs = [self._session.run(wanted, feed) for feed in _feeds(inputs, self._shapes)]
+            joined = dict(zip(wanted, _join(runs, inputs, self._shapes), strict=True))
+        return [joined[name] for name in self._outputs]
+
+
+def _with_outputs(model: ir.Model, names: Sequence[str]) -> bytes:
+    proto = ir.to_proto(model)
+    present = {value.name for value in proto.graph.output}
+    for name in dict.fromkeys(names):
+        if name not in present:
+            proto.graph.output.add().name = name  # its type is inferred
+    return proto.SerializeToString()
+
+
+class _TFLite:
+    """What the interpreters of the TensorFlow Lite family share."""
+
+    name: ClassVar[str]
+    package: ClassVar[str]
+
+    def __init__(self, interpreter: Any, io: TFLiteIO, version: str) -> None:
+        self.version = version
+        self._interpreter, self._io = interpreter, io
+        self._inputs = [d["index"] for d in interpreter.get_input_details()]
+        self._outputs = [d["index"] for d in interpreter.get_output_details()]
+        self._shapes = {t.name: _onnx_shape(t) for t in io.inputs}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        with _failing(self.name, self.version):
+            runs = [self._run_once(feed) for feed in _feeds(inputs, self._shapes)]
+            return _join(runs, inputs, self._shapes)
+
+    def _run_once(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        for index, tensor in zip(self._inputs, self._io.inputs, strict=True):
+            self._interpreter.set_tensor(index, tensor.to_device(feed[tensor.name]))
+        self._interpreter.invoke()
+        return [
+            tensor.from_device(self._interpreter.get_tensor(index))
+            for index, tensor in zip(self._outputs, self._io.outputs, strict=True)
+        ]
+
+
+class LiteRT(_TFLite):
+    """ai-edge-litert: XNNPACK and optimised kernels, or with `reference` the plain ones that define int8."""
+
+    name = "LiteRT"
+    package = "ai-edge-litert"
+
+    def __init__(
+        self, data: bytes | Path, io: TFLiteIO, *, reference: bool = False, threads: int = 1
+    ) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        kind = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+        version = importlib.metadata.version(self.package)
+        if reference:
+            self.name = "LiteRT reference"  # type: ignore[misc]
+        with _failing(self.name, version), _without_info():
+            interpreter = Interpreter(
+                model_content=_content(data), num_threads=threads, experimental_op_resolver_type=kind
+            )
+            interpreter.allocate_tensors()
+        super().__init__(interpreter, io, version)
+
+
+class TFLiteRuntime(_TFLite):
+    """tflite-runtime, which many devices still run; the last release, 2.14, needs NumPy 1."""
+
+    name = "tflite-runtime"
+    package = "tflite-runtime"
+
+    def __init__(self, data: bytes | Path, io: TFLiteIO, *, threads: int = 1) -> None:
+        from tflite_runtime.interpreter import Interpreter
+
+        version = importlib.metadata.version(self.package)
+        with _failing(self.name, version), _without_info():
+            interpreter = Interpreter(model_content=_content(data), num_threads=threads)
+            interpreter.allocate_tensors()
+        super().__init__(interpreter, io, version)
+
+
+def installed_tflite_interpreters() -> list[type[LiteRT] | type[TFLiteRuntime]]:
+    """Those that work here: with NumPy 2, tflite-runtime 2.14 can be imported and then fails."""
+    found: list[type[LiteRT] | type[TFLiteRuntime]] = []
+    if importlib.util.find_spec("ai_edge_litert"):
+        found.append(LiteRT)
+    if importlib.util.find_spec("tflite_runtime") and np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        found.append(TFLiteRuntime)
+    return found
+
+
+def _content(data: bytes | Path) -> bytes:
+    return data.read_bytes() if isinstance(data, Path) else data
+
+
+def _onnx_shape(tensor: TensorIO) -> Shape:
+    """Shape of the ONNX value that a TFLite tensor holds."""
+    kept = [(axis, n) for axis, n in zip(tensor.form, tensor.shape, strict=True) if axis is not None]
+    return tuple(n for _, n in sorted(kept))
+
+
+# samples to runs and back -----------------------------------------------------------------------------
+
+
+def _batch(inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> int:
+    """How many samples one run takes: axis 0 of the inputs whose samples lack it, else 1."""
+    sizes = {shape[0] for name, shape in shapes.items() if inputs[name].ndim == len(shape)}
+    if len(sizes) > 1 or (sizes - {1} and any(inputs[n].ndim > len(s) for n, s in shapes.items())):
+        raise ValueError(f"inputs of shapes {dict(shapes)} don't share one batch size")
+    return sizes.pop() if sizes else 1
+
+
+def _feeds(inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Iterator[dict[str, np.ndarray]]:
+    """The samples in arrays of the model's own shapes; the last run is filled up with its last sample."""
+    batch, count = _batch(inputs, shapes), len(next(iter(inputs.values())))
+    for start in range(0, count, batch):
+        rows = np.minimum(np.arange(start, start + batch), count - 1)
+        yield {name: inputs[name][rows].reshape(shape) for name, shape in shapes.items()}
+
+
+def _join(
+    runs: Sequence[Sequence[np.ndarray]], inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]
+) -> list[np.ndarray]:
+    batch, count = _batch(inputs, shapes), len(next(iter(inputs.values())))
+    joined = []
+    for parts in zip(*runs, strict=True):
+        batched = parts[0].shape[:1] == (batch,)
+        array = np.concatenate(parts)[:count] if batched else np.stack(parts)
+        joined.append(array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array)
+    return joined
+
+
+# what interpreters say --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _failing(name: str, version: str) -> Iterator[None]:
+    """Their exceptions share no base class, so whatever they raise becomes InterpreterError."""
+    try:
+        yield
+    except Exception as error:
+        raise InterpreterError(name, version, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+@contextmanager
+def _without_info() -> Iterator[None]:
+    """Holds back what C++ writes to standard error while inside, then passes on all but INFO lines.
+
+    LiteRT announces its delegates there and has no setting against it.
+    """
+    if sys.stderr is None:  # started without one: there is nothing to hold back
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            caught.seek(0)
+            os.write(2, b"".join(line for line in caught if not line.startswith(b"INFO:")))

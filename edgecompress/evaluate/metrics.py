@@ -1,0 +1,90 @@
+"""How good outputs are, against labels or against another model's outputs."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgecompress.errors import InputError
+from edgecompress.evaluate.user_code import call, is_function_spec, load_function
+
+Metric = Callable[[Sequence[np.ndarray], np.ndarray], float]
+
+
+def predictions(scores: np.ndarray) -> np.ndarray:
+    """[n, classes, ...] scores -> int64 [n, positions], the class of the highest (the first among equals);
+    integer outputs are classes already."""
+    classes = scores if scores.dtype.kind in "uib" else scores.argmax(axis=1)
+    return classes.reshape(len(scores), -1).astype(np.int64)
+
+
+def is_classifier(outputs: Sequence[np.ndarray]) -> bool:
+    """Whether the first output has the form of class scores, float [n, two or more classes]."""
+    return outputs[0].dtype.kind == "f" and outputs[0].ndim == 2 and outputs[0].shape[1] > 1
+
+
+def top1(outputs: Sequence[np.ndarray], labels: np.ndarray) -> float:
+    """Percent of labels that the first output, [n, classes, ...], gives the highest score.
+
+    Raises InputError when labels aren't integers, or don't match the output's shape.
+    """
+    if outputs[0].ndim < 2 and outputs[0].dtype.kind == "f":
+        raise InputError(f"top1 needs scores [n, classes]; the first output is {list(outputs[0].shape)}")
+    predicted = predictions(outputs[0])
+    if labels.dtype.kind not in "uib" or labels.size != predicted.size:
+        raise InputError(
+            f"top1 needs an integer class for each of {predicted.size} predictions; found labels "
+            f"{labels.dtype} {list(labels.shape)}; give another metric in the recipe: [evaluate] metric"
+        )
+    return 100.0 * float(np.mean(predicted == labels.reshape(predicted.shape)))
+
+
+def agreement(outputs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
+    """Percent of predictions that are the same in two models' first outputs."""
+    return 100.0 * float(np.mean(predictions(outputs[0]) == predictions(others[0])))
+
+
+def snr_db(reference: np.ndarray, other: np.ndarray) -> float:
+    """Signal-to-noise ratio in dB, 10 log10(sum reference^2 / sum (reference - other)^2); inf when equal.
+
+    Sums are in float64, over blocks, so that no copy of a large output is made.
+    """
+    signal = noise = 0.0
+    a, b = reference.reshape(-1), other.reshape(-1)
+    for start in range(0, a.size, 1 << 20):
+        x = a[start : start + (1 << 20)].astype(np.float64)
+        signal += float(np.sum(x * x))
+        noise += float(np.sum((x - b[start : start + (1 << 20)]) ** 2))
+    if noise == 0:
+        return float("inf")
+    return 10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")
+
+
+def max_abs_error(reference: np.ndarray, other: np.ndarray) -> float:
+    """Largest |reference - other|."""
+    return float(np.max(np.abs(reference.astype(np.float64) - other), initial=0.0))
+
+
+METRICS: dict[str, Metric] = {"top1": top1}
+
+
+def load_metric(name: str) -> Metric:
+    """The metric of that name, or the function that `file.py:function` names: (outputs, labels) -> float,
+    higher is better. Raises InputError when there is none, or when what it returns isn't a number."""
+    if name in METRICS:
+        return METRICS[name]
+    if not is_function_spec(name):
+        raise InputError(f"metric {name!r}: expected {', '.join(map(repr, METRICS))} or 'file.py:function'")
+    load_function(name)  # says at once what is wrong with it
+
+    def metric(outputs: Sequence[np.ndarray], labels: np.ndarray) -> float:
+        value = call(name, list(outputs), labels)
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} returned {value!r}; expected a number") from error
+        if not np.isfinite(number):
+            raise InputError(f"{name} returned {number}; expected a finite number")
+        return number
+
+    return metric

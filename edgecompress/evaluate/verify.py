@@ -1,0 +1,161 @@
+"""Run an artifact in every interpreter there is for it, against the float model it was made from."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.evaluate.data import Dataset
+from edgecompress.evaluate.interpreters import (
+    Interpreter,
+    InterpreterError,
+    LiteRT,
+    OnnxRuntime,
+    TFLiteIO,
+    installed_tflite_interpreters,
+)
+from edgecompress.evaluate.metrics import agreement, is_classifier, load_metric, snr_db
+
+BATCH = 64  # samples in memory at a time
+REFERENCE_SAMPLES = 256  # for LiteRT's reference kernels, 20 to 100 times slower than the optimised ones
+
+Progress = Callable[[int], None]
+Candidates = Iterator[tuple[Callable[[], Interpreter], int | None]]  # loads it; at most how many samples
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The float model's outputs on a data set, and their score when it has labels.
+
+    metric: the name of the score, "agreement" without labels (then compared with the float outputs).
+    """
+
+    dataset: Dataset
+    outputs: list[np.ndarray]
+    metric: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One artifact in one interpreter.
+
+    metric: name of `value` (top1 and agreement: percent) and of `reference_value`, the float model's on
+    the same samples; both None when there is nothing to measure it by, or it failed.
+    agreement_percent: predictions equal to the float model's; None unless outputs are class scores.
+    snr_db: the lowest over the float outputs; None without any. samples: how many were run.
+    error: what the interpreter said when it refused or failed.
+    """
+
+    interpreter: str
+    version: str
+    metric: str
+    value: float | None
+    reference_value: float | None
+    agreement_percent: float | None
+    snr_db: float | None
+    samples: int
+    error: str | None = None
+
+    @property
+    def drop(self) -> float | None:
+        """Points lost against the float model; negative when it gained."""
+        if self.value is None or self.reference_value is None:
+            return None
+        return self.reference_value - self.value
+
+
+def run_dataset(
+    interpreter: Interpreter, dataset: Dataset, progress: Progress | None = None
+) -> list[np.ndarray]:
+    """All outputs on all samples, [n, ...] each. Inputs are streamed, outputs kept.
+
+    progress: called with the number of samples done since the last call.
+    """
+    parts = []
+    for batch in dataset.batches(BATCH):
+        parts.append(interpreter.run(batch))
+        if progress is not None:
+            progress(len(next(iter(batch.values()))))
+    return [np.concatenate(output) for output in zip(*parts, strict=True)]
+
+
+def reference(
+    model: ir.Model, dataset: Dataset, metric: str = "top1", progress: Progress | None = None
+) -> Reference:
+    """Runs the float model (canonical, in ONNX Runtime) once, for every artifact to be compared with.
+
+    Raises InputError when the metric doesn't fit outputs and labels.
+    """
+    outputs = run_dataset(OnnxRuntime(model), dataset, progress)
+    if dataset.labels is None:
+        return Reference(dataset, outputs, "agreement", 100.0 if is_classifier(outputs) else None)
+    return Reference(dataset, outputs, metric, load_metric(metric)(outputs, dataset.labels))
+
+
+def verify(
+    artifact: bytes | Path,
+    format: str,
+    reference: Reference,
+    io: TFLiteIO | None = None,
+    progress: Progress | None = None,
+) -> list[Check]:
+    """One Check for each interpreter of the format ("onnx" or "tflite") that is installed.
+
+    io: of the .tflite file. All samples of the reference are run, but in LiteRT's reference kernels only
+    the first REFERENCE_SAMPLES. An interpreter that refuses the artifact is a Check with `error`.
+    """
+    return [_check(load, limit, reference, progress) for load, limit in CANDIDATES[format](artifact, io)]
+
+
+def _onnx(artifact: bytes | Path, io: TFLiteIO | None) -> Candidates:
+    yield partial(OnnxRuntime, artifact), None
+
+
+def _tflite(artifact: bytes | Path, io: TFLiteIO | None) -> Candidates:
+    assert io is not None, "a .tflite file is run by its TFLiteIO"
+    for kind in installed_tflite_interpreters():
+        yield partial(kind, artifact, io), None
+        if kind is LiteRT:
+            yield partial(LiteRT, artifact, io, reference=True), REFERENCE_SAMPLES
+
+
+CANDIDATES: dict[str, Callable[[bytes | Path, TFLiteIO | None], Candidates]] = {
+    "onnx": _onnx,
+    "tflite": _tflite,
+}
+
+
+def _check(
+    load: Callable[[], Interpreter], limit: int | None, reference: Reference, progress: Progress | None
+) -> Check:
+    dataset = reference.dataset if limit is None else reference.dataset.head(limit)
+    try:
+        interpreter = load()
+        outputs = run_dataset(interpreter, dataset, progress)
+    except InterpreterError as error:
+        failed = (None, None, None, None, 0, error.reason)
+        return Check(error.interpreter, error.version, reference.metric, *failed)
+    part = len(dataset) / len(reference.dataset)
+    expected = [output[: round(len(output) * part)] for output in reference.outputs]
+    agreed = agreement(expected, outputs) if is_classifier(expected) else None
+    if dataset.labels is None:
+        value, reference_value = agreed, None if agreed is None else 100.0
+    else:
+        metric = load_metric(reference.metric)
+        value, reference_value = metric(outputs, dataset.labels), metric(expected, dataset.labels)
+    ratios = [snr_db(e, o) for e, o in zip(expected, outputs, strict=True) if e.dtype.kind == "f"]
+    return Check(
+        interpreter=interpreter.name,
+        version=interpreter.version,
+        metric=reference.metric,
+        value=value,
+        reference_value=reference_value,
+        agreement_percent=agreed,
+        snr_db=min(ratios, default=None),
+        samples=len(dataset),
+    )

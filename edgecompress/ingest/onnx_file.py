@@ -1,0 +1,124 @@
+"""An .onnx file, of any origin and in any condition -> a ModelProto that is whole and valid."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from edgecompress.errors import InputError
+from edgecompress.ingest.external_data import embed, require_below_limit
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """The model with its external data embedded, its nodes in order, checked. The file is only read.
+
+    Raises InputError: not there, not a file, empty, not protobuf, truncated, damaged, cyclic, 2 GB or more.
+    """
+    data = read_bytes(path)
+    require_below_limit(len(data), path)
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise InputError(
+            f"{path}: not a whole ONNX model ({len(data)} bytes that can't be decoded); it is truncated, damaged, "
+            "or another kind of file. Export or copy it again"
+        ) from error
+    if not proto.HasField("graph") or not proto.opset_import or not proto.graph.output:
+        raise InputError(
+            f"{path}: not a whole ONNX model (it has no graph with outputs); it is truncated or another kind of file"
+        )
+    embed(proto, path)
+    try:
+        validate(proto)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return proto
+
+
+def read_bytes(path: Path) -> bytes:
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not path.is_file():
+        raise InputError(f"{path}: not a file")
+    try:
+        require_below_limit(path.stat().st_size, path)
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    if not data:
+        raise InputError(f"{path}: the file is empty")
+    return data
+
+
+def validate(proto: onnx.ModelProto) -> None:
+    """Sorts the nodes, then asks the onnx checker. Raises InputError; unknown operators are left for later."""
+    sort_nodes(proto.graph)
+    if any(_unknown(node, proto) for node in proto.graph.node):
+        return  # the checker would stop at the first; the support check names them all
+    try:
+        onnx.checker.check_model(proto)
+    except Exception as error:  # ValidationError, and what the C++ side throws for odd bytes
+        raise InputError(f"not a valid ONNX model: {_first_lines(error)}") from error
+
+
+def _unknown(node: onnx.NodeProto, proto: onnx.ModelProto) -> bool:
+    if any((f.domain, f.name) == (node.domain, node.op_type) for f in proto.functions):
+        return False
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    opset = next((o.version for o in proto.opset_import if o.domain in (node.domain, domain)), None)
+    if opset is None:
+        return domain != ""
+    return not onnx.defs.has(node.op_type, max(1, min(opset, 2**31 - 1)), domain)
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Puts the nodes in an order in which every value is computed before it is used (Kahn, stable).
+
+    Raises InputError that names a node when there is none.
+    """
+    producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    needs = [
+        {producers[name] for name in _reads(node) if name in producers} for node in graph.node
+    ]
+    if all(max(need, default=-1) < i for i, need in enumerate(needs)):
+        return
+    users: dict[int, list[int]] = {}
+    for i, need in enumerate(needs):
+        for j in need:
+            users.setdefault(j, []).append(i)
+    waiting = [len(need) for need in needs]
+    ready = [i for i, count in enumerate(waiting) if count == 0]
+    order = []
+    for i in ready:  # grows while it is read
+        order.append(i)
+        for user in users.get(i, ()):
+            waiting[user] -= 1
+            if waiting[user] == 0:
+                ready.append(user)
+    if len(order) < len(graph.node):
+        stuck = next(node for i, node in enumerate(graph.node) if waiting[i])
+        raise InputError(
+            f"the graph has a cycle: node {stuck.name or next(iter(stuck.output), '')!r} ({stuck.op_type}) and "
+            f"{len(graph.node) - len(order) - 1} more wait for each other"
+        )
+    nodes = [graph.node[i] for i in order]
+    copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Names of the values that the node or a graph inside it reads."""
+    names = {name for name in node.input if name}
+    for attribute in node.attribute:
+        for graph in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+            for inner in graph.node:
+                names |= _reads(inner)
+    return names
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__

@@ -1,0 +1,214 @@
+"""Operators that are another operator, or a few, under a different name: a table from one to the other."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.graph.fusion import constant
+from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
+
+Rewrite = Callable[[ir.Node, Edit], bool]
+
+
+class RewriteOperators(NodePass):
+    """Applies REWRITES to every node that has an entry."""
+
+    @property
+    def operators(self) -> frozenset[str]:  # type: ignore[override]
+        return frozenset(REWRITES)
+
+    def rewrite(self, node: ir.Node, edit: Edit) -> bool:
+        return REWRITES[node.op_type](node, edit)
+
+
+def _chain(op_type: str) -> Rewrite:
+    """Min, Max, Sum of any number of values: one, or pairs from the left."""
+
+    def rewrite(node: ir.Node, edit: Edit) -> bool:
+        first, *rest = node.inputs
+        if node.op_type == op_type and len(rest) == 1:
+            return False
+        if not rest:
+            edit.substitute(node, first)
+            return True
+        for value in rest[:-1]:
+            first = edit.insert(node, op_type, [first, value])
+        edit.replace(node, op_type, [first, rest[-1]])
+        return True
+
+    return rewrite
+
+
+def _mean(node: ir.Node, edit: Edit) -> bool:
+    """Mean(a, b, ..) = Sum(a, b, ..) / count."""
+    total = edit.insert(node, "Sum", node.inputs, shape=node.outputs[0].shape)
+    edit.replace(node, "Mul", [total, edit.constant("count", np.float32(1 / len(node.inputs)))])
+    return _chain("Add")(total.producer(), edit)
+
+
+def _not(op_type: str) -> Rewrite:
+    """a >= b is not (a < b); no NaN is compared here."""
+
+    def rewrite(node: ir.Node, edit: Edit) -> bool:
+        edit.replace(node, "Not", [edit.insert(node, op_type, node.inputs, dtype=ir.DataType.BOOL)])
+        return True
+
+    return rewrite
+
+
+def _power(node: ir.Node, edit: Edit) -> bool:
+    """Small exponents have operators of their own, which are exact and quantise well."""
+    x, exponent = node.inputs[0], constant(node.inputs[1])
+    if exponent is None or exponent.size != 1 or x.dtype != ir.DataType.FLOAT or not _keeps_rank(x, exponent):
+        return False
+    value = float(exponent.reshape(()))
+    if value == 1.0:
+        edit.substitute(node, x)
+    elif value == 2.0:
+        edit.replace(node, "Mul", [x, x])
+    elif value == 3.0:
+        edit.replace(node, "Mul", [edit.insert(node, "Mul", [x, x]), x])
+    elif value == 0.5:
+        edit.replace(node, "Sqrt", [x])
+    elif value == -0.5:
+        edit.replace(node, "Reciprocal", [edit.insert(node, "Sqrt", [x])])
+    elif value == -1.0:
+        edit.replace(node, "Reciprocal", [x])
+    else:
+        return False
+    return True
+
+
+def _divide(node: ir.Node, edit: Edit) -> bool:
+    """x / constant = x * (1 / constant); 1 / x = Reciprocal(x)."""
+    a, b = node.inputs
+    if node.outputs[0].dtype != ir.DataType.FLOAT:
+        return False
+    numerator, divisor = constant(a), constant(b)
+    if divisor is not None and numerator is None:
+        with np.errstate(divide="ignore", over="ignore"):
+            factor = (1.0 / divisor.astype(np.float64)).astype(np.float32)
+        if not np.isfinite(factor).all():
+            return False
+        edit.replace(node, "Mul", [a, edit.constant(f"{b.name}/reciprocal", factor)])
+        return True
+    if numerator is not None and numerator.size == 1 and numerator.reshape(()) == 1.0 and _keeps_rank(b, numerator):
+        edit.replace(node, "Reciprocal", [b])
+        return True
+    return False
+
+
+def _keeps_rank(x: ir.Value, scalar: np.ndarray) -> bool:
+    return x.shape is not None and scalar.ndim <= len(x.shape)
+
+
+def _dropout(node: ir.Node, edit: Edit) -> bool:
+    """Nothing, outside training; a mask that someone reads is all True."""
+    training = constant(input_or_none(node, 2))
+    shape = static_shape(node.inputs[0])
+    if (input_or_none(node, 2) is not None and (training is None or training.any())) or shape is None:
+        return False
+    if len(node.outputs) > 1 and node.outputs[1].uses():
+        node.outputs[1].replace_all_uses_with(edit.constant("mask", np.ones(shape, bool)))
+    edit.substitute(node, node.inputs[0])
+    return True
+
+
+def _softplus(node: ir.Node, edit: Edit) -> bool:
+    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), which can't overflow."""
+    x, shape = node.inputs[0], node.outputs[0].shape
+    size = edit.insert(node, "Neg", [edit.insert(node, "Abs", [x], shape=shape)], shape=shape)
+    tail = edit.insert(node, "Add", [edit.insert(node, "Exp", [size]), edit.constant("one", np.float32(1))])
+    edit.replace(node, "Add", [edit.insert(node, "Relu", [x], shape=shape), edit.insert(node, "Log", [tail])])
+    return True
+
+
+def _reduce_min(node: ir.Node, edit: Edit) -> bool:
+    """min(x) = -max(-x)."""
+    attributes = {k: a.value for k, a in node.attributes.items()}
+    negated = edit.insert(node, "Neg", [node.inputs[0]], shape=node.inputs[0].shape)
+    largest = edit.insert(node, "ReduceMax", [negated, *node.inputs[1:]], attributes)
+    edit.replace(node, "Neg", [largest])
+    return True
+
+
+def _arg_min(node: ir.Node, edit: Edit) -> bool:
+    x = node.inputs[0]
+    negated = edit.insert(node, "Neg", [x], shape=x.shape, dtype=x.dtype)
+    edit.replace(node, "ArgMax", [negated], {k: a.value for k, a in node.attributes.items()})
+    return True
+
+
+def _cast(node: ir.Node, edit: Edit) -> bool:
+    """Gone when it changes nothing."""
+    x = node.inputs[0]
+    if x.dtype is None or x.dtype != node.attributes.get_int("to"):
+        return False
+    edit.substitute(node, x)
+    return True
+
+
+def _same_shape(node: ir.Node, edit: Edit) -> bool:
+    """Expand, Tile, Slice, Pad that give the shape they get: gone."""
+    shape = static_shape(node.inputs[0])
+    if shape is None or shape != static_shape(node.outputs[0]):
+        return False
+    if node.op_type == "Slice" and _reverses(node):
+        return False
+    if node.op_type == "Pad" and (constant(node.inputs[1]) is None or constant(node.inputs[1]).any()):
+        return False
+    edit.substitute(node, node.inputs[0])
+    return True
+
+
+def _reverses(node: ir.Node) -> bool:
+    steps = constant(input_or_none(node, 4))
+    return input_or_none(node, 4) is not None and (steps is None or bool((steps < 0).any()))
+
+
+def _where(node: ir.Node, edit: Edit) -> bool:
+    """torch guards the softmax of a fully masked row: Where(IsNaN(s), 0, s) with s a Softmax is s."""
+    condition, zero, x = node.inputs
+    test, source = condition.producer(), x.producer()
+    filler = constant(zero)
+    if (
+        test is None or test.op_type != "IsNaN" or test.inputs[0] is not x
+        or source is None or source.op_type != "Softmax" or filler is None or filler.any()
+    ):  # fmt: skip
+        return False
+    edit.substitute(node, x)
+    return True
+
+
+def _identity(node: ir.Node, edit: Edit) -> bool:
+    """Gone, except between an input (or a constant) and an output of the model."""
+    value, output = node.inputs[0], node.outputs[0]
+    if output.is_graph_output() and (value.is_graph_input() or value.is_initializer() or value.is_graph_output()):
+        return False
+    edit.substitute(node, value)
+    return True
+
+
+REWRITES: dict[str, Rewrite] = {
+    "ArgMin": _arg_min,
+    "Cast": _cast,
+    "Div": _divide,
+    "Dropout": _dropout,
+    "Expand": _same_shape,
+    "GreaterOrEqual": _not("Less"),
+    "Identity": _identity,
+    "LessOrEqual": _not("Greater"),
+    "Max": _chain("Max"),
+    "Mean": _mean,
+    "Min": _chain("Min"),
+    "Pad": _same_shape,
+    "Pow": _power,
+    "ReduceMin": _reduce_min,
+    "Slice": _same_shape,
+    "Softplus": _softplus,
+    "Sum": _chain("Add"),
+    "Tile": _same_shape,
+    "Where": _where,
+}

@@ -1,0 +1,67 @@
+"""The report's list of layers: how each one's weights are stored, and how far its output is off."""
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Protocol
+
+import onnx_ir as ir
+
+from edgecompress.graph.annotations import is_int8, quantization
+from edgecompress.graph.fusion import Layer as FusedLayer
+from edgecompress.graph.fusion import layers as fused_layers
+from edgecompress.report.model import Layer
+
+FLOAT_BITS = 32
+BITS = {ir.DataType.INT8: 8, ir.DataType.INT16: 16, ir.DataType.FLOAT16: 16}
+
+
+class Diagnosis(Protocol):
+    """What is known about the error of one layer."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def snr_db(self) -> float: ...
+    @property
+    def cause(self) -> str: ...
+
+
+def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis]) -> list[Layer]:
+    """Layers with weights or with a diagnosis (by node or output name), worst signal-to-noise ratio first."""
+    result = []
+    for layer in fused_layers(model.graph):
+        known = diagnoses.get(layer.output.name or "") or diagnoses.get(layer.node.name or "")
+        weight = _weight(layer)
+        if known is None and weight is None:
+            continue
+        encoding, bits = _encoding(layer, weight)
+        result.append(
+            Layer(
+                name=layer.node.name or layer.output.name or layer.node.op_type,
+                op=layer.node.op_type,
+                encoding=encoding,
+                bits_per_weight=bits,
+                snr_db=None if known is None or not math.isfinite(known.snr_db) else round(known.snr_db, 2),
+                cause="" if known is None else known.cause,
+            )
+        )
+    return sorted(result, key=lambda layer: math.inf if layer.snr_db is None else layer.snr_db)
+
+
+def _weight(layer: FusedLayer) -> ir.Value | None:
+    """The largest constant of rank 2 and more: what the layer multiplies with."""
+    constants = [v for v in layer.node.inputs if v is not None and v.const_value is not None]
+    weights = [v for v in constants if v.dtype == ir.DataType.FLOAT and len(v.const_value.shape) > 1]
+    return max(weights, key=lambda v: v.const_value.size, default=None)
+
+
+def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | None]:
+    q = quantization(weight)
+    if weight is None or q is None:
+        return "int8" if is_int8(layer.node) else "float32", None if weight is None else FLOAT_BITS
+    name = q.dtype.name.lower()
+    if q.dtype == ir.DataType.FLOAT16:
+        return f"{name} weights", BITS[q.dtype]
+    scales = "per-tensor" if q.axis is None else "per-channel"
+    return f"{name} {scales}" + ("" if is_int8(layer.node) else " weights"), BITS[q.dtype]

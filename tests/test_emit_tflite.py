@@ -1,0 +1,314 @@
+"""The TFLite emitter against NumPy (layouts), ONNX Runtime (results) and the FlatBuffer itself (structure)."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from edgecompress.emit.tflite import context, emit, forms
+from edgecompress.emit.tflite.operators import reduction, resize
+from edgecompress.errors import UnsupportedModelError
+
+BUILTINS = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
+RNG = np.random.default_rng(0)
+
+
+def model(text: str, **arrays: np.ndarray) -> ir.Model:
+    """ONNX text plus initializers by name, shapes inferred."""
+    import onnx
+
+    proto = onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["" : 21]> agraph {text}')
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in arrays.items())
+    return ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True))
+
+
+def run_onnx(m: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    return onnxruntime.InferenceSession(ir.to_proto(m).SerializeToString()).run(None, feeds)
+
+
+def run_tflite(m: ir.Model, feeds: dict[str, np.ndarray], reference: bool = False) -> list[np.ndarray]:
+    emitted = emit(m)
+    kind = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
+    interpreter = Interpreter(model_content=emitted.data, experimental_op_resolver_type=kind)
+    interpreter.allocate_tensors()
+    for detail, io in zip(interpreter.get_input_details(), emitted.inputs):
+        interpreter.set_tensor(detail["index"], io.to_device(feeds[io.name]))
+    interpreter.invoke()
+    return [
+        io.from_device(interpreter.get_tensor(detail["index"]))
+        for detail, io in zip(interpreter.get_output_details(), emitted.outputs)
+    ]
+
+
+def agree(m: ir.Model, *, reference: bool = False) -> None:
+    feeds = {v.name: RNG.standard_normal([int(n) for n in v.shape]).astype(np.float32) for v in m.graph.inputs}
+    for expected, got in zip(run_onnx(m, feeds), run_tflite(m, feeds, reference), strict=True):
+        assert got.shape == expected.shape
+        assert np.abs(got - expected).max() <= 1e-5 * max(np.abs(expected).max(), 1e-6)
+
+
+def kinds(data: bytes) -> list[str]:
+    parsed = schema.ModelT.InitFromPackedBuf(data, 0)
+    return [BUILTINS[parsed.operatorCodes[o.opcodeIndex].builtinCode] for o in parsed.subgraphs[0].operators]
+
+
+# ---- layouts ----
+
+
+@pytest.mark.parametrize("module", [forms, context, reduction])
+def test_examples_in_docstrings(module):
+    failed, attempted = doctest.testmod(module)
+    assert attempted > 0 and failed == 0
+
+
+def in_form(array: np.ndarray, form: forms.Form) -> np.ndarray:
+    return array.transpose(forms.axes(form)).reshape(forms.shape_in(form, array.shape))
+
+
+@given(st.data())
+def test_a_reshape_in_any_form_keeps_every_element_in_its_place(data):
+    """forms.reshaped promises: the output's elements lie in memory exactly as the input's did."""
+    before = data.draw(st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=5), label="before")
+    count = int(np.prod(before))
+    after, rest = [], count
+    while rest > 1:
+        factor = data.draw(st.sampled_from([n for n in range(2, rest + 1) if rest % n == 0]))
+        after.append(factor)
+        rest //= factor
+    for _ in range(data.draw(st.integers(0, 2))):
+        after.insert(data.draw(st.integers(0, len(after))), 1)
+    after = after or [1]
+    form = tuple(data.draw(st.permutations(range(len(before))), label="form"))
+    result = forms.reshaped(before, after, form)
+    x = np.arange(count).reshape(before)
+    if result is None:
+        moved = in_form(x, form).ravel()
+        same = [f for f in _permutations(len(after)) if np.array_equal(in_form(x.reshape(after), f).ravel(), moved)]
+        assert not same  # there really is no form in which nothing moves
+    else:
+        assert np.array_equal(in_form(x.reshape(after), result).ravel(), in_form(x, form).ravel())
+
+
+def _permutations(rank: int) -> list[tuple[int, ...]]:
+    import itertools
+
+    return list(itertools.permutations(range(rank)))
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=6), st.randoms())
+def test_transpose_merging_keeps_the_result(dims, random):
+    permutation = list(range(len(dims)))
+    random.shuffle(permutation)
+    groups = context._merged(tuple(dims), permutation)
+    x = np.arange(int(np.prod(dims))).reshape(dims)
+    sizes = [int(np.prod([dims[a] for a in g])) for g in groups]
+    order = sorted(range(len(groups)), key=lambda i: groups[i])
+    merged = x.reshape([sizes[g] for g in order]).transpose([order.index(g) for g in range(len(groups))])
+    assert np.array_equal(merged.ravel(), x.transpose(permutation).ravel())
+
+
+def test_transposes_that_only_undo_the_layout_cost_nothing():
+    """What tf2onnx leaves at the edges: NHWC in, NCHW inside, NHWC out."""
+    m = model(
+        """(float[1,8,6,3] x) => (float[1,8,6,4] y) {
+            a = Transpose<perm=[0,3,1,2]>(x)
+            b = Conv<kernel_shape=[3,3], pads=[1,1,1,1], strides=[1,1], dilations=[1,1], group=1>(a, w, bias)
+            c = Relu(b)
+            y = Transpose<perm=[0,2,3,1]>(c)
+        }""",
+        w=RNG.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        bias=RNG.standard_normal(4).astype(np.float32),
+    )
+    assert kinds(emit(m).data) == ["CONV_2D"]
+    assert emit(m).inputs[0].form == (0, 1, 2, 3)
+    agree(m)
+
+
+def test_flatten_into_gemm_permutes_the_weights_instead_of_the_image():
+    m = model(
+        """(float[1,3,4,5] x) => (float[1,7] y) {
+            a = Relu(x)
+            c = Conv<kernel_shape=[1,1], pads=[0,0,0,0], strides=[1,1], dilations=[1,1], group=1>(a, w, b)
+            shape = Constant<value_ints=[1,40]>()
+            f = Reshape(c, shape)
+            y = Gemm<transB=1>(f, g, h)
+        }""",
+        w=RNG.standard_normal((2, 3, 1, 1)).astype(np.float32),
+        b=RNG.standard_normal(2).astype(np.float32),
+        g=RNG.standard_normal((7, 40)).astype(np.float32),
+        h=RNG.standard_normal(7).astype(np.float32),
+    )
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    m = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(m).model
+    assert kinds(emit(m).data) == ["RELU", "CONV_2D", "FULLY_CONNECTED"]
+    agree(m)
+
+
+# ---- padding ----
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    pads=st.tuples(*[st.integers(0, 3)] * 4),
+    groups=st.sampled_from([(4, 8, 1), (4, 8, 4), (4, 4, 4), (4, 6, 2)]),
+    reference=st.booleans(),
+)
+def test_convolutions_of_every_shape(size, kernel, strides, dilations, pads, groups, reference):
+    channels, out_channels, group = groups
+    for n, k, d, before, after in zip(size, kernel, dilations, pads[:2], pads[2:]):
+        assume(n + before + after >= (k - 1) * d + 1)
+    m = model(
+        f"""(float[1,{channels},{size[0]},{size[1]}] x) => (float[1,{out_channels},oh,ow] y) {{
+            y = Conv<kernel_shape=[{kernel[0]},{kernel[1]}], strides=[{strides[0]},{strides[1]}], group={group},
+                dilations=[{dilations[0]},{dilations[1]}], pads=[{pads[0]},{pads[1]},{pads[2]},{pads[3]}]>(x, w, b)
+        }}""",
+        w=RNG.standard_normal((out_channels, channels // group, *kernel)).astype(np.float32),
+        b=RNG.standard_normal(out_channels).astype(np.float32),
+    )
+    concrete(m)
+    agree(m, reference=reference)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    size=st.tuples(st.integers(2, 6), st.integers(2, 6)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    pads=st.tuples(*[st.integers(0, 2)] * 4),
+    extra=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    group=st.sampled_from([1, 2]),
+)
+def test_transposed_convolutions_of_every_shape(size, kernel, strides, pads, extra, group):
+    extra = tuple(min(e, s - 1) for e, s in zip(extra, strides))
+    out = [(n - 1) * s + k + e - a - b for n, s, k, e, a, b in zip(size, strides, kernel, extra, pads[:2], pads[2:])]
+    assume(min(out) >= 1)
+    m = model(
+        f"""(float[1,2,{size[0]},{size[1]}] x) => (float[1,6,{out[0]},{out[1]}] y) {{
+            y = ConvTranspose<kernel_shape=[{kernel[0]},{kernel[1]}], strides=[{strides[0]},{strides[1]}],
+                output_padding=[{extra[0]},{extra[1]}], group={group},
+                pads=[{pads[0]},{pads[1]},{pads[2]},{pads[3]}]>(x, w, b)
+        }}""",
+        w=RNG.standard_normal((2, 6 // group, *kernel)).astype(np.float32),
+        b=RNG.standard_normal(6).astype(np.float32),
+    )
+    agree(m)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    kind=st.sampled_from(["MaxPool", "AveragePool"]),
+    counted=st.booleans(),
+    size=st.tuples(st.integers(4, 8), st.integers(4, 8)),
+    kernel=st.tuples(st.integers(2, 4), st.integers(2, 4)),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    pads=st.tuples(*[st.integers(0, 1)] * 4),
+)
+def test_pools_of_every_shape(kind, counted, size, kernel, strides, pads):
+    count = f", count_include_pad={int(counted)}" if kind == "AveragePool" else ""
+    m = model(
+        f"""(float[1,3,{size[0]},{size[1]}] x) => (float[1,3,oh,ow] y) {{
+            y = {kind}<kernel_shape=[{kernel[0]},{kernel[1]}], strides=[{strides[0]},{strides[1]}],
+                pads=[{pads[0]},{pads[1]},{pads[2]},{pads[3]}]{count}>(x)
+        }}"""
+    )
+    concrete(m)
+    agree(m)
+
+
+def concrete(m: ir.Model) -> None:
+    """Replace the symbolic output shape of the text by what ONNX Runtime computes."""
+    feeds = {v.name: np.zeros([int(n) for n in v.shape], np.float32) for v in m.graph.inputs}
+    for value, array in zip(m.graph.outputs, run_onnx(m, feeds), strict=True):
+        value.shape = ir.Shape(array.shape)
+
+
+@given(st.integers(1, 12), st.integers(1, 24))
+@settings(deadline=None, max_examples=40)
+def test_nearest_resize_picks_the_rows_that_the_reference_kernel_picks(n, out):
+    """resize.nearest_indices decides whether TFLite's own operator may be used: it must match the kernel."""
+    for align, half in ((False, False), (False, True), (True, False)):
+        x = np.arange(n, dtype=np.float32).reshape(1, n, 1, 1)
+        buffer = context.FlatBuffer()
+        ctx = context.Context(buffer)
+        source = ctx.temporary("x", x.shape, ir.DataType.FLOAT)
+        target = ctx.temporary("y", (1, out, 1, 1), ir.DataType.FLOAT)
+        ctx.op("RESIZE_NEAREST_NEIGHBOR", [source, ctx.ints([out, 1])], [target], alignCorners=align, halfPixelCenters=half)
+        data = buffer.finish([("x", source)], [("y", target)], "m", "test")
+        interpreter = Interpreter(model_content=data, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+        interpreter.invoke()
+        picked = interpreter.get_tensor(interpreter.get_output_details()[0]["index"]).ravel().astype(int)
+        assert picked.tolist() == resize.nearest_indices(n, out, align, half).tolist()
+
+
+# ---- the file ----
+
+
+@pytest.fixture(scope="module")
+def small() -> ir.Model:
+    return model(
+        """(float[1,3,8,8] "in:0") => (float[1,4,8,8] "out/ü") {
+            "out/ü" = Conv<kernel_shape=[3,3], pads=[1,1,1,1], strides=[1,1], dilations=[1,1], group=1>("in:0", w, b)
+        }""".replace('"in:0"', "in_0").replace('"out/ü"', "out_u"),
+        w=RNG.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        b=RNG.standard_normal(4).astype(np.float32),
+    )
+
+
+def test_constant_data_is_aligned_to_16_bytes(small):
+    data = emit(small).data
+    parsed = schema.Model.GetRootAs(data, 0)
+    offsets = []
+    for i in range(parsed.BuffersLength()):
+        buffer = parsed.Buffers(i)
+        if buffer.DataLength():
+            array = buffer.DataAsNumpy()
+            offsets.append(array.__array_interface__["data"][0] - np.frombuffer(data, np.uint8).__array_interface__["data"][0])
+    assert len(offsets) >= 3 and all(offset % 16 == 0 for offset in offsets)
+
+
+def test_signature_version_and_names_are_filled_in(small):
+    small.graph.inputs[0].name, small.graph.outputs[0].name = "in:0", "out/ü"
+    emitted = emit(small)
+    interpreter = Interpreter(model_content=emitted.data)
+    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["in:0"], "outputs": ["out/ü"]}}
+    parsed = schema.ModelT.InitFromPackedBuf(emitted.data, 0)
+    names = {m.name: bytes(parsed.buffers[m.buffer].data).rstrip(b"\0") for m in parsed.metadata}
+    assert names == {b"min_runtime_version": b"2.3.0"}
+    assert (emitted.inputs[0].form, emitted.inputs[0].shape) == ((0, 2, 3, 1), (1, 8, 8, 3))
+
+
+def test_every_fault_is_in_one_message():
+    m = model(
+        """(float[1,3,8,8] x) => (float[1,3,4,4] y, float[1,3,8,8] z) {
+            y = MaxPool<kernel_shape=[3,3], strides=[2,2], dilations=[2,2], pads=[2,2,1,1]>(x)
+            z = Mish(x)
+            u = Softsign(x)
+        }"""
+    )
+    with pytest.raises(UnsupportedModelError, match="Mish.*Softsign"):
+        emit(m)
+    for node in list(m.graph)[1:]:
+        node.outputs[0].replace_all_uses_with(m.graph.inputs[0], replace_graph_outputs=True)
+        m.graph.remove(node, safe=True)
+    with pytest.raises(UnsupportedModelError, match="dilated MaxPool"):
+        emit(m)
+
+
+def test_a_target_without_an_operator_is_told_which_and_where(small):
+    with pytest.raises(UnsupportedModelError, match="CONV_2D"):
+        emit(small, operators=["ADD"])
