@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from edgecompress import __version__, output, pipeline
-from edgecompress.cli.options import parse_preprocess
-from edgecompress.fallback import convert_within_limit
-from edgecompress.fit import fit, require_fit
-from edgecompress.graph.statistics import statistics
-from edgecompress.ingest import load
+from edgecompress import __version__, pipeline
+from edgecompress.fallback import Outcome, convert_within_limit
+from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit
+from edgecompress.graph.statistics import ModelStatistics, statistics
+from edgecompress.ingest import Ingested, load
+from edgecompress.output import require_no_overwrite, write_files
 from edgecompress.recipe import Recipe
 from edgecompress.report import build, terminal
 from edgecompress.report.layers import report_layers
@@ -63,6 +63,138 @@ def convert(
     model: Any,
     target: str = "android",
     *,
-    output_dir: str | Path | None = None,
+    output: str | Path | None = None,
+    calib: Any = None,
+    eval: Any = None,
+    recipe: Recipe | str | Path | None = None,
+    formats: Sequence[str] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    weights: str | Path | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    max_drop: float | None = None,
+    target_file: str | Path | None = None,
+    command: str | None = None,
 ) -> Result:
-    raise AssertionError
+    """Convert a model for a device, run every artifact, and write them with a report to a folder.
+
+    model: path of an .onnx, .pt2 or TorchScript .pt file, "file.py:factory" (with `weights`, a state_dict
+        file), an onnx.ModelProto, an onnx_ir.Model, or a torch.nn.Module (with `input_shapes`).
+    target, target_file: name of a profile, or the file of another.
+    output: folder; default "<model>-<target>" in the current one.
+    calib, eval: what `evaluate.data.load_data` takes: .npz, .npy, an image folder, "file.py:function" or
+        arrays. With calib, activations become int8 too; with labelled eval data, accuracy is measured.
+    recipe: see `edgecompress.recipe`; formats, preprocess and max_drop (points) go before its keys.
+    command: kept in the report.
+
+    Raises InputError (unreadable or contradictory input) and UnsupportedModelError (the model can't be
+    converted, or does not fit the target). Losing more than max_drop raises nothing: see `Result.ok`.
+    """
+    profile = load_target(target, target_file)
+    asked = effective_recipe(
+        recipe,
+        profile,
+        calibrated=calib is not None,
+        formats=formats,
+        preprocess=preprocess,
+        max_drop=max_drop,
+    )
+    kind = encoding(asked)
+    stem = _stem(model)
+    folder = Path(output) if output is not None else Path(f"{stem}-{profile.name}")
+    names = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
+    sources = [_path(s) for s in (model, weights, calib, eval, target_file, _changed_file(recipe, asked))]
+    require_no_overwrite(folder, [*names.values(), REPORT, RECIPE], [s for s in sources if s is not None])
+
+    log = StageLog()
+    with log.stage("import") as running:
+        ingested = load(model, weights=weights, input_shapes=input_shapes)
+        facts = statistics(ingested.model)
+        summary = build.model_summary(ingested, facts)
+        running.stage.bytes = summary.bytes
+        running.stage.parameters, running.stage.macs = facts.parameters, facts.macs
+    require_fit(fit(ingested.model, facts.peak_activation_elements, profile, kind))
+    data = pipeline.open_data(ingested.model, calib, eval, asked)
+    reference = pipeline.measure_float(ingested.model, data, asked, log)
+    outcome = convert_within_limit(ingested.model, data, reference, asked, profile, log)
+
+    labelled = data.check.labels is not None  # else values are agreement, which is no accuracy
+    drop = outcome.attempt.worst_drop(len(data.check)) if labelled else None
+    report = Report(
+        edgecompress_version=__version__,
+        command=command,
+        created=datetime.now(UTC),
+        status="ok" if outcome.within_limit else "accuracy-limit-exceeded",
+        model=summary,
+        target=build.target_summary(profile),
+        requested=Requested(
+            formats=list(names),
+            weights=asked.quantize.weights,
+            activations=asked.quantize.activations,
+            calibration=build.data_summary(data.calibration),
+            evaluation=None if eval is None else build.data_summary(data.check),
+            metric=asked.evaluate.metric,
+            max_drop=asked.evaluate.max_drop,
+        ),
+        achieved=Achieved(
+            encoding=kind,
+            float_layers=outcome.recipe.quantize.float_layers,
+            float_value=reference.score if labelled else None,
+            worst_value=None if drop is None or reference.score is None else reference.score - drop,
+            drop=drop,
+        ),
+        stages=log.stages,
+        layers=report_layers(outcome.attempt.model, {d.output: d for d in outcome.diagnoses}),
+        artifacts=[
+            build.artifact(emitted, names[emitted.format], kind, ingested.model, checks)
+            for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True)
+        ],
+        notes=[*ingested.notes, *data.notes, *_notes(ingested, facts, kind, asked, outcome)],
+    )
+    files = {names[a.format]: a.data for a in outcome.attempt.artifacts}
+    files[RECIPE] = outcome.recipe.to_toml().encode()
+    files[REPORT] = report.to_json().encode()
+    write_files(folder, files)
+    return Result(report, folder)
+
+
+def _notes(
+    ingested: Ingested, facts: ModelStatistics, kind: str, asked: Recipe, outcome: Outcome
+) -> list[str]:
+    notes = []
+    if kind == "dynamic":
+        peak = facts.peak_activation_elements
+        notes.append(
+            "weights are int8, activations float; calibration data would make activations int8 as well, with "
+            f"integer kernels and {size(peak * ACTIVATION_BYTES['int8'])} of activation memory in place of "
+            f"{size(peak * ACTIVATION_BYTES[kind])}: {pipeline.describe_calibration(ingested.model)}"
+        )
+    if added := outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]:
+        notes.append(f"kept in float to lose at most {asked.evaluate.max_drop:g} points: {', '.join(added)}")
+    for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True):
+        notes += [f"{c.interpreter} {c.version}, {emitted.format}: {c.error}" for c in checks if c.error]
+    return notes
+
+
+def _changed_file(recipe: Recipe | str | Path | None, asked: Recipe) -> Path | None:
+    """The recipe's file, unless it already holds what would be written over it: a run repeated in place."""
+    path = _path(recipe)
+    return None if path is None or path.read_text(encoding="utf-8") == asked.to_toml() else path
+
+
+def _stem(model: Any) -> str:
+    """What the artifacts are called: the file's name without its ending, or the object's own name."""
+    path = _path(model)
+    if path is not None:
+        return path.stem
+    graph = getattr(model, "graph", None)
+    return str(getattr(graph, "name", None) or type(model).__name__.lower()).replace("/", "_")
+
+
+def _path(source: Any) -> Path | None:
+    """The file behind a path or "file.py:function"; None for anything else."""
+    if isinstance(source, Path):
+        return source
+    if not isinstance(source, str):
+        return None
+    file, separator, _ = source.rpartition(":")
+    return Path(file) if separator and file.endswith(".py") else Path(source)

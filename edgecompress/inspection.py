@@ -1,7 +1,7 @@
 """What is in a model, and which targets it fits: `inspect` converts nothing."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Group
 from rich.text import Text
 
+from edgecompress.compress.quantize import require_integer
+from edgecompress.emit.tflite import emit
+from edgecompress.errors import UnsupportedModelError
 from edgecompress.fit import fit
 from edgecompress.graph.statistics import statistics
 from edgecompress.ingest import load
+from edgecompress.recipe import Quantize
 from edgecompress.report.terminal import as_html, as_text, table
 from edgecompress.report.units import count, size
 from edgecompress.targets import all_targets
-from edgecompress_targets import Profile
+from edgecompress_targets import OPERATOR_SETS, Profile
 
 
 class Value(BaseModel):
@@ -133,15 +137,28 @@ def inspect(
 def _target_fit(model: ir.Model, peak: int, profile: Profile) -> TargetFit:
     encoding = "int8" if profile.integer_only else "dynamic"
     found = fit(model, peak, profile, encoding)
+    reasons = [*found.reasons, *_refusals(model, profile)]
     return TargetFit(
         name=profile.name, encoding=encoding, weight_bytes=found.weight_bytes,
-        activation_bytes=found.activation_bytes, fits=found.fits, reasons=list(found.reasons),
+        activation_bytes=found.activation_bytes, fits=not reasons, reasons=reasons,
     )  # fmt: skip
 
 
+def _refusals(model: ir.Model, profile: Profile) -> Iterator[str]:
+    """What a conversion would say: nodes without an int8 kernel, operators that a runtime lacks."""
+    try:
+        if profile.integer_only:
+            require_integer(model, Quantize())
+        if "tflite" in profile.formats:
+            emit(model, operators=OPERATOR_SETS[profile.operators])
+    except UnsupportedModelError as error:
+        yield str(error)
+
+
 def _value(value: ir.Value) -> Value:
-    shape = [] if value.shape is None else [int(d) for d in value.shape.numpy()]
-    return Value(name=str(value.name), shape=shape, dtype=str(value.dtype).lower())
+    assert value.shape is not None and value.dtype is not None
+    shape = [int(d) for d in value.shape.numpy()]
+    return Value(name=str(value.name), shape=shape, dtype=value.dtype.numpy().name)
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -10,12 +10,11 @@ import onnx_ir as ir
 
 from edgecompress import __version__
 from edgecompress.compress.quantize import (
-    Calibration,
     LayerDiagnosis,
-    calibrate,
+    Quantized,
     correct_bias,
     diagnose,
-    equalize,
+    quantize,
     quantize_dynamic,
     quantize_static,
     to_float16,
@@ -50,8 +49,16 @@ class Emitted:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """An annotated model; `quantized` says how it came about when its activations are int8."""
+
+    model: ir.Model
+    quantized: Quantized | None = None
+
+
+@dataclass(frozen=True)
 class Attempt:
-    """A quantised model, its artifacts, and their checks in format order."""
+    """An annotated model, its artifacts, and their checks in format order."""
 
     model: ir.Model
     artifacts: tuple[Emitted, ...]
@@ -59,8 +66,8 @@ class Attempt:
 
     def worst_drop(self, samples: int) -> float | None:
         """Most points lost by any artifact in any interpreter that ran all samples."""
-        drops = [c.drop for checks in self.checks for c in checks if c.drop is not None and c.samples == samples]
-        return max(drops, default=None)
+        full = [c for checks in self.checks for c in checks if c.samples == samples]
+        return max((c.drop for c in full if c.drop is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -85,59 +92,72 @@ def open_data(model: ir.Model, calib: object, evaluation: object, recipe: Recipe
     notes = [f"{d.source}: {note}" for d in (calibration, given) if d is not None for note in d.notes]
     if given is not None:
         return Data(calibration, given, tuple(notes))
-    if calibration is not None:  # its labels are not asked for: accuracy on it would look better than it is
-        return Data(calibration, dataclasses.replace(calibration.head(CHECK_SAMPLES), labels=None), tuple(notes))
-    notes.append(f"without data, artifacts are checked on {RANDOM_SAMPLES} random inputs: give --eval or --calib")
+    if calibration is not None:  # without its labels: accuracy on it would look better than it is
+        few = calibration.head(CHECK_SAMPLES)
+        return Data(calibration, dataclasses.replace(few, labels=None), tuple(notes))
+    notes.append(f"artifacts were checked on {RANDOM_SAMPLES} random inputs: give --eval or --calib data")
     return Data(None, _random_data(inputs, recipe.seed), tuple(notes))
 
 
 def describe_calibration(model: ir.Model) -> str:
     """What to pass as calibration data: keys and shapes."""
-    inputs = list(model.graph.inputs)
-    shapes = ["[samples, " + ", ".join(map(str, v.shape.numpy()[1:])) + "]" for v in inputs if v.shape is not None]
+    inputs = [v for v in model.graph.inputs if v.shape is not None]
+    shapes = ["[" + ", ".join(["samples", *map(str, v.shape.numpy()[1:])]) + "]" for v in inputs]
     keys = ["x"] if len(inputs) == 1 else [repr(v.name) for v in inputs]
-    listed = ", ".join(f"{key} of shape {shape}" for key, shape in zip(keys, shapes))
-    return f"--calib FILE.npz with {listed} (100 or more typical samples)"
+    listed = ", ".join(f"{key} of shape {shape}" for key, shape in zip(keys, shapes, strict=True))
+    return f"give --calib FILE.npz with {listed} (100 or more typical samples)"
 
 
-def prepare(model: ir.Model, data: Data, recipe: Recipe, log: StageLog) -> tuple[ir.Model, Calibration | None]:
-    """Equalise weights and calibrate, when activations become int8."""
-    if encoding(recipe) != "int8":
-        return model, None
-    if data.calibration is None:
-        raise InputError(f"int8 activations need calibration data: give {describe_calibration(model)}")
-    if recipe.quantize.equalize:
-        with log.stage("equalize") as running:
-            result = equalize(model)
-            model, running.stage.note = result.model, str(result.report)
-    with log.stage("calibrate") as running:
-        calibration = calibrate(model, data.calibration, recipe.quantize)
-        running.stage.note = f"{recipe.quantize.calibration}, {calibration.samples} samples"
-    return model, calibration
+def encode(model: ir.Model, data: Data, recipe: Recipe, profile: Profile, log: StageLog) -> Encoded:
+    """Annotate the model as the recipe says. Raises InputError when it needs calibration data and has none."""
+    kind = encoding(recipe)
+    with log.stage("quantize") as running:
+        if kind != "int8":
+            return Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
+        if data.calibration is None:
+            who = f"target {profile.name}" if profile.integer_only else "the recipe"
+            raise InputError(f"{who} needs int8 activations, so calibration data: {describe_calibration(model)}")
+        found = quantize(model, data.calibration, recipe.quantize, integer_only=profile.integer_only)
+        running.stage.note = quantization_note(found, recipe.quantize)
+        return Encoded(found.model, found)
 
 
-def quantize(
-    model: ir.Model, calibration: Calibration | None, settings: Quantize, kind: str, integer_only: bool, log: StageLog
-) -> ir.Model:
-    """An annotated clone in the encoding `kind`."""
-    with log.stage("quantize"):
-        if calibration is None:
-            return FLOAT_ENCODERS[kind](model, settings)
-        quantized = quantize_static(model, calibration, settings, integer_only=integer_only)
-    if settings.bias_correction:
-        with log.stage("correct biases") as running:
-            quantized, correction = correct_bias(model, quantized, calibration)
-            running.stage.note = str(correction)
-    return quantized
+def encode_again(before: Quantized, recipe: Recipe, log: StageLog) -> Encoded:
+    """The same model and calibration with other layers in float."""
+    settings = recipe.quantize
+    with log.stage("quantize again") as running:
+        model, correction = quantize_static(before.reference, before.calibration, settings), None
+        if settings.bias_correction:
+            model, correction = correct_bias(before.reference, model, before.calibration)
+        running.stage.note = f"in float: {', '.join(settings.float_layers)}"
+        return Encoded(model, dataclasses.replace(before, model=model, bias_correction=correction))
+
+
+def quantization_note(found: Quantized, settings: Quantize) -> str:
+    """How ranges were chosen, and what equalisation and bias correction did."""
+    notes = [f"{settings.calibration} ranges from {found.calibration.samples} samples"]
+    steps = {"equalisation": found.equalization, "bias correction": found.bias_correction}
+    return "; ".join(notes + [f"{what}: {step}" for what, step in steps.items() if step is not None])
 
 
 def emit(model: ir.Model, recipe: Recipe, profile: Profile, log: StageLog) -> tuple[Emitted, ...]:
-    """One artifact for each of the recipe's formats."""
-    artifacts = []
-    for name in recipe.emit.formats or []:
+    """One artifact for each of the recipe's formats.
+
+    Raises UnsupportedModelError with the faults of all formats that can't be written.
+    """
+    artifacts, faults = [], {}
+    formats = recipe.emit.formats or []
+    for name in formats:
         with log.stage(f"emit {name}") as running:
-            artifacts.append(EMITTERS[name](model, recipe, profile))
+            try:
+                artifacts.append(EMITTERS[name](model, recipe, profile))
+            except UnsupportedModelError as fault:
+                faults[name] = str(fault)
+                continue
             running.stage.bytes = len(artifacts[-1].data)
+    if faults:
+        possible = "".join(f"; --format {a.format} can be written" for a in artifacts)
+        raise UnsupportedModelError("; ".join(f"{k}: {v}" for k, v in faults.items()) + possible)
     return tuple(artifacts)
 
 
@@ -153,29 +173,29 @@ def check(
         with log.stage(f"check {artifact.format}") as running:
             checks = verify(artifact.data, artifact.format, reference, artifact.io, running.advance)
             if all(c.error for c in checks):
-                raise UnsupportedModelError(f"no interpreter runs the {artifact.format} artifact: {checks[0].error}")
-            values = [c.value for c in checks if c.value is not None]
-            running.stage.accuracy = min(values, default=None)
+                raise UnsupportedModelError(f"no interpreter runs the .{artifact.format}: {checks[0].error}")
+            if reference.dataset.labels is not None:
+                full = [c for c in checks if c.samples == len(reference.dataset)]
+                running.stage.accuracy = min((c.value for c in full if c.value is not None), default=None)
             result.append(tuple(checks))
     return tuple(result)
 
 
 def measure_float(model: ir.Model, data: Data, recipe: Recipe, log: StageLog) -> Reference:
-    """The float model on the data that artifacts are checked on."""
+    """The float model on the data that artifacts are checked on, and its accuracy when that has labels."""
     with log.stage("float reference", total=len(data.check)) as running:
         result = reference(model, data.check, recipe.evaluate.metric, running.advance)
-        running.stage.accuracy = result.score
+        running.stage.accuracy = result.score if data.check.labels is not None else None
     return result
 
 
-def diagnose_layers(
-    model: ir.Model, quantized: ir.Model, calibration: Calibration | None, log: StageLog
-) -> list[LayerDiagnosis]:
-    """Signal-to-noise ratio of each layer on calibration data, worst first; nothing without calibration."""
-    if calibration is None:
-        return []
+def diagnose_layers(encoded: Encoded, log: StageLog) -> tuple[LayerDiagnosis, ...]:
+    """Signal-to-noise ratio of each int8 layer on calibration data, worst first."""
+    found = encoded.quantized
+    if found is None:
+        return ()
     with log.stage("diagnose"):
-        return sorted(diagnose(model, quantized, calibration.dataset), key=lambda d: d.snr_db)
+        return tuple(diagnose(found.reference, found.model, found.calibration.dataset))
 
 
 def _emit_onnx(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
@@ -185,7 +205,8 @@ def _emit_onnx(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
 def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
     dtype = ir.DataType.INT8 if recipe.emit.io == "int8" else ir.DataType.FLOAT
     operators = OPERATOR_SETS[profile.operators]
-    made = tflite_emitter.emit(model, io_dtype=dtype, operators=operators, description=f"edgecompress {__version__}")
+    description = f"edgecompress {__version__}"
+    made = tflite_emitter.emit(model, io_dtype=dtype, operators=operators, description=description)
     return Emitted("tflite", made.data, made)
 
 

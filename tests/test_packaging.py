@@ -23,7 +23,8 @@ MAY_IMPORT = {
     "edgecompress": {"edgecompress_runtime", "edgecompress_targets"},
 }
 HEAVY = {
-    "torch", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "ai_edge_litert", "numba", "numpy", "pydantic", "rich",
+    "torch", "onnx", "onnxruntime", "onnx_ir", "onnxscript", "ai_edge_litert", "numba", "numpy", "pydantic",
+    "rich",
 }  # fmt: skip
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join(str(ROOMS[name].parent) for name in ROOMS)}
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from networks import NETWORKS, example, reference
 
-from edgecompress.compress.quantize import calibrate, quantize_static
+from edgecompress.compress.quantize import quantize
 from edgecompress.emit import onnx as emit_onnx
 from edgecompress.emit import tflite as emit_tflite
 from edgecompress.evaluate.data import load_data
@@ -36,9 +36,7 @@ def quantized(ingested, tmp_path_factory):
         file = folder / f"{name}.npz"
         np.savez(file, **example(name, CALIBRATION_SAMPLES, seed=1))
         data = load_data(str(file), ingested(name).graph.inputs, recipe.preprocess)
-        return quantize_static(
-            ingested(name), calibrate(ingested(name), data, recipe.quantize), recipe.quantize
-        )
+        return quantize(ingested(name), data, recipe.quantize).model
 
     return model
 

@@ -46,15 +46,19 @@ class _QDQWriter:
     2. One that is not implied gets a pair in front, so that the layer before it is still fused.
     3. Values of int8 layers, and what int8 layers read from elsewhere, pass through a pair.
     4. Identity in int8 only says where to requantise: the pairs on both sides of it remain.
-    5. Constants are stored as integers or halves, and widened by one or two nodes.
+    5. A layer that ONNX Runtime must not fuse is kept from the pair behind it by a Max of one input.
+    6. Constants are stored as integers or halves, and widened by one or two nodes.
     """
 
     def __init__(self, model: ir.Model) -> None:
         self.model, self.graph = model, model.graph
         self._names = _unused_names({v.name for v in _values(model.graph)})
+        self._unfused: set[ir.Value] = set()
+        self._added: list[ir.Node] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def write(self) -> None:
+        self._unfused = {layer.output for layer in layers(self.graph) if _must_not_fuse(layer.node)}
         groups = [layer for layer in layers(self.graph) if is_int8(layer.node)]
         int8_nodes = {node for layer in groups for node in layer.nodes}
         for layer in groups:
@@ -102,13 +106,15 @@ class _QDQWriter:
     def _insert_pair(self, value: ir.Value, q: Quantization, uses: list[tuple[ir.Node, int]]) -> ir.Value:
         """value -> QuantizeLinear -> DequantizeLinear -> uses; returns the last one's output."""
         parameters, axis = self._parameters(q, unsigned=True), _axis(q)
-        quantize = self._node("QuantizeLinear", [value, *parameters], axis)
+        shield = [self._node("Max", [value])] if value in self._unfused else []
+        source = shield[0].outputs[0] if shield else value
+        quantize = self._node("QuantizeLinear", [source, *parameters], axis)
         dequantize = self._node("DequantizeLinear", [quantize.outputs[0], *parameters], axis)
         producer = value.producer()
         if producer is None:
             self.graph.insert_before(self.graph[0], [quantize, dequantize])
         else:
-            self.graph.insert_after(producer, [quantize, dequantize])
+            self.graph.insert_after(producer, [*shield, quantize, dequantize])
         result = dequantize.outputs[0]
         result.shape, result.type = value.shape, value.type
         for node, index in uses:
@@ -169,6 +175,7 @@ class _QDQWriter:
     def _node(self, op_type: str, inputs: list[ir.Value], attributes: list[ir.Attr] | None = None) -> ir.Node:
         node = ir.Node("", op_type, inputs, attributes or [])
         node.outputs[0].name = next(self._names)
+        self._added.append(node)
         return node
 
     def _strip(self) -> None:
@@ -178,8 +185,26 @@ class _QDQWriter:
         for holder in (model, graph, *graph, *_values(graph)):
             holder.doc_string = None
             holder.metadata_props.clear()
+        for node in graph:
+            if node.op_type == "AveragePool" and not _dilated(node):
+                node.attributes.pop("dilations", None)  # QLinearAveragePool refuses even ones
+        for node in self._added:
+            node.name = None  # the graph had given it one
         for value in [v for v in graph.initializers.values() if not v.uses() and not v.is_graph_output()]:
             graph.initializers.pop(str(value.name))
+
+
+def _must_not_fuse(node: ir.Node) -> bool:
+    """Whether ONNX Runtime would go wrong between the pairs on both sides of a node.
+
+    It quantises a float layer's weights by itself when the layer stands between int8 ones (1.31), which
+    undoes mixed precision; and it has no dilated QLinearAveragePool, but makes one all the same.
+    """
+    return (node.op_type in WEIGHTED and not is_int8(node)) or (node.op_type == "AveragePool" and _dilated(node))
+
+
+def _dilated(node: ir.Node) -> bool:
+    return any(step != 1 for step in node.attributes.get_ints("dilations", ()))
 
 
 def _changes_nothing(node: ir.Node) -> bool:

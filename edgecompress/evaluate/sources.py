@@ -3,6 +3,7 @@ at a time, so that memory does not grow with the number of samples."""
 from __future__ import annotations
 
 import itertools
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -103,7 +104,7 @@ class StoredSource:
 
 UNREADABLE = (
     OSError, EOFError, ValueError, SyntaxError, OverflowError, MemoryError, NotImplementedError,
-    zipfile.BadZipFile, zlib.error,
+    tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -202,9 +203,10 @@ def list_images(folder: Path) -> tuple[tuple[Path, ...], np.ndarray | None, tupl
     first n of them are spread over all. Raises InputError when there is no image.
     """
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    groups = [_images_in(c) for c in classes] if classes else [_images_in(folder)]
-    turns = itertools.zip_longest(*(((file, label) for file in g) for label, g in enumerate(groups)))
-    found = [entry for turn in turns for entry in turn if entry is not None]
+    groups = [
+        [(file, label) for file in _images_in(group)] for label, group in enumerate(classes or [folder])
+    ]
+    found = [entry for turn in itertools.zip_longest(*groups) for entry in turn if entry is not None]
     if not found:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(f"{folder}: no images ({suffixes}) in {'its sub-folders' if classes else 'it'}")

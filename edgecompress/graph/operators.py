@@ -19,8 +19,8 @@ OPERATORS = frozenset(
 
 # Operators that ingest turns into those above, or computes beforehand.
 REWRITTEN = frozenset(
-    "ArgMin BatchNormalization CastLike Constant ConstantOfShape Dropout Flatten GreaterOrEqual LessOrEqual Mean "
-    "Range ReduceMin Shape Size Softplus Squeeze Sum Unsqueeze".split()
+    "And ArgMin BatchNormalization CastLike Constant ConstantOfShape Dropout Flatten GreaterOrEqual LessOrEqual Mean "
+    "Or Range ReduceMin Shape Size Softplus Squeeze Sum Unsqueeze".split()
 )
 
 # What a user can do about operators that are refused as a family.
@@ -33,6 +33,9 @@ HINTS = {
         "ConvInteger", "MatMulInteger",
     ): "the model is quantised already; pass the float model that it was made from",
 }  # fmt: skip
+
+# Values that a canonical model may have.
+DTYPES = frozenset({ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL})
 
 Reason = Callable[[ir.Node], str | None]
 
@@ -66,6 +69,9 @@ def _fault(node: ir.Node) -> str | None:
         return f"operator {node.domain}.{node.op_type}"
     if node.op_type not in OPERATORS:
         return f"operator {node.op_type}"
+    for value in (*node.inputs, *node.outputs):
+        if value is not None and value.dtype is not None and value.dtype not in DTYPES:
+            return f"operator {node.op_type} on {value.dtype.name.lower()} values"
     check = CHECKS.get(node.op_type)
     return None if check is None else check(node)
 

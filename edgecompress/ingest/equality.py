@@ -1,9 +1,12 @@
 """Whether the normalised model computes what the original does: both run in ONNX Runtime on one input."""
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
 
 from edgecompress.errors import InputError, UnsupportedModelError
 
@@ -12,25 +15,29 @@ READABLE_IR_VERSION = 10  # by every onnxruntime that we allow
 OLDEST_OPSET_TRIED = 21
 
 Arrays = dict[str, np.ndarray]
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+PIXELS = frozenset(map(np.dtype, (np.int8, np.int16, np.uint8, np.uint16)))
 
 
-def max_relative_error(original: onnx.ModelProto, model: ir.Model, seed: int = 0) -> float:
+def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int = 1, seed: int = 0) -> float:
     """Largest over the outputs of max|a - b| / max|a|, on seeded random input.
 
     Input: floats from a normal distribution, or, where the original gives nothing finite on those, from (0.1, 1);
-    integers small enough to be indices. Raises InputError when ONNX Runtime can't run the original,
-    UnsupportedModelError when the error is above LIMIT.
+    integers small enough to be indices. batch: the original's, when it can run with no other; it then gets the same
+    sample that many times. original: its ir_version may be lowered.
+    Raises InputError when ONNX Runtime can't run the original, UnsupportedModelError when the error is above LIMIT.
     """
-    run_original = _session_of_original(original)
-    run_normalised = _session(ir.to_proto(model).SerializeToString())
+    run_original = _runner_of_original(original)
     for draw in (_normal, _positive):
-        feeds = random_inputs(model, np.random.default_rng(seed), draw)
-        expected = run_original(feeds)
+        feeds = random_inputs(model, np.random.default_rng(seed), draw, run_original.dtypes)
+        expected = run_original({k: np.repeat(v, batch, axis=0) for k, v in feeds.items()})
         if all(np.isfinite(a).all() for a in expected):
             break
+    del run_original  # its copy of the weights
+    found = _Runner(ir.to_proto(model).SerializeToString())(feeds)
     worst = 0.0
-    for value, a, b in zip(model.graph.outputs, expected, run_normalised(feeds), strict=True):
-        error = relative_error(a, b)
+    for value, a, b in zip(model.graph.outputs, expected, found, strict=True):
+        error = relative_error(a if batch == 1 else a[: len(b)], b)
         if not error <= LIMIT:
             raise UnsupportedModelError(
                 f"output {value.name!r} of the normalised model differs from the original's by {error:.1e} of its "
@@ -52,15 +59,23 @@ def relative_error(expected: np.ndarray, found: np.ndarray) -> float:
     return float(np.abs(a - b)[~same].max() / max(largest, np.finfo(np.float32).tiny))
 
 
-def random_inputs(model: ir.Model, rng: np.random.Generator, draw=None) -> Arrays:
-    """One array for each input of the model, of its shape and dtype."""
-    return {v.name: _random(v, rng, draw or _normal) for v in model.graph.inputs}
+def random_inputs(
+    model: ir.Model, rng: np.random.Generator, draw: Draw, dtypes: Mapping[str, np.dtype] | None = None
+) -> Arrays:
+    """One array for each input of the model, of its shape; of its dtype, or of another that `dtypes` says."""
+    found = {}
+    for value in model.graph.inputs:
+        dtype = np.dtype((dtypes or {}).get(value.name, value.dtype.numpy()))
+        found[value.name] = _random(value, dtype, rng, draw)
+    return found
 
 
-def _random(value: ir.Value, rng: np.random.Generator, draw) -> np.ndarray:
-    shape, dtype = tuple(int(d) for d in value.shape), value.dtype.numpy()
-    if value.dtype == ir.DataType.BOOL:
+def _random(value: ir.Value, dtype: np.dtype, rng: np.random.Generator, draw: Draw) -> np.ndarray:
+    shape = tuple(int(d) for d in value.shape)
+    if dtype == np.bool_:
         return rng.random(shape) < 0.5
+    if dtype in PIXELS:
+        return rng.integers(0, 128, shape).astype(dtype)
     if np.issubdtype(dtype, np.integer):
         return rng.integers(0, _index_limit(value), shape).astype(dtype)
     return draw(rng, shape).astype(dtype)
@@ -91,15 +106,15 @@ def _index_limit(value: ir.Value) -> int:
     return max(min(limits, default=2), 1)
 
 
-def _session_of_original(original: onnx.ModelProto):
-    """As `_session`; an opset newer than ONNX Runtime's is read as the newest that it has."""
-    head = onnx.ModelProto()
-    head.CopyFrom(original)
-    head.ir_version = min(head.ir_version, READABLE_IR_VERSION)
-    default = next((o for o in head.opset_import if o.domain in ("", "ai.onnx")), None)
+def _runner_of_original(original: onnx.ModelProto) -> _Runner:
+    """ONNX Runtime on the original, an opset that it doesn't know read as the newest that it does; where it can't
+    run what the standard allows, the onnx package's reference evaluator.
+    """
+    original.ir_version = min(original.ir_version, READABLE_IR_VERSION)
+    default = next((o for o in original.opset_import if o.domain in ("", "ai.onnx")), None)
     while True:
         try:
-            return _session(head.SerializeToString())
+            return _Runner(original.SerializeToString(), original)
         except Exception as error:
             if default is not None and default.version > OLDEST_OPSET_TRIED and "opset" in str(error).lower():
                 default.version -= 1
@@ -107,30 +122,44 @@ def _session_of_original(original: onnx.ModelProto):
             raise InputError(f"ONNX Runtime can't load the model: {_first_line(error)}") from error
 
 
-def _session(model: bytes):
-    """A function from named inputs to the list of outputs, without any graph optimisation."""
-    import onnxruntime
+class _Runner:
+    """Named inputs -> list of outputs, in ONNX Runtime without any graph optimisation."""
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    dtypes = {i.name: _NUMPY.get(i.type, np.float32) for i in session.get_inputs()}
+    def __init__(self, model: bytes, reference: onnx.ModelProto | None = None) -> None:
+        import onnxruntime
 
-    def run(feeds: Arrays) -> list[np.ndarray]:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._reference = reference
+        self.dtypes = {i.name: np.dtype(_NUMPY[i.type]) for i in self._session.get_inputs() if i.type in _NUMPY}
+
+    def __call__(self, feeds: Arrays) -> list[np.ndarray]:
+        feeds = {k: v.astype(self.dtypes[k], copy=False) for k, v in feeds.items() if k in self.dtypes}
         try:
-            return session.run(None, {k: v.astype(dtypes[k], copy=False) for k, v in feeds.items() if k in dtypes})
+            return self._session.run(None, feeds)
         except Exception as error:
-            raise InputError(f"ONNX Runtime can't run the model: {_first_line(error)}") from error
+            slow = self._evaluate_by_reference(feeds)
+            if slow is None:
+                raise InputError(f"ONNX Runtime can't run the model: {_first_line(error)}") from error
+            return slow
 
-    return run
+    def _evaluate_by_reference(self, feeds: Arrays) -> list[np.ndarray] | None:
+        if self._reference is None:
+            return None
+        try:
+            with np.errstate(all="ignore"):
+                return ReferenceEvaluator(self._reference).run(None, feeds)
+        except Exception:  # then what ONNX Runtime said is the better message
+            return None
 
 
 _NUMPY = {
     "tensor(bool)": np.bool_, "tensor(double)": np.float64, "tensor(float)": np.float32,
     "tensor(float16)": np.float16, "tensor(int32)": np.int32, "tensor(int64)": np.int64,
-    "tensor(int8)": np.int8, "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(int16)": np.int16, "tensor(uint16)": np.uint16,
 }  # fmt: skip
 
 

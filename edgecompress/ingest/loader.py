@@ -8,12 +8,15 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.ingest import onnx_file
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
+from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_batch
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
+from edgecompress.ingest.passes.float_inputs import SMALL
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,6 @@ def load(
         from edgecompress.ingest import torch_model
 
         format_, proto, path = torch_model.read(source, weights, shapes)
-        shapes = {}
     if weights is not None and format_ != "python":
         raise InputError(f"weights ({weights}) go with a model given as file.py:factory; this one has its own")
     try:
@@ -85,9 +87,32 @@ def _ingest(
         # float16 has three digits; the comparison is with the same model in float32
         proto = ir.to_proto(CastToFloat32()(model).model)
         notes.append("the model's float16 values are computed in float32")
-    batches = [v.name for v in model.graph.inputs if v.shape and not isinstance(v.shape[0], int)]
-    fixed = [name for name in batches if name not in shapes]
+    fixed = [v.name for v in model.graph.inputs if v.name not in shapes and v.shape and _dynamic(v.shape[0])]
     if fixed:
         notes.append(f"dynamic batch of {', '.join(map(repr, fixed))} set to 1")
-    model = normalise(model, shapes)
-    return Ingested(model, format_, path, opset, max_relative_error(proto, model), tuple(notes))
+    small = [f"{v.name!r} ({v.dtype.name.lower()})" for v in model.graph.inputs if v.dtype in SMALL]
+    batch = 1
+    try:
+        model = normalise(model, shapes)
+    except InputError:
+        again = _with_batch_of_one(proto) if fixed else None
+        if again is None:
+            raise
+        model, batch = again
+        model = normalise(model, shapes)
+        notes.append(f"the batch size {batch} that its Reshapes were exported with is changed to 1 as well")
+    if small:
+        notes.append(f"integer inputs taken as float32, with the same values: {', '.join(small)}")
+    error = max_relative_error(proto, model, batch=batch)
+    return Ingested(model, format_, path, opset, error, tuple(notes))
+
+
+def _dynamic(dimension: int | ir.SymbolicDim) -> bool:
+    return not isinstance(dimension, int)
+
+
+def _with_batch_of_one(proto: onnx.ModelProto) -> tuple[ir.Model, int] | None:
+    """The model with the batch size in its Reshapes made 1, and what it was; None when they have none."""
+    model = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ir.from_proto(proto)).model
+    batch = baked_batch(model)
+    return None if batch is None else (BatchInReshape(batch)(model).model, batch)

@@ -17,6 +17,7 @@ from edgecompress.ingest.passes.clip import CanonicalClip
 from edgecompress.ingest.passes.convolution import CanonicalConvolution, OwnWeights
 from edgecompress.ingest.passes.expand_composites import ExpandComposites
 from edgecompress.ingest.passes.float32 import CastToFloat32
+from edgecompress.ingest.passes.float_inputs import FloatInputs
 from edgecompress.ingest.passes.fold_constants import FoldConstants
 from edgecompress.ingest.passes.gemm import CanonicalGemm
 from edgecompress.ingest.passes.infer_shapes import InferShapes
@@ -43,9 +44,11 @@ def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase
         common.InlinePass(),
         common.RemoveUnusedFunctionsPass(),
         common.RemoveInitializersFromInputsPass(),
+        common.OutputFixPass(),
         FixInputShapes(input_shapes),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         CastToFloat32(),
+        FloatInputs(),
         CheckWeights(),
         InferShapes(),
         ExpandComposites(),

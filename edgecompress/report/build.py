@@ -56,9 +56,11 @@ def artifact(
 ) -> Artifact:
     """model: the normalised one, whose inputs and outputs an ONNX artifact keeps."""
     if emitted.io is not None:
-        inputs, outputs = ([_tensor(t) for t in tensors] for tensors in (emitted.io.inputs, emitted.io.outputs))
+        inputs = [_tensor(t) for t in emitted.io.inputs]
+        outputs = [_tensor(t) for t in emitted.io.outputs]
     else:
-        inputs, outputs = ([_value(v) for v in values] for values in (model.graph.inputs, model.graph.outputs))
+        inputs = [_value(v) for v in model.graph.inputs]
+        outputs = [_value(v) for v in model.graph.outputs]
     return Artifact(
         path=name,
         format=emitted.format,
@@ -92,7 +94,7 @@ def _tensor(io: TensorIO) -> Tensor:
     return Tensor(
         name=io.name,
         shape=list(io.shape),
-        dtype=io.dtype.name.lower(),
+        dtype=io.dtype.numpy().name,
         layout=SAME_LAYOUT if same else LAYOUTS.get(io.form, f"axes {io.form}"),
         scale=io.scale if int8 else None,
         zero_point=io.zero_point if int8 else None,
@@ -102,7 +104,7 @@ def _tensor(io: TensorIO) -> Tensor:
 def _value(value: ir.Value) -> Tensor:
     assert value.shape is not None and value.dtype is not None
     shape = [int(d) for d in value.shape.numpy()]
-    return Tensor(name=str(value.name), shape=shape, dtype=value.dtype.name.lower(), layout=SAME_LAYOUT)
+    return Tensor(name=str(value.name), shape=shape, dtype=value.dtype.numpy().name, layout=SAME_LAYOUT)
 
 
 def _sha256(data: bytes) -> str:

@@ -20,18 +20,16 @@ class Diagnosis(Protocol):
     """What is known about the error of one layer."""
 
     @property
-    def name(self) -> str: ...
-    @property
     def snr_db(self) -> float: ...
     @property
     def cause(self) -> str: ...
 
 
 def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis]) -> list[Layer]:
-    """Layers with weights or with a diagnosis (by node or output name), worst signal-to-noise ratio first."""
+    """Layers with weights or with a diagnosis (by output name), worst signal-to-noise ratio first."""
     result = []
     for layer in fused_layers(model.graph):
-        known = diagnoses.get(layer.output.name or "") or diagnoses.get(layer.node.name or "")
+        known = diagnoses.get(layer.output.name or "")
         weight = _weight(layer)
         if known is None and weight is None:
             continue

@@ -81,30 +81,26 @@ def _accuracy(report: Report) -> Table | None:
     checks = [(a, c) for a in report.artifacts for c in a.checks]
     if not checks:
         return None
-    reference = report.achieved.float_value
-    metric = report.requested.metric if reference is not None else "agreement with the float model"
-    title = f"\nAccuracy: {metric}, {checks[0][1].samples:,} samples"
-    if reference is not None:
-        title += f"; float model {reference:.2f}"
-    rows = [[cell(a, c, reference) for _, cell in _ACCURACY_COLUMNS] for a, c in checks]
-    return table(title, [name for name, _ in _ACCURACY_COLUMNS], rows)
+    score = report.achieved.float_value
+    title = "\nAgainst the float model" if score is None else f"\nAccuracy: {report.requested.metric}"
+    columns = [(name, cell) for name, cell in _CHECK_COLUMNS if score is not None or name not in _SCORES]
+    rows = [["-" if c.error else cell(a, c) for _, cell in columns] for a, c in checks]
+    return table(title, [name for name, _ in columns], rows)
 
 
 def _number(value: float | None, form: str, missing: str = "-") -> str:
     return missing if value is None else format(value, form)
 
 
-def _drop(check: Check, reference: float | None) -> str:
-    return "-" if check.value is None or reference is None else f"{reference - check.value:+.2f}"
-
-
-_ACCURACY_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check, float | None], str]], ...] = (
-    ("Format", lambda a, c, ref: a.format),
-    ("Interpreter", lambda a, c, ref: f"{c.interpreter} {c.version}"),
-    (" Value", lambda a, c, ref: _number(c.value, ".2f")),
-    (" Drop", lambda a, c, ref: _drop(c, ref)),
-    (" Agrees %", lambda a, c, ref: _number(c.agreement_percent, ".2f")),
-    (" SNR dB", lambda a, c, ref: _number(c.snr_db, ".1f", missing="exact")),
+_SCORES = {" Float", " Value"}
+_CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
+    ("Format", lambda a, c: a.format),
+    ("Interpreter", lambda a, c: f"{c.interpreter} {c.version}"),
+    (" Samples", lambda a, c: f"{c.samples:,}"),
+    (" Float", lambda a, c: _number(c.reference_value, ".2f")),
+    (" Value", lambda a, c: _number(c.value, ".2f")),
+    (" Agrees %", lambda a, c: _number(c.agreement_percent, ".2f")),
+    (" SNR dB", lambda a, c: _number(c.snr_db, ".1f", missing="exact")),
 )
 
 

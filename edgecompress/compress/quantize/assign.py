@@ -1,12 +1,13 @@
 """Decides which layers run on int8 and with which scales, and records it on values and nodes."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators, ranges
+from edgecompress.compress.quantize.calibrate import Calibration, runtime_values
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.weights import quantize_bias, quantize_range, quantize_weight
 from edgecompress.errors import InputError, UnsupportedModelError
@@ -18,8 +19,10 @@ Histograms = Mapping[str, Histogram]
 PIXEL_RANGE = (0.0, 255.0)
 
 
-def annotate(model: ir.Model, histograms: Histograms, settings: Quantize, *, integer_only: bool) -> None:
-    """Annotate the model in place for int8 activations.
+def quantize_static(
+    model: ir.Model, calibration: Calibration, settings: Quantize, *, integer_only: bool = False
+) -> ir.Model:
+    """A clone annotated for int8 weights and activations and int32 biases.
 
     1. A layer is int8 when its operators have int8 kernels and its activations were calibrated, unless it
        is in settings.float_layers. Data movement between float layers stays float.
@@ -29,24 +32,30 @@ def annotate(model: ir.Model, histograms: Histograms, settings: Quantize, *, int
     3. Constants that are operands get a scale of their own, or their group's.
     4. Weights: per output channel; biases at input scale * weight scale.
 
-    Raises UnsupportedModelError when `integer_only` and a layer can't be int8, naming all of them, and
+    Raises UnsupportedModelError when integer_only and a layer can't be int8, naming all of them, and
     InputError when float_layers has names that the model has not.
     """
-    histograms = dict(histograms)
-    _check_names(model.graph, settings.float_layers)
-    chosen = _int8_nodes(model.graph, histograms, settings)
+    clone = model.clone()
+    graph, histograms = clone.graph, dict(calibration.histograms)
+    chosen = _int8_nodes(graph, set(histograms), settings)
     if integer_only:
-        _require_all(model.graph, chosen)
-    for requantize, source in _separate_fixed(model.graph, chosen):
+        _require_all(graph, chosen)
+    for requantize, source in _separate_fixed(graph, chosen):
         chosen.add(requantize)
-        histograms[requantize.outputs[0].name] = histograms[source.name]
-    for node in model.graph:
+        histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
+    for node in graph:
         set_int8(node, node in chosen)
-    groups = [layer for layer in layers(model.graph) if layer.node in chosen]
-    _own_constants(model.graph, groups)
+    groups = [layer for layer in layers(graph) if layer.node in chosen]
+    _own_constants(graph, groups)
     _assign_activations(groups, histograms, settings)
     for layer in groups:
         _assign_weights(layer, settings)
+    return clone
+
+
+def require_integer(model: ir.Model, settings: Quantize) -> None:
+    """Raises UnsupportedModelError, naming every node that would stay float; needs no calibration."""
+    _require_all(model.graph, _int8_nodes(model.graph, {str(v.name) for v in runtime_values(model)}, settings))
 
 
 class Groups:
@@ -81,11 +90,12 @@ def _check_names(graph: ir.Graph, names: list[str]) -> None:
         raise InputError(f"quantize.float_layers: the model has no node or value named {', '.join(map(repr, unknown))}")
 
 
-def _int8_nodes(graph: ir.Graph, histograms: Histograms, settings: Quantize) -> set[ir.Node]:
+def _int8_nodes(graph: ir.Graph, calibrated: Set[str], settings: Quantize) -> set[ir.Node]:
     """All nodes of the layers that will be int8."""
+    _check_names(graph, settings.float_layers)
     groups = layers(graph)
     excluded = set(settings.float_layers)
-    chosen = {layer.node: layer for layer in groups if _eligible(layer, histograms)}
+    chosen = {layer.node: layer for layer in groups if _eligible(layer, calibrated)}
     for layer in groups:
         if any(n.name in excluded or any(v.name in excluded for v in n.outputs) for n in layer.nodes):
             chosen.pop(layer.node, None)
@@ -94,12 +104,12 @@ def _int8_nodes(graph: ir.Graph, histograms: Histograms, settings: Quantize) -> 
     return {node for layer in chosen.values() for node in layer.nodes}
 
 
-def _eligible(layer: Layer, histograms: Histograms) -> bool:
+def _eligible(layer: Layer, calibrated: Set[str]) -> bool:
     if operators.rule(layer) is None:
         return False
     data = [v for _, v in operators.data_inputs(layer)]
     values = data + operators.outputs(layer)
-    known = all(v.name in histograms or constant(v) is not None for v in values)
+    known = all(v.name in calibrated or constant(v) is not None for v in values)
     return known and all(v.dtype == ir.DataType.FLOAT for v in data) and not all(constant(v) is not None for v in data)
 
 

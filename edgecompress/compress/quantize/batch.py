@@ -5,67 +5,66 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
+from edgecompress.evaluate.interpreters import InterpreterError, OnnxRuntime
 from edgecompress.graph.fusion import constant
 
 ACTIVATION_BYTES = 64 << 20  # of all values that one batch makes
 MAX_BATCH = 64
 TOLERANCE = 1e-3  # of the largest magnitude: another batch size may choose another kernel
+ALL_CORES = 0
+RECURRENT = {"LSTM", "GRU"}  # their initial state has a batch size of its own
 Arrays = dict[str, np.ndarray]
 
 
 class Runner:
     """ONNX Runtime over a canonical model, returning the named values.
 
-    Samples go through in one call where the model allows it (a clone whose batch dimension is free gives
-    the same results, which the first call checks), and at the model's own batch size otherwise.
-    Results are joined along their first axis. `whole` says so beforehand, for models whose results depend
-    on the batch by intent.
+    `samples` go through in one call where the model allows it (a clone with that batch size gives the same
+    results, which the first call checks), and at the model's own batch size otherwise. `whole` says which
+    beforehand, for models whose results depend on the batch by intent.
     """
 
-    def __init__(self, model: ir.Model, outputs: Sequence[str], *, whole: bool | None = None, threads: int = 0) -> None:
-        self._own = _own_batch(model)
-        self._outputs = list(outputs)
-        self._model = with_outputs(model, outputs)
-        self._threads = threads
-        self._session: onnxruntime.InferenceSession | None = None
-        self.whole = whole
+    def __init__(self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None) -> None:
+        self._model, self._outputs, self._samples = model, list(outputs), samples
+        self._whole = whole
+        self._interpreter: OnnxRuntime | None = None
 
     def __call__(self, inputs: Arrays) -> Arrays:
-        """{input: [n, ...]} -> {output: [n, ...]}."""
-        if self._session is None:
-            self._start({name: x[: 2 * self._own] for name, x in inputs.items()})
-        assert self._session is not None
-        return self._run(self._session, inputs) if self.whole else self._loop(self._session, inputs)
+        """{input: [n, *sample]} -> {output: [n, ...]}."""
+        if self._interpreter is None:
+            self._interpreter = self._start({name: x[:2] for name, x in inputs.items()})
+        return self._run(self._interpreter, inputs)
 
-    def _start(self, few: Arrays) -> None:
-        free = None if self.whole is False else free_batch(self._model)
-        if self.whole and free is not None:
-            self._session = _session(free, self._threads)
-            return
-        self._session, self.whole = _session(self._model, self._threads), False
-        if free is None or len(next(iter(few.values()))) == self._own:
-            return
-        expected = self._loop(self._session, few)
+    def takes_all(self, inputs: Arrays) -> bool:
+        """Whether samples like these go through in one call."""
+        if self._interpreter is None:
+            self._interpreter = self._start({name: x[:2] for name, x in inputs.items()})
+        return bool(self._whole)
+
+    def _start(self, few: Arrays) -> OnnxRuntime:
+        large = None if self._whole is False else with_batch(self._model, self._samples)
+        if self._whole and large is not None:
+            return self._load(large)
+        own = self._load(self._model)
+        self._whole = False
+        if large is None:
+            return own
+        expected = self._run(own, few)
         try:
-            session = _session(free, self._threads)
-            found = self._run(session, few)
-        except Exception:  # ONNX Runtime's errors have no common class; the model mixes samples or fixes shapes
-            return
-        if all(_alike(expected[name], found[name]) for name in self._outputs):
-            self._session, self.whole = session, True
+            interpreter = self._load(large)
+            found = self._run(interpreter, few)
+        except InterpreterError:  # something in the model has the batch size built in
+            return own
+        self._whole = all(_alike(expected[name], found[name]) for name in self._outputs)
+        return interpreter if self._whole else own
 
-    def _run(self, session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
-        return dict(zip(self._outputs, session.run(self._outputs, inputs)))
+    def _load(self, model: ir.Model) -> OnnxRuntime:
+        return OnnxRuntime(model, threads=ALL_CORES, extra_outputs=self._outputs)
 
-    def _loop(self, session: onnxruntime.InferenceSession, inputs: Arrays) -> Arrays:
-        count = len(next(iter(inputs.values())))
-        parts = []
-        for begin in range(0, count, self._own):
-            piece = {name: _filled(x[begin : begin + self._own], self._own) for name, x in inputs.items()}
-            parts.append(self._run(session, piece))
-        return {name: np.concatenate([np.atleast_1d(p[name]) for p in parts]) for name in self._outputs}
+    def _run(self, interpreter: OnnxRuntime, inputs: Arrays) -> Arrays:
+        arrays = interpreter.run(inputs)
+        return dict(zip(self._outputs, arrays[len(arrays) - len(self._outputs) :]))
 
 
 def batch_size(model: ir.Model) -> int:
@@ -75,49 +74,45 @@ def batch_size(model: ir.Model) -> int:
     return int(np.clip(ACTIVATION_BYTES // max(4 * elements // _own_batch(model), 1), 1, MAX_BATCH))
 
 
-def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
-    """A clone whose outputs are the named values."""
-    clone = model.clone()
-    values = {v.name: v for node in clone.graph for v in node.outputs} | {v.name: v for v in clone.graph.inputs}
-    clone.graph.outputs.clear()
-    clone.graph.outputs.extend(values[name] for name in names)
-    return clone
+def with_batch(model: ir.Model, batch: int) -> ir.Model | None:
+    """A clone with another batch size, if every value has one and the same along its first axis.
 
-
-def free_batch(model: ir.Model) -> ir.Model | None:
-    """A clone that takes any batch size, if its inputs share one; whether it is right, running it must show."""
-    own = {v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)}
-    if len(own) != 1 or any(v.shape is None or not len(v.shape) for v in model.graph.inputs):
+    That is no proof: whether it computes the same, running it shows.
+    """
+    values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
+    own = {v.shape[0] if v.shape is not None and len(v.shape) else None for v in values}
+    if len(own) != 1 or None in own or own == {batch} or any(n.op_type in RECURRENT for n in model.graph):
         return None
-    batch = own.pop()
     clone = model.clone()
     for value in clone.graph.inputs:
-        value.shape = ir.Shape(["batch", *value.shape[1:]])
+        assert value.shape is not None
+        value.shape = ir.Shape([batch, *value.shape[1:]])
+    for value in clone.graph.outputs:
+        value.shape = None
     for node in list(clone.graph):
         for value in node.outputs:
             value.shape = None
-        _BATCHED.get(node.op_type, _keep)(clone.graph, node, batch)
+        _BATCHED.get(node.op_type, _keep)(clone.graph, node, _own_batch(model), batch)
     return clone
 
 
-def _keep(graph: ir.Graph, node: ir.Node, batch: int) -> None:
+def _keep(graph: ir.Graph, node: ir.Node, own: int, batch: int) -> None:
     """Most operators take any batch."""
 
 
-def _free_reshape(graph: ir.Graph, node: ir.Node, batch: int) -> None:
+def _batch_reshape(graph: ir.Graph, node: ir.Node, own: int, batch: int) -> None:
     shape = constant(node.inputs[1])
-    if shape is not None and len(shape) and shape[0] == batch and (shape >= 0).all():
-        _set_constant(graph, node, 1, np.array([-1, *shape[1:]], np.int64))
+    if shape is not None and len(shape) and shape[0] == own:
+        _set_constant(graph, node, 1, np.array([batch, *shape[1:]], np.int64))
 
 
-def _free_resize(graph: ir.Graph, node: ir.Node, batch: int) -> None:
+def _batch_resize(graph: ir.Graph, node: ir.Node, own: int, batch: int) -> None:
     sizes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
     if sizes is not None and sizes.size and "axes" not in node.attributes:
-        node.attributes["axes"] = ir.AttrInt64s("axes", range(1, len(sizes)))
-        _set_constant(graph, node, 3, sizes[1:])
+        _set_constant(graph, node, 3, np.array([batch, *sizes[1:]], np.int64))
 
 
-_BATCHED = {"Reshape": _free_reshape, "Resize": _free_resize}
+_BATCHED = {"Reshape": _batch_reshape, "Resize": _batch_resize}
 
 
 def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray) -> None:
@@ -130,21 +125,6 @@ def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray)
 def _own_batch(model: ir.Model) -> int:
     shape = model.graph.inputs[0].shape
     return int(shape[0]) if shape is not None and len(shape) else 1
-
-
-def _session(model: ir.Model, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.disable_quant_qdq", "1")  # what is simulated stays as written
-    data = ir.to_proto(model).SerializeToString()
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-
-def _filled(piece: np.ndarray, length: int) -> np.ndarray:
-    """The last piece, its last sample repeated up to the model's batch size."""
-    missing = length - len(piece)
-    return piece if missing <= 0 else np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)])
 
 
 def _alike(expected: np.ndarray, found: np.ndarray) -> bool:

@@ -13,42 +13,70 @@ import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.batch import Arrays, Runner
-from edgecompress.compress.quantize.simulate import EXACT, simulation
+from edgecompress.compress.quantize.calibrate import Calibration
+from edgecompress.compress.quantize.noise import WORTH_DB, judging_batches, output_snr_db
+from edgecompress.compress.quantize.simulate import EXACT, prepend_float, simulation
 from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.fusion import Layer, layers
-
-FLOAT = "float/"  # prefix of the names of the float model's values inside the joint model
 
 
 @dataclass(frozen=True)
 class BiasCorrection:
-    """What correcting did to the signal-to-noise ratio of the model's outputs (dB), and whether it stayed."""
+    """Signal-to-noise ratio (dB) of the quantised model's outputs without and with corrected biases.
+
+    kept: whether they stayed. layers: how many have a bias to correct; both ratios are None when 0.
+    """
 
     kept: bool
-    snr_before: float
-    snr_after: float
+    snr_before: float | None
+    snr_after: float | None
     layers: int
 
+    def __str__(self) -> str:
+        if not self.layers:
+            return "no layer with a bias"
+        measured = f"{self.layers} layers, {self.snr_before:.1f} dB before, {self.snr_after:.1f} dB after"
+        return f"{measured}: {'kept' if self.kept else 'not kept'}"
 
-def correct_bias(reference: ir.Model, quantized: ir.Model, inputs: Arrays, *, whole: bool) -> ir.Model:
-    """A clone of `quantized` with corrected biases. `inputs`: {name: [n, ...]}, the data that means are over.
 
-    reference: the float model that `quantized` was annotated from (same names, same weights).
-    whole: whether the model takes all n samples in one call; otherwise means are taken sample by sample.
+def correct_bias(
+    reference: ir.Model, quantized: ir.Model, calibration: Calibration
+) -> tuple[ir.Model, BiasCorrection]:
+    """The quantised model with corrected biases if it is nearer to the float one then, else as it was.
+
+    reference: the float model that `quantized` was annotated from (same names, same weights). Means are over
+    one batch of the calibration data, and judged by another.
+    """
+    fit, judge = judging_batches(calibration.dataset, reference)
+    corrected, count = without_mean_shift(reference, quantized, fit)
+    if not count:
+        return quantized, BiasCorrection(False, None, None, 0)
+    before, after = (output_snr_db(reference, m, judge) for m in (quantized, corrected))
+    kept = after > before + WORTH_DB
+    return corrected if kept else quantized, BiasCorrection(kept, before, after, count)
+
+
+def without_mean_shift(reference: ir.Model, quantized: ir.Model, inputs: Arrays) -> tuple[ir.Model, int]:
+    """A clone of `quantized` with corrected biases, and how many layers they belong to.
+
+    inputs: {name: [n, *sample]}, the samples that means are over. A model that can't take them in one call
+    gets the mean over samples of each one's own shift: the same but for the order of correcting and averaging.
     """
     joint, shifts = _joint_model(reference, quantized)
     if not shifts:
-        return quantized
-    measured = Runner(joint, list(shifts.values()), whole=whole)(inputs)
+        return quantized, 0
+    samples = len(next(iter(inputs.values())))
+    whole = Runner(reference, [str(v.name) for v in reference.graph.outputs], samples).takes_all(inputs)
+    measured = Runner(joint, list(shifts.values()), samples, whole=whole)(inputs)
     corrected = quantized.clone()
     for layer in layers(corrected.graph):
-        name = shifts.get(layer.output.name)
-        if name is None:
+        name, bias = shifts.get(str(layer.output.name)), layer.bias
+        if name is None or bias is None or bias.const_value is None:
             continue
-        shift = measured[name].reshape(-1, layer.bias.const_value.numpy().size).mean(axis=0)
-        bias = (layer.bias.const_value.numpy() - shift).astype(np.float32)
-        layer.bias.const_value = ir.tensor(bias, name=layer.bias.name)
-    return corrected
+        array = bias.const_value.numpy()
+        shift = measured[name].reshape(-1, array.size).mean(axis=0)
+        bias.const_value = ir.tensor((array - shift).astype(np.float32), name=bias.name)
+    return corrected, len(shifts)
 
 
 def _joint_model(reference: ir.Model, quantized: ir.Model) -> tuple[ir.Model, dict[str, str]]:
@@ -59,7 +87,7 @@ def _joint_model(reference: ir.Model, quantized: ir.Model) -> tuple[ir.Model, di
     joint = simulation(quantized)
     graph = joint.graph
     before = {layer.output.name: _linear_output(layer) for layer in _correctable(quantized)}
-    exact = _add_float_model(graph, reference)
+    exact = prepend_float(graph, reference)
     values = {v.name: v for node in graph for v in node.outputs}
     shifts = {}
     for output, (linear, axis) in before.items():
@@ -77,28 +105,6 @@ def _linear_output(layer: Layer) -> tuple[str, int]:
     value = (layer.bias_add or layer.node).outputs[0]
     axis = value.shape.rank() - 1 if layer.node.op_type == "MatMul" else 1
     return value.name, axis
-
-
-def _add_float_model(graph: ir.Graph, reference: ir.Model) -> dict[str, ir.Value]:
-    """Move the nodes of a clone of `reference` to the front of `graph`; returns its values by name."""
-    model = reference.clone()
-    inputs = {v.name: v for v in graph.inputs}
-    for value in model.graph.inputs:
-        value.replace_all_uses_with(inputs[value.name])
-    nodes = list(model.graph)
-    named = {v.name: v for node in nodes for v in node.outputs}
-    constants = list(model.graph.initializers.values())
-    model.graph.outputs.clear()
-    model.graph.initializers.clear()
-    for node in nodes:
-        model.graph.remove(node)
-        node.name = f"{FLOAT}{node.name}"
-    for name, value in (*named.items(), *((v.name, v) for v in constants)):
-        value.name = f"{FLOAT}{name}"
-    for value in constants:
-        graph.register_initializer(value)
-    graph.insert_before(graph[0], nodes)
-    return named
 
 
 def _subtract_mean_shift(graph: ir.Graph, found: ir.Value, exact: ir.Value, axis: int) -> str:

@@ -46,8 +46,9 @@ def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibrat
         raise InputError(f"{dataset.source}: no calibration samples; quantising activations needs at least one")
     inputs = {v.name for v in model.graph.inputs}
     histograms = {str(v.name): Histogram() for v in runtime_values(model)}
-    run = Runner(model, [name for name in histograms if name not in inputs])
-    for batch in dataset.batches(batch_size(model)):
+    size = min(batch_size(model), len(dataset))
+    run = Runner(model, [name for name in histograms if name not in inputs], size)
+    for batch in dataset.batches(size):
         values = {name: x for name, x in batch.items() if name in histograms} | run(batch)
         for name, array in values.items():
             try:

@@ -1,118 +1,71 @@
-"""Cross-layer equalisation: moves scale between the channels of neighbouring layers, exactly.
-
-M. Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction" (ICCV 2019),
-section 4.1: f(s x) = s f(x) for s > 0 and f = Relu and the like, so W2 f(W1 x + b1) is the same with channel
-i of W1 and b1 divided by s_i and of W2 multiplied by it. Equation 11: s_i = sqrt(r1_i / r2_i) (there
-(1 / r2_i) sqrt(r1_i r2_i)) makes both ranges sqrt(r1_i r2_i).
-"""
+"""Cross-layer equalisation as a step of quantisation: measured, and kept only where it helps."""
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.fusion import constant
+from edgecompress.compress.quantize.assign import quantize_static
+from edgecompress.compress.quantize.batch import Runner, batch_size
+from edgecompress.compress.quantize.calibrate import calibrate
+from edgecompress.compress.quantize.cross_layer import equalized, pairs
+from edgecompress.compress.quantize.noise import WORTH_DB, judging_batches, output_snr_db
+from edgecompress.recipe import Quantize
 
-LAYERS = {"Conv", "Gemm"}
-# f(s x) = s f(x) for a positive s of each channel.
-HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
-ROUNDS = 20
-CONVERGED = 1e-3
-LARGEST_SCALE = 1e3  # of one channel in one round: dead channels would run off
+if TYPE_CHECKING:
+    from edgecompress.evaluate.data import Dataset
 
 
 @dataclass(frozen=True)
 class Equalization:
-    """What equalising did to the signal-to-noise ratio of the model's outputs (dB), and whether it stayed."""
+    """Signal-to-noise ratio (dB) of the quantised model's outputs without and with equalisation.
+
+    kept: whether it stayed. pairs: how many pairs of layers it applies to; both ratios are None when 0.
+    """
 
     kept: bool
-    snr_before: float
-    snr_after: float
+    snr_before: float | None
+    snr_after: float | None
     pairs: int
+
+    def __str__(self) -> str:
+        if not self.pairs:
+            return "no pair of layers to equalise"
+        measured = f"{self.pairs} pairs, {self.snr_before:.1f} dB before, {self.snr_after:.1f} dB after"
+        return f"{measured}: {'kept' if self.kept else 'not kept'}"
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two layers with nothing but homogeneous operators between; `between` is what the first one makes."""
+class Equalized:
+    """The model to go on with: the equalised one, or the one given when that is better."""
 
-    first: ir.Node
-    second: ir.Node
-    between: ir.Value
-
-
-def pairs(model: ir.Model) -> list[Pair]:
-    """All pairs where every value between has one reader and is no output of the model."""
-    found = []
-    for node in model.graph:
-        if node.op_type not in LAYERS or constant(node.inputs[1]) is None:
-            continue
-        value = last = node.outputs[0]
-        while (follower := _only_reader(value)) is not None and follower.op_type in HOMOGENEOUS:
-            value = last = follower.outputs[0]
-        if follower is not None and follower.op_type in LAYERS and follower.inputs[0] is last:
-            if constant(follower.inputs[1]) is not None:
-                found.append(Pair(node, follower, last))
-    return found
+    model: ir.Model
+    report: Equalization
 
 
-def equalize(model: ir.Model, activation_ranges: Mapping[str, np.ndarray] | None = None) -> tuple[ir.Model, int]:
-    """A clone that computes the same with equalised channels, and how many pairs there were.
+def equalize(model: ir.Model, dataset: Dataset, settings: Quantize) -> Equalized:
+    """Equalise channels if the model, quantised with a part of the data, is nearer to the float one then.
 
-    activation_ranges: {name of a value between two layers: largest magnitude [channels]}. With one scale for
-    each output channel of the weights, the range of W1's channel costs nothing and that of its activation,
-    which has one scale for all channels, does: r1 is then the latter. Without, r1 is the weights' (as published).
+    Raises InputError for unusable data.
     """
-    clone = model.clone()
-    found = pairs(clone)
-    ranges = {name: r.astype(np.float64) for name, r in (activation_ranges or {}).items()}
-    for _ in range(ROUNDS if found else 0):
-        changes = [_equalize_pair(pair, ranges) for pair in found]
-        if max(changes) < CONVERGED:
-            break
-    return clone, len(found)
+    found = pairs(model)
+    if not found:
+        return Equalized(model, Equalization(False, None, None, 0))
+    part = dataset.head(2 * batch_size(model))
+    ranges = _channel_ranges(model, [str(p.between.name) for p in found], part) if settings.per_channel else None
+    changed = equalized(model, ranges)
+    _, judge = judging_batches(part, model)
+    before, after = (
+        output_snr_db(m, quantize_static(m, calibrate(m, part, settings), settings), judge) for m in (model, changed)
+    )
+    kept = after > before + WORTH_DB
+    return Equalized(changed if kept else model, Equalization(kept, before, after, len(found)))
 
 
-def _equalize_pair(pair: Pair, ranges: dict[str, np.ndarray]) -> float:
-    """Scales one pair; returns the largest |log s|."""
-    w1, w2 = (constant(n.inputs[1]) for n in (pair.first, pair.second))
-    r1 = ranges.get(pair.between.name)
-    if r1 is None:
-        r1 = np.abs(w1).reshape(len(w1), -1).max(axis=1)
-    r2 = _by_input_channel(np.abs(w2), pair.second).max(axis=(1, 3)).ravel()
-    if len(r1) != len(r2):
-        return 0.0  # a Reshape between: channels don't line up
-    alive = (r1 > 0) & (r2 > 0)
-    s = np.ones(len(r1))
-    s[alive] = np.clip(np.sqrt(r1[alive].astype(np.float64) / r2[alive]), 1 / LARGEST_SCALE, LARGEST_SCALE)
-    s[alive] /= np.exp(np.log(s[alive]).mean()) if alive.any() else 1.0
-    if pair.between.name in ranges:
-        ranges[pair.between.name] = r1 / s
-    _set(pair.first, 1, w1 / s.reshape(-1, *[1] * (w1.ndim - 1)))
-    bias = constant(pair.first.inputs[2]) if len(pair.first.inputs) > 2 else None
-    if bias is not None:
-        _set(pair.first, 2, bias / s)
-    grouped = _by_input_channel(w2, pair.second) * s.reshape(_group(pair.second), 1, -1, 1)
-    _set(pair.second, 1, grouped.reshape(w2.shape))
-    return float(np.abs(np.log(s)).max())
-
-
-def _by_input_channel(weight: np.ndarray, node: ir.Node) -> np.ndarray:
-    """[out, in / group, ...] -> [group, out / group, in / group, rest]: input channel (g, i) is axis 0 and 2."""
-    group = _group(node)
-    return weight.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
-
-
-def _group(node: ir.Node) -> int:
-    return node.attributes.get_int("group", 1)
-
-
-def _set(node: ir.Node, index: int, array: np.ndarray) -> None:
-    value = node.inputs[index]
-    value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = value.uses()
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+def _channel_ranges(model: ir.Model, names: list[str], dataset: Dataset) -> dict[str, np.ndarray]:
+    """Largest magnitude of each channel (axis 1) of the named values over one batch."""
+    size = batch_size(model)
+    values = Runner(model, names, size)(next(dataset.batches(size)))
+    return {n: np.abs(a).max(axis=tuple(i for i in range(a.ndim) if i != 1)) for n, a in values.items()}

@@ -1,15 +1,20 @@
 """How far the quantised model's results are from the float model's."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.compress.quantize.batch import Arrays, Runner
+from edgecompress.compress.quantize.batch import Arrays, Runner, batch_size
+from edgecompress.compress.quantize.simulate import simulation
+
+if TYPE_CHECKING:
+    from edgecompress.evaluate.data import Dataset
 
 # Operators at the end that squash or rank: the signal is measured before them, where error still counts.
 HEADS = {"Softmax", "LogSoftmax", "Sigmoid", "ArgMax"}
+WORTH_DB = 0.1  # a smaller gain is chance: the step that made it isn't kept
 
 
 def measured_outputs(model: ir.Model) -> list[str]:
@@ -52,9 +57,17 @@ def decibels(signal: float, noise: float) -> float:
     return float(10 * np.log10(max(signal, 1e-300) / noise))
 
 
-def compare(reference: Runner, found: Runner, batches: Iterable[Arrays]) -> Noise:
-    """Run both over the batches."""
-    noise = Noise()
-    for batch in batches:
-        noise.update(reference(batch), found(batch))
-    return noise
+def output_snr_db(reference: ir.Model, annotated: ir.Model, inputs: Arrays) -> float:
+    """Of the annotated model's outputs against the float model's, on one batch."""
+    names, samples, noise = measured_outputs(reference), len(next(iter(inputs.values()))), Noise()
+    exact, found = Runner(reference, names, samples), Runner(simulation(annotated), names, samples)
+    noise.update(exact(inputs), found(inputs))
+    return noise.mean_snr_db()
+
+
+def judging_batches(dataset: Dataset, model: ir.Model) -> tuple[Arrays, Arrays]:
+    """A batch to fit on and another to judge by; the same one twice when there is no more data."""
+    size = min(batch_size(model), max(len(dataset) // 2, 1))
+    batches = dataset.batches(size)
+    fit = next(batches)
+    return fit, next(batches, fit)

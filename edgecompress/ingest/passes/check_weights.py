@@ -1,4 +1,4 @@
-"""No NaN in any constant, no infinity in a weight."""
+"""No NaN in any constant, no infinity in a weight, and the largest float for any other infinity."""
 from __future__ import annotations
 
 import numpy as np
@@ -8,13 +8,16 @@ from edgecompress.errors import InputError
 
 # An infinity elsewhere can be meant: a bound of Clip, the -inf of an attention mask.
 WEIGHTED = frozenset("BatchNormalization Conv ConvTranspose GRU Gemm LSTM LayerNormalization MatMul PRelu".split())
-LARGEST_BYTES = 2**31 - 1
+LARGEST = np.finfo(np.float32).max
 
 
 class CheckWeights(ir.passes.InPlacePass):
-    """Raises InputError that names the first constant with a value that no arithmetic survives."""
+    """Raises InputError that names the first constant with a value that no arithmetic survives. An infinity that
+    can be meant becomes the largest float32, so that nothing downstream has to think of it.
+    """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = False
         for value in model.graph.initializers.values():
             if value.const_value is None or value.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
                 continue
@@ -28,4 +31,6 @@ class CheckWeights(ir.passes.InPlacePass):
                         f"tensor {value.name!r} has {int(found.sum())} {kind} of {array.size} values; "
                         "train or export the model again"
                     )
-        return ir.passes.PassResult(model, False)
+            value.const_value = ir.tensor(np.clip(array, -LARGEST, LARGEST), name=value.name)
+            modified = True
+        return ir.passes.PassResult(model, modified)

@@ -42,10 +42,18 @@ class ExpandComposites(ir.passes.InPlacePass):
         for import_ in definition.opset_import:
             if import_.domain == "":
                 import_.version = opset
+        _add_defaults(node, opset)
         function = ir.serde.deserialize_function(definition)
         model.functions[function.identifier()] = function
         node.domain, node.op_type, node.version = DOMAIN, definition.name, None
         return True
+
+
+def _add_defaults(node: ir.Node, opset: int) -> None:
+    """Attributes left out by the node: the body refers to them by name."""
+    for name, attribute in onnx.defs.get_schema(node.op_type, opset, "").attributes.items():
+        if name not in node.attributes and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
+            node.attributes.add(ir.serde.deserialize_attribute(attribute.default_value))
 
 
 def _definition(node: ir.Node, opset: int) -> onnx.FunctionProto | None:

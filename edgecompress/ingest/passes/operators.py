@@ -182,6 +182,42 @@ def _where(node: ir.Node, edit: Edit) -> bool:
     return True
 
 
+def _logical(op_type: str, threshold: float) -> Rewrite:
+    """And, Or of a and b as numbers: a * b > 1/2, a + b > 1/2."""
+
+    def rewrite(node: ir.Node, edit: Edit) -> bool:
+        to_float = {"to": int(ir.DataType.FLOAT)}
+        numbers = [edit.insert(node, "Cast", [v], to_float, dtype=ir.DataType.FLOAT) for v in node.inputs]
+        combined = edit.insert(node, op_type, numbers, dtype=ir.DataType.FLOAT)
+        edit.replace(node, "Greater", [combined, edit.constant("half", np.float32(threshold))])
+        return True
+
+    return rewrite
+
+
+def _gather_nd(node: ir.Node, edit: Edit) -> bool:
+    """Indices of one coordinate pick along the first dimension, as Gather does."""
+    indices = constant(node.inputs[1])
+    if indices is None or indices.shape[-1] != 1 or node.attributes.get_int("batch_dims", 0):
+        return False
+    picked = edit.constant(f"{node.inputs[1].name}/first", indices.reshape(indices.shape[:-1]))
+    edit.replace(node, "Gather", [node.inputs[0], picked], {"axis": 0})
+    return True
+
+
+def _transpose(node: ir.Node, edit: Edit) -> bool:
+    """Moving nothing but dimensions of size 1 is a Reshape. NCHW <-> NHWC stays: emitters cancel those."""
+    shape, perm = static_shape(node.inputs[0]), node.attributes.get_ints("perm")
+    if shape is None or perm is None or tuple(perm) in ((0, 2, 3, 1), (0, 3, 1, 2)):
+        return False
+    moved = [p for p in perm if shape[p] != 1]
+    if moved != sorted(moved):
+        return False
+    target = np.array([shape[p] for p in perm], np.int64)
+    edit.replace(node, "Reshape", [node.inputs[0], edit.constant("shape", target)])
+    return True
+
+
 def _identity(node: ir.Node, edit: Edit) -> bool:
     """Gone, except between an input (or a constant) and an output of the model."""
     value, output = node.inputs[0], node.outputs[0]
@@ -192,17 +228,20 @@ def _identity(node: ir.Node, edit: Edit) -> bool:
 
 
 REWRITES: dict[str, Rewrite] = {
+    "And": _logical("Mul", 0.5),
     "ArgMin": _arg_min,
     "Cast": _cast,
     "Div": _divide,
     "Dropout": _dropout,
     "Expand": _same_shape,
+    "GatherND": _gather_nd,
     "GreaterOrEqual": _not("Less"),
     "Identity": _identity,
     "LessOrEqual": _not("Greater"),
     "Max": _chain("Max"),
     "Mean": _mean,
     "Min": _chain("Min"),
+    "Or": _logical("Add", 0.5),
     "Pad": _same_shape,
     "Pow": _power,
     "ReduceMin": _reduce_min,
@@ -210,5 +249,6 @@ REWRITES: dict[str, Rewrite] = {
     "Softplus": _softplus,
     "Sum": _chain("Add"),
     "Tile": _same_shape,
+    "Transpose": _transpose,
     "Where": _where,
 }

@@ -10,7 +10,8 @@ from edgecompress.ingest.passes.edit import Edit, NodePass, static_shape
 
 class CanonicalReshape(NodePass):
     """1. Squeeze, Unsqueeze, Flatten and Reshape -> Reshape to the shape that was inferred.
-    2. A Reshape to the shape that its input has goes.
+    2. A Reshape of a Reshape reads what that one reads.
+    3. A Reshape to the shape that its input has goes.
     """
 
     operators = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
@@ -19,12 +20,16 @@ class CanonicalReshape(NodePass):
         shape = static_shape(node.outputs[0])
         if shape is None:
             return False
+        before = node.inputs[0].producer()
+        merged = before is not None and before.op_type == "Reshape" and before.domain == ""
+        if merged:
+            node.replace_input_with(0, before.inputs[0])
         if static_shape(node.inputs[0]) == shape:
             edit.substitute(node, node.inputs[0])
             return True
-        if node.op_type == "Reshape" and not node.attributes:
+        if node.op_type == "Reshape" and not node.attributes.get_int("allowzero", 0):
             present = constant(node.inputs[1])
             if present is not None and tuple(present) == shape:
-                return False
+                return merged
         edit.replace(node, "Reshape", [node.inputs[0], edit.constant("shape", np.array(shape, np.int64))])
         return True

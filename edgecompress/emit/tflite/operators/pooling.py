@@ -1,6 +1,8 @@
 """MaxPool, AveragePool and their global forms."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -9,7 +11,7 @@ from edgecompress.emit.tflite.context import Context, shape
 from edgecompress.emit.tflite.operators.convolution import VALID, fit_padding, window
 from edgecompress.emit.tflite.registry import lowering
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.annotations import quantization
+from edgecompress.graph.annotations import Quantization, quantization
 from edgecompress.graph.fusion import Layer
 
 LOWEST = float(np.finfo(np.float32).min)
@@ -39,15 +41,16 @@ def pool(ctx: Context, layer: Layer) -> None:
         before_after = [(b, max((o - 1) * s + k - n - b, 0)) for n, o, k, s, (b, _) in zip(size, out, kernel, strides, pads)]
         padded, padding = ctx.pad(source, [(0, 0), *before_after, (0, 0)]), VALID
     kind = "MAX_POOL_2D" if maximum else "AVERAGE_POOL_2D"
-    options = {"padding": padding, "strideH": strides[0], "strideW": strides[1], "filterHeight": kernel[0],
-               "filterWidth": kernel[1]}  # fmt: skip
     if correction is None:
-        ctx.op(kind, [padded], [target], **options)
+        write_pool(ctx, kind, padded, target, kernel, strides, padding)
         return
+    mean = ctx.like(source, f"{y.name}/mean", ctx.tensor(target).shape)
+    write_pool(ctx, kind, padded, mean, kernel, strides, padding)
+    factor, q = correction[None, :, :, None].astype(np.float32), None
     if int8:
-        raise UnsupportedModelError(f"node {node.name!r}: int8 AveragePool that leaves out uneven padding")
-    mean = ctx.op(kind, [padded], [ctx.like(target, f"{y.name}/mean", ctx.tensor(target).shape)], **options)
-    ctx.op("MUL", [mean, ctx.constant(correction[None, :, :, None].astype(np.float32))], [target])
+        q = Quantization(np.array([factor.max() / 127], np.float32), np.zeros(1, np.int32))
+        factor = q.quantize(factor)
+    ctx.op("MUL", [mean, ctx.constant(factor, q)], [target])
 
 
 def lowest(x: ir.Value, int8: bool) -> float:
@@ -71,7 +74,18 @@ def global_pool(ctx: Context, layer: Layer) -> None:
     x, y, int8 = layer.node.inputs[0], layer.output, ctx.layer_int8(layer)
     form = forms.channels_last(len(shape(x)))
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
-    height, width = ctx.tensor(source).shape[1:3]
     kind = "AVERAGE_POOL_2D" if layer.node.op_type == "GlobalAveragePool" else "MAX_POOL_2D"
-    ctx.op(kind, [source], [target], padding=VALID, strideH=height, strideW=width, filterHeight=height,
-           filterWidth=width)  # fmt: skip
+    height, width = ctx.tensor(source).shape[1:3]
+    write_pool(ctx, kind, source, target, [height, width], [height, width], VALID)
+
+
+def write_pool(
+    ctx: Context, kind: str, source: int, target: int, kernel: Sequence[int], strides: Sequence[int], padding: int
+) -> int:
+    """The pool; MEAN for an average over the whole image that changes scale, which AVERAGE_POOL_2D can't."""
+    before, after = ctx.tensor(source), ctx.tensor(target)
+    if before.quantization is not None and not before.quantization.same_as(after.quantization):
+        if kind == "AVERAGE_POOL_2D" and tuple(kernel) == before.shape[1:3]:
+            return ctx.op("MEAN", [source, ctx.ints([1, 2])], [target], keepDims=True)
+    return ctx.op(kind, [source], [target], padding=padding, strideH=strides[0], strideW=strides[1],
+                  filterHeight=kernel[0], filterWidth=kernel[1])  # fmt: skip

@@ -1,0 +1,171 @@
+"""Which layers quantisation hurts, and why, as far as it can be measured."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.batch import Runner, batch_size
+from edgecompress.compress.quantize.histogram import Histogram
+from edgecompress.compress.quantize.noise import Noise, decibels
+from edgecompress.compress.quantize.simulate import prepend_float, round_trip, simulate, simulation
+from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_int8, quantization
+from edgecompress.graph.fusion import Layer, layers
+
+if TYPE_CHECKING:
+    from edgecompress.evaluate.data import Dataset
+
+SAMPLES = 64
+INHERITED = 0.25  # own noise below this share of all the noise: it came with the inputs
+SATURATION = 0.5  # share of a layer's own noise that saturated values make
+DOMINATES = 8.0  # largest channel range over the median one
+OUTLIER = 4.0  # exact range over the range of all but one in a thousand values
+UNUSED = 4.0  # stored range over the range of the values
+RESOLUTION = "8-bit resolution"
+
+
+@dataclass(frozen=True)
+class LayerDiagnosis:
+    """One int8 layer, quantised against float.
+
+    name, op_type: of its main node. output: the value compared.
+    snr_db: with all the errors of the layers before it; own_snr_db: with exact inputs, rounded only.
+    weight_snr_db: of its weights, None without. saturated_percent: of its output's values.
+    cause: the most likely reason for the noise, in words.
+    """
+
+    name: str
+    op_type: str
+    output: str
+    snr_db: float
+    own_snr_db: float
+    weight_snr_db: float | None
+    saturated_percent: float
+    cause: str
+
+
+def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset) -> list[LayerDiagnosis]:
+    """All int8 layers, worst signal-to-noise first, measured on the first SAMPLES samples.
+
+    float_model: what quantized_model was annotated from (`Quantized.reference`): same names, same weights.
+    """
+    found = [layer for layer in layers(quantized_model.graph) if is_int8(layer.node)]
+    found = [layer for layer in found if operators.outputs(layer)]
+    known = {v.name for node in float_model.graph for v in node.outputs}
+    found = [layer for layer in found if layer.output.name in known]  # not what the quantiser put in
+    names = [str(layer.output.name) for layer in found]
+    dataset = dataset.head(SAMPLES)
+    size = min(batch_size(float_model), len(dataset))
+    models = float_model, simulation(quantized_model), _isolated(float_model, quantized_model)
+    exact, all_errors, own_errors = (Runner(model, names, size) for model in models)
+    evidence = {name: _Evidence(quantization(layer.output)) for name, layer in zip(names, found)}
+    total, own = Noise(), Noise()
+    for batch in dataset.batches(size):
+        reference = exact(batch)
+        total.update(reference, all_errors(batch))
+        alone = own_errors(batch)
+        own.update(reference, alone)
+        for name in names:
+            evidence[name].update(reference[name], alone[name])
+    rows = [_diagnosis(layer, evidence[n], total, own) for n, layer in zip(names, found)]
+    return sorted(rows, key=lambda row: row.snr_db)
+
+
+class _Evidence:
+    """What the values of one output look like, and what its own 8 bits do to them."""
+
+    def __init__(self, q: Quantization | None) -> None:
+        assert q is not None
+        self.q = q
+        low, high = INTEGER_RANGE[q.dtype]
+        scale, zero = float(q.scale[0]), int(q.zero_point[0])
+        self.low, self.high = (low - zero) * scale, (high - zero) * scale
+        self.histogram = Histogram()
+        self.saturated = 0
+        self.saturation_noise = 0.0
+        self.channels: np.ndarray | None = None
+
+    def update(self, exact: np.ndarray, alone: np.ndarray) -> None:
+        self.histogram.update(exact)
+        half = 0.5 * float(self.q.scale[0])
+        outside = (exact < self.low - half) | (exact > self.high + half)
+        self.saturated += int(outside.sum())
+        self.saturation_noise += float(np.square((alone - exact)[outside].astype(np.float64)).sum())
+        if exact.ndim > 1:
+            ranges = np.abs(exact).max(axis=tuple(i for i in range(exact.ndim) if i != 1))
+            self.channels = ranges if self.channels is None else np.maximum(self.channels, ranges)
+
+
+def _isolated(float_model: ir.Model, quantized: ir.Model) -> ir.Model:
+    """The simulated model with every layer fed by the float model's values, rounded."""
+    model, rounded = simulate(quantized)
+    graph = model.graph
+    readers = {name: list(value.uses()) for name, value in rounded.items()}
+    exact = prepend_float(graph, float_model)
+    for name, uses in readers.items():
+        if name in exact and not exact[name].is_graph_input():
+            q = _quantization_of(quantized, name)
+            fresh = round_trip(graph, exact[name], q)
+            for node, index in uses:
+                node.replace_input_with(index, fresh)
+    return model
+
+
+def _quantization_of(model: ir.Model, name: str) -> Quantization:
+    values = {v.name: v for node in model.graph for v in node.outputs}
+    q = quantization(values[name])
+    assert q is not None
+    return q
+
+
+def _diagnosis(layer: Layer, evidence: _Evidence, total: Noise, own: Noise) -> LayerDiagnosis:
+    name = str(layer.output.name)
+    weights = operators.weight(layer)
+    weight_snr = None
+    if weights is not None and (q := quantization(weights)) is not None:
+        array = weights.const_value.numpy().astype(np.float64)
+        weight_snr = decibels(np.square(array).sum(), np.square(q.dequantize(q.quantize(array)) - array).sum())
+    percent = 100.0 * evidence.saturated / max(evidence.histogram.total, 1)
+    inherited = own.noise[name] < INHERITED * total.noise[name]
+    cause = "error of its inputs" if inherited else _own_cause(layer, evidence, own.noise[name], percent)
+    return LayerDiagnosis(
+        layer.node.name or name, layer.node.op_type, name, total.snr_db(name), own.snr_db(name),
+        weight_snr, percent, cause,
+    )  # fmt: skip
+
+
+def _own_cause(layer: Layer, evidence: _Evidence, noise: float, saturated_percent: float) -> str:
+    """The first of the known causes whose figure is beyond its limit."""
+    histogram = evidence.histogram
+    stored = evidence.high - evidence.low
+    whole = max(histogram.maximum, 0.0) - min(histogram.minimum, 0.0)
+    most = max(histogram.quantile(0.9995), 0.0) - min(histogram.quantile(0.0005), 0.0)
+    weights = operators.weight(layer)
+    q = quantization(weights)
+    weight_ratio = channel_ratio(_channel_ranges(weights, layer)) if q is not None and q.axis is None else 1.0
+    activation_ratio = channel_ratio(evidence.channels)
+    facts = (
+        (weight_ratio > DOMINATES, f"one weight channel's range is {weight_ratio:.0f} times the median one's"),
+        (evidence.saturation_noise > SATURATION * noise, f"saturation: {saturated_percent:.2g} % of its values"),
+        (stored > UNUSED * whole, f"its scale is shared or fixed, for a range {stored / max(whole, 1e-30):.0f} times its own"),
+        (whole > OUTLIER * most, f"outliers: 99.9 % of its values lie in 1/{whole / max(most, 1e-30):.0f} of its range"),
+        (activation_ratio > DOMINATES, f"one channel's range is {activation_ratio:.0f} times the median one's"),
+    )
+    return next((text for holds, text in facts if holds), RESOLUTION)
+
+
+def channel_ratio(ranges: np.ndarray | None) -> float:
+    """Largest range over the median of those that aren't zero; 1 when there is nothing to compare."""
+    used = ranges[ranges > 0] if ranges is not None else np.empty(0)
+    return float(used.max() / np.median(used)) if used.size > 1 else 1.0
+
+
+def _channel_ranges(weights: ir.Value | None, layer: Layer) -> np.ndarray | None:
+    axis = operators.weight_axis(layer.node)
+    if weights is None or axis is None:
+        return None
+    array = np.abs(weights.const_value.numpy())
+    return array.max(axis=tuple(i for i in range(array.ndim) if i != axis))

@@ -1,0 +1,50 @@
+"""The steps of post-training quantisation in one call: equalise, calibrate, annotate, correct biases."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from edgecompress.compress.quantize.assign import quantize_static, require_integer
+from edgecompress.compress.quantize.bias_correction import BiasCorrection, correct_bias
+from edgecompress.compress.quantize.calibrate import Calibration, calibrate
+from edgecompress.compress.quantize.equalize import Equalization, equalize
+from edgecompress.recipe import Quantize
+
+if TYPE_CHECKING:
+    from edgecompress.evaluate.data import Dataset
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An annotated model and how it came about.
+
+    reference: the float model with the same values and weights, equalised if that helped; `diagnose` compares
+    with it. equalization, bias_correction: None when the settings don't ask for them.
+    """
+
+    model: ir.Model = field(repr=False)
+    reference: ir.Model = field(repr=False)
+    calibration: Calibration = field(repr=False)
+    equalization: Equalization | None
+    bias_correction: BiasCorrection | None
+
+
+def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False) -> Quantized:
+    """Quantise weights and activations with calibration data; the model passed in is not changed.
+
+    Raises UnsupportedModelError, before any data is read, when integer_only and a node has no int8 kernel;
+    InputError for unusable data.
+    """
+    if integer_only:
+        require_integer(model, settings)
+    reference, equalization, correction = model, None, None
+    if settings.equalize:
+        equalized = equalize(model, dataset, settings)
+        reference, equalization = equalized.model, equalized.report
+    calibration = calibrate(reference, dataset, settings)
+    annotated = quantize_static(reference, calibration, settings, integer_only=integer_only)
+    if settings.bias_correction:
+        annotated, correction = correct_bias(reference, annotated, calibration)
+    return Quantized(annotated, reference, calibration, equalization, correction)
