@@ -14,7 +14,7 @@ from edgecompress.fallback import Outcome, convert_within_limit
 from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit
 from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
-from edgecompress.output import require_no_overwrite, write_files
+from edgecompress.output import require_writable, write_files
 from edgecompress.recipe import Recipe
 from edgecompress.report import build, terminal
 from edgecompress.report.layers import report_layers
@@ -101,9 +101,9 @@ def convert(
     kind = encoding(asked)
     stem = _stem(model)
     folder = Path(output) if output is not None else Path(f"{stem}-{profile.name}")
-    names = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
+    names: dict[str, str] = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
     sources = [_path(s) for s in (model, weights, calib, eval, target_file, _changed_file(recipe, asked))]
-    require_no_overwrite(folder, [*names.values(), REPORT, RECIPE], [s for s in sources if s is not None])
+    require_writable(folder, [*names.values(), REPORT, RECIPE], [s for s in sources if s is not None])
 
     log = StageLog()
     with log.stage("import") as running:
@@ -113,7 +113,7 @@ def convert(
         running.stage.bytes = summary.bytes
         running.stage.parameters, running.stage.macs = facts.parameters, facts.macs
     require_fit(fit(ingested.model, facts.peak_activation_elements, profile, kind))
-    data = pipeline.open_data(ingested.model, calib, eval, asked)
+    data = pipeline.open_data(ingested.model, calib, eval, asked, profile)
     reference = pipeline.measure_float(ingested.model, data, asked, log)
     outcome = convert_within_limit(ingested.model, data, reference, asked, profile, log)
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from edgecompress.errors import InputError
 
 
-def require_no_overwrite(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
-    """Raises InputError when a file to be written is (also through a link) one of the files read."""
+def require_writable(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
+    """Raises InputError when the folder can't be written, or a file in it is, maybe by a link, an input."""
+    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"{folder}: can't write here: {existing} is not a folder with permission to write")
     for name in names:
         for source in inputs:
             path = folder / name

@@ -79,11 +79,15 @@ class Data:
     notes: tuple[str, ...]
 
 
-def open_data(model: ir.Model, calib: object, evaluation: object, recipe: Recipe) -> Data:
+def open_data(model: ir.Model, calib: object, evaluation: object, recipe: Recipe, profile: Profile) -> Data:
     """Open what was given; what is missing for checks is taken from the other, or is random.
 
-    Raises InputError for data that does not fit the model, and for max_drop without labels to measure it.
+    Raises InputError for data that does not fit the model, for int8 activations without calibration data,
+    and for max_drop without labels to measure it.
     """
+    if calib is None and encoding(recipe) == "int8":
+        who = f"target {profile.name}" if profile.integer_only else "the recipe"
+        raise InputError(f"{who} needs int8 activations, so calibration data: {describe_calibration(model)}")
     inputs = model.graph.inputs
     calibration = None if calib is None else load_data(calib, inputs, recipe.preprocess)
     given = None if evaluation is None else load_data(evaluation, inputs, recipe.preprocess)
@@ -101,22 +105,20 @@ def open_data(model: ir.Model, calib: object, evaluation: object, recipe: Recipe
 
 def describe_calibration(model: ir.Model) -> str:
     """What to pass as calibration data: keys and shapes."""
-    inputs = [v for v in model.graph.inputs if v.shape is not None]
-    shapes = ["[" + ", ".join(["samples", *map(str, v.shape.numpy()[1:])]) + "]" for v in inputs]
-    keys = ["x"] if len(inputs) == 1 else [repr(v.name) for v in inputs]
-    listed = ", ".join(f"{key} of shape {shape}" for key, shape in zip(keys, shapes, strict=True))
+    shapes = {repr(v.name): list(v.shape.numpy()[1:]) for v in model.graph.inputs if v.shape is not None}
+    if len(shapes) == 1:
+        shapes = {"x": shapes.popitem()[1]}
+    listed = ", ".join(f"{k} of shape [{', '.join(map(str, ['samples', *s]))}]" for k, s in shapes.items())
     return f"give --calib FILE.npz with {listed} (100 or more typical samples)"
 
 
 def encode(model: ir.Model, data: Data, recipe: Recipe, profile: Profile, log: StageLog) -> Encoded:
-    """Annotate the model as the recipe says. Raises InputError when it needs calibration data and has none."""
+    """The model annotated as the recipe says."""
     kind = encoding(recipe)
     with log.stage("quantize") as running:
         if kind != "int8":
             return Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
-        if data.calibration is None:
-            who = f"target {profile.name}" if profile.integer_only else "the recipe"
-            raise InputError(f"{who} needs int8 activations, so calibration data: {describe_calibration(model)}")
+        assert data.calibration is not None  # open_data sees to it
         found = quantize(model, data.calibration, recipe.quantize, integer_only=profile.integer_only)
         running.stage.note = quantization_note(found, recipe.quantize)
         return Encoded(found.model, found)

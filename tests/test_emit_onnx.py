@@ -266,7 +266,8 @@ def test_a_float_layer_between_int8_ones_stays_float(tmp_path):
             r = Relu(d)
             y = {CONV % 1}(r, w3, b3)
         }}""",
-        w=floats(4, 4, 3, 3), b=floats(4), w2=floats(4, 4, 3, 3), b2=floats(4), w3=floats(4, 4, 3, 3), b3=floats(4),
+        w=floats(4, 4, 3, 3), b=floats(4), w2=floats(4, 4, 3, 3), b2=floats(4), w3=floats(4, 4, 3, 3),
+        b3=floats(4),
     )  # fmt: skip
     annotate(model)
     for node in model.graph:

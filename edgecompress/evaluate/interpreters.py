@@ -15,11 +15,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import EdgeCompressError
+from edgecompress.evaluate.batching import Shape, feeds, join
 
 if TYPE_CHECKING:
     from edgecompress.emit.tflite.io import TensorIO
-
-Shape = tuple[int, ...]
 
 
 class InterpreterError(EdgeCompressError):
@@ -103,8 +102,8 @@ class OnnxRuntime:
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         wanted = list(dict.fromkeys(self._outputs))
         with _failing(self.name, self.version):
-            runs = [self._session.run(wanted, feed) for feed in _feeds(inputs, self._shapes)]
-            joined = dict(zip(wanted, _join(runs, inputs, self._shapes), strict=True))
+            runs = [self._session.run(wanted, feed) for feed in feeds(inputs, self._shapes)]
+            joined = dict(zip(wanted, join(runs, inputs, self._shapes), strict=True))
         return [joined[name] for name in self._outputs]
 
 
@@ -132,8 +131,8 @@ class _TFLite:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         with _failing(self.name, self.version):
-            runs = [self._run_once(feed) for feed in _feeds(inputs, self._shapes)]
-            return _join(runs, inputs, self._shapes)
+            runs = [self._run_once(feed) for feed in feeds(inputs, self._shapes)]
+            return join(runs, inputs, self._shapes)
 
     def _run_once(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         for index, tensor in zip(self._inputs, self._io.inputs, strict=True):
@@ -202,40 +201,6 @@ def _onnx_shape(tensor: TensorIO) -> Shape:
     """Shape of the ONNX value that a TFLite tensor holds."""
     kept = [(axis, n) for axis, n in zip(tensor.form, tensor.shape, strict=True) if axis is not None]
     return tuple(n for _, n in sorted(kept))
-
-
-# samples to runs and back -----------------------------------------------------------------------------
-
-
-def _batch(inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> int:
-    """How many samples one run takes: axis 0 of the inputs whose samples lack it, else 1."""
-    sizes = {shape[0] for name, shape in shapes.items() if inputs[name].ndim == len(shape)}
-    if len(sizes) > 1 or (sizes - {1} and any(inputs[n].ndim > len(s) for n, s in shapes.items())):
-        raise ValueError(f"inputs of shapes {dict(shapes)} don't share one batch size")
-    return sizes.pop() if sizes else 1
-
-
-def _feeds(inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Iterator[dict[str, np.ndarray]]:
-    """The samples in arrays of the model's own shapes; the last run is filled up with its last sample."""
-    batch, count = _batch(inputs, shapes), len(next(iter(inputs.values())))
-    for start in range(0, count, batch):
-        rows = np.minimum(np.arange(start, start + batch), count - 1)
-        yield {name: inputs[name][rows].reshape(shape) for name, shape in shapes.items()}
-
-
-def _join(
-    runs: Sequence[Sequence[np.ndarray]], inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]
-) -> list[np.ndarray]:
-    batch, count = _batch(inputs, shapes), len(next(iter(inputs.values())))
-    joined = []
-    for parts in zip(*runs, strict=True):
-        batched = parts[0].shape[:1] == (batch,)
-        array = np.concatenate(parts)[:count] if batched else np.stack(parts)
-        joined.append(array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array)
-    return joined
-
-
-# what interpreters say --------------------------------------------------------------------------------
 
 
 @contextmanager

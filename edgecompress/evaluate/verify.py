@@ -32,12 +32,14 @@ class Reference:
     """The float model's outputs on a data set, and their score when it has labels.
 
     metric: the name of the score, "agreement" without labels (then compared with the float outputs).
+    classifier: whether the first output is class scores, so that agreement means something.
     """
 
     dataset: Dataset
     outputs: list[np.ndarray]
     metric: str
     score: float | None
+    classifier: bool
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,13 @@ def reference(
     Raises InputError when the metric doesn't fit outputs and labels.
     """
     outputs = run_dataset(OnnxRuntime(model), dataset, progress)
-    if dataset.labels is None:
-        return Reference(dataset, outputs, "agreement", 100.0 if is_classifier(outputs) else None)
-    return Reference(dataset, outputs, metric, load_metric(metric)(outputs, dataset.labels))
+    if dataset.labels is not None:
+        score = load_metric(metric)(outputs, dataset.labels)
+        return Reference(dataset, outputs, metric, score, is_classifier(outputs))
+    inputs = {adapter.shape for _, adapter in dataset.columns.values()}
+    # An output of the input's shape is more likely to be the input again: an autoencoder.
+    classifier = is_classifier(outputs) and outputs[0].shape[1:] not in inputs
+    return Reference(dataset, outputs, "agreement", 100.0 if classifier else None, classifier)
 
 
 def verify(
@@ -142,7 +148,7 @@ def _check(
         return Check(error.interpreter, error.version, reference.metric, *failed)
     part = len(dataset) / len(reference.dataset)
     expected = [output[: round(len(output) * part)] for output in reference.outputs]
-    agreed = agreement(expected, outputs) if is_classifier(expected) else None
+    agreed = agreement(expected, outputs) if reference.classifier else None
     if dataset.labels is None:
         value, reference_value = agreed, None if agreed is None else 100.0
     else:

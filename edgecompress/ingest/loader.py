@@ -1,7 +1,7 @@
 """`load`: any model that we read, as an Ingested."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,12 @@ from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.ingest import onnx_file
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
+from edgecompress.ingest.quiet import quiet
 from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_batch
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 from edgecompress.ingest.passes.float_inputs import SMALL
+
+Shapes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def load(
     source: str | Path | onnx.ModelProto | ir.Model | Any,
     *,
     weights: str | Path | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Shapes | None = None,
 ) -> Ingested:
     """Reads a model and brings it to canonical form; neither the file nor the object is changed.
 
@@ -50,8 +53,17 @@ def load(
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
     Raises InputError (can't be read), MissingPackageError (torch), UnsupportedModelError (can't be converted).
     """
-    shapes = dict(input_shapes or {})
     path = Path(source) if isinstance(source, (str, Path)) else None
+    try:
+        return _load(source, path, weights, dict(input_shapes or {}))
+    except EdgeCompressError as error:
+        message = " ".join(str(error).split())  # a name in the file may have any character
+        if path is not None and not message.startswith(str(path)):
+            message = f"{path}: {message}"
+        raise type(error)(message) from error
+
+
+def _load(source: Any, path: Path | None, weights: str | Path | None, shapes: Shapes) -> Ingested:
     if isinstance(source, onnx.ModelProto):
         format_, proto = "onnx", onnx.ModelProto.FromString(source.SerializeToString())
         onnx_file.validate(proto)
@@ -66,22 +78,13 @@ def load(
         format_, proto, path = torch_model.read(source, weights, shapes)
     if weights is not None and format_ != "python":
         raise InputError(f"weights ({weights}) go with a model given as file.py:factory; this one has its own")
-    try:
+    with quiet("onnx_ir", "onnxscript"):
         return _ingest(proto, format_, path, shapes)
-    except EdgeCompressError as error:
-        if path is None or str(error).startswith(str(path)):
-            raise
-        raise type(error)(f"{path}: {error}") from error
 
 
-def _ingest(
-    proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Mapping[str, Sequence[int]]
-) -> Ingested:
+def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Shapes) -> Ingested:
     notes = []
-    try:
-        model = ir.from_proto(proto)
-    except Exception as error:  # the checker is no proof against everything
-        raise InputError(f"not a valid ONNX model: {type(error).__name__}: {error}") from error
+    model = _parse(proto)
     opset = next((v for d, v in model.opset_imports.items() if d in ("", "ai.onnx")), 0)
     if holds(model, HALF):
         # float16 has three digits; the comparison is with the same model in float32
@@ -107,12 +110,30 @@ def _ingest(
     return Ingested(model, format_, path, opset, error, tuple(notes))
 
 
+def _parse(proto: onnx.ModelProto) -> ir.Model:
+    """The message as an IR model, all of whose constants can be decoded."""
+    tensor = None
+    try:
+        model = ir.from_proto(proto)
+        for tensor in _tensors(model.graph):
+            tensor.numpy()
+    except Exception as error:  # the checker is no proof against everything
+        where = "" if tensor is None else f" (tensor {tensor.name!r})"
+        raise InputError(f"not a valid ONNX model{where}: {type(error).__name__}: {error}") from error
+    return model
+
+
+def _tensors(graph: ir.Graph) -> Iterator[ir.TensorProtocol]:
+    yield from (v.const_value for v in graph.initializers.values() if v.const_value is not None)
+    yield from (t for n in graph if (t := n.attributes.get_tensor("value")) is not None)
+
+
 def _dynamic(dimension: int | ir.SymbolicDim) -> bool:
     return not isinstance(dimension, int)
 
 
 def _with_batch_of_one(proto: onnx.ModelProto) -> tuple[ir.Model, int] | None:
     """The model with the batch size in its Reshapes made 1, and what it was; None when they have none."""
-    model = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(ir.from_proto(proto)).model
+    model = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(_parse(proto)).model
     batch = baked_batch(model)
     return None if batch is None else (BatchInReshape(batch)(model).model, batch)

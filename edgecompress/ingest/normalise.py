@@ -1,9 +1,7 @@
 """Brings a model to the canonical form that everything after ingest relies on: a list of passes."""
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes import common
@@ -41,6 +39,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase
     """In order; each may rely on the ones before it."""
     return [
         # One flat graph of standard operators with static input shapes.
+        common.ClearMetadataAndDocStringPass(),
         common.InlinePass(),
         common.RemoveUnusedFunctionsPass(),
         common.RemoveInitializersFromInputsPass(),
@@ -83,6 +82,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase
         CanonicalReshape(),
         common.AddDefaultAttributesPass(),
         OwnWeights(),
+        CheckWeights(),
         common.RemoveUnusedNodesPass(),
         common.RemoveUnusedOpsetsPass(),
         common.TopologicalSortPass(),
@@ -93,18 +93,17 @@ def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase
 
 def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     """The model, changed in place, in canonical form. Raises InputError and UnsupportedModelError."""
-    with _quiet():
-        for step in passes(input_shapes):
-            try:
-                model = step(model).model
-            except EdgeCompressError:
-                raise
-            except Exception as error:  # of any kind: a pass met something that no valid model has
-                raise UnsupportedModelError(
-                    f"the model can't be brought to the form we convert: {type(step).__name__} failed with "
-                    f"{type(error).__name__} ({_one_line(error)}); check the model with "
-                    "onnx.checker.check_model(path, full_check=True)"
-                ) from error
+    for step in passes(input_shapes):
+        try:
+            model = step(model).model
+        except EdgeCompressError:
+            raise
+        except Exception as error:  # of any kind: a pass met something that no valid model has
+            raise UnsupportedModelError(
+                f"the model can't be brought to the form we convert: {type(step).__name__} failed with "
+                f"{type(error).__name__} ({_one_line(error)}); check the model with "
+                "onnx.checker.check_model(path, full_check=True)"
+            ) from error
     model.ir_version = IR_VERSION
     model.graph.opset_imports.clear()
     model.graph.opset_imports[""] = CANONICAL
@@ -135,20 +134,6 @@ def _require_static(model: ir.Model) -> None:
                 raise UnsupportedModelError(
                     f"value {value.name!r}, from node {node.name!r} ({node.op_type}), is empty (shape {value.shape})"
                 )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries log what they skip; every consequence is checked here."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """An .onnx file, of any origin and in any condition -> a ModelProto that is whole and valid."""
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -8,6 +9,8 @@ from google.protobuf.message import DecodeError
 
 from edgecompress.errors import InputError
 from edgecompress.ingest.external_data import embed, require_below_limit
+
+UNKNOWN = "edgecompress.unknown"
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -53,24 +56,45 @@ def read_bytes(path: Path) -> bytes:
 
 
 def validate(proto: onnx.ModelProto) -> None:
-    """Sorts the nodes, then asks the onnx checker. Raises InputError; unknown operators are left for later."""
-    sort_nodes(proto.graph)
-    if any(_unknown(node, proto) for node in proto.graph.node):
-        return  # the checker would stop at the first; the support check names them all
+    """Sorts the nodes, then asks the onnx checker. Raises InputError; unknown operators are left for later.
+
+    The checker would stop at the first operator that the standard doesn't have, and the support check is to name them
+    all: meanwhile those are of a domain that it knows nothing about.
+    """
     try:
+        if any(isinstance(text, bytes) for text in _texts(proto)):  # protobuf's sign for what isn't UTF-8
+            raise InputError("not a valid ONNX model: a name in it isn't UTF-8 text")
+        sort_nodes(proto.graph)
+        unknown = [(node, node.domain) for node in proto.graph.node if _unknown(node, proto)]
+        if unknown:
+            proto.opset_import.add(domain=UNKNOWN, version=1)
+        for node, _ in unknown:
+            node.domain = UNKNOWN
         onnx.checker.check_model(proto)
-    except Exception as error:  # ValidationError, and what the C++ side throws for odd bytes
+        for node, domain in unknown:
+            node.domain = domain
+        if unknown:
+            proto.opset_import.pop()
+    except InputError:
+        raise
+    except Exception as error:  # ValidationError, and whatever damaged strings and numbers make of the above
         raise InputError(f"not a valid ONNX model: {_first_lines(error)}") from error
+
+
+def _texts(proto: onnx.ModelProto) -> Iterator[str | bytes]:
+    yield from (proto.producer_name, proto.producer_version, proto.domain, proto.graph.name)
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
+        yield value.name
+    for node in proto.graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
 
 
 def _unknown(node: onnx.NodeProto, proto: onnx.ModelProto) -> bool:
     if any((f.domain, f.name) == (node.domain, node.op_type) for f in proto.functions):
         return False
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    opset = next((o.version for o in proto.opset_import if o.domain in (node.domain, domain)), None)
-    if opset is None:
-        return domain != ""
-    return not onnx.defs.has(node.op_type, max(1, min(opset, 2**31 - 1)), domain)
+    domains = ("", "ai.onnx") if node.domain in ("", "ai.onnx") else (node.domain,)
+    opset = next((o.version for o in proto.opset_import if o.domain in domains), 1)
+    return not onnx.defs.has(node.op_type, max(1, min(opset, 2**31 - 1)), "" if "" in domains else node.domain)
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:

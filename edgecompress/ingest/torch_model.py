@@ -5,7 +5,6 @@ import contextlib
 import importlib.util
 import inspect
 import io
-import logging
 import os
 import re
 import sys
@@ -19,6 +18,7 @@ import onnx
 from edgecompress.errors import EdgeCompressError, InputError, MissingPackageError, UnsupportedModelError
 from edgecompress.ingest import onnx_file
 from edgecompress.ingest.pt2_archive import require_no_pickle
+from edgecompress.ingest.quiet import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -254,17 +254,10 @@ def _export(
 def _quiet() -> Iterator[None]:
     """torch reports its progress and its deprecations on every stream; none of it is for our user."""
     sink = io.StringIO()
-    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
     with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
+        with quiet("torch", "torch.onnx", "torch.export", "onnxscript", "onnx_ir"):
             yield
-        finally:
-            for logger, level in zip(loggers, levels):
-                logger.setLevel(level)
 
 
 @contextlib.contextmanager

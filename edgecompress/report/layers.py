@@ -49,9 +49,12 @@ def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis]) -> list[L
 
 def _weight(layer: FusedLayer) -> ir.Value | None:
     """The largest constant of rank 2 and more: what the layer multiplies with."""
-    constants = [v for v in layer.node.inputs if v is not None and v.const_value is not None]
-    weights = [v for v in constants if v.dtype == ir.DataType.FLOAT and len(v.const_value.shape) > 1]
-    return max(weights, key=lambda v: v.const_value.size, default=None)
+    sizes: dict[ir.Value, int] = {}
+    for value in layer.node.inputs:
+        if value is not None and value.const_value is not None and value.dtype == ir.DataType.FLOAT:
+            if len(value.const_value.shape) > 1:
+                sizes[value] = value.const_value.size
+    return max(sizes, key=lambda value: sizes[value], default=None)
 
 
 def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | None]:

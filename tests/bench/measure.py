@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ class CommandCost:
 
 
 def convert(*arguments: str | Path) -> CommandCost:
-    """Runs `edgecompress convert ARGUMENTS` in its own process; raises CalledProcessError if it fails."""
+    """Runs `edgecompress convert ARGUMENTS` in its own process; raises RuntimeError if it fails."""
     command = [sys.executable, "-m", "edgecompress", "convert", *map(str, arguments)]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -35,7 +36,7 @@ def convert(*arguments: str | Path) -> CommandCost:
     _, status, usage = os.wait4(process.pid, 0)  # this child's own peak, not the largest of all children
     seconds = time.perf_counter() - start
     if code := os.waitstatus_to_exitcode(status):
-        raise subprocess.CalledProcessError(code, command, output)
+        raise RuntimeError(f"{shlex.join(command)}: exit code {code}\n{output}")
     return CommandCost(seconds, usage.ru_maxrss / 1024)
 
 

@@ -10,6 +10,6 @@ from edgecompress.compress.quantize.simulate import simulation
 
 __all__ = [
     "BiasCorrection", "Calibration", "Equalization", "Equalized", "LayerDiagnosis", "Quantized", "calibrate",
-    "correct_bias", "diagnose", "equalize", "quantize", "quantize_dynamic", "quantize_static", "require_integer",
-    "simulation", "to_float16",
+    "correct_bias", "diagnose", "equalize", "quantize", "quantize_dynamic", "quantize_static",
+    "require_integer", "simulation", "to_float16",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from edgecompress.compress.quantize import operators, ranges
 from edgecompress.compress.quantize.calibrate import Calibration, runtime_values
 from edgecompress.compress.quantize.histogram import Histogram
+from edgecompress.compress.quantize.names import Names
 from edgecompress.compress.quantize.weights import quantize_bias, quantize_range, quantize_weight
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, quantization, set_int8, set_quantization
@@ -17,6 +18,8 @@ from edgecompress.recipe import Quantize
 
 Histograms = Mapping[str, Histogram]
 PIXEL_RANGE = (0.0, 255.0)
+MASK_DEPTH = 10.0  # exp(-10) is far below the 1/256 that an int8 Softmax resolves
+SATURATING = 0.01  # share of values outside an operator's fixed range that calls for float
 
 
 def quantize_static(
@@ -25,7 +28,8 @@ def quantize_static(
     """A clone annotated for int8 weights and activations and int32 biases.
 
     1. A layer is int8 when its operators have int8 kernels and its activations were calibrated, unless it
-       is in settings.float_layers. Data movement between float layers stays float.
+       is in settings.float_layers. Data movement between float layers stays float, and so does a LogSoftmax
+       (unless integer_only) whose values the range that its kernel fixes does not hold.
     2. Values tied by operators with equal scales in and out form one group; its range comes from all of
        its values together. An output with a scale fixed by its operator leaves a group that has others
        through an Identity, which requantises.
@@ -40,6 +44,8 @@ def quantize_static(
     chosen = _int8_nodes(graph, set(histograms), settings)
     if integer_only:
         _require_all(graph, chosen)
+    else:
+        chosen -= _beyond_fixed_range(graph, chosen, histograms)
     for requantize, source in _separate_fixed(graph, chosen):
         chosen.add(requantize)
         histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
@@ -55,7 +61,8 @@ def quantize_static(
 
 def require_integer(model: ir.Model, settings: Quantize) -> None:
     """Raises UnsupportedModelError, naming every node that would stay float; needs no calibration."""
-    _require_all(model.graph, _int8_nodes(model.graph, {str(v.name) for v in runtime_values(model)}, settings))
+    calibrated = {str(v.name) for v in runtime_values(model)}
+    _require_all(model.graph, _int8_nodes(model.graph, calibrated, settings))
 
 
 class Groups:
@@ -87,7 +94,8 @@ class Groups:
 def _check_names(graph: ir.Graph, names: list[str]) -> None:
     known = {node.name for node in graph} | {v.name for node in graph for v in node.outputs}
     if unknown := [name for name in names if name not in known]:
-        raise InputError(f"quantize.float_layers: the model has no node or value named {', '.join(map(repr, unknown))}")
+        listed = ", ".join(map(repr, unknown))
+        raise InputError(f"quantize.float_layers: the model has no node or value named {listed}")
 
 
 def _int8_nodes(graph: ir.Graph, calibrated: Set[str], settings: Quantize) -> set[ir.Node]:
@@ -108,9 +116,9 @@ def _eligible(layer: Layer, calibrated: Set[str]) -> bool:
     if operators.rule(layer) is None:
         return False
     data = [v for _, v in operators.data_inputs(layer)]
-    values = data + operators.outputs(layer)
-    known = all(v.name in calibrated or constant(v) is not None for v in values)
-    return known and all(v.dtype == ir.DataType.FLOAT for v in data) and not all(constant(v) is not None for v in data)
+    computed = [v for v in data if constant(v) is None]
+    known = all(v.name in calibrated for v in computed + operators.outputs(layer))
+    return bool(computed) and known and all(v.dtype == ir.DataType.FLOAT for v in data)
 
 
 def _idle(chosen: list[Layer], graph: ir.Graph) -> list[Layer]:
@@ -130,26 +138,46 @@ def _activations(layer: Layer) -> list[ir.Value]:
 
 
 def _require_all(graph: ir.Graph, chosen: set[ir.Node]) -> None:
-    left = [
-        node for node in graph
-        if node not in chosen and any(v is not None and v.dtype == ir.DataType.FLOAT for v in (*node.inputs, *node.outputs))
-    ]
+    left = [node for node in graph if node not in chosen and _is_float(node)]
     if left:
         listed = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name!r}" for node in left)
         raise UnsupportedModelError(
-            f"this target computes on integers only, and these nodes would stay in float: {listed}; replace them "
-            "by operators with an int8 kernel, take them out of quantize.float_layers, or choose a target with float"
+            f"this target computes on integers only, and these nodes would stay in float: {listed}; replace "
+            "them by operators with an int8 kernel, take them out of quantize.float_layers, or choose a target "
+            "with float"
         )
+
+
+def _is_float(node: ir.Node) -> bool:
+    return any(v is not None and v.dtype == ir.DataType.FLOAT for v in (*node.inputs, *node.outputs))
+
+
+def _beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histograms) -> set[ir.Node]:
+    """Nodes of layers whose outputs saturate in the range that their operator fixes."""
+    found = set()
+    for layer in layers(graph):
+        q = operators.RULES[layer.node.op_type].fixed if layer.node in chosen else None
+        if q is None:
+            continue
+        low, high = (float(end) for end in q.dequantize(np.array([-128, 127])))
+        values = histograms[str(layer.output.name)]
+        if values.quantile(SATURATING) < 1.1 * low or values.quantile(1 - SATURATING) > 1.1 * high:
+            found.update(layer.nodes)
+    return found
 
 
 def _separate_fixed(graph: ir.Graph, chosen: set[ir.Node]) -> list[tuple[ir.Node, ir.Value]]:
     """Put an Identity behind outputs of fixed scale whose groups have others; returns (Identity, source)."""
     groups = [layer for layer in layers(graph) if layer.node in chosen]
-    fixed = {v: operators.RULES[layer.node.op_type].fixed for layer in groups for v in operators.outputs(layer)}
-    fixed = {v: q for v, q in fixed.items() if q is not None}
+    fixed = {
+        v: q
+        for layer in groups
+        for v in operators.outputs(layer)
+        if (q := operators.RULES[layer.node.op_type].fixed) is not None
+    }
     tied = [layer for layer in groups if operators.ties(layer)]
     inside = {v for layer in tied for v in operators.outputs(layer)}
-    added = []
+    names, added = Names(graph), []
     for members in _same_groups(tied).members().values():
         sources = [v for v in members if v not in inside]
         held = [v for v in sources if v in fixed]
@@ -157,10 +185,12 @@ def _separate_fixed(graph: ir.Graph, chosen: set[ir.Node]) -> list[tuple[ir.Node
             continue
         for value in held:
             uses = [(n, i) for n, i in value.uses() if any(n is layer.node for layer in tied)]
-            requantize = ir.node("Identity", [value], name=f"{value.name}/requantize")
+            requantize = ir.node("Identity", [value], name=names(f"{value.name}/requantize"))
             output = requantize.outputs[0]
-            output.name, output.shape, output.type = f"{value.name}/requantized", value.shape, value.type
-            graph.insert_after(value.producer(), requantize)
+            output.name, output.shape, output.type = names(f"{value.name}/requantized"), value.shape, value.type
+            producer = value.producer()
+            assert producer is not None
+            graph.insert_after(producer, requantize)
             for node, index in uses:
                 node.replace_input_with(index, output)
             added.append((requantize, value))
@@ -177,19 +207,14 @@ def _same_groups(tied: list[Layer]) -> Groups:
 
 def _own_constants(graph: ir.Graph, groups: list[Layer]) -> None:
     """A constant that several nodes read gets a copy for each int8 one: their scales may differ."""
+    names = Names(graph)
     for layer in groups:
-        indexed = list(operators.data_inputs(layer))
-        weights = operators.weight(layer)
-        if weights is not None:
-            indexed.append((operators.RULES[layer.node.op_type].weight, weights))
-        owned = [(layer.node, i, v) for i, v in indexed]
-        if layer.bias is not None:
-            reader = layer.bias_add or layer.node
-            owned.append((reader, next(i for i, v in enumerate(reader.inputs) if v is layer.bias), layer.bias))
-        for node, index, value in owned:
-            if constant(value) is None or len(value.uses()) == 1:
+        owned = {v for _, v in operators.data_inputs(layer)} | {operators.weight(layer), layer.bias}
+        used = [(node, i, v) for node in layer.nodes for i, v in enumerate(node.inputs) if v in owned]
+        for node, index, value in used:
+            if value is None or constant(value) is None or len(value.uses()) == 1:
                 continue
-            name = f"{value.name}/{node.outputs[0].name}/{index}"
+            name = names(f"{value.name}/{node.outputs[0].name}")
             copy = ir.Value(name=name, shape=value.shape, type=value.type, const_value=value.const_value)
             graph.register_initializer(copy)
             node.replace_input_with(index, copy)
@@ -204,31 +229,35 @@ def _assign_activations(groups: list[Layer], histograms: Histograms, settings: Q
         for value in [v for _, v in operators.data_inputs(layer)] + operators.outputs(layer):
             same.find(value)  # a group of its own, if no other
         fixed |= {same.find(v): own for v in operators.outputs(layer) if own is not None}
+    # What an operator that ties makes are values it read, or between them; a Pad brings another in.
+    derived = {v for layer in tied for v in operators.outputs(layer) if layer.node.op_type != "Pad"}
     for root, members in same.members().items():
-        chosen = fixed.get(root) or quantize_range(*_group_range(members, histograms, settings))
+        sources = [v for v in members if v not in derived]
+        chosen = fixed.get(root) or quantize_range(*_group_range(sources, histograms, settings))
         for value in members:
             set_quantization(value, chosen)
 
 
-def _group_range(members: list[ir.Value], histograms: Histograms, settings: Quantize) -> ranges.Range:
-    computed = [v for v in members if constant(v) is None]
+def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quantize) -> ranges.Range:
+    constants = [array for v in sources if (array := constant(v)) is not None and array.size]
+    computed = [v for v in sources if constant(v) is None]
     if not computed:
-        array = constant(members[0])
-        return float(array.min()), float(array.max())
-    merged = histograms[computed[0].name]
+        return min(float(a.min()) for a in constants), max(float(a.max()) for a in constants)
+    merged = histograms[str(computed[0].name)]
     for value in computed[1:]:
-        merged = merged.merged(histograms[value.name])
+        merged = merged.merged(histograms[str(value.name)])
     if merged.total == 0:
         return 0.0, 0.0
     if _is_image(merged) and any(v.is_graph_input() for v in computed):
         return PIXEL_RANGE
     low, high = ranges.METHODS[settings.calibration](merged, settings)
     low, high = min(low, 0.0), max(high, 0.0)
-    span = high - low
-    for value in members:
-        if (array := constant(value)) is not None and array.size:
-            # A constant widens the range, but a mask's "minus infinity" saturates instead of taking all of it.
-            low, high = min(low, max(float(array.min()), low - span)), max(high, min(float(array.max()), high + span))
+    # Constants widen the range. A mask's "minus infinity" would take all of it, and saturates instead, far
+    # enough out to vanish in a Softmax.
+    room = max(high - low, MASK_DEPTH)
+    floor, ceiling = low - room, high + room
+    low = min([low, *(max(float(a.min()), floor) for a in constants)])
+    high = max([high, *(min(float(a.max()), ceiling) for a in constants)])
     return low, high
 
 

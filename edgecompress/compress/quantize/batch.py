@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.compress.quantize.names import Names
 from edgecompress.evaluate.interpreters import InterpreterError, OnnxRuntime
 from edgecompress.graph.fusion import constant
 
@@ -25,7 +26,9 @@ class Runner:
     beforehand, for models whose results depend on the batch by intent.
     """
 
-    def __init__(self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None) -> None:
+    def __init__(
+        self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None
+    ) -> None:
         self._model, self._outputs, self._samples = model, list(outputs), samples
         self._whole = whole
         self._interpreter: OnnxRuntime | None = None
@@ -70,7 +73,8 @@ class Runner:
 def batch_size(model: ir.Model) -> int:
     """How many samples make at most ACTIVATION_BYTES of values (1..MAX_BATCH)."""
     values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
-    elements = sum(int(np.prod(v.shape.numpy())) for v in values if v.shape is not None and v.shape.is_static())
+    shapes = [v.shape for v in values if v.shape is not None and v.shape.is_static()]
+    elements = sum(int(np.prod(shape.numpy())) for shape in shapes)
     return int(np.clip(ACTIVATION_BYTES // max(4 * elements // _own_batch(model), 1), 1, MAX_BATCH))
 
 
@@ -116,7 +120,7 @@ _BATCHED = {"Reshape": _batch_reshape, "Resize": _batch_resize}
 
 
 def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray) -> None:
-    name = f"{node.outputs[0].name}/input{index}"
+    name = Names(graph)(f"{node.outputs[0].name}/input{index}")
     value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(value)
     node.replace_input_with(index, value)
@@ -124,7 +128,7 @@ def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray)
 
 def _own_batch(model: ir.Model) -> int:
     shape = model.graph.inputs[0].shape
-    return int(shape[0]) if shape is not None and len(shape) else 1
+    return shape.numpy()[0] if shape is not None and len(shape) else 1
 
 
 def _alike(expected: np.ndarray, found: np.ndarray) -> bool:

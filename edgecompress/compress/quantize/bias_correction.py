@@ -15,7 +15,7 @@ from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.batch import Arrays, Runner
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.noise import WORTH_DB, judging_batches, output_snr_db
-from edgecompress.compress.quantize.simulate import EXACT, prepend_float, simulation
+from edgecompress.compress.quantize.simulate import Simulation
 from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.fusion import Layer, layers
 
@@ -59,8 +59,8 @@ def correct_bias(
 def without_mean_shift(reference: ir.Model, quantized: ir.Model, inputs: Arrays) -> tuple[ir.Model, int]:
     """A clone of `quantized` with corrected biases, and how many layers they belong to.
 
-    inputs: {name: [n, *sample]}, the samples that means are over. A model that can't take them in one call
-    gets the mean over samples of each one's own shift: the same but for the order of correcting and averaging.
+    inputs: {name: [n, *sample]}, the samples that means are over. A model that can't take them all in one
+    call gets the mean over samples of each one's own shift, corrected sample by sample.
     """
     joint, shifts = _joint_model(reference, quantized)
     if not shifts:
@@ -84,43 +84,34 @@ def _joint_model(reference: ir.Model, quantized: ir.Model) -> tuple[ir.Model, di
 
     Returns the model and {name of the layer's output: name of its mean shift}.
     """
-    joint = simulation(quantized)
-    graph = joint.graph
-    before = {layer.output.name: _linear_output(layer) for layer in _correctable(quantized)}
-    exact = prepend_float(graph, reference)
-    values = {v.name: v for node in graph for v in node.outputs}
+    joint = Simulation(quantized)
+    exact = joint.add_float_model(reference)
+    computed = {str(v.name): v for node in joint.graph for v in node.outputs}
     shifts = {}
-    for output, (linear, axis) in before.items():
-        value = values.get(f"{linear}{EXACT}", values[linear])
-        shifts[output] = _subtract_mean_shift(graph, value, exact[linear], axis)
-    return joint, shifts
+    for layer in layers(quantized.graph):
+        if not is_int8(layer.node) or operators.weight(layer) is None or layer.bias is None:
+            continue
+        name = str((layer.bias_add or layer.node).outputs[0].name)  # before the activation
+        found = joint.roundings[name].exact if name in joint.roundings else computed[name]
+        shifts[str(layer.output.name)] = _subtract_mean_shift(joint, found, exact[name], _channel_axis(layer))
+    return joint.model, shifts
 
 
-def _correctable(model: ir.Model) -> list[Layer]:
-    return [x for x in layers(model.graph) if is_int8(x.node) and operators.weight(x) is not None and x.bias is not None]
+def _channel_axis(layer: Layer) -> int:
+    shape = layer.output.shape
+    assert shape is not None
+    return shape.rank() - 1 if layer.node.op_type == "MatMul" else 1
 
 
-def _linear_output(layer: Layer) -> tuple[str, int]:
-    """Name of the value before the activation, and its channel axis."""
-    value = (layer.bias_add or layer.node).outputs[0]
-    axis = value.shape.rank() - 1 if layer.node.op_type == "MatMul" else 1
-    return value.name, axis
-
-
-def _subtract_mean_shift(graph: ir.Graph, found: ir.Value, exact: ir.Value, axis: int) -> str:
-    rank = exact.shape.rank()
+def _subtract_mean_shift(joint: Simulation, found: ir.Value, exact: ir.Value, axis: int) -> str:
+    """Insert found - mean(found - exact) for the readers of `found`; returns the name of the mean."""
+    assert exact.shape is not None
     uses = list(found.uses())
-    axes = ir.Value(
-        name=f"{found.name}/shift_axes",
-        const_value=ir.tensor(np.array([i for i in range(rank) if i != axis], np.int64)),
-    )
-    graph.register_initializer(axes)
-    error = ir.node("Sub", [found, exact])
-    mean = ir.node("ReduceMean", [error.outputs[0], axes], attributes={"keepdims": 1})
-    corrected = ir.node("Sub", [found, mean.outputs[0]])
-    for node, name in ((error, "error"), (mean, "shift"), (corrected, "corrected")):
-        node.outputs[0].name = f"{found.name}/{name}"
-    graph.insert_after(found.producer(), [error, mean, corrected])
+    others = joint.constant("axes", np.array([i for i in range(exact.shape.rank()) if i != axis], np.int64))
+    error = joint.node("Sub", [found, exact])
+    mean = joint.node("ReduceMean", [error.outputs[0], others], keepdims=1)
+    corrected = joint.node("Sub", [found, mean.outputs[0]])
+    joint.insert(found, [error, mean, corrected])
     for node, index in uses:
         node.replace_input_with(index, corrected.outputs[0])
-    return mean.outputs[0].name
+    return str(mean.outputs[0].name)

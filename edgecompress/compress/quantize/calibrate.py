@@ -43,7 +43,7 @@ def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibrat
     if settings.samples is not None:
         dataset = dataset.head(settings.samples)
     if not len(dataset):
-        raise InputError(f"{dataset.source}: no calibration samples; quantising activations needs at least one")
+        raise InputError(f"{dataset.source}: no calibration samples; int8 activations need at least one")
     inputs = {v.name for v in model.graph.inputs}
     histograms = {str(v.name): Histogram() for v in runtime_values(model)}
     size = min(batch_size(model), len(dataset))

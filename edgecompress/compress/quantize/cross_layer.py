@@ -52,7 +52,8 @@ def equalized(model: ir.Model, activation_ranges: Mapping[str, np.ndarray] | Non
 
     activation_ranges: {name of a value between two layers: largest magnitude [channels]}. With one scale for
     each output channel of the weights, the range of W1's channel costs nothing and that of its activation,
-    which has one scale for all channels, does: r1 is then the latter. Without, r1 is the weights' (as published).
+    which has one scale for all channels, does: r1 is then the latter. Without, r1 is the weights', as
+    published.
     """
     clone = model.clone()
     found = pairs(clone)
@@ -66,8 +67,9 @@ def equalized(model: ir.Model, activation_ranges: Mapping[str, np.ndarray] | Non
 
 def _equalize_pair(pair: Pair, ranges: dict[str, np.ndarray]) -> float:
     """Scales one pair; returns the largest |log s|."""
-    w1, w2 = (constant(n.inputs[1]) for n in (pair.first, pair.second))
-    r1 = ranges.get(pair.between.name)
+    w1, w2 = (np.asarray(constant(n.inputs[1])) for n in (pair.first, pair.second))
+    between = str(pair.between.name)
+    r1 = ranges.get(between)
     if r1 is None:
         r1 = np.abs(w1).reshape(len(w1), -1).max(axis=1)
     r2 = _by_input_channel(np.abs(w2), pair.second).max(axis=(1, 3)).ravel()
@@ -77,8 +79,8 @@ def _equalize_pair(pair: Pair, ranges: dict[str, np.ndarray]) -> float:
     s = np.ones(len(r1))
     s[alive] = np.clip(np.sqrt(r1[alive].astype(np.float64) / r2[alive]), 1 / LARGEST_SCALE, LARGEST_SCALE)
     s[alive] /= np.exp(np.log(s[alive]).mean()) if alive.any() else 1.0
-    if pair.between.name in ranges:
-        ranges[pair.between.name] = r1 / s
+    if between in ranges:
+        ranges[between] = r1 / s
     _set(pair.first, 1, w1 / s.reshape(-1, *[1] * (w1.ndim - 1)))
     bias = constant(pair.first.inputs[2]) if len(pair.first.inputs) > 2 else None
     if bias is not None:
@@ -89,7 +91,7 @@ def _equalize_pair(pair: Pair, ranges: dict[str, np.ndarray]) -> float:
 
 
 def _by_input_channel(weight: np.ndarray, node: ir.Node) -> np.ndarray:
-    """[out, in / group, ...] -> [group, out / group, in / group, rest]: input channel (g, i) is axis 0 and 2."""
+    """[out, in / group, ...] -> [group, out / group, in / group, rest]: axes 0 and 2 are the input channel."""
     group = _group(node)
     return weight.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
 
@@ -100,9 +102,10 @@ def _group(node: ir.Node) -> int:
 
 def _set(node: ir.Node, index: int, array: np.ndarray) -> None:
     value = node.inputs[index]
+    assert value is not None
     value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = value.uses()
+    uses = list(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None

@@ -11,9 +11,9 @@ from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.batch import Runner, batch_size
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.noise import Noise, decibels
-from edgecompress.compress.quantize.simulate import prepend_float, round_trip, simulate, simulation
+from edgecompress.compress.quantize.simulate import Simulation, simulation
 from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_int8, quantization
-from edgecompress.graph.fusion import Layer, layers
+from edgecompress.graph.fusion import Layer, constant, layers
 
 if TYPE_CHECKING:
     from edgecompress.evaluate.data import Dataset
@@ -24,6 +24,7 @@ SATURATION = 0.5  # share of a layer's own noise that saturated values make
 DOMINATES = 8.0  # largest channel range over the median one
 OUTLIER = 4.0  # exact range over the range of all but one in a thousand values
 UNUSED = 4.0  # stored range over the range of the values
+TINY = 1e-30
 RESOLUTION = "8-bit resolution"
 
 
@@ -52,10 +53,8 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
 
     float_model: what quantized_model was annotated from (`Quantized.reference`): same names, same weights.
     """
-    found = [layer for layer in layers(quantized_model.graph) if is_int8(layer.node)]
-    found = [layer for layer in found if operators.outputs(layer)]
-    known = {v.name for node in float_model.graph for v in node.outputs}
-    found = [layer for layer in found if layer.output.name in known]  # not what the quantiser put in
+    known = {v.name for node in float_model.graph for v in node.outputs}  # not what the quantiser put in
+    found = [x for x in layers(quantized_model.graph) if x.output.name in known and _computes(x)]
     names = [str(layer.output.name) for layer in found]
     dataset = dataset.head(SAMPLES)
     size = min(batch_size(float_model), len(dataset))
@@ -72,6 +71,13 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
             evidence[name].update(reference[name], alone[name])
     rows = [_diagnosis(layer, evidence[n], total, own) for n, layer in zip(names, found)]
     return sorted(rows, key=lambda row: row.snr_db)
+
+
+def _computes(layer: Layer) -> bool:
+    """Whether it is int8 and makes float values of its own: moving them is no source of error."""
+    if not is_int8(layer.node) or not operators.outputs(layer):
+        return False
+    return not operators.RULES[layer.node.op_type].passive or len(operators.data_inputs(layer)) > 1
 
 
 class _Evidence:
@@ -101,24 +107,18 @@ class _Evidence:
 
 def _isolated(float_model: ir.Model, quantized: ir.Model) -> ir.Model:
     """The simulated model with every layer fed by the float model's values, rounded."""
-    model, rounded = simulate(quantized)
-    graph = model.graph
-    readers = {name: list(value.uses()) for name, value in rounded.items()}
-    exact = prepend_float(graph, float_model)
-    for name, uses in readers.items():
-        if name in exact and not exact[name].is_graph_input():
-            q = _quantization_of(quantized, name)
-            fresh = round_trip(graph, exact[name], q)
-            for node, index in uses:
-                node.replace_input_with(index, fresh)
-    return model
-
-
-def _quantization_of(model: ir.Model, name: str) -> Quantization:
-    values = {v.name: v for node in model.graph for v in node.outputs}
-    q = quantization(values[name])
-    assert q is not None
-    return q
+    joint = Simulation(quantized)
+    annotations = {str(v.name): quantization(v) for node in quantized.graph for v in node.outputs}
+    uses = {name: list(rounding.rounded.uses()) for name, rounding in joint.roundings.items()}
+    exact = joint.add_float_model(float_model)
+    for name, readers in uses.items():
+        q = annotations.get(name)
+        if q is None or name not in exact:
+            continue  # an input, which is exact as it is, or what the quantiser put in
+        rounded = joint.round_trip(exact[name], q)
+        for node, index in readers:
+            node.replace_input_with(index, rounded)
+    return joint.model
 
 
 def _diagnosis(layer: Layer, evidence: _Evidence, total: Noise, own: Noise) -> LayerDiagnosis:
@@ -126,8 +126,9 @@ def _diagnosis(layer: Layer, evidence: _Evidence, total: Noise, own: Noise) -> L
     weights = operators.weight(layer)
     weight_snr = None
     if weights is not None and (q := quantization(weights)) is not None:
-        array = weights.const_value.numpy().astype(np.float64)
-        weight_snr = decibels(np.square(array).sum(), np.square(q.dequantize(q.quantize(array)) - array).sum())
+        array = np.asarray(constant(weights), np.float64)
+        error = q.dequantize(q.quantize(array)) - array
+        weight_snr = decibels(float(np.square(array).sum()), float(np.square(error).sum()))
     percent = 100.0 * evidence.saturated / max(evidence.histogram.total, 1)
     inherited = own.noise[name] < INHERITED * total.noise[name]
     cause = "error of its inputs" if inherited else _own_cause(layer, evidence, own.noise[name], percent)
@@ -143,16 +144,17 @@ def _own_cause(layer: Layer, evidence: _Evidence, noise: float, saturated_percen
     stored = evidence.high - evidence.low
     whole = max(histogram.maximum, 0.0) - min(histogram.minimum, 0.0)
     most = max(histogram.quantile(0.9995), 0.0) - min(histogram.quantile(0.0005), 0.0)
+    unused, spread = stored / max(whole, TINY), whole / max(most, TINY)
     weights = operators.weight(layer)
     q = quantization(weights)
     weight_ratio = channel_ratio(_channel_ranges(weights, layer)) if q is not None and q.axis is None else 1.0
     activation_ratio = channel_ratio(evidence.channels)
     facts = (
-        (weight_ratio > DOMINATES, f"one weight channel's range is {weight_ratio:.0f} times the median one's"),
-        (evidence.saturation_noise > SATURATION * noise, f"saturation: {saturated_percent:.2g} % of its values"),
-        (stored > UNUSED * whole, f"its scale is shared or fixed, for a range {stored / max(whole, 1e-30):.0f} times its own"),
-        (whole > OUTLIER * most, f"outliers: 99.9 % of its values lie in 1/{whole / max(most, 1e-30):.0f} of its range"),
-        (activation_ratio > DOMINATES, f"one channel's range is {activation_ratio:.0f} times the median one's"),
+        (weight_ratio > DOMINATES, f"one weight channel's range is {weight_ratio:.0f} times the median"),
+        (evidence.saturation_noise > SATURATION * noise, f"saturation: {saturated_percent:.2g} % of values"),
+        (unused > UNUSED, f"shared or fixed scale, for a range {unused:.0f} times its own"),
+        (spread > OUTLIER, f"outliers: 99.9 % of values lie in 1/{spread:.0f} of the range"),
+        (activation_ratio > DOMINATES, f"one channel's range is {activation_ratio:.0f} times the median"),
     )
     return next((text for holds, text in facts if holds), RESOLUTION)
 
@@ -167,5 +169,5 @@ def _channel_ranges(weights: ir.Value | None, layer: Layer) -> np.ndarray | None
     axis = operators.weight_axis(layer.node)
     if weights is None or axis is None:
         return None
-    array = np.abs(weights.const_value.numpy())
+    array = np.abs(np.asarray(constant(weights)))
     return array.max(axis=tuple(i for i in range(array.ndim) if i != axis))

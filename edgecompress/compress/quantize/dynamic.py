@@ -15,7 +15,7 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
-    """A clone with int8 weights (dynamic range): per channel for convolutions, per tensor for Gemm and MatMul.
+    """A clone with int8 weights (dynamic range): per channel for convolutions, else per tensor.
 
     Layers named in settings.float_layers keep float weights.
     """

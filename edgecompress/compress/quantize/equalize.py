@@ -54,14 +54,17 @@ def equalize(model: ir.Model, dataset: Dataset, settings: Quantize) -> Equalized
     if not found:
         return Equalized(model, Equalization(False, None, None, 0))
     part = dataset.head(2 * batch_size(model))
-    ranges = _channel_ranges(model, [str(p.between.name) for p in found], part) if settings.per_channel else None
-    changed = equalized(model, ranges)
-    _, judge = judging_batches(part, model)
-    before, after = (
-        output_snr_db(m, quantize_static(m, calibrate(m, part, settings), settings), judge) for m in (model, changed)
-    )
+    names = [str(pair.between.name) for pair in found]
+    changed = equalized(model, _channel_ranges(model, names, part) if settings.per_channel else None)
+    before, after = (_quantized_snr_db(m, part, settings) for m in (model, changed))
     kept = after > before + WORTH_DB
     return Equalized(changed if kept else model, Equalization(kept, before, after, len(found)))
+
+
+def _quantized_snr_db(model: ir.Model, dataset: Dataset, settings: Quantize) -> float:
+    annotated = quantize_static(model, calibrate(model, dataset, settings), settings)
+    _, judge = judging_batches(dataset, model)
+    return output_snr_db(model, annotated, judge)
 
 
 def _channel_ranges(model: ir.Model, names: list[str], dataset: Dataset) -> dict[str, np.ndarray]:

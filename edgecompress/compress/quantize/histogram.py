@@ -55,8 +55,8 @@ class Histogram:
             self.update(finite)
             return
         self._cover(low, high)
-        if self.integral:
-            self.integral = bool((flat[:CHUNK] == np.rint(flat[:CHUNK])).all()) and bool((flat == np.rint(flat)).all())
+        # A look at the first values spares the rest of almost every array that isn't integral.
+        self.integral = self.integral and _integral(flat[:CHUNK]) and _integral(flat)
         inverse = np.float32(2.0**-self.exponent)
         scratch = np.empty(min(CHUNK, flat.size), np.float32)
         for begin in range(0, flat.size, CHUNK):
@@ -115,6 +115,10 @@ class Histogram:
         shift = min(exponent - self.exponent, 62)
         np.add.at(moved, ((used + self.start) >> shift) - start, self.counts[used])
         return moved
+
+
+def _integral(values: np.ndarray) -> bool:
+    return bool((values == np.rint(values)).all())
 
 
 def _exponent(low: float, high: float) -> int:

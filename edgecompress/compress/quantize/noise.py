@@ -21,10 +21,10 @@ def measured_outputs(model: ir.Model) -> list[str]:
     """Names of the float values that stand for the model's outputs: before a final Softmax and the like."""
     names = []
     for value in model.graph.outputs:
-        while (node := value.producer()) is not None and node.op_type in HEADS:
+        while (node := value.producer()) is not None and node.op_type in HEADS and node.inputs[0] is not None:
             value = node.inputs[0]
         if value.dtype == ir.DataType.FLOAT:
-            names.append(value.name)
+            names.append(str(value.name))
     return list(dict.fromkeys(names))
 
 

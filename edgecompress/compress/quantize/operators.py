@@ -33,7 +33,7 @@ class Rule:
     data: indices of the inputs that are real numbers to quantise; None means all.
     weight: index of the input with int8 weights, when constant; weight_axis: its output-channel axis.
     passive: moves numbers and computes nothing, so alone between float operators it stays float.
-    accepts: whether this very node has an int8 kernel. frees: whether this node's output is FREE all the same.
+    accepts: whether this very node has an int8 kernel. frees: whether its output is FREE all the same.
     """
 
     output: str = FREE
@@ -61,7 +61,7 @@ def _one_output(node: ir.Node) -> bool:
 def _averages_all(node: ir.Node) -> bool:
     """An AveragePool over the whole image is a mean, and a mean rescales. Its values spread so much less
     than its inputs that sharing their scale would cost several bits."""
-    size = node.inputs[0].shape
+    size = node.inputs[0].shape if node.inputs[0] is not None else None
     if size is None:
         return False
     kernel, pads = node.attributes.get_ints("kernel_shape", ()), node.attributes.get_ints("pads", ())

@@ -31,7 +31,9 @@ class Quantized:
     bias_correction: BiasCorrection | None
 
 
-def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False) -> Quantized:
+def quantize(
+    model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False
+) -> Quantized:
     """Quantise weights and activations with calibration data; the model passed in is not changed.
 
     Raises UnsupportedModelError, before any data is read, when integer_only and a node has no int8 kernel;

@@ -40,11 +40,10 @@ def mse(histogram: Histogram, settings: Quantize) -> Range:
     points = histogram.points()
     # Both ends together first: when they are alike, neither pays alone, for the other sets the step.
     best = _least_error(points, MSE_COARSE[:, None] * extremes)
-    for factors, centre in ((MSE_COARSE, lambda: extremes), (MSE_FINE, lambda: best)):
-        for end in (0, 1):
-            candidates = np.repeat(best[None], len(factors), axis=0)
-            candidates[:, end] = factors * centre()[end]
-            best = _least_error(points, np.clip(candidates, *extremes))
+    for end in (0, 1):
+        best = _least_error(points, _with_end(best, end, MSE_COARSE * extremes[end]))
+    for end in (0, 1):
+        best = _least_error(points, np.clip(_with_end(best, end, MSE_FINE * best[end]), *extremes))
     return float(best[0]), float(best[1])
 
 
@@ -87,7 +86,7 @@ def squared_error(points: Points, ranges: np.ndarray) -> np.ndarray:
 
 
 def kl_divergence(counts: np.ndarray, end: int, levels: int) -> float:
-    """KL(P || Q) of a histogram cut at bin `end`, against itself in `levels` levels. counts [bins], in nats."""
+    """KL(P || Q), in nats, of a histogram (counts [bins]) cut at bin `end`, against itself in `levels` levels."""
     inside = counts[:end].astype(np.float64)
     p = inside.copy()
     p[-1] += counts[end:].sum()
@@ -100,6 +99,13 @@ def kl_divergence(counts: np.ndarray, end: int, levels: int) -> float:
     p, q = p / p.sum(), q / q.sum()
     known = p > 0
     return float((p[known] * np.log(p[known] / np.maximum(q[known], KL_FLOOR))).sum())
+
+
+def _with_end(ends: np.ndarray, end: int, candidates: np.ndarray) -> np.ndarray:
+    """[n, 2] of copies of `ends`, one of the two replaced by each of `candidates` [n]."""
+    result = np.repeat(ends[None], len(candidates), axis=0)
+    result[:, end] = candidates
+    return result
 
 
 def _least_error(points: Points, candidates: np.ndarray) -> np.ndarray:

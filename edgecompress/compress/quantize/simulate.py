@@ -1,13 +1,13 @@
 """A float model that rounds where the quantised one does: for measuring, not for shipping."""
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.compress.quantize.names import Names
 from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_int8, quantization
-
-FLOAT = "float/"  # prefix of the names of the float model's values beside the simulated ones
-EXACT = "/exact"  # suffix of the name that a value has before it is rounded
 
 
 def simulation(model: ir.Model) -> ir.Model:
@@ -17,88 +17,108 @@ def simulation(model: ir.Model) -> ir.Model:
     name is that of the rounded value; a float value is rounded on its way to int8 layers only. Differs from
     an integer runtime by that one's rounding of multipliers, a step at most for each layer.
     """
-    return simulate(model)[0]
+    return Simulation(model).model
 
 
-def simulate(model: ir.Model) -> tuple[ir.Model, dict[str, ir.Value]]:
-    """`simulation`, and for each value that gets rounded, by name, the rounded one in it."""
-    clone = model.clone()
-    graph = clone.graph
-    for value in list(graph.initializers.values()):
-        if (q := quantization(value)) is not None:
-            array = q.dequantize(q.quantize(value.const_value.numpy()))
-            value.const_value = ir.tensor(array, name=value.name)
-    rounded_values = {}
-    for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]:
-        if (q := quantization(value)) is None:
-            continue
-        producer, uses = value.producer(), list(value.uses())
+@dataclass(frozen=True)
+class Rounding:
+    """A value of the simulated graph before and after it is rounded."""
+
+    exact: ir.Value
+    rounded: ir.Value
+
+
+class Simulation:
+    """A simulated model under construction: what `simulation` makes, and how to measure inside it.
+
+    model: the simulated model. roundings: by the name that the value has in the annotated model.
+    """
+
+    def __init__(self, annotated: ir.Model) -> None:
+        self.model = annotated.clone()
+        self.graph = self.model.graph
+        self.roundings: dict[str, Rounding] = {}
+        self._names = Names(self.graph)
+        for value in list(self.graph.initializers.values()):
+            if (q := quantization(value)) is not None and value.const_value is not None:
+                array = q.dequantize(q.quantize(value.const_value.numpy()))
+                value.const_value = ir.tensor(array, name=value.name)
+        for value in [*self.graph.inputs, *(v for node in self.graph for v in node.outputs)]:
+            if (q := quantization(value)) is not None:
+                self._round(value, q)
+
+    def _round(self, value: ir.Value, q: Quantization) -> None:
+        name, producer, uses = str(value.name), value.producer(), list(value.uses())
         stored = producer is None or is_int8(producer)
-        rounded = rounded_values[str(value.name)] = round_trip(graph, value, q)
+        rounded = self.round_trip(value, q)
         for node, index in uses:
             if stored or is_int8(node):
                 node.replace_input_with(index, rounded)
         if producer is not None and stored:
-            for index, output in enumerate(graph.outputs):
+            for index, output in enumerate(self.graph.outputs):
                 if output is value:
-                    graph.outputs[index] = rounded
-            value.name, rounded.name = f"{value.name}{EXACT}", value.name
-    return clone, rounded_values
+                    self.graph.outputs[index] = rounded
+            value.name, rounded.name = rounded.name, value.name
+        self.roundings[name] = Rounding(value, rounded)
 
+    def round_trip(self, value: ir.Value, q: Quantization) -> ir.Value:
+        """Insert nodes behind a value that quantise and dequantise it; returns the rounded value.
 
-def prepend_float(graph: ir.Graph, reference: ir.Model) -> dict[str, ir.Value]:
-    """Put the float model's nodes in front of a simulated one's, on the same inputs, so that both run at once.
+        Written out, scale * clip(round(x / scale)), for ONNX Runtime would fuse QuantizeLinear and
+        DequantizeLinear into integer kernels, which not all operators get with all attributes.
+        """
+        low, high = (float(end) - float(q.zero_point[0]) for end in INTEGER_RANGE[q.dtype])
+        scale = self.constant("scale", q.scale[0])
+        scaled = self.node("Div", [value, scale])
+        whole = self.node("Round", [scaled.outputs[0]])
+        bounds = [self.constant("bound", np.float32(bound)) for bound in (low, high)]
+        clipped = self.node("Clip", [whole.outputs[0], *bounds])
+        widened = self.node("Mul", [clipped.outputs[0], scale])
+        self.insert(value, [scaled, whole, clipped, widened])
+        rounded = widened.outputs[0]
+        rounded.shape, rounded.type = value.shape, value.type
+        return rounded
 
-    Returns the float model's computed values and inputs by their names in `reference`; in the joint graph
-    computed ones and constants are renamed.
-    """
-    model = reference.clone()
-    inputs = {str(v.name): v for v in graph.inputs}
-    for value in model.graph.inputs:
-        value.replace_all_uses_with(inputs[str(value.name)])
-    nodes, constants = list(model.graph), list(model.graph.initializers.values())
-    computed = {str(v.name): v for node in nodes for v in node.outputs}
-    model.graph.outputs.clear()
-    model.graph.initializers.clear()
-    for node in nodes:
-        model.graph.remove(node)
-        node.name = f"{FLOAT}{node.name}"
-    for value in (*computed.values(), *constants):
-        value.name = f"{FLOAT}{value.name}"
-    for value in constants:
-        graph.register_initializer(value)
-    graph.insert_before(graph[0], nodes)
-    return inputs | computed
+    def add_float_model(self, reference: ir.Model) -> dict[str, ir.Value]:
+        """Put the float model's nodes in front, on the same inputs, so that both run at once.
 
+        Returns its inputs and computed values by their names in `reference`; here they have others.
+        """
+        model = reference.clone()
+        inputs = {str(v.name): v for v in self.graph.inputs}
+        for value in model.graph.inputs:
+            value.replace_all_uses_with(inputs[str(value.name)])
+        nodes, constants = list(model.graph), list(model.graph.initializers.values())
+        computed = {str(v.name): v for node in nodes for v in node.outputs}
+        model.graph.outputs.clear()
+        model.graph.initializers.clear()
+        for node in nodes:
+            model.graph.remove(node)
+            node.name = self._names(f"float/{node.name}")
+        for value in (*computed.values(), *constants):
+            value.name = self._names(f"float/{value.name}")
+        for value in constants:
+            self.graph.register_initializer(value)
+        self.graph.insert_before(self.graph[0], nodes)
+        return inputs | computed
 
-def round_trip(graph: ir.Graph, value: ir.Value, q: Quantization) -> ir.Value:
-    """Insert nodes behind a value that quantise and dequantise it; returns the rounded value.
+    def node(self, op_type: str, inputs: list[ir.Value | None], **attributes: int) -> ir.Node:
+        """A node of one output, not in the graph yet."""
+        node = ir.node(op_type, inputs, attributes=attributes, name=self._names(f"simulated {op_type}"))
+        node.outputs[0].name = self._names(f"simulated {op_type}")
+        return node
 
-    Written out, scale * clip(round(x / scale)), for ONNX Runtime would fuse QuantizeLinear and
-    DequantizeLinear into integer kernels, which not all operators get with all attributes.
-    """
-    low, high = (float(end) - float(q.zero_point[0]) for end in INTEGER_RANGE[q.dtype])
-    scale, low_value, high_value = (
-        _constant(graph, f"{value.name}/{part}", np.float32(number))
-        for part, number in (("scale", q.scale[0]), ("low", low), ("high", high))
-    )
-    scaled = ir.node("Div", [value, scale])
-    whole = ir.node("Round", scaled.outputs)
-    clipped = ir.node("Clip", [whole.outputs[0], low_value, high_value])
-    widened = ir.node("Mul", [clipped.outputs[0], scale])
-    for node, part in ((scaled, "scaled"), (whole, "whole"), (clipped, "clipped"), (widened, "rounded")):
-        node.outputs[0].name = f"{value.name}/{part}"
-    rounded = widened.outputs[0]
-    rounded.shape, rounded.type = value.shape, value.type
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(graph[0], [scaled, whole, clipped, widened])
-    else:
-        graph.insert_after(producer, [scaled, whole, clipped, widened])
-    return rounded
+    def constant(self, name: str, array: np.ndarray | np.generic) -> ir.Value:
+        """A new initializer."""
+        unused = self._names(f"simulated {name}")
+        value = ir.Value(name=unused, const_value=ir.tensor(np.asarray(array), name=unused))
+        self.graph.register_initializer(value)
+        return value
 
-
-def _constant(graph: ir.Graph, name: str, number: np.ndarray) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(np.asarray(number), name=name))
-    graph.register_initializer(value)
-    return value
+    def insert(self, value: ir.Value, nodes: list[ir.Node]) -> None:
+        """Put nodes behind the one that makes `value`; in front of all for an input."""
+        producer = value.producer()
+        if producer is None:
+            self.graph.insert_before(self.graph[0], nodes)
+        else:
+            self.graph.insert_after(producer, nodes)

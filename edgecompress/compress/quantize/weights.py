@@ -1,4 +1,4 @@
-"""Scales of weights and biases: int8 symmetric, int32 at the product of the input's and the weight's scale."""
+"""Scales: int8 symmetric for weights, int32 at input scale * weight scale for biases, int8 for ranges."""
 from __future__ import annotations
 
 import numpy as np

@@ -18,6 +18,7 @@ class _Linear:
     weight_axis: int
 
 
+LARGEST = float(np.finfo(np.float32).max)
 LINEAR = {"Conv": _Linear(1, 0), "ConvTranspose": _Linear(1, 1), "Gemm": _Linear(1, 0)}
 
 
@@ -45,8 +46,10 @@ class FuseAffine(NodePass):
             follower = only_user(follower.outputs[0])
         if not absorbed:
             return False
+        scaled = _scaled(weight.astype(np.float64), scale, linear.weight_axis)
+        if max(np.abs(scaled).max(initial=0), np.abs(shift).max(initial=0)) > LARGEST:
+            return False
         if not (scale == 1.0).all():
-            scaled = _scaled(weight.astype(np.float64), scale, linear.weight_axis)
             node.replace_input_with(1, edit.renewed(node.inputs[1], scaled.astype(np.float32)))
         node.replace_input_with(2, edit.renewed(node.inputs[2], shift.astype(np.float32)))
         edit.absorb(node, absorbed)

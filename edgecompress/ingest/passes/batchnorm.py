@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import numpy as np
-
 import onnx_ir as ir
 
+from edgecompress.errors import InputError
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest.passes.edit import Edit, NodePass
 
@@ -24,7 +24,10 @@ class BatchNormToAffine(NodePass):
         if x.shape is None or any(a is None for a in arrays) or node.attributes.get_int("training_mode", 0):
             return False
         gamma, beta, mean, variance = (a.astype(np.float64) for a in arrays)
-        scale = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+        spread = variance + node.attributes.get_float("epsilon", 1e-5)
+        if not (spread > 0).all():
+            raise InputError(f"tensor {node.inputs[4].name!r}, a variance, has values that aren't positive")
+        scale = gamma / np.sqrt(spread)
         shift = beta - mean * scale
         form = (1, -1, *(1,) * (len(x.shape) - 2))
         stem = node.inputs[1].name

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 
 import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgecompress.ingest.passes.edit import static_shape
 
@@ -15,7 +16,8 @@ class FoldConstants(ir.passes.InPlacePass):
     """Shapes are inferred and constant expressions evaluated, node by node, in order.
 
     1. With static input shapes every Shape, Size and what is computed from them becomes a constant.
-    2. No size limit but LARGEST_ELEMENTS: a transposed or dequantised weight is a weight.
+    2. The optimizer leaves Constant nodes behind; they become initializers.
+    3. No size limit but LARGEST_ELEMENTS: a transposed or dequantised weight is a weight.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -28,7 +30,8 @@ class FoldConstants(ir.passes.InPlacePass):
             output_size_limit=LARGEST_ELEMENTS,
             should_fold=_affordable,
         )
-        return ir.passes.PassResult(model, result.modified)
+        lifted = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        return ir.passes.PassResult(model, result.modified or lifted.modified)
 
 
 def _affordable(node: ir.Node) -> bool:

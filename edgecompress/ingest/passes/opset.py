@@ -8,13 +8,14 @@ from edgecompress.errors import UnsupportedModelError
 from edgecompress.ingest.passes.edit import Edit
 
 OLDEST, CANONICAL = 13, 21
-AXES_BECAME_INPUT = 18  # of every Reduce* but ReduceSum, where it was one at 13
+FORMS_CHANGED = 18
 
 
 class ConvertOpset(ir.passes.InPlacePass):
     """Rewrites what changed its form between opset 13 and 21; the rest means the same in both.
 
-    1. Below 18: `axes` of ReduceMean, ReduceMax, .. moves from attribute to input.
+    1. Below 18: `axes` of ReduceMean, ReduceMax, .. moves from attribute to input; Split into equal parts says
+       into how many.
     2. 18 to 21: onnxscript's version converter.
     3. Above 21: operators only gained types, or are new (and expanded or refused later).
     """
@@ -30,14 +31,16 @@ class ConvertOpset(ir.passes.InPlacePass):
             )
         if opset == CANONICAL:
             return ir.passes.PassResult(model, False)
-        if opset < AXES_BECAME_INPUT:
+        if opset < FORMS_CHANGED:
             edit = Edit(model.graph)
             for node in model.graph:
                 if node.op_type.startswith("Reduce") and "axes" in node.attributes:
                     axes = np.array(node.attributes.pop("axes").as_ints(), np.int64)
                     node.resize_inputs(2)
                     node.replace_input_with(1, edit.constant("axes", axes))
-            opset = AXES_BECAME_INPUT
+                elif node.op_type == "Split" and (len(node.inputs) < 2 or node.inputs[1] is None):
+                    node.attributes["num_outputs"] = ir.AttrInt64("num_outputs", len(node.outputs))
+            opset = FORMS_CHANGED
             model.opset_imports[""] = opset
         if opset < CANONICAL:
             from onnxscript import version_converter

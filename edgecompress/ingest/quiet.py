@@ -1,0 +1,20 @@
+"""Libraries kept from the terminal: whatever they say that matters is checked here, and said in our words."""
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def quiet(*loggers: str) -> Iterator[None]:
+    """Within it the named loggers pass nothing below CRITICAL."""
+    chosen = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in chosen]
+    for logger in chosen:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(chosen, levels):
+            logger.setLevel(level)

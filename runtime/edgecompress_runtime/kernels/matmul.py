@@ -1,0 +1,127 @@
+"""FULLY_CONNECTED (x [rows, depth], w [units, depth], y [rows, units]) and BATCH_MATMUL."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgecompress_runtime.kernels.arithmetic import (
+    activation_range,
+    as_float,
+    clamp,
+    f32,
+    float_activation_range,
+    i32,
+    quantize_multiplier,
+    quantize_multipliers,
+    requantize,
+)
+from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
+from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.strides import broadcast, contiguous
+from edgecompress_runtime.plan import Tensor
+
+
+def fully_connected(x, w, bias, multiplier, shift, y, rows, depth, units, x_zero, w_zero, y_zero, low, high):
+    for r in range(rows):
+        source = i32(r * depth)
+        for o in range(units):
+            weights = i32(o * depth)
+            acc = i32(bias[o])
+            for c in range(depth):
+                acc = i32(acc + i32(w[i32(weights + c)] - w_zero) * i32(x[i32(source + c)] - x_zero))
+            scaled = i32(requantize(acc, multiplier[o], shift[o]) + y_zero)
+            y[i32(r * units + o)] = clamp(scaled, low, high)
+
+
+def fully_connected_float(x, w, bias, y, rows, depth, units, low, high):
+    for r in range(rows):
+        source = i32(r * depth)
+        for o in range(units):
+            weights = i32(o * depth)
+            acc = f32(0)
+            for c in range(depth):
+                acc += w[i32(weights + c)] * x[i32(source + c)]
+            y[i32(r * units + o)] = clamp(acc + bias[o], low, high)
+
+
+def batch_matmul(a, b, y, sizes, a_strides, b_strides, a_zero, b_zero, y_zero, multiplier, shift):
+    """sizes: (n0, n1, n2, rows, columns, depth). Strides: of n0, n1, n2, then rows (a) or columns (b), then depth."""
+    n0, n1, n2, rows, columns, depth = sizes
+    for i in range(n0):
+        for j in range(n1):
+            for k in range(n2):
+                a_matrix = i32(i * a_strides[0] + j * a_strides[1] + k * a_strides[2])
+                b_matrix = i32(i * b_strides[0] + j * b_strides[1] + k * b_strides[2])
+                y_matrix = i32(((i * n1 + j) * n2 + k) * rows * columns)
+                for r in range(rows):
+                    a_row = i32(a_matrix + r * a_strides[3])
+                    for o in range(columns):
+                        b_column = i32(b_matrix + o * b_strides[3])
+                        acc = i32(0)
+                        for c in range(depth):
+                            left = i32(a[i32(a_row + c * a_strides[4])] - a_zero)
+                            acc = i32(acc + left * i32(b[i32(b_column + c * b_strides[4])] - b_zero))
+                        scaled = i32(requantize(acc, multiplier, shift) + y_zero)
+                        y[i32(y_matrix + r * columns + o)] = clamp(scaled, i32(-128), i32(127))
+
+
+def batch_matmul_float(a, b, y, sizes, a_strides, b_strides):
+    n0, n1, n2, rows, columns, depth = sizes
+    for i in range(n0):
+        for j in range(n1):
+            for k in range(n2):
+                a_matrix = i32(i * a_strides[0] + j * a_strides[1] + k * a_strides[2])
+                b_matrix = i32(i * b_strides[0] + j * b_strides[1] + k * b_strides[2])
+                y_matrix = i32(((i * n1 + j) * n2 + k) * rows * columns)
+                for r in range(rows):
+                    a_row = i32(a_matrix + r * a_strides[3])
+                    for o in range(columns):
+                        b_column = i32(b_matrix + o * b_strides[3])
+                        acc = f32(0)
+                        for c in range(depth):
+                            acc += a[i32(a_row + c * a_strides[4])] * b[i32(b_column + c * b_strides[4])]
+                        y[i32(y_matrix + r * columns + o)] = acc
+
+
+@prepares("FULLY_CONNECTED")
+def prepare_fully_connected(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    x, w, bias, (y,) = inputs[0], inputs[1], bias_of(inputs), outputs
+    units, depth = w.shape
+    sizes = x.size // depth, depth, units
+    if not x.is_int8:
+        return [call(fully_connected_float, as_float(x), as_float(w), bias, y, *sizes, *float_activation_range(options))]
+    if w.scale.size > 1:
+        multiplier, shift = channel_multipliers(x, w, y)
+    else:
+        multiplier, shift = quantize_multipliers([product_scale(x, w, y)] * units)
+    return [call(fully_connected, x, w, bias, multiplier, shift, y, *sizes, x.zero, w.zero, y.zero,
+                 *activation_range(options, y))]  # fmt: skip
+
+
+@prepares("BATCH_MATMUL")
+def prepare_batch_matmul(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    a, b, (y,) = inputs[0], inputs[1], outputs
+    batch = y.shape[:-2]
+    if len(batch) > 3:  # TFLite stops at rank 5
+        raise ValueError(f"BATCH_MATMUL of rank {len(y.shape)}")
+    lead = (1,) * (3 - len(batch)) + tuple(batch)
+    a_strides = _operand_strides(a.shape, lead, transposed=bool(options.get("adjX")))
+    b_strides = _operand_strides(b.shape, lead, transposed=not options.get("adjY"))
+    depth = a.shape[-2] if options.get("adjX") else a.shape[-1]
+    geometry = (*lead, *y.shape[-2:], depth), a_strides, b_strides
+    if not a.is_int8:
+        return [call(batch_matmul_float, as_float(a), as_float(b), y, *geometry)]
+    scaling = quantize_multiplier(product_scale(a, b, y))
+    return [call(batch_matmul, a, b, y, *geometry, a.zero, b.zero, y.zero, *scaling)]
+
+
+def _operand_strides(shape: Sequence[int], lead: Sequence[int], *, transposed: bool) -> tuple[int, ...]:
+    own = contiguous(shape)
+    matrix = (own[-1], own[-2]) if transposed else (own[-2], own[-1])
+    return (*broadcast(tuple(shape), (*lead, *shape[-2:]))[:3], *matrix)
+
+
+def product_scale(x: Tensor, w: Tensor, y: Tensor) -> float:
+    """s_x * s_w / s_y with the product in float32 (kernel_util.cc GetQuantizedConvolutionMultipler)."""
+    return float(np.float64(x.scale[0] * w.scale[0]) / np.float64(y.scale[0]))

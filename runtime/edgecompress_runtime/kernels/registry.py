@@ -1,0 +1,53 @@
+"""The table from TFLite operator to the function that chooses its kernel and computes its arguments.
+
+A kernel is a plain Python function of flat arrays and integers (and tuples of them) that allocates nothing:
+compiled by Numba for this machine, or lowered for another one with its integers as literals.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgecompress_runtime.plan import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """A tensor as its elements' bits (int8, int16, int32 or int64 by size), for kernels that only move them."""
+
+    tensor: Tensor
+
+
+Argument = Tensor | Raw | np.ndarray | int | float | tuple[int, ...] | tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a kernel. A Tensor (or Raw) stands for its flat array; an ndarray is a prepared constant;
+    integers are int32, floats float32."""
+
+    kernel: Callable[..., None]
+    arguments: tuple[Argument, ...]
+
+
+Options = Mapping[str, Any]
+# (inputs, with None for absent ones; outputs; options) -> calls, in order
+Prepare = Callable[[Sequence[Any], Sequence[Tensor], Options], list[Call]]
+KERNELS: dict[str, Prepare] = {}
+
+
+def prepares(*kinds: str) -> Callable[[Prepare], Prepare]:
+    """Register the preparation of builtin operators."""
+
+    def register(function: Prepare) -> Prepare:
+        KERNELS.update(dict.fromkeys(kinds, function))
+        return function
+
+    return register
+
+
+def call(kernel: Callable[..., None], *arguments: Argument) -> Call:
+    return Call(kernel, arguments)

@@ -1,0 +1,25 @@
+"""The array's own little-endian bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgecompress_runtime.pack.codecs.protocol import Buffer, Encoded
+from edgecompress_runtime.pack.errors import PackError
+
+
+class Raw:
+    """Any array."""
+
+    name = "raw"
+
+    def encode(self, array: np.ndarray) -> Encoded:
+        return Encoded(self.name, {}, array.astype(array.dtype.newbyteorder("<")).tobytes())
+
+    def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
+        if len(data) != out.nbytes:
+            raise PackError(f"raw: expected {out.nbytes} bytes, found {len(data)}")
+        out[...] = np.frombuffer(data, out.dtype.newbyteorder("<")).reshape(out.shape)
+        return out

@@ -1,0 +1,64 @@
+"""A lowered graph as the runtime sees it: tensors and operators, as in a `.tflite` file.
+
+Operator names, option names and enumerations are those of the TFLite schema (schema.fbs); images are NHWC.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Option = int | float | bool | str | list | None
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One tensor; real = scale * (stored - zero_point) where `scale` is given.
+
+    scale: float32 [1] or [channels] along `axis`, empty when not quantised. zero_point: int32, same shape.
+    data: the array of a constant, None for a computed tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    scale: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    zero_point: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    axis: int = 0
+    data: np.ndarray | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def zero(self) -> int:
+        """Zero point of a per-tensor quantised tensor."""
+        return int(self.zero_point[0])
+
+    @property
+    def is_int8(self) -> bool:
+        return self.dtype == np.int8
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """kind: builtin name ("CONV_2D"). inputs, outputs: tensor indices, -1 for an absent optional input.
+    options: fields of the operator's options table ("strideH", "padding", ...), enumerations as integers."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, Option]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Operators in an order in which they can run; inputs and outputs are tensor indices."""
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
