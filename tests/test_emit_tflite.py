@@ -246,7 +246,7 @@ def test_nearest_resize_picks_the_rows_that_the_reference_kernel_picks(n, out):
         source = ctx.temporary("x", x.shape, ir.DataType.FLOAT)
         target = ctx.temporary("y", (1, out, 1, 1), ir.DataType.FLOAT)
         ctx.op("RESIZE_NEAREST_NEIGHBOR", [source, ctx.ints([out, 1])], [target], alignCorners=align, halfPixelCenters=half)
-        data = buffer.finish([("x", source)], [("y", target)], "m", "test")
+        data = buffer.finish([("x", source)], [("y", target)], "test")
         interpreter = Interpreter(model_content=data, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)

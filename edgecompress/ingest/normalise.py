@@ -1,6 +1,7 @@
 """Brings a model to the canonical form that everything after ingest relies on: a list of passes."""
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from edgecompress.ingest.passes.batchnorm import BatchNormToAffine
 from edgecompress.ingest.passes.check_weights import CheckWeights
 from edgecompress.ingest.passes.clip import CanonicalClip
 from edgecompress.ingest.passes.convolution import CanonicalConvolution, OwnWeights
+from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.ingest.passes.expand_composites import ExpandComposites
 from edgecompress.ingest.passes.float32 import CastToFloat32
 from edgecompress.ingest.passes.float_inputs import FloatInputs
@@ -31,8 +33,8 @@ from edgecompress.ingest.passes.reshape import CanonicalReshape
 from edgecompress.ingest.passes.rewrites import RewriteWithOnnxscript
 
 IR_VERSION = 10  # the one that came with opset 21
-# A value of 1 GiB isn't for an edge device; most likely a damaged attribute asks for it.
-LARGEST_ELEMENTS = 2**28
+# A value of a quarter GiB isn't for an edge device; most likely a damaged attribute asks for it.
+LARGEST_ELEMENTS = 2**26
 
 
 def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase]:
@@ -113,27 +115,27 @@ def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> ir.
 
 
 def _require_static(model: ir.Model) -> None:
+    """Every value has a known shape, with elements, and not too many."""
+    for value in model.graph.inputs:
+        _require_sensible(value, f"input {value.name!r}")
     for node in model.graph:
         for value in node.outputs:
-            if not value.uses() and not value.is_graph_output():
-                continue
-            if value.shape is None or not value.shape.is_static():
-                raise UnsupportedModelError(
-                    f"the shape of {value.name!r}, from node {node.name!r} ({node.op_type}), depends on the data; "
-                    "replace the node by one whose output shape follows from its input shapes"
-                )
-            elements = 1
-            for d in value.shape:
-                elements *= int(d)
-            if elements > LARGEST_ELEMENTS:
-                raise UnsupportedModelError(
-                    f"value {value.name!r}, from node {node.name!r} ({node.op_type}), has {elements} elements; "
-                    f"{LARGEST_ELEMENTS} is the most that can be converted"
-                )
-            if elements == 0:
-                raise UnsupportedModelError(
-                    f"value {value.name!r}, from node {node.name!r} ({node.op_type}), is empty (shape {value.shape})"
-                )
+            if value.uses() or value.is_graph_output():
+                _require_sensible(value, f"value {value.name!r}, from node {node.name!r} ({node.op_type}),")
+
+
+def _require_sensible(value: ir.Value, what: str) -> None:
+    shape = static_shape(value)
+    if shape is None:
+        raise UnsupportedModelError(
+            f"{what} has a shape that depends on the data; replace what computes it by something whose output shape "
+            "follows from its input shapes"
+        )
+    elements = math.prod(shape)
+    if not 0 < elements <= LARGEST_ELEMENTS:
+        raise UnsupportedModelError(
+            f"{what} has {elements} elements (shape {value.shape}); 1 to {LARGEST_ELEMENTS} can be converted"
+        )
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 from edgecompress.errors import InputError
 
-# sympy evaluates the text of symbolic dimensions as Python: allow arithmetic and function names, no attributes.
-EXPRESSION = re.compile(r"(?!.*(__|\.\s*[A-Za-z_]))[\w\s+\-*/(),<>=&|~.%]*")
+# sympy evaluates the text of symbolic dimensions as Python. What torch writes is arithmetic on numbers, names, quoted
+# names and sympy's classes: Symbol('s31', positive=True), Mod(s0, 2). No attribute, no function, no other string.
+EXPRESSION = re.compile(r"(?!.*(?:__|\.\s*[A-Za-z_]|\b[a-z_]\w*\s*\())(?:'\w+'|[\w\s+\-*/(),<>=&|~.%])*")
 
 
 def require_no_pickle(path: Path, data: bytes) -> None:
@@ -23,7 +24,9 @@ def require_no_pickle(path: Path, data: bytes) -> None:
             names = archive.namelist()
             documents = {name: json.loads(archive.read(name)) for name in names if name.endswith(".json")}
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise InputError(f"{path}: not a whole .pt2 archive ({error}); it is truncated or another kind of file") from error
+        raise InputError(
+            f"{path}: not a whole .pt2 archive ({error}); it is truncated or another kind of file"
+        ) from error
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise InputError(f"{path}: the archive has {repeated[0]!r} twice; export the model again")

@@ -143,8 +143,8 @@ def _require_all(graph: ir.Graph, chosen: set[ir.Node]) -> None:
         listed = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name!r}" for node in left)
         raise UnsupportedModelError(
             f"this target computes on integers only, and these nodes would stay in float: {listed}; replace "
-            "them by operators with an int8 kernel, take them out of quantize.float_layers, or choose a target "
-            "with float"
+            "them by operators with an int8 kernel, take them out of quantize.float_layers, or choose a "
+            "target with float"
         )
 
 
@@ -154,7 +154,7 @@ def _is_float(node: ir.Node) -> bool:
 
 def _beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histograms) -> set[ir.Node]:
     """Nodes of layers whose outputs saturate in the range that their operator fixes."""
-    found = set()
+    found: set[ir.Node] = set()
     for layer in layers(graph):
         q = operators.RULES[layer.node.op_type].fixed if layer.node in chosen else None
         if q is None:
@@ -187,7 +187,8 @@ def _separate_fixed(graph: ir.Graph, chosen: set[ir.Node]) -> list[tuple[ir.Node
             uses = [(n, i) for n, i in value.uses() if any(n is layer.node for layer in tied)]
             requantize = ir.node("Identity", [value], name=names(f"{value.name}/requantize"))
             output = requantize.outputs[0]
-            output.name, output.shape, output.type = names(f"{value.name}/requantized"), value.shape, value.type
+            output.name = names(f"{value.name}/requantized")
+            output.shape, output.type = value.shape, value.type
             producer = value.producer()
             assert producer is not None
             graph.insert_after(producer, requantize)

@@ -50,10 +50,10 @@ def pairs(model: ir.Model) -> list[Pair]:
 def equalized(model: ir.Model, activation_ranges: Mapping[str, np.ndarray] | None = None) -> ir.Model:
     """A clone that computes the same with equalised channels.
 
-    activation_ranges: {name of a value between two layers: largest magnitude [channels]}. With one scale for
-    each output channel of the weights, the range of W1's channel costs nothing and that of its activation,
-    which has one scale for all channels, does: r1 is then the latter. Without, r1 is the weights', as
-    published.
+    activation_ranges: {name of a value between two layers: largest magnitude [channels]}, which stand for r1
+    then. With one scale for each output channel of the weights it costs nothing that channels of W1 differ in
+    range, but it does that those of the activation do, which has one scale. Without: r1 is that of the
+    weights, as published.
     """
     clone = model.clone()
     found = pairs(clone)
@@ -91,7 +91,7 @@ def _equalize_pair(pair: Pair, ranges: dict[str, np.ndarray]) -> float:
 
 
 def _by_input_channel(weight: np.ndarray, node: ir.Node) -> np.ndarray:
-    """[out, in / group, ...] -> [group, out / group, in / group, rest]: axes 0 and 2 are the input channel."""
+    """[out, in / group, ...] -> [group, out / group, in / group, rest]: input channel on axes 0, 2."""
     group = _group(node)
     return weight.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
 

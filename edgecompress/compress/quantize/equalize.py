@@ -23,17 +23,20 @@ class Equalization:
     """Signal-to-noise ratio (dB) of the quantised model's outputs without and with equalisation.
 
     kept: whether it stayed. pairs: how many pairs of layers it applies to; both ratios are None when 0.
+    by: what was equalised, "weights" or "activations" of the first layer with the weights of the second.
     """
 
     kept: bool
     snr_before: float | None
     snr_after: float | None
     pairs: int
+    by: str | None
 
     def __str__(self) -> str:
         if not self.pairs:
             return "no pair of layers to equalise"
-        measured = f"{self.pairs} pairs, {self.snr_before:.1f} dB before, {self.snr_after:.1f} dB after"
+        ratios = f"{self.snr_before:.1f} dB before, {self.snr_after:.1f} dB after"
+        measured = f"{self.pairs} pairs by {self.by}, {ratios}"
         return f"{measured}: {'kept' if self.kept else 'not kept'}"
 
 
@@ -48,17 +51,21 @@ class Equalized:
 def equalize(model: ir.Model, dataset: Dataset, settings: Quantize) -> Equalized:
     """Equalise channels if the model, quantised with a part of the data, is nearer to the float one then.
 
+    Both ways of `cross_layer.equalized` are tried: neither is better for all models.
     Raises InputError for unusable data.
     """
     found = pairs(model)
     if not found:
-        return Equalized(model, Equalization(False, None, None, 0))
+        return Equalized(model, Equalization(False, None, None, 0, None))
     part = dataset.head(2 * batch_size(model))
-    names = [str(pair.between.name) for pair in found]
-    changed = equalized(model, _channel_ranges(model, names, part) if settings.per_channel else None)
-    before, after = (_quantized_snr_db(m, part, settings) for m in (model, changed))
-    kept = after > before + WORTH_DB
-    return Equalized(changed if kept else model, Equalization(kept, before, after, len(found)))
+    ranges = _channel_ranges(model, [str(pair.between.name) for pair in found], part)
+    candidates = {"weights": equalized(model), "activations": equalized(model, ranges)}
+    before = _quantized_snr_db(model, part, settings)
+    after = {by: _quantized_snr_db(candidate, part, settings) for by, candidate in candidates.items()}
+    best = max(after, key=lambda by: after[by])
+    kept = after[best] > before + WORTH_DB
+    report = Equalization(kept, before, after[best], len(found), best)
+    return Equalized(candidates[best] if kept else model, report)
 
 
 def _quantized_snr_db(model: ir.Model, dataset: Dataset, settings: Quantize) -> float:

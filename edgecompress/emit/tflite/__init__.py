@@ -6,6 +6,7 @@ comes from the same code.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -32,6 +33,15 @@ IMAGE = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A model as TFLite tensors and operators, before it becomes a file: (how to feed it, tensor index) pairs."""
+
+    buffer: FlatBuffer
+    inputs: tuple[tuple[TensorIO, int], ...]
+    outputs: tuple[tuple[TensorIO, int], ...]
+
+
 def emit(
     model: ir.Model,
     *,
@@ -45,6 +55,16 @@ def emit(
     operators: builtin operator names that the target's runtime has; None means all.
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
     """
+    built = build(model, io_dtype=io_dtype, operators=operators)
+    named = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
+    data = built.buffer.finish(*named, description)
+    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs))
+
+
+def build(
+    model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT, operators: Iterable[str] | None = None
+) -> Built:
+    """As `emit`, as far as tensors and operators: what the `.pack` emitter writes too."""
     model = lower(model.clone())
     groups = layers(model.graph)
     missing = [g.node for g in groups if g.node.op_type not in LOWERINGS]
@@ -67,10 +87,7 @@ def emit(
     buffer.prune([index for _, index in outputs])
     if operators is not None:
         _check_operators(buffer, set(operators))
-    data = buffer.finish(
-        [(io.name, i) for io, i in inputs], [(io.name, i) for io, i in outputs], model.graph.name or "", description
-    )
-    return TFLiteModel(data, tuple(io for io, _ in inputs), tuple(io for io, _ in outputs))
+    return Built(buffer, tuple(inputs), tuple(outputs))
 
 
 def _listing(nodes: list[ir.Node]) -> str:

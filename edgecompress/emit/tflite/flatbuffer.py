@@ -79,13 +79,15 @@ class FlatBuffer:
                 kept.append(operator)
         self.operators = kept[::-1]
 
+    def used(self, ends: Sequence[int]) -> list[int]:
+        """Indices of the tensors that an operator or one of `ends` (the graph's inputs and outputs) refers to."""
+        return sorted({i for o in self.operators for i in (*o.inputs, *o.outputs) if i >= 0}.union(ends))
+
     def finish(
-        self, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], name: str, description: str
+        self, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], description: str
     ) -> bytes:
         """(signature name, tensor index) of inputs and outputs -> the file's bytes."""
-        used = {i for o in self.operators for i in (*o.inputs, *o.outputs) if i >= 0}
-        used.update(i for _, i in (*inputs, *outputs))
-        order = sorted(used)
+        order = self.used([i for _, i in (*inputs, *outputs)])
         index = {old: new for new, old in enumerate(order)} | {-1: -1}
         tensors = [self.tensors[i] for i in order]
         pack = _Packer()

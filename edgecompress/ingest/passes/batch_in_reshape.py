@@ -8,6 +8,8 @@ import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
 
+LARGEST_BATCH = 1024  # that anyone traces a model with
+
 
 class BatchInReshape(ir.passes.InPlacePass):
     """Every constant target [batch, ..] of a Reshape becomes [1, ..]."""
@@ -25,7 +27,7 @@ class BatchInReshape(ir.passes.InPlacePass):
 
 def baked_batch(model: ir.Model) -> int | None:
     """The batch size that the constant targets of the model's Reshapes most often begin with, above 1."""
-    counts = Counter(int(target[0]) for _, target in _targets(model) if target[0] > 1)
+    counts = Counter(int(target[0]) for _, target in _targets(model) if 1 < target[0] <= LARGEST_BATCH)
     return counts.most_common(1)[0][0] if counts else None
 
 

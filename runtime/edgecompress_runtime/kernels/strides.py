@@ -1,13 +1,32 @@
-"""Shapes and strides for kernels that loop over any number of axes: always six, the unused ones of size 1."""
+"""Shapes and strides for kernels over any number of axes: rows (up to five outer axes) of a run (the innermost)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
 
+import numpy as np
+from numba import njit
+
 from edgecompress_runtime.errors import UnsupportedOperatorError
 
-LOOPS = 6
+i32 = np.int32
+AXES = 6
 Ints = tuple[int, ...]
+
+
+@njit(inline="always")
+def offset(row, dims, strides):
+    """Where row number `row` starts: its position in the outer axes of `dims`, times `strides`."""
+    i4, row = i32(row % dims[4]), i32(row // dims[4])
+    i3, row = i32(row % dims[3]), i32(row // dims[3])
+    i2, row = i32(row % dims[2]), i32(row // dims[2])
+    i1, i0 = i32(row % dims[1]), i32(row // dims[1])
+    return i32(i0 * strides[0] + i1 * strides[1] + i2 * strides[2] + i3 * strides[3] + i4 * strides[4])
+
+
+@njit(inline="always")
+def row_count(dims):
+    return i32(dims[0] * dims[1] * dims[2] * dims[3] * dims[4])
 
 
 def contiguous(shape: Sequence[int]) -> Ints:
@@ -30,23 +49,23 @@ def broadcast(shape: Sequence[int], to: Sequence[int]) -> Ints:
     return (0,) * missing + tuple(0 if n == 1 else s for n, s in zip(shape, own))
 
 
-def collapsed(dims: Sequence[int], *strides: Sequence[int], loops: int = LOOPS) -> list[Ints]:
-    """[dims, *strides] with axes of size 1 dropped, neighbours merged where every operand allows, and axes of
-    size 1 put in front to make `loops` of them.
+def collapsed(dims: Sequence[int], *strides: Sequence[int], axes: int = AXES) -> tuple[Ints, ...]:
+    """(dims, *strides) with axes of size 1 dropped, neighbours merged where every operand allows, and axes of
+    size 1 put in front to make `axes` of them.
 
-    >>> collapsed((2, 1, 3, 4), (12, 12, 4, 1), (4, 4, 0, 1), loops=3)
-    [(2, 3, 4), (12, 4, 1), (4, 0, 1)]
+    >>> collapsed((2, 1, 3, 4), (12, 12, 4, 1), (4, 4, 0, 1), axes=3)
+    ((2, 3, 4), (12, 4, 1), (4, 0, 1))
     """
-    axes: list[tuple[int, list[int]]] = []
+    kept: list[tuple[int, list[int]]] = []
     for n, *steps in zip(dims, *strides):
         if n == 1:
             continue
-        if axes and all(outer == n * inner for outer, inner in zip(axes[-1][1], steps)):
-            axes[-1] = (axes[-1][0] * n, steps)
+        if kept and all(outer == n * inner for outer, inner in zip(kept[-1][1], steps)):
+            kept[-1] = (kept[-1][0] * n, steps)
         else:
-            axes.append((n, steps))
-    if len(axes) > loops:
-        raise UnsupportedOperatorError(f"dimensions {tuple(dims)} with strides {strides} need {len(axes)} loops; "
-                                       f"there are {loops}")  # fmt: skip
-    axes = [(1, [0] * len(strides))] * (loops - len(axes)) + axes
-    return [tuple(n for n, _ in axes), *(tuple(steps[i] for _, steps in axes) for i in range(len(strides)))]
+            kept.append((n, steps))
+    if len(kept) > axes:
+        raise UnsupportedOperatorError(f"shape {tuple(dims)} with strides {strides} has {len(kept)} axes that can't "
+                                       f"be merged; there are loops for {axes}")  # fmt: skip
+    kept = [(1, [0] * len(strides))] * (axes - len(kept)) + kept
+    return tuple(n for n, _ in kept), *(tuple(steps[i] for _, steps in kept) for i in range(len(strides)))

@@ -7,7 +7,6 @@ both halves at once; who reads in order can ignore it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,7 @@ from edgecompress_runtime.pack.codecs.huffman_code import (
     ALPHABET,
     MAX_LENGTH,
     canonical_codes,
-    code_lengths,
-    default_length_limit,
+    short_code_lengths,
 )
 from edgecompress_runtime.pack.codecs.protocol import Buffer, Encoded, symbols
 from edgecompress_runtime.pack.errors import PackError
@@ -27,11 +25,9 @@ HALVES_FROM = 1 << 16  # symbols; below that, the second chain saves less than i
 WIDE_TABLE_FROM = 1 << 13  # symbols; below that, filling a 12-bit table takes longer than it saves
 
 
-@dataclass(frozen=True)
 class Huffman:
-    """Non-empty arrays of 1-byte elements. `limit`: longest code in bits, None for one by alphabet size."""
+    """Non-empty arrays of 1-byte elements."""
 
-    limit: int | None = None
     name = "huffman"
 
     def encode(self, array: np.ndarray) -> Encoded | None:
@@ -42,7 +38,7 @@ class Huffman:
         if values is None or not values.size:
             return None
         counts = np.bincount(values)
-        lengths = code_lengths(counts, self.limit or default_length_limit(counts.size))
+        lengths = short_code_lengths(counts)
         out = np.zeros((int(counts @ lengths) + 7) // 8, np.uint8)
         write_codes(values, canonical_codes(lengths), lengths, out)
         params: dict[str, Any] = {"lengths": lengths.tolist()}

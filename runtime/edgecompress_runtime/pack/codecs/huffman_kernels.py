@@ -35,7 +35,7 @@ def fill_tables(codes, lengths, bits, first, table):
     """Lookup tables indexed by the next `bits` bits; the code must be complete, or a lone symbol.
 
     first: uint16, the first symbol in bits 0..7, its length from bit 8.
-    table: uint64, as many symbols as the index holds, lowest byte first; byte 6: their number, byte 7: their bits.
+    table: uint64, all symbols the index holds, first in byte 0; their number in byte 6, their bits in byte 7.
     """
     lone = 0
     for symbol in range(lengths.size):

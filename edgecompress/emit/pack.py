@@ -1,0 +1,41 @@
+"""onnx_ir.Model -> the runtime's plan and `.pack` file: the same lowered graph that the TFLite emitter writes."""
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.emit import tflite
+from edgecompress.emit.tflite import flatbuffer
+from edgecompress_runtime.plan import Operator, Plan, Tensor
+
+
+def plan(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Plan:
+    """A canonical model, annotated or not, as tensors and operators of the runtime.
+
+    io_dtype: FLOAT or INT8, the type of quantised inputs and outputs.
+    Raises UnsupportedModelError, naming every node at fault.
+    """
+    built = tflite.build(model, io_dtype=io_dtype)
+    inputs, outputs = ([i for _, i in ends] for ends in (built.inputs, built.outputs))
+    order = built.buffer.used([*inputs, *outputs])
+    index = {old: new for new, old in enumerate(order)} | {-1: -1}
+    return Plan(
+        tensors=tuple(_tensor(built.buffer.tensors[i]) for i in order),
+        operators=tuple(_operator(o, index) for o in built.buffer.operators),
+        inputs=tuple(index[i] for i in inputs),
+        outputs=tuple(index[i] for i in outputs),
+    )
+
+
+def _tensor(tensor: flatbuffer.Tensor) -> Tensor:
+    q = tensor.quantization if tensor.dtype != ir.DataType.FLOAT16 else None
+    parameters = {} if q is None else {"scale": q.scale.astype(np.float32), "zero_point": q.zero_point.astype(np.int32)}
+    return Tensor(tensor.name, tensor.shape, tensor.dtype.numpy(), **parameters, axis=tensor.axis, data=tensor.data)
+
+
+def _operator(operator: flatbuffer.Operator, index: dict[int, int]) -> Operator:
+    fields = {} if operator.options is None else vars(operator.options)
+    options = {name: value for name, value in fields.items() if value is not None}
+    return Operator(
+        operator.kind, tuple(index[i] for i in operator.inputs), tuple(index[i] for i in operator.outputs), options
+    )

@@ -1,0 +1,84 @@
+"""Runs a plan on this machine, one prepared kernel call after the other."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from edgecompress_runtime.errors import RuntimeModelError, UnsupportedOperatorError
+from edgecompress_runtime.kernels import KERNELS, Call, Raw
+from edgecompress_runtime.kernels.movement import BITS
+from edgecompress_runtime.plan import Plan, Tensor
+
+
+@cache
+def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
+    """The kernel for this machine; machine code is kept in Numba's cache on disk."""
+    return njit(kernel, cache=True, error_model="numpy", nogil=True)
+
+
+class Executor:
+    """Holds the arrays of every tensor and the calls that fill them."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Raises UnsupportedOperatorError, naming every operator that has no kernel."""
+        missing = sorted({o.kind for o in plan.operators} - KERNELS.keys())
+        if missing:
+            raise UnsupportedOperatorError(f"no kernel for {', '.join(missing)}")
+        self.plan = plan
+        self._arrays = {t: _storage(t) for t in plan.tensors}
+        self._calls = [self._bound(call) for call in calls(plan)]
+
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """Inputs in the plan's order, each of its tensor's shape and dtype -> copies of the outputs."""
+        if len(inputs) != len(self.plan.inputs):
+            raise RuntimeModelError(f"expected {len(self.plan.inputs)} inputs, got {len(inputs)}")
+        for index, array in zip(self.plan.inputs, inputs):
+            tensor = self.plan.tensors[index]
+            if array.shape != tensor.shape or array.dtype != tensor.dtype:
+                raise RuntimeModelError(f"input {tensor.name!r}: expected {tensor.dtype} {tensor.shape}, "
+                                        f"got {array.dtype} {array.shape}")  # fmt: skip
+            self._arrays[tensor][:] = array.reshape(-1)
+        for kernel, arguments in self._calls:
+            kernel(*arguments)
+        return [self.tensor(index) for index in self.plan.outputs]
+
+    def tensor(self, index: int) -> np.ndarray:
+        """A copy of what tensor `index` holds after the last run."""
+        tensor = self.plan.tensors[index]
+        return self._arrays[tensor].reshape(tensor.shape).copy()
+
+    def _bound(self, call: Call) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        return compiled(call.kernel), tuple(self._value(argument) for argument in call.arguments)
+
+    def _value(self, argument: Any) -> Any:
+        """What the compiled kernel takes: integers and floats of 32 bits, flat arrays."""
+        if isinstance(argument, Tensor):
+            array = self._arrays[argument]
+            return array.view(np.int8) if array.dtype == bool else array
+        if isinstance(argument, Raw):
+            array = self._arrays[argument.tensor]
+            return array.view(BITS[array.dtype.itemsize])
+        if isinstance(argument, np.ndarray):
+            return argument
+        if isinstance(argument, tuple):
+            return tuple(np.int32(n) for n in argument)
+        return np.float32(argument) if isinstance(argument, float) else np.int32(argument)
+
+
+def calls(plan: Plan) -> list[Call]:
+    """The kernel calls of a plan, in order."""
+    result = []
+    for operator in plan.operators:
+        inputs = [None if i < 0 else plan.tensors[i] for i in operator.inputs]
+        result += KERNELS[operator.kind](inputs, [plan.tensors[i] for i in operator.outputs], operator.options)
+    return result
+
+
+def _storage(tensor: Tensor) -> np.ndarray:
+    if tensor.data is not None:
+        return np.ascontiguousarray(tensor.data, tensor.dtype).reshape(-1)
+    return np.zeros(tensor.size, tensor.dtype)

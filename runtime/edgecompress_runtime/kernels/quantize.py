@@ -1,0 +1,65 @@
+"""Between types: QUANTIZE, DEQUANTIZE, CAST."""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from edgecompress_runtime.errors import UnsupportedOperatorError
+from edgecompress_runtime.kernels.arithmetic import clamp, dequantized, f32, i32
+from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.table import requantized, table_call
+from edgecompress_runtime.plan import Tensor
+
+
+def quantize(x, y, count, scale, zero):
+    """float32 -> int8, rounded to nearest, halves away from zero (reference/quantize.h AffineQuantize)."""
+    for i in range(count):
+        real = x[i] / scale
+        whole = f32(math.trunc(clamp(real, f32(-1000), f32(1000))))  # beyond that the result is clamped anyway
+        rest = real - whole
+        stored = i32(whole)
+        if rest >= f32(0.5):
+            stored = i32(stored + i32(1))
+        elif rest <= f32(-0.5):
+            stored = i32(stored - i32(1))
+        y[i] = clamp(i32(stored + zero), i32(-128), i32(127))
+
+
+def dequantize(x, y, count, scale, zero):
+    """int8 -> float32."""
+    for i in range(count):
+        y[i] = scale * f32(i32(x[i] - zero))
+
+
+def cast(x, y, count):
+    for i in range(count):
+        y[i] = x[i]
+
+
+def cast_to_bool(x, y, count):
+    for i in range(count):
+        y[i] = x[i] != 0
+
+
+@prepares("QUANTIZE")
+def prepare_quantize(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    x, (y,) = inputs[0], outputs
+    if x.is_int8:
+        return table_call(x, y, requantized(x, y, options))
+    return [call(quantize, x, y, x.size, float(y.scale[0]), y.zero)]
+
+
+@prepares("DEQUANTIZE")
+def prepare_dequantize(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    x, (y,) = inputs[0], outputs
+    if x.data is not None:
+        return [call(cast, dequantized(x).reshape(-1), y, x.size)]
+    if not x.is_int8:
+        raise UnsupportedOperatorError(f"DEQUANTIZE of computed {x.dtype} values (tensor {x.name!r})")
+    return [call(dequantize, x, y, x.size, float(x.scale[0]), x.zero)]
+
+
+@prepares("CAST")
+def prepare_cast(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    x, (y,) = inputs[0], outputs
+    return [call(cast_to_bool if y.dtype == bool else cast, x, y, x.size)]

@@ -1,0 +1,96 @@
+"""RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR of x [n, h, w, c]."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgecompress_runtime.kernels.arithmetic import f32, i32, i64, round_half_away
+from edgecompress_runtime.kernels.movement import take
+from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.plan import Tensor
+
+ONE = 1 << 10  # int8: positions have 10 fractional bits
+
+
+def resize_bilinear(x, y, x_shape, y_shape, top, bottom, down, left, right, across):
+    """int8. top, bottom [h]: rows of x; down [h]: weight of the bottom one in 1/1024; left, right, across [w]."""
+    batches, height, width, channels = x_shape
+    _, out_h, out_w, _ = y_shape
+    for n in range(batches):
+        for r in range(out_h):
+            upper, lower = i32((n * height + top[r]) * width), i32((n * height + bottom[r]) * width)
+            for k in range(out_w):
+                a, b = i32((upper + left[k]) * channels), i32((upper + right[k]) * channels)
+                c, d = i32((lower + left[k]) * channels), i32((lower + right[k]) * channels)
+                v, h = down[r], across[k]
+                a_weight, b_weight = i32(i32(ONE - v) * i32(ONE - h)), i32(i32(ONE - v) * h)
+                c_weight, d_weight = i32(v * i32(ONE - h)), i32(v * h)
+                target = i32(((n * out_h + r) * out_w + k) * channels)
+                for i in range(channels):
+                    acc = i64(x[i32(a + i)]) * a_weight + i64(x[i32(b + i)]) * b_weight
+                    acc += i64(x[i32(c + i)]) * c_weight + i64(x[i32(d + i)]) * d_weight
+                    half = i64(ONE * ONE // 2)
+                    # halves away from zero, the division towards zero
+                    y[i32(target + i)] = (acc + half) >> i64(20) if acc > 0 else -((half - acc) >> i64(20))
+
+
+def resize_bilinear_float(x, y, x_shape, y_shape, top, bottom, down, left, right, across):
+    batches, height, width, channels = x_shape
+    _, out_h, out_w, _ = y_shape
+    for n in range(batches):
+        for r in range(out_h):
+            upper, lower = i32((n * height + top[r]) * width), i32((n * height + bottom[r]) * width)
+            for k in range(out_w):
+                a, b = i32((upper + left[k]) * channels), i32((upper + right[k]) * channels)
+                c, d = i32((lower + left[k]) * channels), i32((lower + right[k]) * channels)
+                v, h = down[r], across[k]
+                target = i32(((n * out_h + r) * out_w + k) * channels)
+                for i in range(channels):
+                    above = x[i32(a + i)] * (f32(1) - v) * (f32(1) - h) + x[i32(c + i)] * v * (f32(1) - h)
+                    y[i32(target + i)] = above + x[i32(b + i)] * (f32(1) - v) * h + x[i32(d + i)] * v * h
+
+
+@prepares("RESIZE_NEAREST_NEIGHBOR")
+def prepare_nearest(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    x, (y,) = inputs[0], outputs
+    flags = bool(options.get("alignCorners")), bool(options.get("halfPixelCenters"))
+    picked = [nearest(n, out, *flags) for n, out in zip(x.shape[1:3], y.shape[1:3])]
+    return [take(x, y, [np.arange(x.shape[0]), *picked, np.arange(x.shape[3])])]
+
+
+def nearest(size: int, out: int, align: bool, half: bool) -> np.ndarray:
+    """Input position of each output position (resize_nearest_neighbor.h, in float32)."""
+    scale = f32(size - 1) / f32(out - 1) if align and out > 1 else f32(size) / f32(out)
+    position = (np.arange(out, dtype=np.float32) + f32(0.5 if half else 0.0)) * scale
+    index = round_half_away(position) if align else np.floor(position)
+    return np.clip(index, 0, size - 1).astype(np.int32)
+
+
+@prepares("RESIZE_BILINEAR")
+def prepare_bilinear(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    x, (y,) = inputs[0], outputs
+    flags = bool(options.get("alignCorners")), bool(options.get("halfPixelCenters"))
+    kernel, positions = (resize_bilinear, fixed) if x.is_int8 else (resize_bilinear_float, floating)
+    tables = [t for n, out in zip(x.shape[1:3], y.shape[1:3]) for t in positions(n, out, *flags)]
+    return [call(kernel, x, y, x.shape, y.shape, *tables)]
+
+
+def fixed(size: int, out: int, align: bool, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(lower index, upper index, weight of the upper in 1/1024), int32 [out]; resize_bilinear.h for int8."""
+    spans, steps = (size - 1, out - 1) if align and out > 1 else (size, out)
+    scale = (ONE * spans + steps // 2) // steps
+    position = np.arange(out, dtype=np.int64) * scale + (scale // 2 - ONE // 2 if half else 0)
+    lower = np.maximum(np.trunc(position / ONE), 0).astype(np.int64)
+    upper = np.minimum(np.trunc((position + ONE - 1) / ONE), size - 1).astype(np.int64)
+    return lower.astype(np.int32), upper.astype(np.int32), (position - ONE * lower).astype(np.int32)
+
+
+def floating(size: int, out: int, align: bool, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same with float32 weights."""
+    scale = f32(size - 1) / f32(out - 1) if align and out > 1 else f32(size) / f32(out)
+    position = np.arange(out, dtype=np.float32)
+    position = (position + f32(0.5)) * scale - f32(0.5) if half else position * scale
+    lower = np.maximum(np.floor(position), 0).astype(np.int32)
+    upper = np.minimum(np.ceil(position), size - 1).astype(np.int32)
+    return lower, upper, (position - lower).astype(np.float32)

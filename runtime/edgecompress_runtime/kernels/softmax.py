@@ -1,0 +1,171 @@
+"""SOFTMAX and LOG_SOFTMAX along the last axis: rows of `depth`.
+
+int8 works in fixed point as reference/softmax.h and integer_ops/log_softmax.h do; exp of every possible
+difference to the row's maximum is a table, filled when the layer is prepared.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgecompress_runtime.kernels.arithmetic import clamp, f32, i32, quantize_multiplier, requantize
+from edgecompress_runtime.kernels.fixed_point import (
+    divide_by_power_of_two,
+    leading_zeros,
+    log_of_sum,
+    one_over_one_plus,
+    product,
+)
+from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.table import rounding_divide_by_power_of_two
+from edgecompress_runtime.plan import Tensor
+
+INTEGER_BITS, SUM_BITS, OUTPUT_BITS = 5, 12, 4  # of scaled differences, of the sum of exps, of log_softmax's output
+
+
+def softmax(x, y, exps, rows, depth):
+    """exps: int32 [256], exp of a difference d = -255..0 at d + 255, 0 integer bits."""
+    for r in range(rows):
+        start = i32(r * depth)
+        top = i32(-128)
+        for c in range(depth):
+            top = max(top, i32(x[i32(start + c)]))
+        total = i32(0)
+        for c in range(depth):
+            exp = exps[i32(x[i32(start + c)] - top + 255)]
+            total = i32(total + divide_by_power_of_two(exp, i32(SUM_BITS)))
+        zeros = leading_zeros(total)
+        # total as 1.f * 2**n: its reciprocal is 1 / (1 + f) / 2**n
+        reciprocal = one_over_one_plus(i32((total << zeros) + i32(-(2**31))))
+        exponent = i32(SUM_BITS - zeros + 31 - 8)
+        for c in range(depth):
+            exp = exps[i32(x[i32(start + c)] - top + 255)]
+            stored = i32(divide_by_power_of_two(product(reciprocal, exp), exponent) - 128)
+            y[i32(start + c)] = clamp(stored, i32(-128), i32(127))
+
+
+def log_softmax(x, y, exps, rows, depth, multiplier, shift, reverse_multiplier, reverse_shift, smallest):
+    """smallest: differences below it count as minus infinity."""
+    for r in range(rows):
+        start = i32(r * depth)
+        top = i32(-128)
+        for c in range(depth):
+            top = max(top, i32(x[i32(start + c)]))
+        total = i32(0)
+        for c in range(depth):
+            exp = exps[i32(x[i32(start + c)] - top + 255)]
+            total = i32(total + divide_by_power_of_two(exp, i32(SUM_BITS)))
+        log = log_of_sum(total)
+        reach = requantize(i32(log + i32(-(2**31))), reverse_multiplier, reverse_shift)
+        lowest = max(i32(smallest - 1), reach)
+        for c in range(depth):
+            difference = i32(x[i32(start + c)] - top)
+            stored = i32(-128)
+            if difference > lowest:
+                real = i32(requantize(difference, multiplier, shift) - log)
+                stored = i32(divide_by_power_of_two(real, i32(31 - INTEGER_BITS - OUTPUT_BITS)) + 127)
+            y[i32(start + c)] = clamp(stored, i32(-128), i32(127))
+
+
+def softmax_float(x, y, rows, depth, beta):
+    for r in range(rows):
+        start = i32(r * depth)
+        top = x[start]
+        for c in range(depth):
+            top = max(top, x[i32(start + c)])
+        total = f32(0)
+        for c in range(depth):
+            exp = math.exp((x[i32(start + c)] - top) * beta)
+            y[i32(start + c)] = exp
+            total += exp
+        for c in range(depth):
+            y[i32(start + c)] = y[i32(start + c)] / total
+
+
+def log_softmax_float(x, y, rows, depth):
+    for r in range(rows):
+        start = i32(r * depth)
+        top = x[start]
+        for c in range(depth):
+            top = max(top, x[i32(start + c)])
+        total = f32(0)
+        for c in range(depth):
+            total += math.exp(x[i32(start + c)] - top)
+        log = math.log(total)
+        for c in range(depth):
+            y[i32(start + c)] = x[i32(start + c)] - top - log
+
+
+@prepares("SOFTMAX")
+def prepare_softmax(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    x, (y,) = inputs[0], outputs
+    depth = x.shape[-1]
+    if not x.is_int8:
+        return [call(softmax_float, x, y, x.size // depth, depth, float(options["beta"]))]
+    multiplier, shift, smallest = scaling(x, float(f32(options["beta"])))
+    return [call(softmax, x, y, exp_table(multiplier, shift, smallest), x.size // depth, depth)]
+
+
+@prepares("LOG_SOFTMAX")
+def prepare_log_softmax(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    x, (y,) = inputs[0], outputs
+    depth = x.shape[-1]
+    if not x.is_int8:
+        return [call(log_softmax_float, x, y, x.size // depth, depth)]
+    multiplier, shift, smallest = scaling(x, 1.0)
+    reverse = quantize_multiplier(2.0 ** (31 - shift) / multiplier)
+    exps = exp_table(multiplier, shift, smallest)
+    return [call(log_softmax, x, y, exps, x.size // depth, depth, multiplier, shift, *reverse, smallest)]
+
+
+def scaling(x: Tensor, beta: float) -> tuple[int, int, int]:
+    """(multiplier, shift) to 5 integer bits, and the smallest difference that still counts
+    (quantization_util.cc PreprocessSoftmaxScaling and CalculateInputRadius)."""
+    real = min(beta * float(x.scale[0]) * 2.0 ** (31 - INTEGER_BITS), 2.0**30 - 1)
+    multiplier, shift = quantize_multiplier(real)
+    radius = math.floor((2**INTEGER_BITS - 1) * 2.0 ** (31 - INTEGER_BITS) / 2.0**shift)
+    return multiplier, shift, -radius
+
+
+def exp_table(multiplier: int, shift: int, smallest: int) -> np.ndarray:
+    """int32 [256] for differences -255..0; 0 below `smallest`."""
+    differences = np.arange(-255, 1, dtype=np.int64)
+    counted = differences >= smallest
+    raw = requantize.py_func(np.where(counted, differences, 0), multiplier, shift).astype(np.int64)
+    return np.where(counted, exp_on_negative(raw), 0).astype(np.int32)
+
+
+# exp(-2**k) for k = -2..4, 0 integer bits
+POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+
+
+def exp_on_negative(raw: np.ndarray) -> np.ndarray:
+    """exp of numbers <= 0 with 5 integer bits, with 0 (gemmlowp exp_on_negative_values): a polynomial within
+    the last quarter, times exp of each power of two in the rest."""
+    fraction_bits = 31 - INTEGER_BITS
+    quarter = 1 << (fraction_bits - 2)
+    within = (raw & (quarter - 1)) - quarter
+    result = _exp_between_minus_quarter_and_zero(within << INTEGER_BITS)
+    rest = within - raw
+    for k, factor in zip(range(-2, INTEGER_BITS), POWERS):
+        result = np.where(rest & (1 << (fraction_bits + k)), _product(result, factor), result)
+    return np.where(raw == 0, 2**31 - 1, result)
+
+
+def _exp_between_minus_quarter_and_zero(a: np.ndarray) -> np.ndarray:
+    """Taylor around -1/8."""
+    constant, third = 1895147668, 715827883
+    x = a + (1 << 28)
+    x2 = _product(x, x)
+    x3, x4 = _product(x2, x), _product(x2, x2)
+    x4_over_4 = rounding_divide_by_power_of_two(x4, 2)
+    tail = rounding_divide_by_power_of_two(_product(x4_over_4 + x3, third) + x2, 1)
+    return constant + _product(np.asarray(constant), x + tail)
+
+
+def _product(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
+    """fixed_point.product of int64 arrays that hold int32."""
+    exact = np.asarray(a, np.int64) * np.asarray(b, np.int64)
+    return np.where(exact >= 0, (exact + (1 << 30)) >> 31, -(((1 << 30) - 1 - exact) >> 31))

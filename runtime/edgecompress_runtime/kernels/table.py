@@ -1,0 +1,187 @@
+"""int8 functions of one variable: a table of 256 entries each, filled when the layer is prepared.
+
+One kernel serves them all. Where TFLite computes in fixed point at run time (RELU, LEAKY_RELU, HARD_SWISH, ABS,
+requantising), the entries come from the same arithmetic; where it fills a table itself (LOGISTIC, TANH, ...),
+from float32 as in common.h LUTPopulate, with the C library's functions correctly rounded.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgecompress_runtime.kernels.arithmetic import (
+    INT8_MAX,
+    INT8_MIN,
+    f32,
+    i32,
+    quantize_multiplier,
+    requantize,
+    round_half_away,
+    stored_bound,
+)
+from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.plan import Tensor
+
+VALUES = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int32)
+scaled = requantize.py_func  # of an array, on the host
+
+
+def look_up(x, table, y, count):
+    """table: int8 [256], the first entry for -128."""
+    for i in range(count):
+        y[i] = table[i32(x[i] + i32(128))]
+
+
+def table_call(x: Tensor, y: Tensor, stored: np.ndarray) -> list[Call]:
+    """stored: [256] values on y's grid, clamped here."""
+    return [call(look_up, x, np.clip(stored, INT8_MIN, INT8_MAX).astype(np.int8), y, x.size)]
+
+
+# ---- fixed point ----
+
+
+def requantized(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+    """QUANTIZE of int8 (quantize.cc, in float64)."""
+    return scaled(VALUES - x.zero, *quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))) + y.zero
+
+
+def relu(low: float, high: float | None) -> Callable[[Tensor, Tensor, Options], np.ndarray]:
+    """RELU, RELU6, RELU_N1_TO_1, RELU_0_TO_1 (activations.cc QuantizedReluX, the ratio in float32)."""
+
+    def table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+        stored = scaled(VALUES - x.zero, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
+        return np.clip(stored, stored_bound(low, y, INT8_MIN), stored_bound(high, y, INT8_MAX))
+
+    return table
+
+
+def leaky_relu(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+    identity = quantize_multiplier(float(x.scale[0] / y.scale[0]))
+    multiplier, shift = quantize_multiplier(float(x.scale[0] * f32(options["alpha"]) / y.scale[0]))
+    value, sign = VALUES - x.zero, -1 if multiplier < 0 else 1
+    return np.where(value >= 0, scaled(value, *identity), sign * scaled(value, abs(multiplier), shift)) + y.zero
+
+
+def absolute(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+    value = np.abs(VALUES - x.zero)
+    if x.scale[0] == y.scale[0]:
+        return value + y.zero
+    return scaled(value, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
+
+
+def hard_swish(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+    """x * relu6(x + 3) / 6 in 16-bit fixed point (reference/hard_swish.h)."""
+    fine = f32(1 / 128) * x.scale[0]
+    y_multiplier, y_exponent = quantize_multiplier(float(fine / y.scale[0]))
+    relu_multiplier, relu_exponent = quantize_multiplier(float(fine / f32(3 / 32768)))
+    value = (VALUES - x.zero) * 128
+    preshift = _doubling_high_multiply_16(value, _upper_half(y_multiplier))
+    gate = value
+    if relu_exponent > 0:
+        gate = np.clip(gate << (relu_exponent - 1), -32768, 32767)
+    gate = _doubling_high_multiply_16(gate, _upper_half(relu_multiplier))
+    if relu_exponent > 0:
+        gate = np.clip(gate << 1, -32768, 32767)
+    elif relu_exponent < 0:
+        gate = rounding_divide_by_power_of_two(gate, -relu_exponent)
+    gate = (gate + 32768) >> 1  # from [-1, 1] to [0, 1]
+    product = np.trunc(gate * preshift / 32768).astype(np.int64)
+    return rounding_divide_by_power_of_two(product, -y_exponent) + y.zero
+
+
+def _upper_half(multiplier: int) -> int:
+    """A 32-bit multiplier as a 16-bit one (common.h DownScaleInt32ToInt16Multiplier)."""
+    return 32767 if multiplier >= 2**31 - 1 - 2**15 else (multiplier + 2**15) >> 16
+
+
+def _doubling_high_multiply_16(a: np.ndarray, b: int) -> np.ndarray:
+    """gemmlowp SaturatingRoundingDoublingHighMul on int16: a * b / 2**15, rounded, the division towards zero."""
+    product = a.astype(np.int64) * b
+    nudged = product + np.where(product >= 0, 2**14, 1 - 2**14)
+    return np.trunc(nudged / 2**15).astype(np.int64)
+
+
+def rounding_divide_by_power_of_two(x: np.ndarray, exponent: int) -> np.ndarray:
+    """gemmlowp RoundingDivideByPOT: to nearest, halves away from zero."""
+    x = np.asarray(x, np.int64)
+    mask = (1 << exponent) - 1
+    return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0))
+
+
+# ---- float functions ----
+
+
+def tabulated(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensor, Tensor, Options], np.ndarray]:
+    """The table of a float32 function (common.h LUTPopulate)."""
+
+    def table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+        real = x.scale[0] * (VALUES - x.zero).astype(np.float32)
+        inverse = f32(1) / y.scale[0]
+        with np.errstate(over="ignore"):
+            rounded = round_half_away(function(real) * inverse).astype(np.float32)
+        return np.clip(rounded + f32(y.zero), -1e9, 1e9).astype(np.int64)
+
+    return table
+
+
+def _rounded(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """A float32 function by way of float64: correctly rounded, so the same on every machine."""
+
+    def single(x: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return function(x.astype(np.float64)).astype(np.float32)
+
+    return single
+
+
+exp, expm1, tanh = _rounded(np.exp), _rounded(np.expm1), _rounded(np.tanh)
+erfc = _rounded(np.vectorize(math.erfc, otypes=[np.float64]))
+
+
+def logistic(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return f32(1) / (f32(1) + exp(-x))
+
+
+def elu(x: np.ndarray) -> np.ndarray:
+    return np.where(x < 0, expm1(x), x)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return f32(0.5) * x * erfc(x * f32(-math.sqrt(0.5)))
+
+
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    cubic = x + f32(0.044715) * x * x * x
+    return f32(0.5) * x * (f32(1) + tanh(f32(math.sqrt(2 / math.pi)) * cubic))
+
+
+def gelu_table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+    return tabulated(gelu_tanh if options.get("approximate") else gelu)(x, y, options)
+
+
+def log_table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+    """The smallest number where there is no logarithm (elementwise.cc LogLUTPrepare)."""
+    lowest = f32(INT8_MIN - y.zero) * y.scale[0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = _rounded(lambda real: np.where(real > 0, np.log(real), np.float64(lowest)))
+        return tabulated(log)(x, y, options)
+
+
+TABLES: dict[str, Callable[[Tensor, Tensor, Options], np.ndarray]] = {
+    "RELU": relu(0.0, None),
+    "RELU6": relu(0.0, 6.0),
+    "RELU_N1_TO_1": relu(-1.0, 1.0),
+    "RELU_0_TO_1": relu(0.0, 1.0),
+    "LEAKY_RELU": leaky_relu,
+    "HARD_SWISH": hard_swish,
+    "ABS": absolute,
+    "LOGISTIC": tabulated(logistic),
+    "TANH": tabulated(tanh),
+    "ELU": tabulated(elu),
+    "EXP": tabulated(exp),
+    "GELU": gelu_table,
+    "LOG": log_table,
+}
