@@ -22,6 +22,7 @@ from edgecompress.compress.quantize import (
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import tflite as tflite_emitter
 from edgecompress.emit.tflite.io import TFLiteModel
+from edgecompress.emit.tflite.lower import lower
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.evaluate.verify import Check, Reference, reference, verify
@@ -119,6 +120,8 @@ def encode(model: ir.Model, data: Data, recipe: Recipe, profile: Profile, log: S
         if kind != "int8":
             return Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
         assert data.calibration is not None  # open_data sees to it
+        if profile.integer_only:  # the parts of a composite operator may have int8 kernels where the whole has none
+            model = lower(model.clone())
         found = quantize(model, data.calibration, recipe.quantize, integer_only=profile.integer_only)
         running.stage.note = quantization_note(found, recipe.quantize)
         return Encoded(found.model, found)

@@ -10,23 +10,27 @@ from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.fusion import constant
 
 OPERATORS = frozenset(
-    "Abs Add ArgMax AveragePool Cast Clip Concat Conv ConvTranspose DepthToSpace Div Elu Equal Erf Exp Expand "
+    "Abs Add ArgMax AveragePool Cast Clip Concat Conv ConvTranspose DepthToSpace Div Elu Equal Erf Exp "
+    "Expand "
     "GRU Gather Gelu Gemm GlobalAveragePool GlobalMaxPool Greater HardSigmoid HardSwish Identity "
-    "InstanceNormalization LSTM LayerNormalization LeakyRelu Less Log LogSoftmax MatMul Max MaxPool Min Mul Neg "
+    "InstanceNormalization LSTM LayerNormalization LeakyRelu Less Log LogSoftmax MatMul Max MaxPool Min Mul "
+    "Neg "
     "Not PRelu Pad Pow Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape Resize Sigmoid Slice Softmax "
     "SpaceToDepth Split Sqrt Sub Tanh Tile Transpose Where".split()
 )
 
 # Operators that ingest turns into those above, or computes beforehand.
 REWRITTEN = frozenset(
-    "And ArgMin BatchNormalization CastLike Constant ConstantOfShape Dropout Flatten GreaterOrEqual LessOrEqual Mean "
+    "And ArgMin BatchNormalization CastLike Constant ConstantOfShape Dropout Flatten GreaterOrEqual "
+    "LessOrEqual Mean "
     "Or Range ReduceMin Shape Size Softplus Squeeze Sum Unsqueeze".split()
 )
 
 # What a user can do about operators that are refused as a family.
 HINTS = {
     ("If", "Loop", "Scan"): (
-        "control flow can't be converted; export the model with fixed shapes, or trace it instead of scripting it"
+        "control flow can't be converted; export the model with fixed shapes, or trace it instead of "
+        "scripting it"
     ),
     (
         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
@@ -41,10 +45,14 @@ Reason = Callable[[ir.Node], str | None]
 
 
 def require_supported(model: ir.Model) -> None:
-    """Raises UnsupportedModelError, naming every node at fault, if the model has something not in the tables."""
+    """Raises UnsupportedModelError, naming every node at fault, if the model has something not in the
+    tables.
+    """
     faults = [(node, reason) for node in model.graph.all_nodes() if (reason := _fault(node)) is not None]
     if not faults:
         return
+    # Behind an operator that nobody knows shapes are unknown too, and ingest leaves what needs them as it is.
+    faults = [f for f in faults if f[0].op_type not in REWRITTEN] or faults
     kinds = Counter(reason for _, reason in faults)
     lines = []
     for reason, count in sorted(kinds.items()):

@@ -27,9 +27,9 @@ class LayerStatistics:
 
 @dataclass(frozen=True)
 class ModelStatistics:
-    """operators: nodes by type. parameters: float constants, each counted once. macs: multiply-accumulates of one
-    inference. peak_activation_elements: the most elements of inputs, outputs and intermediate values that exist at
-    the same time when layers run in graph order; a layer with its bias and activation is one step.
+    """operators: nodes by type. parameters: float constants, each counted once. macs: multiply-accumulates of
+    one inference. peak_activation_elements: the most elements of inputs, outputs and intermediate values that
+    exist at the same time when layers run in graph order; a layer with its bias and activation is one step.
     """
 
     operators: Counter[str]
@@ -53,9 +53,9 @@ def statistics(model: ir.Model) -> ModelStatistics:
 
 
 def peak_activation_elements(graph: ir.Graph) -> int:
-    """Largest sum of the sizes of live values over the steps. A value lives from the step that makes it (inputs:
-    from the start) to the last step that reads it (outputs: to the end); while a step runs, both what it reads and
-    what it makes are alive.
+    """Largest sum of the sizes of live values over the steps. A value lives from the step that makes it
+    (inputs: from the start) to the last step that reads it (outputs: to the end); while a step runs, both
+    what it reads and what it makes are alive.
     """
     steps = layers(graph)
     last_use: dict[ir.Value, int] = {value: len(steps) for value in graph.outputs}
@@ -99,7 +99,9 @@ def _no_macs(node: ir.Node) -> int:
 
 
 def _convolution(node: ir.Node) -> int:
-    """Each output: input channels / groups * kernel; that is the weight [out, in / groups, ..] without `out`."""
+    """Each output: input channels / groups * kernel; that is the weight [out, in / groups, ..] without
+    `out`.
+    """
     weight = _shape(node.inputs[1])
     return _elements(node.outputs[0]) * math.prod(weight[1:])
 
@@ -115,7 +117,9 @@ def _matmul(node: ir.Node) -> int:
 
 
 def _recurrent(node: ir.Node) -> int:
-    """Per step and sequence, W [directions, gates * hidden, in] and R [directions, gates * hidden, hidden] once."""
+    """Per step and sequence, W [directions, gates * hidden, in] and R [directions, gates * hidden, hidden]
+    once.
+    """
     steps, sequences = _shape(node.inputs[0])[:2]
     return steps * sequences * (_elements(node.inputs[1]) + _elements(node.inputs[2]))
 

@@ -22,15 +22,18 @@ PIXELS = frozenset(map(np.dtype, (np.int8, np.int16, np.uint8, np.uint16)))
 def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int = 1, seed: int = 0) -> float:
     """Largest over the outputs of max|a - b| / max|a|, on seeded random input.
 
-    Input: floats from a normal distribution, or, where the original gives nothing finite on those, from (0.1, 1);
-    integers small enough to be indices. batch: the original's, when it can run with no other; it then gets the same
-    sample that many times. original: its ir_version may be lowered.
-    Raises InputError when ONNX Runtime can't run the original, UnsupportedModelError when the error is above LIMIT.
+    Input: floats from a normal distribution, or, where the original gives nothing finite on those, from (0.1,
+    1); integers small enough to be indices. batch: the original's, when it can run with no other; it then
+    gets the same sample that many times. original: its ir_version may be lowered.
+    Raises InputError when ONNX Runtime can't run the original, UnsupportedModelError when the error is above
+    LIMIT.
     """
     run_original = _runner_of_original(original)
     for draw in (_normal, _positive):
         feeds = random_inputs(model, np.random.default_rng(seed), draw, run_original.dtypes)
-        expected = run_original({k: np.repeat(v, batch, axis=0) if batch > 1 else v for k, v in feeds.items()})
+        expected = run_original(
+            {k: np.repeat(v, batch, axis=0) if batch > 1 else v for k, v in feeds.items()}
+        )
         if all(np.isfinite(a).all() for a in expected):
             break
     del run_original  # its copy of the weights
@@ -40,7 +43,8 @@ def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int
         error = relative_error(a if batch == 1 else a[: len(b)], b)
         if not error <= LIMIT:
             raise UnsupportedModelError(
-                f"output {value.name!r} of the normalised model differs from the original's by {error:.1e} of its "
+                f"output {value.name!r} of the normalised model differs from the original's by {error:.1e} "
+                f"of its "
                 f"largest value (limit {LIMIT:.0e}); please report the model"
             )
         worst = max(worst, error)
@@ -107,8 +111,8 @@ def _index_limit(value: ir.Value) -> int:
 
 
 def _runner_of_original(original: onnx.ModelProto) -> _Runner:
-    """ONNX Runtime on the original, an opset that it doesn't know read as the newest that it does; where it can't
-    run what the standard allows, the onnx package's reference evaluator.
+    """ONNX Runtime on the original, an opset that it doesn't know read as the newest that it does; where it
+    can't run what the standard allows, the onnx package's reference evaluator.
     """
     original.ir_version = min(original.ir_version, READABLE_IR_VERSION)
     default = next((o for o in original.opset_import if o.domain in ("", "ai.onnx")), None)
@@ -134,7 +138,9 @@ class _Runner:
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._reference = reference
-        self.dtypes = {i.name: np.dtype(_NUMPY[i.type]) for i in self._session.get_inputs() if i.type in _NUMPY}
+        self.dtypes = {
+            i.name: np.dtype(_NUMPY[i.type]) for i in self._session.get_inputs() if i.type in _NUMPY
+        }
 
     def __call__(self, feeds: Arrays) -> list[np.ndarray]:
         feeds = {k: v.astype(self.dtypes[k], copy=False) for k, v in feeds.items() if k in self.dtypes}
@@ -157,10 +163,17 @@ class _Runner:
 
 
 _NUMPY = {
-    "tensor(bool)": np.bool_, "tensor(double)": np.float64, "tensor(float)": np.float32,
-    "tensor(float16)": np.float16, "tensor(int32)": np.int32, "tensor(int64)": np.int64,
-    "tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(int16)": np.int16, "tensor(uint16)": np.uint16,
-}  # fmt: skip
+    "tensor(bool)": np.bool_,
+    "tensor(double)": np.float64,
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int16)": np.int16,
+    "tensor(uint16)": np.uint16,
+}
 
 
 def _first_line(error: Exception) -> str:

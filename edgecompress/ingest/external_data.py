@@ -30,7 +30,8 @@ def embed(proto: onnx.ModelProto, path: Path) -> None:
         length = _number(fields, "length", size - offset, tensor.name, path)
         if offset + length > size or length < 0:
             raise InputError(
-                f"{path}: tensor {tensor.name!r} needs bytes {offset} to {offset + length} of {file.name}, which "
+                f"{path}: tensor {tensor.name!r} needs bytes {offset} to {offset + length} of {file.name}, "
+                f"which "
                 f"has {size}; the file is truncated or belongs to another model"
             )
         total += length
@@ -45,7 +46,8 @@ def embed(proto: onnx.ModelProto, path: Path) -> None:
 def require_below_limit(size: int, path: Path) -> None:
     if size > LARGEST_MODEL:
         raise InputError(
-            f"{path}: the model has {size / 2**30:.1f} GiB or more of weights; models below 2 GiB can be converted"
+            f"{path}: the model has {size / 2**30:.1f} GiB or more of weights; models below 2 GiB can be "
+            f"converted"
         )
 
 
@@ -73,7 +75,9 @@ def _number(fields: dict[str, str], key: str, default: int, name: str, path: Pat
     if text is None:
         return default
     if not (text.isascii() and text.isdigit()):
-        raise InputError(f"{path}: tensor {name!r} has the external data {key} {text!r}; a number is expected")
+        raise InputError(
+            f"{path}: tensor {name!r} has the external data {key} {text!r}; a number is expected"
+        )
     return int(text)
 
 

@@ -14,10 +14,10 @@ from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.ingest import onnx_file
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
-from edgecompress.ingest.quiet import quiet
 from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_batch
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 from edgecompress.ingest.passes.float_inputs import SMALL
+from edgecompress.ingest.quiet import quiet
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -51,7 +51,8 @@ def load(
         arguments that returns a torch.nn.Module), or an onnx.ModelProto, onnx_ir.Model or torch.nn.Module.
     weights: a state_dict file for "file.py:factory".
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
-    Raises InputError (can't be read), MissingPackageError (torch), UnsupportedModelError (can't be converted).
+    Raises InputError (can't be read), MissingPackageError (torch), UnsupportedModelError (can't be
+    converted).
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
     try:
@@ -77,7 +78,9 @@ def _load(source: Any, path: Path | None, weights: str | Path | None, shapes: Sh
 
         format_, proto, path = torch_model.read(source, weights, shapes)
     if weights is not None and format_ != "python":
-        raise InputError(f"weights ({weights}) go with a model given as file.py:factory; this one has its own")
+        raise InputError(
+            f"weights ({weights}) go with a model given as file.py:factory; this one has its own"
+        )
     with quiet("onnx_ir", "onnxscript"):
         return _ingest(proto, format_, path, shapes)
 

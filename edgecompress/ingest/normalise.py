@@ -128,7 +128,8 @@ def _require_sensible(value: ir.Value, what: str) -> None:
     shape = static_shape(value)
     if shape is None:
         raise UnsupportedModelError(
-            f"{what} has a shape that depends on the data; replace what computes it by something whose output shape "
+            f"{what} has a shape that depends on the data; replace what computes it by something whose "
+            f"output shape "
             "follows from its input shapes"
         )
     elements = math.prod(shape)

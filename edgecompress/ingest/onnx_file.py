@@ -1,6 +1,7 @@
 """An .onnx file, of any origin and in any condition -> a ModelProto that is whole and valid."""
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,12 +26,14 @@ def read(path: Path) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except DecodeError as error:
         raise InputError(
-            f"{path}: not a whole ONNX model ({len(data)} bytes that can't be decoded); it is truncated, damaged, "
+            f"{path}: not a whole ONNX model ({len(data)} bytes that can't be decoded); it is truncated, "
+            f"damaged, "
             "or another kind of file. Export or copy it again"
         ) from error
     if not proto.HasField("graph") or not proto.opset_import or not proto.graph.output:
         raise InputError(
-            f"{path}: not a whole ONNX model (it has no graph with outputs); it is truncated or another kind of file"
+            f"{path}: not a whole ONNX model (it has no graph with outputs); it is truncated or another kind "
+            f"of file"
         )
     embed(proto, path)
     try:
@@ -56,29 +59,49 @@ def read_bytes(path: Path) -> bytes:
 
 
 def validate(proto: onnx.ModelProto) -> None:
-    """Sorts the nodes, then asks the onnx checker. Raises InputError; unknown operators are left for later.
-
-    The checker would stop at the first operator that the standard doesn't have, and the support check is to name them
-    all: meanwhile those are of a domain that it knows nothing about.
+    """Sorts the nodes, names those without a name after their output, then asks the onnx checker. Raises
+    InputError; unknown operators are left for later.
     """
     try:
         if any(isinstance(text, bytes) for text in _texts(proto)):  # protobuf's sign for what isn't UTF-8
             raise InputError("not a valid ONNX model: a name in it isn't UTF-8 text")
         sort_nodes(proto.graph)
-        unknown = [(node, node.domain) for node in proto.graph.node if _unknown(node, proto)]
-        if unknown:
-            proto.opset_import.add(domain=UNKNOWN, version=1)
-        for node, _ in unknown:
-            node.domain = UNKNOWN
-        onnx.checker.check_model(proto)
-        for node, domain in unknown:
-            node.domain = domain
-        if unknown:
-            proto.opset_import.pop()
+        for node in proto.graph.node:
+            node.name = node.name or next(iter(node.output), "")  # what messages call it
+        with _lenient(proto):
+            onnx.checker.check_model(proto)
     except InputError:
         raise
     except Exception as error:  # ValidationError, and whatever damaged strings and numbers make of the above
         raise InputError(f"not a valid ONNX model: {_first_lines(error)}") from error
+
+
+@contextlib.contextmanager
+def _lenient(proto: onnx.ModelProto) -> Iterator[None]:
+    """Within it the message is changed where the checker is stricter than we are.
+
+    1. It stops at the first operator that the standard doesn't have, and the support check is to name them
+       all: those are of a domain that it knows nothing about.
+    2. It insists on a shape for every input and output: those without have one.
+    """
+    unknown = [(node, node.domain) for node in proto.graph.node if _unknown(node, proto)]
+    values = [*proto.graph.input, *proto.graph.output]
+    shapeless = [
+        v for v in values if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
+    ]
+    for node, _ in unknown:
+        node.domain = UNKNOWN
+    for value in shapeless:
+        value.type.tensor_type.shape.SetInParent()
+    proto.opset_import.add(domain=UNKNOWN, version=1)
+    try:
+        yield
+    finally:
+        proto.opset_import.pop()
+        for node, domain in unknown:
+            node.domain = domain
+        for value in shapeless:
+            value.type.tensor_type.ClearField("shape")
 
 
 def _texts(proto: onnx.ModelProto) -> Iterator[str | bytes]:
@@ -94,7 +117,9 @@ def _unknown(node: onnx.NodeProto, proto: onnx.ModelProto) -> bool:
         return False
     domains = ("", "ai.onnx") if node.domain in ("", "ai.onnx") else (node.domain,)
     opset = next((o.version for o in proto.opset_import if o.domain in domains), 1)
-    return not onnx.defs.has(node.op_type, max(1, min(opset, 2**31 - 1)), "" if "" in domains else node.domain)
+    return not onnx.defs.has(
+        node.op_type, max(1, min(opset, 2**31 - 1)), "" if "" in domains else node.domain
+    )
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
@@ -103,9 +128,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     Raises InputError that names a node when there is none.
     """
     producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
-    needs = [
-        {producers[name] for name in _reads(node) if name in producers} for node in graph.node
-    ]
+    needs = [{producers[name] for name in _reads(node) if name in producers} for node in graph.node]
     if all(max(need, default=-1) < i for i, need in enumerate(needs)):
         return
     users: dict[int, list[int]] = {}
@@ -124,7 +147,8 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
     if len(order) < len(graph.node):
         stuck = next(node for i, node in enumerate(graph.node) if waiting[i])
         raise InputError(
-            f"the graph has a cycle: node {stuck.name or next(iter(stuck.output), '')!r} ({stuck.op_type}) and "
+            f"the graph has a cycle: node {stuck.name or next(iter(stuck.output), '')!r} ({stuck.op_type}) "
+            f"and "
             f"{len(graph.node) - len(order) - 1} more wait for each other"
         )
     nodes = [graph.node[i] for i in order]

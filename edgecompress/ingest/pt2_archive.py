@@ -1,4 +1,4 @@
-"""Whether a .pt2 archive is only tensors and a graph: torch would unpickle, or evaluate, what else is in it."""
+"""Whether a .pt2 archive is only tensors and a graph: torch unpickles, or evaluates, what else is in it."""
 from __future__ import annotations
 
 import io
@@ -12,8 +12,9 @@ from typing import Any
 
 from edgecompress.errors import InputError
 
-# sympy evaluates the text of symbolic dimensions as Python. What torch writes is arithmetic on numbers, names, quoted
-# names and sympy's classes: Symbol('s31', positive=True), Mod(s0, 2). No attribute, no function, no other string.
+# sympy evaluates the text of symbolic dimensions as Python. What torch writes is arithmetic on numbers,
+# names, quoted names and sympy's classes: Symbol('s31', positive=True), Mod(s0, 2). No attribute, no
+# function, no other string.
 EXPRESSION = re.compile(r"(?!.*(?:__|\.\s*[A-Za-z_]|\b[a-z_]\w*\s*\())(?:'\w+'|[\w\s+\-*/(),<>=&|~.%])*")
 
 
@@ -32,8 +33,15 @@ def require_no_pickle(path: Path, data: bytes) -> None:
         raise InputError(f"{path}: the archive has {repeated[0]!r} twice; export the model again")
     for name, document in documents.items():
         for key, value in _entries(document):
-            if key == "use_pickle" and value or key == "path_name" and re.match(r"(custom|opaque)", str(value)):
-                raise InputError(f"{path}: {name} holds pickled objects, which could run code; only tensors are read")
+            if (
+                key == "use_pickle"
+                and value
+                or key == "path_name"
+                and re.match(r"(custom|opaque)", str(value))
+            ):
+                raise InputError(
+                    f"{path}: {name} holds pickled objects, which could run code; only tensors are read"
+                )
             if key == "expr_str" and not EXPRESSION.fullmatch(str(value)):
                 raise InputError(f"{path}: {name} holds the expression {value!r}, which isn't arithmetic")
 

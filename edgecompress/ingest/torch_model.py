@@ -40,7 +40,9 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes) -> Exported:
         import torch
 
         if not isinstance(source, torch.nn.Module):
-            raise InputError(f"can't read a model from a {type(source).__name__}; pass {KINDS}, or a torch.nn.Module")
+            raise InputError(
+                f"can't read a model from a {type(source).__name__}; pass {KINDS}, or a torch.nn.Module"
+            )
         return "python", _export_module(source, shapes), None
     text = str(source)
     if match := FACTORY.fullmatch(text):
@@ -79,7 +81,8 @@ def _read_exported_program(path: Path, data: bytes, shapes: Shapes) -> tuple[str
             program = torch.export.load(io.BytesIO(data))
         except Exception as error:  # torch raises of any kind for a damaged archive
             raise InputError(
-                f"{path}: torch.export can't load it ({_one_line(error)}); it is damaged, or was saved by another "
+                f"{path}: torch.export can't load it ({_one_line(error)}); it is damaged, or was saved by "
+                f"another "
                 f"version of torch (here: {torch.__version__})"
             ) from error
     return "pt2", _export(program, (), None, dynamo=True)
@@ -93,7 +96,8 @@ def _read_torchscript(path: Path, data: bytes, shapes: Shapes) -> tuple[str, onn
             module = torch.jit.load(io.BytesIO(data), map_location="cpu")
         except Exception as error:
             raise InputError(
-                f"{path}: not a TorchScript file ({_one_line(error)}). Weights alone (a state_dict) go with the code "
+                f"{path}: not a TorchScript file ({_one_line(error)}). Weights alone (a state_dict) go with "
+                f"the code "
                 f"that makes the model: file.py:factory --weights {path}"
             ) from error
     names = [name for name in _parameter_names(module.forward)]
@@ -128,11 +132,15 @@ def _call_factory(path: Path, function: str) -> torch.nn.Module:
     except EdgeCompressError:
         raise
     except Exception as error:
-        raise InputError(f"{path}:{function} failed with {type(error).__name__}: {_one_line(error)}") from error
+        raise InputError(
+            f"{path}:{function} failed with {type(error).__name__}: {_one_line(error)}"
+        ) from error
     finally:
         sys.path.remove(str(path.resolve().parent))
     if not isinstance(module, torch.nn.Module):
-        raise InputError(f"{path}:{function} returned a {type(module).__name__}; a torch.nn.Module is expected")
+        raise InputError(
+            f"{path}:{function} returned a {type(module).__name__}; a torch.nn.Module is expected"
+        )
     return module
 
 
@@ -176,7 +184,9 @@ def _parameter_names(forward: Callable[..., Any]) -> list[str]:
 
 
 def _example_inputs(parameters: list[str], shapes: Shapes, what: str) -> tuple[list[torch.Tensor], list[str]]:
-    """One tensor for each shape. Shapes are matched to the parameters of forward by name, else in their order."""
+    """One tensor for each shape. Shapes are matched to the parameters of forward by name, else in their
+    order.
+    """
     import torch
 
     if not shapes:
@@ -187,7 +197,9 @@ def _example_inputs(parameters: list[str], shapes: Shapes, what: str) -> tuple[l
         )
     for name, shape in shapes.items():
         if any(int(d) < 1 for d in shape):
-            raise InputError(f"--input-shape {name}:{','.join(map(str, shape))}: every dimension must be at least 1")
+            raise InputError(
+                f"--input-shape {name}:{','.join(map(str, shape))}: every dimension must be at least 1"
+            )
     names = list(shapes)
     if set(names) <= set(parameters):
         names.sort(key=parameters.index)
@@ -198,7 +210,9 @@ def _example_inputs(parameters: list[str], shapes: Shapes, what: str) -> tuple[l
 def _export_somehow(
     module: torch.nn.Module, inputs: list[torch.Tensor], names: list[str], exporters: tuple[bool, ...]
 ) -> onnx.ModelProto:
-    """The first exporter (dynamo or not) and input dtype (float, or whole numbers for an Embedding) that works."""
+    """The first exporter (dynamo or not) and input dtype (float, or whole numbers for an Embedding) that
+    works.
+    """
     import torch
 
     failures = []

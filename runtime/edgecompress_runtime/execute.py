@@ -1,23 +1,16 @@
 """Runs a plan on this machine, one prepared kernel call after the other."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from edgecompress_runtime.errors import RuntimeModelError, UnsupportedOperatorError
+from edgecompress_runtime.jit import compiled
 from edgecompress_runtime.kernels import KERNELS, Call, Raw
 from edgecompress_runtime.kernels.movement import BITS
 from edgecompress_runtime.plan import Plan, Tensor
-
-
-@cache
-def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
-    """The kernel for this machine; machine code is kept in Numba's cache on disk."""
-    return njit(kernel, cache=True, error_model="numpy", nogil=True)
 
 
 class Executor:

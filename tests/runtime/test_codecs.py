@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from edgecompress_runtime.pack import CODECS, PackError, decode, encode_smallest
 from edgecompress_runtime.pack.codecs import codec_table
 from edgecompress_runtime.pack.codecs.huffman_code import canonical_codes, code_lengths, short_code_lengths
 from edgecompress_runtime.pack.codecs.rans import normalised
 from edgecompress_runtime.pack.header import DTYPES
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,9 @@ ROOT = Path(__file__).parents[2]
 def arrays(draw: st.DrawFn, most: int = 3000) -> np.ndarray:
     """Any dtype, 0 to 3 dimensions, from constant over clustered and sparse to noise, and extreme values."""
     dtype = DTYPES[draw(st.sampled_from(sorted(DTYPES)))]
-    shape = draw(st.sampled_from([(), (0,), (1,), (0, 3), (7, 1, 5), (2, 700)]) | st.tuples(st.integers(0, most)))
+    shape = draw(
+        st.sampled_from([(), (0,), (1,), (0, 3), (7, 1, 5), (2, 700)]) | st.tuples(st.integers(0, most))
+    )
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     values = rng.integers(0, 256, (draw(st.integers(1, 300)), dtype.itemsize), np.uint8)
     if draw(st.booleans()):  # small numbers, as weights are
@@ -177,7 +180,9 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(arrays(300), st.data())
 def test_damaged_encodings_give_an_array_or_a_pack_error(array: np.ndarray, data: st.DataObject) -> None:
-    name, params, blob = encode_smallest(array, [data.draw(st.sampled_from(sorted(CODECS))), "huffman", "rans"])
+    name, params, blob = encode_smallest(
+        array, [data.draw(st.sampled_from(sorted(CODECS))), "huffman", "rans"]
+    )
     damaged = bytearray(blob)
     for _ in range(data.draw(st.integers(0, 4))):
         if damaged:
@@ -266,19 +271,14 @@ def test_hostile_parameters_are_named(case: str) -> None:
         decode(name, params, data, (size,), np.dtype(np.int8))
 
 
-def test_no_kernel_leaves_its_arrays() -> None:
+def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
     """Random bytes, lengths and counts through every compiled decoder, built with Numba's bounds check.
 
-    A process of its own, without the cache: a function compiled earlier would not check anything.
+    A process and a cache of its own: functions compiled earlier check nothing.
     """
-    environment = os.environ | {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": os.devnull, "PYTHONPATH": os.pathsep.join(
-        [str(ROOT / "runtime"), str(Path(__file__).parent)]
-    )}  # fmt: skip
-    run = subprocess.run(
-        [sys.executable, "-c", "import fuzz_kernels; fuzz_kernels.main()"],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    folders = os.pathsep.join([str(ROOT / "runtime"), str(Path(__file__).parent)])
+    checked = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": folders}
+    command = [sys.executable, "-c", "import fuzz_kernels; fuzz_kernels.main()"]
+    run = subprocess.run(command, capture_output=True, text=True, env=os.environ | checked)
     assert run.returncode == 0, run.stderr[-2000:]
-    assert "a check that must fail did: IndexError" in run.stdout
+    assert "the check is on: IndexError" in run.stdout

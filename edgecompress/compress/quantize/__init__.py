@@ -1,11 +1,12 @@
 """Post-training quantisation: calibrate, choose scales, correct, and say where it hurts."""
-from edgecompress.compress.quantize.assign import quantize_static, require_integer
+from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.bias_correction import BiasCorrection, correct_bias
 from edgecompress.compress.quantize.calibrate import Calibration, calibrate
 from edgecompress.compress.quantize.diagnose import LayerDiagnosis, diagnose
 from edgecompress.compress.quantize.dynamic import quantize_dynamic, to_float16
 from edgecompress.compress.quantize.equalize import Equalization, Equalized, equalize
 from edgecompress.compress.quantize.post_training import Quantized, quantize
+from edgecompress.compress.quantize.precision import require_integer
 from edgecompress.compress.quantize.simulate import simulation
 
 __all__ = [

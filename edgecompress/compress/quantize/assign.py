@@ -1,25 +1,22 @@
-"""Decides which layers run on int8 and with which scales, and records it on values and nodes."""
+"""Static quantisation: scales for all values of the int8 layers, recorded on values and nodes."""
 from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Set
 
 import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators, ranges
-from edgecompress.compress.quantize.calibrate import Calibration, runtime_values
+from edgecompress.compress.quantize.calibrate import Calibration
+from edgecompress.compress.quantize.groups import Groups
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.names import Names
+from edgecompress.compress.quantize.precision import Histograms, beyond_fixed_range, int8_nodes, require_all
 from edgecompress.compress.quantize.weights import quantize_bias, quantize_range, quantize_weight
-from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, quantization, set_int8, set_quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.recipe import Quantize
 
-Histograms = Mapping[str, Histogram]
 PIXEL_RANGE = (0.0, 255.0)
 MASK_DEPTH = 10.0  # exp(-10) is far below the 1/256 that an int8 Softmax resolves
-SATURATING = 0.01  # share of values outside an operator's fixed range that calls for float
 
 
 def quantize_static(
@@ -41,11 +38,11 @@ def quantize_static(
     """
     clone = model.clone()
     graph, histograms = clone.graph, dict(calibration.histograms)
-    chosen = _int8_nodes(graph, set(histograms), settings)
+    chosen = int8_nodes(graph, set(histograms), settings)
     if integer_only:
-        _require_all(graph, chosen)
+        require_all(graph, chosen)
     else:
-        chosen -= _beyond_fixed_range(graph, chosen, histograms)
+        chosen -= beyond_fixed_range(graph, chosen, histograms)
     for requantize, source in _separate_fixed(graph, chosen):
         chosen.add(requantize)
         histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
@@ -57,113 +54,6 @@ def quantize_static(
     for layer in groups:
         _assign_weights(layer, settings)
     return clone
-
-
-def require_integer(model: ir.Model, settings: Quantize) -> None:
-    """Raises UnsupportedModelError, naming every node that would stay float; needs no calibration."""
-    calibrated = {str(v.name) for v in runtime_values(model)}
-    _require_all(model.graph, _int8_nodes(model.graph, calibrated, settings))
-
-
-class Groups:
-    """Union-find over values."""
-
-    def __init__(self) -> None:
-        self._parent: dict[ir.Value, ir.Value] = {}
-
-    def find(self, value: ir.Value) -> ir.Value:
-        root = value
-        while (parent := self._parent.setdefault(root, root)) is not root:
-            root = parent
-        while value is not root:
-            self._parent[value], value = root, self._parent[value]
-        return root
-
-    def join(self, values: Iterable[ir.Value]) -> None:
-        first, *rest = values
-        for value in rest:
-            self._parent[self.find(value)] = self.find(first)
-
-    def members(self) -> dict[ir.Value, list[ir.Value]]:
-        result: dict[ir.Value, list[ir.Value]] = {}
-        for value in self._parent:
-            result.setdefault(self.find(value), []).append(value)
-        return result
-
-
-def _check_names(graph: ir.Graph, names: list[str]) -> None:
-    known = {node.name for node in graph} | {v.name for node in graph for v in node.outputs}
-    if unknown := [name for name in names if name not in known]:
-        listed = ", ".join(map(repr, unknown))
-        raise InputError(f"quantize.float_layers: the model has no node or value named {listed}")
-
-
-def _int8_nodes(graph: ir.Graph, calibrated: Set[str], settings: Quantize) -> set[ir.Node]:
-    """All nodes of the layers that will be int8."""
-    _check_names(graph, settings.float_layers)
-    groups = layers(graph)
-    excluded = set(settings.float_layers)
-    chosen = {layer.node: layer for layer in groups if _eligible(layer, calibrated)}
-    for layer in groups:
-        if any(n.name in excluded or any(v.name in excluded for v in n.outputs) for n in layer.nodes):
-            chosen.pop(layer.node, None)
-    for layer in _idle(list(chosen.values()), graph):
-        del chosen[layer.node]
-    return {node for layer in chosen.values() for node in layer.nodes}
-
-
-def _eligible(layer: Layer, calibrated: Set[str]) -> bool:
-    if operators.rule(layer) is None:
-        return False
-    data = [v for _, v in operators.data_inputs(layer)]
-    computed = [v for v in data if constant(v) is None]
-    known = all(v.name in calibrated for v in computed + operators.outputs(layer))
-    return bool(computed) and known and all(v.dtype == ir.DataType.FLOAT for v in data)
-
-
-def _idle(chosen: list[Layer], graph: ir.Graph) -> list[Layer]:
-    """Layers that only move numbers, in chains that no computing int8 layer touches."""
-    passive = [layer for layer in chosen if operators.RULES[layer.node.op_type].passive]
-    chains = Groups()
-    for layer in passive:
-        chains.join(_activations(layer))
-    busy = {chains.find(v) for layer in chosen if layer not in passive for v in _activations(layer)}
-    return [layer for layer in passive if chains.find(layer.output) not in busy]
-
-
-def _activations(layer: Layer) -> list[ir.Value]:
-    """Computed int8 values the layer reads and writes."""
-    data = [v for _, v in operators.data_inputs(layer) if constant(v) is None]
-    return data + operators.outputs(layer)
-
-
-def _require_all(graph: ir.Graph, chosen: set[ir.Node]) -> None:
-    left = [node for node in graph if node not in chosen and _is_float(node)]
-    if left:
-        listed = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name!r}" for node in left)
-        raise UnsupportedModelError(
-            f"this target computes on integers only, and these nodes would stay in float: {listed}; replace "
-            "them by operators with an int8 kernel, take them out of quantize.float_layers, or choose a "
-            "target with float"
-        )
-
-
-def _is_float(node: ir.Node) -> bool:
-    return any(v is not None and v.dtype == ir.DataType.FLOAT for v in (*node.inputs, *node.outputs))
-
-
-def _beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histograms) -> set[ir.Node]:
-    """Nodes of layers whose outputs saturate in the range that their operator fixes."""
-    found: set[ir.Node] = set()
-    for layer in layers(graph):
-        q = operators.RULES[layer.node.op_type].fixed if layer.node in chosen else None
-        if q is None:
-            continue
-        low, high = (float(end) for end in q.dequantize(np.array([-128, 127])))
-        values = histograms[str(layer.output.name)]
-        if values.quantile(SATURATING) < 1.1 * low or values.quantile(1 - SATURATING) > 1.1 * high:
-            found.update(layer.nodes)
-    return found
 
 
 def _separate_fixed(graph: ir.Graph, chosen: set[ir.Node]) -> list[tuple[ir.Node, ir.Value]]:

@@ -21,9 +21,9 @@ Arrays = dict[str, np.ndarray]
 class Runner:
     """ONNX Runtime over a canonical model, returning the named values.
 
-    `samples` go through in one call where the model allows it (a clone with that batch size gives the same
+    `samples` go through in one call where the model allows it (a clone with another batch size gives the same
     results, which the first call checks), and at the model's own batch size otherwise. `whole` says which
-    beforehand, for models whose results depend on the batch by intent.
+    beforehand: as known from another runner, or because results depend on the batch by intent.
     """
 
     def __init__(
@@ -36,31 +36,34 @@ class Runner:
     def __call__(self, inputs: Arrays) -> Arrays:
         """{input: [n, *sample]} -> {output: [n, ...]}."""
         if self._interpreter is None:
-            self._interpreter = self._start({name: x[:2] for name, x in inputs.items()})
+            self._interpreter = self._start(inputs)
         return self._run(self._interpreter, inputs)
 
     def takes_all(self, inputs: Arrays) -> bool:
         """Whether samples like these go through in one call."""
         if self._interpreter is None:
-            self._interpreter = self._start({name: x[:2] for name, x in inputs.items()})
+            self._interpreter = self._start(inputs)
         return bool(self._whole)
 
-    def _start(self, few: Arrays) -> OnnxRuntime:
-        large = None if self._whole is False else with_batch(self._model, self._samples)
-        if self._whole and large is not None:
-            return self._load(large)
-        own = self._load(self._model)
-        self._whole = False
-        if large is None:
-            return own
-        expected = self._run(own, few)
+    def _start(self, inputs: Arrays) -> OnnxRuntime:
+        large = with_batch(self._model, self._samples)
+        if self._whole is None:
+            self._whole = large is not None and self._takes_two(inputs)
+        return self._load(large if self._whole and large is not None else self._model)
+
+    def _takes_two(self, inputs: Arrays) -> bool:
+        """Whether two batches at once come out as they do one after the other."""
+        own = _own_batch(self._model)
+        two = {name: x[: 2 * own] for name, x in inputs.items()}
+        model = with_batch(self._model, 2 * own)
+        if model is None or len(next(iter(two.values()))) < 2 * own:
+            return False
+        expected = self._run(self._load(self._model), two)
         try:
-            interpreter = self._load(large)
-            found = self._run(interpreter, few)
+            found = self._run(self._load(model), two)
         except InterpreterError:  # something in the model has the batch size built in
-            return own
-        self._whole = all(_alike(expected[name], found[name]) for name in self._outputs)
-        return interpreter if self._whole else own
+            return False
+        return all(_alike(expected[name], found[name]) for name in self._outputs)
 
     def _load(self, model: ir.Model) -> OnnxRuntime:
         return OnnxRuntime(model, threads=ALL_CORES, extra_outputs=self._outputs)

@@ -58,8 +58,12 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
     names = [str(layer.output.name) for layer in found]
     dataset = dataset.head(SAMPLES)
     size = min(batch_size(float_model), len(dataset))
-    models = float_model, simulation(quantized_model), _isolated(float_model, quantized_model)
-    exact, all_errors, own_errors = (Runner(model, names, size) for model in models)
+    exact = Runner(float_model, names, size)
+    whole = exact.takes_all(next(dataset.batches(size)))
+    all_errors, own_errors = (
+        Runner(model, names, size, whole=whole)
+        for model in (simulation(quantized_model), _isolated(float_model, quantized_model))
+    )
     evidence = {name: _Evidence(quantization(layer.output)) for name, layer in zip(names, found)}
     total, own = Noise(), Noise()
     for batch in dataset.batches(size):

@@ -11,7 +11,7 @@ from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.batch import Runner, batch_size
 from edgecompress.compress.quantize.calibrate import calibrate
 from edgecompress.compress.quantize.cross_layer import equalized, pairs
-from edgecompress.compress.quantize.noise import WORTH_DB, judging_batches, output_snr_db
+from edgecompress.compress.quantize.noise import WORTH_DB, output_snr_db
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def equalize(model: ir.Model, dataset: Dataset, settings: Quantize) -> Equalized
     found = pairs(model)
     if not found:
         return Equalized(model, Equalization(False, None, None, 0, None))
-    part = dataset.head(2 * batch_size(model))
+    part = dataset.head(batch_size(model))
     ranges = _channel_ranges(model, [str(pair.between.name) for pair in found], part)
     candidates = {"weights": equalized(model), "activations": equalized(model, ranges)}
     before = _quantized_snr_db(model, part, settings)
@@ -70,8 +70,7 @@ def equalize(model: ir.Model, dataset: Dataset, settings: Quantize) -> Equalized
 
 def _quantized_snr_db(model: ir.Model, dataset: Dataset, settings: Quantize) -> float:
     annotated = quantize_static(model, calibrate(model, dataset, settings), settings)
-    _, judge = judging_batches(dataset, model)
-    return output_snr_db(model, annotated, judge)
+    return output_snr_db(model, annotated, next(dataset.batches(len(dataset))))
 
 
 def _channel_ranges(model: ir.Model, names: list[str], dataset: Dataset) -> dict[str, np.ndarray]:

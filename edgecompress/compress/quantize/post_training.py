@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgecompress.compress.quantize.assign import quantize_static, require_integer
+from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.bias_correction import BiasCorrection, correct_bias
 from edgecompress.compress.quantize.calibrate import Calibration, calibrate
 from edgecompress.compress.quantize.equalize import Equalization, equalize
+from edgecompress.compress.quantize.precision import require_integer
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:

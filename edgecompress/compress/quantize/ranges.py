@@ -86,7 +86,7 @@ def squared_error(points: Points, ranges: np.ndarray) -> np.ndarray:
 
 
 def kl_divergence(counts: np.ndarray, end: int, levels: int) -> float:
-    """KL(P || Q) in nats of a histogram cut at bin `end`, against itself in `levels` levels. counts: [bins]."""
+    """KL(P || Q), in nats, of a histogram cut at bin `end` against itself in `levels`. counts: [bins]."""
     inside = counts[:end].astype(np.float64)
     p = inside.copy()
     p[-1] += counts[end:].sum()

@@ -21,7 +21,9 @@ class BatchInReshape(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         for value, target in _targets(model):
             if target[0] == self.batch:
-                value.const_value = ir.tensor(np.concatenate([[1], target[1:]]).astype(np.int64), name=value.name)
+                value.const_value = ir.tensor(
+                    np.concatenate([[1], target[1:]]).astype(np.int64), name=value.name
+                )
         return ir.passes.PassResult(model, True)
 
 
@@ -32,6 +34,10 @@ def baked_batch(model: ir.Model) -> int | None:
 
 
 def _targets(model: ir.Model) -> list[tuple[ir.Value, np.ndarray]]:
-    """(value, array) of each constant target; Constant nodes must have been lifted to initializers."""
-    targets = {n.inputs[1] for n in model.graph if n.op_type == "Reshape" and len(n.inputs) > 1}
-    return [(v, a) for v in targets if v is not None and (a := constant(v)) is not None and a.ndim == 1 and len(a)]
+    """(value, array) of the constant target of each Reshape; Constant nodes must have been lifted to
+    initializers.
+    """
+    values = [n.inputs[1] for n in model.graph if n.op_type == "Reshape" and len(n.inputs) > 1]
+    return [
+        (v, a) for v in values if v is not None and (a := constant(v)) is not None and a.ndim == 1 and len(a)
+    ]

@@ -12,8 +12,8 @@ from edgecompress.ingest.passes.edit import Edit, NodePass
 class BatchNormToAffine(NodePass):
     """y = x * a + b with a = gamma / sqrt(var + epsilon), b = beta - mean * a, both [1, C, 1, ..].
 
-    FuseAffine then works them into the layer before, where there is one. In training mode (which depends on the
-    batch) or with computed statistics it stays, and is refused.
+    FuseAffine then works them into the layer before, where there is one. In training mode (which depends on
+    the batch) or with computed statistics it stays, and is refused.
     """
 
     operators = frozenset({"BatchNormalization"})
@@ -35,5 +35,7 @@ class BatchNormToAffine(NodePass):
             node, "Mul", [x, edit.constant(f"{stem}/scale", scale.reshape(form).astype(np.float32))],
             shape=node.outputs[0].shape,
         )  # fmt: skip
-        edit.replace(node, "Add", [product, edit.constant(f"{stem}/shift", shift.reshape(form).astype(np.float32))])
+        edit.replace(
+            node, "Add", [product, edit.constant(f"{stem}/shift", shift.reshape(form).astype(np.float32))]
+        )
         return True

@@ -7,13 +7,15 @@ import onnx_ir as ir
 from edgecompress.errors import InputError
 
 # An infinity elsewhere can be meant: a bound of Clip, the -inf of an attention mask.
-WEIGHTED = frozenset("BatchNormalization Conv ConvTranspose GRU Gemm LSTM LayerNormalization MatMul PRelu".split())
+WEIGHTED = frozenset(
+    "BatchNormalization Conv ConvTranspose GRU Gemm LSTM LayerNormalization MatMul PRelu".split()
+)
 LARGEST = np.finfo(np.float32).max
 
 
 class CheckWeights(ir.passes.InPlacePass):
-    """Raises InputError that names the first constant with a value that no arithmetic survives. An infinity that
-    can be meant becomes the largest float32, so that nothing downstream has to think of it.
+    """Raises InputError that names the first constant with a value that no arithmetic survives. An infinity
+    that can be meant becomes the largest float32, so that nothing downstream has to think of it.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.errors import InputError
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
 
@@ -14,6 +15,7 @@ class CanonicalConvolution(NodePass):
     1. kernel_shape, strides, dilations, group and pads are present; auto_pad is worked out and removed.
     2. ConvTranspose: output_padding is present; output_shape is turned into pads.
     3. A missing bias becomes zeros.
+    InputError when the weight is for another number of channels.
     """
 
     operators = frozenset({"Conv", "ConvTranspose"})
@@ -39,6 +41,13 @@ class CanonicalConvolution(NodePass):
             extra = list(attributes.get_ints("output_padding") or [0] * spatial)
             new["output_padding"] = extra
             new["pads"] = _transposed_pads(attributes, size[2:], spans, strides, extra)
+        channels = kernel[1] * group if node.op_type == "Conv" else kernel[0]
+        if channels != size[1]:  # which the onnx package's shape inference lets pass
+            raise InputError(
+                f"node {node.name!r} ({node.op_type}) has a weight {weight.name!r} {list(kernel)} (groups: "
+                f"{group}) for "
+                f"{channels} input channels, and an input {node.inputs[0].name!r} {list(size)} with {size[1]}"
+            )
         modified = set_attributes(node, new, drop=("auto_pad", "output_shape"))
         if input_or_none(node, 2) is None:
             channels = kernel[0] if node.op_type == "Conv" else kernel[1] * group
@@ -61,11 +70,13 @@ def set_attributes(node: ir.Node, new: dict[str, object], drop: tuple[str, ...] 
     return modified
 
 
-def explicit_pads(attributes: ir.Attributes, size: tuple[int, ...], spans: list[int], strides: list[int]) -> list[int]:
+def explicit_pads(
+    attributes: ir.Attributes, size: tuple[int, ...], spans: list[int], strides: list[int]
+) -> list[int]:
     """[begin.., end..] of a convolution or pool over `size`, whose kernel spans `spans` with its dilation.
 
-    auto_pad as the ONNX operator specification (Conv) has it: SAME_* gives ceil(size / stride) outputs, the odd
-    pad at the end for SAME_UPPER, at the beginning for SAME_LOWER.
+    auto_pad as the ONNX operator specification (Conv) has it: SAME_* gives ceil(size / stride) outputs, the
+    odd pad at the end for SAME_UPPER, at the beginning for SAME_LOWER.
     """
     mode = attributes.get_string("auto_pad", "NOTSET")
     if mode in ("NOTSET", ""):
@@ -80,16 +91,16 @@ def explicit_pads(attributes: ir.Attributes, size: tuple[int, ...], spans: list[
 def _transposed_pads(
     attributes: ir.Attributes, size: tuple[int, ...], spans: list[int], strides: list[int], extra: list[int]
 ) -> list[int]:
-    """ONNX operator specification, ConvTranspose: total = stride (size - 1) + output_padding + span - output."""
+    """ONNX operator specification, ConvTranspose: total = stride (size - 1) + output_padding + span -
+    output.
+    """
     mode = attributes.get_string("auto_pad", "NOTSET")
     output = attributes.get_ints("output_shape")
     if mode == "VALID" or (output is None and mode in ("NOTSET", "")):
         pads = attributes.get_ints("pads") if mode != "VALID" else None
         return list(pads or [0] * (2 * len(size)))
     wanted = list(output)[-len(size) :] if output is not None else [n * s for n, s in zip(size, strides)]
-    totals = [
-        max(s * (n - 1) + e + k - w, 0) for n, s, e, k, w in zip(size, strides, extra, spans, wanted)
-    ]
+    totals = [max(s * (n - 1) + e + k - w, 0) for n, s, e, k, w in zip(size, strides, extra, spans, wanted)]
     small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
     return small + large if mode == "SAME_UPPER" else large + small
 

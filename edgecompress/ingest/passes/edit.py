@@ -47,7 +47,9 @@ class Edit:
         shape: Sequence[int] | None = None,
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
-        """A new node in front of another; returns its one output, named after `stem` (or `before`'s output)."""
+        """A new node in front of another; returns its one output, named after `stem` (or `before`'s
+        output).
+        """
         origin = before.outputs[0]
         output = ir.Value(
             name=self._unique(stem or f"{origin.name}/{op_type}"),
@@ -59,7 +61,9 @@ class Edit:
         return output
 
     def substitute(self, node: ir.Node, value: ir.Value) -> None:
-        """`value` takes the place (uses, name, being a graph output) of the node's first output; the node goes."""
+        """`value` takes the place (uses, name, being a graph output) of the node's first output; the node
+        goes.
+        """
         old = node.outputs[0]
         name = old.name
         if old.is_graph_output():
@@ -93,7 +97,9 @@ class Edit:
         return value
 
     def absorb(self, node: ir.Node, followers: Sequence[ir.Node]) -> None:
-        """The node computes what the last of a chain behind it did, and takes that one's name; the chain goes."""
+        """The node computes what the last of a chain behind it did, and takes that one's name; the chain
+        goes.
+        """
         old = followers[-1].outputs[0]
         name = old.name
         old.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)

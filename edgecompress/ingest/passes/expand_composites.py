@@ -12,8 +12,8 @@ LARGEST_DEPTH = 8  # a definition may use composites again
 
 
 class ExpandComposites(ir.passes.InPlacePass):
-    """An operator that we don't know, but that has a function body in its schema (GroupNormalization, Celu, Mish,
-    RMSNormalization, Swish, Attention, ...), becomes that body.
+    """An operator that we don't know, but that has a function body in its schema (GroupNormalization, Celu,
+    Mish, RMSNormalization, Swish, Attention, ...), becomes that body.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -78,6 +78,8 @@ def _definition(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
     if not versions:
         return None
     body = schema.get_context_dependent_function_with_opset_version(
-        max(versions), ir.serde.serialize_node(node).SerializeToString(), [t.SerializeToString() for t in types]
+        max(versions),
+        ir.serde.serialize_node(node).SerializeToString(),
+        [t.SerializeToString() for t in types],
     )
     return onnx.FunctionProto.FromString(body) if body else None

@@ -7,8 +7,8 @@ SMALL = frozenset({ir.DataType.INT8, ir.DataType.INT16, ir.DataType.UINT8, ir.Da
 
 
 class FloatInputs(ir.passes.InPlacePass):
-    """An input of such a type, read by nothing but Cast to float32, becomes float32; the Casts then do nothing.
-    The range of its values doesn't change: 0..255 stays 0..255.
+    """An input of such a type, read by nothing but Cast to float32, becomes float32; the Casts then do
+    nothing. The range of its values doesn't change: 0..255 stays 0..255.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

@@ -8,7 +8,8 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgecompress.ingest.passes.edit import static_shape
 
-# A constant larger than this isn't worth making from smaller ones (and a hostile shape could ask for terabytes).
+# A constant larger than this isn't worth making from smaller ones (and a hostile shape could ask for
+# terabytes).
 LARGEST_ELEMENTS = 2**26
 
 

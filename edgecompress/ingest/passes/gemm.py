@@ -37,7 +37,11 @@ class CanonicalGemm(NodePass):
         if follower is not None and follower.op_type == "Add":
             bias = _bias(follower, node.outputs[0], weight.shape[1])
         if len(shapes[0]) != 2:
-            if bias is None or follower is None or any(v.shape is not None and len(v.shape) == 1 for v in follower.inputs):
+            if (
+                bias is None
+                or follower is None
+                or any(v.shape is not None and len(v.shape) == 1 for v in follower.inputs)
+            ):
                 return False
             index = 0 if follower.inputs[1] is node.outputs[0] else 1
             follower.replace_input_with(index, edit.constant(f"{follower.inputs[index].name}", bias))
@@ -62,7 +66,9 @@ class CanonicalGemm(NodePass):
             return False
         columns = np.zeros(shape[1], np.float32)
         if bias is not None and (bias.size == 1 or bias.shape in ((shape[1],), (1, shape[1]))):
-            columns = (bias.astype(np.float64) * beta + np.zeros(shape[1])).reshape(shape[1]).astype(np.float32)
+            columns = (
+                (bias.astype(np.float64) * beta + np.zeros(shape[1])).reshape(shape[1]).astype(np.float32)
+            )
             c = None
         canonical = (alpha, beta, trans_a, trans_b) == (1.0, 1.0, 0, 1)
         if weight is not None and canonical and bias is not None and bias.shape == (shape[1],):
@@ -76,7 +82,9 @@ class CanonicalGemm(NodePass):
                 b = edit.insert(node, "Transpose", [b], {"perm": [1, 0]})
             result = edit.insert(node, "MatMul", [a, b], shape=shape)
             if alpha != 1.0:
-                result = edit.insert(node, "Mul", [result, edit.constant("alpha", np.float32(alpha))], shape=shape)
+                result = edit.insert(
+                    node, "Mul", [result, edit.constant("alpha", np.float32(alpha))], shape=shape
+                )
             if c is None and columns.any():
                 result = edit.insert(node, "Add", [result, edit.constant("bias", columns)], shape=shape)
         else:

@@ -44,7 +44,8 @@ class InferShapes(ir.passes.InPlacePass):
         except Exception as error:  # the C++ side raises InferenceError, TypeError and RuntimeError alike
             shapes = ", ".join(f"{n!r} {'?' if v.shape is None else v.shape}" for n, v in inputs.items())
             raise InputError(
-                f"node {node.name or node.outputs[0].name!r} ({node.op_type}) doesn't fit its inputs ({shapes}): "
+                f"node {node.name or node.outputs[0].name!r} ({node.op_type}) doesn't fit its inputs "
+                f"({shapes}): "
                 f"{_first_line(error)}"
             ) from error
         for output in node.outputs:

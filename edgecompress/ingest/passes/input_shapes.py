@@ -22,7 +22,9 @@ class FixInputShapes(ir.passes.InPlacePass):
         names = [v.name for v in model.graph.inputs]
         for name in self.shapes:
             if name not in names:
-                raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(map(repr, names))}")
+                raise InputError(
+                    f"the model has no input {name!r}; its inputs are {', '.join(map(repr, names))}"
+                )
         for value in model.graph.inputs:
             value.shape = ir.Shape(self._fixed(value))
         return ir.passes.PassResult(model, True)
@@ -39,12 +41,14 @@ class FixInputShapes(ir.passes.InPlacePass):
                 or any(isinstance(d, int) and d != g for d, g in zip(declared, given))
             ):
                 raise InputError(
-                    f"--input-shape {name}:{_join(given)} doesn't fit the model, which declares {_join(declared)}"
+                    f"--input-shape {name}:{_join(given)} doesn't fit the model, which declares "
+                    f"{_join(declared)}"
                 )
             return given
         if value.shape is None:
             raise InputError(
-                f"input {name!r} has no declared shape; pass one, for example --input-shape {name}:1,3,224,224"
+                f"input {name!r} has no declared shape; pass one, for example --input-shape "
+                f"{name}:1,3,224,224"
             )
         dims = list(value.shape)
         if dims and not isinstance(dims[0], int):
@@ -58,7 +62,9 @@ class FixInputShapes(ir.passes.InPlacePass):
                 f"--input-shape {name}:{example}, a number in the place of each N"
             )
         if any(d < 1 for d in dims):
-            raise InputError(f"input {name!r} has the shape {_join(dims)}; every dimension must be at least 1")
+            raise InputError(
+                f"input {name!r} has the shape {_join(dims)}; every dimension must be at least 1"
+            )
         return tuple(dims)
 
 

@@ -94,7 +94,12 @@ def _divide(node: ir.Node, edit: Edit) -> bool:
             return False
         edit.replace(node, "Mul", [a, edit.constant(f"{b.name}/reciprocal", factor)])
         return True
-    if numerator is not None and numerator.size == 1 and numerator.reshape(()) == 1.0 and _keeps_rank(b, numerator):
+    if (
+        numerator is not None
+        and numerator.size == 1
+        and numerator.reshape(()) == 1.0
+        and _keeps_rank(b, numerator)
+    ):
         edit.replace(node, "Reciprocal", [b])
         return True
     return False
@@ -221,7 +226,9 @@ def _transpose(node: ir.Node, edit: Edit) -> bool:
 def _identity(node: ir.Node, edit: Edit) -> bool:
     """Gone, except between an input (or a constant) and an output of the model."""
     value, output = node.inputs[0], node.outputs[0]
-    if output.is_graph_output() and (value.is_graph_input() or value.is_initializer() or value.is_graph_output()):
+    if output.is_graph_output() and (
+        value.is_graph_input() or value.is_initializer() or value.is_graph_output()
+    ):
         return False
     edit.substitute(node, value)
     return True

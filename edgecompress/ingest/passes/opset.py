@@ -14,8 +14,8 @@ FORMS_CHANGED = 18
 class ConvertOpset(ir.passes.InPlacePass):
     """Rewrites what changed its form between opset 13 and 21; the rest means the same in both.
 
-    1. Below 18: `axes` of ReduceMean, ReduceMax, .. moves from attribute to input; Split into equal parts says
-       into how many.
+    1. Below 18: `axes` of ReduceMean, ReduceMax, .. moves from attribute to input; Split into equal parts
+       says into how many.
     2. 18 to 21: onnxscript's version converter.
     3. Above 21: operators only gained types, or are new (and expanded or refused later).
     """
@@ -26,8 +26,10 @@ class ConvertOpset(ir.passes.InPlacePass):
             raise UnsupportedModelError("the model doesn't say which version of the ONNX operators it uses")
         if opset < OLDEST:
             raise UnsupportedModelError(
-                f"the model uses ONNX opset {opset}; {OLDEST} is the oldest that can be converted. Export it again "
-                f"with a newer opset, or upgrade it with onnx.version_converter.convert_version(model, {OLDEST})"
+                f"the model uses ONNX opset {opset}; {OLDEST} is the oldest that can be converted. Export it "
+                f"again "
+                f"with a newer opset, or upgrade it with onnx.version_converter.convert_version(model, "
+                f"{OLDEST})"
             )
         if opset == CANONICAL:
             return ir.passes.PassResult(model, False)

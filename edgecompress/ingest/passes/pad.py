@@ -40,7 +40,8 @@ class MergePad(NodePass):
 
     1. Zeros in front of Conv add up with its pads.
     2. Zeros in front of AveragePool count in its divisor: count_include_pad = 1, if it has no other pads.
-    3. The lowest value (or -inf) in front of MaxPool adds up with its pads; zeros do when the input is a Relu's.
+    3. The lowest value (or -inf) in front of MaxPool adds up with its pads; zeros do when the input is a
+       Relu's.
     """
 
     operators = frozenset({"AveragePool", "Conv", "MaxPool"})
@@ -48,7 +49,12 @@ class MergePad(NodePass):
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         pad = node.inputs[0].producer()
         own = node.attributes.get_ints("pads")
-        if pad is None or pad.op_type != "Pad" or own is None or pad.attributes.get_string("mode") != "constant":
+        if (
+            pad is None
+            or pad.op_type != "Pad"
+            or own is None
+            or pad.attributes.get_string("mode") != "constant"
+        ):
             return False
         amounts, fill = constant(pad.inputs[1]), constant(input_or_none(pad, 2))
         if amounts is None or fill is None:

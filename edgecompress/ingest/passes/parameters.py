@@ -18,10 +18,12 @@ class ExplicitParameters(NodePass):
 
     1. `axis` attributes are present and count from the first dimension.
     2. Reduce*: axes are a sorted constant, keepdims present. Split: sizes are a constant.
-    3. Slice: starts, ends, axes, steps are constants within the dimension; a negative step may end at -(n + 1).
+    3. Slice: starts, ends, axes, steps are constants within the dimension; a negative step may end at -(n +
+       1).
     4. Expand: the whole output shape. Tile, Gather: no negative number.
     5. Resize: by `sizes`, unless the scale isn't output / input; no roi.
-    6. LSTM, GRU: `direction` and `hidden_size` present, initial states constant or computed, no sequence_lens.
+    6. LSTM, GRU: `direction` and `hidden_size` present, initial states constant or computed, no
+       sequence_lens.
     """
 
     @property
@@ -129,7 +131,11 @@ def _resize(node: ir.Node, edit: Edit) -> bool:
         full = np.ones(len(size))
         full[[a % len(size) for a in axes]] = scales
         if not np.allclose(full * size, out, rtol=1e-6, atol=0):
-            return set_attributes(node, {}, drop=("axes", "keep_aspect_ratio_policy")) if "axes" in node.attributes else False
+            return (
+                set_attributes(node, {}, drop=("axes", "keep_aspect_ratio_policy"))
+                if "axes" in node.attributes
+                else False
+            )
     sizes = edit.constant("sizes", np.array(out, np.int64))
     attributes = {
         k: a.value for k, a in node.attributes.items() if k not in ("axes", "keep_aspect_ratio_policy")

@@ -10,7 +10,8 @@ from edgecompress.ingest.passes.edit import Edit, NodePass, static_shape
 class CanonicalPooling(NodePass):
     """Downstream code reads attributes and never a default.
 
-    1. kernel_shape, strides, dilations, pads, ceil_mode (and count_include_pad) are present; auto_pad is gone.
+    1. kernel_shape, strides, dilations, pads, ceil_mode (and count_include_pad) are present; auto_pad is
+       gone.
     2. ceil_mode = 1 becomes padding at the end, except where the divisor of an average would change.
     """
 
@@ -39,8 +40,12 @@ class CanonicalPooling(NodePass):
                 pads = pads[: len(kernel)] + [a + m for a, m in zip(pads[len(kernel) :], missing)]
                 ceil = 0
         new: dict[str, object] = {
-            "kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads, "ceil_mode": ceil,
-        }  # fmt: skip
+            "kernel_shape": kernel,
+            "strides": strides,
+            "dilations": dilations,
+            "pads": pads,
+            "ceil_mode": ceil,
+        }
         if node.op_type == "AveragePool":
             new["count_include_pad"] = include
         return set_attributes(node, new, drop=("auto_pad",))

@@ -34,7 +34,13 @@ _S = math.sqrt(2 / math.pi)
 FORMS = (
     # Hendrycks and Gimpel 2016: x * Phi(x) = 0.5 x (1 + erf(x / sqrt 2)), and its tanh approximation.
     _Form("Erf", {(1, 0): math.sqrt(0.5)}, {(1, 0): 0.5, (1, 1): 0.5}, "Gelu", {"approximate": "none"}),
-    _Form("Tanh", {(1, 0): _S, (3, 0): _S * 0.044715}, {(1, 0): 0.5, (1, 1): 0.5}, "Gelu", {"approximate": "tanh"}),
+    _Form(
+        "Tanh",
+        {(1, 0): _S, (3, 0): _S * 0.044715},
+        {(1, 0): 0.5, (1, 1): 0.5},
+        "Gelu",
+        {"approximate": "tanh"},
+    ),
     # Howard et al. 2019 (MobileNetV3): x * relu6(x + 3) / 6.
     _Form("Clip", {(1, 0): 1.0, (0, 0): 3.0}, {(1, 1): 1 / 6}, "HardSwish", {}),
     _Form("HardSigmoid", {(1, 0): 1.0}, {(1, 1): 1.0}, "HardSwish", {}),
@@ -42,9 +48,10 @@ FORMS = (
 
 
 class RecogniseActivations(NodePass):
-    """For each Erf, Tanh, Clip(0, 6) and HardSigmoid(1/6, 1/2): when some value below it is, as a polynomial in
-    the operator's result and in a value above it, one of FORMS, that value is computed by the named operator.
-    Comparing polynomials takes care of the order of factors, of Div against Mul, Pow against Mul, and so on.
+    """For each Erf, Tanh, Clip(0, 6) and HardSigmoid(1/6, 1/2): when some value below it is, as a polynomial
+    in the operator's result and in a value above it, one of FORMS, that value is computed by the named
+    operator. Comparing polynomials takes care of the order of factors, of Div against Mul, Pow against Mul,
+    and so on.
     """
 
     operators = frozenset(form.op_type for form in FORMS)
@@ -69,8 +76,10 @@ class RecogniseActivations(NodePass):
 def _has_expected_parameters(node: ir.Node) -> bool:
     if node.op_type == "Clip":
         bounds = [constant(v) for v in node.inputs[1:3]]
-        return len(bounds) == 2 and all(b is not None and b.size == 1 for b in bounds) and (
-            (float(bounds[0].reshape(())), float(bounds[1].reshape(()))) == (0.0, 6.0)
+        return (
+            len(bounds) == 2
+            and all(b is not None and b.size == 1 for b in bounds)
+            and ((float(bounds[0].reshape(())), float(bounds[1].reshape(()))) == (0.0, 6.0))
         )
     if node.op_type == "HardSigmoid":
         alpha, beta = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
@@ -99,13 +108,18 @@ def _below(value: ir.Value) -> list[ir.Value]:
     frontier = [value]
     for _ in range(DEEPEST):
         frontier = [
-            n.outputs[0] for v in frontier for n in v.consumers() if n.op_type in ARITHMETIC and n.domain == ""
+            n.outputs[0]
+            for v in frontier
+            for n in v.consumers()
+            if n.op_type in ARITHMETIC and n.domain == ""
         ]
         found += [v for v in frontier if v not in found]
     return found
 
 
-def _polynomial(value: ir.Value, known: dict[ir.Value, Polynomial], depth: int = 2 * DEEPEST) -> Polynomial | None:
+def _polynomial(
+    value: ir.Value, known: dict[ir.Value, Polynomial], depth: int = 2 * DEEPEST
+) -> Polynomial | None:
     """The value as a polynomial in the known ones, or None when it isn't one."""
     if value in known:
         return known[value]

@@ -10,8 +10,9 @@ from edgecompress.ingest.passes.edit import Edit, NodePass, only_user, static_sh
 
 class RecogniseLayerNormalization(NodePass):
     """d / sqrt(mean(d * d) + epsilon) with d = x - mean(x), over the last axes, then * scale and + shift
-    -> LayerNormalization(x, scale, shift). Found from its Sqrt. Scale and shift are constants of the normalised
-    shape, ones and zeros where absent. (onnxscript has a rule for the last axis with a scale only.)
+    -> LayerNormalization(x, scale, shift). Found from its Sqrt. Scale and shift are constants of the
+    normalised shape, ones and zeros where absent. (onnxscript has a rule for the last axis with a scale
+    only.)
     """
 
     operators = frozenset({"Sqrt"})
@@ -98,7 +99,9 @@ def _normalised(root: ir.Node, centred: ir.Value) -> ir.Node | None:
     return None
 
 
-def _follow(node: ir.Node, op_type: str, shape: tuple[int, ...], default: float) -> tuple[np.ndarray, ir.Node]:
+def _follow(
+    node: ir.Node, op_type: str, shape: tuple[int, ...], default: float
+) -> tuple[np.ndarray, ir.Node]:
     """(constant of a following Mul or Add, that node), or (defaults, node) when none of the shape follows."""
     user = only_user(node.outputs[0])
     if user is not None and user.op_type == op_type and user.domain == "":

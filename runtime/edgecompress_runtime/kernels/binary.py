@@ -4,8 +4,6 @@ dims and strides are those of `strides.collapsed`; y is written in order.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numba import njit
 
@@ -18,7 +16,7 @@ from edgecompress_runtime.kernels.arithmetic import (
     quantize_multiplier,
     requantize,
 )
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.kernels.strides import broadcast, collapsed, offset, row_count
 from edgecompress_runtime.plan import Tensor
 
@@ -160,16 +158,16 @@ def geometry(a: Tensor, b: Tensor, y: Tensor) -> tuple[tuple[int, ...], ...]:
 
 
 @prepares("ADD")
-def prepare_add(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_add(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _sum(ADD, inputs, outputs, options)
 
 
 @prepares("SUB")
-def prepare_sub(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_sub(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _sum(SUB, inputs, outputs, options)
 
 
-def _sum(kind: int, inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def _sum(kind: int, inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     if not a.is_int8:
         return _unquantised(kind, a, b, y, options)
@@ -181,7 +179,7 @@ def _sum(kind: int, inputs: Sequence[Tensor], outputs: Sequence[Tensor], options
 
 
 @prepares("MUL")
-def prepare_mul(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_mul(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     if not a.is_int8:
         return _unquantised(MUL, a, b, y, options)
@@ -191,7 +189,7 @@ def prepare_mul(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Op
 
 
 @prepares("PRELU")
-def prepare_prelu(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_prelu(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, slope, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8:
         return [call(prelu_float, x, as_float(slope), y, *geometry(x, slope, y))]
@@ -201,23 +199,23 @@ def prepare_prelu(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: 
 
 
 @prepares("MINIMUM")
-def prepare_minimum(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_minimum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _unquantised(MINIMUM, inputs[0], inputs[1], outputs[0], {})
 
 
 @prepares("MAXIMUM")
-def prepare_maximum(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_maximum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _unquantised(MAXIMUM, inputs[0], inputs[1], outputs[0], {})
 
 
 @prepares("DIV")
-def prepare_div(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_div(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     return [call(divide, as_float(a), as_float(b), y, *geometry(a, b, y), *float_activation_range(options))]
 
 
 @prepares("POW")
-def prepare_pow(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_pow(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     return [call(power, as_float(a), as_float(b), y, *geometry(a, b, y))]
 
@@ -233,7 +231,7 @@ def _unquantised(kind: int, a: Tensor, b: Tensor, y: Tensor, options: Options) -
 
 
 def _prepare_comparison(kind: int):
-    def prepare(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    def prepare(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
         a, b, (y,) = inputs[0], inputs[1], outputs
         return [call(comparison, a, b, y, *geometry(a, b, y), kind)]
 

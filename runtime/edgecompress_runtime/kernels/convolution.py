@@ -19,7 +19,7 @@ from edgecompress_runtime.kernels.arithmetic import (
     quantize_multipliers,
     requantize,
 )
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.plan import Tensor
 
@@ -152,16 +152,16 @@ KERNEL = {
 
 
 @prepares("CONV_2D")
-def prepare_conv(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_conv(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _prepare("CONV_2D", inputs, outputs, options)
 
 
 @prepares("DEPTHWISE_CONV_2D")
-def prepare_depthwise(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_depthwise(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _prepare("DEPTHWISE_CONV_2D", inputs, outputs, options)
 
 
-def _prepare(kind: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def _prepare(kind: str, inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, w, bias, (y,) = inputs[0], inputs[1], bias_of(inputs), outputs
     strides = options["strideH"], options["strideW"]
     dilations = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1

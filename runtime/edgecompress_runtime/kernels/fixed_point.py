@@ -5,12 +5,11 @@ bits has n + m of them. Source: gemmlowp fixedpoint.h, TFLite internal/common.h.
 """
 from __future__ import annotations
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-i32, i64 = np.int32, np.int64
+from edgecompress_runtime.kernels.arithmetic import divide_by_power_of_two, high_product, i32, i64
 
 ONE = 2**31 - 1  # with 0 integer bits
 FORTY_EIGHT_17THS, MINUS_THIRTY_TWO_17THS, ONE_Q2 = 1515870810, -1010580540, 2**29  # 2 integer bits
@@ -31,23 +30,6 @@ def leading_zeros(typingctx, x):
 
 
 @njit(inline="always")
-def product(a, b):
-    """a * b / 2**31, rounded, the division towards zero; saturates -1 * -1."""
-    exact = i64(a) * i64(b)
-    if exact >= 0:
-        return i32(min((exact + i64(1 << 30)) >> i64(31), i64(2**31 - 1)))
-    return i32(-((i64((1 << 30) - 1) - exact) >> i64(31)))
-
-
-@njit(inline="always")
-def divide_by_power_of_two(x, exponent):
-    """To nearest, halves away from zero."""
-    mask = i32((i64(1) << i64(exponent)) - i64(1))
-    threshold = i32((mask >> i32(1)) + (i32(1) if x < 0 else i32(0)))
-    return i32((x >> exponent) + (i32(1) if i32(x & mask) > threshold else i32(0)))
-
-
-@njit(inline="always")
 def saturating_shift_left(x, exponent):
     limit = i32((i64(1) << i64(31 - exponent)) - i64(1))
     if x > limit:
@@ -59,19 +41,18 @@ def saturating_shift_left(x, exponent):
 
 @njit(inline="always")
 def half_sum(a, b):
-    """(a + b) / 2, halves away from zero."""
-    total = i64(a) + i64(b)
-    return i32((total + i64(1)) >> i64(1)) if total >= 0 else i32(-((i64(1) - total) >> i64(1)))
+    """(a + b) / 2 of numbers >= 0, halves up."""
+    return i32((i64(a) + i64(b) + i64(1)) >> i64(1))
 
 
 @njit(inline="always")
 def one_over_one_plus(x):
     """1 / (1 + x) for x in [0, 1), by three steps of Newton and Raphson."""
     half = half_sum(x, i32(ONE))
-    guess = i32(FORTY_EIGHT_17THS + product(half, i32(MINUS_THIRTY_TWO_17THS)))
+    guess = i32(FORTY_EIGHT_17THS + high_product(half, i32(MINUS_THIRTY_TWO_17THS)))
     for _ in range(3):
-        error = i32(ONE_Q2 - product(half, guess))
-        guess = i32(guess + saturating_shift_left(product(guess, error), i32(2)))
+        error = i32(ONE_Q2 - high_product(half, guess))
+        guess = i32(guess + saturating_shift_left(high_product(guess, error), i32(2)))
     return saturating_shift_left(guess, i32(1))
 
 
@@ -79,17 +60,17 @@ def one_over_one_plus(x):
 def log_of_sum(x):
     """Natural logarithm, with 5 integer bits, of x >= 1 with 12."""
     zeros = leading_zeros(x)
-    a = saturating_shift_left(product(saturating_shift_left(x, i32(zeros - 1)), i32(SQRT_HALF)), i32(1))
+    a = saturating_shift_left(high_product(saturating_shift_left(x, i32(zeros - 1)), i32(SQRT_HALF)), i32(1))
     a_exponent = i32(saturating_shift_left(i32(12 - zeros), i32(25)) + QUARTER_Q6)
-    headroom = i32(leading_zeros(product(x, i32(SQRT_HALF))) - 1)
+    headroom = i32(leading_zeros(high_product(x, i32(SQRT_HALF))) - 1)
     b = saturating_shift_left(x, headroom)
     b_exponent = i32(saturating_shift_left(i32(12 - headroom), i32(25)) - QUARTER_Q6)
     r, exponent = min(a, b), max(a_exponent, b_exponent)
 
     p = half_sum(r, i32(FOURTH_ROOT_HALF))
     q = i32(2 * (r - FOURTH_ROOT_HALF))
-    square = product(q, q)
-    numerator = i32(product(q, r) + product(product(q, square), i32(ALPHA_N)))
-    denominator = i32(product(p, i32(ALPHA_I + q + product(i32(ALPHA_D), square))) + product(i32(ALPHA_F), q))
-    fraction = product(divide_by_power_of_two(numerator, i32(6)), one_over_one_plus(denominator))
-    return saturating_shift_left(i32(product(exponent, i32(LOG_2)) + fraction), i32(1))
+    square = high_product(q, q)
+    numerator = i32(high_product(q, r) + high_product(high_product(q, square), i32(ALPHA_N)))
+    denominator = i32(high_product(p, i32(ALPHA_I + q + high_product(i32(ALPHA_D), square))) + high_product(i32(ALPHA_F), q))
+    fraction = high_product(divide_by_power_of_two(numerator, i32(6)), one_over_one_plus(denominator))
+    return saturating_shift_left(i32(high_product(exponent, i32(LOG_2)) + fraction), i32(1))

@@ -15,9 +15,10 @@ from edgecompress_runtime.kernels.arithmetic import (
     quantize_multiplier,
     quantize_multipliers,
     requantize,
+    requantize_once,
 )
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.kernels.strides import broadcast, contiguous
 from edgecompress_runtime.plan import Tensor
 
@@ -30,7 +31,7 @@ def fully_connected(x, w, bias, multiplier, shift, y, rows, depth, units, x_zero
             acc = i32(bias[o])
             for c in range(depth):
                 acc = i32(acc + i32(w[i32(weights + c)] - w_zero) * i32(x[i32(source + c)] - x_zero))
-            scaled = i32(requantize(acc, multiplier[o], shift[o]) + y_zero)
+            scaled = i32(requantize_once(acc, multiplier[o], shift[o]) + y_zero)
             y[i32(r * units + o)] = clamp(scaled, low, high)
 
 
@@ -85,7 +86,7 @@ def batch_matmul_float(a, b, y, sizes, a_strides, b_strides):
 
 
 @prepares("FULLY_CONNECTED")
-def prepare_fully_connected(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, w, bias, (y,) = inputs[0], inputs[1], bias_of(inputs), outputs
     units, depth = w.shape
     sizes = x.size // depth, depth, units
@@ -100,7 +101,7 @@ def prepare_fully_connected(inputs: Sequence[Tensor], outputs: Sequence[Tensor],
 
 
 @prepares("BATCH_MATMUL")
-def prepare_batch_matmul(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     batch = y.shape[:-2]
     if len(batch) > 3:  # TFLite stops at rank 5

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgecompress_runtime.kernels.arithmetic import i32
-from edgecompress_runtime.kernels.registry import Call, Options, Raw, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, Raw, call, prepares
 from edgecompress_runtime.kernels.strides import broadcast, collapsed, contiguous, offset, row_count
 from edgecompress_runtime.plan import Tensor
 
@@ -76,19 +76,19 @@ def ints(tensor: Tensor) -> list[int]:
 
 
 @prepares("RESHAPE")
-def prepare_reshape(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_reshape(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return [copy(inputs[0], outputs[0], (inputs[0].size,), (1,), (1,))]
 
 
 @prepares("TRANSPOSE")
-def prepare_transpose(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_transpose(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     strides = contiguous(x.shape)
     return [copy(x, y, y.shape, [strides[a] for a in ints(inputs[1])], contiguous(y.shape))]
 
 
 @prepares("CONCATENATION")
-def prepare_concatenation(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_concatenation(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     (y,) = outputs
     axis, strides = options["axis"] % len(y.shape), contiguous(y.shape)
     starts = np.cumsum([0, *(x.shape[axis] for x in inputs)])
@@ -97,12 +97,12 @@ def prepare_concatenation(inputs: Sequence[Tensor], outputs: Sequence[Tensor], o
 
 
 @prepares("SPLIT")
-def prepare_split(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_split(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _split(inputs[1], outputs, ints(inputs[0])[0])
 
 
 @prepares("SPLIT_V")
-def prepare_split_v(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_split_v(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _split(inputs[0], outputs, ints(inputs[2])[0])
 
 
@@ -114,14 +114,14 @@ def _split(x: Tensor, outputs: Sequence[Tensor], axis: int) -> list[Call]:
 
 
 @prepares("SLICE")
-def prepare_slice(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_slice(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     strides = contiguous(x.shape)
     return [copy(x, y, y.shape, strides, contiguous(y.shape), dot(ints(inputs[1]), strides))]
 
 
 @prepares("STRIDED_SLICE")
-def prepare_strided_slice(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_strided_slice(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """Begin, end and step for every axis, no masks: the form that edgecompress writes."""
     x, begin, step, (y,) = inputs[0], ints(inputs[1]), ints(inputs[3]), outputs
     strides = contiguous(x.shape)
@@ -130,7 +130,7 @@ def prepare_strided_slice(inputs: Sequence[Tensor], outputs: Sequence[Tensor], o
 
 
 @prepares("REVERSE_V2")
-def prepare_reverse(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_reverse(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     axes = [a % len(x.shape) for a in ints(inputs[1])]
     strides = [-s if a in axes else s for a, s in enumerate(contiguous(x.shape))]
@@ -139,13 +139,13 @@ def prepare_reverse(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options
 
 
 @prepares("BROADCAST_TO")
-def prepare_broadcast_to(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_broadcast_to(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     return [copy(x, y, y.shape, broadcast(x.shape, y.shape), contiguous(y.shape))]
 
 
 @prepares("TILE")
-def prepare_tile(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_tile(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """Each axis n tiled m times is two axes of y, (m, n), the first of stride 0 in x."""
     x, (y,) = inputs[0], outputs
     multiples = ints(inputs[1])
@@ -155,14 +155,14 @@ def prepare_tile(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: O
 
 
 @prepares("DEPTH_TO_SPACE")
-def prepare_depth_to_space(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_depth_to_space(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """Channels are (row in block, column in block, channel)."""
     x, (y,) = inputs[0], outputs
     return [copy(x, y, *_blocks(x.shape, y.shape[3], options["blockSize"]))]
 
 
 @prepares("SPACE_TO_DEPTH")
-def prepare_space_to_depth(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_space_to_depth(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     dims, deep, wide = _blocks(y.shape, x.shape[3], options["blockSize"])
     return [copy(x, y, dims, wide, deep)]
@@ -177,7 +177,7 @@ def _blocks(deep: Sequence[int], channels: int, block: int) -> tuple[tuple[int, 
 
 
 @prepares("PAD", "PADV2")
-def prepare_pad(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """PAD fills with real zero (int8: the zero point), PADV2 with its third operand."""
     x, (y,) = inputs[0], outputs
     front, strides = ints(inputs[1])[::2], contiguous(y.shape)
@@ -191,7 +191,7 @@ def prepare_pad(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Op
 
 
 @prepares("MIRROR_PAD")
-def prepare_mirror_pad(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_mirror_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """Mode 0 reflects without repeating the edge, 1 with it. The last axis is taken by the element."""
     x, (y,) = inputs[0], outputs
     amounts = inputs[1].data.reshape(-1, 2)
@@ -213,7 +213,7 @@ def take(x: Tensor, y: Tensor, positions: Sequence[np.ndarray]) -> Call:
 
 
 @prepares("GATHER")
-def prepare_gather(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_gather(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, indices, (y,) = inputs[0], inputs[1], outputs
     axis = (options.get("axis") or 0) % len(x.shape)
     inner = int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
@@ -222,7 +222,7 @@ def prepare_gather(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options:
 
 
 @prepares("SELECT_V2")
-def prepare_select(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_select(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     condition, a, b, (y,) = *inputs[:3], outputs
     strides = [broadcast(t.shape, y.shape) for t in (condition, a, b)]
     return [call(select, Raw(condition), Raw(a), Raw(b), Raw(y), *collapsed(y.shape, *strides))]

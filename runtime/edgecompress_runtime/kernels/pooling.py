@@ -1,10 +1,8 @@
 """MAX_POOL_2D and AVERAGE_POOL_2D: padding is never counted. Pairs are (height, width)."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from edgecompress_runtime.kernels.arithmetic import activation_range, clamp, f32, float_activation_range, i32
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.plan import Tensor
 
@@ -70,12 +68,12 @@ def average_pool_2d_float(x, y, x_shape, y_shape, kernel, strides, pads, low, hi
 
 
 @prepares("MAX_POOL_2D")
-def prepare_max_pool(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_max_pool(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return [call(max_pool_2d, inputs[0], outputs[0], *_geometry(inputs[0], outputs[0], options))]
 
 
 @prepares("AVERAGE_POOL_2D")
-def prepare_average_pool(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_average_pool(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     kernel = average_pool_2d if inputs[0].is_int8 else average_pool_2d_float
     return [call(kernel, inputs[0], outputs[0], *_geometry(inputs[0], outputs[0], options))]
 

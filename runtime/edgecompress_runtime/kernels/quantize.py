@@ -2,13 +2,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels.arithmetic import clamp, dequantized, f32, i32
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
-from edgecompress_runtime.kernels.table import requantized, table_call
-from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.table import rescaled, table_call
 
 
 def quantize(x, y, count, scale, zero):
@@ -42,15 +40,15 @@ def cast_to_bool(x, y, count):
 
 
 @prepares("QUANTIZE")
-def prepare_quantize(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_quantize(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     if x.is_int8:
-        return table_call(x, y, requantized(x, y, options))
+        return table_call(x, y, rescaled(x, y, options))
     return [call(quantize, x, y, x.size, float(y.scale[0]), y.zero)]
 
 
 @prepares("DEQUANTIZE")
-def prepare_dequantize(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_dequantize(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     if x.data is not None:
         return [call(cast, dequantized(x).reshape(-1), y, x.size)]
@@ -60,6 +58,6 @@ def prepare_dequantize(inputs: Sequence[Tensor], outputs: Sequence[Tensor], opti
 
 
 @prepares("CAST")
-def prepare_cast(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_cast(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     return [call(cast_to_bool if y.dtype == bool else cast, x, y, x.size)]

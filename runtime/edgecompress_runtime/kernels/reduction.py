@@ -4,12 +4,10 @@ Kept axes and reduced axes are collapsed apart: `kept` and `reduced` are dimensi
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from edgecompress_runtime.kernels.arithmetic import clamp, f32, i32, quantize_multiplier, requantize
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.kernels.strides import Ints, collapsed, contiguous, offset, row_count
 from edgecompress_runtime.plan import Tensor
 
@@ -72,7 +70,7 @@ def arg_max(x, y, outer, length, inner):
 
 
 @prepares("MEAN")
-def prepare_mean(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_mean(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, axes, (y,) = inputs[0], inputs[1], outputs
     geometry, count = _geometry(x, axes)
     if not x.is_int8:
@@ -84,7 +82,7 @@ def prepare_mean(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: O
 
 
 @prepares("SUM")
-def prepare_sum(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_sum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, axes, (y,) = inputs[0], inputs[1], outputs
     geometry, count = _geometry(x, axes)
     if not x.is_int8:
@@ -94,17 +92,17 @@ def prepare_sum(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Op
 
 
 @prepares("REDUCE_MAX")
-def prepare_max(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_max(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return [call(reduce_extreme, inputs[0], outputs[0], *_geometry(inputs[0], inputs[1])[0], 1)]
 
 
 @prepares("REDUCE_MIN")
-def prepare_min(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_min(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return [call(reduce_extreme, inputs[0], outputs[0], *_geometry(inputs[0], inputs[1])[0], -1)]
 
 
 @prepares("ARG_MAX")
-def prepare_arg_max(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_arg_max(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     (axis,) = _axes(x, inputs[1])
     inner = int(np.prod(x.shape[axis + 1 :], dtype=np.int64))

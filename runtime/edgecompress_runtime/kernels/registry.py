@@ -33,9 +33,10 @@ class Call:
     arguments: tuple[Argument, ...]
 
 
+Inputs = Sequence[Any]  # of Tensor, None where an optional one is absent
+Outputs = Sequence[Tensor]
 Options = Mapping[str, Any]
-# (inputs, with None for absent ones; outputs; options) -> calls, in order
-Prepare = Callable[[Sequence[Any], Sequence[Tensor], Options], list[Call]]
+Prepare = Callable[[Inputs, Outputs, Options], list[Call]]  # calls in order
 KERNELS: dict[str, Prepare] = {}
 
 

@@ -1,14 +1,11 @@
 """RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR of x [n, h, w, c]."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from edgecompress_runtime.kernels.arithmetic import f32, i32, i64, round_half_away
 from edgecompress_runtime.kernels.movement import take
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
-from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 
 ONE = 1 << 10  # int8: positions have 10 fractional bits
 
@@ -52,7 +49,7 @@ def resize_bilinear_float(x, y, x_shape, y_shape, top, bottom, down, left, right
 
 
 @prepares("RESIZE_NEAREST_NEIGHBOR")
-def prepare_nearest(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_nearest(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     flags = bool(options.get("alignCorners")), bool(options.get("halfPixelCenters"))
     picked = [nearest(n, out, *flags) for n, out in zip(x.shape[1:3], y.shape[1:3])]
@@ -68,7 +65,7 @@ def nearest(size: int, out: int, align: bool, half: bool) -> np.ndarray:
 
 
 @prepares("RESIZE_BILINEAR")
-def prepare_bilinear(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_bilinear(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     flags = bool(options.get("alignCorners")), bool(options.get("halfPixelCenters"))
     kernel, positions = (resize_bilinear, fixed) if x.is_int8 else (resize_bilinear_float, floating)

@@ -6,20 +6,22 @@ difference to the row's maximum is a table, filled when the layer is prepared.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from edgecompress_runtime.kernels.arithmetic import clamp, f32, i32, quantize_multiplier, requantize
-from edgecompress_runtime.kernels.fixed_point import (
+from edgecompress_runtime.kernels.arithmetic import (
+    clamp,
     divide_by_power_of_two,
-    leading_zeros,
-    log_of_sum,
-    one_over_one_plus,
-    product,
+    divided_by_power_of_two,
+    f32,
+    high_product,
+    i32,
+    quantize_multiplier,
+    requantize,
+    requantized,
 )
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
-from edgecompress_runtime.kernels.table import rounding_divide_by_power_of_two
+from edgecompress_runtime.kernels.fixed_point import leading_zeros, log_of_sum, one_over_one_plus
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.plan import Tensor
 
 INTEGER_BITS, SUM_BITS, OUTPUT_BITS = 5, 12, 4  # of scaled differences, of the sum of exps, of log_softmax's output
@@ -42,7 +44,7 @@ def softmax(x, y, exps, rows, depth):
         exponent = i32(SUM_BITS - zeros + 31 - 8)
         for c in range(depth):
             exp = exps[i32(x[i32(start + c)] - top + 255)]
-            stored = i32(divide_by_power_of_two(product(reciprocal, exp), exponent) - 128)
+            stored = i32(divide_by_power_of_two(high_product(reciprocal, exp), exponent) - 128)
             y[i32(start + c)] = clamp(stored, i32(-128), i32(127))
 
 
@@ -99,7 +101,7 @@ def log_softmax_float(x, y, rows, depth):
 
 
 @prepares("SOFTMAX")
-def prepare_softmax(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_softmax(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     depth = x.shape[-1]
     if not x.is_int8:
@@ -109,7 +111,7 @@ def prepare_softmax(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options
 
 
 @prepares("LOG_SOFTMAX")
-def prepare_log_softmax(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare_log_softmax(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     depth = x.shape[-1]
     if not x.is_int8:
@@ -133,7 +135,7 @@ def exp_table(multiplier: int, shift: int, smallest: int) -> np.ndarray:
     """int32 [256] for differences -255..0; 0 below `smallest`."""
     differences = np.arange(-255, 1, dtype=np.int64)
     counted = differences >= smallest
-    raw = requantize.py_func(np.where(counted, differences, 0), multiplier, shift).astype(np.int64)
+    raw = requantized(np.where(counted, differences, 0), multiplier, shift)
     return np.where(counted, exp_on_negative(raw), 0).astype(np.int32)
 
 
@@ -160,12 +162,11 @@ def _exp_between_minus_quarter_and_zero(a: np.ndarray) -> np.ndarray:
     x = a + (1 << 28)
     x2 = _product(x, x)
     x3, x4 = _product(x2, x), _product(x2, x2)
-    x4_over_4 = rounding_divide_by_power_of_two(x4, 2)
-    tail = rounding_divide_by_power_of_two(_product(x4_over_4 + x3, third) + x2, 1)
-    return constant + _product(np.asarray(constant), x + tail)
+    x4_over_4 = divided_by_power_of_two(x4, 2)
+    tail = divided_by_power_of_two(_product(x4_over_4 + x3, third) + x2, 1)
+    return constant + _product(constant, x + tail)
 
 
-def _product(a: np.ndarray, b: np.ndarray | int) -> np.ndarray:
-    """fixed_point.product of int64 arrays that hold int32."""
-    exact = np.asarray(a, np.int64) * np.asarray(b, np.int64)
-    return np.where(exact >= 0, (exact + (1 << 30)) >> 31, -(((1 << 30) - 1 - exact) >> 31))
+def _product(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
+    """`high_product` of arrays."""
+    return (np.asarray(a, np.int64) * b + (1 << 30)) >> 31

@@ -7,25 +7,25 @@ from float32 as in common.h LUTPopulate, with the C library's functions correctl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from edgecompress_runtime.kernels.arithmetic import (
     INT8_MAX,
     INT8_MIN,
+    divided_by_power_of_two,
     f32,
     i32,
     quantize_multiplier,
-    requantize,
+    requantized,
     round_half_away,
     stored_bound,
 )
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Options, call
 from edgecompress_runtime.plan import Tensor
 
 VALUES = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int32)
-scaled = requantize.py_func  # of an array, on the host
 
 
 def look_up(x, table, y, count):
@@ -42,16 +42,16 @@ def table_call(x: Tensor, y: Tensor, stored: np.ndarray) -> list[Call]:
 # ---- fixed point ----
 
 
-def requantized(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+def rescaled(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
     """QUANTIZE of int8 (quantize.cc, in float64)."""
-    return scaled(VALUES - x.zero, *quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))) + y.zero
+    return requantized(VALUES - x.zero, *quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))) + y.zero
 
 
 def relu(low: float, high: float | None) -> Callable[[Tensor, Tensor, Options], np.ndarray]:
     """RELU, RELU6, RELU_N1_TO_1, RELU_0_TO_1 (activations.cc QuantizedReluX, the ratio in float32)."""
 
     def table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
-        stored = scaled(VALUES - x.zero, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
+        stored = requantized(VALUES - x.zero, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
         return np.clip(stored, stored_bound(low, y, INT8_MIN), stored_bound(high, y, INT8_MAX))
 
     return table
@@ -61,14 +61,14 @@ def leaky_relu(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
     identity = quantize_multiplier(float(x.scale[0] / y.scale[0]))
     multiplier, shift = quantize_multiplier(float(x.scale[0] * f32(options["alpha"]) / y.scale[0]))
     value, sign = VALUES - x.zero, -1 if multiplier < 0 else 1
-    return np.where(value >= 0, scaled(value, *identity), sign * scaled(value, abs(multiplier), shift)) + y.zero
+    return np.where(value >= 0, requantized(value, *identity), sign * requantized(value, abs(multiplier), shift)) + y.zero
 
 
 def absolute(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
     value = np.abs(VALUES - x.zero)
     if x.scale[0] == y.scale[0]:
         return value + y.zero
-    return scaled(value, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
+    return requantized(value, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
 
 
 def hard_swish(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
@@ -77,18 +77,18 @@ def hard_swish(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
     y_multiplier, y_exponent = quantize_multiplier(float(fine / y.scale[0]))
     relu_multiplier, relu_exponent = quantize_multiplier(float(fine / f32(3 / 32768)))
     value = (VALUES - x.zero) * 128
-    preshift = _doubling_high_multiply_16(value, _upper_half(y_multiplier))
+    preshift = _high_product_16(value, _upper_half(y_multiplier))
     gate = value
     if relu_exponent > 0:
         gate = np.clip(gate << (relu_exponent - 1), -32768, 32767)
-    gate = _doubling_high_multiply_16(gate, _upper_half(relu_multiplier))
+    gate = _high_product_16(gate, _upper_half(relu_multiplier))
     if relu_exponent > 0:
         gate = np.clip(gate << 1, -32768, 32767)
     elif relu_exponent < 0:
-        gate = rounding_divide_by_power_of_two(gate, -relu_exponent)
+        gate = divided_by_power_of_two(gate, -relu_exponent)
     gate = (gate + 32768) >> 1  # from [-1, 1] to [0, 1]
     product = np.trunc(gate * preshift / 32768).astype(np.int64)
-    return rounding_divide_by_power_of_two(product, -y_exponent) + y.zero
+    return divided_by_power_of_two(product, -y_exponent) + y.zero
 
 
 def _upper_half(multiplier: int) -> int:
@@ -96,18 +96,9 @@ def _upper_half(multiplier: int) -> int:
     return 32767 if multiplier >= 2**31 - 1 - 2**15 else (multiplier + 2**15) >> 16
 
 
-def _doubling_high_multiply_16(a: np.ndarray, b: int) -> np.ndarray:
-    """gemmlowp SaturatingRoundingDoublingHighMul on int16: a * b / 2**15, rounded, the division towards zero."""
-    product = a.astype(np.int64) * b
-    nudged = product + np.where(product >= 0, 2**14, 1 - 2**14)
-    return np.trunc(nudged / 2**15).astype(np.int64)
-
-
-def rounding_divide_by_power_of_two(x: np.ndarray, exponent: int) -> np.ndarray:
-    """gemmlowp RoundingDivideByPOT: to nearest, halves away from zero."""
-    x = np.asarray(x, np.int64)
-    mask = (1 << exponent) - 1
-    return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0))
+def _high_product_16(a: np.ndarray, b: int) -> np.ndarray:
+    """`high_product` for int16: a * b / 2**15, halves up."""
+    return (a.astype(np.int64) * b + 2**14) >> 15
 
 
 # ---- float functions ----

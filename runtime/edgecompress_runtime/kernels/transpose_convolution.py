@@ -5,8 +5,6 @@ scratch buffer of the output's size; integer sums are the same in any order).
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from edgecompress_runtime.kernels.arithmetic import (
     activation_range,
     as_float,
@@ -17,9 +15,8 @@ from edgecompress_runtime.kernels.arithmetic import (
     requantize,
 )
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
-from edgecompress_runtime.kernels.registry import Call, Options, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.kernels.window import padding
-from edgecompress_runtime.plan import Tensor
 
 
 def transpose_conv(
@@ -81,7 +78,7 @@ def transpose_conv_float(x, w, bias, y, x_shape, w_shape, y_shape, strides, pads
 
 
 @prepares("TRANSPOSE_CONV")
-def prepare(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+def prepare(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """Inputs: output shape, weights, x, bias."""
     w, x, (y,) = inputs[1], inputs[2], outputs
     bias = bias_of([x, w, *inputs[3:]])

@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels.arithmetic import clamp, f32
-from edgecompress_runtime.kernels.registry import Call, Options, Prepare, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, Prepare, call, prepares
 from edgecompress_runtime.kernels.table import TABLES, table_call
-from edgecompress_runtime.plan import Tensor
 
 SQRT_HALF, SQRT_2_OVER_PI = f32(math.sqrt(0.5)), f32(math.sqrt(2 / math.pi))
 
@@ -123,7 +122,7 @@ FLOAT: dict[str, Callable[[Options], tuple]] = {
 
 
 def _prepare(kind: str) -> Prepare:
-    def prepare(inputs: Sequence[Tensor], outputs: Sequence[Tensor], options: Options) -> list[Call]:
+    def prepare(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
         x, (y,) = inputs[0], outputs
         if not x.is_int8:
             kernel, *rest = FLOAT[kind](options)

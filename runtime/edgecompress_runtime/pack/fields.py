@@ -5,7 +5,7 @@ Every function raises PackError naming the key, what it should be, and what was 
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from edgecompress_runtime.pack.errors import PackError
 
 T = TypeVar("T")
 INT32 = (-(2**31), 2**31 - 1)
+INT64 = (-(2**63), 2**63 - 1)
 
 
 def member(record: dict[str, Any], key: str, convert: Callable[..., T], *arguments: Any) -> T:
@@ -37,7 +38,7 @@ def integer(value: Any, low: int, high: int) -> int:
 
 
 def number(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:  # true for NaN
         raise _wrong("a finite number", value)
     return float(value)
 
@@ -58,7 +59,13 @@ def sequence(value: Any, at_most: int, convert: Callable[..., T], *arguments: An
     """A list of at most `at_most` items, each through `convert(item, *arguments)`."""
     if type(value) is not list or len(value) > at_most:
         raise _wrong(f"a list of at most {at_most} items", value)
-    return tuple(within(f"item {i}", convert, item, *arguments) for i, item in enumerate(value))
+    items: list[T] = []
+    try:
+        for item in value:
+            items.append(convert(item, *arguments))
+    except PackError as error:
+        raise PackError(f"item {len(items)}: {error}") from None
+    return tuple(items)
 
 
 def _wrong(expected: str, found: Any) -> PackError:

@@ -10,7 +10,17 @@ import numpy as np
 
 from edgecompress_runtime.pack.codecs import Encoded
 from edgecompress_runtime.pack.errors import PackError
-from edgecompress_runtime.pack.fields import INT32, integer, member, number, record, sequence, text, within
+from edgecompress_runtime.pack.fields import (
+    INT32,
+    INT64,
+    integer,
+    member,
+    number,
+    record,
+    sequence,
+    text,
+    within,
+)
 from edgecompress_runtime.plan import Operator, Option, Plan, Tensor
 
 FORMAT = "edgecompress.pack"
@@ -133,7 +143,7 @@ def _option(value: Any) -> Option:
 def _scalar(value: Any) -> int | float | bool | str | None:
     if isinstance(value, dict | list):
         raise PackError(f"expected a number, a string, true, false or null, found a {type(value).__name__}")
-    return value
+    return integer(value, *INT64) if type(value) is int else value
 
 
 def _scale(value: Any) -> np.float32:

@@ -26,14 +26,14 @@ class Codebook:
         bits = np.ascontiguousarray(array).reshape(-1).view(f"u{array.itemsize}")  # -0.0 is not 0.0 here
         if not bits.size or np.unique(bits[:SAMPLE]).size > LARGEST:
             return None
-        patterns, indices = np.unique(bits, return_inverse=True)
+        patterns = np.unique(bits)
         centroids = patterns.view(array.dtype)
         if patterns.size > LARGEST or (array.dtype.kind == "f" and not np.isfinite(centroids).all()):
             return None
         order = np.argsort(centroids, kind="stable")
         rank = np.empty(order.size, np.uint8)
         rank[order] = np.arange(order.size)
-        encoded = smallest(rank[indices], self._indices)
+        encoded = smallest(rank[np.searchsorted(patterns, bits)], self._indices)
         if encoded is None:
             return None
         params = {"centroids": centroids[order].tolist(), "indices": encoded.reference()}

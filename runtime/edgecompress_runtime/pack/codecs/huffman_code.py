@@ -9,6 +9,8 @@ from edgecompress_runtime.pack.errors import PackError
 MAX_LENGTH = 12  # bits; one lookup in a table that fits the first-level cache decodes any code
 SHORT_LENGTH = 8  # bits; a microcontroller's table then has 256 entries
 ALPHABET = 256
+_INDEX = np.arange(1 << MAX_LENGTH)
+REVERSED = np.bitwise_or.reduce([(_INDEX >> b & 1) << (MAX_LENGTH - 1 - b) for b in range(MAX_LENGTH)])
 
 
 def code_lengths(counts: np.ndarray, limit: int) -> np.ndarray:
@@ -62,16 +64,12 @@ def canonical_codes(lengths: np.ndarray) -> np.ndarray:
 
     Raises PackError unless the lengths make a complete code, or are a single 1.
     """
-    used = int(np.count_nonzero(lengths))
-    filled = int((1 << (MAX_LENGTH - lengths[lengths > 0].astype(np.int64))).sum())
-    lone = used == 1 and int(lengths.max()) == 1
-    if filled != 1 << MAX_LENGTH and not lone:
-        raise PackError(f"huffman: code lengths fill {filled} of {1 << MAX_LENGTH} code points")
+    used = np.flatnonzero(lengths)
+    order = used[np.argsort(lengths[used], kind="stable")]
+    share = 1 << (MAX_LENGTH - lengths[order].astype(np.int64))  # of the 4096 indices of a 12-bit table
+    lone = used.size == 1 and lengths[used[0]] == 1
+    if share.sum() != 1 << MAX_LENGTH and not lone:
+        raise PackError(f"huffman: code lengths fill {share.sum()} of {1 << MAX_LENGTH} code points")
     codes = np.zeros(lengths.size, np.uint16)
-    code = 0
-    for length in range(1, MAX_LENGTH + 1):
-        for symbol in np.flatnonzero(lengths == length):
-            codes[symbol] = int(f"{code:0{length}b}"[::-1], 2)
-            code += 1
-        code <<= 1
+    codes[order] = REVERSED[np.cumsum(share) - share]  # where its share starts is the code, then zeros
     return codes

@@ -12,11 +12,11 @@ Buffer = bytes | memoryview
 
 
 class Encoded(NamedTuple):
-    """codec: its name. params: JSON, what decoding needs besides the bytes. data: the blob."""
+    """codec: its name. params: JSON, what decoding needs besides the bytes. data: the blob (a view)."""
 
     codec: str
     params: dict[str, Any]
-    data: bytes
+    data: Buffer
 
     @property
     def size(self) -> int:

@@ -40,7 +40,7 @@ class Sparse:
             return None
         where = coded_gaps.reference() | {"count": gaps.size, "bytes": len(coded_gaps.data)}
         params = {"gaps": where, "values": coded_values.reference()}
-        return Encoded(self.name, params, coded_gaps.data + coded_values.data)
+        return Encoded(self.name, params, bytes(coded_gaps.data) + bytes(coded_values.data))
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
         where, what = member(params, "gaps", record), member(params, "values", record)

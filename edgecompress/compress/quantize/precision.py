@@ -1,0 +1,99 @@
+"""Which layers compute on int8, and which stay in float."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.calibrate import runtime_values
+from edgecompress.compress.quantize.groups import Groups
+from edgecompress.compress.quantize.histogram import Histogram
+from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.graph.fusion import Layer, constant, layers
+from edgecompress.recipe import Quantize
+
+Histograms = Mapping[str, Histogram]
+SATURATING = 0.01  # share of values outside an operator's fixed range that calls for float
+
+
+def require_integer(model: ir.Model, settings: Quantize) -> None:
+    """Raises UnsupportedModelError, naming every node that would stay float; needs no calibration."""
+    calibrated = {str(v.name) for v in runtime_values(model)}
+    require_all(model.graph, int8_nodes(model.graph, calibrated, settings))
+
+
+def int8_nodes(graph: ir.Graph, calibrated: Set[str], settings: Quantize) -> set[ir.Node]:
+    """All nodes of the layers that will be int8."""
+    _check_names(graph, settings.float_layers)
+    groups = layers(graph)
+    excluded = set(settings.float_layers)
+    chosen = {layer.node: layer for layer in groups if _eligible(layer, calibrated)}
+    for layer in groups:
+        if any(n.name in excluded or any(v.name in excluded for v in n.outputs) for n in layer.nodes):
+            chosen.pop(layer.node, None)
+    for layer in _idle(list(chosen.values()), graph):
+        del chosen[layer.node]
+    return {node for layer in chosen.values() for node in layer.nodes}
+
+
+def _eligible(layer: Layer, calibrated: Set[str]) -> bool:
+    if operators.rule(layer) is None:
+        return False
+    data = [v for _, v in operators.data_inputs(layer)]
+    computed = [v for v in data if constant(v) is None]
+    known = all(v.name in calibrated for v in computed + operators.outputs(layer))
+    return bool(computed) and known and all(v.dtype == ir.DataType.FLOAT for v in data)
+
+
+def _idle(chosen: list[Layer], graph: ir.Graph) -> list[Layer]:
+    """Layers that only move numbers, in chains that no computing int8 layer touches."""
+    passive = [layer for layer in chosen if operators.RULES[layer.node.op_type].passive]
+    chains = Groups()
+    for layer in passive:
+        chains.join(_activations(layer))
+    busy = {chains.find(v) for layer in chosen if layer not in passive for v in _activations(layer)}
+    return [layer for layer in passive if chains.find(layer.output) not in busy]
+
+
+def _activations(layer: Layer) -> list[ir.Value]:
+    """Computed int8 values the layer reads and writes."""
+    data = [v for _, v in operators.data_inputs(layer) if constant(v) is None]
+    return data + operators.outputs(layer)
+
+
+def require_all(graph: ir.Graph, chosen: set[ir.Node]) -> None:
+    left = [node for node in graph if node not in chosen and _is_float(node)]
+    if left:
+        listed = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name!r}" for node in left)
+        raise UnsupportedModelError(
+            f"this target computes on integers only, and these nodes would stay in float: {listed}; replace "
+            "them by operators with an int8 kernel, take them out of quantize.float_layers, or choose a "
+            "target with float"
+        )
+
+
+def _is_float(node: ir.Node) -> bool:
+    return any(v is not None and v.dtype == ir.DataType.FLOAT for v in (*node.inputs, *node.outputs))
+
+
+def beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histograms) -> set[ir.Node]:
+    """Nodes of layers whose outputs saturate in the range that their operator fixes."""
+    found: set[ir.Node] = set()
+    for layer in layers(graph):
+        q = operators.RULES[layer.node.op_type].fixed if layer.node in chosen else None
+        if q is None:
+            continue
+        low, high = (float(end) for end in q.dequantize(np.array([-128, 127])))
+        values = histograms[str(layer.output.name)]
+        if values.quantile(SATURATING) < 1.1 * low or values.quantile(1 - SATURATING) > 1.1 * high:
+            found.update(layer.nodes)
+    return found
+
+
+def _check_names(graph: ir.Graph, names: list[str]) -> None:
+    known = {node.name for node in graph} | {v.name for node in graph for v in node.outputs}
+    if unknown := [name for name in names if name not in known]:
+        listed = ", ".join(map(repr, unknown))
+        raise InputError(f"quantize.float_layers: the model has no node or value named {listed}")

@@ -1,0 +1,125 @@
+"""Which layers get int8 and with which scales."""
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from quantizing import CONV, PLAIN, network, normal, parameters, samples, snr_db, static, value
+
+from edgecompress.compress.quantize import require_integer, simulation
+from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.graph.annotations import is_int8, quantization
+
+
+def test_relu_and_image_input_and_fixed_outputs():
+    body = "c = Conv <pads = [1, 1, 1, 1]> (x, w, b) r = Relu(c) y = Sigmoid(r)"
+    model = network(body, w=normal(4, 3, 3, 3), b=normal(4))
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 3, 8, 8)).astype(np.float32)
+    pixels[0, 0, 0, :2] = 0, 255
+    found = static(model, {"x": pixels})
+    assert parameters(found, "x") == (1.0, -128)
+    assert parameters(found, "r")[1] == -128
+    assert parameters(found, "y") == (1 / 256, -128)
+    assert quantization(value(found, "c")) is None  # inside the fused layer
+    conv = next(n for n in found.graph if n.op_type == "Conv")
+    assert quantization(conv.inputs[1]).axis == 0 and quantization(conv.inputs[2]).dtype == ir.DataType.INT32
+    assert all(is_int8(node) for node in found.graph)
+    assert not any(v.meta for n in model.graph for v in n.outputs)  # the model given is as it was
+
+
+def test_scales_are_shared_where_the_operator_does_not_rescale():
+    model = network(
+        """a = Conv <pads = [1, 1, 1, 1]> (x, w, b) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+        z = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (x) c = Concat <axis = 1> (p, z)
+        t = Transpose <perm = [0, 2, 3, 1]> (c) y = GlobalAveragePool(t)""",
+        w=9 * normal(4, 3, 3, 3), b=normal(4),
+    )  # fmt: skip
+    found = static(model)
+    group = {name: parameters(found, name) for name in ("a", "p", "x", "z", "c", "t")}
+    assert len(set(group.values())) == 1
+    assert parameters(found, "y")[0] < group["t"][0] / 3  # a mean rescales
+
+
+def test_a_fixed_scale_leaves_a_group_by_requantising():
+    model = network(
+        "a = Conv(x, w, b) s = Sigmoid(a) y = Concat <axis = 1> (a, s)", w=5 * normal(4, 3, 1, 1), b=normal(4)
+    )
+    found = static(model)
+    identity = next(n for n in found.graph if n.op_type == "Identity")
+    assert is_int8(identity) and identity.inputs[0].name == "s"
+    assert parameters(found, "s") == (1 / 256, -128)
+    shared = {parameters(found, name) for name in (str(identity.outputs[0].name), "a", "y")}
+    assert len(shared) == 1
+    alone = network("s = Softmax(x) y = Reshape(s, shape)", output="float[A, B] y", shape=np.array([1, 192]))
+    assert [n.op_type for n in static(alone).graph] == ["Softmax", "Reshape"]
+    assert parameters(static(alone), "y") == (1 / 256, -128)
+
+
+def test_constants_shared_between_layers_get_their_own_scales():
+    constant = np.array([0.5, -0.25, 3.0], np.float32).reshape(1, 3, 1, 1)
+    model = network("a = Add(x, k) m = Max(a, k) y = Mul(m, k)", k=constant)
+    found = static(model)
+    used = {n.op_type: next(v for v in n.inputs if v.const_value is not None) for n in found.graph}
+    assert len({v.name for v in used.values()}) == 3
+    assert quantization(used["Max"]).same_as(quantization(value(found, "m")))
+    assert not quantization(used["Mul"]).same_as(quantization(used["Max"]))
+    for v in used.values():
+        q = quantization(v)
+        np.testing.assert_allclose(q.dequantize(q.quantize(constant)), constant, atol=float(q.scale[0]))
+
+
+def test_float_layers_and_what_only_moves_between_them_stay_float():
+    body = """a = Conv(x, w, b) t = Transpose <perm = [0, 2, 3, 1]> (a) s = Softmax(t)
+        u = Transpose <perm = [0, 3, 1, 2]> (s) y = Conv(u, v, c)"""
+    model = network(body, w=normal(4, 3, 1, 1), b=normal(4), v=normal(4, 4, 1, 1), c=normal(4))
+    nodes = list(model.graph)
+    settings = PLAIN.model_copy(update={"float_layers": [str(nodes[0].outputs[0].name), "s"]})
+    found = static(model, settings=settings)
+    assert [is_int8(n) for n in found.graph] == [False, False, False, True, True]
+    assert quantization(next(iter(found.graph)).inputs[1]) is None
+    with pytest.raises(InputError, match="no node or value named 'nothing'"):
+        static(model, settings=PLAIN.model_copy(update={"float_layers": ["nothing"]}))
+
+
+def test_integer_only_names_every_node_without_a_kernel():
+    model = network("a = Erf(x) b = Relu(a) c = Neg(b) y = HardSigmoid(c)")
+    with pytest.raises(UnsupportedModelError) as caught:
+        static(model, integer_only=True)
+    with pytest.raises(UnsupportedModelError) as early:
+        require_integer(model, PLAIN)
+    assert str(caught.value) == str(early.value)
+    listed = str(early.value)
+    assert all(name in listed for name in ("Erf", "Neg", "HardSigmoid")) and "Relu" not in listed
+    require_integer(network(CONV, w=normal(4, 3, 3, 3), b=normal(4)), PLAIN)
+
+
+def test_a_log_softmax_beyond_its_fixed_range_stays_float():
+    model = network("m = Mul(x, k) y = LogSoftmax <axis = 1> (m)", k=np.float32(40))
+    assert [is_int8(n) for n in static(model).graph] == [True, False]
+    assert [is_int8(n) for n in static(model, integer_only=True).graph] == [True, True]
+    small = network("y = LogSoftmax <axis = 1> (x)")
+    assert all(is_int8(n) for n in static(small).graph)
+
+
+@pytest.mark.parametrize("masked", [-1e4, float(np.finfo(np.float32).min), -np.inf])
+def test_a_mask_does_not_take_the_range(masked):
+    allowed = np.tril(np.ones((1, 1, 8, 8), bool))
+    model = network("m = Where(keep, x, low) y = Softmax(m)", keep=allowed, low=np.float32(masked))
+    arrays = samples(model, 16, seed=5)
+    exact = OnnxRuntime(model).run(arrays)[0]
+    found = OnnxRuntime(simulation(static(model))).run(arrays)[0]
+    assert snr_db(exact, found) > 30
+    assert np.abs(found[np.broadcast_to(~allowed, found.shape)]).max() == 0
+
+
+def test_names_with_any_characters_and_taken_ones():
+    model = network("r = Relu(x) s = Sigmoid(r) y = Concat <axis = 1> (x, s)")
+    for node, name in zip(model.graph, ("ä:0/requantized", "ä:0", "y")):
+        node.outputs[0].name = name
+    found = static(model)
+    names = [v.name for n in found.graph for v in n.outputs]
+    assert len(set(names)) == len(names) == 4
+    arrays = samples(found, 4)
+    exact, y = OnnxRuntime(model).run(arrays)[0], OnnxRuntime(simulation(found)).run(arrays)[0]
+    assert snr_db(exact, y) > 30
