@@ -34,7 +34,7 @@ def convert_within_limit(
 ) -> Outcome:
     """Artifacts that lose at most recipe.evaluate.max_drop points, if layers in float can achieve it.
 
-    Layers are added to the float ones in the order of their signal-to-noise ratio, worst first. Each step is
+    Layers are added to the float ones in the order of the noise they add themselves, worst first. Each step is
     measured in ONNX Runtime alone; what passes there is checked everywhere. An integer-only target gets the
     fully quantised model whatever it loses.
     """
@@ -43,10 +43,11 @@ def convert_within_limit(
     diagnoses = pipeline.diagnose_layers(encoded, log)
     if _within(attempt, reference, recipe) or profile.integer_only or encoded.quantized is None:
         return Outcome(attempt, recipe, diagnoses, _within(attempt, reference, recipe))
-    for diagnosis in diagnoses:
+    by_own_noise = sorted(diagnoses, key=lambda d: d.own_snr_db)
+    for diagnosis in by_own_noise:
         recipe = _with_float_layer(recipe, diagnosis.output)
         encoded = pipeline.encode_again(encoded.quantized, recipe, log)
-        if diagnosis is diagnoses[-1] or _passes_in_onnx_runtime(encoded.model, reference, recipe):
+        if diagnosis is by_own_noise[-1] or _passes_in_onnx_runtime(encoded.model, reference, recipe):
             attempt = _attempt(encoded, recipe, profile, reference, log)
             if _within(attempt, reference, recipe):
                 break

@@ -24,7 +24,8 @@ def test_relu_and_image_input_and_fixed_outputs():
     assert quantization(value(found, "c")) is None  # inside the fused layer
     conv = next(n for n in found.graph if n.op_type == "Conv")
     assert quantization(conv.inputs[1]).axis == 0 and quantization(conv.inputs[2]).dtype == ir.DataType.INT32
-    assert all(is_int8(node) for node in found.graph)
+    assert [is_int8(node) for node in found.graph] == [True, True, False]  # Sigmoid: probabilities at the end
+    assert all(is_int8(node) for node in static(model, {"x": pixels}, integer_only=True).graph)
     assert not any(v.meta for n in model.graph for v in n.outputs)  # the model given is as it was
 
 
@@ -95,10 +96,10 @@ def test_integer_only_names_every_node_without_a_kernel():
 
 
 def test_a_log_softmax_beyond_its_fixed_range_stays_float():
-    model = network("m = Mul(x, k) y = LogSoftmax <axis = 1> (m)", k=np.float32(40))
-    assert [is_int8(n) for n in static(model).graph] == [True, False]
-    assert [is_int8(n) for n in static(model, integer_only=True).graph] == [True, True]
-    small = network("y = LogSoftmax <axis = 1> (x)")
+    model = network("m = Mul(x, k) l = LogSoftmax <axis = 1> (m) y = Relu(l)", k=np.float32(40))
+    assert [is_int8(n) for n in static(model).graph] == [True, False, True]
+    assert [is_int8(n) for n in static(model, integer_only=True).graph] == [True, True, True]
+    small = network("l = LogSoftmax <axis = 1> (x) y = Relu(l)")
     assert all(is_int8(n) for n in static(small).graph)
 
 
@@ -108,7 +109,7 @@ def test_a_mask_does_not_take_the_range(masked):
     model = network("m = Where(keep, x, low) y = Softmax(m)", keep=allowed, low=np.float32(masked))
     arrays = samples(model, 16, seed=5)
     exact = OnnxRuntime(model).run(arrays)[0]
-    found = OnnxRuntime(simulation(static(model))).run(arrays)[0]
+    found = OnnxRuntime(simulation(static(model, integer_only=True))).run(arrays)[0]
     assert snr_db(exact, found) > 30
     assert np.abs(found[np.broadcast_to(~allowed, found.shape)]).max() == 0
 

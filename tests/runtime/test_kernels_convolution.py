@@ -78,9 +78,10 @@ def test_depthwise_conv_2d(
 def test_transpose_conv(
     size, kernel, strides, extra, padding, channels, with_bias, x_scale, y_scale, x_zero, y_zero, seed
 ):
-    """`extra` rows behind: fewer than a stride where SAME, more than the kernel reaches where VALID."""
+    """`extra` (less than a stride): rows that SAME drops, or that VALID appends with nothing but the bias."""
+    extra = tuple(min(e, s - 1) for e, s in zip(extra, strides))
     if padding == SAME:
-        out = tuple(n * s - min(e, s - 1) for n, s, e in zip(size, strides, extra))
+        out = tuple(n * s - e for n, s, e in zip(size, strides, extra))
     else:
         out = tuple((n - 1) * s + k + e for n, s, k, e in zip(size, strides, kernel, extra))
     into, filters = channels

@@ -84,7 +84,7 @@ UNARY = ["RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "HARD_SWISH", "ABS", "E
 
 @pytest.mark.parametrize("kind", UNARY)
 @examples(max_examples=100)
-@given(x_scale=st.floats(0.001, 0.06, width=32), y_scale=SCALES, x_zero=ZEROS, y_zero=ZEROS)
+@given(x_scale=st.floats(0.001, 0.06), y_scale=SCALES, x_zero=ZEROS, y_zero=ZEROS)
 def test_every_value_of_int8(kind, x_scale, y_scale, x_zero, y_zero):
     x, y = quantized((256,), x_scale, x_zero), quantized((256,), y_scale, y_zero)
     check(kind, [x], [y], feeds=[EVERY])
@@ -148,8 +148,8 @@ def test_to_and_from_int8(scale, zero, seed):
 
 
 def test_quantising_rounds_halves_away_from_zero_and_saturates():
-    x = np.array([0.125, -0.125, 0.375, -0.375, 0.1249999, 1e9, -1e9, np.inf, -np.inf, 31.74, -32.2], np.float32)
-    check("QUANTIZE", [plain(x.shape)], [quantized(x.shape, 0.25, 3)], feeds=[x[:7]] and [x])
+    x = np.array([0.125, -0.125, 0.375, -0.375, 0.1249999, 1e8, -1e8, 31.74, -32.2], np.float32)
+    check("QUANTIZE", [plain(x.shape)], [quantized(x.shape, 0.25, 3)], feeds=[x])
 
 
 @pytest.mark.parametrize("into", [np.float32, np.int32, np.int64, bool])

@@ -29,7 +29,7 @@ def test_fully_connected(
     x, y = (*lead, depth), (*lead, units)
     check("FULLY_CONNECTED", [quantized(x, x_scale, x_zero), w, b], [quantized(y, y_scale, y_zero)], seed=seed,
           **options)  # fmt: skip
-    floats = [plain(x), constant(matrix / np.float32(100)), constant(bias / np.float32(100)) if with_bias else None]
+    floats = [plain(x), constant(matrix.astype(np.float32)), constant(bias.astype(np.float32)) if with_bias else None]
     check("FULLY_CONNECTED", floats, [plain(y)], seed=seed, tolerance=1e-5, **options)
 
 

@@ -46,7 +46,8 @@ def test_means_and_sums(kind, case, keep, scales, zeros, seed):
     shape, axes = case
     operand, y = constant(np.array(axes, np.int32)), reduced(shape, axes, keep)
     x = quantized(shape, scales[0], zeros[0])
-    check(kind, [x, operand], [quantized(y, scales[1], zeros[1])], seed=seed, keepDims=keep)
+    steps = 1 if kind == "SUM" else 0  # the only SUM of LiteRT 2.3 that works scales in float32
+    check(kind, [x, operand], [quantized(y, scales[1], zeros[1])], seed=seed, steps=steps, keepDims=keep)
     check(kind, [plain(shape), operand], [plain(y)], seed=seed, tolerance=1e-5, keepDims=keep)
 
 
@@ -74,14 +75,14 @@ ROWS = st.sampled_from([(1, 2), (3, 10), (5, 1), (2, 3, 7), (1, 300)])
 
 
 @examples(max_examples=80)
-@given(shape=ROWS, scale=st.floats(0.001, 0.6, width=32), zero=ZEROS, beta=st.sampled_from([1.0, 0.3]), seed=SEEDS)
+@given(shape=ROWS, scale=st.floats(0.001, 0.6), zero=ZEROS, beta=st.sampled_from([1.0, 0.3]), seed=SEEDS)
 def test_softmax(shape, scale, zero, beta, seed):
     check("SOFTMAX", [quantized(shape, scale, zero)], [quantized(shape, 1 / 256, -128)], seed=seed, beta=beta)
     check("SOFTMAX", [plain(shape)], [plain(shape)], seed=seed, tolerance=1e-6, beta=beta)
 
 
 @examples(max_examples=80)
-@given(shape=ROWS, scale=st.floats(0.001, 0.6, width=32), zero=ZEROS, seed=SEEDS)
+@given(shape=ROWS, scale=st.floats(0.001, 0.6), zero=ZEROS, seed=SEEDS)
 def test_log_softmax(shape, scale, zero, seed):
     check("LOG_SOFTMAX", [quantized(shape, scale, zero)], [quantized(shape, 16 / 256, 127)], seed=seed)
     check("LOG_SOFTMAX", [plain(shape)], [plain(shape)], seed=seed, tolerance=1e-6)

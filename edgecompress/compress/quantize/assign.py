@@ -9,7 +9,13 @@ from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.groups import Groups
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.names import Names
-from edgecompress.compress.quantize.precision import Histograms, beyond_fixed_range, int8_nodes, require_all
+from edgecompress.compress.quantize.precision import (
+    Histograms,
+    beyond_fixed_range,
+    int8_nodes,
+    last_probabilities,
+    require_all,
+)
 from edgecompress.compress.quantize.weights import quantize_bias, quantize_range, quantize_weight
 from edgecompress.graph.annotations import Quantization, quantization, set_int8, set_quantization
 from edgecompress.graph.fusion import Layer, constant, layers
@@ -32,6 +38,8 @@ def quantize_static(
        through an Identity, which requantises.
     3. Constants that are operands get a scale of their own, or their group's.
     4. Weights: per output channel; biases at input scale * weight scale.
+    5. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
+       at the end of the graph.
 
     Raises UnsupportedModelError when integer_only and a layer can't be int8, naming all of them, and
     InputError when float_layers has names that the model has not.
@@ -43,6 +51,10 @@ def quantize_static(
         require_all(graph, chosen)
     else:
         chosen -= beyond_fixed_range(graph, chosen, histograms)
+        last = last_probabilities(graph, chosen)
+        chosen -= last
+        for node in last:  # for an emitter that is asked for int8 outputs
+            set_quantization(node.outputs[0], operators.RULES[node.op_type].fixed)
     for requantize, source in _separate_fixed(graph, chosen):
         chosen.add(requantize)
         histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]

@@ -92,6 +92,16 @@ def beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histog
     return found
 
 
+def last_probabilities(graph: ir.Graph, chosen: set[ir.Node]) -> set[ir.Node]:
+    """Softmax and the like that only the graph's outputs read: int8 would tie classes closer than 1/256, and XNNPACK
+    has no int8 kernel for them. Worth staying float where the output is float anyway."""
+    return {
+        node for node in chosen
+        if operators.RULES[node.op_type].fixed is not None
+        and node.outputs[0].is_graph_output() and not node.outputs[0].uses()
+    }
+
+
 def _check_names(graph: ir.Graph, names: list[str]) -> None:
     known = {node.name for node in graph} | {v.name for node in graph for v in node.outputs}
     if unknown := [name for name in names if name not in known]:

@@ -134,7 +134,7 @@ def _output(ctx: Context, value: ir.Value, io_dtype: ir.DataType) -> tuple[Tenso
     form = tuple(forms.axes(home))
     if form != (0, *range(2, rank), 1):
         form = forms.identity(rank)
-    int8 = io_dtype == ir.DataType.INT8 and ctx.stored_int8(value)
+    int8 = io_dtype == ir.DataType.INT8 and quantization(value) is not None
     index = ctx.get(value, form, int8)
     if value.is_graph_input() or ctx.tensor(index).data is not None:
         copy = ctx.like(index, f"{value.name}/output", ctx.tensor(index).shape)

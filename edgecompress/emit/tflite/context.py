@@ -44,10 +44,6 @@ class Context:
         """The form the value was born in; identity for a constant."""
         return self._home[value][0] if value in self._home else forms.identity(len(shape(value)))
 
-    def stored_int8(self, value: ir.Value) -> bool:
-        """Whether the value was born as int8."""
-        return self._home[value][1] if value in self._home else False
-
     def array(self, value: ir.Value | None) -> np.ndarray | None:
         """The array of a constant in ONNX axis order, None for a computed or absent value."""
         return None if value is None or value.const_value is None else value.const_value.numpy()

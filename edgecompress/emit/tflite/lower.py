@@ -162,12 +162,20 @@ def lstm(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
 
     def step(gates_x: ir.Value, state: list[ir.Value], recurrent: np.ndarray, _bias: np.ndarray) -> list[ir.Value]:
         hidden, cell = state
-        gates = op.Add(gates_x, op.MatMul(hidden, recurrent.T))
+        gates = op.Add(gates_x, linear(op, hidden, recurrent))
         i, o, f, c = op.several("Split", 4, gates, axis=1, num_outputs=4)
         cell = op.Add(op.Mul(op.Sigmoid(f), cell), op.Mul(op.Sigmoid(i), op.Tanh(c)))
         return [op.Mul(op.Sigmoid(o), op.Tanh(cell)), cell]
 
     return unrolled(op, node, step, gates=4, states=2, split_bias=0)
+
+
+def linear(op: Parts, x: ir.Value, weight: np.ndarray, bias: np.ndarray | None = None) -> ir.Value:
+    """x W^T (+ b); computed here and now when x is constant, as the first state of a recurrent layer is."""
+    if x.const_value is not None:
+        return op.constant(x.const_value.numpy() @ weight.T + (0 if bias is None else bias))
+    product = op.MatMul(x, np.ascontiguousarray(weight.T))
+    return product if bias is None else op.Add(product, bias)
 
 
 def gru(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
@@ -178,12 +186,12 @@ def gru(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
         (hidden,) = state
         size = recurrent.shape[1]
         z_x, r_x, h_x = op.several("Split", 3, gates_x, axis=1, num_outputs=3)
-        zr = op.Add(op.Concat(z_x, r_x, axis=1), op.MatMul(hidden, recurrent[: 2 * size].T))
+        zr = op.Add(op.Concat(z_x, r_x, axis=1), linear(op, hidden, recurrent[: 2 * size]))
         z, r = op.several("Split", 2, op.Sigmoid(zr), axis=1, num_outputs=2)
         if reset_after:
-            inner = op.Mul(r, op.Add(op.MatMul(hidden, recurrent[2 * size :].T), bias))
+            inner = op.Mul(r, linear(op, hidden, recurrent[2 * size :], bias))
         else:
-            inner = op.Add(op.MatMul(op.Mul(r, hidden), recurrent[2 * size :].T), bias)
+            inner = linear(op, op.Mul(r, hidden), recurrent[2 * size :], bias)
         candidate = op.Tanh(op.Add(h_x, inner))
         return [op.Add(op.Mul(op.Sub(1.0, z), candidate), op.Mul(z, hidden))]
 

@@ -146,12 +146,8 @@ def prepare_broadcast_to(inputs: Inputs, outputs: Outputs, options: Options) -> 
 
 @prepares("TILE")
 def prepare_tile(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
-    """Each axis n tiled m times is two axes of y, (m, n), the first of stride 0 in x."""
     x, (y,) = inputs[0], outputs
-    multiples = ints(inputs[1])
-    dims = [n for pair in zip(multiples, x.shape) for n in pair]
-    x_strides = [s for stride in contiguous(x.shape) for s in (0, stride)]
-    return [copy(x, y, dims, x_strides, contiguous(dims))]
+    return [take(x, y, [np.tile(np.arange(n), m) for n, m in zip(x.shape, ints(inputs[1]))])]
 
 
 @prepares("DEPTH_TO_SPACE")
@@ -204,7 +200,7 @@ def take(x: Tensor, y: Tensor, positions: Sequence[np.ndarray]) -> Call:
     """y[i, j, ...] = x[positions[0][i], positions[1][j], ...]. Whole last axes are copied as runs."""
     offsets = [(p * s).astype(np.int32) for p, s in zip(positions, contiguous(x.shape))]
     inner = 1
-    if np.array_equal(positions[-1], np.arange(x.shape[-1])):
+    if len(offsets) > 1 and np.array_equal(positions[-1], np.arange(x.shape[-1])):
         inner, offsets = x.shape[-1], offsets[:-1]
     rows = np.zeros(1, np.int32)
     for table in offsets[:-1]:

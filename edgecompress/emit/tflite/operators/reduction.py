@@ -1,10 +1,13 @@
 """Reductions along axes, softmax and arg max."""
 from __future__ import annotations
 
+import numpy as np
+
 from edgecompress.emit.tflite import forms
 from edgecompress.emit.tflite.context import Context, shape
 from edgecompress.emit.tflite.flatbuffer import TENSOR_TYPES
 from edgecompress.emit.tflite.registry import lowering
+from edgecompress.graph.annotations import Quantization
 from edgecompress.graph.fusion import Layer
 
 REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX", "ReduceMin": "REDUCE_MIN"}
@@ -26,9 +29,23 @@ def reduce(ctx: Context, layer: Layer) -> None:
         return
     keep = bool(integer(layer, "keepdims", 1))
     result = form if keep else forms.reduced(form, removed)
-    positions = [i for i, a in enumerate(form) if a in removed]
-    ctx.op(REDUCTIONS[layer.node.op_type], [ctx.get(x, form, int8), ctx.ints(positions)],
-           [ctx.new(y, result, int8)], keepDims=keep)  # fmt: skip
+    positions = ctx.ints([i for i, a in enumerate(form) if a in removed])
+    source, target = ctx.get(x, form, int8), ctx.new(y, result, int8)
+    if layer.node.op_type == "ReduceSum" and int8:
+        sum_int8(ctx, source, positions, target, int(np.prod([shape(x)[a] for a in removed])), keep)
+    else:
+        ctx.op(REDUCTIONS[layer.node.op_type], [source, positions], [target], keepDims=keep)
+
+
+def sum_int8(ctx: Context, source: int, positions: int, target: int, count: int, keep: bool) -> None:
+    """count * MEAN: LiteRT's reference SUM does not rescale int8. The mean has the sum's integers, at 1/count of its
+    scale, and multiplying by count = 127 steps of count / 127 gives them back exactly."""
+    result = ctx.tensor(target)
+    q = Quantization(result.quantization.scale / np.float32(count), result.quantization.zero_point)
+    mean = ctx.op("MEAN", [source, positions], [ctx.temporary(f"{result.name}/mean", result.shape, result.dtype, q)],
+                  keepDims=keep)  # fmt: skip
+    factor = Quantization(np.array([count / 127], np.float32), np.zeros(1, np.int32))
+    ctx.op("MUL", [mean, ctx.constant(np.array([127], np.int8), factor)], [target])
 
 
 @lowering("Softmax", "LogSoftmax")

@@ -1,0 +1,64 @@
+"""Object file -> ELF for an emulated board: linker script, model.h, and the call of arm-none-eabi-gcc."""
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from edgecompress_targets.cortex_m.boards import Board
+
+GCC = "arm-none-eabi-gcc"
+STACK_BYTES = 8192
+
+SCRIPT = """ENTRY(reset_handler)
+MEMORY {{
+  VECTORS (rx) : ORIGIN = {v.origin:#x}, LENGTH = {v.length:#x}
+  CODE (rx) : ORIGIN = {c.origin:#x}, LENGTH = {c.length:#x}
+  RAM (rw) : ORIGIN = {r.origin:#x}, LENGTH = {r.length:#x}
+}}
+SECTIONS {{
+  .vectors : {{ KEEP(*(.vectors)) }} > {vectors}
+  .text : {{ *(.text*) *(.rodata*) }} > CODE
+  .ARM.exidx : {{ *(.ARM.exidx*) }} > CODE
+  .data : ALIGN(4) {{ data_start = .; *(.data*) . = ALIGN(4); data_end = .; }} > RAM AT > CODE
+  data_load = LOADADDR(.data);
+  .bss (NOLOAD) : ALIGN(16) {{ bss_start = .; *(.bss*) *(COMMON) . = ALIGN(4); bss_end = .; }} > RAM
+  .stack (NOLOAD) : ALIGN(8) {{ stack_limit = .; . += {stack}; stack_top = .; }} > RAM
+}}
+"""
+
+
+class FirmwareError(RuntimeError):
+    """The linker is missing or failed."""
+
+
+def linker_script(board: Board) -> str:
+    """For GNU ld: vectors, code and constants, data, zeroed memory, stack."""
+    # one region has one location counter: vectors share CODE where both start at the same address
+    vectors = "CODE" if board.vectors == board.code else "VECTORS"
+    return SCRIPT.format(v=board.vectors, c=board.code, r=board.ram, vectors=vectors, stack=STACK_BYTES)
+
+
+def link(objects: Sequence[bytes], model_h: str, board: Board, *, cpu: str, hard_float: bool, to: Path) -> None:
+    """Write an ELF that runs the model on inputs.bin (support/bench.c). Raises FirmwareError."""
+    if shutil.which(GCC) is None:
+        raise FirmwareError(f"{GCC} is not installed; on Debian: apt install gcc-arm-none-eabi")
+    support = resources.files("edgecompress_targets.cortex_m") / "support"
+    with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
+        work = Path(temporary)
+        names = []
+        for number, data in enumerate(objects):
+            names.append(work / f"model{number}.o")
+            names[-1].write_bytes(data)
+        (work / "model.h").write_text(model_h)
+        (work / "board.ld").write_text(linker_script(board))
+        command = [GCC, f"-mcpu={cpu}", "-mthumb", f"-mfloat-abi={'hard' if hard_float else 'soft'}", "-O2",
+                   "-ffreestanding", "-fno-tree-loop-distribute-patterns", "-nostdlib", "-Wl,--gc-sections",
+                   "-Wl,-z,noexecstack", "-I", work, "-T", work / "board.ld", sources / "startup.c", sources / "bench.c",
+                   *names, "-lgcc", "-o", to]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise FirmwareError(f"{GCC} failed: {done.stderr.strip()}")
