@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import torch
+from torch import nn
+
 from nets import convolutional as conv
 from nets import elementwise, graphs, images, sequence
-from torch import nn
 
 
 class Tokens(NamedTuple):

@@ -9,11 +9,11 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
-from test_interpreters import parse
 
 from edgecompress.emit.onnx import emit
 from edgecompress.graph.annotations import Quantization, is_int8, quantization, set_int8, set_quantization
 from edgecompress.graph.fusion import constant, layers
+from test_interpreters import parse
 
 RNG = np.random.default_rng(0)
 SAME = {"MaxPool", "AveragePool", "Concat", "Reshape", "Transpose", "Slice"}  # output in the input's scale

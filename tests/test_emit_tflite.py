@@ -245,7 +245,8 @@ def test_nearest_resize_picks_the_rows_that_the_reference_kernel_picks(n, out):
         ctx = context.Context(buffer)
         source = ctx.temporary("x", x.shape, ir.DataType.FLOAT)
         target = ctx.temporary("y", (1, out, 1, 1), ir.DataType.FLOAT)
-        ctx.op("RESIZE_NEAREST_NEIGHBOR", [source, ctx.ints([out, 1])], [target], alignCorners=align, halfPixelCenters=half)
+        options = {"alignCorners": align, "halfPixelCenters": half}
+        ctx.op("RESIZE_NEAREST_NEIGHBOR", [source, ctx.ints([out, 1])], [target], **options)
         data = buffer.finish([("x", source)], [("y", target)], "test")
         interpreter = Interpreter(model_content=data, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
         interpreter.allocate_tensors()
@@ -269,6 +270,10 @@ def small() -> ir.Model:
     )
 
 
+def address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
 def test_constant_data_is_aligned_to_16_bytes(small):
     data = emit(small).data
     parsed = schema.Model.GetRootAs(data, 0)
@@ -276,8 +281,7 @@ def test_constant_data_is_aligned_to_16_bytes(small):
     for i in range(parsed.BuffersLength()):
         buffer = parsed.Buffers(i)
         if buffer.DataLength():
-            array = buffer.DataAsNumpy()
-            offsets.append(array.__array_interface__["data"][0] - np.frombuffer(data, np.uint8).__array_interface__["data"][0])
+            offsets.append(address(buffer.DataAsNumpy()) - address(np.frombuffer(data, np.uint8)))
     assert len(offsets) >= 3 and all(offset % 16 == 0 for offset in offsets)
 
 
@@ -312,3 +316,50 @@ def test_every_fault_is_in_one_message():
 def test_a_target_without_an_operator_is_told_which_and_where(small):
     with pytest.raises(UnsupportedModelError, match="CONV_2D"):
         emit(small, operators=["ADD"])
+
+
+# ---- int8 ----
+
+
+def quantized(m: ir.Model, **samples: np.ndarray) -> ir.Model:
+    from edgecompress.compress.quantize import quantize
+    from edgecompress.evaluate.data import load_data
+    from edgecompress.recipe import Recipe
+
+    recipe = Recipe()
+    return quantize(m, load_data(samples, m.graph.inputs, recipe.preprocess), recipe.quantize, integer_only=True).model
+
+
+def test_int8_sums_are_right_in_the_reference_kernels_too():
+    """LiteRT's reference SUM forgets to rescale int8; what is written in its place must not."""
+    m = model("(float[1,5,6] x) => (float[1,1,6] y) { y = ReduceSum<keepdims=1>(x, axes) }", axes=np.array([1]))
+    x = RNG.standard_normal((16, 5, 6)).astype(np.float32)
+    found = quantized(m, x=x)
+    for reference in (False, True):
+        got = run_tflite(found, {"x": x[:1]}, reference)[0]
+        assert np.abs(got - x[:1].sum(1, keepdims=True)).max() < 0.1
+
+
+def test_a_single_slope_is_leaky_relu():
+    """tflite-runtime 2.14 reads past the end of a PRELU slope of one element."""
+    m = model("(float[1,4,3,3] x) => (float[1,4,3,3] y) { y = PRelu(x, s) }", s=np.float32([0.25]))
+    assert kinds(emit(m).data) == ["LEAKY_RELU"]
+    agree(m)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_recurrent_layers_compute_on_int8_once_unrolled(kind, direction):
+    from edgecompress.emit.tflite.lower import lower
+
+    gates, d = {"LSTM": 4, "GRU": 3}[kind], 2 if direction == "bidirectional" else 1
+    m = model(
+        f"(float[6,1,5] x) => (float[6,{d},1,4] y) {{ y = {kind}<hidden_size=4, direction=\"{direction}\">(x, w, r, b) }}",
+        w=RNG.standard_normal((d, gates * 4, 5)).astype(np.float32),
+        r=RNG.standard_normal((d, gates * 4, 4)).astype(np.float32),
+        b=RNG.standard_normal((d, gates * 8)).astype(np.float32),
+    )
+    agree(m)
+    x = RNG.standard_normal((32, 6, 1, 5)).astype(np.float32)
+    exact, got = run_onnx(m, {"x": x[0]})[0], run_tflite(quantized(lower(m.clone()), x=x), {"x": x[0]}, True)[0]
+    assert 10 * np.log10((exact**2).sum() / ((exact - got) ** 2).sum()) > 20

@@ -141,9 +141,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with net.py and everything that torch can save of its model."""
     torch = pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("torch")
-    (folder / "helper.py").write_text("WIDTH = 4\n")
+    (folder / "net_width.py").write_text("WIDTH = 4\n")
     (folder / "net.py").write_text(
-        "import torch\nfrom helper import WIDTH\n"
+        "import torch\nfrom net_width import WIDTH\n"
         "class Net(torch.nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"

@@ -103,8 +103,7 @@ def test_batchnorm_goes_into_a_grouped_transposed_convolution():
     model = normalised(
         graph(
             "c = ConvTranspose<group=2, strides=[2,2], output_padding=[1,1]>(x, w) y = BatchNormalization(c, "
-            "s, "
-            "t, m, v)",
+            "s, t, m, v)",
             inputs="float[1,6,5,5] x",
             w=floats(6, 2, 3, 3),
             **BATCHNORM,
@@ -246,11 +245,9 @@ GELU = {
     "Mul(half, g)",
     "x * (0.5 + 0.5 * erf)": "d = Mul(r, x) e = Erf(d) f = Mul(e, half) g = Add(f, half) y = Mul(g, x)",
     "tanh, x^3 by Pow": "p = Pow(x, three) q = Mul(p, k) r1 = Add(x, q) s = Mul(r1, c) t = Tanh(s) u = "
-    "Add(t, one) "
-    "h = Mul(x, half) y = Mul(h, u)",
+    "Add(t, one) h = Mul(x, half) y = Mul(h, u)",
     "tanh, x * (1 + k x^2)": "p = Mul(x, x) q = Mul(p, k) r1 = Add(q, one) s = Mul(r1, x) s2 = Mul(s, c) t = "
-    "Tanh(s2) "
-    "u = Add(t, one) h = Mul(u, half) y = Mul(x, h)",
+    "Tanh(s2) u = Add(t, one) h = Mul(u, half) y = Mul(x, h)",
 }
 
 
@@ -299,8 +296,7 @@ def test_layer_normalization_is_recognised(square: str, divide: str, tail: str, 
     model = normalised(
         graph(
             f"a = ReduceMean<axes=[-1]>(x) d = Sub(x, a) {square} v = ReduceMean<axes=[-1]>(q) w = Add(v, e) "
-            f"r = "
-            f"Sqrt(w) "
+            "r = Sqrt(w) "
             f"{divide} {tail}",
             inputs="float[2,5,6] x",
             two=np.float32(2),
@@ -318,8 +314,7 @@ def test_identity_dropout_and_dead_nodes_go():
     model = normalised(
         graph(
             "a = Identity(x) b, m = Dropout(a) c = Relu(b) dead = Exp(c) d = Mul(c, one) e = Cast<to=1>(d) y "
-            "= "
-            "Identity(e)",
+            "= Identity(e)",
             one=np.float32(1),
         )
     )
@@ -330,8 +325,7 @@ def test_shapes_are_computed_beforehand():
     model = normalised(
         graph(
             "s = Shape(x) i = Gather(s, zero) u = Unsqueeze(i, ax) t = Concat<axis=0>(u, rest) f = "
-            "Reshape(x, t) "
-            "q = Squeeze(f, ax) w = Unsqueeze(q, ax) y = Flatten<axis=1>(w)",
+            "Reshape(x, t) q = Squeeze(f, ax) w = Unsqueeze(q, ax) y = Flatten<axis=1>(w)",
             inputs="float[N,3,4] x",
             zero=np.int64(0),
             ax=np.array([0]),
@@ -461,8 +455,7 @@ def test_parameters_are_non_negative_constants():
     model = normalised(
         graph(
             "a = ReduceMean<axes=[-1,-2]>(x) s = Softmax(x) t, u = Split<axis=-1>(s) k = Concat<axis=-3>(t, "
-            "u) y "
-            "= Mul(k, a0)",
+            "u) y = Mul(k, a0)",
             inputs="float[1,3,4,4] x",
             outputs="float y, float a",
             a0=floats(1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from networks import NETWORKS, Tokens, build, example, operators, reference
 
 # Every operator that must be imported. Rsqrt is written Reciprocal(Sqrt), Silu is Sigmoid and Mul.

@@ -4,12 +4,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from quantizing import CONV, PLAIN, network, normal, parameters, samples, snr_db, static, value
 
 from edgecompress.compress.quantize import require_integer, simulation
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import is_int8, quantization
+from quantizing import CONV, PLAIN, network, normal, parameters, samples, snr_db, static, value
 
 
 def test_relu_and_image_input_and_fixed_outputs():

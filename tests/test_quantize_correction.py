@@ -4,7 +4,6 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from quantizing import data, network, normal, parameters, samples, snr_db, value
 
 from edgecompress.compress.quantize import calibrate, correct_bias, equalize, quantize_static, simulation
 from edgecompress.compress.quantize.bias_correction import without_mean_shift
@@ -13,6 +12,7 @@ from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.fusion import constant
 from edgecompress.recipe import Quantize
+from quantizing import data, network, normal, parameters, samples, snr_db, value
 
 SPREAD = np.geomspace(0.01, 10, 6).astype(np.float32)
 SETTINGS = Quantize(calibration="minmax")

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from quantizing import data, network, normal, samples, snr_db
 
 from edgecompress.compress.quantize import calibrate, diagnose, quantize_static, simulation
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.recipe import Quantize
+from quantizing import data, network, normal, samples, snr_db
 
 MINMAX = Quantize(calibration="minmax")
 BODY = "a = Conv <pads = [1, 1, 1, 1]> (x, w, b) r = Relu(a) y = Conv <pads = [1, 1, 1, 1]> (r, v, c)"

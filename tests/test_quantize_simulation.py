@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from quantizing import CONV, PLAIN, data, network, normal, parameters, samples, snr_db, static
 
 from edgecompress.compress.quantize import quantize, simulation
 from edgecompress.compress.quantize.calibrate import runtime_values
@@ -12,6 +11,7 @@ from edgecompress.emit import tflite as emit_tflite
 from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
 from edgecompress.graph.annotations import is_int8
 from edgecompress.recipe import Quantize
+from quantizing import CONV, PLAIN, data, network, normal, parameters, samples, snr_db, static
 
 NETWORKS = {
     "conv": dict(body=CONV, w=normal(4, 3, 3, 3), b=normal(4)),

@@ -6,13 +6,13 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from quantizing import CONV, network, normal, samples, snr_db
 
 from edgecompress.compress.quantize import quantize_dynamic, simulation, to_float16
 from edgecompress.compress.quantize.weights import quantize_bias, quantize_range, quantize_weight
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import Quantization, is_int8, quantization
 from edgecompress.recipe import Quantize
+from quantizing import CONV, network, normal, samples, snr_db
 
 
 def test_quantization_is_what_the_annotation_says():

@@ -5,7 +5,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from sklearn.metrics import accuracy_score
-from test_interpreters import parse
 
 from edgecompress.emit.onnx import emit as emit_onnx
 from edgecompress.emit.tflite import emit as emit_tflite
@@ -15,6 +14,7 @@ from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.evaluate.interpreters import OnnxRuntime, installed_tflite_interpreters
 from edgecompress.evaluate.verify import REFERENCE_SAMPLES, reference, run_dataset, verify
 from edgecompress.recipe import Preprocess
+from test_interpreters import parse
 
 RNG = np.random.default_rng(0)
 WEIGHT, BIAS = RNG.normal(size=(4, 6)).astype(np.float32), RNG.normal(size=4).astype(np.float32)

@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import onnx_ir as ir
 import pytest
-from networks import NETWORKS, example, reference
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import onnx as emit_onnx
@@ -15,6 +14,7 @@ from edgecompress.evaluate.data import load_data
 from edgecompress.evaluate.interpreters import Interpreter, OnnxRuntime, installed_tflite_interpreters
 from edgecompress.ingest import load
 from edgecompress.recipe import Recipe
+from networks import NETWORKS, example, reference
 
 CONVOLUTIONAL = [name for name, network in NETWORKS.items() if network.convolutional]
 SAMPLES, CALIBRATION_SAMPLES = 4, 64

@@ -11,19 +11,16 @@ from edgecompress.graph.fusion import constant
 
 OPERATORS = frozenset(
     "Abs Add ArgMax AveragePool Cast Clip Concat Conv ConvTranspose DepthToSpace Div Elu Equal Erf Exp "
-    "Expand "
-    "GRU Gather Gelu Gemm GlobalAveragePool GlobalMaxPool Greater HardSigmoid HardSwish Identity "
+    "Expand GRU Gather Gelu Gemm GlobalAveragePool GlobalMaxPool Greater HardSigmoid HardSwish Identity "
     "InstanceNormalization LSTM LayerNormalization LeakyRelu Less Log LogSoftmax MatMul Max MaxPool Min Mul "
-    "Neg "
-    "Not PRelu Pad Pow Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape Resize Sigmoid Slice Softmax "
-    "SpaceToDepth Split Sqrt Sub Tanh Tile Transpose Where".split()
+    "Neg Not PRelu Pad Pow Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape Resize Sigmoid Slice "
+    "Softmax SpaceToDepth Split Sqrt Sub Tanh Tile Transpose Where".split()
 )
 
 # Operators that ingest turns into those above, or computes beforehand.
 REWRITTEN = frozenset(
     "And ArgMin BatchNormalization CastLike Constant ConstantOfShape Dropout Flatten GreaterOrEqual "
-    "LessOrEqual Mean "
-    "Or Range ReduceMin Shape Size Softplus Squeeze Sum Unsqueeze".split()
+    "LessOrEqual Mean Or Range ReduceMin Shape Size Softplus Squeeze Sum Unsqueeze".split()
 )
 
 # What a user can do about operators that are refused as a family.
@@ -115,6 +112,8 @@ def _recurrent(node: ir.Node) -> str | None:
         return f"operator {node.op_type} with sequence_lens"
     if peepholes or node.attributes.get_float("clip") or node.attributes.get_int("input_forget", 0):
         return f"operator {node.op_type} with peepholes, clip or input_forget"
+    if node.attributes.get_int("layout", 0):
+        return f"operator {node.op_type} with the batch first (layout = 1)"
     if node.attributes.get_strings("activations"):
         return f"operator {node.op_type} with activations of its own"
     return _constant_inputs(1, 2, 3)(node)

@@ -44,8 +44,7 @@ def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int
         if not error <= LIMIT:
             raise UnsupportedModelError(
                 f"output {value.name!r} of the normalised model differs from the original's by {error:.1e} "
-                f"of its "
-                f"largest value (limit {LIMIT:.0e}); please report the model"
+                f"of its largest value (limit {LIMIT:.0e}); please report the model"
             )
         worst = max(worst, error)
     return worst

@@ -31,8 +31,7 @@ def embed(proto: onnx.ModelProto, path: Path) -> None:
         if offset + length > size or length < 0:
             raise InputError(
                 f"{path}: tensor {tensor.name!r} needs bytes {offset} to {offset + length} of {file.name}, "
-                f"which "
-                f"has {size}; the file is truncated or belongs to another model"
+                f"which has {size}; the file is truncated or belongs to another model"
             )
         total += length
         require_below_limit(total, path)

@@ -51,8 +51,7 @@ def load(
         arguments that returns a torch.nn.Module), or an onnx.ModelProto, onnx_ir.Model or torch.nn.Module.
     weights: a state_dict file for "file.py:factory".
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
-    Raises InputError (can't be read), MissingPackageError (torch), UnsupportedModelError (can't be
-    converted).
+    Raises InputError (unreadable), MissingPackageError (torch), UnsupportedModelError (not supported).
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
     try:

@@ -129,8 +129,7 @@ def _require_sensible(value: ir.Value, what: str) -> None:
     if shape is None:
         raise UnsupportedModelError(
             f"{what} has a shape that depends on the data; replace what computes it by something whose "
-            f"output shape "
-            "follows from its input shapes"
+            "output shape follows from its input shapes"
         )
     elements = math.prod(shape)
     if not 0 < elements <= LARGEST_ELEMENTS:

@@ -27,8 +27,7 @@ def read(path: Path) -> onnx.ModelProto:
     except DecodeError as error:
         raise InputError(
             f"{path}: not a whole ONNX model ({len(data)} bytes that can't be decoded); it is truncated, "
-            f"damaged, "
-            "or another kind of file. Export or copy it again"
+            "damaged, or another kind of file. Export or copy it again"
         ) from error
     if not proto.HasField("graph") or not proto.opset_import or not proto.graph.output:
         raise InputError(
@@ -148,8 +147,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
         stuck = next(node for i, node in enumerate(graph.node) if waiting[i])
         raise InputError(
             f"the graph has a cycle: node {stuck.name or next(iter(stuck.output), '')!r} ({stuck.op_type}) "
-            f"and "
-            f"{len(graph.node) - len(order) - 1} more wait for each other"
+            f"and {len(graph.node) - len(order) - 1} more wait for each other"
         )
     nodes = [graph.node[i] for i in order]
     copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]

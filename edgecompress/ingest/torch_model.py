@@ -82,8 +82,7 @@ def _read_exported_program(path: Path, data: bytes, shapes: Shapes) -> tuple[str
         except Exception as error:  # torch raises of any kind for a damaged archive
             raise InputError(
                 f"{path}: torch.export can't load it ({_one_line(error)}); it is damaged, or was saved by "
-                f"another "
-                f"version of torch (here: {torch.__version__})"
+                f"another version of torch (here: {torch.__version__})"
             ) from error
     return "pt2", _export(program, (), None, dynamo=True)
 
@@ -97,8 +96,7 @@ def _read_torchscript(path: Path, data: bytes, shapes: Shapes) -> tuple[str, onn
         except Exception as error:
             raise InputError(
                 f"{path}: not a TorchScript file ({_one_line(error)}). Weights alone (a state_dict) go with "
-                f"the code "
-                f"that makes the model: file.py:factory --weights {path}"
+                f"the code that makes the model: file.py:factory --weights {path}"
             ) from error
     names = [name for name in _parameter_names(module.forward)]
     inputs, names = _example_inputs(names, shapes, str(path))
@@ -122,26 +120,39 @@ def _call_factory(path: Path, function: str) -> torch.nn.Module:
     spec = importlib.util.spec_from_file_location(f"edgecompress_user_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     code = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # the file may import its neighbours
     try:
-        spec.loader.exec_module(code)
-        factory = getattr(code, function, None)
-        if not callable(factory):
-            raise InputError(f"{path}: has no function {function!r}")
-        module = factory()
+        with _importable(path.resolve().parent):
+            spec.loader.exec_module(code)
+            factory = getattr(code, function, None)
+            if not callable(factory):
+                raise InputError(f"{path}: has no function {function!r}")
+            module = factory()
     except EdgeCompressError:
         raise
     except Exception as error:
         raise InputError(
             f"{path}:{function} failed with {type(error).__name__}: {_one_line(error)}"
         ) from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     if not isinstance(module, torch.nn.Module):
         raise InputError(
             f"{path}:{function} returned a {type(module).__name__}; a torch.nn.Module is expected"
         )
     return module
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """The user's file may import its neighbours; those of another folder may have the same names."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and "site-packages" not in file and Path(file).is_relative_to(folder):
+                del sys.modules[name]
 
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:

@@ -131,7 +131,8 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
             variable.linkage = "internal"
     whole.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization = options.slp_vectorization = False
+    # primitives unroll and vectorise where it pays; elsewhere flash is worth more
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
     builder = llvm.create_pass_builder(target, options)
     builder.getModulePassManager().run(whole, builder)
     return whole

@@ -1,4 +1,5 @@
 """What can go wrong in the runtime."""
+
 from __future__ import annotations
 
 

@@ -1,4 +1,5 @@
 """Runs a plan on this machine, one prepared kernel call after the other."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -67,7 +68,8 @@ def calls(plan: Plan) -> list[Call]:
     result = []
     for operator in plan.operators:
         inputs = [None if i < 0 else plan.tensors[i] for i in operator.inputs]
-        result += KERNELS[operator.kind](inputs, [plan.tensors[i] for i in operator.outputs], operator.options)
+        outputs = [plan.tensors[i] for i in operator.outputs]
+        result += KERNELS[operator.kind](inputs, outputs, operator.options)
     return result
 
 

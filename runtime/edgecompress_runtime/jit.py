@@ -3,6 +3,7 @@
 Numba's own cache looks at the file of the compiled function alone, and a kernel takes in helpers from other
 files: so the folder is named after the digest of them all.
 """
+
 from __future__ import annotations
 
 import hashlib

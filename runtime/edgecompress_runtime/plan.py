@@ -2,6 +2,7 @@
 
 Operator names, option names and enumerations are those of the TFLite schema (schema.fbs); images are NHWC.
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from nets.convolutional import block
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nets.convolutional import block
 
 
 class UNet(nn.Module):

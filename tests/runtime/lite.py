@@ -72,6 +72,19 @@ def run_reference(data: bytes, inputs: list[np.ndarray], *, optimised: bool = Fa
     return [interpreter.get_tensor(d["index"]) for d in interpreter.get_output_details()]
 
 
+def every_tensor(data: bytes, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """What each tensor of the file holds after LiteRT's reference kernels ran, by index."""
+    interpreter = Interpreter(
+        model_content=data, experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+        experimental_preserve_all_tensors=True,
+    )  # fmt: skip
+    interpreter.allocate_tensors()
+    for detail, array in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(detail["index"], array)
+    interpreter.invoke()
+    return [interpreter.get_tensor(i) for i in range(len(plan_of(data).tensors))]
+
+
 def run_ours(data: bytes, inputs: list[np.ndarray]) -> list[np.ndarray]:
     return Executor(plan_of(data))(*inputs)
 

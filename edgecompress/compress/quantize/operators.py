@@ -76,7 +76,7 @@ RULES: dict[str, Rule] = {
     "MatMul": Rule(data=None, weight=1, weight_axis=1),
     **dict.fromkeys(("Add", "Sub", "Mul"), Rule(data=None)),
     **dict.fromkeys(("Min", "Max"), Rule(SAME, data=None, accepts=lambda node: len(node.inputs) == 2)),
-    **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "Elu", "HardSwish", "Gelu", "Exp", "Log", "Abs"), Rule()),
+    **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "Elu", "HardSwish", "Gelu", "Exp", "Abs"), Rule()),
     "PRelu": Rule(data=(0, 1), accepts=_has_constant(1)),
     **dict.fromkeys(("Sigmoid", "Softmax"), _fixed(1 / 256, -128)),
     "Tanh": _fixed(1 / 128, 0),

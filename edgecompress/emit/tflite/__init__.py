@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgecompress.emit.tflite import forms, operators  # noqa: F401 (fills the table of lowerings)
+from edgecompress.emit.tflite import forms
 from edgecompress.emit.tflite.context import Context, shape
 from edgecompress.emit.tflite.flatbuffer import TENSOR_TYPES, FlatBuffer
 from edgecompress.emit.tflite.forms import Form
 from edgecompress.emit.tflite.io import TensorIO, TFLiteModel
 from edgecompress.emit.tflite.lower import lower
-from edgecompress.emit.tflite.registry import LOWERINGS
+from edgecompress.emit.tflite.operators import LOWERINGS
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.fusion import layers

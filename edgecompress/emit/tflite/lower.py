@@ -31,7 +31,10 @@ class Parts:
 
         return add
 
-    def several(self, op_type: str, count: int, *inputs: ir.Value | np.ndarray | float, **attributes: object) -> Sequence[ir.Value]:
+    def several(
+        self, op_type: str, count: int, *inputs: ir.Value | np.ndarray | float, **attributes: object
+    ) -> Sequence[ir.Value]:
+        """As an attribute call, for an operator with `count` outputs."""
         values = [v if isinstance(v, ir.Value) else self.constant(v) for v in inputs]
         name = f"{self._prefix}/{op_type}_{len(self.nodes)}"
         node = ir.node(op_type, values, attributes=attributes, num_outputs=count, name=name)
@@ -222,7 +225,8 @@ def unrolled(
     direction = "forward" if kind is None else kind.as_string()
     backwards = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}[direction]
     bias = node.inputs[3] if len(node.inputs) > 3 else None
-    biases = np.zeros((len(backwards), 2 * gates * hidden_size), np.float32) if bias is None else bias.const_value.numpy()
+    none = np.zeros((len(backwards), 2 * gates * hidden_size), np.float32)
+    biases = none if bias is None else bias.const_value.numpy()
     kept = (gates - split_bias) * hidden_size  # biases that can be added up front
     by_direction, finals = [], []
     for d, reverse in enumerate(backwards):
@@ -263,7 +267,8 @@ def _initial(op: Parts, node: ir.Node, position: int, direction: int, batch: int
         return op.constant(np.zeros((batch, size), np.float32))
     if value.const_value is not None:
         return op.constant(value.const_value.numpy()[direction])
-    return op.Reshape(op.Slice(value, np.array([direction]), np.array([direction + 1]), np.array([0])), np.array([batch, size]))
+    row = op.Slice(value, np.array([direction]), np.array([direction + 1]), np.array([0]))
+    return op.Reshape(row, np.array([batch, size]))
 
 
 RULES: dict[str, Rule] = {

@@ -141,7 +141,7 @@ VERSIONS: dict[str, Callable[..., int]] = {
             "ABS", "RELU", "RELU6", "MAX_POOL_2D", "AVERAGE_POOL_2D", "SOFTMAX", "MEAN", "MIRROR_PAD", "REDUCE_MAX",
             "REDUCE_MIN", "RSQRT", "TANH", "LOGISTIC", "EQUAL", "LESS", "GREATER", "LESS_EQUAL", "GREATER_EQUAL",
             "BATCH_MATMUL", "CONCATENATION", "ARG_MAX", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "SPLIT_V", "SUM",
-            "LOG_SOFTMAX", "EXP", "LOG", "GELU",
+            "LOG_SOFTMAX", "EXP", "GELU",
         )
     },
 }  # fmt: skip
@@ -162,8 +162,7 @@ RUNTIMES: dict[tuple[str, int], str] = {
     ("TILE", 3): "2.8.0",
     ("SLICE", 5): "2.5.0",
     ("DEQUANTIZE", 5): "2.7.0",
-    ("EXP", 2): "2.13.0",
-    ("LOG", 2): "2.13.0",
+    ("EXP", 2): "2.12.0",
     ("GELU", 1): "2.9.0",
     ("GELU", 2): "2.9.0",
     ("RELU_0_TO_1", 1): "2.10.0",

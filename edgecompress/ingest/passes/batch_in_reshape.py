@@ -34,9 +34,7 @@ def baked_batch(model: ir.Model) -> int | None:
 
 
 def _targets(model: ir.Model) -> list[tuple[ir.Value, np.ndarray]]:
-    """(value, array) of the constant target of each Reshape; Constant nodes must have been lifted to
-    initializers.
-    """
+    """(value, array) of the target of each Reshape that has an initializer for it."""
     values = [n.inputs[1] for n in model.graph if n.op_type == "Reshape" and len(n.inputs) > 1]
     return [
         (v, a) for v in values if v is not None and (a := constant(v)) is not None and a.ndim == 1 and len(a)

@@ -45,8 +45,8 @@ class CanonicalConvolution(NodePass):
         if channels != size[1]:  # which the onnx package's shape inference lets pass
             raise InputError(
                 f"node {node.name!r} ({node.op_type}) has a weight {weight.name!r} {list(kernel)} (groups: "
-                f"{group}) for "
-                f"{channels} input channels, and an input {node.inputs[0].name!r} {list(size)} with {size[1]}"
+                f"{group}) for {channels} input channels, and an input {node.inputs[0].name!r} {list(size)} "
+                f"with {size[1]}"
             )
         modified = set_attributes(node, new, drop=("auto_pad", "output_shape"))
         if input_or_none(node, 2) is None:
@@ -91,9 +91,7 @@ def explicit_pads(
 def _transposed_pads(
     attributes: ir.Attributes, size: tuple[int, ...], spans: list[int], strides: list[int], extra: list[int]
 ) -> list[int]:
-    """ONNX operator specification, ConvTranspose: total = stride (size - 1) + output_padding + span -
-    output.
-    """
+    """ONNX specification of ConvTranspose: total = stride (size - 1) + output_padding + span - output."""
     mode = attributes.get_string("auto_pad", "NOTSET")
     output = attributes.get_ints("output_shape")
     if mode == "VALID" or (output is None and mode in ("NOTSET", "")):

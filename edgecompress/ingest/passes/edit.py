@@ -47,9 +47,7 @@ class Edit:
         shape: Sequence[int] | None = None,
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
-        """A new node in front of another; returns its one output, named after `stem` (or `before`'s
-        output).
-        """
+        """A new node in front of another; returns its one output, named `stem` or after `before`'s output."""
         origin = before.outputs[0]
         output = ir.Value(
             name=self._unique(stem or f"{origin.name}/{op_type}"),
@@ -61,9 +59,7 @@ class Edit:
         return output
 
     def substitute(self, node: ir.Node, value: ir.Value) -> None:
-        """`value` takes the place (uses, name, being a graph output) of the node's first output; the node
-        goes.
-        """
+        """`value` takes the place (uses, output name) of the node's first output; the node goes."""
         old = node.outputs[0]
         name = old.name
         if old.is_graph_output():
@@ -71,7 +67,7 @@ class Edit:
                 # such a value has a name of its own to keep
                 value = self.insert(node, "Identity", [value], shape=old.shape, dtype=old.dtype)
             old.replace_all_uses_with(value, replace_graph_outputs=True)
-            self._rename(value, name)
+            value.name = name
         else:
             old.replace_all_uses_with(value)
         if value.shape is None:
@@ -93,22 +89,17 @@ class Edit:
         producer = value.producer()
         producer.name = node.name
         self.substitute(node, value)
-        self._rename(value, name)
+        value.name = name
         return value
 
     def absorb(self, node: ir.Node, followers: Sequence[ir.Node]) -> None:
-        """The node computes what the last of a chain behind it did, and takes that one's name; the chain
-        goes.
-        """
+        """The node now computes what the last of a chain behind it did: it takes its name; the chain goes."""
         old = followers[-1].outputs[0]
         name = old.name
         old.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
         for follower in reversed(followers):
             self.graph.remove(follower, safe=True)
-        self._rename(node.outputs[0], name)
-
-    def _rename(self, value: ir.Value, name: str | None) -> None:
-        value.name = name
+        node.outputs[0].name = name
 
     def _unique(self, stem: str) -> str:
         if self._names is None:

@@ -45,8 +45,7 @@ class InferShapes(ir.passes.InPlacePass):
             shapes = ", ".join(f"{n!r} {'?' if v.shape is None else v.shape}" for n, v in inputs.items())
             raise InputError(
                 f"node {node.name or node.outputs[0].name!r} ({node.op_type}) doesn't fit its inputs "
-                f"({shapes}): "
-                f"{_first_line(error)}"
+                f"({shapes}): {_first_line(error)}"
             ) from error
         for output in node.outputs:
             if output.name in found:

@@ -27,8 +27,7 @@ class ConvertOpset(ir.passes.InPlacePass):
         if opset < OLDEST:
             raise UnsupportedModelError(
                 f"the model uses ONNX opset {opset}; {OLDEST} is the oldest that can be converted. Export it "
-                f"again "
-                f"with a newer opset, or upgrade it with onnx.version_converter.convert_version(model, "
+                "again with a newer opset, or upgrade it with onnx.version_converter.convert_version(model, "
                 f"{OLDEST})"
             )
         if opset == CANONICAL:

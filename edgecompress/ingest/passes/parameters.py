@@ -18,12 +18,12 @@ class ExplicitParameters(NodePass):
 
     1. `axis` attributes are present and count from the first dimension.
     2. Reduce*: axes are a sorted constant, keepdims present. Split: sizes are a constant.
-    3. Slice: starts, ends, axes, steps are constants within the dimension; a negative step may end at -(n +
-       1).
+    3. Slice: starts, ends, axes, steps are constants within the dimension; a negative step may
+       end at -(n + 1).
     4. Expand: the whole output shape. Tile, Gather: no negative number.
     5. Resize: by `sizes`, unless the scale isn't output / input; no roi.
-    6. LSTM, GRU: `direction` and `hidden_size` present, initial states constant or computed, no
-       sequence_lens.
+    6. LSTM, GRU: `direction` and `hidden_size` present, no sequence_lens that say
+       nothing.
     """
 
     @property

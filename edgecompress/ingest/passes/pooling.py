@@ -10,8 +10,7 @@ from edgecompress.ingest.passes.edit import Edit, NodePass, static_shape
 class CanonicalPooling(NodePass):
     """Downstream code reads attributes and never a default.
 
-    1. kernel_shape, strides, dilations, pads, ceil_mode (and count_include_pad) are present; auto_pad is
-       gone.
+    1. kernel_shape, strides, dilations, pads, ceil_mode (and count_include_pad) are present, auto_pad isn't.
     2. ceil_mode = 1 becomes padding at the end, except where the divisor of an average would change.
     """
 

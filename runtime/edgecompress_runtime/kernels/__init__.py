@@ -1,6 +1,8 @@
 """The runtime's kernels: `KERNELS` maps a TFLite builtin operator to the function that prepares its calls."""
+
 from edgecompress_runtime.kernels import (  # noqa: F401 (each fills its rows of the table)
     binary,
+    comparison,
     convolution,
     matmul,
     movement,

@@ -4,6 +4,7 @@ A real factor becomes multiplier * 2**(shift - 31) (TFLite quantization_util.cc,
 LiteRT 2.3: an accumulator is scaled by it with two roundings, as gemmlowp does, everywhere but in
 FULLY_CONNECTED, which rounds once.
 """
+
 from __future__ import annotations
 
 import math

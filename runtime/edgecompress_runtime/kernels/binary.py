@@ -1,7 +1,8 @@
-"""Two operands, broadcast: arithmetic, PRELU, comparisons and logic.
+"""Arithmetic on two operands, broadcast, and PRELU.
 
 dims and strides are those of `strides.collapsed`; y is written in order.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -21,8 +22,6 @@ from edgecompress_runtime.kernels.strides import broadcast, collapsed, offset, r
 from edgecompress_runtime.plan import Tensor
 
 ADD, SUB, MUL, MINIMUM, MAXIMUM = range(5)
-COMPARISONS = ("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "LOGICAL_AND", "LOGICAL_OR")
-EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, LOGICAL_AND, LOGICAL_OR = range(8)
 HEADROOM = 20  # bits by which ADD and SUB scale their operands up (add.cc, left_shift)
 
 
@@ -36,7 +35,8 @@ def add_int8(
         for i in range(dims[5]):
             left = i32(i32(a[i32(a_row + i * a_strides[5])] - a_zero) << i32(HEADROOM))
             right = i32(i32(b[i32(b_row + i * b_strides[5])] - b_zero) << i32(HEADROOM))
-            total = i32(requantize(left, a_multiplier, a_shift) + sign * requantize(right, b_multiplier, b_shift))
+            left, right = requantize(left, a_multiplier, a_shift), requantize(right, b_multiplier, b_shift)
+            total = i32(left + sign * right)
             y[i32(y_row + i)] = clamp(i32(requantize(total, y_multiplier, y_shift) + y_zero), low, high)
 
 
@@ -90,31 +90,13 @@ def arithmetic(kind, a, b):
     return max(a, b)
 
 
-@njit(inline="always")
-def compare(kind, a, b):
-    if kind == EQUAL:
-        return a == b
-    if kind == NOT_EQUAL:
-        return a != b
-    if kind == LESS:
-        return a < b
-    if kind == LESS_EQUAL:
-        return a <= b
-    if kind == GREATER:
-        return a > b
-    if kind == GREATER_EQUAL:
-        return a >= b
-    if kind == LOGICAL_AND:
-        return a != 0 and b != 0
-    return a != 0 or b != 0
-
-
 def binary(a, b, y, dims, a_strides, b_strides, kind):
     """float32 or integers as they are; int8 only for MINIMUM and MAXIMUM of equally scaled operands."""
     for row in range(row_count(dims)):
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
         for i in range(dims[5]):
-            y[i32(y_row + i)] = arithmetic(kind, a[i32(a_row + i * a_strides[5])], b[i32(b_row + i * b_strides[5])])
+            value = arithmetic(kind, a[i32(a_row + i * a_strides[5])], b[i32(b_row + i * b_strides[5])])
+            y[i32(y_row + i)] = value
 
 
 def binary_clamped(a, b, y, dims, a_strides, b_strides, kind, low, high):
@@ -141,14 +123,6 @@ def power(a, b, y, dims, a_strides, b_strides):
             y[i32(y_row + i)] = a[i32(a_row + i * a_strides[5])] ** b[i32(b_row + i * b_strides[5])]
 
 
-def comparison(a, b, y, dims, a_strides, b_strides, kind):
-    """y is one byte an element, 0 or 1."""
-    for row in range(row_count(dims)):
-        a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
-        for i in range(dims[5]):
-            y[i32(y_row + i)] = compare(kind, a[i32(a_row + i * a_strides[5])], b[i32(b_row + i * b_strides[5])])
-
-
 # ---- preparation ----
 
 
@@ -173,9 +147,10 @@ def _sum(kind: int, inputs: Inputs, outputs: Outputs, options: Options) -> list[
         return _unquantised(kind, a, b, y, options)
     a_scale, b_scale, y_scale = (float(t.scale[0]) for t in (a, b, y))
     twice = 2 * max(a_scale, b_scale)
-    scalings = [quantize_multiplier(real) for real in (a_scale / twice, b_scale / twice, twice / (2**HEADROOM * y_scale))]
-    return [call(add_int8, a, b, y, *geometry(a, b, y), a.zero, b.zero, y.zero, *scalings[0], *scalings[1],
-                 *scalings[2], 1 if kind == ADD else -1, *activation_range(options, y))]  # fmt: skip
+    reals = a_scale / twice, b_scale / twice, twice / (2**HEADROOM * y_scale)
+    scalings = [number for real in reals for number in quantize_multiplier(real)]
+    rest = a.zero, b.zero, y.zero, *scalings, 1 if kind == ADD else -1, *activation_range(options, y)
+    return [call(add_int8, a, b, y, *geometry(a, b, y), *rest)]
 
 
 @prepares("MUL")
@@ -185,7 +160,8 @@ def prepare_mul(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call
         return _unquantised(MUL, a, b, y, options)
     # in float32 throughout, as mul.cc has it
     scaling = quantize_multiplier(float(a.scale[0] * b.scale[0] / y.scale[0]))
-    return [call(mul_int8, a, b, y, *geometry(a, b, y), a.zero, b.zero, y.zero, *scaling, *activation_range(options, y))]
+    rest = a.zero, b.zero, y.zero, *scaling, *activation_range(options, y)
+    return [call(mul_int8, a, b, y, *geometry(a, b, y), *rest)]
 
 
 @prepares("PRELU")
@@ -195,7 +171,8 @@ def prepare_prelu(inputs: Inputs, outputs: Outputs, options: Options) -> list[Ca
         return [call(prelu_float, x, as_float(slope), y, *geometry(x, slope, y))]
     identity = quantize_multiplier(float(x.scale[0] / y.scale[0]))
     scaled = quantize_multiplier(float(x.scale[0] * slope.scale[0] / y.scale[0]))
-    return [call(prelu_int8, x, slope, y, *geometry(x, slope, y), x.zero, slope.zero, y.zero, *identity, *scaled)]
+    rest = x.zero, slope.zero, y.zero, *identity, *scaled
+    return [call(prelu_int8, x, slope, y, *geometry(x, slope, y), *rest)]
 
 
 @prepares("MINIMUM")
@@ -228,15 +205,3 @@ def _unquantised(kind: int, a: Tensor, b: Tensor, y: Tensor, options: Options) -
             return [call(binary_clamped, a_data, b_data, y, *geometry(a, b, y), kind, *bounds)]
         return [call(binary, a_data, b_data, y, *geometry(a, b, y), kind)]
     return [call(binary, a, b, y, *geometry(a, b, y), kind)]
-
-
-def _prepare_comparison(kind: int):
-    def prepare(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
-        a, b, (y,) = inputs[0], inputs[1], outputs
-        return [call(comparison, a, b, y, *geometry(a, b, y), kind)]
-
-    return prepare
-
-
-for _kind, _name in enumerate(COMPARISONS):
-    prepares(_name)(_prepare_comparison(_kind))

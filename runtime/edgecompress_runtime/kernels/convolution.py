@@ -3,6 +3,7 @@
 Shapes: x [n, h, w, c]; w [o, kh, kw, c / groups], depthwise [1, kh, kw, o]; y [n, h, w, o]; bias [o].
 Pairs are (height, width).
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -25,8 +26,9 @@ from edgecompress_runtime.plan import Tensor
 
 
 def conv_2d(
-    x, w, bias, multiplier, shift, y, x_shape, w_shape, y_shape, strides, dilations, pads, x_zero, y_zero, low, high
-):
+    x, w, bias, multiplier, shift, y, x_shape, w_shape, y_shape, strides, dilations, pads, x_zero, y_zero, low,
+    high,
+):  # fmt: skip
     batches, height, width, channels = x_shape
     out_channels, kernel_h, kernel_w, depth = w_shape
     _, out_h, out_w, _ = y_shape
@@ -87,8 +89,9 @@ def conv_2d_float(x, w, bias, y, x_shape, w_shape, y_shape, strides, dilations, 
 
 
 def depthwise_conv_2d(
-    x, w, bias, multiplier, shift, y, x_shape, w_shape, y_shape, strides, dilations, pads, x_zero, y_zero, low, high
-):
+    x, w, bias, multiplier, shift, y, x_shape, w_shape, y_shape, strides, dilations, pads, x_zero, y_zero, low,
+    high,
+):  # fmt: skip
     batches, height, width, channels = x_shape
     _, kernel_h, kernel_w, out_channels = w_shape
     _, out_h, out_w, _ = y_shape
@@ -170,7 +173,8 @@ def _prepare(kind: str, inputs: Inputs, outputs: Outputs, options: Options) -> l
     kernel = KERNEL[kind, x.is_int8]
     if x.is_int8:
         multiplier, shift = channel_multipliers(x, w, y)
-        return [call(kernel, x, w, bias, multiplier, shift, y, *geometry, x.zero, y.zero, *activation_range(options, y))]
+        rest = x.zero, y.zero, *activation_range(options, y)
+        return [call(kernel, x, w, bias, multiplier, shift, y, *geometry, *rest)]
     return [call(kernel, as_float(x), as_float(w), bias, y, *geometry, *float_activation_range(options))]
 
 
@@ -185,7 +189,7 @@ def bias_of(inputs: Sequence[Tensor | None], position: int = 2) -> Tensor | np.n
 
 
 def channel_multipliers(x: Tensor, w: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """int32 multipliers and shifts [output channels] of s_x * s_w[o] / s_y (in float64, as TFLite computes it)."""
+    """int32 multipliers and shifts [output channels] of s_x * s_w[o] / s_y, in float64 as TFLite has it."""
     channels = y.shape[-1]
     scales = x.scale[0].astype(np.float64) * w.scale.astype(np.float64) / y.scale[0].astype(np.float64)
     return quantize_multipliers(np.broadcast_to(scales, channels))

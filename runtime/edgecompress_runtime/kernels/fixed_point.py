@@ -1,8 +1,9 @@
 """gemmlowp fixed-point functions that SOFTMAX and LOG_SOFTMAX use, bit for bit.
 
-A number with n integer bits is an int32 `raw` worth raw / 2**(31 - n). A product of numbers with n and m integer
-bits has n + m of them. Source: gemmlowp fixedpoint.h, TFLite internal/common.h.
+A number with n integer bits is an int32 `raw` worth raw / 2**(31 - n). A product of numbers with n and m
+integer bits has n + m of them. Source: gemmlowp fixedpoint.h, TFLite internal/common.h.
 """
+
 from __future__ import annotations
 
 from llvmlite import ir
@@ -71,6 +72,8 @@ def log_of_sum(x):
     q = i32(2 * (r - FOURTH_ROOT_HALF))
     square = high_product(q, q)
     numerator = i32(high_product(q, r) + high_product(high_product(q, square), i32(ALPHA_N)))
-    denominator = i32(high_product(p, i32(ALPHA_I + q + high_product(i32(ALPHA_D), square))) + high_product(i32(ALPHA_F), q))
+    denominator = i32(
+        high_product(p, i32(ALPHA_I + q + high_product(i32(ALPHA_D), square))) + high_product(i32(ALPHA_F), q)
+    )
     fraction = high_product(divide_by_power_of_two(numerator, i32(6)), one_over_one_plus(denominator))
     return saturating_shift_left(i32(high_product(exponent, i32(LOG_2)) + fraction), i32(1))

@@ -1,10 +1,12 @@
 """FULLY_CONNECTED (x [rows, depth], w [units, depth], y [rows, units]) and BATCH_MATMUL."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels.arithmetic import (
     activation_range,
     as_float,
@@ -47,7 +49,7 @@ def fully_connected_float(x, w, bias, y, rows, depth, units, low, high):
 
 
 def batch_matmul(a, b, y, sizes, a_strides, b_strides, a_zero, b_zero, y_zero, multiplier, shift):
-    """sizes: (n0, n1, n2, rows, columns, depth). Strides: of n0, n1, n2, then rows (a) or columns (b), then depth."""
+    """sizes: (n0, n1, n2, rows, columns, depth). Strides: of n0, n1, n2, rows (a) or columns (b), and depth."""
     n0, n1, n2, rows, columns, depth = sizes
     for i in range(n0):
         for j in range(n1):
@@ -91,13 +93,14 @@ def prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: Options) 
     units, depth = w.shape
     sizes = x.size // depth, depth, units
     if not x.is_int8:
-        return [call(fully_connected_float, as_float(x), as_float(w), bias, y, *sizes, *float_activation_range(options))]
+        bounds = float_activation_range(options)
+        return [call(fully_connected_float, as_float(x), as_float(w), bias, y, *sizes, *bounds)]
     if w.scale.size > 1:
         multiplier, shift = channel_multipliers(x, w, y)
     else:
         multiplier, shift = quantize_multipliers([product_scale(x, w, y)] * units)
-    return [call(fully_connected, x, w, bias, multiplier, shift, y, *sizes, x.zero, w.zero, y.zero,
-                 *activation_range(options, y))]  # fmt: skip
+    rest = x.zero, w.zero, y.zero, *activation_range(options, y)
+    return [call(fully_connected, x, w, bias, multiplier, shift, y, *sizes, *rest)]
 
 
 @prepares("BATCH_MATMUL")
@@ -105,7 +108,7 @@ def prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: Options) -> 
     a, b, (y,) = inputs[0], inputs[1], outputs
     batch = y.shape[:-2]
     if len(batch) > 3:  # TFLite stops at rank 5
-        raise ValueError(f"BATCH_MATMUL of rank {len(y.shape)}")
+        raise UnsupportedOperatorError(f"BATCH_MATMUL of rank {len(y.shape)}")
     lead = (1,) * (3 - len(batch)) + tuple(batch)
     a_strides = _operand_strides(a.shape, lead, transposed=bool(options.get("adjX")))
     b_strides = _operand_strides(b.shape, lead, transposed=not options.get("adjY"))

@@ -1,4 +1,5 @@
-"""Operators that move data: one strided copy does nearly all of them. Elements are bits of 1, 2, 4 or 8 bytes."""
+"""Operators that move data: one strided copy does nearly all. Elements are 1, 2, 4 or 8 bytes, unread."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ BITS = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
 def strided_copy(x, y, dims, x_strides, y_strides, x_start, y_start):
     for row in range(row_count(dims)):
-        x_row, y_row = i32(x_start + offset(row, dims, x_strides)), i32(y_start + offset(row, dims, y_strides))
+        x_row = i32(x_start + offset(row, dims, x_strides))
+        y_row = i32(y_start + offset(row, dims, y_strides))
         for i in range(dims[5]):
             y[i32(y_row + i * y_strides[5])] = x[i32(x_row + i * x_strides[5])]
 
@@ -165,8 +167,8 @@ def prepare_space_to_depth(inputs: Inputs, outputs: Outputs, options: Options) -
 
 
 def _blocks(deep: Sequence[int], channels: int, block: int) -> tuple[tuple[int, ...], ...]:
-    """(dims, strides of the deep tensor [n, h, w, block * block * c], strides of the wide one): axes n, h, row in
-    block, w, column in block, channel."""
+    """(dims, strides of the deep tensor [n, h, w, block * block * c], strides of the wide one) for the axes
+    n, h, row in block, w, column in block, channel."""
     n, h, w, depth = deep
     dims = n, h, block, w, block, channels
     return dims, (h * w * depth, w * depth, block * channels, depth, channels, 1), contiguous(dims)
@@ -183,7 +185,8 @@ def prepare_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call
     else:
         value = np.array([y.zero if y.is_int8 else 0], y.dtype)
     bits = np.ascontiguousarray(value).view(BITS[y.dtype.itemsize])
-    return [call(fill, Raw(y), bits, y.size), copy(x, y, x.shape, contiguous(x.shape), strides, 0, dot(front, strides))]
+    inner = copy(x, y, x.shape, contiguous(x.shape), strides, 0, dot(front, strides))
+    return [call(fill, Raw(y), bits, y.size), inner]
 
 
 @prepares("MIRROR_PAD")

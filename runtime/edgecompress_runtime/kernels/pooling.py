@@ -1,4 +1,5 @@
 """MAX_POOL_2D and AVERAGE_POOL_2D: padding is never counted. Pairs are (height, width)."""
+
 from __future__ import annotations
 
 from edgecompress_runtime.kernels.arithmetic import activation_range, clamp, f32, float_activation_range, i32
@@ -64,7 +65,8 @@ def average_pool_2d_float(x, y, x_shape, y_shape, kernel, strides, pads, low, hi
                     for in_y in rows:
                         for in_x in columns:
                             acc += x[i32(((n * height + in_y) * width + in_x) * channels + c)]
-                    y[i32(((n * out_h + out_y) * out_w + out_x) * channels + c)] = clamp(acc / count, low, high)
+                    mean = clamp(acc / count, low, high)
+                    y[i32(((n * out_h + out_y) * out_w + out_x) * channels + c)] = mean
 
 
 @prepares("MAX_POOL_2D")

@@ -1,4 +1,5 @@
 """Between types: QUANTIZE, DEQUANTIZE, CAST."""
+
 from __future__ import annotations
 
 import math
@@ -13,7 +14,8 @@ def quantize(x, y, count, scale, zero):
     """float32 -> int8, rounded to nearest, halves away from zero (reference/quantize.h AffineQuantize)."""
     for i in range(count):
         real = x[i] / scale
-        whole = f32(math.trunc(clamp(real, f32(-1000), f32(1000))))  # beyond that the result is clamped anyway
+        real = clamp(real, f32(-1000), f32(1000))  # so that it fits an int32; int8 ends before
+        whole = f32(math.trunc(real))
         rest = real - whole
         stored = i32(whole)
         if rest >= f32(0.5):

@@ -2,6 +2,7 @@
 
 Kept axes and reduced axes are collapsed apart: `kept` and `reduced` are dimensions, their strides are x's.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -78,7 +79,8 @@ def prepare_mean(inputs: Inputs, outputs: Outputs, options: Options) -> list[Cal
     multiplier, shift = quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))
     # 1 / count joins the multiplier, with as many bits as fit (reference/reduce.h QuantizedMeanOrSum)
     headroom = min(count.bit_length() - 1, 32, 31 + shift)
-    return [call(sum_int8, x, y, *geometry, x.zero * count, (multiplier << headroom) // count, shift - headroom, y.zero)]
+    scaling = (multiplier << headroom) // count, shift - headroom
+    return [call(sum_int8, x, y, *geometry, x.zero * count, *scaling, y.zero)]
 
 
 @prepares("SUM")

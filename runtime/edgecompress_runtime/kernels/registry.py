@@ -3,6 +3,7 @@
 A kernel is a plain Python function of flat arrays and integers (and tuples of them) that allocates nothing:
 compiled by Numba for this machine, or lowered for another one with its integers as literals.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,12 +17,12 @@ from edgecompress_runtime.plan import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """A tensor as its elements' bits (int8, int16, int32 or int64 by size), for kernels that only move them."""
+    """A tensor as integers of its elements' size, for kernels that move them without reading them."""
 
     tensor: Tensor
 
 
-Argument = Tensor | Raw | np.ndarray | int | float | tuple[int, ...] | tuple[np.ndarray, ...]
+Argument = Tensor | Raw | np.ndarray | int | float | tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)

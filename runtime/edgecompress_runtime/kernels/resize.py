@@ -1,4 +1,5 @@
 """RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR of x [n, h, w, c]."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,7 +12,7 @@ ONE = 1 << 10  # int8: positions have 10 fractional bits
 
 
 def resize_bilinear(x, y, x_shape, y_shape, top, bottom, down, left, right, across):
-    """int8. top, bottom [h]: rows of x; down [h]: weight of the bottom one in 1/1024; left, right, across [w]."""
+    """int8. top, bottom [h]: rows of x; down [h]: the bottom one's weight in 1/1024; left, right, across [w]."""
     batches, height, width, channels = x_shape
     _, out_h, out_w, _ = y_shape
     for n in range(batches):

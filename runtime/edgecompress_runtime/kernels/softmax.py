@@ -3,6 +3,7 @@
 int8 works in fixed point as reference/softmax.h and integer_ops/log_softmax.h do; exp of every possible
 difference to the row's maximum is a table, filled when the layer is prepared.
 """
+
 from __future__ import annotations
 
 import math
@@ -24,7 +25,8 @@ from edgecompress_runtime.kernels.fixed_point import leading_zeros, log_of_sum, 
 from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.plan import Tensor
 
-INTEGER_BITS, SUM_BITS, OUTPUT_BITS = 5, 12, 4  # of scaled differences, of the sum of exps, of log_softmax's output
+# integer bits of scaled differences, of the sum of exps, of log_softmax's output
+INTEGER_BITS, SUM_BITS, OUTPUT_BITS = 5, 12, 4
 
 
 def softmax(x, y, exps, rows, depth):

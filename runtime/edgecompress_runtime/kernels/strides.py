@@ -1,4 +1,5 @@
-"""Shapes and strides for kernels over any number of axes: rows (up to five outer axes) of a run (the innermost)."""
+"""Shapes and strides for kernels over any axes: rows (up to five outer ones) of runs (the innermost)."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -65,7 +66,8 @@ def collapsed(dims: Sequence[int], *strides: Sequence[int], axes: int = AXES) ->
         else:
             kept.append((n, steps))
     if len(kept) > axes:
-        raise UnsupportedOperatorError(f"shape {tuple(dims)} with strides {strides} has {len(kept)} axes that can't "
-                                       f"be merged; there are loops for {axes}")  # fmt: skip
+        raise UnsupportedOperatorError(
+            f"shape {tuple(dims)} with strides {strides}: {len(kept)} axes that can't be merged; at most {axes} can"
+        )
     kept = [(1, [0] * len(strides))] * (axes - len(kept)) + kept
     return tuple(n for n, _ in kept), *(tuple(steps[i] for _, steps in kept) for i in range(len(strides)))

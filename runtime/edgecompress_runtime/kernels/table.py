@@ -1,9 +1,12 @@
 """int8 functions of one variable: a table of 256 entries each, filled when the layer is prepared.
 
-One kernel serves them all. Where TFLite computes in fixed point at run time (RELU, LEAKY_RELU, HARD_SWISH, ABS,
-requantising), the entries come from the same arithmetic; where it fills a table itself (LOGISTIC, TANH, ...),
-from float32 as in common.h LUTPopulate, with the C library's functions correctly rounded.
+One kernel serves them all. Where TFLite computes in fixed point at run time (RELU, LEAKY_RELU, HARD_SWISH,
+ABS, requantising), the entries come from the same arithmetic; where it fills a table itself (LOGISTIC, TANH,
+...), from float32 as in common.h LUTPopulate. LiteRT takes exp, tanh and the like from the machine's C library,
+some of which are an ulp off; here they are correctly rounded (as glibc has them from 2.41 on), so that a
+model has one result everywhere.
 """
+
 from __future__ import annotations
 
 import math
@@ -25,6 +28,8 @@ from edgecompress_runtime.kernels.arithmetic import (
 from edgecompress_runtime.kernels.registry import Call, Options, call
 from edgecompress_runtime.plan import Tensor
 
+# (x, y, options) -> [256] values on y's grid
+Table = Callable[[Tensor, Tensor, Options], np.ndarray]
 VALUES = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int32)
 
 
@@ -47,7 +52,7 @@ def rescaled(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
     return requantized(VALUES - x.zero, *quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))) + y.zero
 
 
-def relu(low: float, high: float | None) -> Callable[[Tensor, Tensor, Options], np.ndarray]:
+def relu(low: float, high: float | None) -> Table:
     """RELU, RELU6, RELU_N1_TO_1, RELU_0_TO_1 (activations.cc QuantizedReluX, the ratio in float32)."""
 
     def table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
@@ -61,7 +66,8 @@ def leaky_relu(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
     identity = quantize_multiplier(float(x.scale[0] / y.scale[0]))
     multiplier, shift = quantize_multiplier(float(x.scale[0] * f32(options["alpha"]) / y.scale[0]))
     value, sign = VALUES - x.zero, -1 if multiplier < 0 else 1
-    return np.where(value >= 0, requantized(value, *identity), sign * requantized(value, abs(multiplier), shift)) + y.zero
+    negative = sign * requantized(value, abs(multiplier), shift)
+    return np.where(value >= 0, requantized(value, *identity), negative) + y.zero
 
 
 def absolute(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
@@ -104,7 +110,7 @@ def _high_product_16(a: np.ndarray, b: int) -> np.ndarray:
 # ---- float functions ----
 
 
-def tabulated(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[Tensor, Tensor, Options], np.ndarray]:
+def tabulated(function: Callable[[np.ndarray], np.ndarray]) -> Table:
     """The table of a float32 function (common.h LUTPopulate)."""
 
     def table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
@@ -161,7 +167,7 @@ def log_table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
         return tabulated(log)(x, y, options)
 
 
-TABLES: dict[str, Callable[[Tensor, Tensor, Options], np.ndarray]] = {
+TABLES: dict[str, Table] = {
     "RELU": relu(0.0, None),
     "RELU6": relu(0.0, 6.0),
     "RELU_N1_TO_1": relu(-1.0, 1.0),

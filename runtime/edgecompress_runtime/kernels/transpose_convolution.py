@@ -1,8 +1,9 @@
 """TRANSPOSE_CONV: x [n, h, w, c], w [o, kh, kw, c], y [n, h, w, o].
 
-Each output gathers the inputs that reach it, so that no accumulator outlives its pixel (TFLite scatters into a
-scratch buffer of the output's size; integer sums are the same in any order).
+Each output gathers the inputs that reach it, so that no accumulator outlives its pixel (TFLite scatters into
+a scratch buffer of the output's size; integer sums are the same in any order).
 """
+
 from __future__ import annotations
 
 from edgecompress_runtime.kernels.arithmetic import (
@@ -90,6 +91,7 @@ def prepare(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     geometry = x.shape, w.shape, y.shape, strides, pads
     if x.is_int8:
         multiplier, shift = channel_multipliers(x, w, y)
-        return [call(transpose_conv, x, w, bias, multiplier, shift, y, *geometry, x.zero, y.zero,
-                     *activation_range(options, y))]  # fmt: skip
-    return [call(transpose_conv_float, as_float(x), as_float(w), bias, y, *geometry, *float_activation_range(options))]
+        rest = x.zero, y.zero, *activation_range(options, y)
+        return [call(transpose_conv, x, w, bias, multiplier, shift, y, *geometry, *rest)]
+    bounds = float_activation_range(options)
+    return [call(transpose_conv_float, as_float(x), as_float(w), bias, y, *geometry, *bounds)]

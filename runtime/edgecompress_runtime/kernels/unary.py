@@ -1,4 +1,5 @@
 """One operand, element by element: float32 kernels here, int8 by way of `table`."""
+
 from __future__ import annotations
 
 import math

@@ -8,6 +8,7 @@ from typing import Any
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.primitives import convolution
 from edgecompress_runtime.primitives.step import Step
 
 # (inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
@@ -40,8 +41,13 @@ def _in_place(kernel: str, inputs: Sequence[Tensor], y: Tensor) -> dict[Tensor, 
     return {x: 0 for x in inputs if x.data is None and x.shape == y.shape and x.dtype == y.dtype}
 
 
-FAMILIES = {"generic": Family("generic")}
+GENERIC = Family("generic")
+DSP = Family("dsp", {"CONV_2D": convolution.dsp})
+FAMILIES = {family.name: family for family in (GENERIC, DSP)}
 
 
 def family_of(triple: str, features: Sequence[str]) -> Family:
-    return FAMILIES["generic"]
+    """The best family for a processor."""
+    if triple.startswith("thumb") and "+dsp" in features:
+        return DSP
+    return GENERIC

@@ -8,3 +8,6 @@ from edgecompress.emit.tflite.operators import (  # noqa: F401
     resize,
     structure,
 )
+from edgecompress.emit.tflite.registry import LOWERINGS
+
+__all__ = ["LOWERINGS"]

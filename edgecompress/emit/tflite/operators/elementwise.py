@@ -77,9 +77,13 @@ def unary(ctx: Context, layer: Layer) -> None:
 
 @lowering("LeakyRelu")
 def leaky_relu(ctx: Context, layer: Layer) -> None:
+    alpha = layer.node.attributes["alpha"].as_float() if "alpha" in layer.node.attributes else 0.01
+    write_leaky_relu(ctx, layer, alpha)
+
+
+def write_leaky_relu(ctx: Context, layer: Layer, alpha: float) -> None:
     x, int8 = layer.node.inputs[0], ctx.layer_int8(layer)
     form = ctx.form(x)
-    alpha = layer.node.attributes["alpha"].as_float() if "alpha" in layer.node.attributes else 0.01
     ctx.op("LEAKY_RELU", [ctx.get(x, form, int8)], [ctx.new(layer.output, form, int8)], alpha=alpha)
 
 
@@ -94,11 +98,13 @@ def gelu(ctx: Context, layer: Layer) -> None:
 
 @lowering("PRelu")
 def prelu(ctx: Context, layer: Layer) -> None:
-    """PRELU broadcasts its slope over the batch only from [1, 1, channels]-like shapes of the input's rank less one."""
+    """The slope loses the batch axis. A single slope is LEAKY_RELU: tflite-runtime 2.14 gets PRELU's wrong (NaN)."""
     x, slope = layer.node.inputs
+    array = ctx.array(slope)
+    if array is not None and array.size == 1:
+        return write_leaky_relu(ctx, layer, float(array.ravel()[0]))
     int8, form, rank = ctx.layer_int8(layer), ctx.form(x), len(shape(x))
-    own = forms.operand_form(form, rank, len(shape(slope)))
-    alpha = ctx.get(slope, own, int8)
+    alpha = ctx.get(slope, forms.operand_form(form, rank, len(shape(slope))), int8)
     tensor = ctx.tensor(alpha)
     if tensor.data is not None and rank > 1:
         alpha = ctx.constant(tensor.data.reshape(tensor.shape[1:]), tensor.quantization, tensor.name)

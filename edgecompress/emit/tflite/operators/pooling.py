@@ -38,8 +38,8 @@ def pool(ctx: Context, layer: Layer) -> None:
     if not maximum and padding == VALID and padded != source and not counted:
         correction = kernel[0] * kernel[1] / window_sizes(size, out, kernel, strides, pads)
     if not maximum and padding != VALID and counted:
-        before_after = [(b, max((o - 1) * s + k - n - b, 0)) for n, o, k, s, (b, _) in zip(size, out, kernel, strides, pads)]
-        padded, padding = ctx.pad(source, [(0, 0), *before_after, (0, 0)]), VALID
+        amounts = [(b, max((o - 1) * s + k - n - b, 0)) for n, o, k, s, (b, _) in zip(size, out, kernel, strides, pads)]
+        padded, padding = ctx.pad(source, [(0, 0), *amounts, (0, 0)]), VALID
     kind = "MAX_POOL_2D" if maximum else "AVERAGE_POOL_2D"
     if correction is None:
         write_pool(ctx, kind, padded, target, kernel, strides, padding)

@@ -51,7 +51,7 @@ int main(void) {
     say_number("ticks", last);
     say_number("stack", (uint32_t)((uintptr_t)stack_top - (uintptr_t)deepest));
 #ifdef MODEL_STEPS
-    for (int i = 0; i < MODEL_STEPS; i++) say_number("step", started[i + 1] - started[i]);
+    for (int i = 0; i < MODEL_STEPS; i++) say_number("step", (started[i + 1] - started[i]) & 0xFFFFFF);
 #endif
     return 0;
 }

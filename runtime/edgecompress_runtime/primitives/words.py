@@ -1,0 +1,113 @@
+"""Pointers, words and products in Numba code, as LLVM has them on every CPU."""
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from llvmlite.ir import instructions
+from numba import types
+from numba.extending import intrinsic
+
+BYTE, HALF, WORD, LONG = (ir.IntType(n) for n in (8, 16, 32, 64))
+INT8_POINTER = types.CPointer(types.int8)
+
+
+def load(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int, type_: ir.Type, align: int = 4) -> ir.Value:
+    """A value of `type_`, `offset` bytes behind `pointer`."""
+    value = builder.load(address(builder, pointer, offset, type_), typ=type_)
+    value.align = align
+    return value
+
+
+class _VolatileLoad(instructions.LoadInstr):
+    """llvmlite writes no volatile loads."""
+
+    def descr(self, buf: list[str]) -> None:
+        plain: list[str] = []
+        super().descr(plain)
+        buf.append("".join(plain).replace("load ", "load volatile ", 1))
+
+
+def load_pair(builder: ir.IRBuilder, pointer: ir.Value, offset: int) -> tuple[ir.Value, ir.Value]:
+    """Two words from an address that is a multiple of 4: the only way to have Arm's LDRD for certain."""
+    pair = _VolatileLoad(builder.block, address(builder, pointer, offset, LONG), typ=LONG)
+    pair.align = 4
+    builder._insert(pair)
+    return builder.trunc(pair, WORD), builder.trunc(builder.lshr(pair, LONG(32)), WORD)
+
+
+def store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.Value | int, align: int = 4) -> None:
+    builder.store(value, address(builder, pointer, offset, value.type)).align = align
+
+
+def address(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int, type_: ir.Type) -> ir.Value:
+    offset = WORD(offset) if isinstance(offset, int) else offset
+    return builder.bitcast(builder.gep(builder.bitcast(pointer, BYTE.as_pointer()), [offset], source_etype=BYTE),
+                           type_.as_pointer())  # fmt: skip
+
+
+def function(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Type) -> ir.Function:
+    """An LLVM intrinsic, declared in the module once."""
+    found = builder.module.globals.get(name)
+    return found or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+@intrinsic
+def moved(typingctx, pointer, offset):
+    """An int8 pointer, `offset` bytes on."""
+
+    def generate(context, builder, signature, args):
+        return builder.gep(args[0], [args[1]])
+
+    return INT8_POINTER(INT8_POINTER, types.int32), generate
+
+
+@intrinsic
+def store_word(typingctx, pointer, offset, value):
+    """An int32 to an address that is a multiple of 4, `offset` bytes behind an int8 pointer."""
+
+    def generate(context, builder, signature, args):
+        store(builder, args[2], args[0], args[1])
+        return context.get_dummy_value()
+
+    return types.void(INT8_POINTER, types.int32, types.int32), generate
+
+
+@intrinsic
+def store_half(typingctx, pointer, offset, value):
+    """The low 16 bits of an int32, `offset` bytes behind an int8 pointer."""
+
+    def generate(context, builder, signature, args):
+        store(builder, builder.trunc(args[2], HALF), args[0], args[1], 2)
+        return context.get_dummy_value()
+
+    return types.void(INT8_POINTER, types.int32, types.int32), generate
+
+
+@intrinsic
+def high_product(typingctx, a, b):
+    """The upper 32 bits of the 64-bit product of two int32."""
+
+    def generate(context, builder, signature, args):
+        return upper_half(builder, *args)
+
+    return types.int32(types.int32, types.int32), generate
+
+
+@intrinsic
+def rounded_high_product(typingctx, a, b, addend):
+    """The upper 32 bits of (a * b + 2**31), plus an addend; modulo 2**32."""
+
+    def generate(context, builder, signature, args):
+        a, b, addend = args
+        product = builder.mul(builder.sext(a, LONG), builder.sext(b, LONG))
+        # in this order LLVM finds Arm's SMMLAR
+        total = builder.add(product, builder.shl(builder.zext(addend, LONG), LONG(32)))
+        return builder.trunc(builder.lshr(builder.add(total, LONG(1 << 31)), LONG(32)), WORD)
+
+    return types.int32(types.int32, types.int32, types.int32), generate
+
+
+def upper_half(builder: ir.IRBuilder, a: Any, b: Any) -> ir.Value:
+    product = builder.mul(builder.sext(a, LONG), builder.sext(b, LONG))
+    return builder.trunc(builder.lshr(product, LONG(32)), WORD)
