@@ -42,7 +42,7 @@ FLOAT_ENCODERS: dict[str, Callable[[ir.Model, Quantize], ir.Model]] = {
 
 @dataclass(frozen=True)
 class Emitted:
-    """One artifact's bytes; `io` says how to feed a .tflite file."""
+    """One artifact's bytes; `io` says how to feed a .tflite or .pack file."""
 
     format: str
     data: bytes
@@ -215,9 +215,18 @@ def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
     return Emitted("tflite", made.data, made)
 
 
+def _emit_pack(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
+    from edgecompress.emit import pack as pack_emitter  # brings Numba, which the other formats don't wait for
+
+    dtype = ir.DataType.INT8 if recipe.emit.io == "int8" else ir.DataType.FLOAT
+    made = pack_emitter.emit(model, io_dtype=dtype, name=model.graph.name or "model")
+    return Emitted("pack", made.data, made)
+
+
 EMITTERS: dict[str, Callable[[ir.Model, Recipe, Profile], Emitted]] = {
     "onnx": _emit_onnx,
     "tflite": _emit_tflite,
+    "pack": _emit_pack,
 }
 
 

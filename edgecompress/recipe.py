@@ -78,11 +78,11 @@ class Evaluate(Section):
 class Emit(Section):
     """What is written."""
 
-    formats: list[Literal["onnx", "tflite"]] | None = Field(
-        None, min_length=1, description="artifact formats; unset: what the target loads"
+    formats: list[Literal["onnx", "tflite", "pack"]] | None = Field(
+        None, min_length=1, description="artifact formats; unset: what runtimes on the target load"
     )
     io: Literal["auto", "int8", "float32"] = Field(
-        "auto", description="type of .tflite inputs and outputs; auto: what the target's profile says"
+        "auto", description="type of .tflite and .pack inputs and outputs; auto: what the target's profile says"
     )
 
 

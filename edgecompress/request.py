@@ -10,6 +10,7 @@ from edgecompress.recipe import Emit, Evaluate, Preprocess, Recipe, load_recipe
 from edgecompress.validation import validated
 from edgecompress_targets import Profile
 
+OWN_FORMAT = "pack"  # for this project's own runtime, which any target may get
 Encoding = Literal["int8", "dynamic", "float16", "float32"]
 
 
@@ -56,10 +57,11 @@ def _changed(kind: Any, section: Any, changes: dict[str, Any], source: str) -> A
 
 def _require_consistent(recipe: Recipe, profile: Profile, calibrated: bool) -> None:
     quantize, formats = recipe.quantize, recipe.emit.formats or []
-    unloadable = [f for f in formats if f not in profile.formats]
+    loadable = (*profile.formats, OWN_FORMAT)
+    unloadable = [f for f in formats if f not in loadable]
     if unloadable:
         raise InputError(
-            f"format {unloadable[0]!r}: target {profile.name} loads only {', '.join(profile.formats)}"
+            f"format {unloadable[0]!r}: target {profile.name} loads only {', '.join(loadable)}"
         )
     if quantize.activations == "int8" and quantize.weights != "int8":
         raise InputError(

@@ -26,7 +26,7 @@ ACCURACY_LIMIT_EXCEEDED = 4
 @click.option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
 @click.option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
 @click.option("--recipe", type=click.Path(), help="Recipe (TOML); options given here go before it.")
-@click.option("--format", "formats", multiple=True, help="Artifact format, onnx or tflite. Repeatable.")
+@click.option("--format", "formats", multiple=True, help="Artifact format: onnx, tflite or pack. Repeatable.")
 @click.option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @click.option("--max-drop", type=float, help="Points of accuracy that may be lost; else exit code 4.")
 @json_option

@@ -1,9 +1,15 @@
 """`edgecompress inspect`: what is in a model, and which targets it fits."""
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from edgecompress.cli.options import debug_option, json_option, model_options, parse_input_shapes
+
+if TYPE_CHECKING:
+    from edgecompress.inspection import Inspection
+    from edgecompress.pack_inspection import PackInspection
 
 
 @click.command()
@@ -11,10 +17,19 @@ from edgecompress.cli.options import debug_option, json_option, model_options, p
 @json_option
 @debug_option
 def command(model: str, weights: str | None, input_shapes: tuple[str, ...], as_json: bool) -> None:
-    """Show MODEL's operators, shapes, parameters, MACs and memory, and for each target whether it fits."""
-    from edgecompress.inspection import inspect
+    """Show MODEL's operators, shapes, parameters, MACs and memory, and for each target whether it fits.
 
-    found = inspect(model, weights=weights, input_shapes=parse_input_shapes(input_shapes))
+    Of a .pack file: its plan, and how each constant is encoded.
+    """
+    found: Inspection | PackInspection
+    if model.endswith(".pack"):
+        from edgecompress.pack_inspection import inspect_pack
+
+        found = inspect_pack(model)
+    else:
+        from edgecompress.inspection import inspect
+
+        found = inspect(model, weights=weights, input_shapes=parse_input_shapes(input_shapes))
     if as_json:
         click.echo(found.to_json(), nl=False)
     else:

@@ -6,16 +6,33 @@ import onnx_ir as ir
 
 from edgecompress.emit import tflite
 from edgecompress.emit.tflite import flatbuffer
+from edgecompress.emit.tflite.io import TFLiteModel
+from edgecompress.errors import UnsupportedModelError
+from edgecompress_runtime.kernels import KERNELS
+from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 
-def plan(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Plan:
-    """A canonical model, annotated or not, as tensors and operators of the runtime.
+def emit(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT, name: str = "model") -> TFLiteModel:
+    """Write a canonical model, annotated or not, as a `.pack`; inputs and outputs are as in its `.tflite`.
 
     io_dtype: FLOAT or INT8, the type of quantised inputs and outputs.
-    Raises UnsupportedModelError, naming every node at fault.
+    Raises UnsupportedModelError, naming every node and every operator at fault.
     """
     built = tflite.build(model, io_dtype=io_dtype)
+    made = _plan(built)
+    if missing := sorted({o.kind for o in made.operators} - KERNELS.keys()):
+        raise UnsupportedModelError(f"the runtime has no kernel for {', '.join(missing)}")
+    data = write_pack(made, name)
+    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs))
+
+
+def plan(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Plan:
+    """As `emit`, as far as tensors and operators of the runtime."""
+    return _plan(tflite.build(model, io_dtype=io_dtype))
+
+
+def _plan(built: tflite.Built) -> Plan:
     inputs, outputs = ([i for _, i in ends] for ends in (built.inputs, built.outputs))
     order = built.buffer.used([*inputs, *outputs])
     index = {old: new for new, old in enumerate(order)} | {-1: -1}

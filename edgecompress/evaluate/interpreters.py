@@ -183,6 +183,31 @@ class TFLiteRuntime(_TFLite):
         super().__init__(interpreter, io, version)
 
 
+class PackRuntime:
+    """This project's own runtime, which runs a .pack file as it would on a device."""
+
+    name = "edgecompress-runtime"
+
+    def __init__(self, data: bytes | Path, io: TFLiteIO) -> None:
+        import edgecompress_runtime
+
+        self.version: str = edgecompress_runtime.__version__
+        with _failing(self.name, self.version):
+            self._model = edgecompress_runtime.load(data)
+        self._io = io
+        self._shapes = {t.name: _onnx_shape(t) for t in io.inputs}
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        with _failing(self.name, self.version):
+            runs = [self._run_once(feed) for feed in feeds(inputs, self._shapes)]
+            return join(runs, inputs, self._shapes)
+
+    def _run_once(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        results = self._model(*(t.to_device(feed[t.name]) for t in self._io.inputs))
+        arrays = results if isinstance(results, tuple) else (results,)
+        return [t.from_device(a) for t, a in zip(self._io.outputs, arrays, strict=True)]
+
+
 def installed_tflite_interpreters() -> list[type[LiteRT] | type[TFLiteRuntime]]:
     """Those that work here: with NumPy 2, tflite-runtime 2.14 can be imported and then fails."""
     found: list[type[LiteRT] | type[TFLiteRuntime]] = []

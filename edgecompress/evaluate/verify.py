@@ -15,6 +15,7 @@ from edgecompress.evaluate.interpreters import (
     InterpreterError,
     LiteRT,
     OnnxRuntime,
+    PackRuntime,
     TFLiteIO,
     installed_tflite_interpreters,
 )
@@ -110,9 +111,9 @@ def verify(
     io: TFLiteIO | None = None,
     progress: Progress | None = None,
 ) -> list[Check]:
-    """One Check for each interpreter of the format ("onnx" or "tflite") that is installed.
+    """One Check for each interpreter of the format ("onnx", "tflite" or "pack") that is installed.
 
-    io: of the .tflite file. All samples of the reference are run, but in LiteRT's reference kernels only
+    io: of the .tflite or .pack file. All samples of the reference are run, but in LiteRT's reference kernels only
     the first REFERENCE_SAMPLES. An interpreter that refuses the artifact is a Check with `error`.
     """
     return [_check(load, limit, reference, progress) for load, limit in CANDIDATES[format](artifact, io)]
@@ -130,9 +131,15 @@ def _tflite(artifact: bytes | Path, io: TFLiteIO | None) -> Candidates:
             yield partial(LiteRT, artifact, io, reference=True), REFERENCE_SAMPLES
 
 
+def _pack(artifact: bytes | Path, io: TFLiteIO | None) -> Candidates:
+    assert io is not None, "a .pack file is run by its TFLiteIO"
+    yield partial(PackRuntime, artifact, io), None
+
+
 CANDIDATES: dict[str, Callable[[bytes | Path, TFLiteIO | None], Candidates]] = {
     "onnx": _onnx,
     "tflite": _tflite,
+    "pack": _pack,
 }
 
 

@@ -13,6 +13,7 @@ from edgecompress.errors import InputError, UnsupportedModelError
 LIMIT = 1e-5  # largest max|a - b| / max|a| over an output
 READABLE_IR_VERSION = 10  # by every onnxruntime that we allow
 OLDEST_OPSET_TRIED = 21
+LARGEST_BY_REFERENCE = 2**18  # input elements; the reference evaluator is written to be read, and slow
 
 Arrays = dict[str, np.ndarray]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -152,7 +153,7 @@ class _Runner:
             return slow
 
     def _evaluate_by_reference(self, feeds: Arrays) -> list[np.ndarray] | None:
-        if self._reference is None:
+        if self._reference is None or sum(v.size for v in feeds.values()) > LARGEST_BY_REFERENCE:
             return None
         try:
             with np.errstate(all="ignore"):

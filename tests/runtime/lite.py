@@ -1,4 +1,5 @@
 """Runs a TFLite file, or one operator, with LiteRT's reference kernels and with the runtime's."""
+
 from __future__ import annotations
 
 from functools import partial
@@ -148,8 +149,17 @@ def random_inputs(inputs: list[FileTensor | None], seed: int) -> list[np.ndarray
     return [np.asarray(draw[t.dtype](t.shape)) for t in inputs if t is not None and t.data is None]
 
 
-def check(kind: str, inputs: list[FileTensor | None], outputs: list[FileTensor], *, tolerance: float = 0.0, steps: int = 0,
-          seed: int = 0, feeds: list[np.ndarray] | None = None, **options) -> None:
+def check(
+    kind: str,
+    inputs: list[FileTensor | None],
+    outputs: list[FileTensor],
+    *,
+    tolerance: float = 0.0,
+    steps: int = 0,
+    seed: int = 0,
+    feeds: list[np.ndarray] | None = None,
+    **options,
+) -> None:
     """Equal bits from both. int8 may differ by `steps`, float32 by tolerance * max(1, |reference|)."""
     data = file_of(kind, inputs, outputs, **options)
     feeds = random_inputs(inputs, seed) if feeds is None else feeds

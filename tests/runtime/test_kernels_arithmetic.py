@@ -1,4 +1,5 @@
 """Fixed-point helpers against exact rational arithmetic."""
+
 from __future__ import annotations
 
 import doctest

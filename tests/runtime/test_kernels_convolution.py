@@ -1,4 +1,5 @@
 """Convolutions against LiteRT's reference kernels: int8 bit for bit, float32 to rounding."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -37,7 +38,9 @@ CASE = dict(
 
 @examples(max_examples=60)
 @given(groups=st.sampled_from([(3, 5, 1), (4, 6, 2), (16, 3, 1), (6, 6, 3), (1, 1, 1)]), each=st.booleans(), **CASE)
-def test_conv_2d(groups, each, size, kernel, strides, dilations, padding, activation, x_scale, y_scale, x_zero, y_zero, seed):
+def test_conv_2d(
+    groups, each, size, kernel, strides, dilations, padding, activation, x_scale, y_scale, x_zero, y_zero, seed
+):
     channels, filters, group = groups
     out = out_size(size, kernel, strides, dilations, padding)
     assume(min(out) > 0)

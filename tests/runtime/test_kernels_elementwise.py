@@ -1,4 +1,5 @@
 """Element-wise operators against LiteRT's reference kernels."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """FULLY_CONNECTED and BATCH_MATMUL against LiteRT's reference kernels."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Operators that move data, and resizing, against LiteRT's reference kernels."""
+
 from __future__ import annotations
 
 import numpy as np

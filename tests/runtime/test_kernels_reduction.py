@@ -1,4 +1,5 @@
 """Pools, reductions and softmax against LiteRT's reference kernels."""
+
 from __future__ import annotations
 
 import numpy as np

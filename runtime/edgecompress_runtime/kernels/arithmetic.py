@@ -56,7 +56,7 @@ def quantize_multipliers(reals: Iterable[float]) -> tuple[np.ndarray, np.ndarray
     return pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32)
 
 
-def round_half_away(x: np.ndarray | float) -> np.ndarray:
+def round_half_away(x: np.ndarray | np.floating | float) -> np.ndarray:
     """C's round(): to nearest, halves away from zero. Exact: x - trunc(x) is."""
     x = np.asarray(x)
     whole = np.trunc(x)

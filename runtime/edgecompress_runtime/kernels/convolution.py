@@ -6,7 +6,7 @@ Pairs are (height, width).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -146,7 +146,7 @@ def depthwise_conv_2d_float(x, w, bias, y, x_shape, w_shape, y_shape, strides, d
                     y[i32(pixel + o)] = clamp(acc + bias[o], low, high)
 
 
-KERNEL = {
+KERNEL: dict[tuple[str, bool], Callable[..., None]] = {
     ("CONV_2D", True): conv_2d,
     ("CONV_2D", False): conv_2d_float,
     ("DEPTHWISE_CONV_2D", True): depthwise_conv_2d,

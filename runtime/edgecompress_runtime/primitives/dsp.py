@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, WORD, address, function, load, load_pair, store
+from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, WORD, address, function, load, load_pair, pinned, store
 
 UNROLLED = 4  # fours in an iteration
 
@@ -94,12 +94,14 @@ def dot_2x2(typingctx, x, x_step, w, fours, bias_0, bias_1):
             second = address(builder, loop.pointers[0], x_step, BYTE)
             sums = list(loop.values)
             for k in range(unrolled):
-                xs, ws = [], []
-                for i in (0, 1):
-                    xs.append(load_pair(builder, (loop.pointers[0], second)[i], 8 * k))
-                    ws.append(load_pair(builder, loop.pointers[1], 16 * k + 8 * i))
-                for h in (0, 1):
-                    sums = [builder.call(smlad, [xs[i // 2][h], ws[i % 2][h], s]) for i, s in enumerate(sums)]
+                xs = [None, None]
+                for o in (0, 1):
+                    xs[0] = xs[0] or load_pair(builder, loop.pointers[0], 8 * k)
+                    ws = load_pair(builder, loop.pointers[1], 16 * k + 8 * o)
+                    xs[1] = xs[1] or load_pair(builder, second, 8 * k)
+                    for h, p in ((0, 0), (0, 1), (1, 0), (1, 1)):
+                        sums[2 * p + o] = builder.call(smlad, [xs[p][h], ws[h], sums[2 * p + o]])
+                    sums[o], sums[2 + o] = pinned(builder, [sums[o], sums[2 + o]])
             pointers, sums = loop.close([8 * unrolled, 16 * unrolled], sums)
         return context.make_tuple(builder, signature.return_type, sums)
 

@@ -10,7 +10,7 @@ from numba import njit
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
 from edgecompress_runtime.primitives.dsp import dot_2x2, widen
 from edgecompress_runtime.primitives.scaling import scaled_twice
-from edgecompress_runtime.primitives.words import moved, store_half
+from edgecompress_runtime.primitives.words import moved, store_half, store_word
 
 
 def strip_convolution(
@@ -68,8 +68,12 @@ def strip_convolution(
 def blank(part, begin, end, column, channels, zero):
     """The input's zero point into columns outside the image."""
     for i in range(begin, end):
-        for c in range(channels):
-            store_half(part, i32(i * column * 2 + c * 2), zero)
+        if channels % i32(2) == 0:
+            for c in range(i32(0), channels, i32(2)):
+                store_word(part, i32(i * column * 2 + c * 2), i32((zero & i32(0xFFFF)) * i32(0x10001)))
+        else:
+            for c in range(channels):
+                store_half(part, i32(i * column * 2 + c * 2), zero)
 
 
 @njit(inline="always")

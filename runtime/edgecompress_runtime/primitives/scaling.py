@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from edgecompress_runtime.kernels.arithmetic import i32
-from edgecompress_runtime.primitives.words import high_product, rounded_high_product
+from edgecompress_runtime.primitives.words import high_product, rounded_high_product, shifted_right
 
 LIMIT = 2.0**31
 
@@ -57,9 +57,10 @@ def scaling(
 
 @njit(inline="always")
 def scaled_twice(acc, multiplier, term, down):
-    return i32(rounded_high_product(i32(acc << i32(1)), multiplier, i32(term + i32(acc >> i32(31)))) >> down)
+    rounding = i32(term + shifted_right(acc, i32(31)))
+    return shifted_right(rounded_high_product(i32(acc * i32(2)), multiplier, rounding), down)
 
 
 @njit(inline="always")
 def scaled_once(acc, multiplier, term, down):
-    return i32(i32(high_product(acc, multiplier) + term) >> down)
+    return shifted_right(i32(high_product(acc, multiplier) + term), down)

@@ -36,6 +36,15 @@ def load_pair(builder: ir.IRBuilder, pointer: ir.Value, offset: int) -> tuple[ir
     return builder.trunc(pair, WORD), builder.trunc(builder.lshr(pair, LONG(32)), WORD)
 
 
+def pinned(builder: ir.IRBuilder, values: list[ir.Value]) -> list[ir.Value]:
+    """int32 values, which volatile loads that follow have to wait for: keeps LLVM's scheduler from loading more
+    than there are registers. An empty piece of assembly: no instruction."""
+    kind = ir.LiteralStructType([WORD] * len(values))
+    constraints = ",".join(["=r"] * len(values) + [str(i) for i in range(len(values))])
+    result = builder.asm(ir.FunctionType(kind, [WORD] * len(values)), "", constraints, values, side_effect=True)
+    return [builder.extract_value(result, i) for i in range(len(values))]
+
+
 def store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.Value | int, align: int = 4) -> None:
     builder.store(value, address(builder, pointer, offset, value.type)).align = align
 
@@ -82,6 +91,16 @@ def store_half(typingctx, pointer, offset, value):
         return context.get_dummy_value()
 
     return types.void(INT8_POINTER, types.int32, types.int32), generate
+
+
+@intrinsic
+def shifted_right(typingctx, value, count):
+    """value >> count in 32 bits; Numba's own operator works in 64."""
+
+    def generate(context, builder, signature, args):
+        return builder.ashr(*args)
+
+    return types.int32(types.int32, types.int32), generate
 
 
 @intrinsic

@@ -1,0 +1,79 @@
+"""`.pack` files end to end: converted, run by the runtime, inspected."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import edgecompress
+import edgecompress_runtime
+from edgecompress.cli import cli
+from edgecompress.errors import InputError
+from edgecompress.pack_inspection import entropy, inspect_pack
+
+DIGITS = Path(__file__).parents[1] / "samples" / "digits"
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> edgecompress.Result:
+    folder = tmp_path_factory.mktemp("pack")
+    return edgecompress.convert(
+        DIGITS / "digits.onnx", "cortex-m4", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
+        formats=["pack", "tflite"], output=folder,
+    )  # fmt: skip
+
+
+def test_the_runtime_gives_the_bits_of_litert_s_reference_kernels(converted):
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    model = edgecompress_runtime.load(converted.artifacts["pack"])
+    reference = Interpreter(
+        str(converted.artifacts["tflite"]), experimental_op_resolver_type=OpResolverType.BUILTIN_REF
+    )
+    reference.allocate_tensors()
+    taken, given = reference.get_input_details()[0], reference.get_output_details()[0]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x = rng.integers(-128, 128, model.inputs[0].shape).astype(np.int8)
+        reference.set_tensor(taken["index"], x)
+        reference.invoke()
+        assert np.array_equal(model(x), reference.get_tensor(given["index"]))
+
+
+def test_the_report_has_the_pack_s_own_accuracy_and_it_is_the_smaller_file(converted):
+    pack, tflite = converted.report.artifacts
+    assert pack.format == "pack" and pack.bytes < tflite.bytes
+    assert [(c.interpreter, c.samples, c.error) for c in pack.checks] == [("edgecompress-runtime", 450, None)]
+    assert pack.checks[0].value >= pack.checks[0].reference_value - 1
+
+
+def test_inspect_adds_up(converted):
+    path = converted.artifacts["pack"]
+    found = inspect_pack(path)
+    assert found.bytes == path.stat().st_size
+    assert sum(c.bytes for c in found.constants) < found.bytes
+    assert [s.kind for s in found.plan][:2] == ["CONV_2D", "DEPTHWISE_CONV_2D"]
+    for constant in found.constants:
+        if constant.encoding == "huffman":
+            assert constant.bits_per_value >= constant.entropy_bits - 1e-9
+    shown = CliRunner().invoke(cli, ["inspect", str(path), "--json"])
+    assert json.loads(shown.stdout) == json.loads(found.to_json())
+
+
+def test_a_damaged_pack_is_one_line(converted, tmp_path):
+    data = bytearray(converted.artifacts["pack"].read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged = tmp_path / "damaged.pack"
+    damaged.write_bytes(data)
+    with pytest.raises(InputError, match="damaged.pack") as caught:
+        inspect_pack(damaged)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_entropy_of_known_distributions():
+    assert entropy(np.arange(256)) == 8
+    assert entropy(np.zeros(9)) == 0
+    assert entropy(np.array([0, 0, 0, 1])) == pytest.approx(0.811278, abs=1e-6)
