@@ -11,7 +11,7 @@ from rich.console import RenderableType
 
 from edgecompress import __version__, pipeline
 from edgecompress.fallback import Outcome, convert_within_limit
-from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit
+from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit, require_room
 from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
 from edgecompress.output import require_writable, write_files
@@ -151,6 +151,7 @@ def convert(
         notes=[*ingested.notes, *data.notes, *_notes(ingested, facts, kind, asked, outcome)],
     )
     files = {names[a.format]: a.data for a in outcome.attempt.artifacts}
+    require_room({name: len(content) for name, content in files.items()}, profile)
     files[RECIPE] = outcome.recipe.to_toml().encode()
     files[REPORT] = report.to_json().encode()
     write_files(folder, files)

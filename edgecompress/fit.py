@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -56,6 +57,16 @@ def require_fit(found: Fit) -> None:
             f"the model does not fit {found.target}: {'; '.join(found.reasons)}: use a smaller model or "
             "input, another target, or a target file with your board's own figures"
         )
+
+
+def require_room(artifacts: Mapping[str, int], profile: Profile) -> None:
+    """Raises UnsupportedModelError when an artifact, {name: bytes}, is larger than the target's flash."""
+    for name, needed in artifacts.items():
+        if profile.flash_bytes is not None and needed > profile.flash_bytes:
+            raise UnsupportedModelError(
+                f"{name} has {size(needed)}, {profile.name} has {size(profile.flash_bytes)} of flash: use a "
+                "smaller model, another target, or a target file with your board's own figures"
+            )
 
 
 def weight_bytes(model: ir.Model, encoding: str) -> int:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edgecompress.compress.quantize import require_integer
 from edgecompress.emit.tflite import emit
-from edgecompress.emit.tflite.lower import lower
+from edgecompress.emit.tflite.lower import INTEGER_RULES, lower
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.fit import fit
 from edgecompress.graph.statistics import statistics
@@ -149,7 +149,7 @@ def _refusals(model: ir.Model, profile: Profile) -> Iterator[str]:
     """What a conversion would say: nodes without an int8 kernel, operators that a runtime lacks."""
     try:
         if profile.integer_only:
-            require_integer(lower(model.clone()), Quantize())
+            require_integer(lower(model.clone(), INTEGER_RULES), Quantize())
         if "tflite" in profile.formats:
             emit(model, operators=OPERATOR_SETS[profile.operators])
     except UnsupportedModelError as error:

@@ -12,12 +12,17 @@ from edgecompress.errors import InputError
 
 def require_writable(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
     """Raises InputError when the folder can't be written, or a file in it is, maybe by a link, an input."""
-    existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    try:
+        existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    except OSError as error:  # a name that is too long
+        raise InputError(f"{folder}: can't write here: {error.strerror or error}") from error
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"{folder}: can't write here: {existing} is not a folder with permission to write")
     for name in names:
+        path = folder / name
+        if path.is_dir():
+            raise InputError(f"{path}: can't write: a folder has this name")
         for source in inputs:
-            path = folder / name
             if path.exists() and source.exists() and path.samefile(source):
                 raise InputError(f"{path} would be overwritten, and is an input: choose another folder")
 

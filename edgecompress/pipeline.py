@@ -22,7 +22,7 @@ from edgecompress.compress.quantize import (
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import tflite as tflite_emitter
 from edgecompress.emit.tflite.io import TFLiteModel
-from edgecompress.emit.tflite.lower import lower
+from edgecompress.emit.tflite.lower import INTEGER_RULES, lower
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.evaluate.verify import Check, Reference, reference, verify
@@ -84,8 +84,10 @@ def open_data(model: ir.Model, calib: object, evaluation: object, recipe: Recipe
     """Open what was given; what is missing for checks is taken from the other, or is random.
 
     Raises InputError for data that does not fit the model, for int8 activations without calibration data,
-    and for max_drop without labels to measure it.
+    and for max_drop without labels to measure it; UnsupportedModelError for a model without inputs.
     """
+    if not model.graph.inputs:
+        raise UnsupportedModelError("the model has no inputs, so its outputs are constants: nothing to convert")
     if calib is None and encoding(recipe) == "int8":
         who = f"target {profile.name}" if profile.integer_only else "the recipe"
         raise InputError(f"{who} needs int8 activations, so calibration data: {describe_calibration(model)}")
@@ -120,8 +122,8 @@ def encode(model: ir.Model, data: Data, recipe: Recipe, profile: Profile, log: S
         if kind != "int8":
             return Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
         assert data.calibration is not None  # open_data sees to it
-        if profile.integer_only:  # the parts of a composite operator may have int8 kernels where the whole has none
-            model = lower(model.clone())
+        if profile.integer_only:
+            model = lower(model.clone(), INTEGER_RULES)
         found = quantize(model, data.calibration, recipe.quantize, integer_only=profile.integer_only)
         running.stage.note = quantization_note(found, recipe.quantize)
         return Encoded(found.model, found)

@@ -5,18 +5,37 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from edgecompress.validation import read_toml
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Numbers = Annotated[list[Finite], Field(min_length=1)]
+SMALLEST, LARGEST = 1e-30, 1e30  # float32 computes with these without reaching zero or infinity
 
 
-def _finite_positive(values: list[float]) -> list[float]:
+def _in_range(value: float) -> float:
+    if not (value == 0 or SMALLEST <= abs(value) <= LARGEST):
+        raise ValueError(f"should be zero, or between {SMALLEST:g} and {LARGEST:g} in size")
+    return value
+
+
+def _not_zero(value: float) -> float:
+    if value == 0:
+        raise ValueError("should not be zero, which would make all samples alike")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (int, float)) else value
+
+
+def _positive(values: list[float]) -> list[float]:
     if any(v <= 0 for v in values):
         raise ValueError("should be one positive number, or one each channel")
     return values
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_in_range)]
+Numbers = Annotated[list[Finite], Field(min_length=1), BeforeValidator(_as_list)]
 
 
 class Section(BaseModel):
@@ -28,9 +47,11 @@ class Section(BaseModel):
 class Preprocess(Section):
     """How stored samples become model inputs: x = (x * scale - mean) / std."""
 
-    scale: Finite = Field(1.0, description="multiplies samples first, e.g. 0.003921568627 for 0..255")
+    scale: Annotated[Finite, AfterValidator(_not_zero)] = Field(
+        1.0, description="multiplies samples first, e.g. 0.003921568627 for 0..255"
+    )
     mean: Numbers = Field([0.0], description="subtracted next: one number, or one each channel")
-    std: Annotated[Numbers, AfterValidator(_finite_positive)] = Field(
+    std: Annotated[Numbers, AfterValidator(_positive)] = Field(
         [1.0], description="divides last: one number, or one each channel"
     )
     resize: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(

@@ -20,7 +20,9 @@ def read_toml(kind: type[T], file: Path | Traversable) -> T:
         data = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: can't be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise InputError(f"{file}: not valid TOML: nested too deep") from error
+    except ValueError as error:  # tomllib's own, bad UTF-8, and integers of thousands of digits
         raise InputError(f"{file}: not valid TOML: {error}") from error
     return validated(kind, data, str(file))
 
@@ -43,7 +45,8 @@ def nearest(name: str, known: list[str]) -> str:
 def _fault(kind: type[BaseModel], error: dict[str, Any]) -> str:
     location = [str(part) for part in error["loc"]]
     where = ".".join(location)
-    message = str(error["msg"]).lower().removeprefix("value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
     if error["type"] == "extra_forbidden":
         return f"unknown key {where!r}: {nearest(location[-1], _keys_at(kind, location[:-1]))}"
     if error["type"] == "missing":

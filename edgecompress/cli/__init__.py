@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import click
 
 from edgecompress import __version__
-from edgecompress.errors import EdgeCompressError
+from edgecompress.errors import EdgeCompressError, InputError
 
-COMMANDS = ("convert", "inspect", "targets")
+COMMANDS = ("build", "convert", "inspect", "targets")
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
 
@@ -59,11 +59,16 @@ def _failure(error: Exception) -> tuple[str, int]:
         return _one_line(str(error)), error.exit_code
     if isinstance(error, click.Abort):  # what click makes of Ctrl-C
         return "interrupted", INTERRUPTED
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return f"a command is missing: {', '.join(COMMANDS)} (see: edgecompress --help)", error.exit_code
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "edgecompress"
         return f"{_one_line(error.format_message())} (see: {command} --help)", error.exit_code
     if isinstance(error, click.ClickException):
         return _one_line(error.format_message()), error.exit_code
+    if isinstance(error, OSError):  # a full disk, a closed output, a name too long: nothing wrong in here
+        where = f"{error.filename}: " if error.filename else "can't read or write: "
+        return _one_line(f"{where}{error.strerror or error}"), InputError.exit_code
     return f"unexpected {type(error).__name__}: {_one_line(str(error))} (--debug shows where)", 1
 
 

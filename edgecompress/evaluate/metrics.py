@@ -53,8 +53,9 @@ def snr_db(reference: np.ndarray, other: np.ndarray) -> float:
     a, b = reference.reshape(-1), other.reshape(-1)
     for start in range(0, a.size, 1 << 20):
         x = a[start : start + (1 << 20)].astype(np.float64)
-        signal += float(np.sum(x * x))
-        noise += float(np.sum((x - b[start : start + (1 << 20)]) ** 2))
+        with np.errstate(invalid="ignore"):  # infinity - infinity: the ratio is NaN then
+            signal += float(np.sum(x * x))
+            noise += float(np.sum((x - b[start : start + (1 << 20)]) ** 2))
     if noise == 0:
         return float("inf")
     return 10 * float(np.log10(signal / noise)) if signal > 0 else float("-inf")

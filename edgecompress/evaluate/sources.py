@@ -82,6 +82,8 @@ class StoredSource:
             shape, fortran_order, dtype = readers[version](stream)
             if dtype.hasobject or dtype.names:
                 raise InputError(f"{name}: holds Python objects or records; expected an array of numbers")
+            if any(length < 0 for length in shape):
+                raise InputError(f"{name}: an array of shape {shape}; expected no negative lengths")
             return cls(name, open, shape, dtype, fortran_order, stream.tell())
 
     def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:

@@ -30,7 +30,7 @@ def load_function(spec: str) -> Callable[..., Any]:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path}: {type(error).__name__} while importing it: {error}") from error
     finally:
         sys.path.pop(0)
@@ -45,5 +45,5 @@ def call(spec: str, *arguments: Any) -> Any:
     function = load_function(spec)
     try:
         return function(*arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{spec} failed with {type(error).__name__}: {error}") from error

@@ -47,7 +47,7 @@ def print_fitting(renderable: RenderableType) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """A table whose columns after the first align right when they start with a space in `columns`."""
-    result = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+    result = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
     for name in columns:
         result.add_column(name.strip(), justify="right" if name.startswith(" ") else "left", overflow="fold")
     for row in rows:
@@ -84,7 +84,9 @@ def _accuracy(report: Report) -> Table | None:
     score = report.achieved.float_value
     title = "\nAgainst the float model" if score is None else f"\nAccuracy: {report.requested.metric}"
     columns = [(name, cell) for name, cell in _CHECK_COLUMNS if score is not None or name not in _SCORES]
-    rows = [["-" if c.error else cell(a, c) for _, cell in columns] for a, c in checks]
+    rows = [
+        ["failed" if c.error and name not in _WHICH else cell(a, c) for name, cell in columns] for a, c in checks
+    ]
     return table(title, [name for name, _ in columns], rows)
 
 
@@ -92,7 +94,7 @@ def _number(value: float | None, form: str, missing: str = "-") -> str:
     return missing if value is None else format(value, form)
 
 
-_SCORES = {" Float", " Value"}
+_WHICH, _SCORES = {"Format", "Interpreter"}, {" Float", " Value"}
 _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     ("Format", lambda a, c: a.format),
     ("Interpreter", lambda a, c: f"{c.interpreter} {c.version}"),

@@ -30,6 +30,20 @@ def header(program: Program, *, flash: int, stack: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def example(program: Program) -> str:
+    """A C function that runs the model once on arrays of its own."""
+    name, upper = program.name, program.name.upper()
+    ends = [("input", i) for i in range(len(program.plan.inputs))]
+    ends += [("output", i) for i in range(len(program.plan.outputs))]
+    arrays = [f"static int8_t {side}_{i}[{upper}_{side.upper()}_{i}_BYTES] __attribute__((aligned(4)));" for side, i in ends]
+    arguments = ", ".join(["arena", *(f"{side}_{i}" for side, i in ends)])
+    return "\n".join([
+        f"/* How to run {name}: fill the inputs, invoke, read the outputs. real = SCALE * (stored - ZERO_POINT) */",
+        f'#include "{name}.h"', "",
+        f"static int8_t arena[{upper}_ARENA_BYTES] __attribute__((aligned({upper}_ARENA_ALIGNMENT)));", *arrays, "",
+        "const int8_t *run_once(void) {", f"    {name}_invoke({arguments});", "    return output_0;", "}", ""])  # fmt: skip
+
+
 def bench_header(program: Program, *, profiled: bool = False) -> str:
     """model.h for the emulated boards' bench.c: inputs and outputs each as one record."""
     tensors = program.plan.tensors

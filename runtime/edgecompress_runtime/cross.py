@@ -57,18 +57,16 @@ class _RawCodegen(codegen.JITCPUCodegen):
     _library_class = _RawLibrary
 
 
-def object_code(machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray] = {}) -> bytes:
-    """An ELF object that defines every function, and read-only data for every constant, under its symbol.
+def compiled(
+    machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray] = {}
+) -> tuple[bytes, str]:
+    """(ELF object, the same as assembly text): every function, and every constant as read-only data.
 
     Raises RuntimeError where LLVM does not know the triple, numba.core.errors.NumbaError for a function that
     can't be typed.
     """
-    return without_float_arguments(_target_machine(machine).emit_object(_linked(machine, functions, constants)))
-
-
-def assembly(machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray] = {}) -> str:
-    """The same as `object_code`, as assembly text."""
-    return _target_machine(machine).emit_assembly(_linked(machine, functions, constants))
+    module, target = _linked(machine, functions, constants), _target_machine(machine)
+    return without_float_arguments(target.emit_object(module)), target.emit_assembly(module)
 
 
 def external(symbol: str, signature: Signature) -> types.ExternalFunction:
@@ -159,7 +157,7 @@ def _lower(function: Function) -> str:
     passed = ", ".join(f"{t} %a{i}" for i, t in enumerate(types_[2:]))
     slots = ", ".join(f"{t} %s{i}" for i, t in enumerate(types_[:2]))
     return text + f"""
-define void @{function.symbol}({outer}) noinline "no-builtins" {{
+define void @{function.symbol}({outer}) noinline {{
   %s0 = alloca ptr
   %s1 = alloca ptr
   %status = call i32 @"{inner}"({slots}{", " if passed else ""}{passed})
@@ -170,7 +168,9 @@ define void @{function.symbol}({outer}) noinline "no-builtins" {{
 
 def _for_machine(text: str, triple: str, layout: str) -> str:
     text = re.sub(r"target triple = .*", f'target triple = "{triple}"', text)
-    return re.sub(r"target datalayout = .*", f'target datalayout = "{layout}"', text)
+    text = re.sub(r"target datalayout = .*", f'target datalayout = "{layout}"', text)
+    # or loops that fill and copy become calls of a C library's memset and memcpy
+    return re.sub(r"(?m)^(define .*?) \{$", r'\1 "no-builtins" {', text)
 
 
 def _constants(constants: Mapping[str, np.ndarray]) -> str:

@@ -101,6 +101,13 @@ def test_operators_without_a_kernel_are_all_named():
         Executor(Plan(plan.tensors, tuple(strange), plan.inputs, plan.outputs))
 
 
+def test_a_type_without_a_kernel_is_refused():
+    for kind in ("DIV", "POW"):
+        plan = plan_of(file_of(kind, [plain((2,), np.int32)] * 2, [plain((2,), np.int32)]))
+        with pytest.raises(UnsupportedOperatorError, match="is int32"):
+            Executor(plan)
+
+
 def test_inputs_that_do_not_fit_are_refused():
     executor = Executor(plan_of(file_of("RELU", [quantized((2, 3), 0.1)], [quantized((2, 3), 0.1)])))
     with pytest.raises(RuntimeModelError, match="expected 1 inputs, got 0"):

@@ -22,6 +22,7 @@ from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.recipe import Quantize
 
 PIXEL_RANGE = (0.0, 255.0)
+LARGEST = 1e30  # LiteRT aborts the process on the scales that values far above this have
 MASK_DEPTH = 10.0  # exp(-10) is far below the 1/256 that an int8 Softmax resolves
 
 
@@ -31,7 +32,7 @@ def quantize_static(
     """A clone annotated for int8 weights and activations and int32 biases.
 
     1. A layer is int8 when its operators have int8 kernels and its activations were calibrated, unless it
-       is in settings.float_layers. Data movement between float layers stays float, and so does a LogSoftmax
+       is in settings.float_layers, or a value is too large to scale. Data movement between float layers stays float, and so does a LogSoftmax
        (unless integer_only) whose values the range that its kernel fixes does not hold.
     2. Values tied by operators with equal scales in and out form one group; its range comes from all of
        its values together. An output with a scale fixed by its operator leaves a group that has others
@@ -45,7 +46,8 @@ def quantize_static(
     InputError when float_layers has names that the model has not.
     """
     clone = model.clone()
-    graph, histograms = clone.graph, dict(calibration.histograms)
+    graph = clone.graph
+    histograms = {k: h for k, h in calibration.histograms.items() if max(-h.minimum, h.maximum) <= LARGEST}
     chosen = int8_nodes(graph, set(histograms), settings)
     if integer_only:
         require_all(graph, chosen)

@@ -99,7 +99,10 @@ class Simulation:
             value.name = self._names(f"float/{value.name}")
         for value in constants:
             self.graph.register_initializer(value)
-        self.graph.insert_before(self.graph[0], nodes)
+        if len(self.graph):
+            self.graph.insert_before(self.graph[0], nodes)
+        else:  # constants alone
+            self.graph.extend(nodes)
         return inputs | computed
 
     def node(self, op_type: str, inputs: list[ir.Value | None], **attributes: int) -> ir.Node:

@@ -119,7 +119,7 @@ class Context:
 
     def constant(self, array: np.ndarray, q: Quantization | None = None, name: str = "", axis: int = 0) -> int:
         """Constant tensor; equal ones are stored once. `axis`: TFLite dimension of per-channel parameters."""
-        array = np.ascontiguousarray(array)
+        array = np.array(array, order="C")  # ascontiguousarray would make a scalar [1]
         key = (array.dtype.str, array.shape, array.tobytes(), axis, _key(q))
         if key not in self._constants:
             dtype = ir.DataType.from_numpy(array.dtype)

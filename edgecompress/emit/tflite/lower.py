@@ -1,11 +1,11 @@
 """Operators that TFLite lacks, written with ones that it has: onnx_ir.Model -> onnx_ir.Model.
 
-Runs on a copy just before emission (the parts compute in float), or before calibration for a target that
-needs every operator in int8. A rule is one function; the table `RULES` is the whole dispatch.
+Runs on a copy just before emission (the parts compute in float); for a target that needs every operator in
+int8, `INTEGER_RULES` run before calibration. A rule is one function; the table `RULES` is the whole dispatch.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -58,11 +58,12 @@ class Parts:
 Rule = Callable[[Parts, ir.Node], Sequence[ir.Value] | None]
 
 
-def lower(model: ir.Model) -> ir.Model:
-    """Apply `RULES` to every node that has one, in place; shapes of the new values are inferred."""
+def lower(model: ir.Model, rules: Mapping[str, Rule] | None = None) -> ir.Model:
+    """Apply the rules (default: all) to every node that has one, in place; shapes of the new values are inferred."""
+    rules = RULES if rules is None else rules
     changed = False
     for node in list(model.graph):
-        rule = RULES.get(node.op_type)
+        rule = rules.get(node.op_type)
         if rule is None:
             continue
         parts = Parts(node)
@@ -282,3 +283,5 @@ RULES: dict[str, Rule] = {
     "LayerNormalization": layer_normalization,
     "Reciprocal": reciprocal,
 }
+# those whose parts all have int8 kernels, where the whole has none
+INTEGER_RULES = {kind: RULES[kind] for kind in ("ConvTranspose", "Elu", "GRU", "HardSigmoid", "LSTM")}

@@ -139,7 +139,7 @@ VERSIONS: dict[str, Callable[..., int]] = {
         kind: _by_type(2)
         for kind in (
             "ABS", "RELU", "RELU6", "MAX_POOL_2D", "AVERAGE_POOL_2D", "SOFTMAX", "MEAN", "MIRROR_PAD", "REDUCE_MAX",
-            "REDUCE_MIN", "RSQRT", "TANH", "LOGISTIC", "EQUAL", "LESS", "GREATER", "LESS_EQUAL", "GREATER_EQUAL",
+            "TANH", "LOGISTIC", "EQUAL", "LESS", "GREATER",
             "BATCH_MATMUL", "CONCATENATION", "ARG_MAX", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "SPLIT_V", "SUM",
             "LOG_SOFTMAX", "EXP", "GELU",
         )
@@ -167,7 +167,6 @@ RUNTIMES: dict[tuple[str, int], str] = {
     ("GELU", 2): "2.9.0",
     ("RELU_0_TO_1", 1): "2.10.0",
     ("ABS", 2): "2.4.0",
-    ("RSQRT", 2): "2.5.0",
     ("TRANSPOSE", 6): "2.16.0",
     ("FULLY_CONNECTED", 12): "2.17.0",
 }

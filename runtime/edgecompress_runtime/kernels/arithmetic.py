@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.plan import Tensor
 
 i32, i64, f32 = np.int32, np.int64, np.float32
@@ -95,9 +96,16 @@ def float_activation_range(options: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def as_float(tensor: Tensor) -> Tensor | np.ndarray:
-    """A float layer's operand: quantised or float16 constants are expanded once, here."""
-    if tensor.data is None or tensor.dtype == np.float32:
+    """A float layer's operand: quantised or float16 constants are expanded once, here.
+
+    Raises UnsupportedOperatorError for a computed one that is not float32.
+    """
+    if tensor.dtype == np.float32:
         return tensor
+    if tensor.data is None:
+        raise UnsupportedOperatorError(
+            f"tensor {tensor.name!r} is {tensor.dtype}: no kernel for this operator but float32"
+        )
     return dequantized(tensor).reshape(-1)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecompress_runtime.kernels.arithmetic import clamp, f32, i32, quantize_multiplier, requantize
+from edgecompress_runtime.kernels.arithmetic import as_float, clamp, f32, i32, quantize_multiplier, requantize
 from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.kernels.strides import Ints, collapsed, contiguous, offset, row_count
 from edgecompress_runtime.plan import Tensor
@@ -29,7 +29,6 @@ def sum_int8(x, y, kept, kept_strides, reduced, reduced_strides, x_offset, multi
 
 
 def sum_float(x, y, kept, kept_strides, reduced, reduced_strides, divisor):
-    """float32, or integers with divisor 1."""
     for row in range(row_count(kept)):
         kept_row = offset(row, kept, kept_strides)
         for j in range(kept[5]):
@@ -75,7 +74,7 @@ def prepare_mean(inputs: Inputs, outputs: Outputs, options: Options) -> list[Cal
     x, axes, (y,) = inputs[0], inputs[1], outputs
     geometry, count = _geometry(x, axes)
     if not x.is_int8:
-        return [call(sum_float, x, y, *geometry, float(count))]
+        return [call(sum_float, as_float(x), y, *geometry, float(count))]
     multiplier, shift = quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))
     # 1 / count joins the multiplier, with as many bits as fit (reference/reduce.h QuantizedMeanOrSum)
     headroom = min(count.bit_length() - 1, 32, 31 + shift)
@@ -88,7 +87,7 @@ def prepare_sum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call
     x, axes, (y,) = inputs[0], inputs[1], outputs
     geometry, count = _geometry(x, axes)
     if not x.is_int8:
-        return [call(sum_float, x, y, *geometry, 1.0)]
+        return [call(sum_float, as_float(x), y, *geometry, 1.0)]
     scaling = quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))
     return [call(sum_int8, x, y, *geometry, x.zero * count, *scaling, y.zero)]
 

@@ -3,8 +3,7 @@
 One kernel serves them all. Where TFLite computes in fixed point at run time (RELU, LEAKY_RELU, HARD_SWISH,
 ABS, requantising), the entries come from the same arithmetic; where it fills a table itself (LOGISTIC, TANH,
 ...), from float32 as in common.h LUTPopulate. LiteRT takes exp, tanh and the like from the machine's C library,
-some of which are an ulp off; here they are correctly rounded (as glibc has them from 2.41 on), so that a
-model has one result everywhere.
+where some are an ulp off; here they are correctly rounded, so that a model has one result everywhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""CONV_2D for families with a block of their own: weights arranged for it, bias and scaling as records."""
+"""CONV_2D for families with blocks of their own: weights in the order in which a block reads them."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,43 +11,71 @@ from edgecompress_runtime.kernels.arithmetic import activation_range
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.plan import Tensor
-from edgecompress_runtime.primitives.dsp_convolution import strip_convolution
+from edgecompress_runtime.primitives import helium_blocks
+from edgecompress_runtime.primitives.dsp_blocks import dsp_convolution
+from edgecompress_runtime.primitives.helium_blocks import helium_convolution
+from edgecompress_runtime.primitives.plain_blocks import plain_convolution
 from edgecompress_runtime.primitives.scaling import Scaling, scaling
 from edgecompress_runtime.primitives.step import Scratch, Step
 
 BANK_BYTES = 20_480  # for widened weights: larger ones are done in parts, each of which reads the input again
 
 
-def dsp(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step] | None:
-    x, w, (y,) = inputs[0], inputs[1], outputs
-    batch, height, width, channels = x.shape
-    out_channels, kernel_h, kernel_w, depth = w.shape
-    _, out_h, out_w, _ = y.shape
-    stride = options["strideH"], options["strideW"]
-    dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
-    if not x.is_int8 or w.data is None or batch != 1 or depth != channels or dilation[1] != 1 or out_channels < 2:
-        return None
-    pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
-    scales = layer_scaling(inputs, y)
-    if scales is None:
-        return None
-    pairs = channel_groups(out_channels, 2)
-    column = -(-kernel_h * channels // 4) * 4
-    weights = columns_of(w.data, column)
-    if channels % 4:  # the strip holds them in plain order, widening takes bytes 0, 2, 1, 3
-        weights = weights.reshape(out_channels, -1, 4)[:, :, [0, 2, 1, 3]].reshape(out_channels, -1)
-    size = weights.shape[1]
-    arranged = weights[pairs].reshape(-1, 2, size // 4, 4).transpose(0, 2, 1, 3)
-    bank_pairs = max(min(BANK_BYTES // (4 * size), len(pairs) // 2), 1)
-    parts = -(-(len(pairs) // 2) // bank_pairs)
-    bank_pairs = -(-(len(pairs) // 2) // parts)
-    columns = (out_w - 1) * stride[1] + kernel_w
-    strip, bank = Scratch(2 * columns * column), Scratch(bank_pairs * size * 4)
-    overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])} if parts == 1 else {}
-    arguments = (x, arranged.reshape(-1), scales.records()[pairs].reshape(-1), y, strip, bank, x.shape[1:],
-                 (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads, x.zero, *activation_range(options, y),
-                 bank_pairs * 2)  # fmt: skip
-    return [Step(strip_convolution, arguments, overlap)]
+@dataclass(frozen=True)
+class Arrangement:
+    """How a family's kernel wants its operands.
+
+    run: weights of a channel that follow one another before those of its neighbour; 0: all. element, aligned: of
+    the strip (strip_convolution.Blocks). widened: weights pass through a bank, four bytes as bytes 0, 2, 1, 3.
+    """
+
+    kernel: Callable[..., None]
+    run: int
+    element: int
+    aligned: int
+    widened: bool
+    records: Callable[[Scaling, np.ndarray], np.ndarray]
+
+    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step] | None:
+        """None for what the blocks can't do: groups, dilated columns, batches, a single output channel."""
+        x, w, (y,) = inputs[0], inputs[1], outputs
+        if not x.is_int8 or w.data is None:
+            return None
+        (out_channels, kernel_h, kernel_w, depth), (batch, _, _, channels) = w.shape, x.shape
+        stride = options["strideH"], options["strideW"]
+        dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
+        if batch != 1 or depth != channels or dilation[1] != 1 or out_channels < 2:
+            return None
+        if (scales := layer_scaling(inputs, y)) is None:
+            return None
+        pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
+        column = -(-kernel_h * channels // self.aligned) * self.aligned
+        pairs = channel_groups(out_channels, 2)
+        weights = columns_of(w.data, column)
+        if self.widened and channels % 4:  # the strip holds these in plain order
+            weights = weights.reshape(-1, 4)[:, [0, 2, 1, 3]].reshape(out_channels, -1)
+        size, count = weights.shape[1], len(pairs) // 2
+        run = self.run or size
+        arranged = weights[pairs].reshape(count, 2, size // run, run).transpose(0, 2, 1, 3)
+        parts = -(-count // max(BANK_BYTES // (2 * self.element * size), 1)) if self.widened else 1
+        bank_pairs = -(-count // parts)
+        strip = Scratch(((y.shape[2] - 1) * stride[1] + kernel_w) * column * self.element)
+        bank = Scratch(bank_pairs * 2 * size * self.element if self.widened else 0)
+        # parts read the input again, after the first of them has written
+        overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])} if parts == 1 else {}
+        arguments = (x, arranged.reshape(-1), self.records(scales, pairs).reshape(-1), y, strip, bank, x.shape[1:],
+                     (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads, x.zero,
+                     *activation_range(options, y), bank_pairs)  # fmt: skip
+        return [Step(self.kernel, arguments, overlap)]
+
+
+def channel_records(scales: Scaling, pairs: np.ndarray) -> np.ndarray:
+    return scales.records()[pairs]
+
+
+PLAIN = Arrangement(plain_convolution, 1, 1, 1, False, channel_records)
+DSP = Arrangement(dsp_convolution, 4, 2, 4, True, channel_records)
+HELIUM = Arrangement(helium_convolution, 0, 1, 16, False, helium_blocks.records)
 
 
 def layer_scaling(inputs: Sequence[Any], y: Tensor) -> Scaling | None:

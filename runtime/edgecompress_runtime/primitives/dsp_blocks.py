@@ -48,4 +48,4 @@ def block(window, x_step, weights, depth, records, record, target, y_step, low, 
     target[i32(y_step + 1)] = clamp(scaled_twice(d, m1, t1, d1), low, high)
 
 
-dsp_convolution = strip_convolution("dsp_convolution", Blocks(2, 4, copy, blank, bank, block))
+dsp_convolution = strip_convolution("dsp_convolution", __name__, Blocks(2, 4, copy, blank, bank, block))

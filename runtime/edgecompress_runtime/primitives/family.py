@@ -9,6 +9,8 @@ from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives import convolution
+from edgecompress_runtime.primitives.addition import add_elements, preparation
+from edgecompress_runtime.primitives.helium_addition import helium_add
 from edgecompress_runtime.primitives.step import Step
 
 # (inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
@@ -41,13 +43,20 @@ def _in_place(kernel: str, inputs: Sequence[Tensor], y: Tensor) -> dict[Tensor, 
     return {x: 0 for x in inputs if x.data is None and x.shape == y.shape and x.dtype == y.dtype}
 
 
-GENERIC = Family("generic")
-DSP = Family("dsp", {"CONV_2D": convolution.dsp})
-FAMILIES = {family.name: family for family in (GENERIC, DSP)}
+def _family(name: str, convolution_2d: Prepare, add: Callable[..., None]) -> Family:
+    return Family(name, {"CONV_2D": convolution_2d, **{kind: preparation(add, kind) for kind in ("ADD", "SUB")}})
+
+
+GENERIC = _family("generic", convolution.PLAIN, add_elements)
+DSP = _family("dsp", convolution.DSP, add_elements)
+HELIUM = _family("helium", convolution.HELIUM, helium_add)
+FAMILIES = {family.name: family for family in (GENERIC, DSP, HELIUM)}
+# the first whose feature the processor has
+THUMB = (("+mve.fp", HELIUM), ("+mve", HELIUM), ("+dsp", DSP))
 
 
 def family_of(triple: str, features: Sequence[str]) -> Family:
-    """The best family for a processor."""
-    if triple.startswith("thumb") and "+dsp" in features:
-        return DSP
+    """The best family for a processor, by LLVM's triple and features."""
+    if triple.startswith("thumb"):
+        return next((family for feature, family in THUMB if feature in features), GENERIC)
     return GENERIC

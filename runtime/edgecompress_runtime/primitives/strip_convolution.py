@@ -35,8 +35,8 @@ class Blocks:
     block: Callable[..., Any]
 
 
-def strip_convolution(name: str, blocks: Blocks) -> Callable[..., None]:
-    """The kernel of a family, called `name`."""
+def strip_convolution(name: str, module: str, blocks: Blocks) -> Callable[..., None]:
+    """The kernel of a family, to be imported as `name` from `module`."""
     element, aligned = blocks.element, blocks.aligned
     copy, blank, bank_of, block = blocks.copy, blocks.blank, blocks.bank, blocks.block
 
@@ -84,4 +84,5 @@ def strip_convolution(name: str, blocks: Blocks) -> Callable[..., None]:
 
     element_of_bank = blocks.element
     kernel.__name__ = kernel.__qualname__ = name
+    kernel.__module__ = module
     return kernel

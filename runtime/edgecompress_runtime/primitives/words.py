@@ -9,7 +9,7 @@ from numba import types
 from numba.extending import intrinsic
 
 BYTE, HALF, WORD, LONG = (ir.IntType(n) for n in (8, 16, 32, 64))
-INT8_POINTER = types.CPointer(types.int8)
+INT8_POINTER, INT32_POINTER = types.CPointer(types.int8), types.CPointer(types.int32)
 
 
 def load(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int, type_: ir.Type, align: int = 4) -> ir.Value:

@@ -13,13 +13,12 @@ from edgecompress.graph.fusion import Layer
 
 BINARY = {
     "Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Min": "MINIMUM", "Max": "MAXIMUM", "Pow": "POW",
-    "Equal": "EQUAL", "Greater": "GREATER", "Less": "LESS", "GreaterOrEqual": "GREATER_EQUAL",
-    "LessOrEqual": "LESS_EQUAL", "And": "LOGICAL_AND", "Or": "LOGICAL_OR",
+    "Equal": "EQUAL", "Greater": "GREATER", "Less": "LESS",
 }  # fmt: skip
 FUSES_ACTIVATION = {"ADD", "SUB", "MUL", "DIV"}
 UNARY = {
     "Neg": "NEG", "Abs": "ABS", "Sqrt": "SQRT", "Exp": "EXP", "Log": "LOG", "Relu": "RELU", "Elu": "ELU",
-    "Sigmoid": "LOGISTIC", "HardSwish": "HARD_SWISH", "Tanh": "TANH", "Not": "LOGICAL_NOT", "Floor": "FLOOR",
+    "Sigmoid": "LOGISTIC", "HardSwish": "HARD_SWISH", "Tanh": "TANH", "Not": "LOGICAL_NOT",
 }  # fmt: skip
 
 

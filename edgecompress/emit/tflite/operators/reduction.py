@@ -10,7 +10,7 @@ from edgecompress.emit.tflite.registry import lowering
 from edgecompress.graph.annotations import Quantization
 from edgecompress.graph.fusion import Layer
 
-REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX", "ReduceMin": "REDUCE_MIN"}
+REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX"}
 
 
 def integer(layer: Layer, name: str, default: int) -> int:
