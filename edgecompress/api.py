@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from edgecompress import __version__, pipeline
 from edgecompress.fallback import Outcome, convert_within_limit
 from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit, require_room
+from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
 from edgecompress.output import require_writable, write_files
@@ -169,6 +170,8 @@ def _notes(
             f"integer kernels and {size(peak * ACTIVATION_BYTES['int8'])} of activation memory in place of "
             f"{size(peak * ACTIVATION_BYTES[kind])}: {pipeline.describe_calibration(ingested.model)}"
         )
+    if kind == "int8" and not any(is_int8(node) for node in outcome.attempt.model.graph):
+        notes.append("no layer computes on int8: none has an int8 kernel, or all values are too large for one")
     if added := outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]:
         notes.append(f"kept in float to lose at most {asked.evaluate.max_drop:g} points: {', '.join(added)}")
     for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True):

@@ -42,7 +42,7 @@ def build(pack: str | Path, target: str, *, output: str | Path | None = None, ta
 
     path, profile = Path(pack), load_target(target, target_file)
     directory = Path(output) if output is not None else path.with_name(f"{path.stem}-{profile.name}")
-    require_writable(directory)
+    require_writable(directory, (), ())
     try:
         plan = read_pack(path).plan()
     except PackError as error:
@@ -54,6 +54,7 @@ def build(pack: str | Path, target: str, *, output: str | Path | None = None, ta
     _require_room(path, compiled, profile)
     files, (firmware, note) = dict(compiled.files), _firmware(compiled, profile)
     files |= firmware
+    require_writable(directory, files, [path])
     write_files(directory, files)
     return Build(directory, tuple(files), compiled.program.layout.size, compiled.flash, compiled.stack, note)
 

@@ -47,6 +47,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         for name in files:
             os.replace(temporary / name, folder / name)
     except OSError as error:
-        raise InputError(f"{error.filename or folder}: can't write: {error.strerror or error}") from error
+        path = folder / Path(error.filename).name if error.filename else folder
+        raise InputError(f"{path}: can't write: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -96,7 +96,8 @@ def open_data(model: ir.Model, calib: object, evaluation: object, recipe: Recipe
     given = None if evaluation is None else load_data(evaluation, inputs, recipe.preprocess)
     if recipe.evaluate.max_drop is not None and (given is None or given.labels is None):
         raise InputError("max_drop needs evaluation data with labels: give --eval FILE.npz with x and y")
-    notes = [f"{d.source}: {note}" for d in (calibration, given) if d is not None for note in d.notes]
+    opened = [d for d in (calibration, given) if d is not None]
+    notes = list(dict.fromkeys(f"{d.source}: {note}" for d in opened for note in d.notes))
     if given is not None:
         return Data(calibration, given, tuple(notes))
     if calibration is not None:  # without its labels: accuracy on it would look better than it is

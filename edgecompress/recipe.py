@@ -14,7 +14,7 @@ SMALLEST, LARGEST = 1e-30, 1e30  # float32 computes with these without reaching 
 
 def _in_range(value: float) -> float:
     if not (value == 0 or SMALLEST <= abs(value) <= LARGEST):
-        raise ValueError(f"should be zero, or between {SMALLEST:g} and {LARGEST:g} in size")
+        raise ValueError(f"its size should be between {SMALLEST:g} and {LARGEST:g}")
     return value
 
 
@@ -38,6 +38,12 @@ Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_in_range)]
 Numbers = Annotated[list[Finite], Field(min_length=1), BeforeValidator(_as_list)]
 
 
+def _bits(value: object) -> object:
+    if value is None or value == "auto" or (type(value) is int and 1 <= value <= 8):
+        return value
+    raise ValueError('should be a whole number from 1 to 8, or "auto"')
+
+
 class Section(BaseModel):
     """A recipe table: no unknown keys, values checked again when changed."""
 
@@ -59,6 +65,26 @@ class Preprocess(Section):
     )
     layout: Literal["auto", "nchw", "nhwc"] = Field(
         "auto", description="axis order of the samples: auto compares their shape with the model's input"
+    )
+
+
+class Cluster(Section):
+    """Weight clustering: few distinct values in each layer, which a .pack holds in few bits."""
+
+    bits: Annotated[int | Literal["auto"] | None, BeforeValidator(_bits)] = Field(
+        None, description='2^bits values in each layer; "auto": as many as size or snr asks for; unset: not clustered'
+    )
+    size: int | None = Field(
+        None, ge=1, description='for bits = "auto": bytes that all weights may take, entropy coded; unset: see snr'
+    )
+    snr: Finite = Field(
+        20.0, description='for bits = "auto" without size: least signal-to-noise ratio of the outputs, in dB'
+    )
+    init: Literal["optimal", "linear", "density", "random"] = Field(
+        "optimal", description="k-means: the best clusters, or from evenly spaced values, quantiles, or random ones"
+    )
+    per_channel: bool = Field(
+        True, description="a scale for each output channel under the layer's values, else one scale in all"
     )
 
 
@@ -112,6 +138,7 @@ class Recipe(Section):
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything random")
     preprocess: Preprocess = Field(default_factory=Preprocess, description=str(Preprocess.__doc__))
+    cluster: Cluster = Field(default_factory=Cluster, description=str(Cluster.__doc__))
     quantize: Quantize = Field(default_factory=Quantize, description=str(Quantize.__doc__))
     evaluate: Evaluate = Field(default_factory=Evaluate, description=str(Evaluate.__doc__))
     emit: Emit = Field(default_factory=Emit, description=str(Emit.__doc__))

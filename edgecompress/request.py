@@ -32,6 +32,7 @@ def effective_recipe(
     result.preprocess = _changed(Preprocess, base.preprocess, dict(preprocess or {}), "preprocess")
     if max_drop is not None:
         result.evaluate = _changed(Evaluate, base.evaluate, {"max_drop": max_drop}, "max_drop")
+    formats = [formats] if isinstance(formats, str) else formats
     wanted = list(dict.fromkeys(formats or base.emit.formats or profile.formats))
     io = profile.io if base.emit.io == "auto" else base.emit.io
     result.emit = _changed(Emit, base.emit, {"formats": wanted, "io": io}, "formats")

@@ -1,6 +1,7 @@
 """The command line and `convert` on the sample: what it writes, what it says, and its exit codes."""
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -168,6 +169,7 @@ def test_integer_only_target_beyond_the_limit_is_exit_4(tmp_path, closeness, cap
     ("arguments", "code", "expected"),
     [
         (["convrt"], 2, "No such command 'convrt'"),
+        ([], 2, "a command is missing: "),
         (["convert"], 2, "Missing argument 'MODEL'"),
         (["convert", MODEL, "--tarjet", "x"], 2, "No such option"),
         (["convert", "missing.onnx"], 2, "missing.onnx"),
@@ -183,6 +185,7 @@ def test_integer_only_target_beyond_the_limit_is_exit_4(tmp_path, closeness, cap
         (["convert", MODEL, "--preprocess", "2"], 2, "expected KEY=VALUE"),
         (["convert", MODEL, "--input-shape", "1,1,8,8"], 2, "expected NAME:D1,D2,..."),
         (["convert", MODEL, "-o", os.devnull + "/out"], 2, os.devnull),
+        (["convert", MODEL, "-o", "x" * 300], 2, "name too long"),
         (["inspect", "missing.onnx"], 2, "missing.onnx"),
         (["targets", "show", "andriod"], 2, "did you mean 'android'?"),
     ],
@@ -207,6 +210,41 @@ def test_a_model_that_does_not_fit_is_told_with_figures(tmp_path, capsys, room: 
     assert run("convert", MODEL, "-o", tmp_path / "out", *options) == 3
     error = capsys.readouterr().err
     assert "does not fit tiny" in error and expected in error and not (tmp_path / "out").exists()
+
+
+def test_an_artifact_larger_than_flash_is_told_with_figures(tmp_path, capsys) -> None:
+    board = tmp_path / "board.toml"
+    board.write_text(SMALL_BOARD + "flash_bytes = 11000")  # room for the weights alone
+    assert run("convert", MODEL, "-o", tmp_path / "out", "--target-file", board, "--calib", TRAIN) == 3
+    assert "tiny has 11,000 B of flash" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_in_the_way_of_a_file_stops_before_any_is_written(tmp_path, capsys) -> None:
+    (tmp_path / "report.json").mkdir()
+    assert run("convert", MODEL, "-o", tmp_path) == 2
+    assert "a folder has this name" in capsys.readouterr().err and os.listdir(tmp_path) == ["report.json"]
+
+
+def test_a_full_disk_behind_stdout_is_no_defect(monkeypatch, capsys) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("edgecompress.targets.all_targets", full)
+    assert run("targets") == 2
+    assert capsys.readouterr().err == f"error: can't read or write: {os.strerror(errno.ENOSPC)}\n"
+
+
+def test_constants_alone_are_converted_and_no_inputs_are_refused(tmp_path, capsys) -> None:
+    for inputs, code in (("float[1, 2] x", 0), ("", 3)):
+        text = (
+            f'<ir_version: 10, opset_import: ["" : 21]> g ({inputs}) => (float[1, 2] y) '
+            "<float[1, 2] w = {1, 2}> { y = Relu(w) }"
+        )
+        onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+        np.save(tmp_path / "d.npy", np.ones((4, 1, 2), np.float32))
+        given = ["--calib", tmp_path / "d.npy"]
+        assert run("convert", tmp_path / "m.onnx", "-o", tmp_path / "out", *given) == code
+    assert "the model has no inputs" in capsys.readouterr().err
 
 
 def test_an_input_is_never_overwritten(tmp_path, capsys) -> None:
@@ -296,6 +334,13 @@ def test_result_shows_itself(tmp_path) -> None:
     assert "digits.dynamic.onnx" in repr(result) and max(map(len, repr(result).splitlines())) <= 80
     assert result._repr_html_().startswith("<pre>") and "digits.dynamic.onnx" in result._repr_html_()
     assert result.ok and result.artifacts["onnx"].is_file()
+    assert edgecompress.convert(MODEL, output=tmp_path, formats="onnx").artifacts.keys() == {"onnx"}
+    result.report.requested.metric = "a[/b].py:f"  # square brackets are no markup
+    result.report.achieved.float_value = 1.0
+    assert "Accuracy: a[/b].py:f" in repr(result)
+    result.report.artifacts[0].checks[0].error = "does not load"
+    row = next(line for line in repr(result).splitlines() if "ONNX Runtime" in line)
+    assert "failed" in row
 
 
 def test_input_shape_names_may_hold_colons() -> None:

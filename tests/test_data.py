@@ -174,6 +174,7 @@ def test_bad_data(tmp_path):
     refused("labels of type <U1; expected numbers", (PIXELS, list("abcdefg")))
     refused(r"samples of shape \(5, 3\)", PIXELS[0])
     refused("a single number", np.float32(3))
+    refused("'x' is a NoneType; expected an array", None)
     refused("data of type <U1; expected numbers", np.full((2, 3, 4, 5), "a"))
     refused("expected 'images:0' \\(or 'x'\\), found \\['a', 'b'\\]", {"a": PIXELS, "b": PIXELS})
     for bad in (np.nan, np.inf, 1e300):
@@ -233,3 +234,10 @@ def test_header_that_promises_too_much(tmp_path):
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
         archive.writestr("x.npy", header.getvalue() + PIXELS.tobytes())
     refused("ends after 7 of", tmp_path / "d.npz")
+
+
+def test_header_with_a_negative_length(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (-7, 4, 5, 3)})
+    (tmp_path / "d.npy").write_bytes(header.getvalue() + PIXELS.tobytes())
+    refused("expected no negative lengths", tmp_path / "d.npy")

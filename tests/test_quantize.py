@@ -95,6 +95,14 @@ def test_integer_only_names_every_node_without_a_kernel():
     require_integer(network(CONV, w=normal(4, 3, 3, 3), b=normal(4)), PLAIN)
 
 
+def test_values_too_large_for_a_scale_stay_float():
+    model = network(CONV, w=normal(4, 3, 3, 3), b=normal(4))
+    huge = {name: array * np.float32(1e36) for name, array in samples(model).items()}
+    assert not any(is_int8(node) for node in static(model, huge).graph)
+    with pytest.raises(InputError, match="too large for int8.*'x'"):
+        static(model, huge, integer_only=True)
+
+
 def test_a_log_softmax_beyond_its_fixed_range_stays_float():
     model = network("m = Mul(x, k) l = LogSoftmax <axis = 1> (m) y = Relu(l)", k=np.float32(40))
     assert [is_int8(n) for n in static(model).graph] == [True, False, True]

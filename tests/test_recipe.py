@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from edgecompress.errors import InputError
 from edgecompress.recipe import Evaluate, Preprocess, Quantize, Recipe, Section, load_recipe
 
-numbers = st.floats(allow_nan=False, allow_infinity=False)
 positive = st.floats(min_value=1e-30, max_value=1e30)
+numbers = st.just(0.0) | positive | positive.map(lambda number: -number)
 recipes = st.builds(
     Recipe,
     seed=st.integers(0, 2**32 - 1),
     preprocess=st.builds(
         Preprocess,
-        scale=numbers,
+        scale=positive,
         mean=st.lists(numbers, min_size=1),
         std=st.lists(positive, min_size=1),
         resize=st.none() | st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
@@ -71,12 +71,17 @@ def test_every_key_is_documented() -> None:
         ("[quantize]\nweights = 'int4'", "key 'quantize.weights': input should be 'int8'"),
         ("[preprocess]\nstd = [0.0]", "key 'preprocess.std': should be one positive number"),
         ("[preprocess]\nscale = nan", "key 'preprocess.scale'"),
+        ("[preprocess]\nscale = 0", "key 'preprocess.scale': should not be zero"),
+        ("[preprocess]\nstd = [1e-46]", "key 'preprocess.std.0': its size should be between"),
+        ("[preprocess]\nmean = [1e300]", "key 'preprocess.mean.0': its size should be between"),
         ("[preprocess]\nresize = [32]", "key 'preprocess.resize.1' is missing"),
         ("quantize = 3", "key 'quantize': should be a table, found 3"),
         ("seed = -1", "key 'seed'"),
         ("[evaluate]\nmax_drop = -1", "key 'evaluate.max_drop'"),
         ("[emit]\nformats = []", "key 'emit.formats'"),
         ("seed =", "not valid TOML"),
+        ("seed = " + "9" * 6000, "not valid TOML"),
+        ("seed = " + "[" * 5000, "not valid TOML: nested too deep"),
     ],
 )
 def test_mistakes_are_one_line_that_names_file_and_key(tmp_path, text: str, expected: str) -> None:
@@ -86,6 +91,12 @@ def test_mistakes_are_one_line_that_names_file_and_key(tmp_path, text: str, expe
         load_recipe(path)
     message = str(caught.value)
     assert message.startswith(str(path)) and expected in message and "\n" not in message
+
+
+def test_mean_and_std_may_be_one_number(tmp_path) -> None:
+    (tmp_path / "mine.toml").write_text("[preprocess]\nmean = 0.5\nstd = 2\n")
+    found = load_recipe(tmp_path / "mine.toml").preprocess
+    assert (found.mean, found.std) == ([0.5], [2.0])
 
 
 def test_all_mistakes_in_one_message(tmp_path) -> None:

@@ -77,6 +77,9 @@ def test_metric_of_the_user(tmp_path):
     path.write_text("def wrong(outputs):\n    return 1\n")
     with pytest.raises(InputError, match="wrong failed with TypeError"):
         metrics.load_metric(f"{path}:wrong")([SCORES], Y)
+    path.write_text("def leaves(outputs, labels):\n    raise SystemExit(7)\n")
+    with pytest.raises(InputError, match="leaves failed with SystemExit"):
+        metrics.load_metric(f"{path}:leaves")([SCORES], Y)
     with pytest.raises(InputError, match="metric 'top5': expected 'top1' or 'file.py:function'"):
         metrics.load_metric("top5")
 

@@ -99,7 +99,10 @@ def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess:
     arrays: dict[str, Source] = {}
     for key, content in data.items():
         try:
-            arrays[str(key)] = ArraySource(np.asarray(content))
+            array = np.asarray(content)
+            if array.dtype.hasobject and not array.shape:  # None, a generator, an object of the user's
+                raise TypeError("no array")
+            arrays[str(key)] = ArraySource(array)
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: {key!r} is a {type(content).__name__}; expected an array") from error
     return _assemble(arrays, source, inputs, preprocess)

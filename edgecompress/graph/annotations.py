@@ -65,6 +65,40 @@ class Quantization:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """A weight of few distinct values: stored = centroids[indices].
+
+    centroids: ascending, at most 256: int8 where the weight has an int8 Quantization, whose stored integers
+    they are; else float32. indices: uint8, of the weight's shape.
+    scale: of float centroids: float32 [1] or [channels] along `axis`, which multiplies them; None for int8.
+    """
+
+    centroids: np.ndarray
+    indices: np.ndarray
+    scale: np.ndarray | None = None
+    axis: int | None = None
+
+    def values(self) -> np.ndarray:
+        """What the weight holds: int8 as its Quantization stores it, or float32."""
+        values = self.centroids[self.indices]
+        if self.scale is None:
+            return values
+        shape = [1] * values.ndim
+        if self.axis is not None:
+            shape[self.axis] = -1
+        return values * self.scale.reshape(shape)
+
+
+def codebook(value: ir.Value | None) -> Codebook | None:
+    """The value's Codebook, or None when it isn't clustered."""
+    return None if value is None else value.meta.get("codebook")
+
+
+def set_codebook(value: ir.Value, book: Codebook) -> None:
+    value.meta["codebook"] = book
+
+
 def quantization(value: ir.Value | None) -> Quantization | None:
     """The value's Quantization, or None when it stays as it is."""
     return None if value is None else value.meta.get("quantization")

@@ -109,7 +109,9 @@ def _initialize() -> None:
 def _target_machine(machine: Machine) -> llvm.TargetMachine:
     _initialize()
     target = llvm.Target.from_triple(machine.triple)
-    return target.create_target_machine(cpu=machine.cpu, features=",".join(machine.features), opt=3, reloc="static")
+    # firmware lies at fixed addresses; under an operating system code may go into a shared library
+    reloc = "static" if re.search("none|unknown-elf", machine.triple) else "pic"
+    return target.create_target_machine(cpu=machine.cpu, features=",".join(machine.features), opt=3, reloc=reloc)
 
 
 def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray]) -> llvm.ModuleRef:

@@ -17,6 +17,7 @@ from edgecompress.compress.quantize.precision import (
     require_all,
 )
 from edgecompress.compress.quantize.weights import quantize_bias, quantize_range, quantize_weight
+from edgecompress.errors import InputError
 from edgecompress.graph.annotations import Quantization, quantization, set_int8, set_quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.recipe import Quantize
@@ -32,8 +33,9 @@ def quantize_static(
     """A clone annotated for int8 weights and activations and int32 biases.
 
     1. A layer is int8 when its operators have int8 kernels and its activations were calibrated, unless it
-       is in settings.float_layers, or a value is too large to scale. Data movement between float layers stays float, and so does a LogSoftmax
-       (unless integer_only) whose values the range that its kernel fixes does not hold.
+       is in settings.float_layers, or a value is too large for a scale. Data movement between float layers
+       stays float, and so does a LogSoftmax (unless integer_only) whose values the range that its kernel
+       fixes does not hold.
     2. Values tied by operators with equal scales in and out form one group; its range comes from all of
        its values together. An output with a scale fixed by its operator leaves a group that has others
        through an Identity, which requantises.
@@ -43,11 +45,18 @@ def quantize_static(
        at the end of the graph.
 
     Raises UnsupportedModelError when integer_only and a layer can't be int8, naming all of them, and
-    InputError when float_layers has names that the model has not.
+    InputError when float_layers has names that the model has not, or integer_only and values are too large.
     """
     clone = model.clone()
     graph = clone.graph
-    histograms = {k: h for k, h in calibration.histograms.items() if max(-h.minimum, h.maximum) <= LARGEST}
+    too_large = _too_large(graph, calibration.histograms)
+    histograms = {name: h for name, h in calibration.histograms.items() if name not in too_large}
+    if integer_only and too_large:
+        raise InputError(
+            f"{calibration.dataset.source}: values too large for int8 on this calibration data: "
+            f"{', '.join(f'{name!r} ({size:.2g})' for name, size in too_large.items())}; check the data's scale "
+            "(preprocess) and the model"
+        )
     chosen = int8_nodes(graph, set(histograms), settings)
     if integer_only:
         require_all(graph, chosen)
@@ -68,6 +77,17 @@ def quantize_static(
     for layer in groups:
         _assign_weights(layer, settings)
     return clone
+
+
+def _too_large(graph: ir.Graph, histograms: Histograms) -> dict[str, float]:
+    """Values by name whose largest magnitude no scale can hold, and that magnitude.
+
+    Not what an operator that ties makes: its scale comes from what it reads, which bounds a mask's constant.
+    """
+    tied = [layer for layer in layers(graph) if operators.rule(layer) is not None and operators.ties(layer)]
+    derived = {str(v.name) for layer in tied for v in operators.outputs(layer)}
+    magnitudes = {name: max(-h.minimum, h.maximum) for name, h in histograms.items() if name not in derived}
+    return {name: magnitude for name, magnitude in magnitudes.items() if magnitude > LARGEST}
 
 
 def _separate_fixed(graph: ir.Graph, chosen: set[ir.Node]) -> list[tuple[ir.Node, ir.Value]]:

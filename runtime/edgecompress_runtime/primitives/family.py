@@ -8,7 +8,7 @@ from typing import Any
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.plan import Tensor
-from edgecompress_runtime.primitives import convolution
+from edgecompress_runtime.primitives import convolution, dense_kernels, depthwise
 from edgecompress_runtime.primitives.addition import add_elements, preparation
 from edgecompress_runtime.primitives.helium_addition import helium_add
 from edgecompress_runtime.primitives.step import Step
@@ -43,13 +43,14 @@ def _in_place(kernel: str, inputs: Sequence[Tensor], y: Tensor) -> dict[Tensor, 
     return {x: 0 for x in inputs if x.data is None and x.shape == y.shape and x.dtype == y.dtype}
 
 
-def _family(name: str, convolution_2d: Prepare, add: Callable[..., None]) -> Family:
-    return Family(name, {"CONV_2D": convolution_2d, **{kind: preparation(add, kind) for kind in ("ADD", "SUB")}})
+def _family(name: str, conv: Prepare, depthwise_conv: Prepare, dense: Prepare, add: Callable[..., None]) -> Family:
+    own = {"CONV_2D": conv, "DEPTHWISE_CONV_2D": depthwise_conv, "FULLY_CONNECTED": dense}
+    return Family(name, own | {kind: preparation(add, kind) for kind in ("ADD", "SUB")})
 
 
-GENERIC = _family("generic", convolution.PLAIN, add_elements)
-DSP = _family("dsp", convolution.DSP, add_elements)
-HELIUM = _family("helium", convolution.HELIUM, helium_add)
+GENERIC = _family("generic", convolution.PLAIN, depthwise.PLAIN, dense_kernels.PLAIN, add_elements)
+DSP = _family("dsp", convolution.DSP, depthwise.PLAIN, dense_kernels.DSP, add_elements)
+HELIUM = _family("helium", convolution.HELIUM, depthwise.HELIUM, dense_kernels.HELIUM, helium_add)
 FAMILIES = {family.name: family for family in (GENERIC, DSP, HELIUM)}
 # the first whose feature the processor has
 THUMB = (("+mve.fp", HELIUM), ("+mve", HELIUM), ("+dsp", DSP))

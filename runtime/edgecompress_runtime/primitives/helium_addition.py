@@ -8,11 +8,10 @@ from numba.extending import intrinsic
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.binary import HEADROOM
 from edgecompress_runtime.primitives.addition import added
-from edgecompress_runtime.primitives.helium_blocks import LANES, clamped, scaled_twice, vector
+from edgecompress_runtime.primitives.helium_blocks import FOUR_BYTES, LANES, clamped, scaled_twice, vector
 from edgecompress_runtime.primitives.loop import Loop
-from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, WORD, function, load, store
+from edgecompress_runtime.primitives.words import INT8_POINTER, WORD, function, load, store
 
-FOUR_BYTES = ir.VectorType(BYTE, 4)
 LANES_A_STEP = 4
 
 

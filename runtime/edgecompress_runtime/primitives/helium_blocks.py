@@ -16,6 +16,7 @@ from edgecompress_runtime.primitives.scaling import Scaling
 from edgecompress_runtime.primitives.strip_convolution import Blocks, strip_convolution
 from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, INT32_POINTER, WORD, address, function, load, store
 
+FOUR_BYTES = ir.VectorType(BYTE, 4)
 BYTES, LANES = ir.VectorType(BYTE, 16), ir.VectorType(WORD, 4)
 
 
@@ -41,6 +42,14 @@ def scaled_twice(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.
     high = b.call(multiply, [acc, multiplier])
     rounding = b.add(term, b.ashr(high, vector(b, [WORD(31)] * 4)))
     return b.call(shift, [b.add(high, rounding), up, zero, zero, zero])
+
+
+def scaled_once_lanes(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.Value, up: ir.Value) -> ir.Value:
+    """scaling.scaled_once of four lanes; up: -down."""
+    zero = WORD(0)
+    multiply = function(b, "llvm.arm.mve.vmulh.v4i32", LANES, LANES, LANES, WORD)
+    shift = function(b, "llvm.arm.mve.vshl.vector.v4i32.v4i32", LANES, LANES, LANES, *[WORD] * 3)
+    return b.call(shift, [b.add(b.call(multiply, [acc, multiplier, zero]), term), up, zero, zero, zero])
 
 
 def clamped(b: ir.IRBuilder, lanes: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:

@@ -22,11 +22,11 @@ class Loop:
         self.starts = [*pointers, *values]
         self.pointers, self.values = self.phis[1 : 1 + len(pointers)], self.phis[1 + len(pointers) :]
 
-    def close(self, steps: list[int], values: list[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+    def close(self, steps: list[int | ir.Value], values: list[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
         """The pointers and values after the loop."""
         b, block = self.builder, self.builder.block
         left = b.sub(self.phis[0], WORD(1))
-        pointers = [b.gep(p, [WORD(step)], source_etype=BYTE) for p, step in zip(self.pointers, steps)]
+        pointers = [b.gep(p, [WORD(step) if isinstance(step, int) else step], source_etype=BYTE) for p, step in zip(self.pointers, steps)]
         for phi, value in zip(self.phis, [left, *pointers, *values]):
             phi.add_incoming(value, block)
         b.cbranch(b.icmp_signed(">", left, WORD(0)), self.body, self.done)

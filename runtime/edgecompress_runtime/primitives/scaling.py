@@ -25,13 +25,14 @@ LIMIT = 2.0**31
 class Scaling:
     """Per channel, int32 [n]: bias, multiplier, term (rounding and zero point), down.
 
-    y before clamping is `scaled_twice` or `scaled_once` of (acc + bias, multiplier, term, down).
+    y before clamping is `scaled_twice` or `scaled_once` of ((acc + bias) << up, multiplier, term, down).
     """
 
     bias: np.ndarray
     multiplier: np.ndarray
     term: np.ndarray
     down: np.ndarray
+    up: int = 0
 
     def records(self) -> np.ndarray:
         """int32 [n, 4]: what a kernel reads for a channel."""
@@ -47,12 +48,15 @@ def scaling(
     None where a step would not fit in 32 bits or nothing is shifted down: the ordinary kernel does those.
     """
     down = -shift.astype(np.int64) - (1 if once else 0)
+    # one exact product loses nothing when acc is shifted up first; two roundings would move
+    up = max(1 - int(down.min()), 0) if once else 0
+    down, largest = down + up, largest.astype(np.float64) * 2.0**up
     if (down < 1).any() or (down > 30).any():
         return None
     term = (np.int64(1) << (down - 1)) + (np.int64(zero) << down)
     if (2.0 * largest >= LIMIT).any() or (np.abs(term) + largest + 1.0 >= LIMIT).any():
         return None
-    return Scaling(bias.astype(np.int32), multiplier.astype(np.int32), term, down)
+    return Scaling(bias.astype(np.int32), multiplier.astype(np.int32), term, down, up)
 
 
 @njit(inline="always")

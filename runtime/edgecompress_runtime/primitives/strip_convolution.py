@@ -1,8 +1,6 @@
-"""CONV_2D on top of a family's primitives: no im2col, every block computes two pixels by two channels.
+"""CONV_2D on top of a family's primitives: every block computes two pixels by two channels.
 
-The input rows that an output row needs are copied into a strip, [columns][kernel_h * channels], turned by 90
-degrees so that an output pixel's window is kernel_w columns that follow one another: neighbouring pixels share
-them. The zero point stands where the image ends; it was taken out of the sums at build time (convolution.py).
+x's zero point was taken out of the sums at build time (convolution.py).
 """
 from __future__ import annotations
 
@@ -10,9 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from numba import njit
-
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.primitives.strip import strip_of
 from edgecompress_runtime.primitives.words import moved
 
 
@@ -37,23 +34,13 @@ class Blocks:
 
 def strip_convolution(name: str, module: str, blocks: Blocks) -> Callable[..., None]:
     """The kernel of a family, to be imported as `name` from `module`."""
-    element, aligned = blocks.element, blocks.aligned
-    copy, blank, bank_of, block = blocks.copy, blocks.blank, blocks.bank, blocks.block
-
-    @njit(inline="always")
-    def filled(x, part, inside, left, columns, step, channels, zero):
-        """One row of the image, `inside` pixels wide, into its place in every column."""
-        for i in range(left):
-            blank(moved(part, i32(i * step)), channels, zero)
-        for i in range(inside):
-            copy(moved(x, i32(i * channels)), moved(part, i32((i + left) * step)), channels)
-        for i in range(i32(left + inside), columns):
-            blank(moved(part, i32(i * step)), channels, zero)
+    element, aligned, bank_of, block = blocks.element, blocks.aligned, blocks.bank, blocks.block
+    strip_rows = strip_of(element, blocks.copy, blocks.blank)
 
     def kernel(
         x, w, records, y, strip, bank, size, window, out, stride, dilation, pads, x_zero, low, high, bank_pairs
     ):
-        height, width, channels = size
+        _, _, channels = size
         kernel_h, kernel_w = window
         out_h, out_w, out_channels = out
         column = i32(i32(kernel_h * channels + aligned - 1) // i32(aligned) * aligned)
@@ -68,21 +55,17 @@ def strip_convolution(name: str, module: str, blocks: Blocks) -> Callable[..., N
             after = min(i32(first + bank_pairs), pairs)
             weights = bank_of(w, bank, first, i32(after - first), depth)
             for out_y in range(out_h):
-                for ky in range(kernel_h):
-                    in_y = i32(out_y * stride[0] - pads[0] + ky * dilation)
-                    inside = min(width, i32(columns - pads[1])) if 0 <= in_y < height else i32(0)
-                    filled(moved(x, i32(in_y * width * channels)), moved(strip, i32(ky * channels * element)), inside,
-                           pads[1], columns, step, channels, x_zero)  # fmt: skip
+                top = i32(out_y * stride[0] - pads[0])
+                strip_rows(x, strip, top, size, kernel_h, dilation, pads[1], columns, step, x_zero)
                 row = moved(y, i32(out_y * out_w * out_channels))
                 for number in range(i32(i32(out_w + 1) // i32(2))):
                     out_x = min(i32(number * 2), last_x)  # of an odd row the last two: one pixel is done twice
                     pixels = moved(strip, i32(out_x * stride[1] * step))
                     target = moved(row, i32(out_x * out_channels))
                     for pair in range(first, after):
-                        block(pixels, x_step, moved(weights, i32(i32(pair - first) * depth * 2 * element_of_bank)), depth,
+                        block(pixels, x_step, moved(weights, i32(i32(pair - first) * depth * 2 * element)), depth,
                               records, pair, moved(target, min(i32(pair * 2), last_o)), y_step, low, high)  # fmt: skip
 
-    element_of_bank = blocks.element
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module
     return kernel

@@ -4,13 +4,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from edgecompress_targets.cortex_m.boards import Board
 
-GCC = "arm-none-eabi-gcc"
+GCC, OBJCOPY = "arm-none-eabi-gcc", "arm-none-eabi-objcopy"
 STACK_BYTES = 8192
 
 SCRIPT = """ENTRY(reset_handler)
@@ -42,23 +41,36 @@ def linker_script(board: Board) -> str:
     return SCRIPT.format(v=board.vectors, c=board.code, r=board.ram, vectors=vectors, stack=STACK_BYTES)
 
 
-def link(objects: Sequence[bytes], model_h: str, board: Board, *, cpu: str, hard_float: bool, to: Path) -> None:
+def images(
+    name: str, model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool
+) -> dict[str, bytes]:
+    """File name -> contents: NAME.elf, NAME.hex, and NAME.bin where the board's flash is one region. Raises
+    FirmwareError."""
+    with tempfile.TemporaryDirectory() as temporary:
+        elf = Path(temporary) / f"{name}.elf"
+        link(model, model_h, board, cpu=cpu, hard_float=hard_float, to=elf)
+        forms = {"hex": "ihex"} | ({"bin": "binary"} if board.vectors == board.code else {})
+        for suffix, form in forms.items():
+            _call(OBJCOPY, "-O", form, elf, elf.with_suffix(f".{suffix}"))
+        return {file.name: file.read_bytes() for file in sorted(elf.parent.glob(f"{name}.*"))}
+
+
+def link(model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool, to: Path) -> None:
     """Write an ELF that runs the model on inputs.bin (support/bench.c). Raises FirmwareError."""
-    if shutil.which(GCC) is None:
-        raise FirmwareError(f"{GCC} is not installed; on Debian: apt install gcc-arm-none-eabi")
     support = resources.files("edgecompress_targets.cortex_m") / "support"
     with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
         work = Path(temporary)
-        names = []
-        for number, data in enumerate(objects):
-            names.append(work / f"model{number}.o")
-            names[-1].write_bytes(data)
+        (work / "model.o").write_bytes(model)
         (work / "model.h").write_text(model_h)
         (work / "board.ld").write_text(linker_script(board))
-        command = [GCC, f"-mcpu={cpu}", "-mthumb", f"-mfloat-abi={'hard' if hard_float else 'soft'}", "-O2",
-                   "-ffreestanding", "-fno-tree-loop-distribute-patterns", "-nostdlib", "-Wl,--gc-sections",
-                   "-Wl,-z,noexecstack", "-I", work, "-T", work / "board.ld", sources / "startup.c", sources / "bench.c",
-                   *names, "-lgcc", "-o", to]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise FirmwareError(f"{GCC} failed: {done.stderr.strip()}")
+        _call(GCC, f"-mcpu={cpu}", "-mthumb", f"-mfloat-abi={'hard' if hard_float else 'soft'}", "-O2", "-ffreestanding",
+              "-fno-tree-loop-distribute-patterns", "-nostdlib", "-Wl,-z,noexecstack", "-I", work, "-T",
+              work / "board.ld", sources / "startup.c", sources / "bench.c", work / "model.o", "-lgcc", "-o", to)  # fmt: skip
+
+
+def _call(*command: str | Path) -> None:
+    if shutil.which(str(command[0])) is None:
+        raise FirmwareError(f"{command[0]} is not installed; on Debian: apt install gcc-arm-none-eabi")
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise FirmwareError(f"{command[0]} failed: {' '.join(done.stderr.split())}")

@@ -38,7 +38,7 @@ int main(void) {
     int32_t inputs = file_open("inputs.bin", OPEN_READ), outputs = file_open("outputs.bin", OPEN_WRITE);
     if (inputs < 0 || outputs < 0) return 66;
     uint32_t here, total = 0, last = 0;
-    for (volatile uint32_t *word = stack_limit; word < &here - 64; word++) *word = PAINT;
+    for (volatile uint32_t *word = stack_limit; word < &here - 16; word++) *word = PAINT;
     for (int32_t left = file_length(inputs); left >= MODEL_INPUT_BYTES; left -= MODEL_INPUT_BYTES, total++) {
         if (file_read(inputs, input, MODEL_INPUT_BYTES)) return 74;
         last = invoke();

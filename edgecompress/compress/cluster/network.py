@@ -1,0 +1,148 @@
+"""Clustering of a model, layer after layer."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.cluster import matrices
+from edgecompress.compress.cluster.calibrate import Calibrator
+from edgecompress.compress.cluster.layer import Bits, Fit, Price, fit
+from edgecompress.compress.cluster.moments import Moments, unknown
+from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.noise import decibels
+from edgecompress.compress.quantize.weights import BIAS_LIMIT, LIMIT, quantize_bias
+from edgecompress.graph.annotations import Codebook, Quantization, quantization, set_codebook, set_quantization
+from edgecompress.graph.fusion import Layer, constant, layers
+from edgecompress_runtime.pack import encode_smallest
+
+
+@dataclass(frozen=True)
+class ClusteredLayer:
+    """One clustered layer.
+
+    name: of its node (or first output). weights: how many. centroids: how many are in use.
+    entropy: bits a weight at least. bytes: indices entropy coded, codebook and scales together.
+    snr_db: of its outputs, as predicted from calibration data, on inputs from clustered layers; without data,
+    of its weights.
+    """
+
+    name: str
+    weights: int
+    centroids: int
+    entropy: float
+    bytes: int
+    snr_db: float
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model with clustered weights: annotated with codebooks, biases made up for."""
+
+    model: ir.Model = field(repr=False)
+    layers: tuple[ClusteredLayer, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Of all clustered weights."""
+        return sum(layer.bytes for layer in self.layers)
+
+
+def cluster_layers(
+    model: ir.Model, how: Bits | Price, calibrator: Calibrator | None, *, per_channel: bool
+) -> Network:
+    """A clone with all its layers' weights clustered in order, each seeing what the ones before make.
+
+    calibrator: None without data; then all inputs count the same.
+    """
+    clone = model.clone()
+    found = []
+    for layer in layers(clone.graph):
+        value = operators.weight(layer)
+        if value is not None:
+            found.append(_cluster_layer(clone, layer, value, how, calibrator, per_channel))
+    return Network(clone, tuple(found))
+
+
+def weight_count(model: ir.Model) -> int:
+    """Number of weights that clustering would cluster."""
+    values = [operators.weight(layer) for layer in layers(model.graph)]
+    return sum(int(np.prod(value.shape.numpy())) for value in values if value is not None)
+
+
+def _cluster_layer(
+    model: ir.Model, layer: Layer, value: ir.Value, how: Bits | Price, calibrator: Calibrator | None,
+    per_channel: bool,
+) -> ClusteredLayer:  # fmt: skip
+    weight, q = np.asarray(constant(value)), quantization(value)
+    matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
+    if calibrator is None:
+        moments = unknown(matrix, matrices.groups(layer.node))
+    else:
+        moments = calibrator.moments(model, layer, *matrix.shape)
+    integers = q is not None and q.dtype == ir.DataType.INT8
+    axis = operators.weight_axis(layer.node) if q is None or not integers else q.axis
+    found = fit(
+        matrix, moments, how,
+        per_channel=per_channel and axis is not None, whole=integers, least=_least_spread(layer),
+    )  # fmt: skip
+    codebook = _record(layer, value, found, axis, integers)
+    if calibrator is not None and layer.bias is not None:
+        _shift_bias(layer, value, moments)
+    return _report(layer, found, codebook, moments)
+
+
+def _least_spread(layer: Layer) -> np.ndarray:
+    """Of a channel's weights, [channels] or 0: with less, its bias would not fit in half of int32."""
+    bias, source = layer.bias, quantization(layer.node.inputs[0])
+    if bias is None or quantization(bias) is None or source is None:
+        return np.zeros(1)
+    return np.abs(np.asarray(constant(bias), np.float64)) / (float(source.scale[0]) * BIAS_LIMIT) * LIMIT
+
+
+def _record(layer: Layer, value: ir.Value, found: Fit, axis: int | None, integers: bool) -> Codebook:
+    """Puts the clustered weight into the model: its values, codebook, and quantisation if it had int8."""
+    shape = tuple(value.shape.numpy())
+    indices = matrices.from_matrix(layer.node, found.indices, shape)
+    scale = found.centroids.scale.astype(np.float32)
+    scale = scale if axis is not None else scale[:1]
+    if integers:
+        source, bias = quantization(layer.node.inputs[0]), constant(layer.bias)
+        codebook = Codebook(found.centroids.values.astype(np.int8), indices)
+        q = Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT8, narrow_range=True)
+        array = q.dequantize(codebook.values())
+        set_quantization(value, q)
+        if layer.bias is not None and quantization(layer.bias) is not None:
+            set_quantization(layer.bias, quantize_bias(q, float(source.scale[0])))
+    else:
+        codebook = Codebook(found.centroids.values.astype(np.float32), indices, scale, axis)
+        array = codebook.values()
+        set_quantization(value, None)
+    value.const_value = ir.tensor(array, name=value.name)
+    set_codebook(value, codebook)
+    return codebook
+
+
+def _shift_bias(layer: Layer, value: ir.Value, moments: Moments) -> None:
+    """The bias that keeps each output channel's mean, with the weights as they are now."""
+    bias = layer.bias
+    assert bias is not None
+    matrix = matrices.to_matrix(layer.node, np.asarray(constant(value))).astype(np.float64)
+    grouped = matrix.reshape(len(moments.input_mean), -1, matrix.shape[1])
+    through = (grouped @ moments.input_mean[:, :, None]).ravel()
+    bias.const_value = ir.tensor((moments.output_mean - through).astype(np.float32), name=bias.name)
+
+
+def _report(layer: Layer, found: Fit, book: Codebook, moments: Moments) -> ClusteredLayer:
+    counts = np.bincount(found.indices.ravel())
+    share = counts[counts > 0] / found.indices.size
+    scale = found.centroids.scale if book.scale is None else book.scale
+    return ClusteredLayer(
+        name=str(layer.node.name or layer.output.name),
+        weights=found.indices.size,
+        centroids=len(book.centroids),
+        entropy=float(-(share * np.log2(share)).sum()),
+        bytes=encode_smallest(book.indices).size + book.centroids.nbytes + 4 * len(scale),
+        snr_db=decibels(float(moments.energy.sum()), float(moments.noise(found.matrix).sum())),
+    )

@@ -1,0 +1,93 @@
+"""The inner block of convolutions and fully connected layers: some pixels by some vectors of output channels.
+
+Each step takes the same few input values of a pixel for all lanes, and a vector of weights that holds them for
+each channel: sums stay in registers, one channel a lane, and end as neighbouring bytes of the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from edgecompress_runtime.host.variants import Variant
+from edgecompress_runtime.host.vectors import FIELDS, clamped, dot, requantised, splat, store_bytes, words
+from edgecompress_runtime.primitives.words import INT8_POINTER, INT32_POINTER, LONG, WORD, load
+
+
+@dataclass(frozen=True)
+class Shape:
+    """pixels, vectors: of a block. tail: channels in its last vector. unroll: steps in a turn of the loop.
+    once, plain: of `requantised`."""
+
+    pixels: int
+    vectors: int
+    tail: int
+    unroll: int
+    once: bool
+    plain: bool
+
+    @property
+    def label(self) -> str:
+        kind = ("once" if self.once else "twice") + ("" if self.plain else "_up")
+        return f"{self.pixels}x{self.vectors}_{self.tail}_{self.unroll}_{kind}"
+
+
+@cache
+def dot_block(variant: Variant, shape: Shape) -> Callable[..., Any]:
+    """block(x, x_step, rows, row_step, columns, column_step, turns, w, records, y, y_step, low, high).
+
+    Pixel p's window: `rows` by `columns` runs of turns * unroll words from x + p * x_step on, in steps of bytes.
+    """
+    lanes, words_ = variant.lanes, words(variant)
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, x_step, rows, row_step, columns, column_step, turns, w, records, y, y_step, low, high = args
+        x_step, row_step, column_step, y_step = (b.sext(v, LONG) for v in (x_step, row_step, column_step, y_step))
+        rows, columns, turns = (b.sext(v, LONG) for v in (rows, columns, turns))
+
+        def field(vector: int, number: int) -> Any:
+            return load(b, records, 4 * lanes * (vector * FIELDS + number), words_, 4)
+
+        sums = [[cgutils.alloca_once(b, words_) for _ in range(shape.vectors)] for _ in range(shape.pixels)]
+        for vector in range(shape.vectors):
+            bias = field(vector, 0)
+            for pixel in sums:
+                b.store(bias, pixel[vector])
+        turn_bytes = 4 * lanes * shape.vectors * shape.unroll
+        with cgutils.for_range(b, rows) as row, cgutils.for_range(b, columns) as column:
+            part = b.add(b.mul(row.index, columns), column.index)
+            start = b.add(b.mul(row.index, row_step), b.mul(column.index, column_step))
+            with cgutils.for_range(b, turns) as turn:
+                source = b.add(start, b.mul(turn.index, LONG(4 * shape.unroll)))
+                weights = b.mul(b.add(b.mul(part, turns), turn.index), LONG(turn_bytes))
+                for step in range(shape.unroll):
+                    ws = [load(b, w, b.add(weights, LONG(4 * lanes * (step * shape.vectors + v))), words_, 4)
+                          for v in range(shape.vectors)]  # fmt: skip
+                    for p, pixel in enumerate(sums):
+                        at = b.add(source, b.add(b.mul(x_step, LONG(p)), LONG(4 * step)))
+                        values = splat(b, load(b, x, at, WORD, 1), lanes)
+                        for v, total in enumerate(pixel):
+                            b.store(dot(b, variant, b.load(total), values, ws[v]), total)
+        for v in range(shape.vectors):
+            fields = [field(v, number) for number in range(FIELDS)]
+            count = shape.tail if v == shape.vectors - 1 else lanes
+            for p, pixel in enumerate(sums):
+                value = requantised(b, variant, b.load(pixel[v]), fields, once=shape.once, plain=shape.plain)
+                at = b.add(b.mul(y_step, LONG(p)), LONG(v * lanes))
+                store_bytes(b, clamped(b, value, low, high), y, at, count)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def block(
+        typingctx, x, x_step, rows, row_step, columns, column_step, turns, w, records, y, y_step, low, high
+    ):
+        integer = types.int32
+        return types.void(INT8_POINTER, *[integer] * 6, INT8_POINTER, INT32_POINTER, INT8_POINTER, *[integer] * 3), generate
+
+    return block

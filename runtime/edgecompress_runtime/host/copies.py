@@ -1,0 +1,68 @@
+"""The input as steps of a block read it: uint8 (x + 128), or int16 (x - zero point)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from edgecompress_runtime.host.variants import Variant
+from edgecompress_runtime.host.vectors import splat
+from edgecompress_runtime.primitives.words import BYTE, HALF, INT8_POINTER, LONG, load, store
+
+
+@cache
+def copy_row(variant: Variant, element: int) -> Callable[..., Any]:
+    """copy(x, target, count, zero): `count` values, a vector at a time."""
+    width = variant.bytes // element
+
+    def converted(b: Any, value: Any, zero: Any) -> Any:
+        if element == 1:
+            flip = value.type([0x80] * width) if isinstance(value.type, ir.VectorType) else BYTE(0x80)
+            return b.xor(value, flip)
+        if isinstance(value.type, ir.VectorType):
+            return b.sub(b.sext(value, ir.VectorType(HALF, width)), splat(b, b.trunc(zero, HALF), width))
+        return b.sub(b.sext(value, HALF), b.trunc(zero, HALF))
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, target, count, zero = args
+        count = b.sext(count, LONG)
+        whole = b.sdiv(count, LONG(width))
+        for steps, first, size, kind in (
+            (whole, LONG(0), width, ir.VectorType(BYTE, width)),
+            (b.sub(count, b.mul(whole, LONG(width))), b.mul(whole, LONG(width)), 1, BYTE),
+        ):
+            with cgutils.for_range(b, steps) as loop:
+                at = b.add(first, b.mul(loop.index, LONG(size)))
+                value = load(b, x, at, kind, 1)
+                store(b, converted(b, value, zero), target, b.mul(at, LONG(element)), 1)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def copy(typingctx, x, target, count, zero):
+        return types.void(INT8_POINTER, INT8_POINTER, types.int32, types.int32), generate
+
+    return copy
+
+
+@cache
+def blank_row(element: int) -> Callable[..., Any]:
+    """blank(target, count, zero): `count` values that stand for the zero point."""
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        target, count, zero = args
+        value = b.xor(b.trunc(zero, BYTE), BYTE(0x80)) if element == 1 else HALF(0)
+        with cgutils.for_range(b, b.sext(count, LONG)) as loop:
+            store(b, value, target, b.mul(loop.index, LONG(element)), 1)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def blank(typingctx, target, count, zero):
+        return types.void(INT8_POINTER, types.int32, types.int32), generate
+
+    return blank

@@ -1,0 +1,55 @@
+"""The vector units that there are kernels for, and which of them this machine has."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+
+# what LLVM calls an x86 CPU, by its instructions and not by its name
+FAR, NEAR, OLD = "x86-64-v4", "x86-64-v3", "x86-64-v2"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """name: also of the cache's files. lanes: of int32 in a vector. products: of one lane in one step, 4 of
+    uint8 * int8 or 2 of int16 * int16. dot: LLVM's name of that step ("" for plain vector arithmetic).
+    registers: vectors that a block may hold. needs: features of the CPU. cpu, features: what LLVM compiles for,
+    "" for the CPU that it is. cost: cycles of a step, in the time of two loads."""
+
+    name: str
+    lanes: int
+    products: int
+    dot: str
+    registers: int
+    needs: tuple[str, ...]
+    cpu: str
+    features: str
+    cost: float = 1.0
+
+    @property
+    def element(self) -> int:
+        """Bytes of an activation as a step reads it."""
+        return 4 // self.products
+
+    @property
+    def bytes(self) -> int:
+        """Of a vector."""
+        return 4 * self.lanes
+
+
+AVX512_VNNI = Variant("avx512_vnni", 16, 4, "llvm.x86.avx512.vpdpbusd.512", 30,
+                      ("avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"), FAR, "+avx512vnni")  # fmt: skip
+AVX_VNNI = Variant("avx_vnni", 8, 4, "llvm.x86.avx512.vpdpbusd.256", 15, ("avxvnni", "avx2", "fma"), NEAR, "+avxvnni")
+AVX2 = Variant("avx2", 8, 2, "llvm.x86.avx2.pmadd.wd", 15, ("avx2", "fma"), NEAR, "", 1.5)
+SSE = Variant("sse", 4, 2, "llvm.x86.sse2.pmadd.wd", 15, ("sse4.1", "popcnt"), OLD, "", 1.5)
+GENERIC = Variant("generic", 4, 2, "", 15, (), "", "", 2.0)
+VARIANTS = {variant.name: variant for variant in (AVX512_VNNI, AVX_VNNI, AVX2, SSE, GENERIC)}  # best first
+
+
+def available() -> tuple[Variant, ...]:
+    """Those that run here, the best first."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    features = llvm.get_host_cpu_features()
+    return tuple(v for v in VARIANTS.values() if all(features.get(n) for n in v.needs) and (x86 or not v.needs))

@@ -1,0 +1,147 @@
+"""Instructions per inference of firmware on emulated Cortex-M boards, beside those of CMSIS-NN.
+
+    EDGECOMPRESS_BENCH_DATA=DIR python tests/bench/cortex_m.py [CPU...] [--layers]
+
+DIR holds models/ic_resnet8.onnx, models/ad_autoencoder.onnx (MLPerf Tiny, from mlcommons/tiny) and
+data/datasets.py with `load("cifar10", "train" | "test", limit) -> (uint8 [n, 32, 32, 3], int64 [n])`. Needs
+qemu-system-arm and arm-none-eabi-gcc. Every output is compared with LiteRT's reference kernels, bit for bit.
+An emulator counts instructions: it says nothing of cycles. Exits 1 when a line misses its limit or an output
+differs. --layers: also the instructions of every layer.
+"""
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from rich.console import Console
+from rich.table import Table
+
+from edgecompress.compress.quantize import quantize
+from edgecompress.emit import tflite
+from edgecompress.emit.pack import plan as lowered
+from edgecompress.evaluate.data import load_data
+from edgecompress.ingest import load
+from edgecompress.recipe import Preprocess, Quantize
+from edgecompress.targets import load_target
+from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.c_header import bench_header
+from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.plan import Plan
+from edgecompress_targets.cortex_m import emulator
+from edgecompress_targets.cortex_m.boards import BOARDS
+from edgecompress_targets.cortex_m.firmware import link
+
+CPUS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
+# million instructions; CMSIS-NN compiled by gcc -Ofast for the same networks, counted in the same way
+CMSIS_NN = {
+    "resnet8": {"cortex-m0": 97.57, "cortex-m3": 41.76, "cortex-m4": 29.87, "cortex-m7": 29.94, "cortex-m55": 4.81},
+    "autoencoder": {"cortex-m4": 0.580, "cortex-m55": 0.147},
+}
+LIMIT = {"resnet8": {"cortex-m4": 22.0, "cortex-m7": 22.0, "cortex-m55": 3.5}, "autoencoder": {}}
+ARENA, TEXT = 50_000, 18 * 1024  # bytes, of ResNet-8; text on the M4
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """records: int8 [n, ...]; expected: what LiteRT's reference kernels give."""
+
+    name: str
+    plan: Plan
+    records: np.ndarray
+    expected: np.ndarray
+
+
+def main() -> int:
+    folder = os.environ.get("EDGECOMPRESS_BENCH_DATA")
+    if not folder:
+        print(f"skipped: EDGECOMPRESS_BENCH_DATA is not set\n\n{__doc__}")
+        return 0
+    cpus = [a for a in sys.argv[1:] if not a.startswith("-")] or CPUS
+    columns = ("network", "CPU", "M instructions", "CMSIS-NN", "limit", "arena", ".text", "flash", "stack", "exact")
+    table, failed = Table(*columns), 0
+    for network in (resnet8(Path(folder)), autoencoder(Path(folder))):
+        for cpu in cpus:
+            row, good = measured(network, cpu, layers="--layers" in sys.argv)
+            table.add_row(network.name, cpu, *row, style=None if good else "red")
+            failed += not good
+        table.add_section()
+    Console(width=120).print(table)
+    return 1 if failed else 0
+
+
+def measured(network: Network, cpu: str, *, layers: bool) -> tuple[list[str], bool]:
+    # the M3 has no profile of its own: it shares the M0's table entry but for triple and cpu
+    profile = load_target("cortex-m0" if cpu == "cortex-m3" else cpu)
+    triple = "thumbv7m-none-eabi" if cpu == "cortex-m3" else profile.triple
+    machine = Machine(triple, cpu, profile.features)
+    with tempfile.TemporaryDirectory() as work:
+        elf = Path(work) / "model.elf"
+        compiled = compile_plan(network.plan, network.name, machine, profile=layers)
+        model_h = bench_header(compiled.program, profiled=layers)
+        link(compiled.object, model_h, BOARDS[cpu], cpu=cpu, hard_float=triple.endswith("hf"), to=elf)
+        run = emulator.run(elf, network.records.tobytes(), BOARDS[cpu], timeout=600)
+    for (kind, output), count in zip(compiled.program.steps, run.steps):
+        print(f"{network.name} {cpu} {kind:18} {count / 1e3:10.1f} k  {output}")
+    exact = np.array_equal(np.frombuffer(run.outputs, np.int8), network.expected.reshape(-1))
+    arena, millions = compiled.program.layout.size, run.instructions / 1e6
+    limit = LIMIT[network.name].get(cpu)
+    good = exact and (limit is None or millions <= limit) and arena <= ARENA and (cpu != "cortex-m4" or compiled.text <= TEXT)
+    peer = CMSIS_NN[network.name].get(cpu)
+    numbers = [f"{millions:.3f}", "" if peer is None else f"{peer}", "" if limit is None else f"{limit}"]
+    return [*numbers, *(f"{n:,}" for n in (arena, compiled.text, compiled.flash, run.stack)), "yes" if exact else "NO"], good
+
+
+def resnet8(folder: Path) -> Network:
+    datasets = _module(folder / "data" / "datasets.py")
+    calibration = datasets.load("cifar10", "train", 500)[0].transpose(0, 3, 1, 2).astype(np.float32)
+    images = datasets.load("cifar10", "test", 20)[0].astype(np.float32)
+    return _network("resnet8", folder / "models" / "ic_resnet8.onnx", calibration, images)
+
+
+def autoencoder(folder: Path) -> Network:
+    """No audio here: random spectra; the number of instructions does not depend on the values."""
+    random = np.random.default_rng(0)
+    spectra = random.normal(0, 1, (120, 640)).astype(np.float32)
+    return _network("autoencoder", folder / "models" / "ad_autoencoder.onnx", spectra[:100], spectra[100:])
+
+
+def _network(name: str, path: Path, calibration: np.ndarray, samples: np.ndarray) -> Network:
+    model = load(path).model
+    data = load_data(calibration.reshape(len(calibration), *model.graph.inputs[0].shape.numpy()[1:]),
+                     model.graph.inputs, Preprocess())  # fmt: skip
+    quantized = quantize(model, data, Quantize(), integer_only=True).model
+    plan = lowered(quantized, io_dtype=ir.DataType.INT8)
+    x = plan.tensors[plan.inputs[0]]
+    records = np.clip(np.round(samples / x.scale[0]) + x.zero, -128, 127).astype(np.int8).reshape(-1, *x.shape)
+    interpreter = Interpreter(
+        model_content=tflite.emit(quantized, io_dtype=ir.DataType.INT8).data,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+    )
+    interpreter.allocate_tensors()
+    feed, fetch = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    expected = []
+    for record in records:
+        interpreter.set_tensor(feed, record)
+        interpreter.invoke()
+        expected.append(interpreter.get_tensor(fetch).copy())
+    return Network(name, plan, records, np.stack(expected))
+
+
+def _module(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+if __name__ == "__main__":
+    sys.exit(main())

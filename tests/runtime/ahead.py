@@ -1,0 +1,120 @@
+"""Plans of single int8 layers, and running compiled plans here (LLVM's JIT) and on QEMU's boards."""
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from edgecompress.targets import load_target
+from edgecompress_runtime import cross
+from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.c_header import bench_header
+from edgecompress_runtime.codegen import generate
+from edgecompress_runtime.plan import Operator, Plan, Tensor
+from edgecompress_runtime.primitives import FAMILIES
+from edgecompress_targets.cortex_m import emulator
+from edgecompress_targets.cortex_m.boards import BOARDS
+from edgecompress_targets.cortex_m.firmware import link
+
+SAME, VALID, NONE, RELU = 0, 1, 0, 1
+
+
+class Layers:
+    """Builds a plan of layers side by side, each with an input of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = np.random.default_rng(seed)
+        self.tensors: list[Tensor] = []
+        self.operators: list[Operator] = []
+        self.inputs: list[int] = []
+
+    def plan(self) -> Plan:
+        outputs = tuple(o.outputs[0] for o in self.operators)
+        return Plan(tuple(self.tensors), tuple(self.operators), tuple(self.inputs), outputs)
+
+    def feeds(self) -> list[np.ndarray]:
+        return [self.random.integers(-128, 128, self.tensors[i].shape).astype(np.int8) for i in self.inputs]
+
+    def convolution(
+        self, size: tuple[int, int, int], out: int, kernel: tuple[int, int], stride: int = 1, padding: int = SAME,
+        activation: int = NONE, dilation: tuple[int, int] = (1, 1),
+    ) -> None:  # fmt: skip
+        height, width, channels = size
+        effective = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
+        shape = [-(-n // stride) if padding == SAME else (n - e) // stride + 1 for n, e in zip((height, width), effective)]
+        x = self._activation((1, *size))
+        depth = kernel[0] * kernel[1] * channels
+        w, bias = self._weights((out, *kernel, channels), x), self._bias(out)
+        y = self._activation((1, *shape, out), 0.02 * depth**0.5)
+        options = {"padding": padding, "strideH": stride, "strideW": stride, "fusedActivationFunction": activation,
+                   "dilationHFactor": dilation[0], "dilationWFactor": dilation[1]}  # fmt: skip
+        self._operator("CONV_2D", x, [w, bias], y, options)
+
+    def dense(self, rows: int, depth: int, units: int, scale: float = 0.02, activation: int = NONE) -> None:
+        x = self._activation((rows, depth))
+        w, bias = self._weights((units, depth), x), self._bias(units)
+        y = self._activation((rows, units), scale * depth**0.5)
+        self._operator("FULLY_CONNECTED", x, [w, bias], y, {"fusedActivationFunction": activation})
+
+    def sum(self, shape: tuple[int, ...], kind: str = "ADD", activation: int = NONE) -> None:
+        x, b = self._activation(shape), self._activation(shape)
+        self.inputs.append(b)
+        self._operator(kind, x, [b], self._activation(shape), {"fusedActivationFunction": activation})
+
+    def _operator(self, kind: str, x: int, more: list[int], y: int, options: dict[str, int]) -> None:
+        self.inputs.append(x)
+        self.operators.append(Operator(kind, (x, *more), (y,), options))
+
+    def _add(self, shape: tuple[int, ...], dtype: type, scale: np.ndarray, zero: np.ndarray, data: np.ndarray | None) -> int:
+        name = f"t{len(self.tensors)}"
+        self.tensors.append(Tensor(name, shape, np.dtype(dtype), scale.astype(np.float32), zero.astype(np.int32), 0, data))
+        return len(self.tensors) - 1
+
+    def _activation(self, shape: tuple[int, ...], scale: float = 0.05) -> int:
+        scales = np.array([scale * self.random.uniform(0.5, 2)])
+        return self._add(shape, np.int8, scales, self.random.integers(-128, 128, 1), None)
+
+    def _weights(self, shape: tuple[int, ...], x: int) -> int:
+        scale = self.random.uniform(0.001, 0.01, shape[0])
+        data = self.random.integers(-127, 128, shape).astype(np.int8)
+        return self._add(shape, np.int8, scale, np.zeros(shape[0]), data)
+
+    def _bias(self, n: int) -> int:
+        return self._add((n,), np.int32, np.zeros(0), np.zeros(0), self.random.integers(-5000, 5000, n).astype(np.int32))
+
+
+def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:
+    """Outputs of the program for `family`, compiled for this machine; the arena is filled with junk."""
+    machine = cross.Machine(llvm.get_process_triple(), llvm.get_host_cpu_name())
+    program = generate(plan, "model", FAMILIES[family])
+    data, _ = cross.compiled(machine, program.functions, program.constants)
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    target = llvm.Target.from_triple(machine.triple).create_target_machine(jit=True)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(data))
+    engine.finalize_object()
+    outputs = [np.zeros(plan.tensors[i].shape, plan.tensors[i].dtype) for i in plan.outputs]
+    arena = np.full(program.layout.size + 64, 0x55, np.int8)
+    start = -arena.ctypes.data % 16  # NumPy promises less
+    arrays = [arena[start:], *feeds, *outputs]
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(arrays))(engine.get_function_address(program.entry))
+    function(*[a.ctypes.data for a in arrays])
+    assert (arena[start + program.layout.size :] == 0x55).all(), "wrote behind the arena"
+    return outputs
+
+
+def on_board(cpu: str, plan: Plan, records: list[list[np.ndarray]], elf: Path) -> tuple[list[list[np.ndarray]], emulator.Run]:
+    """Outputs for each record, from QEMU's board with this CPU."""
+    profile = load_target(cpu)
+    compiled = compile_plan(plan, "model", cross.Machine(profile.triple, profile.cpu, profile.features))
+    link(compiled.object, bench_header(compiled.program), BOARDS[cpu], cpu=cpu,
+         hard_float=profile.triple.endswith("hf"), to=elf)  # fmt: skip
+    run = emulator.run(elf, b"".join(a.tobytes() for record in records for a in record), BOARDS[cpu])
+    shapes = [plan.tensors[i].shape for i in plan.outputs]
+    sizes = [int(np.prod(s)) for s in shapes]
+    flat = np.frombuffer(run.outputs, np.int8).reshape(len(records), sum(sizes))
+    ends = np.cumsum(sizes)[:-1]
+    return [[part.reshape(s) for part, s in zip(np.split(row, ends), shapes)] for row in flat], run

@@ -1,0 +1,139 @@
+"""Compiled programs without QEMU or a C toolchain: run here by LLVM's JIT, or looked into as objects."""
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from ahead import RELU, VALID, Layers, here
+from click.testing import CliRunner
+
+from edgecompress.cli.build import command
+from edgecompress.compress.quantize import quantize
+from edgecompress.emit.pack import plan as lowered
+from edgecompress.evaluate.data import load_data
+from edgecompress.ingest import load
+from edgecompress.recipe import Preprocess, Quantize
+from edgecompress.targets import all_targets, load_target
+from edgecompress_runtime.ahead_of_time import compile_plan, identifier
+from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.object_size import stack_bytes
+from edgecompress_runtime.pack import write_pack
+from edgecompress_runtime.plan import Plan
+
+DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
+
+
+def equal(plan: Plan, feeds: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+    """Bit for bit what the host's ordinary kernels give."""
+    for index, ours, theirs in zip(plan.outputs, outputs, Executor(plan)(*feeds)):
+        assert np.array_equal(ours, theirs), f"{plan.tensors[index].name}: {int((ours != theirs).sum())} differ"
+
+
+def layers(seed: int) -> Layers:
+    """What the blocks have to cope with: odd sizes, one column, borders, strides, groups of channels that overlap."""
+    made = Layers(seed)
+    made.convolution((5, 7, 3), 5, (3, 3))
+    made.convolution((6, 6, 8), 4, (3, 3), stride=2, activation=RELU)
+    made.convolution((4, 5, 16), 6, (1, 1))
+    made.convolution((8, 1, 4), 3, (3, 1), padding=VALID)
+    made.convolution((1, 9, 2), 7, (1, 5), stride=2)
+    made.convolution((9, 6, 4), 4, (3, 2), dilation=(2, 1))
+    made.convolution((6, 9, 4), 4, (2, 3), dilation=(1, 2))
+    made.convolution((3, 3, 4), 1, (3, 3))
+    made.dense(1, 64, 10)
+    made.dense(3, 37, 5, activation=RELU)
+    made.dense(1, 20, 3)
+    made.dense(2, 18, 9, scale=0.001)
+    made.sum((1, 3, 5, 7))
+    made.sum((1, 4, 4, 4), "SUB", RELU)
+    return made
+
+
+@pytest.fixture(scope="module")
+def digits() -> Plan:
+    model = load(DIGITS / "digits.onnx").model
+    data = load_data(str(DIGITS / "train.npz"), model.graph.inputs, Preprocess())
+    return lowered(quantize(model, data, Quantize(), integer_only=True).model, io_dtype=ir.DataType.INT8)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_layers_equal_the_ordinary_kernels(seed: int) -> None:
+    made = layers(seed)
+    plan, feeds = made.plan(), made.feeds()
+    equal(plan, feeds, here(plan, feeds))
+
+
+def test_a_network_in_its_arena_equals_the_ordinary_kernels(digits: Plan) -> None:
+    with np.load(DIGITS / "test.npz") as data:
+        images = np.clip(np.round(data[data.files[0]][:3] / digits.tensors[digits.inputs[0]].scale[0]) - 128, -128, 127)
+    for image in images.astype(np.int8):
+        feed = image.reshape(digits.tensors[digits.inputs[0]].shape)
+        equal(digits, [feed], here(digits, [feed]))
+
+
+@pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "cortex-m55", "riscv32", "android"])
+def test_an_object_for_each_kind_of_cpu_needs_nothing_from_outside(target: str, digits: Plan, tmp_path: Path) -> None:
+    profile = next(p for p in all_targets() if p.name == target)
+    compiled = compile_plan(digits, "2 digits", Machine(profile.triple, profile.cpu, profile.features))
+    assert compiled.object.startswith(b"\x7fELF") and compiled.program.entry == "m2_digits_invoke"
+    assert 0 < compiled.text < 16_384 and compiled.flash > compiled.text
+    nm = shutil.which("llvm-nm") or shutil.which("arm-none-eabi-nm") or shutil.which("nm")
+    if nm is None:
+        pytest.skip("no nm to look into objects with (Debian: binutils)")
+    for name in ("m2_digits.o", "libm2_digits.a"):
+        (tmp_path / name).write_bytes(compiled.files[name])
+        done = subprocess.run([nm, tmp_path / name], capture_output=True, text=True)
+        if "file format not recognized" in done.stderr:
+            pytest.skip(f"{nm} can't read objects for {profile.triple}")
+        kinds = {line.split()[-1]: line.split()[-2] for line in done.stdout.splitlines() if len(line.split()) > 1}
+        assert kinds["m2_digits_invoke"] == "T"
+        outside = {name for name, kind in kinds.items() if kind in "UC"}
+        # every C compiler's own library has these; Armv6-M multiplies 32 bits by 32 to 32 only
+        assert outside <= ({"__muldi3", "__ashldi3", "__ashrdi3"} if target == "cortex-m0" else set())
+
+
+def test_same_plan_same_bytes(digits: Plan) -> None:
+    machine = Machine("thumbv7em-none-eabihf", "cortex-m4", ("+dsp",))
+    first, second = (compile_plan(digits, "digits", machine) for _ in range(2))
+    assert first.files == second.files
+
+
+def test_build_command_writes_what_a_firmware_project_needs(digits: Plan, tmp_path: Path) -> None:
+    (tmp_path / "digits.pack").write_bytes(write_pack(digits, "digits"))
+    result = CliRunner().invoke(command, [str(tmp_path / "digits.pack"), "--target", "cortex-m4"])
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "digits-cortex-m4"
+    names = {p.name for p in folder.iterdir()}
+    assert {"digits.o", "libdigits.a", "digits.h", "digits_example.c", "digits.py"} <= names
+    header = (folder / "digits.h").read_text()
+    assert "void digits_invoke(int8_t *arena, const int8_t *input_0, int8_t *output_0);" in header
+    assert "#define DIGITS_INPUT_0_BYTES 64" in header and "#define DIGITS_STACK_BYTES" in header
+    assert ("digits.elf" in names) == ("no firmware image" not in result.output)
+
+
+def test_build_says_what_is_too_large(digits: Plan, tmp_path: Path) -> None:
+    (tmp_path / "digits.pack").write_bytes(write_pack(digits, "digits"))
+    profile = load_target("cortex-m4").model_dump() | {"name": "tiny", "flash_bytes": 4096}
+    lines = [f"{k} = {list(v) if isinstance(v, tuple) else v!r}" for k, v in profile.items()]
+    toml = "\n".join(lines).replace("True", "true").replace("'", '"')
+    (tmp_path / "tiny.toml").write_text(toml)
+    arguments = [str(tmp_path / "digits.pack"), "--target-file", str(tmp_path / "tiny.toml")]
+    result = CliRunner().invoke(command, arguments)
+    assert "bytes of flash, tiny has 4096" in str(result.exception)
+
+
+def test_identifiers() -> None:
+    assert [identifier(n) for n in ("a-b c", "9x", "größe", "_x")] == ["a_b_c", "m9x", "gr__e", "m_x"]
+
+
+def test_stack_is_read_from_prologues() -> None:
+    text = "f_invoke:\n\tpush\t{r4, r5, r7, lr}\n\tsub\tsp, #24\nleaf:\n\tpush.w\t{r4-r11, lr}\n\tsub.w\tsp, sp, #100\n" \
+           "\tvpush\t{d8, d9}\nother:\n\tstr\tlr, [sp, #-4]!\n"  # fmt: skip
+    assert stack_bytes(text, "f_invoke") == 16 + 24 + 36 + 100 + 16
+
+

@@ -1,0 +1,66 @@
+"""Firmware on QEMU's boards equals LiteRT's reference kernels and the host's, bit for bit."""
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from ahead import on_board
+from test_codegen import DIGITS, equal, layers
+
+from edgecompress.compress.quantize import quantize
+from edgecompress.emit import tflite
+from edgecompress.emit.pack import plan as lowered
+from edgecompress.evaluate.data import load_data
+from edgecompress.ingest import load
+from edgecompress.recipe import Preprocess, Quantize
+
+MISSING = [tool for tool in ("qemu-system-arm", "arm-none-eabi-gcc") if shutil.which(tool) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} "
+                                "(Debian: apt install qemu-system-arm gcc-arm-none-eabi)")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quantized() -> ir.Model:
+    model = load(DIGITS / "digits.onnx").model
+    data = load_data(str(DIGITS / "train.npz"), model.graph.inputs, Preprocess())
+    return quantize(model, data, Quantize(), integer_only=True).model
+
+
+def reference(data: bytes, records: list[np.ndarray]) -> list[np.ndarray]:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    interpreter.allocate_tensors()
+    x, y = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    outputs = []
+    for record in records:
+        interpreter.set_tensor(x, record)
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(y).copy())
+    return outputs
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"])
+def test_digits_equal_litert(cpu: str, quantized: ir.Model, tmp_path: Path) -> None:
+    plan = lowered(quantized, io_dtype=ir.DataType.INT8)
+    x = plan.tensors[plan.inputs[0]]
+    with np.load(DIGITS / "test.npz") as data:
+        images = data[data.files[0]][:20]
+    stored = np.clip(np.round(images / x.scale[0]) + x.zero, -128, 127).astype(np.int8)
+    records = [image.reshape(x.shape) for image in stored]
+    outputs, run = on_board(cpu, plan, [[r] for r in records], tmp_path / "digits.elf")
+    expected = reference(tflite.emit(quantized, io_dtype=ir.DataType.INT8).data, records)
+    assert all(np.array_equal(y, e) for (y,), e in zip(outputs, expected, strict=True))
+    assert len({e.tobytes() for e in expected}) > 10, "the images should differ"
+    assert 0 < run.instructions < 5_000_000 and 0 < run.stack < 1024
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4", "cortex-m55"])
+def test_layers_equal_the_hosts_kernels(cpu: str, tmp_path: Path) -> None:
+    made = layers(2)
+    plan, feeds = made.plan(), made.feeds()
+    (outputs,), _ = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
+    equal(plan, feeds, outputs)
