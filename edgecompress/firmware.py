@@ -1,4 +1,5 @@
 """`build`: a .pack in, code for one target out."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ class Build:
     note: str | None
 
 
-def build(pack: str | Path, target: str, *, output: str | Path | None = None, target_file: str | Path | None = None) -> Build:
+def build(
+    pack: str | Path, target: str, *, output: str | Path | None = None, target_file: str | Path | None = None
+) -> Build:
     """Compile a .pack for a device: object file, static library, C header, C example, and the generated Python.
 
     Needs no C toolchain. Where a linker for the target's emulated board is installed: the board's complete

@@ -78,7 +78,7 @@ class Cluster(Section):
         None, ge=1, description='for bits = "auto": bytes that all weights may take, entropy coded; unset: see snr'
     )
     snr: Finite = Field(
-        20.0, description='for bits = "auto" without size: least signal-to-noise ratio of the outputs, in dB'
+        25.0, description='for bits = "auto" without size: least signal-to-noise ratio of the outputs, in dB'
     )
     init: Literal["optimal", "linear", "density", "random"] = Field(
         "optimal", description="k-means: the best clusters, or from evenly spaced values, quantiles, or random ones"

@@ -1,4 +1,5 @@
 """`edgecompress build`: code for a microcontroller or another CPU from a .pack."""
+
 from __future__ import annotations
 
 import click

@@ -20,6 +20,8 @@ from edgecompress.evaluate.batching import Shape, feeds, join
 if TYPE_CHECKING:
     from edgecompress.emit.tflite.io import TensorIO
 
+LARGE = 1 << 16  # bytes of an initializer that is handed over in place: copying it costs more than it saves
+
 
 class InterpreterError(EdgeCompressError):
     """The named interpreter does not load a model, or fails in running it. Exit code 3."""
@@ -87,7 +89,12 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors: they are raised as well
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        serialised = _with_outputs(model, extra_outputs) if isinstance(model, ir.Model) else model
+        if isinstance(model, ir.Model):
+            serialised, self._weights = _with_outputs(model, extra_outputs)  # ONNX Runtime reads them in place
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in self._weights.values()]
+            options.add_external_initializers(list(self._weights), values)
+        else:
+            serialised = model
         with _failing(self.name, self.version):
             self._session = onnxruntime.InferenceSession(
                 os.fspath(serialised) if isinstance(serialised, Path) else serialised,
@@ -107,13 +114,22 @@ class OnnxRuntime:
         return [joined[name] for name in self._outputs]
 
 
-def _with_outputs(model: ir.Model, names: Sequence[str]) -> bytes:
+def _with_outputs(model: ir.Model, names: Sequence[str]) -> tuple[bytes, dict[str, np.ndarray]]:
+    """(serialised with these values as outputs too, large initializers, which it only refers to)."""
+    model, large = model.clone(), {}
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes > LARGE and tensor.dtype == ir.DataType.FLOAT:
+            large[str(value.name)] = np.ascontiguousarray(tensor.numpy())
+            value.const_value = ir.ExternalTensor(
+                "memory", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=str(value.name)
+            )
     proto = ir.to_proto(model)
     present = {value.name for value in proto.graph.output}
     for name in dict.fromkeys(names):
         if name not in present:
             proto.graph.output.add().name = name  # its type is inferred
-    return proto.SerializeToString()
+    return proto.SerializeToString(), large
 
 
 class _TFLite:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.interrupt import reraise_interrupt
 
 LIMIT = 1e-5  # largest max|a - b| / max|a| over an output
 READABLE_IR_VERSION = 10  # by every onnxruntime that we allow
@@ -120,6 +121,7 @@ def _runner_of_original(original: onnx.ModelProto) -> _Runner:
         try:
             return _Runner(original.SerializeToString(), original)
         except Exception as error:
+            reraise_interrupt(error)
             if default is not None and default.version > OLDEST_OPSET_TRIED and "opset" in str(error).lower():
                 default.version -= 1
                 continue
@@ -147,6 +149,7 @@ class _Runner:
         try:
             return self._session.run(None, feeds)
         except Exception as error:
+            reraise_interrupt(error)
             slow = self._evaluate_by_reference(feeds)
             if slow is None:
                 raise InputError(f"ONNX Runtime can't run the model: {_first_line(error)}") from error
@@ -158,7 +161,8 @@ class _Runner:
         try:
             with np.errstate(all="ignore"):
                 return ReferenceEvaluator(self._reference).run(None, feeds)
-        except Exception:  # then what ONNX Runtime said is the better message
+        except Exception as error:  # then what ONNX Runtime said is the better message
+            reraise_interrupt(error)
             return None
 
 

@@ -18,6 +18,8 @@ from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_ba
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 from edgecompress.ingest.passes.float_inputs import SMALL
 from edgecompress.ingest.quiet import quiet
+from edgecompress.ingest.shapes import checked_shapes
+from edgecompress.interrupt import reraise_interrupt
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -54,8 +56,9 @@ def load(
     Raises InputError (unreadable), MissingPackageError (torch), UnsupportedModelError (not supported).
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
+    shapes = checked_shapes(input_shapes)
     try:
-        return _load(source, path, weights, dict(input_shapes or {}))
+        return _load(source, path, weights, shapes)
     except EdgeCompressError as error:
         message = " ".join(str(error).split())  # a name in the file may have any character
         if path is not None and not message.startswith(str(path)):
@@ -95,6 +98,7 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
     fixed = [v.name for v in model.graph.inputs if v.name not in shapes and v.shape and _dynamic(v.shape[0])]
     if fixed:
         notes.append(f"dynamic batch of {', '.join(map(repr, fixed))} set to 1")
+    passed = [(i, v.name) for i, v in enumerate(model.graph.outputs) if v.is_graph_input()]
     small = [f"{v.name!r} ({v.dtype.name.lower()})" for v in model.graph.inputs if v.dtype in SMALL]
     batch = 1
     try:
@@ -108,6 +112,9 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
         notes.append(f"the batch size {batch} that its Reshapes were exported with is changed to 1 as well")
     if small:
         notes.append(f"integer inputs taken as float32, with the same values: {', '.join(small)}")
+    for i, name in passed:
+        called = model.graph.outputs[i].name
+        notes.append(f"output {name!r} is the input of that name; in the artifacts it is called {called!r}")
     error = max_relative_error(proto, model, batch=batch)
     return Ingested(model, format_, path, opset, error, tuple(notes))
 
@@ -120,6 +127,7 @@ def _parse(proto: onnx.ModelProto) -> ir.Model:
         for tensor in _tensors(model.graph):
             tensor.numpy()
     except Exception as error:  # the checker is no proof against everything
+        reraise_interrupt(error)
         where = "" if tensor is None else f" (tensor {tensor.name!r})"
         raise InputError(f"not a valid ONNX model{where}: {type(error).__name__}: {error}") from error
     return model

@@ -26,15 +26,16 @@ from edgecompress.ingest.passes.operators import RewriteOperators
 from edgecompress.ingest.passes.opset import CANONICAL, ConvertOpset
 from edgecompress.ingest.passes.pad import CanonicalPad, MergePad
 from edgecompress.ingest.passes.parameters import ExplicitParameters
+from edgecompress.ingest.passes.pass_through import PassThrough
 from edgecompress.ingest.passes.pooling import CanonicalPooling
 from edgecompress.ingest.passes.recognise_activations import RecogniseActivations
 from edgecompress.ingest.passes.recognise_layernorm import RecogniseLayerNormalization
 from edgecompress.ingest.passes.reshape import CanonicalReshape
 from edgecompress.ingest.passes.rewrites import RewriteWithOnnxscript
+from edgecompress.ingest.shapes import LARGEST_ELEMENTS
+from edgecompress.interrupt import reraise_interrupt
 
 IR_VERSION = 10  # the one that came with opset 21
-# A value of a quarter GiB isn't for an edge device; most likely a damaged attribute asks for it.
-LARGEST_ELEMENTS = 2**26
 
 
 def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase]:
@@ -45,6 +46,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase
         common.InlinePass(),
         common.RemoveUnusedFunctionsPass(),
         common.RemoveInitializersFromInputsPass(),
+        PassThrough(),
         common.OutputFixPass(),
         FixInputShapes(input_shapes),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
@@ -101,6 +103,7 @@ def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> ir.
         except EdgeCompressError:
             raise
         except Exception as error:  # of any kind: a pass met something that no valid model has
+            reraise_interrupt(error)
             raise UnsupportedModelError(
                 f"the model can't be brought to the form we convert: {type(step).__name__} failed with "
                 f"{type(error).__name__} ({_one_line(error)}); check the model with "

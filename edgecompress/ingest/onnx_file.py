@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from edgecompress.errors import InputError
 from edgecompress.ingest.external_data import embed, require_below_limit
+from edgecompress.interrupt import reraise_interrupt
 
 UNKNOWN = "edgecompress.unknown"
 
@@ -58,8 +59,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def validate(proto: onnx.ModelProto) -> None:
-    """Sorts the nodes, names those without a name after their output, then asks the onnx checker. Raises
-    InputError; unknown operators are left for later.
+    """Sorts the nodes, names those without a name after their output, and the graph if it has none, then asks
+    the onnx checker. Raises InputError; unknown operators are left for later.
     """
     try:
         if any(isinstance(text, bytes) for text in _texts(proto)):  # protobuf's sign for what isn't UTF-8
@@ -67,11 +68,13 @@ def validate(proto: onnx.ModelProto) -> None:
         sort_nodes(proto.graph)
         for node in proto.graph.node:
             node.name = node.name or next(iter(node.output), "")  # what messages call it
+        proto.graph.name = proto.graph.name or "model"
         with _lenient(proto):
             onnx.checker.check_model(proto)
     except InputError:
         raise
     except Exception as error:  # ValidationError, and whatever damaged strings and numbers make of the above
+        reraise_interrupt(error)
         raise InputError(f"not a valid ONNX model: {_first_lines(error)}") from error
 
 

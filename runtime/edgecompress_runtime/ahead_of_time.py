@@ -1,4 +1,5 @@
 """A plan, compiled for one CPU: everything that a firmware project needs of it, as bytes and text."""
+
 from __future__ import annotations
 
 import re

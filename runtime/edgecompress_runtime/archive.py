@@ -1,4 +1,5 @@
 """A static library: the `ar` format with a symbol index, as linkers read it (System V / GNU variant)."""
+
 from __future__ import annotations
 
 import struct

@@ -1,4 +1,5 @@
 """Build attributes of Arm ELF objects (Arm IHI 0045, "Addenda to the ABI for the Arm Architecture")."""
+
 from __future__ import annotations
 
 SUBSECTION, FILE_SCOPE = b"aeabi\0", 1

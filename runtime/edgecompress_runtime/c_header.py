@@ -1,4 +1,5 @@
 """The C header of a compiled model."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -25,8 +26,9 @@ def header(program: Program, *, flash: int, stack: int | None = None) -> str:
     for side, number, tensor in tensors:
         lines += ["", *_describe(f"{upper}_{side.upper()}_{number}", tensor)]
     formal = ["int8_t *arena", *(f"{'const ' if side == 'input' else ''}int8_t *{side}_{n}" for side, n, _ in tensors)]
-    lines += ["", "/* arena: ARENA_BYTES of memory that nothing else uses meanwhile, aligned; its contents need not be kept. */",
-              f"void {name}_invoke({', '.join(formal)});", "", "#ifdef __cplusplus", "}", "#endif", "#endif", ""]  # fmt: skip
+    lines += ["", "/* arena: aligned memory that nothing else uses meanwhile; its contents need not be kept. */",
+              f"void {name}_invoke({', '.join(formal)});", "", "#ifdef __cplusplus", "}",
+              "#endif", "#endif", ""]  # fmt: skip
     return "\n".join(lines)
 
 
@@ -35,13 +37,15 @@ def example(program: Program) -> str:
     name, upper = program.name, program.name.upper()
     ends = [("input", i) for i in range(len(program.plan.inputs))]
     ends += [("output", i) for i in range(len(program.plan.outputs))]
-    arrays = [f"static int8_t {side}_{i}[{upper}_{side.upper()}_{i}_BYTES] __attribute__((aligned(4)));" for side, i in ends]
+    aligned = "__attribute__((aligned(4)))"
+    arrays = [f"static int8_t {side}_{i}[{upper}_{side.upper()}_{i}_BYTES] {aligned};" for side, i in ends]
     arguments = ", ".join(["arena", *(f"{side}_{i}" for side, i in ends)])
     return "\n".join([
         f"/* How to run {name}: fill the inputs, invoke, read the outputs. real = SCALE * (stored - ZERO_POINT) */",
         f'#include "{name}.h"', "",
         f"static int8_t arena[{upper}_ARENA_BYTES] __attribute__((aligned({upper}_ARENA_ALIGNMENT)));", *arrays, "",
-        "const int8_t *run_once(void) {", f"    {name}_invoke({arguments});", "    return output_0;", "}", ""])  # fmt: skip
+        "const int8_t *run_once(void) {", f"    {name}_invoke({arguments});", "    return output_0;", "}",
+        ""])  # fmt: skip
 
 
 def bench_header(program: Program, *, profiled: bool = False) -> str:

@@ -4,10 +4,11 @@ Numba types and lowers the Python functions; the LLVM inside llvmlite, which car
 and emits them. Functions take pointers and 32-bit integers, return nothing and follow the C calling convention
 of the target.
 """
+
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -38,11 +39,15 @@ class Machine:
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A Python function to be compiled under a C name; signature: void of pointers and integers."""
+    """A Python function to be compiled under a C name; signature: void of pointers, numbers and tuples of them.
+
+    inlined: it vanishes into its callers, and has no symbol in the object.
+    """
 
     symbol: str
     function: Callable[..., None]
     signature: Signature
+    inlined: bool = False
 
 
 class _RawLibrary(codegen.JITCodeLibrary):
@@ -74,6 +79,32 @@ def external(symbol: str, signature: Signature) -> types.ExternalFunction:
     return types.ExternalFunction(symbol, signature)
 
 
+def inlined(symbol: str, arguments: Sequence[types.Type]) -> Callable[..., None]:
+    """What a Numba function calls to call an inlined Function; tuples are passed as their elements."""
+    names = ", ".join(f"a{i}" for i in range(len(arguments)))
+    signature = types.void(*arguments)
+
+    def generate(context: Any, builder: ir.IRBuilder, _: Signature, values: Sequence[ir.Value]) -> ir.Value:
+        flat = [leaf for kind, value in zip(arguments, values) for leaf in _leaves(builder, kind, value)]
+        kernel = builder.module.globals.get(symbol)
+        if kernel is None:
+            kernel = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [v.type for v in flat]), symbol)
+        builder.call(kernel, flat)
+        return context.get_dummy_value()
+
+    # an intrinsic is a function of as many parameters as its calls have
+    space: dict[str, Any] = {"result": (signature, generate)}
+    exec(f"def call(typingctx, {names}): return result", space)
+    return intrinsic(space["call"])
+
+
+def _leaves(builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> list[ir.Value]:
+    if not isinstance(kind, types.BaseTuple):
+        return [value]
+    parts = [(kind[i], builder.extract_value(value, i)) for i in range(len(kind))]
+    return [leaf for k, v in parts for leaf in _leaves(builder, k, v)]
+
+
 def constant(symbol: str, dtype: np.dtype) -> Callable[[], Any]:
     """A function for use in Numba code that returns the address of a constant."""
     pointer = pointer_type(dtype)
@@ -96,7 +127,7 @@ def pointer_type(dtype: np.dtype) -> types.CPointer:
     """A pointer to elements of a NumPy dtype; bool is one byte."""
     from numba import from_dtype
 
-    return types.CPointer(from_dtype(np.dtype(np.int8) if dtype == bool else np.dtype(dtype)))
+    return types.CPointer(from_dtype(np.dtype(np.int8) if np.dtype(dtype).kind == "b" else np.dtype(dtype)))
 
 
 @cache
@@ -119,13 +150,16 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
     functions = list(functions)
     whole = llvm.parse_assembly(_constants(constants))
     for function in functions:
-        text = _for_machine(_lower(function), machine.triple, str(target.target_data))
-        whole.link_in(llvm.parse_assembly(text))
-    public = {function.symbol for function in functions}
+        text = _lowered(function.symbol, function.function, function.signature)
+        whole.link_in(llvm.parse_assembly(_for_machine(text, machine.triple, str(target.target_data))))
+    public = {function.symbol for function in functions if not function.inlined}
     for function in whole.functions:
         function.add_function_attribute("nounwind")  # no unwind tables, and nothing of libgcc behind them
-        if not function.is_declaration and function.name not in public:
+        if function.name in public:
+            function.add_function_attribute("noinline")
+        elif not function.is_declaration:
             function.linkage = "internal"
+            function.add_function_attribute("alwaysinline")
     for variable in whole.global_variables:  # Numba's environments, which nothing here uses
         if variable.name.startswith("_ZN08NumbaEnv"):
             variable.linkage = "internal"
@@ -134,35 +168,37 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
     # primitives unroll and vectorise where it pays; elsewhere flash is worth more
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
     builder = llvm.create_pass_builder(target, options)
+    first = llvm.create_new_module_pass_manager()
+    first.add_always_inliner_pass()  # kernels are optimised where their callers' constants are known, never before
+    first.run(whole, builder)
     builder.getModulePassManager().run(whole, builder)
     return whole
 
 
-def _lower(function: Function) -> str:
+@cache
+def _lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
     """Unoptimised IR: the function as Numba lowers it, and one of the C calling convention that calls it."""
     flags = compiler.Flags()
     flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.error_model = "numpy"  # no Python exceptions in the kernel
-    args, result = sigutils.normalize_signature(function.signature)
+    args, result = sigutils.normalize_signature(signature)
     context = cpu_target.target_context.subtarget(_internal_codegen=_RawCodegen("edgecompress"))
-    compiled = compiler.compile_extra(
-        cpu_target.typing_context, context, function.function, args, result, flags, {}
-    )
+    compiled = compiler.compile_extra(cpu_target.typing_context, context, function, args, result, flags, {})
     if not compiled.library._finalized:
         with global_compiler_lock:
             compiled.library.finalize()
     text, inner = compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
-    types_ = [str(a.type) for a in llvm.parse_assembly(text).get_function(inner).arguments]
     # Numba's convention: a slot for the result and one for an exception go before the arguments
-    outer = ", ".join(f"{t} noundef %a{i}" for i, t in enumerate(types_[2:]))
-    passed = ", ".join(f"{t} %a{i}" for i, t in enumerate(types_[2:]))
-    slots = ", ".join(f"{t} %s{i}" for i, t in enumerate(types_[:2]))
-    return text + f"""
-define void @{function.symbol}({outer}) noinline {{
+    every = [str(a.type) for a in llvm.parse_assembly(text).get_function(inner).arguments]
+    slots, arguments = every[:2], every[2:]
+    outer = ", ".join(f"{t} noundef %a{i}" for i, t in enumerate(arguments))
+    passed = ", ".join([f"{t} %s{i}" for i, t in enumerate(slots)] + [f"{t} %a{i}" for i, t in enumerate(arguments)])
+    return f"""{text}
+define void @{symbol}({outer}) {{
   %s0 = alloca ptr
   %s1 = alloca ptr
-  %status = call i32 @"{inner}"({slots}{", " if passed else ""}{passed})
+  %status = call i32 @"{inner}"({passed})
   ret void
 }}
 """

@@ -3,6 +3,7 @@
 Two buffers may share bytes when no step needs both. A step's output may also lie over its input where the step
 reads every byte before it writes there ("overlap": in place, or trailing behind the reads by a distance).
 """
+
 from __future__ import annotations
 
 import random
@@ -88,9 +89,7 @@ def _meet(a: Buffer, b: Buffer) -> bool:
     return a.first <= b.last and b.first <= a.last
 
 
-def _forbidden(
-    new: Buffer, old: Buffer, at: int, allowed: Mapping[tuple[Hashable, Hashable], int]
-) -> tuple[int, int]:
+def _forbidden(new: Buffer, old: Buffer, at: int, allowed: Mapping[tuple[Hashable, Hashable], int]) -> tuple[int, int]:
     """Offsets at which `new` would collide with `old`, which lies at `at`."""
     low, high = at - new.size, at + old.size
     if new.first == old.last and (distance := allowed.get((new.key, old.key))) is not None:

@@ -3,45 +3,104 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from edgecompress_runtime.errors import RuntimeModelError
-from edgecompress_runtime.execute import Executor
-from edgecompress_runtime.pack import read_pack
-from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.host import artifact
+from edgecompress_runtime.host.native import Native
+from edgecompress_runtime.host.variants import VARIANTS, Variant, available
+from edgecompress_runtime.pack import Pack, read_pack
+from edgecompress_runtime.plan import Plan, Tensor
+
+Run = Callable[..., list[np.ndarray]]
 
 
 class Model:
     """A model ready to run: call it with one array an input, get the output (a tuple when there are several).
 
     inputs, outputs: their tensors (name, shape, dtype; scale and zero point where they are int8). Images are
-    NHWC, as in a `.tflite` file. The first call compiles the kernels, or loads them from the cache on disk.
+    NHWC, as in a `.tflite` file. The first call of a new model compiles it, which takes seconds and is announced
+    on a terminal; the code is kept on disk. compile_seconds: what that took here, 0 for code from the disk.
     """
 
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        plan = executor.plan
-        self.inputs: tuple[Tensor, ...] = tuple(plan.tensors[i] for i in plan.inputs)
-        self.outputs: tuple[Tensor, ...] = tuple(plan.tensors[i] for i in plan.outputs)
+    def __init__(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], prepare: Callable[[], Run]) -> None:
+        self.inputs, self.outputs, self.compile_seconds = inputs, outputs, 0.0
+        self._prepare = prepare
+        self._run: Run | None = None
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """arrays: in the order of `inputs`, each of its tensor's shape and dtype.
 
         Raises RuntimeModelError for another number, shape or dtype.
         """
-        results = self._executor(*(np.asarray(a) for a in arrays))
+        if self._run is None:
+            start = time.perf_counter()
+            self._run = self._prepare()
+            self.compile_seconds = time.perf_counter() - start
+        results = self._run(*(np.asarray(a) for a in arrays))
         return results[0] if len(results) == 1 else tuple(results)
 
 
-def load(source: str | os.PathLike[str] | bytes) -> Model:
+def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None) -> Model:
     """A `.pack` file, or its bytes.
 
-    Raises PackError for a file that is damaged or no pack, and UnsupportedOperatorError, naming every operator
-    that has no kernel here.
+    variant: of the kernels, a key of host.variants.VARIANTS; None for the best of this CPU.
+    Raises PackError for a file that is damaged or no pack, UnsupportedOperatorError, naming every operator that
+    has no kernel here, and ValueError for a variant that this CPU can't run.
     """
+    chosen = _variant(variant)
+    pack: Pack | None = None
+    if not isinstance(source, bytes):
+        try:
+            data = Path(source).read_bytes()
+        except OSError:
+            pack = read_pack(source)  # which raises what it has to say of it
+            raise
+    else:
+        data = source
+    place = artifact.place(data, chosen.name)
+    if found := artifact.read(place):
+        native = Native(found)
+        return Model(native.inputs, native.outputs, lambda: native)
     pack = read_pack(source)
     try:
-        return Model(Executor(pack.plan()))
+        return _new(pack.plan(), chosen, place)
     except RuntimeModelError as error:
         raise type(error)(f"{pack.name}: {error}") from None
+
+
+def _variant(name: str | None) -> Variant:
+    usable = available()
+    if name is None:
+        return usable[0]
+    if (chosen := VARIANTS.get(name)) not in usable:
+        raise ValueError(f"variant {name!r}: expected one of {', '.join(v.name for v in usable)} on this CPU")
+    return chosen
+
+
+def _new(plan: Plan, variant: Variant, place: Path) -> Model:
+    # imported here: code from the disk runs without Numba
+    from edgecompress_runtime.execute import Executor
+    from edgecompress_runtime.host.build import build
+    from edgecompress_runtime.host.program import program
+
+    executor = Executor(plan)
+    code = program(plan, variant)
+
+    def prepare() -> Run:
+        start = time.perf_counter()
+        made = build(plan, code, variant)
+        if made is None:
+            return executor
+        artifact.write(place, made)
+        if sys.stderr.isatty():
+            print(f"edgecompress: compiled for {variant.name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        return Native(made)
+
+    inputs, outputs = (tuple(plan.tensors[i] for i in ends) for ends in (plan.inputs, plan.outputs))
+    return Model(inputs, outputs, prepare)

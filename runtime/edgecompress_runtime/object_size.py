@@ -1,4 +1,5 @@
 """How much flash and stack compiled code takes."""
+
 from __future__ import annotations
 
 import re

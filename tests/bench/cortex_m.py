@@ -8,6 +8,7 @@ qemu-system-arm and arm-none-eabi-gcc. Every output is compared with LiteRT's re
 An emulator counts instructions: it says nothing of cycles. Exits 1 when a line misses its limit or an output
 differs. --layers: also the instructions of every layer.
 """
+
 from __future__ import annotations
 
 import importlib.util
@@ -93,10 +94,12 @@ def measured(network: Network, cpu: str, *, layers: bool) -> tuple[list[str], bo
     exact = np.array_equal(np.frombuffer(run.outputs, np.int8), network.expected.reshape(-1))
     arena, millions = compiled.program.layout.size, run.instructions / 1e6
     limit = LIMIT[network.name].get(cpu)
-    good = exact and (limit is None or millions <= limit) and arena <= ARENA and (cpu != "cortex-m4" or compiled.text <= TEXT)
+    small = arena <= ARENA and (cpu != "cortex-m4" or compiled.text <= TEXT)
+    good = exact and small and (limit is None or millions <= limit)
     peer = CMSIS_NN[network.name].get(cpu)
     numbers = [f"{millions:.3f}", "" if peer is None else f"{peer}", "" if limit is None else f"{limit}"]
-    return [*numbers, *(f"{n:,}" for n in (arena, compiled.text, compiled.flash, run.stack)), "yes" if exact else "NO"], good
+    sizes = [f"{n:,}" for n in (arena, compiled.text, compiled.flash, run.stack)]
+    return [*numbers, *sizes, "yes" if exact else "NO"], good
 
 
 def resnet8(folder: Path) -> Network:

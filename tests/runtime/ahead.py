@@ -1,4 +1,5 @@
 """Plans of single int8 layers, and running compiled plans here (LLVM's JIT) and on QEMU's boards."""
+
 from __future__ import annotations
 
 import ctypes
@@ -43,18 +44,28 @@ class Layers:
     ) -> None:  # fmt: skip
         height, width, channels = size
         effective = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
-        shape = [-(-n // stride) if padding == SAME else (n - e) // stride + 1 for n, e in zip((height, width), effective)]
+        spare = [0 if padding == SAME else e - 1 for e in effective]
+        shape = [-(-(n - s) // stride) for n, s in zip((height, width), spare)]
         x = self._activation((1, *size))
         depth = kernel[0] * kernel[1] * channels
-        w, bias = self._weights((out, *kernel, channels), x), self._bias(out)
+        w, bias = self._weights((out, *kernel, channels), out), self._bias(out)
         y = self._activation((1, *shape, out), 0.02 * depth**0.5)
         options = {"padding": padding, "strideH": stride, "strideW": stride, "fusedActivationFunction": activation,
                    "dilationHFactor": dilation[0], "dilationWFactor": dilation[1]}  # fmt: skip
         self._operator("CONV_2D", x, [w, bias], y, options)
 
+    def depthwise(self, size: tuple[int, int, int], kernel: tuple[int, int], stride: int = 1, times: int = 1) -> None:
+        height, width, channels = size
+        x, out = self._activation((1, *size)), channels * times
+        w, bias = self._weights((1, *kernel, out), out), self._bias(out)
+        y = self._activation((1, -(-height // stride), -(-width // stride), out), 0.02 * (kernel[0] * kernel[1]) ** 0.5)
+        options = {"padding": SAME, "strideH": stride, "strideW": stride, "depthMultiplier": times,
+                   "fusedActivationFunction": NONE}  # fmt: skip
+        self._operator("DEPTHWISE_CONV_2D", x, [w, bias], y, options)
+
     def dense(self, rows: int, depth: int, units: int, scale: float = 0.02, activation: int = NONE) -> None:
         x = self._activation((rows, depth))
-        w, bias = self._weights((units, depth), x), self._bias(units)
+        w, bias = self._weights((units, depth), units), self._bias(units)
         y = self._activation((rows, units), scale * depth**0.5)
         self._operator("FULLY_CONNECTED", x, [w, bias], y, {"fusedActivationFunction": activation})
 
@@ -67,22 +78,26 @@ class Layers:
         self.inputs.append(x)
         self.operators.append(Operator(kind, (x, *more), (y,), options))
 
-    def _add(self, shape: tuple[int, ...], dtype: type, scale: np.ndarray, zero: np.ndarray, data: np.ndarray | None) -> int:
-        name = f"t{len(self.tensors)}"
-        self.tensors.append(Tensor(name, shape, np.dtype(dtype), scale.astype(np.float32), zero.astype(np.int32), 0, data))
+    def _add(
+        self, shape: tuple[int, ...], dtype: type, scale: np.ndarray, zero: np.ndarray, data: np.ndarray | None
+    ) -> int:
+        name, axis = f"t{len(self.tensors)}", shape.index(len(scale)) if len(scale) > 1 else 0
+        scale, zero = scale.astype(np.float32), zero.astype(np.int32)
+        self.tensors.append(Tensor(name, shape, np.dtype(dtype), scale, zero, axis, data))
         return len(self.tensors) - 1
 
     def _activation(self, shape: tuple[int, ...], scale: float = 0.05) -> int:
         scales = np.array([scale * self.random.uniform(0.5, 2)])
         return self._add(shape, np.int8, scales, self.random.integers(-128, 128, 1), None)
 
-    def _weights(self, shape: tuple[int, ...], x: int) -> int:
-        scale = self.random.uniform(0.001, 0.01, shape[0])
+    def _weights(self, shape: tuple[int, ...], channels: int) -> int:
+        scale = self.random.uniform(0.001, 0.01, channels)
         data = self.random.integers(-127, 128, shape).astype(np.int8)
-        return self._add(shape, np.int8, scale, np.zeros(shape[0]), data)
+        return self._add(shape, np.int8, scale, np.zeros(channels), data)
 
     def _bias(self, n: int) -> int:
-        return self._add((n,), np.int32, np.zeros(0), np.zeros(0), self.random.integers(-5000, 5000, n).astype(np.int32))
+        values = self.random.integers(-5000, 5000, n).astype(np.int32)
+        return self._add((n,), np.int32, np.zeros(0), np.zeros(0), values)
 
 
 def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:
@@ -106,7 +121,9 @@ def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[n
     return outputs
 
 
-def on_board(cpu: str, plan: Plan, records: list[list[np.ndarray]], elf: Path) -> tuple[list[list[np.ndarray]], emulator.Run]:
+def on_board(
+    cpu: str, plan: Plan, records: list[list[np.ndarray]], elf: Path
+) -> tuple[list[list[np.ndarray]], emulator.Run]:
     """Outputs for each record, from QEMU's board with this CPU."""
     profile = load_target(cpu)
     compiled = compile_plan(plan, "model", cross.Machine(profile.triple, profile.cpu, profile.features))

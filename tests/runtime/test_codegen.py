@@ -1,8 +1,10 @@
 """Compiled programs without QEMU or a C toolchain: run here by LLVM's JIT, or looked into as objects."""
+
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,9 @@ def layers(seed: int) -> Layers:
     made.convolution((9, 6, 4), 4, (3, 2), dilation=(2, 1))
     made.convolution((6, 9, 4), 4, (2, 3), dilation=(1, 2))
     made.convolution((3, 3, 4), 1, (3, 3))
+    made.depthwise((5, 6, 7), (3, 3))
+    made.depthwise((7, 4, 8), (3, 2), stride=2)
+    made.depthwise((4, 4, 3), (3, 3), times=2)
     made.dense(1, 64, 10)
     made.dense(3, 37, 5, activation=RELU)
     made.dense(1, 20, 3)
@@ -76,6 +81,17 @@ def test_a_network_in_its_arena_equals_the_ordinary_kernels(digits: Plan) -> Non
         equal(digits, [feed], here(digits, [feed]))
 
 
+@pytest.mark.parametrize("name", ["residual", "inverted_residual", "channel_shuffle", "unet_bilinear", "transformer"])
+def test_networks_equal_the_ordinary_kernels(name: str, exported: Callable[[str], Path]) -> None:
+    random = np.random.default_rng(0)
+    model = load(exported(name)).model
+    samples = {v.name: random.normal(0, 1, (8, *v.shape.numpy()[1:])).astype(np.float32) for v in model.graph.inputs}
+    data = load_data(samples, model.graph.inputs, Preprocess())
+    plan = lowered(quantize(model, data, Quantize()).model, io_dtype=ir.DataType.INT8)
+    feeds = [random.integers(-128, 128, plan.tensors[i].shape).astype(plan.tensors[i].dtype) for i in plan.inputs]
+    equal(plan, feeds, here(plan, feeds))
+
+
 @pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "cortex-m55", "riscv32", "android"])
 def test_an_object_for_each_kind_of_cpu_needs_nothing_from_outside(target: str, digits: Plan, tmp_path: Path) -> None:
     profile = next(p for p in all_targets() if p.name == target)
@@ -97,9 +113,11 @@ def test_an_object_for_each_kind_of_cpu_needs_nothing_from_outside(target: str, 
         assert outside <= ({"__muldi3", "__ashldi3", "__ashrdi3"} if target == "cortex-m0" else set())
 
 
-def test_same_plan_same_bytes(digits: Plan) -> None:
+def test_same_plan_same_bytes() -> None:
+    made = Layers(3)
+    made.convolution((4, 4, 4), 4, (3, 3))
     machine = Machine("thumbv7em-none-eabihf", "cortex-m4", ("+dsp",))
-    first, second = (compile_plan(digits, "digits", machine) for _ in range(2))
+    first, second = (compile_plan(made.plan(), "model", machine) for _ in range(2))
     assert first.files == second.files
 
 
@@ -132,8 +150,15 @@ def test_identifiers() -> None:
 
 
 def test_stack_is_read_from_prologues() -> None:
-    text = "f_invoke:\n\tpush\t{r4, r5, r7, lr}\n\tsub\tsp, #24\nleaf:\n\tpush.w\t{r4-r11, lr}\n\tsub.w\tsp, sp, #100\n" \
-           "\tvpush\t{d8, d9}\nother:\n\tstr\tlr, [sp, #-4]!\n"  # fmt: skip
+    text = """
+f_invoke:
+\tpush\t{r4, r5, r7, lr}
+\tsub\tsp, #24
+leaf:
+\tpush.w\t{r4-r11, lr}
+\tsub.w\tsp, sp, #100
+\tvpush\t{d8, d9}
+other:
+\tstr\tlr, [sp, #-4]!
+"""
     assert stack_bytes(text, "f_invoke") == 16 + 24 + 36 + 100 + 16
-
-

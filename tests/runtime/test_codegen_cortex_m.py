@@ -1,4 +1,5 @@
 """Firmware on QEMU's boards equals LiteRT's reference kernels and the host's, bit for bit."""
+
 from __future__ import annotations
 
 import shutil

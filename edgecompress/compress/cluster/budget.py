@@ -15,7 +15,7 @@ T = TypeVar("T")
 RUNS = 7
 CLOSE = 0.05  # bits a weight that a result may be better than the budget
 LOWEST, HIGHEST = -24.0, 2.0  # log2 of a price: noise-to-signal ratio for a bit more in every weight
-SLOPE = 0.5  # bits a weight for each factor of 2 in price, since a bit divides noise by 4
+SLOPE = 0.5  # bits a weight for each factor of 2 in price, since a bit divides noise by 4; less at few bits
 LONGEST_STEP = 6.0
 MARGIN = 1 / 8  # of the interval left, that the next price keeps from its ends
 
@@ -44,7 +44,7 @@ def search(
         tried.append((excess(result), at, result))
         if -CLOSE <= tried[-1][0] <= 0:
             break
-        step = -direction * (tried[-1][0] + CLOSE / 2) / SLOPE
+        step = -direction * (tried[-1][0] + CLOSE / 2) / _slope(tried)
         wanted = at + min(max(step, -LONGEST_STEP), LONGEST_STEP)
         ends = [[price for over, price, _ in tried if (over <= 0) is inside] for inside in (True, False)]
         if all(ends):
@@ -58,3 +58,11 @@ def search(
     within = [attempt for attempt in tried if attempt[0] <= 0]
     best = max(within, key=lambda attempt: attempt[0]) if within else min(tried, key=lambda attempt: attempt[0])
     return Found(best[2], bool(within))
+
+
+def _slope(tried: list[tuple[float, float, T]]) -> float:
+    """How much excess changes with log2 of the price, between the last two attempts."""
+    if len(tried) < 2:
+        return SLOPE
+    (a, x, _), (b, y, _) = tried[-2:]
+    return min(max(abs((b - a) / (y - x)), SLOPE / 10), 2 * SLOPE)

@@ -58,6 +58,12 @@ class Edit:
         self.graph.insert_before(before, node)
         return output
 
+    def append_identity(self, value: ir.Value, stem: str) -> ir.Value:
+        """A copy of the value, computed last."""
+        output = ir.Value(name=self._unique(stem), shape=value.shape, type=value.type)
+        self.graph.append(ir.node("Identity", [value], outputs=[output], name=output.name))
+        return output
+
     def substitute(self, node: ir.Node, value: ir.Value) -> None:
         """`value` takes the place (uses, output name) of the node's first output; the node goes."""
         old = node.outputs[0]

@@ -5,6 +5,7 @@ import onnx
 import onnx_ir as ir
 
 from edgecompress.errors import InputError
+from edgecompress.interrupt import reraise_interrupt
 
 # Inputs up to this many elements are given by value: they are shapes, axes, pads and the like.
 LARGEST_PARAMETER = 256
@@ -42,6 +43,7 @@ class InferShapes(ir.passes.InPlacePass):
                 schema, ir.serde.serialize_node(node), types, parameters, opset_imports=_opset_ids(opsets)
             )
         except Exception as error:  # the C++ side raises InferenceError, TypeError and RuntimeError alike
+            reraise_interrupt(error)
             shapes = ", ".join(f"{n!r} {'?' if v.shape is None else v.shape}" for n, v in inputs.items())
             raise InputError(
                 f"node {node.name or node.outputs[0].name!r} ({node.op_type}) doesn't fit its inputs "

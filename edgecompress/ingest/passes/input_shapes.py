@@ -16,7 +16,7 @@ class FixInputShapes(ir.passes.InPlacePass):
 
     def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
         super().__init__()
-        self.shapes = {name: tuple(int(d) for d in shape) for name, shape in shapes.items()}
+        self.shapes = dict(shapes)
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         names = [v.name for v in model.graph.inputs]
@@ -33,8 +33,6 @@ class FixInputShapes(ir.passes.InPlacePass):
         name = value.name
         given = self.shapes.get(name)
         if given is not None:
-            if any(d < 1 for d in given):
-                raise InputError(f"--input-shape {name}:{_join(given)}: every dimension must be at least 1")
             declared = value.shape
             if declared is not None and (
                 len(declared) != len(given)
@@ -44,7 +42,7 @@ class FixInputShapes(ir.passes.InPlacePass):
                     f"--input-shape {name}:{_join(given)} doesn't fit the model, which declares "
                     f"{_join(declared)}"
                 )
-            return given
+            return tuple(given)
         if value.shape is None:
             raise InputError(
                 f"input {name!r} has no declared shape; pass one, for example --input-shape "
@@ -69,4 +67,5 @@ class FixInputShapes(ir.passes.InPlacePass):
 
 
 def _join(dims: Sequence[object]) -> str:
-    return ",".join(str(getattr(d, "value", d) or "?") for d in dims)
+    """ "1,height,?": a dynamic dimension by its name, if it has one."""
+    return ",".join(str(d) if isinstance(d, int) else getattr(d, "value", d) or "?" for d in dims)

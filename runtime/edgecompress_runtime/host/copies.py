@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import splat
-from edgecompress_runtime.primitives.words import BYTE, HALF, INT8_POINTER, LONG, load, store
+from edgecompress_runtime.primitives.words import BYTE, HALF, INT8_POINTER, INT32_POINTER, LONG, load, store
 
 
 @cache
@@ -66,3 +66,13 @@ def blank_row(element: int) -> Callable[..., Any]:
         return types.void(INT8_POINTER, types.int32, types.int32), generate
 
     return blank
+
+
+@intrinsic
+def moved_words(typingctx, pointer, offset):
+    """An int32 pointer, `offset` elements on."""
+
+    def generate(context, builder, signature, args):
+        return builder.gep(args[0], [args[1]])
+
+    return INT32_POINTER(INT32_POINTER, types.int32), generate

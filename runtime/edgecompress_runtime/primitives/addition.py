@@ -1,4 +1,5 @@
 """ADD and SUB of equal shapes, in any family: `binary.add_int8` with its constants worked out at build time."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,5 @@
 """CONV_2D for families with blocks of their own: weights in the order in which a block reads them."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +37,9 @@ class Arrangement:
     widened: bool
     records: Callable[[Scaling, np.ndarray], np.ndarray]
 
-    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step] | None:
+    def __call__(
+        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    ) -> list[Step] | None:
         """None for what the blocks can't do: groups, dilated columns, batches, a single output channel."""
         x, w, (y,) = inputs[0], inputs[1], outputs
         if not x.is_int8 or w.data is None:

@@ -1,4 +1,5 @@
 """FULLY_CONNECTED on top of a family's primitives: one input row by four output channels a block."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,9 @@ class DenseArrangement:
     scratch: int
     records: Callable[[Scaling, np.ndarray], np.ndarray]
 
-    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step] | None:
+    def __call__(
+        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    ) -> list[Step] | None:
         """None for weights that are not constant or have a zero point, and fewer than four outputs."""
         (ordinary,) = prepare_fully_connected(inputs, outputs, options)
         if ordinary.kernel is not fully_connected:
@@ -69,6 +72,6 @@ class DenseArrangement:
         groups, run = channel_groups(units, GROUP), self.run or padded
         arranged = np.pad(weights, ((0, 0), (0, padded - depth)))[groups]
         arranged = arranged.reshape(-1, GROUP, padded // run, run).transpose(0, 2, 1, 3)
-        arguments = (x, arranged.reshape(-1), self.records(scales, groups).reshape(-1), y, Scratch(self.scratch * padded),
-                     rows, depth, padded, units, scales.up, low, high)  # fmt: skip
+        records, scratch = self.records(scales, groups).reshape(-1), Scratch(self.scratch * padded)
+        arguments = (x, arranged.reshape(-1), records, y, scratch, rows, depth, padded, units, scales.up, low, high)
         return [Step(self.kernel, arguments)]

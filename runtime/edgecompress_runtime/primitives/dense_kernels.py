@@ -1,4 +1,5 @@
 """FULLY_CONNECTED of each family."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +9,15 @@ from numba.extending import intrinsic
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
 from edgecompress_runtime.primitives.dense import DenseArrangement, dense
 from edgecompress_runtime.primitives.dsp import UNROLLED, widen, widened
-from edgecompress_runtime.primitives.helium_blocks import BYTES, FOUR_BYTES, LANES, clamped, copy_vectors, scaled_once_lanes, vector
+from edgecompress_runtime.primitives.helium_blocks import (
+    BYTES,
+    FOUR_BYTES,
+    LANES,
+    clamped,
+    copy_vectors,
+    scaled_once_lanes,
+    vector,
+)
 from edgecompress_runtime.primitives.loop import Loop
 from edgecompress_runtime.primitives.scaling import Scaling, scaled_once
 from edgecompress_runtime.primitives.words import (
@@ -39,12 +48,18 @@ def vector_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
 
 
 @njit(inline="always")
+def one(acc, records, r, up, low, high):
+    scaled = scaled_once(i32(acc << up), records[i32(r + 4)], records[i32(r + 8)], records[i32(r + 12)])
+    return clamp(scaled, low, high)
+
+
+@njit(inline="always")
 def stored(sums, records, r, target, up, low, high):
     a, b, c, d = sums
-    target[0] = clamp(scaled_once(i32(a << up), records[i32(r + 4)], records[i32(r + 8)], records[i32(r + 12)]), low, high)
-    target[1] = clamp(scaled_once(i32(b << up), records[i32(r + 5)], records[i32(r + 9)], records[i32(r + 13)]), low, high)
-    target[2] = clamp(scaled_once(i32(c << up), records[i32(r + 6)], records[i32(r + 10)], records[i32(r + 14)]), low, high)
-    target[3] = clamp(scaled_once(i32(d << up), records[i32(r + 7)], records[i32(r + 11)], records[i32(r + 15)]), low, high)
+    target[0] = one(a, records, r, up, low, high)
+    target[1] = one(b, records, i32(r + 1), up, low, high)
+    target[2] = one(c, records, i32(r + 2), up, low, high)
+    target[3] = one(d, records, i32(r + 3), up, low, high)
 
 
 # ---- any CPU ----

@@ -1,4 +1,5 @@
 """DEPTHWISE_CONV_2D on top of a family's primitives: every output channel is a sum along a strip's window."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +116,9 @@ class DepthwiseArrangement:
     group: int
     down: int
 
-    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step] | None:
+    def __call__(
+        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    ) -> list[Step] | None:
         """None for several outputs a channel, dilated columns, batches, and fewer channels than a block has."""
         x, w, (y,) = inputs[0], inputs[1], outputs
         if not x.is_int8 or w.data is None:

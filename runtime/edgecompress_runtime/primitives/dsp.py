@@ -3,6 +3,7 @@
 Both operands are widened to int16 in scratch memory once and read many times. SXTB16 takes bytes 0 and 2 of a
 word, rotated by 8 bits bytes 1 and 3; widened data keep that order, "fours" of bytes as two words each.
 """
+
 from __future__ import annotations
 
 from llvmlite import ir
@@ -10,7 +11,17 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgecompress_runtime.primitives.loop import Loop
-from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, WORD, address, function, load, load_pair, pinned, store
+from edgecompress_runtime.primitives.words import (
+    BYTE,
+    INT8_POINTER,
+    WORD,
+    address,
+    function,
+    load,
+    load_pair,
+    pinned,
+    store,
+)
 
 UNROLLED = 4  # fours in an iteration
 

@@ -1,4 +1,5 @@
 """Convolution with SMLAD: image and weights are widened to int16 in scratch memory, and read many times."""
+
 from __future__ import annotations
 
 from numba import njit

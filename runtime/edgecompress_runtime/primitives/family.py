@@ -1,4 +1,5 @@
 """The table of CPU families, and how one is chosen for a processor."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,9 @@ class Family:
     name: str
     prepare: Mapping[str, Prepare] = field(default_factory=dict)
 
-    def steps(self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step]:
+    def steps(
+        self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    ) -> list[Step]:
         """Kernel calls for one operator. Raises UnsupportedOperatorError for one that no kernel knows."""
         own = self.prepare[kind](inputs, outputs, options) if kind in self.prepare else None
         if own is not None:

@@ -1,4 +1,5 @@
 """ADD and SUB with Helium: four elements at a time."""
+
 from __future__ import annotations
 
 from llvmlite import ir
@@ -33,9 +34,7 @@ def add_vectors(typingctx, a, b, y, count, a_scaling, b_scaling, y_scaling, sign
 
     def generate(context, builder, signature, args):
         a, b, y, count, *scalings, sign, low, high = args
-        a_scaling, b_scaling, y_scaling = (
-            [builder.extract_value(s, i) for i in range(3)] for s in scalings
-        )
+        a_scaling, b_scaling, y_scaling = ([builder.extract_value(s, i) for i in range(3)] for s in scalings)
         loop = Loop(builder, builder.sdiv(count, WORD(LANES_A_STEP)), [a, b, y], [])
         left, right = (builder.sext(load(builder, p, 0, FOUR_BYTES, 1), LANES) for p in loop.pointers[:2])
         left, right = operand(builder, left, *a_scaling), operand(builder, right, *b_scaling)

@@ -3,6 +3,7 @@
 Requantisation takes the four sums of a block as the lanes of a vector: first channel, second, both again for
 the second pixel.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -14,7 +15,16 @@ from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.primitives.loop import Loop
 from edgecompress_runtime.primitives.scaling import Scaling
 from edgecompress_runtime.primitives.strip_convolution import Blocks, strip_convolution
-from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, INT32_POINTER, WORD, address, function, load, store
+from edgecompress_runtime.primitives.words import (
+    BYTE,
+    INT8_POINTER,
+    INT32_POINTER,
+    WORD,
+    address,
+    function,
+    load,
+    store,
+)
 
 FOUR_BYTES = ir.VectorType(BYTE, 4)
 BYTES, LANES = ir.VectorType(BYTE, 16), ir.VectorType(WORD, 4)
@@ -75,8 +85,8 @@ def dot_2x2_stored(typingctx, x, x_step, w, depth, records, record, target, y_st
         _, sums = loop.close([16] * 4, sums)
         y = scaled_twice(b, vector(b, sums), *(load(b, records, 16 * k, LANES) for k in (1, 2, 3)))
         one = b.add(y_step, WORD(1))
-        scatter = function(b, "llvm.arm.mve.vstr.scatter.offset.p0.v4i32.v4i32", ir.VoidType(), BYTE.as_pointer(), LANES,
-                           LANES, WORD, WORD)  # fmt: skip
+        name = "llvm.arm.mve.vstr.scatter.offset.p0.v4i32.v4i32"
+        scatter = function(b, name, ir.VoidType(), BYTE.as_pointer(), LANES, LANES, WORD, WORD)
         offsets = vector(b, [WORD(0), WORD(1), y_step, one])
         b.call(scatter, [target, offsets, clamped(b, y, low, high), WORD(8), WORD(0)])
         return context.get_dummy_value()

@@ -1,4 +1,5 @@
 """A counted loop in LLVM's intermediate representation."""
+
 from __future__ import annotations
 
 from llvmlite import ir
@@ -26,7 +27,8 @@ class Loop:
         """The pointers and values after the loop."""
         b, block = self.builder, self.builder.block
         left = b.sub(self.phis[0], WORD(1))
-        pointers = [b.gep(p, [WORD(step) if isinstance(step, int) else step], source_etype=BYTE) for p, step in zip(self.pointers, steps)]
+        offsets = [WORD(step) if isinstance(step, int) else step for step in steps]
+        pointers = [b.gep(p, [offset], source_etype=BYTE) for p, offset in zip(self.pointers, offsets)]
         for phi, value in zip(self.phis, [left, *pointers, *values]):
             phi.add_incoming(value, block)
         b.cbranch(b.icmp_signed(">", left, WORD(0)), self.body, self.done)

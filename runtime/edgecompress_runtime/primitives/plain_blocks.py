@@ -1,4 +1,5 @@
 """Convolution for any CPU: int8 strip, weights straight from flash, two by two sums in registers."""
+
 from __future__ import annotations
 
 from numba import njit, types
@@ -9,7 +10,6 @@ from edgecompress_runtime.primitives.loop import Loop
 from edgecompress_runtime.primitives.scaling import scaled_twice
 from edgecompress_runtime.primitives.strip_convolution import Blocks, strip_convolution
 from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, WORD, address, load
-
 
 UNROLLED = 4
 

@@ -8,6 +8,7 @@ upper half (SMMLAR), a shift.
 
 Once rounded, n = 31 - shift >= 33: (acc * m + 2**(n - 1)) >> n is ((acc * m >> 32) + 2**(n - 33)) >> (n - 32).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """What code is generated from: kernel calls with their scratch memory and what they may write over."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -3,6 +3,7 @@
 [columns][kernel_h][channels], so that an output pixel's window is kernel_w columns that follow one another and
 neighbouring pixels share them: no im2col. The zero point stands where the image ends.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 x's zero point was taken out of the sums at build time (convolution.py).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -37,9 +38,7 @@ def strip_convolution(name: str, module: str, blocks: Blocks) -> Callable[..., N
     element, aligned, bank_of, block = blocks.element, blocks.aligned, blocks.bank, blocks.block
     strip_rows = strip_of(element, blocks.copy, blocks.blank)
 
-    def kernel(
-        x, w, records, y, strip, bank, size, window, out, stride, dilation, pads, x_zero, low, high, bank_pairs
-    ):
+    def kernel(x, w, records, y, strip, bank, size, window, out, stride, dilation, pads, x_zero, low, high, bank_pairs):
         _, _, channels = size
         kernel_h, kernel_w = window
         out_h, out_w, out_channels = out

@@ -1,4 +1,5 @@
 """Pointers, words and products in Numba code, as LLVM has them on every CPU."""
+
 from __future__ import annotations
 
 from typing import Any

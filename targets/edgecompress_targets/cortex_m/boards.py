@@ -4,6 +4,7 @@ Memory maps: Arm AN385, AN386, AN500, AN505, AN547 (application notes on the MPS
 QEMU's hw/arm/mps2.c and mps2-tz.c implement them. Under `-icount shift=0` one instruction takes 1 ns of the
 emulated time that SysTick counts.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass

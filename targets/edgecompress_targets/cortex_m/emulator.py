@@ -1,4 +1,5 @@
 """Runs firmware in qemu-system-arm and counts instructions."""
+
 from __future__ import annotations
 
 import shutil

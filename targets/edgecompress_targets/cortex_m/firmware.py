@@ -1,4 +1,5 @@
 """Object file -> ELF for an emulated board: linker script, model.h, and the call of arm-none-eabi-gcc."""
+
 from __future__ import annotations
 
 import shutil
@@ -41,9 +42,7 @@ def linker_script(board: Board) -> str:
     return SCRIPT.format(v=board.vectors, c=board.code, r=board.ram, vectors=vectors, stack=STACK_BYTES)
 
 
-def images(
-    name: str, model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool
-) -> dict[str, bytes]:
+def images(name: str, model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool) -> dict[str, bytes]:
     """File name -> contents: NAME.elf, NAME.hex, and NAME.bin where the board's flash is one region. Raises
     FirmwareError."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -63,9 +62,11 @@ def link(model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool
         (work / "model.o").write_bytes(model)
         (work / "model.h").write_text(model_h)
         (work / "board.ld").write_text(linker_script(board))
-        _call(GCC, f"-mcpu={cpu}", "-mthumb", f"-mfloat-abi={'hard' if hard_float else 'soft'}", "-O2", "-ffreestanding",
-              "-fno-tree-loop-distribute-patterns", "-nostdlib", "-Wl,-z,noexecstack", "-I", work, "-T",
-              work / "board.ld", sources / "startup.c", sources / "bench.c", work / "model.o", "-lgcc", "-o", to)  # fmt: skip
+        machine = f"-mcpu={cpu}", "-mthumb", f"-mfloat-abi={'hard' if hard_float else 'soft'}"
+        # no C library: and no loops of ours turned into calls of its memset
+        freestanding = "-O2", "-ffreestanding", "-fno-tree-loop-distribute-patterns", "-nostdlib", "-Wl,-z,noexecstack"
+        parts = sources / "startup.c", sources / "bench.c", work / "model.o"
+        _call(GCC, *machine, *freestanding, "-I", work, "-T", work / "board.ld", *parts, "-lgcc", "-o", to)
 
 
 def _call(*command: str | Path) -> None:

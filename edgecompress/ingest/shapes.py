@@ -1,0 +1,33 @@
+"""The input shapes that a user passes, checked before anything is made of them."""
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+
+from edgecompress.errors import InputError
+
+# A value of a quarter GiB isn't for an edge device; most likely a damaged attribute asks for it.
+LARGEST_ELEMENTS = 2**26
+
+
+def checked_shapes(shapes: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
+    """{input name: dimensions}, all of them whole numbers from 1. Raises InputError."""
+    if shapes is not None and not isinstance(shapes, Mapping):
+        raise InputError(f'input_shapes: expected {{"image": (1, 3, 224, 224)}} or the like, found {shapes!r}')
+    return {name: _checked(name, shape) for name, shape in (shapes or {}).items()}
+
+
+def _checked(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    try:
+        dims = tuple(operator.index(d) for d in shape)
+    except TypeError as error:
+        raise InputError(
+            f"the shape of input {name!r}: expected whole numbers like (1, 3, 224, 224), found {shape!r}"
+        ) from error
+    given = f"--input-shape {name}:{','.join(map(str, dims))}"
+    if any(d < 1 for d in dims):
+        raise InputError(f"{given}: every dimension must be at least 1")
+    if math.prod(dims) > LARGEST_ELEMENTS:
+        raise InputError(f"{given}: too large; inputs of up to {LARGEST_ELEMENTS:,} elements can be converted")
+    return dims

@@ -1,0 +1,22 @@
+"""A plan -> machine code for this CPU. Takes seconds, and loads Numba."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import llvmlite.binding as llvm
+
+from edgecompress_runtime.host.artifact import Artifact
+from edgecompress_runtime.host.compiler import object_of
+from edgecompress_runtime.host.program import Program
+from edgecompress_runtime.host.variants import Variant
+from edgecompress_runtime.plan import Plan
+
+
+def build(plan: Plan, program: Program, variant: Variant) -> Artifact | None:
+    """None where the code would need C functions that this process does not have."""
+    code, needed = object_of(program, variant)
+    if any(llvm.address_of_symbol(name) is None for name in needed):
+        return None
+    inputs, outputs = (tuple(replace(plan.tensors[i], data=None) for i in ends) for ends in (plan.inputs, plan.outputs))
+    return Artifact(code, program.layout.size, inputs, outputs)

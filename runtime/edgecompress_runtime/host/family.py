@@ -1,0 +1,27 @@
+"""What the operators of a plan become on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+from edgecompress_runtime.host import addition, convolution
+from edgecompress_runtime.host.variants import Variant
+from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.primitives import Family
+from edgecompress_runtime.primitives.step import Step
+
+# (variant, inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
+Prepare = Callable[[Variant, Sequence[Any], Sequence[Tensor], Mapping[str, Any]], list[Step] | None]
+BLOCKED: dict[str, Prepare] = {
+    "CONV_2D": convolution.prepare_conv,
+    "FULLY_CONNECTED": convolution.prepare_fully_connected,
+    "ADD": partial(addition.prepare_sum, "ADD"),
+    "SUB": partial(addition.prepare_sum, "SUB"),
+}
+
+
+@cache
+def host_family(variant: Variant) -> Family:
+    return Family(f"host {variant.name}", {kind: partial(prepare, variant) for kind, prepare in BLOCKED.items()})
