@@ -25,7 +25,19 @@ def _not_zero(value: float) -> float:
 
 
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, (int, float)) else value
+    if isinstance(value, bool):
+        return value
+    return [value] if isinstance(value, (int, float)) else list(value) if isinstance(value, tuple) else value
+
+
+def _as_tuple(value: Any) -> Any:  # TOML has lists alone
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, (bool, str)):
+        raise ValueError("should be a number")
+    return value
 
 
 def _positive(values: list[float]) -> list[float]:
@@ -34,7 +46,10 @@ def _positive(values: list[float]) -> list[float]:
     return values
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_in_range)]
+# Not strict, which would refuse NumPy's numbers; `_number` refuses what isn't one.
+Finite = Annotated[
+    float, Field(strict=False, allow_inf_nan=False), AfterValidator(_in_range), BeforeValidator(_number)
+]
 Numbers = Annotated[list[Finite], Field(min_length=1), BeforeValidator(_as_list)]
 
 
@@ -45,9 +60,9 @@ def _bits(value: object) -> object:
 
 
 class Section(BaseModel):
-    """A recipe table: no unknown keys, values checked again when changed."""
+    """A recipe table: no unknown keys, no value of another type, values checked again when changed."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
 
 
 class Preprocess(Section):
@@ -60,7 +75,9 @@ class Preprocess(Section):
     std: Annotated[Numbers, AfterValidator(_positive)] = Field(
         [1.0], description="divides last: one number, or one each channel"
     )
-    resize: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
+    resize: Annotated[
+        tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None, BeforeValidator(_as_tuple)
+    ] = Field(
         None, description="[height, width] that images are resized to (bilinear); unset: the model's own"
     )
     layout: Literal["auto", "nchw", "nhwc"] = Field(

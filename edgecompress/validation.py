@@ -13,6 +13,19 @@ from edgecompress.errors import InputError
 
 T = TypeVar("T", bound=BaseModel)
 
+# pydantic's kinds of faults whose own words speak of its types, said in TOML's.
+WORDS = {
+    "bool_type": "should be true or false",
+    "float_type": "should be a number",
+    "int_type": "should be a whole number",
+    "list_type": "should be a list",
+    "string_too_short": "should not be empty",
+    "string_type": "should be a text in quotes",
+    "too_long": "should have at most {max_length} of them",
+    "too_short": "should have at least {min_length} of them",
+    "tuple_type": "should be a list",
+}
+
 
 def read_toml(kind: type[T], file: Path | Traversable) -> T:
     """The file as a `kind`. Raises InputError naming the file and each key at fault, with the nearest key."""
@@ -45,7 +58,8 @@ def nearest(name: str, known: list[str]) -> str:
 def _fault(kind: type[BaseModel], error: dict[str, Any]) -> str:
     location = [str(part) for part in error["loc"]]
     where = ".".join(location)
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = WORDS.get(error["type"], str(error["msg"])).format_map(error.get("ctx", {}))
+    message = message.removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if error["type"] == "extra_forbidden":
         return f"unknown key {where!r}: {nearest(location[-1], _keys_at(kind, location[:-1]))}"

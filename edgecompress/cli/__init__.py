@@ -9,6 +9,7 @@ import click
 
 from edgecompress import __version__
 from edgecompress.errors import EdgeCompressError, InputError
+from edgecompress.interrupt import watched
 
 COMMANDS = ("build", "convert", "inspect", "targets")
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
@@ -42,16 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     --debug anywhere on the line shows the traceback as well.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        sys.exit(cli.main(arguments, prog_name="edgecompress", standalone_mode=False))
-    except Exception as error:
-        message, code = _failure(error)
-        if "--debug" in arguments:
-            import traceback
+    with watched() as interrupted:
+        try:
+            sys.exit(cli.main(arguments, prog_name="edgecompress", standalone_mode=False))
+        except Exception as error:
+            # A library that was stopped by Ctrl-C may call it anything: whatever fails after it, is it.
+            message, code = ("interrupted", INTERRUPTED) if interrupted.is_set() else _failure(error)
+            if "--debug" in arguments:
+                import traceback
 
-            traceback.print_exc()
-        click.echo(f"error: {message}", err=True)
-        sys.exit(code)
+                traceback.print_exc()
+            click.echo(f"error: {message}", err=True)
+            sys.exit(code)
 
 
 def _failure(error: Exception) -> tuple[str, int]:

@@ -9,6 +9,7 @@ import click
 
 from edgecompress.cli.options import (
     debug_option,
+    file_option,
     json_option,
     model_options,
     parse_input_shapes,
@@ -21,13 +22,13 @@ ACCURACY_LIMIT_EXCEEDED = 4
 @click.command()
 @model_options
 @click.option("--target", default="android", show_default=True, help="Device; see: edgecompress targets.")
-@click.option("--target-file", type=click.Path(), help="Your own board's profile (TOML).")
-@click.option("-o", "--output", type=click.Path(), help="Output folder.  [default: MODEL-TARGET]")
-@click.option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
-@click.option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
-@click.option("--recipe", type=click.Path(), help="Recipe (TOML); options given here go before it.")
+@file_option("--target-file", type=click.Path(), help="Your own board's profile (TOML).")
+@file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: MODEL-TARGET]")
+@file_option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
+@file_option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
+@file_option("--recipe", type=click.Path(), help="Recipe (TOML); options given here go before it.")
 @click.option("--format", "formats", multiple=True, help="Artifact format: onnx, tflite or pack. Repeatable.")
-@click.option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @click.option("--max-drop", type=float, help="Points of accuracy that may be lost; else exit code 4.")
 @json_option
 @debug_option

@@ -12,6 +12,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON a
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
 
 
+def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """A callback: an empty text, as a shell makes of a variable that isn't set, is no file and no folder."""
+    if value == "":
+        raise click.BadParameter("it is empty", context, parameter)
+    return value
+
+
+def file_option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option whose value names a file, a folder, or data."""
+    return click.option(*names, callback=not_empty, **settings)
+
+
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """MODEL, --weights and --input-shape: what says which model is meant."""
     for option in (
@@ -22,8 +34,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME:DIMS",
             help="Shape of an input with dynamic dimensions, e.g. image:1,3,224,224. Repeatable.",
         ),
-        click.option("--weights", type=click.Path(), help="state_dict file for a file.py:factory model."),
-        click.argument("model"),
+        file_option("--weights", type=click.Path(), help="state_dict file for a file.py:factory model."),
+        click.argument("model", callback=not_empty),
     ):
         command = option(command)
     return command

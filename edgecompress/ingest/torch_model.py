@@ -19,6 +19,8 @@ from edgecompress.errors import EdgeCompressError, InputError, MissingPackageErr
 from edgecompress.ingest import onnx_file
 from edgecompress.ingest.pt2_archive import require_no_pickle
 from edgecompress.ingest.quiet import quiet
+from edgecompress.ingest.torch_file import instead_of_torchscript, instead_of_weights
+from edgecompress.interrupt import reraise_interrupt
 
 if TYPE_CHECKING:
     import torch
@@ -36,13 +38,9 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes) -> Exported:
     Raises InputError, MissingPackageError (torch isn't there), UnsupportedModelError (torch can't export it).
     """
     if not isinstance(source, (str, Path)):
-        _import_torch(f"a {type(source).__name__}")
-        import torch
-
-        if not isinstance(source, torch.nn.Module):
-            raise InputError(
-                f"can't read a model from a {type(source).__name__}; pass {KINDS}, or a torch.nn.Module"
-            )
+        torch = sys.modules.get("torch")  # whoever made a Module has imported it
+        if torch is None or not isinstance(source, torch.nn.Module):
+            raise InputError(f"can't read a model from {_a(source)}; pass {KINDS}, or a torch.nn.Module")
         return "python", _export_module(source, shapes), None
     text = str(source)
     if match := FACTORY.fullmatch(text):
@@ -80,8 +78,9 @@ def _read_exported_program(path: Path, data: bytes, shapes: Shapes) -> tuple[str
         try:
             program = torch.export.load(io.BytesIO(data))
         except Exception as error:  # torch raises of any kind for a damaged archive
+            reraise_interrupt(error)
             raise InputError(
-                f"{path}: torch.export can't load it ({_one_line(error)}); it is damaged, or was saved by "
+                f"{path}: torch.export can't load it; it is damaged, another kind of file, or was saved by "
                 f"another version of torch (here: {torch.__version__})"
             ) from error
     return "pt2", _export(program, (), None, dynamo=True)
@@ -94,10 +93,8 @@ def _read_torchscript(path: Path, data: bytes, shapes: Shapes) -> tuple[str, onn
         try:
             module = torch.jit.load(io.BytesIO(data), map_location="cpu")
         except Exception as error:
-            raise InputError(
-                f"{path}: not a TorchScript file ({_one_line(error)}). Weights alone (a state_dict) go with "
-                f"the code that makes the model: file.py:factory --weights {path}"
-            ) from error
+            reraise_interrupt(error)
+            raise InputError(instead_of_torchscript(path, data)) from error
     names = [name for name in _parameter_names(module.forward)]
     inputs, names = _example_inputs(names, shapes, str(path))
     return "torchscript", _export_somehow(module.eval(), inputs, names, (False,))
@@ -130,12 +127,13 @@ def _call_factory(path: Path, function: str) -> torch.nn.Module:
     except EdgeCompressError:
         raise
     except Exception as error:
+        reraise_interrupt(error)
         raise InputError(
             f"{path}:{function} failed with {type(error).__name__}: {_one_line(error)}"
         ) from error
     if not isinstance(module, torch.nn.Module):
         raise InputError(
-            f"{path}:{function} returned a {type(module).__name__}; a torch.nn.Module is expected"
+            f"{path}:{function} returned {_a(module)}; a torch.nn.Module is expected"
         )
     return module
 
@@ -160,19 +158,19 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
 
     data = onnx_file.read_bytes(path)
     try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with _quiet():
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(
-            f"{path}: not a file of plain tensors ({_one_line(error)}); save it with "
-            "torch.save(model.state_dict(), path)"
-        ) from error
+        reraise_interrupt(error)
+        raise InputError(instead_of_weights(path, data)) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict):
-        raise InputError(f"{path}: holds a {type(state).__name__}; a state_dict is expected")
+        raise InputError(f"{path}: holds {_a(state)}; a state_dict is expected")
     try:
         module.load_state_dict(state)
     except Exception as error:
+        reraise_interrupt(error)
         raise InputError(f"{path}: doesn't fit the model: {' '.join(str(error).split())[:300]}") from error
 
 
@@ -206,16 +204,11 @@ def _example_inputs(parameters: list[str], shapes: Shapes, what: str) -> tuple[l
             f"{what}: torch doesn't record the shape of {names}; pass it, for example "
             f"--input-shape {parameters[0] if parameters else 'x'}:1,3,224,224"
         )
-    for name, shape in shapes.items():
-        if any(int(d) < 1 for d in shape):
-            raise InputError(
-                f"--input-shape {name}:{','.join(map(str, shape))}: every dimension must be at least 1"
-            )
     names = list(shapes)
     if set(names) <= set(parameters):
         names.sort(key=parameters.index)
     generator = torch.Generator().manual_seed(0)
-    return [torch.rand(tuple(int(d) for d in shapes[n]), generator=generator) for n in names], names
+    return [torch.rand(tuple(shapes[n]), generator=generator) for n in names], names
 
 
 def _export_somehow(
@@ -233,10 +226,12 @@ def _export_somehow(
         try:
             module(*inputs)
         except Exception as error:
+            reraise_interrupt(error)
             try:
                 module(*whole)
                 args = whole
-            except Exception:
+            except Exception as second:
+                reraise_interrupt(second)
                 raise InputError(
                     f"the model fails on inputs of shape "
                     f"{', '.join(f'{n}:' + ','.join(map(str, i.shape)) for n, i in zip(names, inputs))}: "
@@ -268,6 +263,7 @@ def _export(
             buffer = io.BytesIO()
             torch.onnx.export(model, args, buffer, input_names=names, dynamo=False, verbose=False)
         except Exception as error:  # torch's exporters raise of any kind
+            reraise_interrupt(error)
             raise UnsupportedModelError(
                 f"torch can't export the model to ONNX ({type(error).__name__}: {_one_line(error)}); try "
                 "torch.onnx.export yourself and pass the .onnx file"
@@ -298,6 +294,14 @@ def _plain_tensors_only() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def _a(thing: object) -> str:
+    """What the object is, with its article: "an int"."""
+    if thing is None:
+        return "None"
+    name = type(thing).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _one_line(error: BaseException) -> str:
