@@ -15,7 +15,8 @@ from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit, require_room
 from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
-from edgecompress.output import require_writable, write_files
+from edgecompress.interrupt import stop_if_interrupted
+from edgecompress.output import require_writable, stale_files, write_files
 from edgecompress.recipe import Recipe
 from edgecompress.report import build, terminal
 from edgecompress.report.layers import report_layers
@@ -104,7 +105,8 @@ def convert(
     folder = Path(output) if output is not None else Path(f"{stem}-{profile.name}")
     names: dict[str, str] = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
     sources = [_path(s) for s in (model, weights, calib, eval, target_file, _changed_file(recipe, asked))]
-    require_writable(folder, [*names.values(), REPORT, RECIPE], [s for s in sources if s is not None])
+    inputs = [s for s in sources if s is not None]
+    require_writable(folder, [*names.values(), REPORT, RECIPE], inputs)
 
     log = StageLog()
     with log.stage("import") as running:
@@ -149,21 +151,30 @@ def convert(
             build.artifact(emitted, names[emitted.format], kind, ingested.model, checks)
             for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True)
         ],
-        notes=[*ingested.notes, *data.notes, *_notes(ingested, facts, kind, asked, outcome)],
+        notes=[*ingested.notes, *data.notes, *_notes(ingested, facts, kind, asked, data, outcome)],
     )
     files = {names[a.format]: a.data for a in outcome.attempt.artifacts}
     require_room({name: len(content) for name, content in files.items()}, profile)
     files[RECIPE] = outcome.recipe.to_toml().encode()
     files[REPORT] = report.to_json().encode()
-    write_files(folder, files)
+    stop_if_interrupted()
+    write_files(folder, files, stale_files(folder, REPORT, files, inputs))
     return Result(report, folder)
 
 
 def _notes(
-    ingested: Ingested, facts: ModelStatistics, kind: str, asked: Recipe, outcome: Outcome
+    ingested: Ingested, facts: ModelStatistics, kind: str, asked: Recipe, data: pipeline.Data, outcome: Outcome
 ) -> list[str]:
     notes = []
-    if kind == "dynamic":
+    if data.calibration is not None and kind != "int8":
+        checked = data.check.source == data.calibration.source
+        use = "was only used to check the artifacts" if checked else "was not used"
+        quantize = asked.quantize
+        notes.append(
+            f"calibration data {use}: the recipe asks for {quantize.weights} weights and {quantize.activations} "
+            "activations; without weights and activations in its [quantize] both become int8"
+        )
+    elif kind == "dynamic":
         peak = facts.peak_activation_elements
         notes.append(
             "weights are int8, activations float; calibration data would make activations int8 as well, with "

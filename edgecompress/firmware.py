@@ -2,32 +2,96 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Group
+from rich.text import Text
+
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.output import require_writable, write_files
+from edgecompress.report.terminal import as_html, as_text, table
 from edgecompress.targets import load_target
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.pack import PackError, read_pack
 from edgecompress_targets import Profile
+from edgecompress_targets.platform import platform_of
+from edgecompress_targets.tools import ToolError
 
 if TYPE_CHECKING:
     from edgecompress_runtime.ahead_of_time import Compiled
 
+RECORD = "build.json"
+
+
+class BuildRecord(BaseModel):
+    """build.json: what the files beside it are, for `bench` and for people."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="C identifier that symbols and files start with")
+    pack: str = Field(description="the file that was compiled, beside this one")
+    pack_sha256: str = Field(description="the digest that it carries")
+    target: Profile
+    kernels: str = Field(description="family of CPUs whose kernels it has")
+    image: str | None = Field(description="the program that an emulator runs")
+    note: str | None = Field(description="why there is no image, if there is none")
+    arena_bytes: int
+    flash_bytes: int = Field(description="code and constants")
+    text_bytes: int = Field(description="code alone")
+    stack_bytes: int | None = Field(description="of the invoke function, read off its code")
+
 
 @dataclass(frozen=True)
 class Build:
-    """What was written. arena, flash, stack: bytes; stack is None where it is not known. note: why there is no
-    complete firmware, if there is none."""
+    """What was written, and where. Shows itself as a table in terminals and notebooks."""
 
     directory: Path
     files: tuple[str, ...]
-    arena: int
-    flash: int
-    stack: int | None
-    note: str | None
+    record: BuildRecord
+
+    def __rich__(self) -> Group:
+        record = self.record
+        needs = f"arena {record.arena_bytes:,} B, flash {record.flash_bytes:,} B ({record.text_bytes:,} B of it code)"
+        if record.stack_bytes is not None:
+            needs += f", stack {record.stack_bytes:,} B"
+        head = Text.assemble((record.pack, "bold"), " -> ", (record.target.name, "bold"),
+                             f"  ({record.kernels} kernels)\n{needs}")  # fmt: skip
+        names = set(self.files) | {record.pack}
+        rows = [(name, described(name, record)) for name in sorted(names)]
+        note = [Text(f"Nothing linked: {record.note}")] if record.note else []
+        return Group(head, table("", ("File", "What it is"), rows), *note, Text(f"Written to {self.directory}"))
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self.__rich__())
+
+
+def described(file: str, record: BuildRecord) -> str:
+    """What a file of a build is."""
+    kinds = {
+        f"{record.name}.o": "object file",
+        f"lib{record.name}.a": "the same as a static library",
+        f"lib{record.name}.so": "shared library",
+        f"{record.name}.h": "C header: the function, sizes, scales",
+        f"{record.name}_example.c": "how to call it",
+        f"{record.name}.py": "the Python text that was compiled",
+        f"{record.name}.elf": "firmware for the board that QEMU emulates",
+        f"{record.name}.hex": "the same as Intel HEX",
+        f"{record.name}.bin": "the same as a flash image",
+        f"{record.name}_run": "program: reads a file of inputs, writes one of outputs",
+        record.pack: "the model that was compiled",
+        RECORD: "the figures above, for bench",
+    }
+    return kinds.get(file, "")
 
 
 def build(
@@ -35,8 +99,9 @@ def build(
 ) -> Build:
     """Compile a .pack for a device: object file, static library, C header, C example, and the generated Python.
 
-    Needs no C toolchain. Where a linker for the target's emulated board is installed: the board's complete
-    firmware as well (.elf, .hex, and .bin where memory is in one piece).
+    Needs no C toolchain. Where a linker for the target is installed: firmware for its emulated board (.elf, .hex,
+    and .bin where memory is in one piece), or under Linux and Android a shared library and a program. A copy of the
+    .pack and build.json go with them, so that `bench` can compare.
     output: the folder; default PACK-TARGET beside the pack. Raises InputError for a bad pack or target,
     UnsupportedModelError for an operator without a kernel or a model larger than the device.
     """
@@ -47,7 +112,8 @@ def build(
     directory = Path(output) if output is not None else path.with_name(f"{path.stem}-{profile.name}")
     require_writable(directory, (), ())
     try:
-        plan = read_pack(path).plan()
+        read = read_pack(path)
+        content, plan = path.read_bytes(), read.plan()
     except PackError as error:
         raise InputError(str(error)) from error
     try:
@@ -55,11 +121,42 @@ def build(
     except RuntimeModelError as error:
         raise UnsupportedModelError(f"{path}: {error}") from error
     _require_room(path, compiled, profile)
-    files, (firmware, note) = dict(compiled.files), _firmware(compiled, profile)
-    files |= firmware
+    linked = _linked(compiled, profile)
+    record = BuildRecord(
+        name=compiled.program.name,
+        pack=path.name,
+        pack_sha256=read.digest,
+        target=profile,
+        kernels=compiled.program.family,
+        image=linked.image,
+        note=linked.note,
+        arena_bytes=compiled.program.layout.size,
+        flash_bytes=compiled.flash,
+        text_bytes=compiled.text,
+        stack_bytes=compiled.stack,
+    )
+    files = {**compiled.files, **linked.files, RECORD: (record.model_dump_json(indent=2) + "\n").encode()}
+    beside = directory / path.name
+    if not (beside.exists() and beside.samefile(path)):
+        files[path.name] = content
     require_writable(directory, files, [path])
     write_files(directory, files)
-    return Build(directory, tuple(files), compiled.program.layout.size, compiled.flash, compiled.stack, note)
+    if linked.image:
+        os.chmod(directory / linked.image, 0o755)
+    return Build(directory, tuple(sorted(files)), record)
+
+
+def read_record(folder: Path) -> BuildRecord:
+    """What `build` wrote to a folder. Raises InputError where it wrote nothing, or something else did."""
+    try:
+        return BuildRecord.model_validate_json((folder / RECORD).read_bytes())
+    except OSError as error:
+        raise InputError(f"{folder}: expected a folder that `edgecompress build` wrote: "
+                         f"{RECORD}: {error.strerror}") from error  # fmt: skip
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(f"{folder / RECORD}: {where}: {first['msg']}; run `edgecompress build` again") from error
 
 
 def _require_room(path: Path, compiled: Compiled, profile: Profile) -> None:
@@ -69,19 +166,23 @@ def _require_room(path: Path, compiled: Compiled, profile: Profile) -> None:
             raise UnsupportedModelError(f"{path}: needs {needed} bytes of {what}, {profile.name} has {room}")
 
 
-def _firmware(compiled: Compiled, profile: Profile) -> tuple[dict[str, bytes], str | None]:
-    """(files, None), or ({}, why there are none)."""
-    if profile.family != "cortex_m":
-        return {}, f"no board support for {profile.family}"
-    from edgecompress_targets.cortex_m.boards import BOARDS
-    from edgecompress_targets.cortex_m.firmware import FirmwareError, images
+@dataclass(frozen=True)
+class _Linked:
+    """files: linked ones by name; image: the program among them; note: why there is none."""
 
-    if profile.cpu not in BOARDS:
-        return {}, f"no emulated board with a {profile.cpu}"
+    files: Mapping[str, bytes]
+    image: str | None
+    note: str | None
+
+
+def _linked(compiled: Compiled, profile: Profile) -> _Linked:
     from edgecompress_runtime.c_header import bench_header
 
+    platform, name = platform_of(profile), compiled.program.name
+    if platform is None:
+        return _Linked({}, None, f"no linker is known for {profile.triple}")
     try:
-        return images(compiled.program.name, compiled.object, bench_header(compiled.program), BOARDS[profile.cpu],
-                      cpu=profile.cpu, hard_float=profile.triple.endswith("hf")), None  # fmt: skip
-    except FirmwareError as error:
-        return {}, str(error)
+        files = platform.images(name, compiled.object, bench_header(compiled.program), profile)
+    except ToolError as error:
+        return _Linked({}, None, str(error))
+    return _Linked(files, platform.image(name), None)

@@ -13,6 +13,7 @@ from edgecompress_targets import Profile
 
 WEIGHT_BYTES = {"int8": 1, "dynamic": 1, "float16": 2, "float32": 4}
 ACTIVATION_BYTES = {"int8": 1, "dynamic": 4, "float16": 4, "float32": 4}
+STORED_AS = {"dynamic": ("int8", "float")}  # weights and activations, where they differ
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
 
 
@@ -38,12 +39,13 @@ def fit(model: ir.Model, peak_activation_elements: int, profile: Profile, encodi
     """
     weights = weight_bytes(model, encoding)
     activations = peak_activation_elements * ACTIVATION_BYTES[encoding]
+    of_weights, of_activations = STORED_AS.get(encoding, (encoding, encoding))
     needs = (
-        ("flash", "weights", weights, profile.flash_bytes),
-        ("RAM", "activations", activations, profile.ram_bytes),
+        ("flash", f"{of_weights} weights", weights, profile.flash_bytes),
+        ("RAM", f"{of_activations} activations", activations, profile.ram_bytes),
     )
     reasons = tuple(
-        f"{encoding} {what} need at least {size(needed)} of {memory}, {profile.name} has {size(room)}"
+        f"{what} need at least {size(needed)} of {memory}, {profile.name} has {size(room)}"
         for memory, what, needed, room in needs
         if room is not None and needed > room
     )

@@ -18,7 +18,7 @@ from edgecompress.fit import fit
 from edgecompress.graph.statistics import statistics
 from edgecompress.ingest import load
 from edgecompress.recipe import Quantize
-from edgecompress.report.terminal import as_html, as_text, table
+from edgecompress.report.terminal import as_html, as_text, in_words, table
 from edgecompress.report.units import count, size
 from edgecompress.targets import all_targets
 from edgecompress_targets import OPERATOR_SETS, Profile
@@ -83,7 +83,7 @@ class Inspection(BaseModel):
         layers = [
             (x.name, x.op, _shape(x.output_shape), count(x.parameters), count(x.macs)) for x in self.layers
         ]
-        fits = [(t.name, t.encoding, "yes" if t.fits else "no", "; ".join(t.reasons)) for t in self.targets]
+        fits = [(t.name, in_words(t.encoding), "yes" if t.fits else "no", "; ".join(t.reasons)) for t in self.targets]
         return Group(
             head,
             table("\nInputs and outputs", ("", "Name", "Shape", "Type"),

@@ -1,4 +1,4 @@
-"""Ctrl-C, which reaches Python code called from C++ and comes back as an error of the library's own."""
+"""Ctrl-C, which libraries in C++ hand back as errors of their own, or drop."""
 from __future__ import annotations
 
 import contextlib
@@ -8,38 +8,49 @@ from collections.abc import Iterator
 from types import FrameType
 
 
-@contextlib.contextmanager
-def watched() -> Iterator[threading.Event]:
-    """Yields an event that is set once Ctrl-C came, whatever a library then made of the KeyboardInterrupt.
+class Watch:
+    """A handler of Ctrl-C that does as Python's own and remembers that it came."""
 
-    Where Ctrl-C has another meaning (a background job ignores it, another handler is set, or this isn't the
-    main thread), nothing is changed.
-    """
-    came = threading.Event()
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    ):
-        yield came
-        return
+    def __init__(self) -> None:
+        self.came = False
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        came.set()
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
         signal.default_int_handler(number, frame)
 
-    signal.signal(signal.SIGINT, interrupt)
+
+@contextlib.contextmanager
+def watched() -> Iterator[Watch]:
+    """Within it, Ctrl-C is remembered whatever a library makes of the KeyboardInterrupt.
+
+    Where it has another meaning (a background job ignores it, another handler is set) or can't be handled
+    (another thread), nothing is changed.
+    """
+    watch = Watch()
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield watch
+        return
+    signal.signal(signal.SIGINT, watch)
     try:
-        yield came
+        yield watch
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def stop_if_interrupted() -> None:
+    """Raises KeyboardInterrupt when Ctrl-C came under `watched` and the run went on all the same."""
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, Watch) and handler.came:
+        raise KeyboardInterrupt
+
+
 def reraise_interrupt(error: BaseException) -> None:
-    """Raises the KeyboardInterrupt that is the reason of the error, if one is; to be called before an error of
-    any kind is reworded or dropped.
+    """Raises the KeyboardInterrupt that is the reason of the error, if one is. To be called before an error of
+    any kind is put in other words or dropped.
     """
-    seen: set[int] = set()
     reason: BaseException | None = error
+    seen: set[int] = set()
     while reason is not None and id(reason) not in seen:
         if isinstance(reason, KeyboardInterrupt):
             raise reason

@@ -1,10 +1,12 @@
 """Writing a run's files: all of them or none, and never over an input."""
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edgecompress.errors import InputError
@@ -27,11 +29,38 @@ def require_writable(folder: Path, names: Iterable[str], inputs: Iterable[Path])
                 raise InputError(f"{path} would be overwritten, and is an input: choose another folder")
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write every file whole to a temporary folder beside the output folder, then rename each into place.
+def stale_files(folder: Path, report: str, names: Iterable[str], inputs: Sequence[Path]) -> list[str]:
+    """Artifacts of the run before in the folder: those that its report lists and nobody has changed since.
 
-    An interruption leaves neither a half-written file nor the temporary folder. Raises InputError when the
-    folder can't be written.
+    Not those of `names`, which are written over, and no input of this run. Whatever the report says, only a
+    file in the folder itself with the content that was listed is named.
+    """
+    try:
+        listed = json.loads((folder / report).read_bytes())["artifacts"]
+        hashes = {entry["path"]: entry["sha256"] for entry in listed}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # none, or another program's
+        return []
+    there = set(os.listdir(folder)) - {report, *names}
+    return [n for n in hashes if n in there and _unchanged(folder / n, hashes[n], inputs)]
+
+
+def _unchanged(path: Path, sha256: object, inputs: Sequence[Path]) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    if any(source.exists() and path.samefile(source) for source in inputs):
+        return False
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    except OSError:  # not ours to read, so not ours to remove
+        return False
+
+
+def write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] = ()) -> None:
+    """Write every file whole to a temporary folder beside the output folder, then rename each into place, and
+    the stale ones of the run before out of it.
+
+    An interruption leaves neither a half-written file nor the temporary folder, and the run before as it was.
+    Raises InputError when the folder can't be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -40,14 +69,38 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=".edgecompress-", dir=beside))
     except OSError as error:
         raise InputError(f"{folder}: can't write here: {error.strerror or error}") from error
+    new, old = temporary / "new", temporary / "old"
     try:
+        new.mkdir()
+        old.mkdir()
         for name, content in files.items():
-            (temporary / name).write_bytes(content)
+            (new / name).write_bytes(content)
         folder.mkdir(exist_ok=True)
-        for name in files:
-            os.replace(temporary / name, folder / name)
+        try:
+            _swap(folder, new, old, files, stale)
+        except BaseException:
+            _restore(folder, new, old, files)
+            raise
     except OSError as error:
         path = folder / Path(error.filename).name if error.filename else folder
         raise InputError(f"{path}: can't write: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _swap(folder: Path, new: Path, old: Path, names: Iterable[str], stale: Iterable[str]) -> None:
+    for name in stale:
+        os.replace(folder / name, old / name)
+    for name in names:
+        if os.path.lexists(folder / name):
+            os.replace(folder / name, old / name)
+        os.replace(new / name, folder / name)
+
+
+def _restore(folder: Path, new: Path, old: Path, names: Iterable[str]) -> None:
+    """Undoes `_swap` from wherever it stopped: what has left `new` is in the folder, and goes."""
+    for name in names:
+        if not (new / name).exists():
+            (folder / name).unlink(missing_ok=True)
+    for path in old.iterdir():
+        os.replace(path, folder / path.name)

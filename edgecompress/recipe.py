@@ -25,9 +25,9 @@ def _not_zero(value: float) -> float:
 
 
 def _as_list(value: Any) -> Any:
-    if isinstance(value, bool):
-        return value
-    return [value] if isinstance(value, (int, float)) else list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return list(value)
+    return [value] if isinstance(value, (int, float)) else value
 
 
 def _as_tuple(value: Any) -> Any:  # TOML has lists alone
@@ -47,9 +47,8 @@ def _positive(values: list[float]) -> list[float]:
 
 
 # Not strict, which would refuse NumPy's numbers; `_number` refuses what isn't one.
-Finite = Annotated[
-    float, Field(strict=False, allow_inf_nan=False), AfterValidator(_in_range), BeforeValidator(_number)
-]
+Number = Annotated[float, Field(strict=False), BeforeValidator(_number)]
+Finite = Annotated[Number, Field(allow_inf_nan=False), AfterValidator(_in_range)]
 Numbers = Annotated[list[Finite], Field(min_length=1), BeforeValidator(_as_list)]
 
 
@@ -115,7 +114,7 @@ class Quantize(Section):
     calibration: Literal["minmax", "percentile", "entropy", "mse"] = Field(
         "mse", description="how an activation's range is chosen from its calibration histogram"
     )
-    percentile: float = Field(
+    percentile: Number = Field(
         99.99, gt=50, le=100, description='percent of values inside the range, for calibration = "percentile"'
     )
     per_channel: bool = Field(True, description="a weight scale for each output channel, else one in all")
@@ -131,7 +130,7 @@ class Evaluate(Section):
     metric: str = Field(
         "top1", min_length=1, description='"top1" (percent), or "file.py:function" of (outputs, labels)'
     )
-    max_drop: float | None = Field(
+    max_drop: Number | None = Field(
         None,
         ge=0,
         allow_inf_nan=False,

@@ -21,8 +21,8 @@ WORDS = {
     "list_type": "should be a list",
     "string_too_short": "should not be empty",
     "string_type": "should be a text in quotes",
-    "too_long": "should have at most {max_length} of them",
-    "too_short": "should have at least {min_length} of them",
+    "too_long": "should have {max_length} items",
+    "too_short": "should not be empty",
     "tuple_type": "should be a list",
 }
 
@@ -58,11 +58,14 @@ def nearest(name: str, known: list[str]) -> str:
 def _fault(kind: type[BaseModel], error: dict[str, Any]) -> str:
     location = [str(part) for part in error["loc"]]
     where = ".".join(location)
-    message = WORDS.get(error["type"], str(error["msg"])).format_map(error.get("ctx", {}))
-    message = message.removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
+    if error["type"] in WORDS:
+        message = WORDS[error["type"]].format_map(error.get("ctx", {}))
     if error["type"] == "extra_forbidden":
         return f"unknown key {where!r}: {nearest(location[-1], _keys_at(kind, location[:-1]))}"
+    if error["type"] == "missing" and isinstance(error["loc"][-1], int):
+        return f"key {'.'.join(location[:-1])!r}: has too few items, found {list(error['input'])}"
     if error["type"] == "missing":
         return f"key {where!r} is missing"
     if error["type"] == "model_type":

@@ -279,10 +279,29 @@ def test_dynamic_dimensions_besides_the_batch_are_named():
         ({"x": (1, 4, 8, 8)}, "doesn't fit"),
         ({"x": (1, 3, 8)}, "doesn't fit"),
         ({"x": (0, 3, 8, 8)}, "at least 1"),
+        ({"x": (10**20, 3, 8, 8)}, "too large"),
+        ({"x": (10**8, 3, 8, 8)}, "too large"),
+        ({"x": (10**8,) * 700}, "too large"),  # more digits than Python writes out
+        ({"x": "ab"}, "expected whole numbers"),
+        ({"x": [1.5, 3, 8, 8]}, "found [1.5, 3, 8, 8]"),
+        ({"x": None}, "expected whole numbers"),
+        ([("x", (1, 3, 8, 8))], "input_shapes: expected"),
     ],
 )
-def test_input_shapes_are_checked(shapes: dict, mentions: str):
+def test_input_shapes_are_checked(shapes: object, mentions: str):
     refused(small(), InputError, mentions, input_shapes=shapes)
+
+
+def test_a_zero_dimension_is_shown():
+    proto = model("y = Relu(x)", "float[N,3] x")
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 0
+    refused(proto, InputError, "the shape 1,0; every dimension must be at least 1")
+    refused(proto, InputError, "which declares N,0", input_shapes={"x": (1, 3)})
+
+
+@pytest.mark.parametrize(("source", "named"), [(5, "an int"), ([], "a list"), (None, "None")])
+def test_other_objects_are_no_models(source: object, named: str):
+    refused(source, InputError, f"can't read a model from {named}; pass .onnx")
 
 
 def test_every_unsupported_operator_is_listed_at_once():

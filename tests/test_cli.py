@@ -1,11 +1,14 @@
 """The command line and `convert` on the sample: what it writes, what it says, and its exit codes."""
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +22,7 @@ import edgecompress
 from edgecompress import cli, output
 from edgecompress.cli.options import parse_input_shapes, parse_preprocess
 from edgecompress.errors import InputError
-from edgecompress.recipe import load_recipe
+from edgecompress.recipe import Recipe, load_recipe
 from edgecompress.report.model import Report
 
 DIGITS = Path(__file__).parent.parent / "samples" / "digits"
@@ -116,6 +119,7 @@ def test_without_data_weights_alone_are_int8(tmp_path, capsys) -> None:
     assert report.achieved.encoding == "dynamic"
     assert {a.format for a in report.artifacts} == {"onnx", "tflite"}
     assert all(2 * a.bytes < MODEL.stat().st_size for a in report.artifacts)
+    assert "float activations" in repr(edgecompress.api.Result(report, tmp_path))  # in place of "dynamic"
     assert any("calibration data would" in note and "[samples, 1, 8, 8]" in note for note in report.notes)
     assert report.achieved.drop is None and report.requested.evaluation is None
 
@@ -184,6 +188,15 @@ def test_integer_only_target_beyond_the_limit_is_exit_4(tmp_path, closeness, cap
         (["convert", MODEL, "--preprocess", "scal=2"], 2, "unknown key 'scal': did you mean 'scale'?"),
         (["convert", MODEL, "--preprocess", "2"], 2, "expected KEY=VALUE"),
         (["convert", MODEL, "--input-shape", "1,1,8,8"], 2, "expected NAME:D1,D2,..."),
+        (["convert", MODEL, "--input-shape", "pixels:99999999999999999999,1,8,8"], 2, "too large"),
+        (["convert", MODEL, "--input-shape", "pixels:100000000,1,8,8"], 2, "too large"),
+        (["convert", ""], 2, "'MODEL': it is empty"),
+        (["convert", MODEL, "--recipe", ""], 2, "'--recipe': it is empty"),
+        (["convert", MODEL, "-o", ""], 2, "'--output': it is empty"),
+        (["convert", MODEL, "--calib", ""], 2, "'--calib': it is empty"),
+        (["convert", MODEL, "--eval", ""], 2, "'--eval': it is empty"),
+        (["convert", MODEL, "--target-file", ""], 2, "'--target-file': it is empty"),
+        (["convert", MODEL, "--weights", ""], 2, "'--weights': it is empty"),
         (["convert", MODEL, "-o", os.devnull + "/out"], 2, os.devnull),
         (["convert", MODEL, "-o", "x" * 300], 2, "name too long"),
         (["inspect", "missing.onnx"], 2, "missing.onnx"),
@@ -273,6 +286,96 @@ def test_interruption_leaves_no_half_file(tmp_path, monkeypatch, capsys) -> None
     assert run("convert", MODEL, "-o", tmp_path / "out") == 130
     assert [p for p in tmp_path.rglob("*") if p.is_file() or p.name.startswith(".")] == []
     assert capsys.readouterr().err.strip() == "error: interrupted"
+
+
+def test_an_interruption_puts_the_run_before_back(tmp_path, monkeypatch) -> None:
+    assert run("convert", MODEL, "-o", tmp_path, "--calib", TRAIN) == 0
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    replace = os.replace
+    for at in range(8):  # two stale files out, four files in, two of them over another
+        calls = iter(range(100))
+
+        def interrupted(source: Path, target: Path, at: int = at, calls=calls) -> None:
+            replace(source, target)
+            if next(calls) == at:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(output.os, "replace", interrupted)
+        assert run("convert", MODEL, "-o", tmp_path, "--format", "onnx", "--format", "tflite") == 130
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_ctrl_c_that_a_library_makes_an_error_of_its_own(tmp_path, monkeypatch, capsys, goes_on: bool) -> None:
+    """As ONNX Runtime and pydantic do: the KeyboardInterrupt is gone, and another error or none is raised."""
+    from edgecompress.evaluate import interpreters
+
+    load = interpreters.OnnxRuntime.__init__
+
+    def interrupted(self: object, *arguments: object, **options: object) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        if not goes_on:
+            raise RuntimeError("initialization failed") from None
+        load(self, *arguments, **options)
+
+    monkeypatch.setattr(interpreters.OnnxRuntime, "__init__", interrupted)
+    assert run("convert", MODEL, "-o", tmp_path / "out", "--format", "onnx") == 130
+    assert capsys.readouterr().err.strip() == "error: interrupted" and not (tmp_path / "out").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_artifacts_of_the_run_before_go(tmp_path, capsys) -> None:
+    """Only those that its report lists, as they were written, in this folder, and that are no input now."""
+    out, outside = tmp_path / "out", tmp_path / "mine.onnx"
+    edgecompress.convert(MODEL, output=out, calib=TRAIN)
+    capsys.readouterr()
+    tflite, other = out / "digits.int8.tflite", out / "digits.int8.onnx"
+    other.write_bytes(other.read_bytes() + b"changed")
+    (out / "notes.txt").write_text("mine")
+    outside.write_text("mine")
+    report = json.loads((out / "report.json").read_text())
+    report["artifacts"] += [
+        {"path": f"../{outside.name}", "sha256": hashlib.sha256(b"mine").hexdigest()},
+        {"path": str(outside), "sha256": hashlib.sha256(b"mine").hexdigest()},
+        {"path": "notes.txt", "sha256": "0" * 64},
+        {"path": None, "sha256": 3},
+    ]
+    (out / "report.json").write_text(json.dumps(report))
+    edgecompress.convert(MODEL, output=out)
+    made = {"digits.dynamic.onnx", "digits.dynamic.tflite", "recipe.toml", "report.json"}
+    assert set(os.listdir(out)) == made | {other.name, "notes.txt"} and not tflite.exists()
+    assert outside.exists() and capsys.readouterr() == ("", "")
+    edgecompress.convert(out / "digits.dynamic.onnx", output=out, recipe=Recipe(quantize={"weights": "float32"}))
+    assert (out / "digits.dynamic.onnx").exists() and not (out / "digits.dynamic.tflite").exists()
+
+
+@pytest.mark.parametrize("report", ["", "[]", '{"artifacts": 3}', '{"artifacts": [{}]}', "[" * 9999, "\0"])
+def test_another_programs_report_is_no_hindrance(tmp_path, report: str) -> None:
+    (tmp_path / "report.json").write_text(report)
+    assert output.stale_files(tmp_path, "report.json", [], []) == []
+
+
+def test_calibration_data_that_chooses_no_ranges_is_noted(tmp_path) -> None:
+    recipe = Recipe(quantize={"activations": "float32"})
+    result = edgecompress.convert(MODEL, output=tmp_path, calib=TRAIN, recipe=recipe, formats=["onnx"])
+    assert any("was only used to check the artifacts" in note for note in result.report.notes)
+    assert not any("calibration data would" in note for note in result.report.notes)
+    result = edgecompress.convert(MODEL, output=tmp_path, calib=TRAIN, eval=TEST, recipe=recipe, formats=["onnx"])
+    assert any("calibration data was not used" in note for note in result.report.notes)
+
+
+@pytest.mark.parametrize("data", [None, np.random.default_rng(0).normal(size=(32, 3, 8, 8)).astype(np.float32)])
+def test_an_input_that_is_an_output_in_every_format(tmp_path, data: np.ndarray | None) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[1,3,8,8] x) => (float[1,2,6,6] y, float[1,3,8,8] x) '
+    model = onnx.parser.parse_model(text + "{ y = Conv(x, w) }")
+    weights = np.random.default_rng(1).normal(size=(2, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    formats = ["onnx", "tflite", "pack"]
+    result = edgecompress.convert(model, output=tmp_path, formats=formats, calib=data)
+    for artifact in result.report.artifacts:
+        assert all(c.error is None and (c.snr_db is None or c.snr_db > 30) for c in artifact.checks)
+        assert [t.name for t in artifact.outputs] == ["y", "x_output"]
 
 
 def test_a_defect_is_one_line_too_and_debug_shows_where(tmp_path, monkeypatch, capsys) -> None:

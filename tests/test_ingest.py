@@ -75,6 +75,23 @@ def test_the_canonical_model_is_valid_and_loads_again_unchanged():
     assert again.max_relative_error == 0.0 and again.notes == ()
 
 
+def test_a_graph_without_a_name_gets_one():
+    proto = small()
+    proto.graph.name = ""
+    assert load(proto).model.graph.name == "model" and proto.graph.name == ""
+
+
+def test_an_interrupted_onnxruntime_is_no_unreadable_model(monkeypatch: pytest.MonkeyPatch):
+    """What an import stopped by Ctrl-C raises from C++, and no InputError."""
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load(small())
+
+
 def test_a_chosen_batch_is_kept():
     found = load(small(), input_shapes={"image": (4, 3, 8, 8)})
     assert found.model.graph.outputs[0].shape == [4, 5] and found.notes == ()
@@ -233,14 +250,16 @@ def test_modules_are_taken_and_keep_their_mode(trained: Path):
     [
         ("traced.pt", {}, "--input-shape"),
         ("weights.pt", {"input_shapes": SHAPE}, "file.py:factory --weights"),
-        ("pickled.pt", {"input_shapes": SHAPE}, "not a TorchScript file"),
+        ("pickled.pt", {"input_shapes": SHAPE}, "not a TorchScript file; it holds a pickled Python object"),
+        ("net.py:make", {"input_shapes": SHAPE, "weights": "traced.pt"}, "it is a TorchScript file"),
+        ("net.py:make", {"input_shapes": SHAPE, "weights": "net.py"}, "it is damaged, or another kind of file"),
         ("net.py:make", {}, "--input-shape image:"),
         ("net.py:make", {"input_shapes": {"image": (1, 4, 8, 8)}}, "image:1,4,8,8"),
-        ("net.py:make", {"input_shapes": SHAPE, "weights": "pickled.pt"}, "not a file of plain tensors"),
+        ("net.py:make", {"input_shapes": SHAPE, "weights": "pickled.pt"}, "torch.save(model.state_dict(), FILE)"),
         ("net.py:make", {"input_shapes": SHAPE, "weights": "model.pt2"}, "not a file of plain tensors"),
         ("net.py:make", {"input_shapes": SHAPE, "weights": "none.pt"}, "no such file"),
         ("net.py:nothing", {"input_shapes": SHAPE}, "no function 'nothing'"),
-        ("net.py:wrong", {"input_shapes": SHAPE}, "returned a int"),
+        ("net.py:wrong", {"input_shapes": SHAPE}, "returned an int"),
         ("net.py:fails", {"input_shapes": SHAPE}, "KeyError"),
         ("net.py", {}, "net.py:function"),
         ("other.py:make", {}, "no such file"),
@@ -248,12 +267,18 @@ def test_modules_are_taken_and_keep_their_mode(trained: Path):
         ("model.pt2", {"input_shapes": {"other": (1, 3, 8, 8)}}, "no input 'other'"),
     ],
 )
-def test_torch_sources_that_are_refused(trained: Path, source: str, options: dict, mentions: str):
+def test_torch_sources_that_are_refused(
+    trained: Path, capfd: pytest.CaptureFixture[str], source: str, options: dict, mentions: str
+):
     if "weights" in options:
         options = options | {"weights": trained / options["weights"]}
     with pytest.raises(InputError) as caught:
         load(str(trained / source), **options)
-    assert mentions in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    message = str(caught.value)
+    assert mentions in message and len(message.splitlines()) == 1
+    for torch_says in ("Pytorch", "miniz", "Weights only", "weights_only"):
+        assert torch_says not in message
+    assert capfd.readouterr().err == ""
 
 
 def test_weights_of_another_model_are_refused(trained: Path, tmp_path: Path):

@@ -607,3 +607,11 @@ def test_an_input_that_is_an_output_and_a_value_that_is_two():
     )
     model = normalised(proto)
     assert [v.name for v in model.graph.outputs] == ["y", "z", "i"]
+
+
+def test_an_input_that_is_an_output_keeps_its_name():
+    proto = graph("y = Relu(x)", outputs="float x, float y, float x")
+    model = normalised(proto)
+    assert [v.name for v in model.graph.inputs] == ["x"]
+    assert [v.name for v in model.graph.outputs] == ["x_output", "y", "x_output_1"]
+    assert "output 'x' is the input of that name; in the artifacts it is called 'x_output'" in load(proto).notes

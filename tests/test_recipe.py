@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import tomllib
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,7 +75,21 @@ def test_every_key_is_documented() -> None:
         ("[preprocess]\nscale = 0", "key 'preprocess.scale': should not be zero"),
         ("[preprocess]\nstd = [1e-46]", "key 'preprocess.std.0': its size should be between"),
         ("[preprocess]\nmean = [1e300]", "key 'preprocess.mean.0': its size should be between"),
-        ("[preprocess]\nresize = [32]", "key 'preprocess.resize.1' is missing"),
+        ("[preprocess]\nresize = [32]", "key 'preprocess.resize': has too few items, found [32]"),
+        ("[preprocess]\nresize = [1, 2, 3]", "key 'preprocess.resize': should have 2 items"),
+        ("[preprocess]\nresize = 32", "key 'preprocess.resize': should be a list, found 32"),
+        ("[preprocess]\nscale = true", "key 'preprocess.scale': should be a number, found True"),
+        ("[preprocess]\nscale = '0.5'", "key 'preprocess.scale': should be a number, found '0.5'"),
+        ("[preprocess]\nmean = true", "key 'preprocess.mean.0': should be a number"),
+        ("[preprocess]\nstd = []", "key 'preprocess.std': should not be empty, found []"),
+        ("[quantize]\nper_channel = 'yes'", "key 'quantize.per_channel': should be true or false, found 'yes'"),
+        ("[quantize]\nequalize = 1", "key 'quantize.equalize': should be true or false, found 1"),
+        ("[quantize]\nsamples = 2.0", "key 'quantize.samples': should be a whole number, found 2.0"),
+        ("[quantize]\npercentile = true", "key 'quantize.percentile': should be a number"),
+        ("[quantize]\nfloat_layers = 'a'", "key 'quantize.float_layers': should be a list"),
+        ("[evaluate]\nmetric = ''", "key 'evaluate.metric': should not be empty"),
+        ("[evaluate]\nmetric = 1", "key 'evaluate.metric': should be a text in quotes, found 1"),
+        ("seed = true", "key 'seed': should be a whole number, found True"),
         ("quantize = 3", "key 'quantize': should be a table, found 3"),
         ("seed = -1", "key 'seed'"),
         ("[evaluate]\nmax_drop = -1", "key 'evaluate.max_drop'"),
@@ -97,6 +112,12 @@ def test_mean_and_std_may_be_one_number(tmp_path) -> None:
     (tmp_path / "mine.toml").write_text("[preprocess]\nmean = 0.5\nstd = 2\n")
     found = load_recipe(tmp_path / "mine.toml").preprocess
     assert (found.mean, found.std) == ([0.5], [2.0])
+
+
+def test_whole_and_numpy_numbers_are_numbers() -> None:
+    found = Preprocess(scale=np.float32(0.5), mean=(np.float32(2), 1), std=2)
+    assert (found.scale, found.mean, found.std) == (0.5, [2.0, 1.0], [2.0])
+    assert Evaluate(max_drop=1).max_drop == 1.0 and Quantize(percentile=99).percentile == 99.0
 
 
 def test_all_mistakes_in_one_message(tmp_path) -> None:

@@ -11,7 +11,7 @@ from edgecompress import __version__
 from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.interrupt import watched
 
-COMMANDS = ("build", "convert", "inspect", "targets")
+COMMANDS = ("bench", "build", "convert", "inspect", "targets")
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
 
@@ -39,16 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Exit codes: 0 done; 2 bad arguments or unreadable input; 3 the model can't be converted; 4 converted, but
-    outside the accuracy limit; 130 interrupted; 1 a defect of this program. Failures are one line on stderr;
+    outside the accuracy limit, or run with other outputs; 130 interrupted; 1 a defect of this program. Failures are one line on stderr;
     --debug anywhere on the line shows the traceback as well.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    with watched() as interrupted:
+    with watched() as watch:
         try:
             sys.exit(cli.main(arguments, prog_name="edgecompress", standalone_mode=False))
         except Exception as error:
             # A library that was stopped by Ctrl-C may call it anything: whatever fails after it, is it.
-            message, code = ("interrupted", INTERRUPTED) if interrupted.is_set() else _failure(error)
+            message, code = ("interrupted", INTERRUPTED) if watch.came else _failure(error)
             if "--debug" in arguments:
                 import traceback
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from edgecompress.errors import EdgeCompressError
 from edgecompress.evaluate.batching import Shape, feeds, join
+from edgecompress.interrupt import reraise_interrupt
 
 if TYPE_CHECKING:
     from edgecompress.emit.tflite.io import TensorIO
@@ -250,6 +251,7 @@ def _failing(name: str, version: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        reraise_interrupt(error)
         raise InterpreterError(name, version, " ".join(str(error).split()) or type(error).__name__) from error
 
 

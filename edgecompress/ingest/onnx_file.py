@@ -69,6 +69,7 @@ def validate(proto: onnx.ModelProto) -> None:
         for node in proto.graph.node:
             node.name = node.name or next(iter(node.output), "")  # what messages call it
         proto.graph.name = proto.graph.name or "model"
+        _declare_once(proto.graph)
         with _lenient(proto):
             onnx.checker.check_model(proto)
     except InputError:
@@ -104,6 +105,14 @@ def _lenient(proto: onnx.ModelProto) -> Iterator[None]:
             node.domain = domain
         for value in shapeless:
             value.type.tensor_type.ClearField("shape")
+
+
+def _declare_once(graph: onnx.GraphProto) -> None:
+    """An output that is an input has the input's type and shape: the IR would believe the output's."""
+    inputs = {value.name: value.type for value in graph.input}
+    for value in graph.output:
+        if value.name in inputs:
+            value.type.CopyFrom(inputs[value.name])
 
 
 def _texts(proto: onnx.ModelProto) -> Iterator[str | bytes]:

@@ -16,6 +16,7 @@ from edgecompress.report.units import count, size
 
 WIDTH = 80
 WORST_LAYERS = 5
+IN_WORDS = {"dynamic": "int8 weights, float activations"}  # the others say it themselves
 
 
 def render(report: Report) -> RenderableType:
@@ -55,10 +56,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     return result
 
 
+def in_words(encoding: str) -> str:
+    return IN_WORDS.get(encoding, encoding)
+
+
 def _header(report: Report) -> Text:
     model, target = report.model, report.target
     source = PurePath(model.path).name if model.path else f"{model.format} model"
-    text = Text.assemble((source, "bold"), " -> ", (target.name, "bold"), f"  ({target.description})\n")
+    text = Text.assemble((source, "bold"), " -> ", (target.name, "bold"), f": {target.description}\n")
     facts = [f"{count(model.parameters)} parameters", f"{count(model.macs)} MACs"]
     if model.bytes is not None:
         facts.append(f"input file {size(model.bytes)}")
@@ -71,7 +76,7 @@ def _header(report: Report) -> Text:
 def _artifacts(report: Report) -> Table:
     before = report.model.bytes
     rows = [
-        (a.path, a.encoding, size(a.bytes), f"{100 * a.bytes / before:.1f} %" if before else "-")
+        (a.path, in_words(a.encoding), size(a.bytes), f"{100 * a.bytes / before:.1f} %" if before else "-")
         for a in report.artifacts
     ]
     return table("\nArtifacts", ("File", "Encoding", " Size", " Of input"), rows)
@@ -117,7 +122,7 @@ def _worst_layers(report: Report) -> Table | None:
 def _requested(report: Report) -> Table:
     asked, got = report.requested, report.achieved
     kept = f", {len(got.float_layers)} layers in float" if got.float_layers else ""
-    rows = [("encoding", f"{asked.weights} weights, {asked.activations} activations", got.encoding + kept)]
+    rows = [("encoding", f"{asked.weights} weights, {asked.activations} activations", in_words(got.encoding) + kept)]
     rows.append(("formats", ", ".join(asked.formats), ", ".join(a.format for a in report.artifacts)))
     limit = "any" if asked.max_drop is None else f"at most {asked.max_drop:g}"
     rows.append((f"{asked.metric} drop", limit, _number(got.drop, ".2f", missing="not measured")))

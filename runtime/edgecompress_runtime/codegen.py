@@ -34,7 +34,7 @@ class Program:
     """A model as code. Its functions' symbols and its constants' start with `name`.
 
     text: the Python module. functions: to be compiled. constants: read-only data by symbol. layout: the arena.
-    steps: (operator kind, output's name) of each call in order.
+    steps: (operator kind, output's name) of each call in order. family: of the CPUs whose kernels it has.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Program:
     constants: Mapping[str, np.ndarray]
     layout: Layout
     steps: tuple[tuple[str, str], ...]
+    family: str
 
     @property
     def entry(self) -> str:
@@ -91,7 +92,7 @@ class _Generator:
         invoke = f"def invoke({', '.join(['arena', *ends])}):\n" + "".join(f"    {line}\n" for line in body)
         text = "\n\n".join([self._head(), *self.bodies, invoke])
         return Program(self.name, self.plan, text, self._functions(text, len(ends)), self.constants, self.layout,
-                       tuple(named))  # fmt: skip
+                       tuple(named), self.family.name)  # fmt: skip
 
     def _steps(self) -> list[tuple[Any, Step]]:
         """Kernel calls in order; a reshape within the arena moves nothing."""
@@ -176,7 +177,8 @@ class _Generator:
         """The text, executed, with what it names from outside: constants, addresses, and layers as C functions."""
         space: dict[str, Any] = {}
         exec(compile(text, f"<{self.name}>", "exec"), space)
-        layers = [Function(f"{self.name}_{n}", space[n], types.void(*kinds)) for n, kinds in self.signatures.items()]
+        layers = [Function(f"{self.name}_{n}", space[n], types.void(*kinds), hidden=True)
+                  for n, kinds in self.signatures.items()]  # fmt: skip
         invoke = Function(f"{self.name}_invoke", space["invoke"], types.void(*[BYTES] * (1 + ends)))
         kernels = []
         for name, (kernel, kinds) in self.kernels.items():

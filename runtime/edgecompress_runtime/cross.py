@@ -41,13 +41,15 @@ class Machine:
 class Function:
     """A Python function to be compiled under a C name; signature: void of pointers, numbers and tuples of them.
 
-    inlined: it vanishes into its callers, and has no symbol in the object.
+    inlined: it vanishes into its callers, and has no symbol in the object. hidden: its symbol is none of a shared
+    library's that the object becomes part of.
     """
 
     symbol: str
     function: Callable[..., None]
     signature: Signature
     inlined: bool = False
+    hidden: bool = False
 
 
 class _RawLibrary(codegen.JITCodeLibrary):
@@ -152,11 +154,12 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
     for function in functions:
         text = _lowered(function.symbol, function.function, function.signature)
         whole.link_in(llvm.parse_assembly(_for_machine(text, machine.triple, str(target.target_data))))
-    public = {function.symbol for function in functions if not function.inlined}
+    public = {function.symbol: function.hidden for function in functions if not function.inlined}
     for function in whole.functions:
         function.add_function_attribute("nounwind")  # no unwind tables, and nothing of libgcc behind them
         if function.name in public:
             function.add_function_attribute("noinline")
+            function.visibility = "hidden" if public[function.name] else "default"
         elif not function.is_declaration:
             function.linkage = "internal"
             function.add_function_attribute("alwaysinline")
@@ -207,6 +210,8 @@ define void @{symbol}({outer}) {{
 def _for_machine(text: str, triple: str, layout: str) -> str:
     text = re.sub(r"target triple = .*", f'target triple = "{triple}"', text)
     text = re.sub(r"target datalayout = .*", f'target datalayout = "{layout}"', text)
+    # an instruction where the CPU has one, a C library's function elsewhere
+    text = re.sub(r"@(trunc|floor|ceil)(f?)\(", lambda m: f"@llvm.{m[1]}.{'f32' if m[2] else 'f64'}(", text)
     # or loops that fill and copy become calls of a C library's memset and memcpy
     return re.sub(r"(?m)^(define .*?) \{$", r'\1 "no-builtins" {', text)
 

@@ -29,7 +29,7 @@ from edgecompress_runtime.plan import Operator, Plan, Tensor
 HERE = [variant.name for variant in available()]
 SCALE = st.floats(0.5, 40)  # of the output: how far its range exceeds int8
 every_variant = pytest.mark.parametrize("variant", HERE)
-few = settings(max_examples=3, deadline=None, print_blob=False, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=2, deadline=None, print_blob=False, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Layers:
@@ -113,6 +113,22 @@ def test_convolutions(variant, cases, images, seed):
     layers = Layers()
     for case in cases:
         convolution(layers, case, images)
+    same(layers.plan(), variant, seed)
+
+
+@every_variant
+@few
+@given(cases=st.lists(st.fixed_dictionaries(CASE | {"y_scale": st.floats(0.02, 1)}), min_size=4, max_size=4),
+       channels=st.lists(st.integers(1, 40), min_size=4, max_size=4), images=st.integers(1, 2), seed=SEEDS)  # fmt: skip
+def test_depthwise_convolutions(variant, cases, channels, images, seed):
+    layers = Layers()
+    for case, n in zip(cases, channels):
+        out = out_size(case["size"], case["kernel"], case["strides"], case["dilations"], case["padding"])
+        if min(out) > 0:
+            w, bias = weights((1, *case["kernel"], n), 3, np.random.default_rng(case["seed"]))
+            x = quantized((images, *case["size"], n), case["x_scale"], case["x_zero"])
+            y = quantized((images, *out, n), case["y_scale"], case["y_zero"])
+            layers.add("DEPTHWISE_CONV_2D", [x, w, bias], y, depthMultiplier=1, **window(case))
     same(layers.plan(), variant, seed)
 
 

@@ -56,8 +56,9 @@ def search(
             break
         at = wanted
     within = [attempt for attempt in tried if attempt[0] <= 0]
-    best = max(within, key=lambda attempt: attempt[0]) if within else min(tried, key=lambda attempt: attempt[0])
-    return Found(best[2], bool(within))
+    choose = max if within else min
+    _, _, best = choose(within or tried, key=lambda attempt: attempt[0])
+    return Found(best, bool(within))
 
 
 def _slope(tried: list[tuple[float, float, T]]) -> float:

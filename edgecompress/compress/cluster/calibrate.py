@@ -42,7 +42,7 @@ class Calibrator:
         for batch in self._dataset.head(samples).batches(self._batch):
             values = batch | run(batch)
             share = -(-most * len(next(iter(batch.values()))) // samples)
-            found.add(*rows(layer.node, *(values[name] for name in names), share, generator))
+            found.add(*rows(layer.node, values[names[0]], values[names[1]], share, generator))
         return found.moments()
 
     def _samples(self, y: ir.Value, channels: int, most: int) -> int:
@@ -58,14 +58,13 @@ class Calibrator:
         joint = Simulation(model)
         wanted = joint.add_float_model(self._reference)[str((layer.bias_add or layer.node).outputs[0].name)]
         name = str(layer.node.outputs[0].name)
-        if name in joint.roundings:
-            made: ir.Value | None = joint.roundings[name].exact
-        else:
-            made = next(v for node in joint.graph for v in node.outputs if v.name == name)
-        source = made.producer().inputs[0]
-        for node in joint.graph:  # only where all shapes are known can the batch size be set; rounding keeps them
+        values = {str(v.name): v for node in joint.graph for v in node.outputs}
+        made = (joint.roundings[name].exact if name in joint.roundings else values[name]).producer()
+        assert made is not None and made.inputs[0] is not None
+        source = made.inputs[0]
+        for node in joint.graph:  # a batch size can only be set where shapes are known; rounding keeps them
             for value in node.outputs:
-                if value.shape is None:
+                if value.shape is None and node.inputs[0] is not None:
                     value.shape = node.inputs[0].shape
         joint.graph.outputs.clear()
         joint.graph.outputs.extend(v for v in (source, wanted) if v.producer() is not None)

@@ -46,7 +46,8 @@ class Clustered:
 
     def __str__(self) -> str:
         noise = "" if self.snr_db is None else f", {self.snr_db:.1f} dB"
-        return f"{len(self.layers)} layers, {self.bits_per_weight:.2f} bits a weight, {self.bytes:,} bytes{noise}"
+        bits = f"{self.bits_per_weight:.2f} bits a weight"
+        return f"{len(self.layers)} layers, {bits}, {self.bytes:,} bytes{noise}"
 
 
 def cluster(
@@ -84,8 +85,8 @@ def cluster(
         )
         if not found.within:
             raise InputError(
-                f"cluster.size: {size:,} bytes are too few for {weights:,} weights: {found.result.bytes:,} is "
-                "the least that was found"
+                f"cluster.size: {size:,} bytes are too few for {weights:,} weights: "
+                f"{found.result.bytes:,} is the least that was found"
             )
         return found.result
     if dataset is None:

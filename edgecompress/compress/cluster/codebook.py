@@ -41,9 +41,9 @@ def spread(
     least: [channels] or one number that it is raised to.
     """
     squares, counts = np.square(np.where(pruned, 0.0, matrix)).sum(axis=1), (~pruned).sum(axis=1)
-    found = np.maximum(np.sqrt(squares / np.maximum(counts, 1)), least)
     if not per_channel:
-        found[:] = max(np.sqrt(squares.sum() / max(counts.sum(), 1)), found.max() if np.any(least) else 0.0)
+        squares[:], counts[:], least = squares.sum(), counts.sum(), np.max(least)
+    found = np.maximum(np.sqrt(squares / np.maximum(counts, 1)), least)
     floor = found.max() * SMALLEST_RATIO
     return np.maximum(found, floor if floor > 0 else 1.0)
 
@@ -52,7 +52,7 @@ def clustered(
     matrix: np.ndarray, scale: np.ndarray, importance: np.ndarray, pruned: np.ndarray, count: int, *,
     init: str, seed: int, whole: bool,
 ) -> Centroids:  # fmt: skip
-    """At most `count` centroids by k-means over all weights of the layer, each divided by its channel's scale.
+    """At most `count` centroids by k-means over a layer's weights, each divided by its channel's scale.
 
     importance: what an error in each weight costs, [channels, k]. pruned: these get a centroid at zero.
     whole: centroids will be whole numbers.
@@ -67,11 +67,11 @@ def clustered(
 def lattice(
     matrix: np.ndarray, scale: np.ndarray, importance: np.ndarray, price: float, whole: bool
 ) -> Centroids:
-    """Evenly spaced centroids about zero, as far as the weights reach; where codes have their price, no others do better.
+    """Evenly spaced centroids about zero, as far as the weights reach.
 
-    An even step d makes noise of d^2 / 12, and a bit more halves d: noise falls by d^2 / 6 * ln 2 for each bit,
-    which at the best step is the bit's price. (H. Gish and J. Pierce, "Asymptotically efficient quantizing",
-    IEEE Trans. IT 14(5), 1968: with entropy coding even steps are the best ones at high rates.)
+    With entropy coding even steps are the best ones at high rates (H. Gish and J. Pierce, "Asymptotically
+    efficient quantizing", IEEE Trans. IT 14(5), 1968). A step d makes noise of d^2 / 12, and one more bit
+    halves d: noise falls by d^2 / 6 * ln 2 for each bit, which at the best step is the bit's price.
     importance: what an error in each weight costs, [channels, k].
     """
     cost = np.exp(np.log(np.maximum(importance * scale[:, None] ** 2, TINY)).mean())
@@ -129,7 +129,7 @@ def rounded(centroids: Centroids, whole: bool) -> Centroids:
     largest = np.abs(centroids.values).max()
     if not whole or largest == 0:
         return replace(centroids, scale=rounded_scale(centroids.scale))
-    values = np.rint(centroids.values * (LIMIT / largest))
+    values = np.rint(centroids.values * (LIMIT / largest)) + 0.0  # no -0.0
     return Centroids(values, rounded_scale(centroids.scale * (largest / LIMIT)))
 
 

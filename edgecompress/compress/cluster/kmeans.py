@@ -41,7 +41,8 @@ def collapsed(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.n
     points, index = np.unique(values, return_inverse=True)
     if len(points) > MOST_POINTS:
         step = (points[-1] - points[0]) / (MOST_POINTS - 1)
-        points, index = np.unique(np.rint((values - points[0]) / step) * step + points[0], return_inverse=True)
+        steps = np.rint((values - points[0]) / step)
+        points, index = np.unique(steps * step + points[0], return_inverse=True)
     masses = np.bincount(index.ravel(), weights, len(points))
     used = masses > 0
     return (points[used], masses[used]) if used.any() else (points, np.ones(len(points)))
@@ -53,8 +54,10 @@ Method = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray
 def optimal(points: np.ndarray, masses: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
     """The global optimum."""
     centred = points - np.average(points, weights=masses)  # prefix sums of squares lose digits otherwise
-    sums = [np.concatenate([[0.0], np.cumsum(masses * centred**power)]) for power in range(3)]
-    starts = _partition(*sums, clusters)
+    mass, first, second = (
+        np.concatenate([[0.0], np.cumsum(masses * centred**power)]) for power in range(3)
+    )
+    starts = _partition(mass, first, second, clusters)
     ends = np.append(starts[1:], len(points))
     return np.array([np.average(points[a:b], weights=masses[a:b]) for a, b in zip(starts, ends, strict=True)])
 

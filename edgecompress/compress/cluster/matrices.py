@@ -104,7 +104,7 @@ def _windows(
 
 
 def _window(node: ir.Node) -> Window:
-    """kernel, strides, dilations, pads (begins, then ends); all explicit in a canonical model but for 1 and 0."""
+    """kernel, strides, dilations, pads (begins, then ends): explicit in a canonical model but for 1 and 0."""
     a = node.attributes
     kernel = list(a.get_ints("kernel_shape", ()))
     one = [1] * len(kernel)

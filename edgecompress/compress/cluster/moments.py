@@ -69,11 +69,15 @@ class Accumulator:
     def __init__(self, *, centred: bool) -> None:
         self._centred = centred
         self._count = 0
+        self._origin: tuple[np.ndarray, np.ndarray] | None = None
         self._sums: list[np.ndarray] = []
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
         """x: [groups, m, k]; y: [m, channels]."""
-        x, y = x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)
+        if self._origin is None:  # near the means, so that squares of these don't swamp variances in float32
+            share = 1.0 if self._centred else 0.0
+            self._origin = share * x.mean(axis=1, keepdims=True), share * y.mean(axis=0)
+        x, y = ((a - b).astype(np.float32) for a, b in zip((x, y), self._origin, strict=True))
         grouped = y.reshape(len(y), len(x), -1).transpose(1, 2, 0)
         parts = [x.swapaxes(1, 2) @ x, grouped @ x, x.sum(axis=1), y.sum(axis=0), np.square(y).sum(axis=0)]
         wide = [part.astype(np.float64) for part in parts]
@@ -81,6 +85,8 @@ class Accumulator:
         self._count += len(y)
 
     def moments(self) -> Moments:
+        """Needs one row at least."""
+        assert self._origin is not None
         inputs, cross, x, y, squares = (total / self._count for total in self._sums)
         if not self._centred:
             x, y = np.zeros_like(x), np.zeros_like(y)
@@ -88,7 +94,7 @@ class Accumulator:
         return Moments(
             inputs - x[:, :, None] * x[:, None],
             cross.reshape(len(y), -1),
-            x,
-            y,
+            x + self._origin[0][:, 0],
+            y + self._origin[1],
             np.maximum(squares - y**2, 0.0),
         )

@@ -67,8 +67,8 @@ def cluster_layers(
 
 def weight_count(model: ir.Model) -> int:
     """Number of weights that clustering would cluster."""
-    values = [operators.weight(layer) for layer in layers(model.graph)]
-    return sum(int(np.prod(value.shape.numpy())) for value in values if value is not None)
+    arrays = [constant(operators.weight(layer)) for layer in layers(model.graph)]
+    return sum(array.size for array in arrays if array is not None)
 
 
 def _cluster_layer(
@@ -103,17 +103,17 @@ def _least_spread(layer: Layer) -> np.ndarray:
 
 def _record(layer: Layer, value: ir.Value, found: Fit, axis: int | None, integers: bool) -> Codebook:
     """Puts the clustered weight into the model: its values, codebook, and quantisation if it had int8."""
-    shape = tuple(value.shape.numpy())
+    shape = np.asarray(constant(value)).shape
     indices = matrices.from_matrix(layer.node, found.indices, shape)
     scale = found.centroids.scale.astype(np.float32)
     scale = scale if axis is not None else scale[:1]
     if integers:
-        source, bias = quantization(layer.node.inputs[0]), constant(layer.bias)
         codebook = Codebook(found.centroids.values.astype(np.int8), indices)
         q = Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT8, narrow_range=True)
         array = q.dequantize(codebook.values())
         set_quantization(value, q)
-        if layer.bias is not None and quantization(layer.bias) is not None:
+        source = quantization(layer.node.inputs[0])
+        if layer.bias is not None and source is not None and quantization(layer.bias) is not None:
             set_quantization(layer.bias, quantize_bias(q, float(source.scale[0])))
     else:
         codebook = Codebook(found.centroids.values.astype(np.float32), indices, scale, axis)

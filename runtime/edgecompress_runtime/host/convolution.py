@@ -13,9 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.host.blocks import Shape, dot_block
+from edgecompress_runtime.host.blocks import Shape, dot_block, sparse_block
 from edgecompress_runtime.host.copies import blank_row, copy_row, moved_words
-from edgecompress_runtime.host.layout import Cut, arranged, cut, unrolled
+from edgecompress_runtime.host.layout import (
+    Cut,
+    arranged,
+    cut,
+    dense_time,
+    nonzero_steps,
+    sparse_cut,
+    sparse_time,
+    unrolled,
+)
 from edgecompress_runtime.host.requantise import channel_fields, grouped
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS
@@ -102,6 +111,43 @@ def blocked(variant: Variant, body: Shape, last: Shape) -> Callable[..., None]:
     return kernel
 
 
+@cache
+def sparse(variant: Variant, shape: Shape, tail: int, sums: int) -> Callable[..., None]:
+    """The kernel that takes only the steps in which a vector of channels has weights that are not zero.
+
+    tail: channels of the last vector. sums: of `blocks.sparse_block`.
+    """
+    lanes, pixels = variant.lanes, shape.pixels
+    copied = padded_copy(variant, variant.element)
+    block, last_block = (sparse_block(variant, replace(shape, tail=count), sums) for count in (lanes, tail))
+
+    def kernel(x, w, places, starts, records, y, padded, images, image, size, pads, zero, out, strides, low, high):
+        """places, starts: of `layout.nonzero_steps`. The rest: as in `blocked`."""
+        out_h, out_w, out_channels = out
+        vectors = i32(i32(out_channels + lanes - 1) // i32(lanes))
+        for n in range(images):
+            copied(moved(x, i32(n * image[0] * image[1] * image[2])), padded, image, size, pads, zero)
+            for v in range(vectors):
+                first = starts[v]
+                steps = i32(starts[i32(v + 1)] - first)
+                weights, taken = moved(w, i32(first * lanes * 4)), moved_words(places, first)
+                fields = moved_words(records, i32(v * lanes * FIELDS))
+                for out_y in range(out_h):
+                    source = moved(padded, i32(out_y * strides[0]))
+                    row = moved(y, i32(i32(n * out_h + out_y) * out_w * out_channels + v * lanes))
+                    for number in range(i32(i32(out_w + pixels - 1) // i32(pixels))):
+                        out_x = min(i32(number * pixels), i32(out_w - pixels))  # the last again, if need be
+                        start = moved(source, i32(out_x * strides[1]))
+                        target = moved(row, i32(out_x * out_channels))
+                        if v < vectors - 1:
+                            block(start, strides[1], taken, steps, weights, fields, target, out_channels, low, high)
+                        else:
+                            last_block(start, strides[1], taken, steps, weights, fields, target, out_channels, low, high)
+
+    kernel.__name__ = f"sparse_{shape.label}_{tail}_{sums}"
+    return kernel
+
+
 def prepare_conv(variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None:
@@ -152,30 +198,40 @@ def _steps(
     columns = 1 if dilation[1] == 1 and groups == 1 else kernel_w
     run = kernel_w * depth // columns
     group_channels = out_channels // groups
-    chosen = cut(variant, out_w, group_channels)
-    parts = kernel_h * columns
-    weights = arranged(variant, w.reshape(groups, group_channels, parts, run), chosen)
+    split = w.reshape(groups, group_channels, kernel_h * columns, run)
     steps = -(-run // variant.products)
-    body, last = _shapes(variant, chosen, group_channels, steps, once, plain)
     e = variant.element
     row_bytes, pixel_bytes = size[1] * channels * e, channels * e
-    block_weights = parts * steps * chosen.vectors * variant.bytes
+    records_ = grouped(records.reshape(FIELDS, groups, group_channels), variant.lanes)
+    start = (images, (height, width, channels), tuple(size), pads, x.zero)
+    strides = stride[0] * row_bytes, stride[1] * pixel_bytes
+    scratch = Scratch(size[0] * row_bytes + variant.bytes)
+    tail = group_channels - (-(-group_channels // variant.lanes) - 1) * variant.lanes
+    chosen = cut(variant, out_w, group_channels)
+    if groups == 1:
+        apart = [np.arange(n) * s for n, s in ((kernel_h, dilation[0] * row_bytes), (columns, dilation[1] * pixel_bytes), (steps, 4))]
+        places = (apart[0][:, None, None] + apart[1][:, None] + apart[2]).reshape(-1)
+        few = sparse_cut(variant, out_w)
+        weights, taken, starts = nonzero_steps(variant, split[0], places, few.sums)
+        if starts[-1] * sparse_time(variant, out_w, few) < places.size * dense_time(variant, out_w, chosen):
+            shape = Shape(few.pixels, 1, variant.lanes, 1, once, plain)
+            arguments = (x, weights, taken, starts, records_, y, scratch, *start, (out_h, out_w, out_channels), strides, *bounds)
+            return [Step(sparse(variant, shape, tail, few.sums), arguments)]
+    weights = arranged(variant, split, chosen)
+    body, last = _shapes(variant, chosen, tail, steps, once, plain)
     arguments = (
-        x, weights, grouped(records.reshape(FIELDS, groups, group_channels), variant.lanes), y,
-        Scratch(size[0] * row_bytes + variant.bytes), images, (height, width, channels), tuple(size), pads, x.zero,
-        (groups, depth * e, weights.nbytes // groups,
-         -(-group_channels // variant.lanes) * FIELDS * variant.lanes),
+        x, weights, records_, y, scratch, *start,
+        (groups, depth * e, weights.nbytes // groups, -(-group_channels // variant.lanes) * FIELDS * variant.lanes),
         (kernel_h, dilation[0] * row_bytes, columns, dilation[1] * pixel_bytes, steps // body.unroll),
-        (out_h, out_w, out_channels, group_channels, chosen.blocks, block_weights),
-        (stride[0] * row_bytes, stride[1] * pixel_bytes), *bounds,
+        (out_h, out_w, out_channels, group_channels, chosen.blocks, kernel_h * columns * steps * chosen.vectors * variant.bytes),
+        strides, *bounds,
     )  # fmt: skip
     return [Step(blocked(variant, body, last), arguments)]
 
 
-def _shapes(variant: Variant, chosen: Cut, channels: int, steps: int, once: bool, plain: bool) -> tuple[Shape, Shape]:
+def _shapes(variant: Variant, chosen: Cut, tail: int, steps: int, once: bool, plain: bool) -> tuple[Shape, Shape]:
     unroll = unrolled(steps, chosen.pixels * chosen.vectors)
     body = Shape(chosen.pixels, chosen.vectors, variant.lanes, unroll, once, plain)
-    tail = channels - (-(-channels // variant.lanes) - 1) * variant.lanes
     last = replace(body, vectors=chosen.last, tail=tail)
     return (last, last) if chosen.blocks == 1 else (body, last)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
-from edgecompress_runtime.host import addition, convolution
+from edgecompress_runtime.host import addition, convolution, depthwise
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives import Family
@@ -16,6 +16,7 @@ from edgecompress_runtime.primitives.step import Step
 Prepare = Callable[[Variant, Sequence[Any], Sequence[Tensor], Mapping[str, Any]], list[Step] | None]
 BLOCKED: dict[str, Prepare] = {
     "CONV_2D": convolution.prepare_conv,
+    "DEPTHWISE_CONV_2D": depthwise.prepare_depthwise,
     "FULLY_CONNECTED": convolution.prepare_fully_connected,
     "ADD": partial(addition.prepare_sum, "ADD"),
     "SUB": partial(addition.prepare_sum, "SUB"),

@@ -23,20 +23,23 @@ class Cut:
 
 
 def cut(variant: Variant, pixels: int, channels: int) -> Cut:
-    """The fastest by count: a step takes half a cycle (times `cost`), and so does a load."""
+    """The fastest by `dense_time`."""
     total = -(-channels // variant.lanes)
-    best: tuple[float, Cut] | None = None
+    cuts = []
     for vectors in range(1, min(total, MOST_VECTORS) + 1):
         blocks = -(-total // vectors)
         for block in range(1, min(pixels, 16) + 1):
-            if block * vectors + min(vectors, 2) + 2 > variant.registers:
-                break
-            turn = max(block * vectors * variant.cost / 2, (block + vectors) / 2, LATENCY) + 0.5
-            time = -(-pixels // block) * blocks * turn
-            if best is None or time < best[0]:
-                best = time, Cut(block, vectors, blocks, total - (blocks - 1) * vectors)
-    assert best is not None
-    return best[1]
+            if block * vectors + min(vectors, 2) + 2 <= variant.registers:
+                cuts.append(Cut(block, vectors, blocks, total - (blocks - 1) * vectors))
+    return min(cuts, key=lambda c: dense_time(variant, pixels, c))
+
+
+def dense_time(variant: Variant, pixels: int, cut: Cut) -> float:
+    """Cycles for a step of all channels and a row of pixels: a step of a vector takes half a cycle (times `cost`),
+    and so does a load."""
+    sums = cut.pixels * cut.vectors
+    turn = max(sums * variant.cost / 2, (cut.pixels + cut.vectors) / 2, LATENCY) + 0.5
+    return -(-pixels // cut.pixels) * cut.blocks * turn
 
 
 def unrolled(steps: int, sums: int) -> int:
@@ -58,3 +61,43 @@ def arranged(variant: Variant, w: np.ndarray, cut: Cut) -> np.ndarray:
     starts = range(0, total, cut.vectors)
     pieces = [split[g, :, :, start : start + cut.vectors].reshape(-1) for g in range(groups) for start in starts]
     return np.concatenate(pieces).view(np.int8)
+
+
+@dataclass(frozen=True)
+class SparseCut:
+    """pixels: of a block, which has one vector of channels. sums: of each pixel, taken in turn, so that they need not
+    wait for one another."""
+
+    pixels: int
+    sums: int
+
+
+def sparse_cut(variant: Variant, pixels: int) -> SparseCut:
+    count = min(pixels, variant.registers - 4)
+    rounds = -(-pixels // count)
+    even = -(-pixels // rounds)
+    return SparseCut(even, max(1, min(int(2 * LATENCY) // even, 8)))
+
+
+def sparse_time(variant: Variant, pixels: int, cut: SparseCut) -> float:
+    """Cycles for a step of one vector of channels and a row of pixels."""
+    turn = max(cut.pixels * variant.cost / 2, (cut.pixels + 2) / 2, LATENCY / cut.sums) + 0.5
+    return -(-pixels // cut.pixels) * turn
+
+
+def nonzero_steps(
+    variant: Variant, w: np.ndarray, offsets: np.ndarray, sums: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int8 [channels, parts, run], byte offsets [parts, steps] -> (weights, offsets, first step of each vector and
+    the end): only the steps in which a vector has weights, filled up with zeros to a multiple of `sums`."""
+    channels = len(w)
+    vectors = -(-channels // variant.lanes)
+    flat = arranged(variant, w[None], Cut(1, 1, vectors, 1)).reshape(vectors, offsets.size, variant.bytes)
+    weights, places, starts = [], [], [0]
+    for cells in flat:
+        (kept,) = np.nonzero(cells.any(1))
+        missing = -len(kept) % sums
+        weights += [cells[kept], np.zeros((missing, variant.bytes), np.int8)]
+        places += [offsets.reshape(-1)[kept], np.zeros(missing, np.int64)]
+        starts.append(starts[-1] + len(kept) + missing)
+    return np.concatenate(weights).reshape(-1), np.concatenate(places).astype(np.int32), np.array(starts, np.int32)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 from importlib import resources
 from pathlib import Path
 
 from edgecompress_targets.cortex_m.boards import Board
+from edgecompress_targets.tools import call
 
 GCC, OBJCOPY = "arm-none-eabi-gcc", "arm-none-eabi-objcopy"
+PACKAGES = ("gcc-arm-none-eabi",)
 STACK_BYTES = 8192
 
 SCRIPT = """ENTRY(reset_handler)
@@ -31,10 +31,6 @@ SECTIONS {{
 """
 
 
-class FirmwareError(RuntimeError):
-    """The linker is missing or failed."""
-
-
 def linker_script(board: Board) -> str:
     """For GNU ld: vectors, code and constants, data, zeroed memory, stack."""
     # one region has one location counter: vectors share CODE where both start at the same address
@@ -44,7 +40,7 @@ def linker_script(board: Board) -> str:
 
 def images(name: str, model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool) -> dict[str, bytes]:
     """File name -> contents: NAME.elf, NAME.hex, and NAME.bin where the board's flash is one region. Raises
-    FirmwareError."""
+    ToolError."""
     with tempfile.TemporaryDirectory() as temporary:
         elf = Path(temporary) / f"{name}.elf"
         link(model, model_h, board, cpu=cpu, hard_float=hard_float, to=elf)
@@ -55,7 +51,7 @@ def images(name: str, model: bytes, model_h: str, board: Board, *, cpu: str, har
 
 
 def link(model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool, to: Path) -> None:
-    """Write an ELF that runs the model on inputs.bin (support/bench.c). Raises FirmwareError."""
+    """Write an ELF that runs the model on inputs.bin (support/bench.c). Raises ToolError."""
     support = resources.files("edgecompress_targets.cortex_m") / "support"
     with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
         work = Path(temporary)
@@ -70,8 +66,4 @@ def link(model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool
 
 
 def _call(*command: str | Path) -> None:
-    if shutil.which(str(command[0])) is None:
-        raise FirmwareError(f"{command[0]} is not installed; on Debian: apt install gcc-arm-none-eabi")
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise FirmwareError(f"{command[0]} failed: {' '.join(done.stderr.split())}")
+    call(*command, packages=PACKAGES)

@@ -4,6 +4,7 @@
 extern uint32_t stack_top[], data_load[], data_start[], data_end[], bss_start[], bss_end[];
 int main(void);
 _Noreturn void stop(int code);
+void systick_handler(void);
 
 _Noreturn void reset_handler(void) {
     *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20; /* CPACR: coprocessors 10 and 11 (FPU, Helium) */
@@ -21,4 +22,4 @@ _Noreturn void fault_handler(void) { stop(70); }
 
 __attribute__((section(".vectors"), used)) void *const vectors[16] = {
     stack_top,     reset_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler,
-    fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler};
+    fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, systick_handler};

@@ -1,0 +1,36 @@
+"""Cortex-M: firmware for QEMU's boards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecompress_targets.cortex_m import emulator
+from edgecompress_targets.cortex_m.boards import BOARDS, Board
+from edgecompress_targets.cortex_m.firmware import images
+from edgecompress_targets.emulation import Run
+from edgecompress_targets.profile import Profile
+from edgecompress_targets.tools import ToolError, require
+
+
+class CortexM:
+    """See platform.Platform."""
+
+    def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> dict[str, bytes]:
+        hard_float = profile.triple.endswith("hf")
+        return images(name, model, model_h, _board(profile), cpu=profile.cpu, hard_float=hard_float)
+
+    def image(self, name: str) -> str:
+        return f"{name}.elf"
+
+    def emulator(self, profile: Profile) -> tuple[str, str]:
+        require(emulator.QEMU, emulator.PACKAGE)
+        return emulator.QEMU, _board(profile).machine
+
+    def run(self, image: Path, inputs: bytes, profile: Profile, *, timeout: float) -> Run:
+        return emulator.run(image, inputs, _board(profile), timeout=timeout)
+
+
+def _board(profile: Profile) -> Board:
+    if profile.cpu not in BOARDS:
+        raise ToolError(f"no emulated board with a {profile.cpu}")
+    return BOARDS[profile.cpu]

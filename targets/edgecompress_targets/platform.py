@@ -1,0 +1,40 @@
+"""How programs for a family of devices are linked here, and run without the device: one entry a family."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from edgecompress_targets.aarch64.platform import AArch64
+from edgecompress_targets.cortex_m.platform import CortexM
+from edgecompress_targets.emulation import Run
+from edgecompress_targets.profile import Profile
+
+
+class Platform(Protocol):
+    """A family's linker and emulator."""
+
+    def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> Mapping[str, bytes]:
+        """File name -> contents of everything that can be linked from an object file. name: a C identifier.
+        model_h: what support/bench.c or runner.c includes. Raises ToolError that says why there is nothing."""
+        ...
+
+    def image(self, name: str) -> str:
+        """Which of those files is the program that `run` takes."""
+        ...
+
+    def emulator(self, profile: Profile) -> tuple[str, str]:
+        """(program, machine that it emulates). Raises MissingToolError."""
+        ...
+
+    def run(self, image: Path, inputs: bytes, profile: Profile, *, timeout: float) -> Run:
+        """The program on records of the model's inputs, one after the other. Raises ToolError."""
+        ...
+
+
+def platform_of(profile: Profile) -> Platform | None:
+    """By the device's family and processor; None where nothing is known of how to link for it."""
+    if profile.family == "cortex_m":
+        return CortexM()
+    return AArch64() if profile.triple.startswith("aarch64-linux") else None
