@@ -129,7 +129,8 @@ def bench(
     image, platform, emulator = _program(directory, record)
     pack = directory / record.pack
     inputs, outputs = _ends(pack, record)
-    data = load_data(eval, [_value(t) for t in inputs], validated(Preprocess, preprocess or {}, "preprocess")).head(runs)
+    chosen = validated(Preprocess, dict(preprocess or {}), "preprocess")
+    data = load_data(eval, [_value(t) for t in inputs], chosen).head(runs)
     samples = {name: np.concatenate(parts) for name, parts in _columns(data).items()}
     shapes = {t.name: _model_shape(t) for t in inputs}
     records = [[t.to_device(feed[t.name]) for t in inputs] for feed in feeds(samples, shapes)]
@@ -141,8 +142,8 @@ def bench(
         raise UnsupportedModelError(str(error)) from error
     found = _split(run.outputs, outputs, len(records), image)
     different = [i for i, (ours, theirs) in enumerate(zip(found, expected, strict=True)) if not _same(ours, theirs)]
-    joined = join([[t.from_device(a) for t, a in zip(outputs, arrays, strict=True)] for arrays in found], samples, shapes)
-    accuracy, notes = _accuracy(joined, data)
+    real = [[t.from_device(a) for t, a in zip(outputs, arrays, strict=True)] for arrays in found]
+    accuracy, notes = _accuracy(join(real, samples, shapes), data)
     counts = run.counts
     return Bench(
         path=str(image),
@@ -198,8 +199,9 @@ def _io(tensor: Tensor) -> TensorIO:
     say; data in the pack's own order fit as well, as channels last."""
     rank = len(tensor.shape)
     form = tuple(int(a) for a in np.argsort(CHANNELS_FIRST.get(rank, tuple(range(rank)))))
-    quantised = {"scale": float(tensor.scale[0]), "zero_point": tensor.zero} if tensor.is_int8 and tensor.scale.size else {}
-    return TensorIO(tensor.name, tensor.name, form, tensor.shape, ir.DataType.from_numpy(tensor.dtype), **quantised)
+    scale, zero_point = (float(tensor.scale[0]), tensor.zero) if tensor.is_int8 and tensor.scale.size else (1.0, 0)
+    dtype = ir.DataType.from_numpy(tensor.dtype)
+    return TensorIO(tensor.name, tensor.name, form, tensor.shape, dtype, scale, zero_point)
 
 
 def _model_shape(tensor: TensorIO) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -21,7 +21,7 @@ from edgecompress_runtime.cross import Function, constant, external, inlined, po
 from edgecompress_runtime.kernels.movement import BITS
 from edgecompress_runtime.kernels.registry import Raw
 from edgecompress_runtime.memory import Buffer, Layout, Overlap, arrange
-from edgecompress_runtime.plan import Plan, Tensor
+from edgecompress_runtime.plan import Operator, Plan, Tensor
 from edgecompress_runtime.primitives import Family
 from edgecompress_runtime.primitives.step import Scratch, Step
 
@@ -58,7 +58,21 @@ def generate(plan: Plan, name: str, family: Family, *, profile: bool = False) ->
     profile: call `edgecompress_layer(step)` before every step and after the last.
     Raises UnsupportedOperatorError, naming every operator that has no kernel.
     """
-    return _Generator(plan, name, family, profile).program()
+    return _Generator(with_outputs_of_their_own(plan), name, family, profile).program()
+
+
+def with_outputs_of_their_own(plan: Plan) -> Plan:
+    """The plan with a copy behind every output that is an input, a constant, or an output already: each output is
+    memory of the caller's, which some step has to fill."""
+    tensors, operators, outputs = list(plan.tensors), list(plan.operators), []
+    for index in plan.outputs:
+        tensor = tensors[index]
+        if index in plan.inputs or index in outputs or tensor.data is not None:
+            tensors.append(replace(tensor, data=None))
+            operators.append(Operator("RESHAPE", (index,), (len(tensors) - 1,), {}))
+            index = len(tensors) - 1
+        outputs.append(index)
+    return replace(plan, tensors=tuple(tensors), operators=tuple(operators), outputs=tuple(outputs))
 
 
 @dataclass

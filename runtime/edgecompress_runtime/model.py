@@ -28,10 +28,15 @@ class Model:
     on a terminal; the code is kept on disk. compile_seconds: what that took here, 0 for code from the disk.
     """
 
-    def __init__(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], prepare: Callable[[], Run]) -> None:
+    def __init__(
+        self,
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[Tensor, ...],
+        run: Run | None,
+        compile: Callable[[], Run] | None = None,
+    ) -> None:
         self.inputs, self.outputs, self.compile_seconds = inputs, outputs, 0.0
-        self._prepare = prepare
-        self._run: Run | None = None
+        self._run, self._compile = run, compile
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
         """arrays: in the order of `inputs`, each of its tensor's shape and dtype.
@@ -39,8 +44,9 @@ class Model:
         Raises RuntimeModelError for another number, shape or dtype.
         """
         if self._run is None:
+            assert self._compile is not None
             start = time.perf_counter()
-            self._run = self._prepare()
+            self._run = self._compile()
             self.compile_seconds = time.perf_counter() - start
         results = self._run(*(np.asarray(a) for a in arrays))
         return results[0] if len(results) == 1 else tuple(results)
@@ -66,7 +72,7 @@ def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None) 
     place = artifact.place(data, chosen.name)
     if found := artifact.read(place):
         native = Native(found)
-        return Model(native.inputs, native.outputs, lambda: native)
+        return Model(native.inputs, native.outputs, native)
     pack = read_pack(source)
     try:
         return _new(pack.plan(), chosen, place)
@@ -85,22 +91,22 @@ def _variant(name: str | None) -> Variant:
 
 def _new(plan: Plan, variant: Variant, place: Path) -> Model:
     # imported here: code from the disk runs without Numba
-    from edgecompress_runtime.execute import Executor
     from edgecompress_runtime.host.build import build
     from edgecompress_runtime.host.program import program
 
-    executor = Executor(plan)
     code = program(plan, variant)
 
-    def prepare() -> Run:
+    def compile() -> Run:
         start = time.perf_counter()
         made = build(plan, code, variant)
         if made is None:
-            return executor
+            from edgecompress_runtime.execute import Executor
+
+            return Executor(plan)
         artifact.write(place, made)
         if sys.stderr.isatty():
             print(f"edgecompress: compiled for {variant.name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
         return Native(made)
 
     inputs, outputs = (tuple(plan.tensors[i] for i in ends) for ends in (plan.inputs, plan.outputs))
-    return Model(inputs, outputs, prepare)
+    return Model(inputs, outputs, None, compile)

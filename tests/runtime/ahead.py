@@ -130,8 +130,11 @@ def on_board(
     link(compiled.object, bench_header(compiled.program), BOARDS[cpu], cpu=cpu,
          hard_float=profile.triple.endswith("hf"), to=elf)  # fmt: skip
     run = emulator.run(elf, b"".join(a.tobytes() for record in records for a in record), BOARDS[cpu])
-    shapes = [plan.tensors[i].shape for i in plan.outputs]
-    sizes = [int(np.prod(s)) for s in shapes]
-    flat = np.frombuffer(run.outputs, np.int8).reshape(len(records), sum(sizes))
-    ends = np.cumsum(sizes)[:-1]
-    return [[part.reshape(s) for part, s in zip(np.split(row, ends), shapes)] for row in flat], run
+    return split(plan, run.outputs), run
+
+
+def split(plan: Plan, stream: bytes) -> list[list[np.ndarray]]:
+    """The records of an emulated program's outputs as arrays."""
+    tensors = [plan.tensors[i] for i in plan.outputs]
+    record = np.dtype([(str(i), t.dtype, t.shape) for i, t in enumerate(tensors)])
+    return [[row[str(i)] for i in range(len(tensors))] for row in np.frombuffer(stream, record)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,9 @@ from edgecompress.emit.pack import plan as lowered
 from edgecompress.evaluate.data import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
+from emulators import CORTEX_M
 
-MISSING = [tool for tool in ("qemu-system-arm", "arm-none-eabi-gcc") if shutil.which(tool) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} "
-                                "(Debian: apt install qemu-system-arm gcc-arm-none-eabi)")  # fmt: skip
+pytestmark = CORTEX_M
 
 
 @pytest.fixture(scope="module")

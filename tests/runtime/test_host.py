@@ -6,9 +6,12 @@ than all of their arithmetic.
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
-import networks
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,13 +20,17 @@ from lite import SCALES, SEEDS, ZEROS, plan_of
 from test_execute import int8
 from test_kernels_convolution import CASE, out_size
 
+import edgecompress_runtime as runtime
+import networks
 from edgecompress.emit.tflite import emit
 from edgecompress.ingest import load
+from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.host.build import build
 from edgecompress_runtime.host.native import Native
 from edgecompress_runtime.host.program import program
 from edgecompress_runtime.host.variants import VARIANTS, available
+from edgecompress_runtime.pack import read_pack, write_pack
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 HERE = [variant.name for variant in available()]
@@ -50,7 +57,8 @@ class Layers:
 
 
 def quantized(shape, scale, zero=0, data=None) -> Tensor:
-    return Tensor("t", tuple(shape), np.dtype(np.int8), np.array([scale], np.float32), np.array([zero], np.int32), 0, data)
+    scales, zeros = np.array([scale], np.float32), np.array([zero], np.int32)
+    return Tensor("t", tuple(shape), np.dtype(np.int8), scales, zeros, 0, data)
 
 
 def weights(shape, axis, rng) -> tuple[Tensor, Tensor]:
@@ -75,18 +83,24 @@ def feeds_of(plan: Plan, seed: int) -> list[np.ndarray]:
     return result
 
 
-def same(plan: Plan, variant: str, seed: int = 0) -> None:
+def same(
+    plan: Plan, variant: str, seed: int = 0, feeds: list[np.ndarray] | None = None, expected: str = ""
+) -> None:
+    """Bit for bit as the plain kernels; `expected`: a kernel that must have been chosen for the first layer."""
     chosen = VARIANTS[variant]
-    artifact = build(plan, program(plan, chosen), chosen)
+    code = program(plan, chosen)
+    assert expected in code.kernels[0].symbol
+    artifact = build(plan, code, chosen)
     assert artifact is not None
-    native, feeds = Native(artifact), feeds_of(plan, seed)
+    native, feeds = Native(artifact), feeds_of(plan, seed) if feeds is None else feeds
     for index, ours, plain in zip(plan.outputs, native(*feeds), Executor(plan)(*feeds), strict=True):
         tensor = plan.tensors[index]
         np.testing.assert_array_equal(ours, plain, err_msg=f"{tensor.name} {tensor.shape}")
 
 
 # input channels, output channels, groups
-CHANNELS = st.sampled_from([(3, 5, 1), (4, 70, 1), (16, 16, 1), (6, 6, 3), (8, 40, 2), (1, 1, 1), (33, 17, 1), (5, 130, 1)])
+CHANNELS = st.sampled_from([(3, 5, 1), (4, 70, 1), (16, 16, 1), (6, 6, 3), (8, 40, 2), (1, 1, 1), (33, 17, 1),
+                            (5, 130, 1)])  # fmt: skip
 CONVOLUTION = st.fixed_dictionaries(CASE | {"groups": CHANNELS, "y_scale": st.floats(0.02, 5)})
 
 
@@ -97,7 +111,8 @@ def convolution(layers: Layers, case: dict, images: int) -> None:
         return
     w, bias = weights((filters, *case["kernel"], channels // group), 0, np.random.default_rng(case["seed"]))
     x = quantized((images, *case["size"], channels), case["x_scale"], case["x_zero"])
-    layers.add("CONV_2D", [x, w, bias], quantized((images, *out, filters), case["y_scale"], case["y_zero"]), **window(case))
+    y = quantized((images, *out, filters), case["y_scale"], case["y_zero"])
+    layers.add("CONV_2D", [x, w, bias], y, **window(case))
 
 
 def window(case: dict) -> dict:
@@ -153,6 +168,39 @@ def test_fully_connected(variant, cases, seed):
     same(layers.plan(), variant, seed)
 
 
+def pruned(w: np.ndarray, pattern: str, rng) -> np.ndarray:
+    """A fifth is left, in blocks of 16 outputs by 4 inputs or anywhere."""
+    mask = rng.random(w.shape) < 0.2
+    if pattern == "blocks":
+        cells = rng.random((-(-w.shape[0] // 16), -(-w.shape[-1] // 4), *w.shape[1:-1])) < 0.2
+        mask = np.moveaxis(cells, 1, -1).repeat(16, 0).repeat(4, -1)[: w.shape[0], ..., : w.shape[-1]]
+    return np.where(mask, w, 0).astype(np.int8)
+
+
+@every_variant
+@pytest.mark.parametrize("filters", [16, 37])
+@pytest.mark.parametrize("kernel, stride, size", [((1, 1), (1, 1), (5, 6)), ((3, 2), (2, 1), (9, 8))])
+def test_sparse_convolutions(variant, filters, kernel, stride, size):
+    rng, layers = np.random.default_rng(filters), Layers()
+    w, bias = weights((filters, *kernel, 66), 0, rng)
+    w = replace(w, data=pruned(w.data, "blocks", rng))
+    y = quantized((2, *(-(-n // s) for n, s in zip(size, stride)), filters), 0.7, 3)
+    x = quantized((2, *size, 66), 0.05, -7)
+    layers.add("CONV_2D", [x, w, bias], y, padding=0, strideH=stride[0], strideW=stride[1])
+    same(layers.plan(), variant, filters, expected="sparse")
+
+
+@every_variant
+@pytest.mark.parametrize("pattern, shape", [("blocks", (70, 331)), ("anywhere", (523, 2051))])
+def test_sparse_fully_connected(variant, pattern, shape):
+    rng, layers = np.random.default_rng(0), Layers()
+    w, bias = weights(shape, 0, rng)
+    w = replace(w, data=pruned(w.data, pattern, rng))
+    layers.add("FULLY_CONNECTED", [quantized((1, shape[1]), 0.05, 9), w, bias], quantized((1, shape[0]), 3.0, 3))
+    expected = "sparse" if pattern == "blocks" else "expanding" if VARIANTS[variant].expands else "blocked"
+    same(layers.plan(), variant, expected=expected)
+
+
 SUM = st.fixed_dictionaries({
     "kind": st.sampled_from(["ADD", "SUB"]), "size": st.integers(1, 100), "activation": st.sampled_from([0, 1, 3]),
     "scales": st.tuples(SCALES, SCALES, SCALES), "zeros": st.tuples(ZEROS, ZEROS, ZEROS), "equal": st.booleans(),
@@ -172,6 +220,38 @@ def test_sums(variant, cases, seed):
     same(layers.plan(), variant, seed)
 
 
+WINDOW = st.fixed_dictionaries(CASE | {"kind": st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "SUM"]),
+                                       "channels": st.integers(1, 80)})  # fmt: skip
+
+
+@every_variant
+@few
+@given(cases=st.lists(WINDOW, min_size=6, max_size=6), images=st.integers(1, 2), seed=SEEDS)
+def test_windows(variant, cases, images, seed):
+    layers = Layers()
+    for case in cases:
+        x = quantized((images, *case["size"], case["channels"]), case["x_scale"], case["x_zero"])
+        if case["kind"] in ("MEAN", "SUM"):
+            axes = Tensor("axes", (2,), np.dtype(np.int32), data=np.array([2, 1], np.int32))
+            y = quantized((images, case["channels"]), case["y_scale"], case["y_zero"])
+            layers.add(case["kind"], [x, axes], y, keepDims=False)
+            continue
+        out = out_size(case["size"], case["kernel"], case["strides"], (1, 1), case["padding"])
+        if min(out) > 0:
+            options = window(case) | {"filterHeight": case["kernel"][0], "filterWidth": case["kernel"][1]}
+            layers.add(case["kind"], [x], replace(x, shape=(images, *out, case["channels"])), **options)
+    same(layers.plan(), variant, seed)
+
+
+@every_variant
+def test_quantize_rounds_halves_away_from_zero(variant):
+    layers = Layers()
+    x = Tensor("x", (2, 4099), np.dtype(np.float32))
+    layers.add("QUANTIZE", [x], quantized(x.shape, 0.25, -3))
+    values = np.concatenate([np.arange(-4096, 4096) / 16, [0.12499999, -0.12499999, 1e30, -1e30, np.inf, -np.inf]])
+    same(layers.plan(), variant, feeds=[values.astype(np.float32).reshape(2, -1)])
+
+
 def network(name: str, exported) -> Plan:
     """Quantised; everything that its layers make is an output."""
     samples = networks.example(name, 8, 1)
@@ -188,3 +268,87 @@ def test_networks(exported, name):
 @every_variant
 def test_a_network_in_every_variant(exported, variant):
     same(network("residual", exported), variant)
+
+
+def test_the_kernels_for_this_cpu_are_the_ones_that_run(exported):
+    chosen = VARIANTS[HERE[0]]
+    symbols = " ".join(k.symbol for k in program(network("inverted_residual", exported), chosen).kernels)
+    for kernel in ("blocked", "depthwise", "sum"):
+        assert kernel in symbols
+    for plain in ("_conv_2d", "_add_int8", "fully_connected"):
+        assert plain not in symbols
+
+
+# ---- load ----
+
+START = """
+import sys
+import numpy as np
+from edgecompress_runtime import load
+model = load(sys.argv[1])
+y = model(*(np.full(t.shape, 3, t.dtype) for t in model.inputs))
+print(model.compile_seconds > 0, "numba" in sys.modules, y.tobytes().hex())
+"""
+
+
+@pytest.fixture
+def pack(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    rng, layers = np.random.default_rng(0), Layers()
+    w, bias = weights((20, 30), 0, rng)
+    layers.add("FULLY_CONNECTED", [quantized((1, 30), 0.05, 9), w, bias], quantized((1, 20), 0.9, 3))
+    path = tmp_path / "layer.pack"
+    path.write_bytes(write_pack(layers.plan(), "layer"))
+    return path
+
+
+def started(pack: Path) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", START, str(pack)], capture_output=True, text=True, check=True)
+    assert not done.stderr  # which is no terminal here
+    return done.stdout.split()
+
+
+def test_the_second_start_neither_compiles_nor_imports_numba(pack, tmp_path):
+    first, second = started(pack), started(pack)
+    assert first[:2] == ["True", "True"] and second[:2] == ["False", "False"] and first[2] == second[2]
+    (kept,) = (tmp_path / "cache" / "models").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1])  # a damaged one is made again
+    assert started(pack) == first
+    assert started(pack) == second
+
+
+def test_another_pack_has_code_of_its_own(pack, tmp_path):
+    started(pack)
+    plan = read_pack(pack).plan()
+    pack.write_bytes(write_pack(plan, "another name"))
+    assert started(pack)[0] == "True"
+    assert len(list((tmp_path / "cache" / "models").iterdir())) == 2
+
+
+def test_a_cache_that_can_not_be_written_is_no_error(pack, tmp_path):
+    (tmp_path / "cache").write_text("in the way")
+    assert started(pack)[0] == started(pack)[0] == "True"
+
+
+def test_inputs_are_checked_and_outputs_are_the_caller_s(pack):
+    model = runtime.load(pack)
+    a, b = (np.random.default_rng(n).integers(-128, 128, (1, 30)).astype(np.int8) for n in range(2))
+    first = model(a)
+    kept = first.copy()
+    assert not np.array_equal(model(b), kept) and np.array_equal(first, kept)
+    assert np.array_equal(model(np.asfortranarray(np.repeat(a, 2, 0))[:1]), kept)  # any strides
+    with pytest.raises(RuntimeModelError, match="expected 1 inputs, got 2"):
+        model(a, a)
+    with pytest.raises(RuntimeModelError, match=r"expected int8 \(1, 30\), got int8 \(30,\)"):
+        model(a[0])
+    with pytest.raises(ValueError, match="variant 'mmx': expected one of"):
+        runtime.load(pack, variant="mmx")
+
+
+def test_threads_that_share_a_model_do_not_disturb_one_another(pack):
+    model = runtime.load(pack)
+    feeds = [np.random.default_rng(n).integers(-128, 128, (1, 30)).astype(np.int8) for n in range(8)]
+    alone = [model(x) for x in feeds]
+    with ThreadPoolExecutor(4) as pool:
+        for n, y in enumerate(pool.map(model, feeds * 50)):
+            assert np.array_equal(y, alone[n % 8])

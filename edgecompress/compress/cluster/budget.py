@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 RUNS = 7
-CLOSE = 0.05  # bits a weight that a result may be better than the budget
 LOWEST, HIGHEST = -24.0, 2.0  # log2 of a price: noise-to-signal ratio for a bit more in every weight
 SLOPE = 0.5  # bits a weight for each factor of 2 in price, since a bit divides noise by 4; less at few bits
 LONGEST_STEP = 6.0
@@ -29,12 +28,12 @@ class Found(Generic[T]):
 
 
 def search(
-    run: Callable[[float], T], excess: Callable[[T], float], start: float, *, rising: bool
+    run: Callable[[float], T], excess: Callable[[T], float], start: float, *, rising: bool, close: float
 ) -> Found[T]:
     """Run with different prices until the result is within the budget and close to it.
 
     run: of log2(price). excess: bits a weight that a result is over the budget, 0 or less being within;
-    rises with the price if `rising` (noise does), else falls (size does).
+    rises with the price if `rising` (noise does), else falls (size does). close: how far within is enough.
     """
     direction = 1.0 if rising else -1.0
     tried: list[tuple[float, float, T]] = []  # excess, log2 price, result
@@ -42,9 +41,9 @@ def search(
     for _ in range(RUNS):
         result = run(at)
         tried.append((excess(result), at, result))
-        if -CLOSE <= tried[-1][0] <= 0:
+        if -close <= tried[-1][0] <= 0:
             break
-        step = -direction * (tried[-1][0] + CLOSE / 2) / _slope(tried)
+        step = -direction * (tried[-1][0] + close / 2) / _slope(tried)
         wanted = at + min(max(step, -LONGEST_STEP), LONGEST_STEP)
         ends = [[price for over, price, _ in tried if (over <= 0) is inside] for inside in (True, False)]
         if all(ends):

@@ -65,7 +65,7 @@ class Calibrator:
         for node in joint.graph:  # a batch size can only be set where shapes are known; rounding keeps them
             for value in node.outputs:
                 if value.shape is None and node.inputs[0] is not None:
-                    value.shape = node.inputs[0].shape
+                    value.shape, value.type = node.inputs[0].shape, node.inputs[0].type
         joint.graph.outputs.clear()
         joint.graph.outputs.extend(v for v in (source, wanted) if v.producer() is not None)
         RemoveUnusedNodesPass()(joint.model)

@@ -58,7 +58,8 @@ def cluster(
     model: canonical, annotated or not: int8 weights get int8 centroids and new scales. Weights that are zero
     have been pruned, and stay so. reference: the float model that it was annotated from (same names, same
     weights); `model` itself if it is float. dataset: calibration data, or None: then errors of all weights of
-    a layer count the same, and `bits = "auto"` needs a size.
+    a layer count the same, and `bits = "auto"` needs a size. settings: with `bits` set. When no price of a bit
+    reaches settings.snr, the result is the one that comes nearest: its snr_db says so.
     Raises InputError when settings ask for what can't be: a size that is too small, "auto" without a size
     and without data.
     """
@@ -73,7 +74,7 @@ def cluster(
 
     if isinstance(settings.bits, int):
         return run(Bits(settings.bits, settings.init, seed))
-    weights = weight_count(model)
+    weights = max(weight_count(model), 1)
     if settings.size is not None:
         size = settings.size
         start = USUAL_PRICE + 2 * (USUAL_BITS - 8 * size / weights)
@@ -82,6 +83,7 @@ def cluster(
             lambda result: 8 * (result.bytes - size) / weights,
             start,
             rising=False,
+            close=0.05,
         )
         if not found.within:
             raise InputError(
@@ -96,4 +98,5 @@ def cluster(
         lambda result: (settings.snr - (result.snr_db or 0.0)) / DB_PER_BIT,
         USUAL_PRICE + 2 * (USUAL_SNR - settings.snr) / DB_PER_BIT,
         rising=True,
+        close=0.1,  # 0.6 dB: the measure itself is no finer
     ).result

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,7 +42,8 @@ def place(pack: bytes, variant: str) -> Path:
     cpu = llvm.get_host_cpu_name() if variant == "generic" else ""
     parts = variant, platform.machine(), cpu, llvmlite.__version__, _sources(), hashlib.sha256(pack).hexdigest()
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    home = os.environ.get("NUMBA_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "edgecompress")
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = os.environ.get("NUMBA_CACHE_DIR") or Path(folder) / "edgecompress"
     return Path(home) / "models" / f"{digest[:32]}.native"
 
 
@@ -75,7 +77,8 @@ def write(path: Path, artifact: Artifact) -> None:
         for old in sorted(path.parent.glob("*.native"), key=lambda p: -p.stat().st_mtime)[KEPT:]:
             old.unlink()
     except OSError:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 @cache

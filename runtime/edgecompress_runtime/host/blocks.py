@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from edgecompress_runtime.host.variants import Variant
-from edgecompress_runtime.host.vectors import FIELDS, clamped, constant, dot, requantised, splat, store_bytes, words
+from edgecompress_runtime.host.vectors import FIELDS, clamped, dot, requantised, splat, store_bytes, words
 from edgecompress_runtime.primitives.words import INT8_POINTER, INT32_POINTER, LONG, WORD, load
 
 
@@ -95,44 +95,7 @@ def dot_block(variant: Variant, shape: Shape) -> Callable[..., Any]:
     def block(
         typingctx, x, x_step, rows, row_step, columns, column_step, turns, w, records, y, y_step, low, high
     ):
-        integer = types.int32
-        return types.void(INT8_POINTER, *[integer] * 6, INT8_POINTER, INT32_POINTER, INT8_POINTER, *[integer] * 3), generate
-
-    return block
-
-
-@cache
-def sparse_block(variant: Variant, shape: Shape, sums_each: int) -> Callable[..., Any]:
-    """block(x, x_step, places, steps, w, records, y, y_step, low, high): one vector of channels.
-
-    places: for each step the bytes from a pixel's window to the word that it takes. sums_each: of a pixel, taken in
-    turn by `sums_each` steps that follow one another.
-    """
-    lanes, words_ = variant.lanes, words(variant)
-
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, x_step, places, steps, w, records, y, y_step, low, high = args
-        x_step, steps, y_step = (b.sext(v, LONG) for v in (x_step, steps, y_step))
-        bias = field(b, variant, records, 0, 0)
-        parts = [[cgutils.alloca_once_value(b, constant(variant, 0) if k else bias) for k in range(sums_each)]
-                 for _ in range(shape.pixels)]  # fmt: skip
-        with cgutils.for_range(b, b.sdiv(steps, LONG(sums_each))) as turn:
-            for k in range(sums_each):
-                step = b.add(b.mul(turn.index, LONG(sums_each)), LONG(k))
-                place = b.sext(load(b, places, b.mul(step, LONG(4)), WORD, 4), LONG)
-                weights = load(b, w, b.mul(step, LONG(variant.bytes)), words_, 4)
-                for p, pixel in enumerate(parts):
-                    values = splat(b, load(b, x, b.add(place, b.mul(x_step, LONG(p))), WORD, 1), lanes)
-                    b.store(dot(b, variant, b.load(pixel[k]), values, weights), pixel[k])
-        for pixel in parts:
-            for other in pixel[1:]:
-                b.store(b.add(b.load(pixel[0]), b.load(other)), pixel[0])
-        finish(b, variant, shape, parts, (records, y, y_step, low, high))
-        return context.get_dummy_value()
-
-    @intrinsic
-    def block(typingctx, x, x_step, places, steps, w, records, y, y_step, low, high):
-        n = types.int32
-        return types.void(INT8_POINTER, n, INT32_POINTER, n, INT8_POINTER, INT32_POINTER, INT8_POINTER, n, n, n), generate
+        n, data = types.int32, INT8_POINTER
+        return types.void(data, *[n] * 6, data, INT32_POINTER, data, n, n, n), generate
 
     return block

@@ -7,13 +7,14 @@ from functools import cache
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import splat
-from edgecompress_runtime.primitives.words import BYTE, HALF, INT8_POINTER, INT32_POINTER, LONG, load, store
+from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.primitives.words import BYTE, HALF, INT8_POINTER, INT32_POINTER, LONG, load, moved, store
 
 
 @cache
@@ -76,3 +77,31 @@ def moved_words(typingctx, pointer, offset):
         return builder.gep(args[0], [args[1]])
 
     return INT32_POINTER(INT32_POINTER, types.int32), generate
+
+
+@cache
+def padded_copy(variant: Variant, element: int) -> Callable[..., Any]:
+    """An image [height, width, channels] in the middle of `size` (height, width), the zero point around it."""
+    copy, blank = copy_row(variant, element), blank_row(element)
+
+    @njit(inline="always")
+    def copied(x, padded, image, size, pads, zero):
+        height, width, channels = image
+        inside = min(width, i32(size[1] - pads[1]))
+        row_step = i32(size[1] * channels * element)
+        if inside == size[1] and inside == width and pads[0] == 0 and size[0] <= height:
+            copy(x, padded, i32(size[0] * width * channels), zero)
+        else:
+            left, right = i32(pads[1] * channels), i32(i32(size[1] - pads[1] - inside) * channels)
+            for row in range(size[0]):
+                in_y = i32(row - pads[0])
+                target = moved(padded, i32(row * row_step))
+                if 0 <= in_y < height:
+                    blank(target, left, zero)
+                    middle = moved(target, i32(left * element))
+                    copy(moved(x, i32(in_y * width * channels)), middle, i32(inside * channels), zero)
+                    blank(moved(middle, i32(inside * channels * element)), right, zero)
+                else:
+                    blank(target, i32(size[1] * channels), zero)
+
+    return copied

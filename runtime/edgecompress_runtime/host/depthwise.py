@@ -15,8 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from edgecompress_runtime.host.convolution import padded_copy
-from edgecompress_runtime.host.copies import moved_words
+from edgecompress_runtime.host.copies import moved_words, padded_copy
 from edgecompress_runtime.host.requantise import channel_fields, grouped
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS, clamped, requantised, store_bytes, words
@@ -32,8 +31,8 @@ ELEMENT = 2
 
 @cache
 def taps_block(variant: Variant, pixels: int, count: int, plain: bool) -> Callable[..., Any]:
-    """block(x, x_step, rows, row_step, columns, column_step, w, w_step, records, y, y_step, low, high): `count` channels
-    of some pixels. Steps in bytes; w_step: from one tap's weights to the next's."""
+    """block(x, x_step, rows, row_step, columns, column_step, w, w_step, records, y, y_step, low, high): `count`
+    channels of some pixels. Steps in bytes; w_step: from one tap's weights to the next's."""
     lanes, halves = variant.lanes, ir.VectorType(HALF, variant.lanes)
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
@@ -91,9 +90,10 @@ def depthwise(variant: Variant, pixels: int, tail: int, plain: bool) -> Callable
                             block(source, strides[1], rows, row_step, columns, column_step, weights, w_step, fields,
                                   moved(target, channel), channels, low, high)  # fmt: skip
                         else:
-                            last_block(source, strides[1], rows, row_step, columns, column_step, weights, w_step, fields,
-                                       moved(target, channel), channels, low, high)  # fmt: skip
+                            last_block(source, strides[1], rows, row_step, columns, column_step, weights, w_step,
+                                       fields, moved(target, channel), channels, low, high)  # fmt: skip
 
+    kernel.__name__ = "depthwise"
     return kernel
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
-from edgecompress_runtime.host import addition, convolution, depthwise
+from edgecompress_runtime.host import addition, convolution, depthwise, pooling, quantisation
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives import Family
@@ -20,6 +20,9 @@ BLOCKED: dict[str, Prepare] = {
     "FULLY_CONNECTED": convolution.prepare_fully_connected,
     "ADD": partial(addition.prepare_sum, "ADD"),
     "SUB": partial(addition.prepare_sum, "SUB"),
+    "QUANTIZE": quantisation.prepare_quantize,
+    **{kind: partial(pooling.prepare_pool, kind) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
+    **{kind: partial(pooling.prepare_reduction, kind) for kind in ("MEAN", "SUM")},
 }
 
 

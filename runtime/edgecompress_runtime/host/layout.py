@@ -8,6 +8,7 @@ import numpy as np
 
 from edgecompress_runtime.host.variants import Variant
 
+CACHE = 2**20  # bytes of weights that stay near the CPU from one inference to the next
 LATENCY = 5.0  # cycles of a dependent sum
 MOST_VECTORS, MOST_STEPS = 8, 64  # of a block; of a turn of its loop
 
@@ -101,3 +102,19 @@ def nonzero_steps(
         places += [offsets.reshape(-1)[kept], np.zeros(missing, np.int64)]
         starts.append(starts[-1] + len(kept) + missing)
     return np.concatenate(weights).reshape(-1), np.concatenate(places).astype(np.int32), np.array(starts, np.int32)
+
+
+def pays_to_expand(variant: Variant, pixels: int, w: np.ndarray) -> bool:
+    """Taking weights apart costs more than to multiply by zeros, but less than to fetch zeros from memory."""
+    return variant.expands and pixels == 1 and w.size > CACHE and np.count_nonzero(w) < w.size / 2
+
+
+def packed(variant: Variant, w: np.ndarray, sums: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """int8 [channels, run] -> (weights that are not zero, in the order of steps; a mask of 64 bits for each step, as
+    int32; first weight of each vector; steps of a vector, a multiple of `sums`)."""
+    vectors = -(-len(w) // variant.lanes)
+    cells = arranged(variant, w[None, :, None], Cut(1, 1, vectors, 1)).reshape(vectors, -1, variant.bytes)
+    cells = np.pad(cells, ((0, 0), (0, -cells.shape[1] % sums), (0, 0)))
+    masks = np.packbits(cells != 0, axis=2, bitorder="little").reshape(-1).view(np.int32)
+    starts = np.concatenate([[0], np.cumsum((cells != 0).sum((1, 2)))[:-1]]).astype(np.int32)
+    return cells[cells != 0], masks, starts, cells.shape[1]

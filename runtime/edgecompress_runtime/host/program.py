@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from edgecompress_runtime.codegen import _memory, _shared_storage
+from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.host.family import host_family
 from edgecompress_runtime.host.native import ENTRY
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.kernels.movement import BITS
-from edgecompress_runtime.kernels.registry import Raw
+from edgecompress_runtime.kernels.registry import KERNELS, Raw
 from edgecompress_runtime.memory import Layout
 from edgecompress_runtime.plan import Plan, Tensor
 from edgecompress_runtime.primitives.step import Scratch, Step
@@ -50,8 +51,10 @@ class Program:
 def program(plan: Plan, variant: Variant, *, hook: str = "") -> Program:
     """hook: a C function void (int32_t step), called before each step and after the last, to measure them.
 
-    Raises UnsupportedOperatorError, naming the operator that has no kernel.
+    Raises UnsupportedOperatorError, naming every operator that has no kernel.
     """
+    if missing := sorted({o.kind for o in plan.operators} - KERNELS.keys()):
+        raise UnsupportedOperatorError(f"no kernel for {', '.join(missing)}")
     return _Writer(plan, variant, hook).program()
 
 
@@ -158,8 +161,13 @@ class _Writer:
 
 def _flat(types: Sequence[Any]) -> list[str]:
     """LLVM's types of a kernel's arguments; tuples arrive as their elements."""
-    names = {"i": "i32", "f": "float"}
-    return [n for t in types for n in (_flat(t) if isinstance(t, tuple) else [names.get(t, "ptr") if isinstance(t, str) else "ptr"])]
+    found = []
+    for kind in types:
+        if isinstance(kind, tuple):
+            found += _flat(kind)
+        else:
+            found.append({"i": "i32", "f": "float"}[kind] if isinstance(kind, str) else "ptr")
+    return found
 
 
 def _dtype(argument: Any) -> np.dtype:

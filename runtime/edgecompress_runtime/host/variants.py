@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import llvmlite.binding as llvm
 
@@ -16,7 +16,8 @@ class Variant:
     """name: also of the cache's files. lanes: of int32 in a vector. products: of one lane in one step, 4 of
     uint8 * int8 or 2 of int16 * int16. dot: LLVM's name of that step ("" for plain vector arithmetic).
     registers: vectors that a block may hold. needs: features of the CPU. cpu, features: what LLVM compiles for,
-    "" for the CPU that it is. cost: cycles of a step, in the time of two loads."""
+    "" for the CPU that it is. cost: cycles of a step, in the time of two loads. expands: it puts bytes that lie
+    side by side into the places of a mask."""
 
     name: str
     lanes: int
@@ -27,6 +28,7 @@ class Variant:
     cpu: str
     features: str
     cost: float = 1.0
+    expands: bool = False
 
     @property
     def element(self) -> int:
@@ -41,11 +43,14 @@ class Variant:
 
 AVX512_VNNI = Variant("avx512_vnni", 16, 4, "llvm.x86.avx512.vpdpbusd.512", 30,
                       ("avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"), FAR, "+avx512vnni")  # fmt: skip
+AVX512_VBMI2 = replace(AVX512_VNNI, name="avx512_vbmi2", needs=(*AVX512_VNNI.needs, "avx512vbmi2"),
+                       features="+avx512vnni,+avx512vbmi2", expands=True)  # fmt: skip
 AVX_VNNI = Variant("avx_vnni", 8, 4, "llvm.x86.avx512.vpdpbusd.256", 15, ("avxvnni", "avx2", "fma"), NEAR, "+avxvnni")
 AVX2 = Variant("avx2", 8, 2, "llvm.x86.avx2.pmadd.wd", 15, ("avx2", "fma"), NEAR, "", 1.5)
 SSE = Variant("sse", 4, 2, "llvm.x86.sse2.pmadd.wd", 15, ("sse4.1", "popcnt"), OLD, "", 1.5)
 GENERIC = Variant("generic", 4, 2, "", 15, (), "", "", 2.0)
-VARIANTS = {variant.name: variant for variant in (AVX512_VNNI, AVX_VNNI, AVX2, SSE, GENERIC)}  # best first
+# best first
+VARIANTS = {variant.name: variant for variant in (AVX512_VBMI2, AVX512_VNNI, AVX_VNNI, AVX2, SSE, GENERIC)}
 
 
 def available() -> tuple[Variant, ...]:

@@ -1,0 +1,62 @@
+"""QUANTIZE of float32, a vector at a time; bit for bit as kernels/quantize.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from edgecompress_runtime.host.variants import Variant
+from edgecompress_runtime.host.vectors import clamped, splat, store_bytes, words
+from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.kernels.registry import KERNELS
+from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.primitives.step import Step
+from edgecompress_runtime.primitives.words import INT8_POINTER, LONG, WORD, load
+
+FAR = 1000.0  # int8 ends before; so that it fits an int32
+
+
+@cache
+def quantize_kernel(variant: Variant) -> Callable[..., None]:
+    lanes, floats = variant.lanes, ir.VectorType(ir.FloatType(), variant.lanes)
+
+    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x, y, at, scale, zero = args
+        at = b.sext(at, LONG)
+        real = b.fdiv(load(b, x, b.mul(at, LONG(4)), floats, 4), splat(b, scale, lanes))
+        for limit, sign in ((-FAR, ">"), (FAR, "<")):
+            bound = floats([limit] * lanes)
+            real = b.select(b.fcmp_ordered(sign, real, bound), real, bound)
+        whole = b.fptosi(real, words(variant))
+        rest = b.fsub(real, b.sitofp(whole, floats))
+        up = b.zext(b.fcmp_ordered(">=", rest, floats([0.5] * lanes)), words(variant))
+        down = b.zext(b.fcmp_ordered("<=", rest, floats([-0.5] * lanes)), words(variant))
+        stored = b.add(b.sub(b.add(whole, up), down), splat(b, zero, lanes))
+        store_bytes(b, clamped(b, stored, WORD(-128), WORD(127)), y, at, lanes)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def step(typingctx, x, y, at, scale, zero):
+        n, real = types.int32, types.float32
+        return types.void(types.CPointer(real), INT8_POINTER, n, real, n), generate
+
+    def kernel(x, y, count, scale, zero):
+        for start in range(i32(0), count, i32(lanes)):
+            step(x, y, min(i32(start), i32(count - lanes)), scale, zero)  # the last again, if need be
+
+    kernel.__name__ = "quantize"
+    return kernel
+
+
+def prepare_quantize(
+    variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+) -> list[Step] | None:
+    (call,) = KERNELS["QUANTIZE"](inputs, outputs, options)
+    if inputs[0].is_int8 or inputs[0].size < variant.lanes:
+        return None
+    return [Step(quantize_kernel(variant), call.arguments)]

@@ -1,0 +1,26 @@
+"""Skips tests where an emulator or a cross linker is not installed; .ci/run installs them all."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+PACKAGES = {
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "qemu-aarch64": "qemu-user",
+    "qemu-system-arm": "qemu-system-arm",
+}
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    missing = [program for program in programs if shutil.which(program) is None]
+    packages = " ".join(PACKAGES[program] for program in missing)
+    return pytest.mark.skipif(
+        bool(missing), reason=f"not installed: {', '.join(missing)} (Debian: apt install {packages})"
+    )
+
+
+CORTEX_M = needs("qemu-system-arm", "arm-none-eabi-gcc")
+AARCH64 = needs("qemu-aarch64", "aarch64-linux-gnu-gcc")

@@ -1,0 +1,113 @@
+"""Programs and shared libraries for 64-bit Arm under qemu-aarch64 equal the host's kernels, bit for bit."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from ahead import split
+from test_codegen import equal, layers
+
+from edgecompress.compress.quantize import quantize
+from edgecompress.emit.pack import plan as lowered
+from edgecompress.evaluate.data import load_data
+from edgecompress.ingest import load
+from edgecompress.recipe import Preprocess, Quantize
+from edgecompress.targets import load_target
+from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.c_header import bench_header
+from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.plan import Plan
+from edgecompress_targets.aarch64 import emulator
+from edgecompress_targets.aarch64.linker import images
+from emulators import AARCH64
+
+pytestmark = AARCH64
+CALLER = """#include <stdio.h>
+#include "model.h"
+static int8_t a[MODEL_ARENA_BYTES] __attribute__((aligned(16))), i[MODEL_INPUT_BYTES], o[MODEL_OUTPUT_BYTES];
+int main(void) {
+    fread(i, 1, sizeof i, stdin);
+    MODEL_INVOKE(a, i, o);
+    return fwrite(o, 1, sizeof o, stdout) != sizeof o;
+}
+"""
+
+
+def built(plan: Plan, folder: Path, target: str = "raspberry-pi") -> str:
+    """libmodel.so, model_run and model.h in a folder; returns what model.h says."""
+    profile = load_target(target)
+    compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features))
+    model_h = bench_header(compiled.program)
+    for name, content in images("model", compiled.object, model_h).items():
+        (folder / name).write_bytes(content)
+    (folder / "model_run").chmod(0o755)
+    (folder / "model.h").write_text(model_h)
+    return model_h
+
+
+def feeds_of(plan: Plan, seed: int) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [
+        (random.normal(0, 1, t.shape) if t.dtype.kind == "f" else random.integers(-128, 128, t.shape)).astype(t.dtype)
+        for t in (plan.tensors[i] for i in plan.inputs)
+    ]
+
+
+def run(plan: Plan, folder: Path, records: list[list[np.ndarray]]) -> None:
+    done = emulator.run(folder / "model_run", b"".join(a.tobytes() for record in records for a in record))
+    for record, outputs in zip(records, split(plan, done.outputs), strict=True):
+        equal(plan, record, outputs)
+
+
+@pytest.mark.parametrize("target", ["raspberry-pi", "android"])
+def test_layers_equal_the_hosts_kernels(target: str, tmp_path: Path) -> None:
+    made = layers(2)
+    plan = made.plan()
+    built(plan, tmp_path, target)
+    run(plan, tmp_path, [made.feeds(), made.feeds()])
+
+
+@pytest.mark.parametrize("name", ["residual", "inverted_residual", "channel_shuffle", "unet_bilinear"])
+def test_networks_with_float_ends_equal_the_hosts_kernels(
+    name: str, tmp_path: Path, exported: Callable[[str], Path]
+) -> None:
+    random = np.random.default_rng(0)
+    model = load(exported(name)).model
+    samples = {v.name: random.normal(0, 1, (8, *v.shape.numpy()[1:])).astype(np.float32) for v in model.graph.inputs}
+    data = load_data(samples, model.graph.inputs, Preprocess())
+    plan = lowered(quantize(model, data, Quantize()).model, io_dtype=ir.DataType.FLOAT)
+    built(plan, tmp_path)
+    run(plan, tmp_path, [feeds_of(plan, seed) for seed in range(3)])
+
+
+def test_a_program_loads_the_shared_library(tmp_path: Path) -> None:
+    made = layers(5)
+    plan, feeds = made.plan(), made.feeds()
+    built(plan, tmp_path)
+    symbols = subprocess.run(
+        ["aarch64-linux-gnu-nm", "-D", tmp_path / "libmodel.so"], capture_output=True, text=True, check=True
+    )
+    assert [line.split()[1:] for line in symbols.stdout.splitlines()] == [["T", "model_invoke"]]
+    (tmp_path / "caller.c").write_text(CALLER)
+    subprocess.run(
+        ["aarch64-linux-gnu-gcc", "caller.c", "-I.", "-L.", "-lmodel", "-Wl,-rpath,$ORIGIN", "-o", "caller"],
+        cwd=tmp_path, check=True,
+    )  # fmt: skip
+    command = [emulator.QEMU, "-cpu", emulator.CPU, "-L", "/usr/aarch64-linux-gnu", tmp_path / "caller"]
+    done = subprocess.run(command, input=b"".join(a.tobytes() for a in feeds), capture_output=True, check=True)
+    equal(plan, feeds, split(plan, done.stdout)[0])
+
+
+def test_the_program_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
+    made = layers(0)
+    plan = made.plan()
+    built(plan, tmp_path)
+    with pytest.raises(emulator.EmulatorError, match="code 65: .*its last record has 3 bytes"):
+        emulator.run(tmp_path / "model_run", b"abc")
+    done = subprocess.run([emulator.QEMU, tmp_path / "model_run"], capture_output=True, text=True)
+    assert done.returncode == 64 and "INPUTS OUTPUTS" in done.stderr
