@@ -4,12 +4,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Group
 from rich.text import Text
 
 from edgecompress.errors import InputError
+from edgecompress.report.entropy import entropy
 from edgecompress.report.terminal import as_html, as_text, table
 from edgecompress.report.units import size
 from edgecompress_runtime.pack import Pack, PackError, read_pack
@@ -122,12 +122,3 @@ def _chain(codec: str, params: object) -> Iterator[str]:
         for value in params.values():
             if isinstance(value, dict) and isinstance(value.get("codec"), str):
                 yield from _chain(value["codec"], value.get("params"))
-
-
-def entropy(values: np.ndarray) -> float:
-    """Bits a value of the empirical distribution (Shannon 1948): -sum p log2 p."""
-    if values.size == 0:
-        return 0.0
-    counts = np.unique(values.reshape(-1), return_counts=True)[1]
-    share = counts / values.size
-    return float(-(share * np.log2(share)).sum())

@@ -121,13 +121,29 @@ def encode(model: ir.Model, data: Data, recipe: Recipe, profile: Profile, log: S
     kind = encoding(recipe)
     with log.stage("quantize") as running:
         if kind != "int8":
-            return Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
+            encoded = Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
+            return _clustered(encoded, model, data.calibration, recipe, log)
         assert data.calibration is not None  # open_data sees to it
         if profile.integer_only:
             model = lower(model.clone(), INTEGER_RULES)
         found = quantize(model, data.calibration, recipe.quantize, integer_only=profile.integer_only)
         running.stage.note = quantization_note(found, recipe.quantize)
-        return Encoded(found.model, found)
+    return _clustered(Encoded(found.model, found), found.reference, found.calibration.dataset, recipe, log)
+
+
+def _clustered(
+    encoded: Encoded, reference: ir.Model, calibration: Dataset | None, recipe: Recipe, log: StageLog
+) -> Encoded:
+    """With clustered weights, if the recipe asks for them."""
+    if recipe.cluster.bits is None:
+        return encoded
+    from edgecompress.compress.cluster import cluster  # brings Numba
+
+    with log.stage("cluster") as running:
+        found = cluster(encoded.model, reference, calibration, recipe.cluster, seed=recipe.seed)
+        running.stage.note = str(found)
+    quantized = encoded.quantized and dataclasses.replace(encoded.quantized, model=found.model)
+    return Encoded(found.model, quantized)
 
 
 def encode_again(before: Quantized, recipe: Recipe, log: StageLog) -> Encoded:
@@ -138,7 +154,8 @@ def encode_again(before: Quantized, recipe: Recipe, log: StageLog) -> Encoded:
         if settings.bias_correction:
             model, correction = correct_bias(before.reference, model, before.calibration)
         running.stage.note = f"in float: {', '.join(settings.float_layers)}"
-        return Encoded(model, dataclasses.replace(before, model=model, bias_correction=correction))
+    encoded = Encoded(model, dataclasses.replace(before, model=model, bias_correction=correction))
+    return _clustered(encoded, before.reference, before.calibration.dataset, recipe, log)
 
 
 def quantization_note(found: Quantized, settings: Quantize) -> str:

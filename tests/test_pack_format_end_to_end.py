@@ -12,7 +12,8 @@ import edgecompress
 import edgecompress_runtime
 from edgecompress.cli import cli
 from edgecompress.errors import InputError
-from edgecompress.pack_inspection import entropy, inspect_pack
+from edgecompress.pack_inspection import inspect_pack
+from edgecompress.report.entropy import entropy
 
 DIGITS = Path(__file__).parents[1] / "samples" / "digits"
 
@@ -77,3 +78,17 @@ def test_entropy_of_known_distributions():
     assert entropy(np.arange(256)) == 8
     assert entropy(np.zeros(9)) == 0
     assert entropy(np.array([0, 0, 0, 1])) == pytest.approx(0.811278, abs=1e-6)
+
+
+def test_a_recipe_clusters_the_weights_and_only_the_pack_shrinks(converted, tmp_path):
+    recipe = tmp_path / "clustered.toml"
+    recipe.write_text("[cluster]\nbits = 3\n")
+    result = edgecompress.convert(
+        DIGITS / "digits.onnx", "cortex-m4", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
+        formats=["pack", "tflite"], recipe=recipe, output=tmp_path / "out",
+    )  # fmt: skip
+    (plain, _), (pack, tflite) = converted.report.artifacts, result.report.artifacts
+    assert pack.bytes < 0.65 * plain.bytes and pack.bytes < tflite.bytes
+    assert pack.checks[0].value >= 96
+    down = next(layer for layer in result.report.layers if layer.encoding.endswith("8 values"))
+    assert down.bits_per_weight <= 3 and "clustered" in down.cause

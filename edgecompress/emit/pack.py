@@ -45,7 +45,8 @@ def _plan(built: tflite.Built) -> Plan:
 
 
 def _tensor(tensor: flatbuffer.Tensor) -> Tensor:
-    q = tensor.quantization if tensor.dtype != ir.DataType.FLOAT16 else None
+    """Biases go without their scales: they are the input's times the weights', and most of a header otherwise."""
+    q = tensor.quantization if tensor.dtype not in (ir.DataType.FLOAT16, ir.DataType.INT32) else None
     parameters = {} if q is None else {"scale": q.scale.astype(np.float32), "zero_point": q.zero_point.astype(np.int32)}
     return Tensor(tensor.name, tensor.shape, tensor.dtype.numpy(), **parameters, axis=tensor.axis, data=tensor.data)
 

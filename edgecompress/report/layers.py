@@ -7,9 +7,10 @@ from typing import Protocol
 
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import is_int8, quantization
+from edgecompress.graph.annotations import codebook, is_int8, quantization
 from edgecompress.graph.fusion import Layer as FusedLayer
 from edgecompress.graph.fusion import layers as fused_layers
+from edgecompress.report.entropy import entropy
 from edgecompress.report.model import Layer
 
 FLOAT_BITS = 32
@@ -65,4 +66,7 @@ def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | 
     if q.dtype == ir.DataType.FLOAT16:
         return f"{name} weights", BITS[q.dtype]
     scales = "per-tensor" if q.axis is None else "per-channel"
-    return f"{name} {scales}" + ("" if is_int8(layer.node) else " weights"), BITS[q.dtype]
+    book = codebook(weight)
+    clusters = "" if book is None else f", {len(book.centroids)} values"
+    bits = BITS[q.dtype] if book is None else round(entropy(book.indices), 2)
+    return f"{name} {scales}" + ("" if is_int8(layer.node) else " weights") + clusters, bits

@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from edgecompress_runtime.cross import Function, constant, external, inlined, pointer_type
+from edgecompress_runtime.cross import Function, constant, elements, external, inlined, pointer_type
 from edgecompress_runtime.kernels.movement import BITS
 from edgecompress_runtime.kernels.registry import Raw
 from edgecompress_runtime.memory import Buffer, Layout, Overlap, arrange
@@ -92,7 +92,8 @@ class _Generator:
         self.owner = _shared_storage(self.plan)
         steps = self._steps()
         self.layout = _memory(self.plan, [s for _, s in steps], self.owner)
-        body, named = [], []
+        body: list[str] = []
+        named: list[tuple[str, str]] = []
         for operator, step in steps:
             outputs = [self.plan.tensors[i] for i in operator.outputs]
             if self.profile:
@@ -213,7 +214,7 @@ class _Generator:
 def _pointers(kind: types.Type) -> list[types.Type]:
     """The pointers in an argument."""
     if isinstance(kind, types.BaseTuple):
-        return [k for part in kind for k in _pointers(part)]
+        return [k for part in elements(kind) for k in _pointers(part)]
     return [kind] if isinstance(kind, types.CPointer) else []
 
 
@@ -223,8 +224,8 @@ def at(dtype: np.dtype) -> Callable[..., Any]:
     pointer = pointer_type(dtype)
 
     @intrinsic
-    def address(typingctx, base, offset):
-        def generate(context, builder, signature, args):
+    def address(typingctx: Any, base: Any, offset: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return builder.bitcast(builder.gep(args[0], [args[1]]), context.get_value_type(pointer))
 
         return pointer(BYTES, types.int32), generate
@@ -256,12 +257,14 @@ def _shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
 def _memory(plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Tensor]) -> Layout:
     ends = {plan.tensors[i] for i in (*plan.inputs, *plan.outputs)}
     life: dict[Tensor, tuple[int, int]] = {}
-    buffers, overlaps = [], []
+    buffers: list[Buffer] = []
+    overlaps: list[Overlap] = []
     for number, step in enumerate(steps):
         seen = {owner.get(t, t) for t in _tensors(step.arguments)} - ends
         for tensor in seen:
             life[tensor] = life.get(tensor, (number, number))[0], number
-        buffers += [Buffer(a, a.size, number, number) for a in step.arguments if isinstance(a, Scratch)]
+        scratch: list[Any] = [a for a in step.arguments if isinstance(a, Scratch)]
+        buffers += [Buffer(s, s.size, number, number) for s in scratch]
         overlaps += [Overlap(owner.get(y, y), owner.get(x, x), distance) for x, distance in step.overlap.items()
                      for y in _tensors(step.arguments) if y is not x]  # fmt: skip
     buffers += [Buffer(t, t.size * t.dtype.itemsize, *span) for t, span in life.items()]

@@ -100,20 +100,25 @@ def inlined(symbol: str, arguments: Sequence[types.Type]) -> Callable[..., None]
     return intrinsic(space["call"])
 
 
+def elements(kind: Any) -> list[types.Type]:
+    """Of a tuple type."""
+    return list(kind)
+
+
 def _leaves(builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> list[ir.Value]:
     if not isinstance(kind, types.BaseTuple):
         return [value]
-    parts = [(kind[i], builder.extract_value(value, i)) for i in range(len(kind))]
+    parts = [(part, builder.extract_value(value, i)) for i, part in enumerate(elements(kind))]
     return [leaf for k, v in parts for leaf in _leaves(builder, k, v)]
 
 
-def constant(symbol: str, dtype: np.dtype) -> Callable[[], Any]:
+def constant(symbol: str, dtype: np.dtype) -> Callable[..., Any]:
     """A function for use in Numba code that returns the address of a constant."""
     pointer = pointer_type(dtype)
 
     @intrinsic
-    def address(typingctx):
-        def generate(context, builder, signature, args):
+    def address(typingctx: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             name = symbol
             if name not in builder.module.globals:
                 ir.GlobalVariable(builder.module, ir.IntType(8), name).global_constant = True
@@ -181,7 +186,7 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
 @cache
 def _lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
     """Unoptimised IR: the function as Numba lowers it, and one of the C calling convention that calls it."""
-    flags = compiler.Flags()
+    flags: Any = compiler.Flags()
     flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.error_model = "numpy"  # no Python exceptions in the kernel

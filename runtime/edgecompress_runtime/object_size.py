@@ -15,7 +15,8 @@ def section_sizes(elf: bytes) -> dict[str, int]:
     entry, count, names = struct.unpack_from("<HHH", elf, 58 if wide else 46)
     form = struct.Struct("<IIQQQQ" if wide else "<IIIIII")
     rows = [form.unpack_from(elf, table + i * entry) for i in range(count)]
-    texts, sizes = rows[names][4], {}
+    texts = rows[names][4]
+    sizes: dict[str, int] = {}
     for name, _, flags, _, _, size in rows:
         if flags & ALLOCATED:
             start = texts + name

@@ -28,8 +28,8 @@ from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 MACS = 12.50e6  # of ResNet-8
-# the most that a variant may take, in LiteRT's time on the same CPU
-LIMITS = {"avx512_vbmi2": 1.0, "avx512_vnni": 1.0, "avx_vnni": 1.0}
+# the most that a variant may take, in the time of LiteRT, which uses all that the CPU has
+LIMITS = {"avx512_vbmi2": 1.0, "avx512_vnni": 1.0, "avx_vnni": 1.0, "avx2": 1.5}
 START = """
 import sys, time
 start = time.perf_counter()
@@ -75,6 +75,7 @@ def resnet8(models: Path, data: Path) -> Iterator[Line]:
         measure.convert(models / "ic_resnet8.onnx", "--target", "android", "--recipe", work / "all.toml", "--calib",
                         work / "calib.npz", "-o", work / "out")  # fmt: skip
         pack, tflite, onnx = (_one(work / "out", suffix) for suffix in ("pack", "tflite", "onnx"))
+        os.environ["NUMBA_CACHE_DIR"] = str(work / "cache")  # so that first calls are first calls
         pixels = images[200].transpose(2, 0, 1)
         x = images[200][None].astype(np.float32)
         litert, ort = measure.tflite_invoker(tflite, pixels), measure.onnx_runner(onnx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from edgecompress_runtime.cross import Machine
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.object_size import stack_bytes
 from edgecompress_runtime.pack import write_pack
-from edgecompress_runtime.plan import Plan
+from edgecompress_runtime.plan import Plan, Tensor
 
 DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
 
@@ -92,6 +93,17 @@ def test_networks_equal_the_ordinary_kernels(name: str, exported: Callable[[str]
     equal(plan, feeds, here(plan, feeds))
 
 
+def test_an_output_that_is_an_input_a_constant_or_another_output_is_filled() -> None:
+    made = Layers(4)
+    made.sum((1, 4))
+    plan = made.plan()
+    constant = Tensor("constant", (3,), np.dtype(np.int8), data=np.arange(3, dtype=np.int8))
+    ends = (plan.inputs[0], plan.outputs[0], plan.outputs[0], len(plan.tensors))
+    plan = replace(plan, tensors=(*plan.tensors, constant), outputs=ends)
+    feeds = made.feeds()
+    equal(plan, feeds, here(plan, feeds))
+
+
 @pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "cortex-m55", "riscv32", "android"])
 def test_an_object_for_each_kind_of_cpu_needs_nothing_from_outside(target: str, digits: Plan, tmp_path: Path) -> None:
     profile = next(p for p in all_targets() if p.name == target)
@@ -131,7 +143,7 @@ def test_build_command_writes_what_a_firmware_project_needs(digits: Plan, tmp_pa
     header = (folder / "digits.h").read_text()
     assert "void digits_invoke(int8_t *arena, const int8_t *input_0, int8_t *output_0);" in header
     assert "#define DIGITS_INPUT_0_BYTES 64" in header and "#define DIGITS_STACK_BYTES" in header
-    assert ("digits.elf" in names) == ("no firmware image" not in result.output)
+    assert ("digits.elf" in names) == ("Nothing linked" not in result.output)
 
 
 def test_build_says_what_is_too_large(digits: Plan, tmp_path: Path) -> None:

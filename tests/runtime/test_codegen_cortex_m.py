@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,9 @@ from edgecompress.emit.pack import plan as lowered
 from edgecompress.evaluate.data import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
+from edgecompress_targets.cortex_m import emulator
+from edgecompress_targets.cortex_m.boards import BOARDS
+from edgecompress_targets.cortex_m.firmware import link
 from emulators import CORTEX_M
 
 pytestmark = CORTEX_M
@@ -63,3 +67,25 @@ def test_layers_equal_the_hosts_kernels(cpu: str, tmp_path: Path) -> None:
     plan, feeds = made.plan(), made.feeds()
     (outputs,), _ = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
     equal(plan, feeds, outputs)
+
+
+LOOP = """#include <stdint.h>
+#define MODEL_ARENA_BYTES 16
+#define MODEL_INPUT_BYTES 4
+#define MODEL_OUTPUT_BYTES 4
+#define MODEL_INVOKE(a, i, o) { uint32_t n = *(uint32_t *)(i); \\
+    __asm__ volatile(".syntax unified\\n1: subs %0, #1\\n bne 1b" : "+l"(n) : : "cc"); }
+"""
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m33"])
+def test_instructions_are_counted_to_a_tick_and_beyond_systicks_24_bits(cpu: str, tmp_path: Path) -> None:
+    """A loop of two instructions, in place of a model."""
+    (tmp_path / "nothing.c").touch()
+    machine = "-mthumb", f"-mcpu={cpu}", "-mfloat-abi=soft"
+    subprocess.run(["arm-none-eabi-gcc", *machine, "-c", "nothing.c"], cwd=tmp_path, check=True)
+    link((tmp_path / "nothing.o").read_bytes(), LOOP, BOARDS[cpu], cpu=cpu, hard_float=False, to=tmp_path / "loop.elf")
+    rounds = [1_000, 1_000_000, 500_000_000]
+    run = emulator.run(tmp_path / "loop.elf", np.array(rounds, "<u4").tobytes(), BOARDS[cpu])
+    tick = BOARDS[cpu].instructions_per_tick
+    assert all(abs(count - 2 * n) <= 2 * tick for count, n in zip(run.counts, rounds, strict=True)), run.counts

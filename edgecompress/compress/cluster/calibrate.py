@@ -62,10 +62,6 @@ class Calibrator:
         made = (joint.roundings[name].exact if name in joint.roundings else values[name]).producer()
         assert made is not None and made.inputs[0] is not None
         source = made.inputs[0]
-        for node in joint.graph:  # a batch size can only be set where shapes are known; rounding keeps them
-            for value in node.outputs:
-                if value.shape is None and node.inputs[0] is not None:
-                    value.shape, value.type = node.inputs[0].shape, node.inputs[0].type
         joint.graph.outputs.clear()
         joint.graph.outputs.extend(v for v in (source, wanted) if v.producer() is not None)
         RemoveUnusedNodesPass()(joint.model)

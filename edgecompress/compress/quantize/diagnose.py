@@ -12,7 +12,7 @@ from edgecompress.compress.quantize.batch import Runner, batch_size
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.noise import Noise, decibels
 from edgecompress.compress.quantize.simulate import Simulation, simulation
-from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_int8, quantization
+from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, codebook, is_int8, quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ def _own_cause(layer: Layer, evidence: _Evidence, noise: float, saturated_percen
     q = quantization(weights)
     weight_ratio = channel_ratio(_channel_ranges(weights, layer)) if q is not None and q.axis is None else 1.0
     activation_ratio = channel_ratio(evidence.channels)
+    book = codebook(weights)
     facts = (
+        (book is not None, f"weights clustered to {0 if book is None else len(book.centroids)} values"),
         (weight_ratio > DOMINATES, f"one weight channel's range is {weight_ratio:.0f} times the median"),
         (evidence.saturation_noise > SATURATION * noise, f"saturation: {saturated_percent:.2g} % of values"),
         (unused > UNUSED, f"shared or fixed scale, for a range {unused:.0f} times its own"),

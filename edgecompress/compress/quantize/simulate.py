@@ -75,9 +75,9 @@ class Simulation:
         clipped = self.node("Clip", [whole.outputs[0], *bounds])
         widened = self.node("Mul", [clipped.outputs[0], scale])
         self.insert(value, [scaled, whole, clipped, widened])
-        rounded = widened.outputs[0]
-        rounded.shape, rounded.type = value.shape, value.type
-        return rounded
+        for made in (scaled, whole, clipped, widened):  # without shapes no other batch size could be set
+            made.outputs[0].shape, made.outputs[0].type = value.shape, value.type
+        return widened.outputs[0]
 
     def add_float_model(self, reference: ir.Model) -> dict[str, ir.Value]:
         """Put the float model's nodes in front, on the same inputs, so that both run at once.

@@ -110,7 +110,8 @@ class Layer:
         self.images, height, width, channels = self.x_shape
         _, out_h, out_w, _ = self.y_shape
         if (kernel_h, kernel_w, *self.stride, *self.pads) == (1, 1, 1, 1, 0, 0):
-            self.images, height, width, out_h, out_w = 1, 1, self.images * height * width, 1, self.images * out_h * out_w
+            pixels = self.images * height * width
+            self.images, height, width, out_h, out_w = 1, 1, pixels, 1, pixels
         self.image, self.out = (height, width, channels), (out_h, out_w, out_channels)
         self.groups = channels // depth
         self.filters = out_channels // self.groups
@@ -147,8 +148,9 @@ class Layer:
         window = self.rows, self.window[0], self.columns, self.window[1], self.count // unroll
         block = self.rows * self.columns * self.count * chosen.vectors * variant.bytes
         out = *self.out, self.filters, chosen.blocks, block
-        return Step(blocked(variant, body, last), (self.x, weights, self.fields, self.y, self.scratch, *self._copy, groups,
-                                                   window, out, self.strides, *self.bounds))  # fmt: skip
+        arguments = (self.x, weights, self.fields, self.y, self.scratch, *self._copy, groups, window, out, self.strides,
+                     *self.bounds)  # fmt: skip
+        return Step(blocked(variant, body, last), arguments)
 
     def _sparse(self) -> Step | None:
         """Where many steps have no weights for a whole vector of channels."""
@@ -162,9 +164,9 @@ class Layer:
         if starts[-1] * sparse_time(self.variant, self.out[1], chosen) >= dense:
             return None
         shape = self._shape(chosen.pixels, 1, self.variant.lanes)
-        return Step(sparse(self.variant, shape, self.tail, chosen.sums),
-                    (self.x, weights, taken, starts, self.fields, self.y, self.scratch, *self._copy, self.out, self.strides,
-                     *self.bounds))  # fmt: skip
+        arguments = (self.x, weights, taken, starts, self.fields, self.y, self.scratch, *self._copy, self.out,
+                     self.strides, *self.bounds)  # fmt: skip
+        return Step(sparse(self.variant, shape, self.tail, chosen.sums), arguments)
 
     def _expanded(self) -> Step | None:
         """Where zeros are anywhere, and weights too large to stay near the CPU."""
@@ -173,6 +175,6 @@ class Layer:
         weights, masks, starts, steps = packed(self.variant, self.runs[0, :, 0], EXPANDED_SUMS)
         room = Scratch(steps * 4 + self.variant.bytes)  # the last steps read behind the pixel, for weights of zero
         shape = self._shape(1, 1, self.variant.lanes)
-        return Step(expanding(self.variant, shape, self.tail),
-                    (self.x, weights, masks, starts, self.fields, self.y, room, self.image[2], self.x.zero, self.out[2],
-                     steps, *self.bounds))  # fmt: skip
+        arguments = (self.x, weights, masks, starts, self.fields, self.y, room, self.image[2], self.x.zero, self.out[2],
+                     steps, *self.bounds)  # fmt: skip
+        return Step(expanding(self.variant, shape, self.tail), arguments)
