@@ -354,7 +354,9 @@ def test_recurrent_layers_compute_on_int8_once_unrolled(kind, direction):
 
     gates, d = {"LSTM": 4, "GRU": 3}[kind], 2 if direction == "bidirectional" else 1
     m = model(
-        f"(float[6,1,5] x) => (float[6,{d},1,4] y) {{ y = {kind}<hidden_size=4, direction=\"{direction}\">(x, w, r, b) }}",
+        f"""(float[6,1,5] x) => (float[6,{d},1,4] y) {{
+            y = {kind}<hidden_size=4, direction="{direction}">(x, w, r, b)
+        }}""",
         w=RNG.standard_normal((d, gates * 4, 5)).astype(np.float32),
         r=RNG.standard_normal((d, gates * 4, 4)).astype(np.float32),
         b=RNG.standard_normal((d, gates * 8)).astype(np.float32),

@@ -83,7 +83,8 @@ def build(
                 ctx.new(value, forms.identity(len(shape(value))))
     if faults:
         raise UnsupportedModelError("; ".join(faults))
-    outputs = [_output(ctx, value, io_dtype) for value in model.graph.outputs]
+    taken = {index for _, index in inputs}
+    outputs = [_output(ctx, value, io_dtype, taken) for value in model.graph.outputs]
     buffer.prune([index for _, index in outputs])
     if operators is not None:
         _check_operators(buffer, set(operators))
@@ -127,8 +128,11 @@ def _input_form(value: ir.Value) -> Form:
     return forms.identity(rank)
 
 
-def _output(ctx: Context, value: ir.Value, io_dtype: ir.DataType) -> tuple[TensorIO, int]:
-    """Outputs stay channels last when they are born so, and are float unless int8 is asked for."""
+def _output(ctx: Context, value: ir.Value, io_dtype: ir.DataType, taken: set[int]) -> tuple[TensorIO, int]:
+    """Outputs stay channels last when they are born so, and are float unless int8 is asked for.
+
+    One that is an input or a constant (`taken`: the inputs' tensors) gets a tensor of its own.
+    """
     rank = len(shape(value))
     home = ctx.form(value)
     form = tuple(forms.axes(home))
@@ -136,7 +140,7 @@ def _output(ctx: Context, value: ir.Value, io_dtype: ir.DataType) -> tuple[Tenso
         form = forms.identity(rank)
     int8 = io_dtype == ir.DataType.INT8 and quantization(value) is not None
     index = ctx.get(value, form, int8)
-    if value.is_graph_input() or ctx.tensor(index).data is not None:
+    if index in taken or ctx.tensor(index).data is not None:
         copy = ctx.like(index, f"{value.name}/output", ctx.tensor(index).shape)
         index = ctx.reshape(index, copy)
     return _io(ctx, value, form, index), index
