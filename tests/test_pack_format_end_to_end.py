@@ -92,3 +92,25 @@ def test_a_recipe_clusters_the_weights_and_only_the_pack_shrinks(converted, tmp_
     assert pack.checks[0].value >= 96
     down = next(layer for layer in result.report.layers if layer.encoding.endswith("8 values"))
     assert down.bits_per_weight <= 3 and "clustered" in down.cause
+
+
+def test_clustered_weights_are_small_in_onnx_too_and_still_fuse(converted, tmp_path):
+    import onnx
+    import onnxruntime
+
+    recipe = tmp_path / "clustered.toml"
+    recipe.write_text("[cluster]\nbits = 4\n")
+    options = {"calib": DIGITS / "train.npz", "formats": ["onnx"]}
+    plain = edgecompress.convert(DIGITS / "digits.onnx", **options, output=tmp_path / "plain")
+    small = edgecompress.convert(DIGITS / "digits.onnx", **options, recipe=recipe, output=tmp_path / "small")
+    weights = plain.report.model.parameters
+    assert plain.report.artifacts[0].bytes - small.report.artifacts[0].bytes > 0.45 * weights
+    assert small.report.artifacts[0].checks[0].error is None
+    kinds = []
+    for result in (plain, small):
+        session = onnxruntime.SessionOptions()
+        session.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        session.log_severity_level = 3
+        onnxruntime.InferenceSession(str(result.artifacts["onnx"]), session)
+        kinds.append(sorted(n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node))
+    assert kinds[0] == kinds[1] and "QLinearConv" in kinds[0]
