@@ -89,9 +89,9 @@ class _Generator:
     signatures: dict[str, list[types.Type]] = field(default_factory=dict)
 
     def program(self) -> Program:
-        self.owner = _shared_storage(self.plan)
+        self.owner = shared_storage(self.plan)
         steps = self._steps()
-        self.layout = _memory(self.plan, [s for _, s in steps], self.owner)
+        self.layout = arranged_memory(self.plan, [s for _, s in steps], self.owner)
         body: list[str] = []
         named: list[tuple[str, str]] = []
         for operator, step in steps:
@@ -242,7 +242,7 @@ def _dtype(argument: Any) -> np.dtype:
     return np.dtype(np.int8) if argument.dtype == bool else np.dtype(argument.dtype)
 
 
-def _shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
+def shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
     """Reshaped tensor -> the tensor whose bytes it is, where both lie in the arena."""
     ends = {plan.tensors[i] for i in (*plan.inputs, *plan.outputs)}
     owner: dict[Tensor, Tensor] = {}
@@ -254,7 +254,7 @@ def _shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
     return owner
 
 
-def _memory(plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Tensor]) -> Layout:
+def arranged_memory(plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Tensor]) -> Layout:
     ends = {plan.tensors[i] for i in (*plan.inputs, *plan.outputs)}
     life: dict[Tensor, tuple[int, int]] = {}
     buffers: list[Buffer] = []

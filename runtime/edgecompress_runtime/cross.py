@@ -157,7 +157,7 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
     functions = list(functions)
     whole = llvm.parse_assembly(_constants(constants))
     for function in functions:
-        text = _lowered(function.symbol, function.function, function.signature)
+        text = lowered(function.symbol, function.function, function.signature)
         whole.link_in(llvm.parse_assembly(_for_machine(text, machine.triple, str(target.target_data))))
     public = {function.symbol: function.hidden for function in functions if not function.inlined}
     for function in whole.functions:
@@ -184,7 +184,7 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
 
 
 @cache
-def _lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
+def lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
     """Unoptimised IR: the function as Numba lowers it, and one of the C calling convention that calls it."""
     flags: Any = compiler.Flags()
     flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics

@@ -25,7 +25,7 @@ def object_of(program: Program, variant: Variant) -> tuple[bytes, tuple[str, ...
     public = {f.name for f in module.functions if not f.is_declaration}
     for kernel in program.kernels:
         signature = types.void(*(_numba_type(t) for t in kernel.types))
-        text = cross._lowered(kernel.symbol, kernel.function, signature)
+        text = cross.lowered(kernel.symbol, kernel.function, signature)
         text = re.sub(r"target triple = .*", f'target triple = "{target.triple}"', text)
         text = re.sub(r"target datalayout = .*", f'target datalayout = "{target.target_data}"', text)
         module.link_in(llvm.parse_assembly(text.replace(" noinline {", " {")))

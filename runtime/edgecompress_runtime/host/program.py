@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.codegen import _memory, _shared_storage
+from edgecompress_runtime.codegen import arranged_memory, shared_storage
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.host.family import host_family
 from edgecompress_runtime.host.native import ENTRY
@@ -71,9 +71,9 @@ class _Writer:
     body: list[str] = field(default_factory=list)
 
     def program(self) -> Program:
-        self.owner = _shared_storage(self.plan)
+        self.owner = shared_storage(self.plan)
         steps = self._steps()
-        self.layout = _memory(self.plan, [step for _, _, step in steps], self.owner)
+        self.layout = arranged_memory(self.plan, [step for _, _, step in steps], self.owner)
         for number, (_, _, step) in enumerate(steps):
             self._mark(number)
             self._call(step)
