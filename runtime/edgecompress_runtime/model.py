@@ -91,9 +91,11 @@ def _variant(name: str | None) -> Variant:
 
 def _new(plan: Plan, variant: Variant, place: Path) -> Model:
     # imported here: code from the disk runs without Numba
+    from edgecompress_runtime.codegen import with_outputs_of_their_own
     from edgecompress_runtime.host.build import build
     from edgecompress_runtime.host.program import program
 
+    plan = with_outputs_of_their_own(plan)
     code = program(plan, variant)
 
     def compile() -> Run:
