@@ -1,8 +1,6 @@
 """Resize: RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR, or gathers and a matrix where their rounding differs."""
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import onnx_ir as ir
 
@@ -11,20 +9,8 @@ from edgecompress.emit.tflite.context import Context, shape
 from edgecompress.emit.tflite.registry import lowering
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.fusion import Layer
+from edgecompress.graph.resize import COORDINATES, ROUNDING
 
-# where output position i (float array) lies in the input; scale = output / input length (ONNX Resize)
-COORDINATES: dict[str, Callable[[np.ndarray, float, int, int], np.ndarray]] = {
-    "half_pixel": lambda i, scale, n, out: (i + 0.5) / scale - 0.5,
-    "pytorch_half_pixel": lambda i, scale, n, out: (i + 0.5) / scale - 0.5 if out > 1 else i * 0.0,
-    "align_corners": lambda i, scale, n, out: i * (n - 1) / (out - 1) if out > 1 else i * 0.0,
-    "asymmetric": lambda i, scale, n, out: i / scale,
-}
-ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
-    "floor": np.floor,
-    "ceil": np.ceil,
-}
 # TFLite flags (align_corners, half_pixel_centers)
 FLAGS = {"half_pixel": (False, True), "pytorch_half_pixel": (False, True), "align_corners": (True, False),
          "asymmetric": (False, False)}  # fmt: skip
