@@ -38,13 +38,17 @@ class Compiled:
         }
 
 
-def compile_plan(plan: Plan, name: str, machine: Machine, *, profile: bool = False) -> Compiled:
+def compile_plan(
+    plan: Plan, name: str, machine: Machine, *, profile: bool = False, coded: bool = True
+) -> Compiled:
     """name: of the model; characters that C does not allow become underscores.
 
-    profile: the code calls edgecompress_layer(step) between steps. Raises UnsupportedOperatorError, RuntimeError
-    for a triple that LLVM does not know.
+    profile: the code calls edgecompress_layer(step) between steps. coded: weights that were clustered stay entropy
+    coded in flash, and are decoded as they are used (primitives/coding.py).
+    Raises UnsupportedOperatorError, RuntimeError for a triple that LLVM does not know.
     """
-    program = generate(plan, identifier(name), family_of(machine.triple, machine.features), profile=profile)
+    family = family_of(machine.triple, machine.features, coded=coded)
+    program = generate(plan, identifier(name), family, profile=profile)
     data, assembly = compiled(machine, program.functions, program.constants)
     sizes = section_sizes(data)
     arm = machine.triple.startswith("thumb")

@@ -12,7 +12,7 @@ from edgecompress_runtime.plan import Tensor
 def header(program: Program, *, flash: int, stack: int | None = None) -> str:
     """Declares the invoke function; says what memory it needs, in bytes, and what its tensors mean.
 
-    flash: bytes of code and constants in the object. stack: bytes measured in an emulator, if they were.
+    flash: bytes of code and constants in the object. stack: bytes that the invoke function needs, if known.
     """
     name, upper = program.name, program.name.upper()
     sides = {"input": program.plan.inputs, "output": program.plan.outputs}
@@ -21,6 +21,8 @@ def header(program: Program, *, flash: int, stack: int | None = None) -> str:
              "#include <stdint.h>", "", "#ifdef __cplusplus", 'extern "C" {', "#endif", "",
              f"#define {upper}_ARENA_BYTES {max(program.layout.size, 1)}",
              f"#define {upper}_ARENA_ALIGNMENT {ALIGNMENT}", f"#define {upper}_FLASH_BYTES {flash}"]  # fmt: skip
+    if program.saved:
+        lines.append(f"/* weights coded, decoded by layers as they run: {program.saved} bytes less than plain */")
     if stack is not None:
         lines.append(f"#define {upper}_STACK_BYTES {stack}")
     for side, number, tensor in tensors:

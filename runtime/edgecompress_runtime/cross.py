@@ -42,7 +42,7 @@ class Function:
     """A Python function to be compiled under a C name; signature: void of pointers, numbers and tuples of them.
 
     inlined: it vanishes into its callers, and has no symbol in the object. hidden: its symbol is none of a shared
-    library's that the object becomes part of.
+    library's that the object becomes part of. shared: called by others, and unknown outside of the object.
     """
 
     symbol: str
@@ -50,6 +50,7 @@ class Function:
     signature: Signature
     inlined: bool = False
     hidden: bool = False
+    shared: bool = False
 
 
 class _RawLibrary(codegen.JITCodeLibrary):
@@ -160,11 +161,15 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
         text = lowered(function.symbol, function.function, function.signature)
         whole.link_in(llvm.parse_assembly(_for_machine(text, machine.triple, str(target.target_data))))
     public = {function.symbol: function.hidden for function in functions if not function.inlined}
+    shared = {function.symbol for function in functions if function.shared}
     for function in whole.functions:
         function.add_function_attribute("nounwind")  # no unwind tables, and nothing of libgcc behind them
         if function.name in public:
             function.add_function_attribute("noinline")
-            function.visibility = "hidden" if public[function.name] else "default"
+            if function.name in shared:
+                function.linkage = "internal"
+            else:
+                function.visibility = "hidden" if public[function.name] else "default"
         elif not function.is_declaration:
             function.linkage = "internal"
             function.add_function_attribute("alwaysinline")

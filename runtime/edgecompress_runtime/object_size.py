@@ -31,16 +31,28 @@ FRAME = re.compile(
 )
 
 
+CALL = re.compile(r"^\s+(?:bl|b(?:\.w)?)\s+(\w+)\s*$")
+
+
 def stack_bytes(assembly: str, entry: str) -> int:
-    """Of `entry`, an Arm function whose callees call nothing further: its frame and the largest other one."""
+    """Of `entry`, an Arm function: its frame and the deepest chain of frames of what it calls in this text."""
     frames: dict[str, int] = {}
+    calls: dict[str, set[str]] = {}
     current = ""
     for line in assembly.splitlines():
         if label := re.match(r"^(\w+):", line):
             current = label[1]
+            frames[current], calls[current] = 0, set()
         elif found := FRAME.match(line):
-            frames[current] = frames.get(current, 0) + _frame(found)
-    return frames.get(entry, 0) + max((n for name, n in frames.items() if name != entry), default=0)
+            frames[current] += _frame(found)
+        elif found := CALL.match(line):
+            calls[current].add(found[1])
+
+    def depth(name: str) -> int:
+        inner = (depth(callee) for callee in calls[name] - {name} if callee in frames)
+        return frames[name] + max(inner, default=0)
+
+    return depth(entry)
 
 
 def _frame(found: re.Match[str]) -> int:

@@ -32,7 +32,7 @@ from edgecompress.evaluate.data import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
 from edgecompress_runtime.c_header import bench_header
 from edgecompress_runtime.cross import Machine
 from edgecompress_runtime.plan import Plan
@@ -78,17 +78,23 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def measured(network: Network, cpu: str, *, layers: bool) -> tuple[list[str], bool]:
+def emulated(
+    plan: Plan, records: np.ndarray, cpu: str, *, coded: bool = True, layers: bool = False
+) -> tuple[Compiled, emulator.Run]:
+    """The plan's firmware, and its run on these inputs."""
     # the M3 has no profile of its own: it shares the M0's table entry but for triple and cpu
     profile = load_target("cortex-m0" if cpu == "cortex-m3" else cpu)
     triple = "thumbv7m-none-eabi" if cpu == "cortex-m3" else profile.triple
-    machine = Machine(triple, cpu, profile.features)
     with tempfile.TemporaryDirectory() as work:
         elf = Path(work) / "model.elf"
-        compiled = compile_plan(network.plan, network.name, machine, profile=layers)
+        compiled = compile_plan(plan, "model", Machine(triple, cpu, profile.features), profile=layers, coded=coded)
         model_h = bench_header(compiled.program, profiled=layers)
         link(compiled.object, model_h, BOARDS[cpu], cpu=cpu, hard_float=triple.endswith("hf"), to=elf)
-        run = emulator.run(elf, network.records.tobytes(), BOARDS[cpu], timeout=600)
+        return compiled, emulator.run(elf, records.tobytes(), BOARDS[cpu], timeout=600)
+
+
+def measured(network: Network, cpu: str, *, layers: bool) -> tuple[list[str], bool]:
+    compiled, run = emulated(network.plan, network.records, cpu, layers=layers)
     for (kind, output), count in zip(compiled.program.steps, run.steps):
         print(f"{network.name} {cpu} {kind:18} {count / 1e3:10.1f} k  {output}")
     exact = np.array_equal(np.frombuffer(run.outputs, np.int8), network.expected.reshape(-1))
@@ -103,7 +109,7 @@ def measured(network: Network, cpu: str, *, layers: bool) -> tuple[list[str], bo
 
 
 def resnet8(folder: Path) -> Network:
-    datasets = _module(folder / "data" / "datasets.py")
+    datasets = module_at(folder / "data" / "datasets.py")
     calibration = datasets.load("cifar10", "train", 500)[0].transpose(0, 3, 1, 2).astype(np.float32)
     images = datasets.load("cifar10", "test", 20)[0].astype(np.float32)
     return _network("resnet8", folder / "models" / "ic_resnet8.onnx", calibration, images)
@@ -138,7 +144,7 @@ def _network(name: str, path: Path, calibration: np.ndarray, samples: np.ndarray
     return Network(name, plan, records, np.stack(expected))
 
 
-def _module(path: Path) -> Any:
+def module_at(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

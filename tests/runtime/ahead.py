@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -25,8 +26,10 @@ SAME, VALID, NONE, RELU = 0, 1, 0, 1
 class Layers:
     """Builds a plan of layers side by side, each with an input of its own."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, values: int = 255) -> None:
+        """values: how many different weights a layer has; few of them occur unevenly, as in a clustered layer."""
         self.random = np.random.default_rng(seed)
+        self.values = values
         self.tensors: list[Tensor] = []
         self.operators: list[Operator] = []
         self.inputs: list[int] = []
@@ -92,7 +95,9 @@ class Layers:
 
     def _weights(self, shape: tuple[int, ...], channels: int) -> int:
         scale = self.random.uniform(0.001, 0.01, channels)
-        data = self.random.integers(-127, 128, shape).astype(np.int8)
+        choice = self.random.permutation(np.arange(-127, 128))[: self.values]
+        shares = 1.0 / (np.arange(self.values) + 2) if self.values < 255 else np.ones(255)
+        data = self.random.choice(choice, shape, p=shares / shares.sum()).astype(np.int8)
         return self._add(shape, np.int8, scale, np.zeros(channels), data)
 
     def _bias(self, n: int) -> int:
@@ -102,23 +107,31 @@ class Layers:
 
 def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:
     """Outputs of the program for `family`, compiled for this machine; the arena is filled with junk."""
-    machine = cross.Machine(llvm.get_process_triple(), llvm.get_host_cpu_name())
     program = generate(plan, "model", FAMILIES[family])
-    data, _ = cross.compiled(machine, program.functions, program.constants)
+    engine, addresses = compiled_here(program.functions, program.constants)
+    outputs = [np.zeros(plan.tensors[i].shape, plan.tensors[i].dtype) for i in plan.outputs]
+    arena = np.full(program.layout.size + 64, 0x55, np.int8)
+    start = -arena.ctypes.data % 16  # NumPy promises less
+    arrays = [arena[start:], *feeds, *outputs]
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(arrays))(addresses(program.entry))
+    function(*[a.ctypes.data for a in arrays])
+    assert (arena[start + program.layout.size :] == 0x55).all(), "wrote behind the arena"
+    return outputs
+
+
+def compiled_here(
+    functions: Iterable[cross.Function], constants: Mapping[str, np.ndarray]
+) -> tuple[llvm.ExecutionEngine, Callable[[str], int]]:
+    """(what has to live as long as the code, symbol -> address) of functions compiled for this machine."""
+    machine = cross.Machine(llvm.get_process_triple(), llvm.get_host_cpu_name())
+    data, _ = cross.compiled(machine, functions, constants)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(machine.triple).create_target_machine(jit=True)
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
     engine.add_object_file(llvm.ObjectFileRef.from_data(data))
     engine.finalize_object()
-    outputs = [np.zeros(plan.tensors[i].shape, plan.tensors[i].dtype) for i in plan.outputs]
-    arena = np.full(program.layout.size + 64, 0x55, np.int8)
-    start = -arena.ctypes.data % 16  # NumPy promises less
-    arrays = [arena[start:], *feeds, *outputs]
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(arrays))(engine.get_function_address(program.entry))
-    function(*[a.ctypes.data for a in arrays])
-    assert (arena[start + program.layout.size :] == 0x55).all(), "wrote behind the arena"
-    return outputs
+    return engine, engine.get_function_address
 
 
 def on_board(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import RELU, VALID, Layers, here
+from ahead import RELU, VALID, Layers, compiled_here, here
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgecompress.cli.build import command
 from edgecompress.compress.quantize import quantize
@@ -27,6 +30,9 @@ from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.object_size import stack_bytes
 from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.plan import Plan, Tensor
+from edgecompress_runtime.primitives import FAMILIES
+from edgecompress_runtime.primitives.coding import coded
+from edgecompress_runtime.primitives.decoding import TO_BYTES, TO_HALVES
 
 DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
 
@@ -60,6 +66,19 @@ def layers(seed: int) -> Layers:
     return made
 
 
+def clustered_layers(seed: int) -> Layers:
+    """Layers of few distinct weights: odd sizes, several parts to a bank, several rows, no multiple of a vector."""
+    made = Layers(seed, values=13)
+    made.convolution((5, 5, 64), 67, (3, 3))
+    made.convolution((4, 6, 11), 9, (3, 3), stride=2, activation=RELU)
+    made.convolution((6, 7, 32), 10, (1, 1))
+    made.depthwise((5, 6, 39), (3, 3))
+    made.depthwise((4, 4, 64), (3, 3), stride=2)
+    made.dense(1, 130, 18)
+    made.dense(3, 77, 13, activation=RELU)
+    return made
+
+
 @pytest.fixture(scope="module")
 def digits() -> Plan:
     model = load(DIGITS / "digits.onnx").model
@@ -72,6 +91,54 @@ def test_layers_equal_the_ordinary_kernels(seed: int) -> None:
     made = layers(seed)
     plan, feeds = made.plan(), made.feeds()
     equal(plan, feeds, here(plan, feeds))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels(seed: int) -> None:
+    made = clustered_layers(seed)
+    plan, feeds = made.plan(), made.feeds()
+    steps = [s for o in plan.operators for s in FAMILIES["generic"].steps(
+        o.kind, [plan.tensors[i] for i in o.inputs], [plan.tensors[i] for i in o.outputs], o.options)]  # fmt: skip
+    assert all(step.saved > 0 for step in steps), [step.kernel.__name__ for step in steps]
+    equal(plan, feeds, here(plan, feeds))
+
+
+def test_a_lone_weight_and_weights_that_hardly_repeat() -> None:
+    assert coded(np.full(1000, -7, np.int8)) is not None
+    assert coded(np.arange(-128, 128, dtype=np.int8).repeat(4)) is None  # 8 bits each
+    assert coded(np.array([1, 2, 1, 1], np.int8)) is None  # smaller than its own table
+
+
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[dict[str, Callable[..., None]]]:
+    """The device's decoders, compiled for this machine."""
+    made = [replace(d.function, shared=False) for d in (TO_BYTES, TO_HALVES)]
+    engine, addresses = compiled_here(made, {})
+    prototype = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, ctypes.c_int32, ctypes.c_int32)
+    yield {name: prototype(addresses(f.symbol)) for name, f in zip(("bytes", "halves"), made)}
+    del engine
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 80), st.integers(1, 500), st.integers(0, 2**32), st.lists(st.integers(0, 80), max_size=3))
+def test_parts_of_a_code_are_the_weights_again(
+    decoders: dict[str, Callable[..., None]], distinct: int, fours: int, seed: int, cuts: list[int]
+) -> None:
+    random = np.random.default_rng(seed)
+    values = random.permutation(np.arange(-128, 128))[:distinct]
+    shares = random.exponential(size=distinct) ** 3 + 1e-9
+    weights = random.choice(values, 4 * fours, p=shares / shares.sum()).astype(np.int8)
+    code = coded(weights)
+    if code is None:
+        return
+    ends = sorted({4 * min(cut, fours) for cut in cuts} | {4 * fours})
+    for name, dtype, decoder in (("bytes", np.int8, TO_BYTES), ("halves", np.int16, TO_HALVES)):
+        table, out, start = np.zeros(decoder.table, np.int8), np.full(4 * fours + 8, 99, dtype), 0
+        for end in ends:
+            part = out[start:]
+            decoders[name](code.ctypes.data, table.ctypes.data, part.ctypes.data, end - start, start)
+            start = end
+        assert np.array_equal(out[:start], weights) and (out[start:] == 99).all()
 
 
 def test_a_network_in_its_arena_equals_the_ordinary_kernels(digits: Plan) -> None:
@@ -166,11 +233,17 @@ def test_stack_is_read_from_prologues() -> None:
 f_invoke:
 \tpush\t{r4, r5, r7, lr}
 \tsub\tsp, #24
-leaf:
+\tbl\tlayer
+\tbl\tother
+layer:
 \tpush.w\t{r4-r11, lr}
 \tsub.w\tsp, sp, #100
+\tbl\thelper
+\tbl\t__muldi3
 \tvpush\t{d8, d9}
-other:
+helper:
 \tstr\tlr, [sp, #-4]!
+other:
+\tsub\tsp, #120
 """
-    assert stack_bytes(text, "f_invoke") == 16 + 24 + 36 + 100 + 16
+    assert stack_bytes(text, "f_invoke") == 16 + 24 + 36 + 100 + 16 + 4

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from ahead import on_board
-from test_codegen import DIGITS, equal, layers
+from test_codegen import DIGITS, clustered_layers, equal, layers
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import tflite
@@ -17,6 +17,9 @@ from edgecompress.emit.pack import plan as lowered
 from edgecompress.evaluate.data import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
+from edgecompress.targets import load_target
+from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.cross import Machine
 from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.firmware import link
@@ -67,6 +70,20 @@ def test_layers_equal_the_hosts_kernels(cpu: str, tmp_path: Path) -> None:
     plan, feeds = made.plan(), made.feeds()
     (outputs,), _ = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
     equal(plan, feeds, outputs)
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4", "cortex-m55"])
+def test_clustered_layers_stay_coded_in_flash_and_equal_the_hosts_kernels(cpu: str, tmp_path: Path) -> None:
+    made = clustered_layers(2)
+    plan, feeds = made.plan(), made.feeds()
+    (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
+    equal(plan, feeds, outputs)
+    profile = load_target(cpu)
+    machine = Machine(profile.triple, profile.cpu, profile.features)
+    small, large = (compile_plan(plan, "model", machine, coded=coded) for coded in (True, False))
+    weights = sum(t.data.size for t in plan.tensors if t.data is not None and t.is_int8)
+    assert small.flash < large.flash - weights // 4 and large.program.saved == 0
+    assert small.stack is not None and small.stack <= run.stack < small.stack + 200
 
 
 LOOP = """#include <stdint.h>

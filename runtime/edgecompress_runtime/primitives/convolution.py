@@ -13,9 +13,11 @@ from edgecompress_runtime.kernels.convolution import bias_of, channel_multiplier
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives import helium_blocks
-from edgecompress_runtime.primitives.dsp_blocks import dsp_convolution
-from edgecompress_runtime.primitives.helium_blocks import helium_convolution
-from edgecompress_runtime.primitives.plain_blocks import plain_convolution
+from edgecompress_runtime.primitives.coding import Coded
+from edgecompress_runtime.primitives.decoding import TO_BYTES, TO_HALVES
+from edgecompress_runtime.primitives.dsp_blocks import dsp_convolution, dsp_convolution_coded
+from edgecompress_runtime.primitives.helium_blocks import helium_convolution, helium_convolution_coded
+from edgecompress_runtime.primitives.plain_blocks import plain_convolution, plain_convolution_coded
 from edgecompress_runtime.primitives.scaling import Scaling, scaling
 from edgecompress_runtime.primitives.step import Scratch, Step
 
@@ -28,6 +30,7 @@ class Arrangement:
 
     run: weights of a channel that follow one another before those of its neighbour; 0: all. element, aligned: of
     the strip (strip_convolution.Blocks). widened: weights pass through a bank, four bytes as bytes 0, 2, 1, 3.
+    coded: for weights that are coded in flash; None to have them plain.
     """
 
     kernel: Callable[..., None]
@@ -36,6 +39,7 @@ class Arrangement:
     aligned: int
     widened: bool
     records: Callable[[Scaling, np.ndarray], np.ndarray]
+    coded: Coded | None
 
     def __call__(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
@@ -59,26 +63,30 @@ class Arrangement:
             weights = weights.reshape(-1, 4)[:, [0, 2, 1, 3]].reshape(out_channels, -1)
         size, count = weights.shape[1], len(pairs) // 2
         run = self.run or size
-        arranged = weights[pairs].reshape(count, 2, size // run, run).transpose(0, 2, 1, 3)
-        parts = -(-count // max(BANK_BYTES // (2 * self.element * size), 1)) if self.widened else 1
+        arranged = weights[pairs].reshape(count, 2, size // run, run).transpose(0, 2, 1, 3).reshape(-1)
+        held = self.coded(arranged) if self.coded else None
+        banked = self.widened or held is not None
+        parts = -(-count // max(BANK_BYTES // (2 * self.element * size), 1)) if banked else 1
         bank_pairs = -(-count // parts)
         strip = Scratch(((y.shape[2] - 1) * stride[1] + kernel_w) * column * self.element)
-        bank = Scratch(bank_pairs * 2 * size * self.element if self.widened else 0)
+        bank = Scratch(bank_pairs * 2 * size * self.element if banked else 0)
         # parts read the input again, after the first of them has written
         overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])} if parts == 1 else {}
-        arguments = (x, arranged.reshape(-1), self.records(scales, pairs).reshape(-1), y, strip, bank, x.shape[1:],
+        arguments = (x, held or arranged, self.records(scales, pairs).reshape(-1), y, strip, bank, x.shape[1:],
                      (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads, x.zero,
                      *activation_range(options, y), bank_pairs)  # fmt: skip
-        return [Step(self.kernel, arguments, overlap)]
+        return [held.step(arguments, overlap) if held else Step(self.kernel, arguments, overlap)]
 
 
 def channel_records(scales: Scaling, pairs: np.ndarray) -> np.ndarray:
     return scales.records()[pairs]
 
 
-PLAIN = Arrangement(plain_convolution, 1, 1, 1, False, channel_records)
-DSP = Arrangement(dsp_convolution, 4, 2, 4, True, channel_records)
-HELIUM = Arrangement(helium_convolution, 0, 1, 16, False, helium_blocks.records)
+PLAIN = Arrangement(plain_convolution, 1, 1, 1, False, channel_records, Coded(plain_convolution_coded, TO_BYTES))
+DSP = Arrangement(dsp_convolution, 4, 2, 4, True, channel_records,
+                  Coded(dsp_convolution_coded, TO_HALVES, (0, 2, 1, 3)))  # fmt: skip
+HELIUM = Arrangement(helium_convolution, 0, 1, 16, False, helium_blocks.records,
+                     Coded(helium_convolution_coded, TO_BYTES))  # fmt: skip
 
 
 def layer_scaling(inputs: Sequence[Any], y: Tensor) -> Scaling | None:

@@ -11,7 +11,9 @@ import numpy as np
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.matmul import fully_connected, prepare_fully_connected
 from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.primitives.coding import Coded
 from edgecompress_runtime.primitives.convolution import channel_groups
+from edgecompress_runtime.primitives.decoding import call_bytes
 from edgecompress_runtime.primitives.scaling import Scaling, scaling
 from edgecompress_runtime.primitives.step import Scratch, Step
 from edgecompress_runtime.primitives.words import moved
@@ -20,7 +22,7 @@ GROUP = 4  # channels
 
 
 def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
-    """The kernel of a family, to be imported as `name` from `module`.
+    """The kernel of a family for plain weights, to be imported as `name` from `module`.
 
     row(x, scratch, depth): where the block reads an input row. block(row, weights, padded, records, group, target,
     up, low, high): four outputs, requantised and stored.
@@ -39,16 +41,37 @@ def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., 
     return kernel
 
 
+def dense_coded(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
+    """The same for w = (code, table, memory): four channels are decoded at a time, and used for all rows."""
+
+    def kernel(x, w, records, y, scratch, rows, depth, padded, units, up, low, high):
+        code, table, weights = w
+        source = row(x, scratch, depth)
+        for group in range(i32(i32(units + 3) // i32(4))):
+            call_bytes(code, table, weights, i32(padded * 4), group)
+            for r in range(rows):
+                if rows > 1:
+                    source = row(moved(x, i32(r * depth)), scratch, depth)
+                at = moved(y, i32(r * units + min(i32(group * 4), i32(units - 4))))
+                block(source, weights, padded, records, group, at, up, low, high)
+
+    kernel.__name__ = kernel.__qualname__ = name
+    kernel.__module__ = module
+    return kernel
+
+
 @dataclass(frozen=True)
 class DenseArrangement:
     """run: weights of a channel that follow one another; 0: all. aligned: a row's weights are a multiple of it.
-    scratch: bytes of scratch for a padded row. records: of (scaling, channel numbers in fours)."""
+    scratch: bytes of scratch for a padded row. records: of (scaling, channel numbers in fours). coded: for weights
+    that are coded in flash; None to have them plain."""
 
     kernel: Callable[..., None]
     run: int
     aligned: int
     scratch: int
     records: Callable[[Scaling, np.ndarray], np.ndarray]
+    coded: Coded | None
 
     def __call__(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
@@ -71,7 +94,8 @@ class DenseArrangement:
         padded = -(-depth // self.aligned) * self.aligned
         groups, run = channel_groups(units, GROUP), self.run or padded
         arranged = np.pad(weights, ((0, 0), (0, padded - depth)))[groups]
-        arranged = arranged.reshape(-1, GROUP, padded // run, run).transpose(0, 2, 1, 3)
+        arranged = arranged.reshape(-1, GROUP, padded // run, run).transpose(0, 2, 1, 3).reshape(-1)
+        held = self.coded(arranged, memory=GROUP * padded) if self.coded else None
         records, scratch = self.records(scales, groups).reshape(-1), Scratch(self.scratch * padded)
-        arguments = (x, arranged.reshape(-1), records, y, scratch, rows, depth, padded, units, scales.up, low, high)
-        return [Step(self.kernel, arguments)]
+        arguments = (x, held or arranged, records, y, scratch, rows, depth, padded, units, scales.up, low, high)
+        return [held.step(arguments) if held else Step(self.kernel, arguments)]

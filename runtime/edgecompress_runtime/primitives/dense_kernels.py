@@ -7,7 +7,9 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
-from edgecompress_runtime.primitives.dense import DenseArrangement, dense
+from edgecompress_runtime.primitives.coding import Coded
+from edgecompress_runtime.primitives.decoding import TO_BYTES
+from edgecompress_runtime.primitives.dense import DenseArrangement, dense, dense_coded
 from edgecompress_runtime.primitives.dsp import UNROLLED, widen, widened
 from edgecompress_runtime.primitives.helium_blocks import (
     BYTES,
@@ -98,6 +100,7 @@ def plain_block(row, weights, padded, records, group, target, up, low, high):
 
 
 plain_dense = dense("plain_dense", __name__, plain_row, plain_block)
+plain_dense_coded = dense_coded("plain_dense_coded", __name__, plain_row, plain_block)
 
 # ---- SMLAD ----
 
@@ -150,6 +153,7 @@ def dsp_block(row, weights, padded, records, group, target, up, low, high):
 
 
 dsp_dense = dense("dsp_dense", __name__, dsp_row, dsp_block)
+dsp_dense_coded = dense_coded("dsp_dense_coded", __name__, dsp_row, dsp_block)
 
 # ---- Helium ----
 
@@ -193,7 +197,8 @@ def helium_block(row, weights, padded, records, group, target, up, low, high):
 
 
 helium_dense = dense("helium_dense", __name__, helium_row, helium_block)
+helium_dense_coded = dense_coded("helium_dense_coded", __name__, helium_row, helium_block)
 
-PLAIN = DenseArrangement(plain_dense, 1, 1, 0, channel_records)
-DSP = DenseArrangement(dsp_dense, 4, 4, 2, channel_records)
-HELIUM = DenseArrangement(helium_dense, 0, 16, 1, vector_records)
+PLAIN = DenseArrangement(plain_dense, 1, 1, 0, channel_records, Coded(plain_dense_coded, TO_BYTES))
+DSP = DenseArrangement(dsp_dense, 4, 4, 2, channel_records, Coded(dsp_dense_coded, TO_BYTES))
+HELIUM = DenseArrangement(helium_dense, 0, 16, 1, vector_records, Coded(helium_dense_coded, TO_BYTES))

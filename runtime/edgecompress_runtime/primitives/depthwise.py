@@ -16,7 +16,9 @@ from edgecompress_runtime.kernels.convolution import bias_of, channel_multiplier
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives import helium_blocks, plain_blocks
+from edgecompress_runtime.primitives.coding import Coded
 from edgecompress_runtime.primitives.convolution import channel_groups, trailing
+from edgecompress_runtime.primitives.decoding import TO_BYTES, call_bytes
 from edgecompress_runtime.primitives.helium_blocks import FOUR_BYTES, LANES, clamped
 from edgecompress_runtime.primitives.loop import Loop
 from edgecompress_runtime.primitives.scaling import scaled_twice, scaling
@@ -28,9 +30,12 @@ UNROLLED = 3  # taps in an iteration: most kernels are 3x3
 
 
 def depthwise(name: str, module: str, group: int, copy: Callable[..., Any], blank: Callable[..., Any],
-              block: Callable[..., Any]) -> Callable[..., None]:  # fmt: skip
-    """The kernel of a family. block(window, weights, taps, channels, records, number, target, low, high): the
-    `number`th group of `group` channels of one pixel."""
+              block: Callable[..., Any], taken: Callable[..., Any]) -> Callable[..., None]:  # fmt: skip
+    """The kernel of a family.
+
+    block(window, weights, taps, channels, records, number, target, low, high): the `number`th group of `group` channels
+    of one pixel. taken(w, count): where the plain weights lie.
+    """
     strip_rows = strip_of(1, copy, blank)
 
     def kernel(x, w, records, y, strip, size, window, out, stride, dilation, pads, x_zero, low, high):
@@ -38,6 +43,7 @@ def depthwise(name: str, module: str, group: int, copy: Callable[..., Any], blan
         kernel_h, kernel_w = window
         out_h, out_w, _ = out
         columns, step = i32((out_w - 1) * stride[1] + kernel_w), i32(kernel_h * channels)
+        weights = taken(w, i32(kernel_h * kernel_w * channels))
         for out_y in range(out_h):
             top = i32(out_y * stride[0] - pads[0])
             strip_rows(x, strip, top, size, kernel_h, dilation, pads[1], columns, step, x_zero)
@@ -46,7 +52,7 @@ def depthwise(name: str, module: str, group: int, copy: Callable[..., Any], blan
                 target = moved(y, i32((out_y * out_w + out_x) * channels))
                 for number in range(i32(i32(channels + group - 1) // i32(group))):
                     c = min(i32(number * group), i32(channels - group))
-                    block(moved(pixels, c), moved(w, c), i32(kernel_h * kernel_w), channels, records, number,
+                    block(moved(pixels, c), moved(weights, c), i32(kernel_h * kernel_w), channels, records, number,
                           moved(target, c), low, high)  # fmt: skip
 
     kernel.__name__ = kernel.__qualname__ = name
@@ -104,17 +110,36 @@ def helium_four(window, weights, taps, channels, records, number, target, low, h
     helium_channels(window, weights, taps, channels, records, number, target, low, high)
 
 
-plain_depthwise = depthwise("plain_depthwise", __name__, 1, plain_blocks.copy, plain_blocks.blank, plain_channel)
-helium_depthwise = depthwise("helium_depthwise", __name__, 4, helium_blocks.copy, helium_blocks.blank, helium_four)
+@njit(inline="always")
+def in_flash(w, count):
+    return w
+
+
+@njit(inline="always")
+def decoded(w, count):
+    """w: (code, table, memory)."""
+    code, table, memory = w
+    call_bytes(code, table, memory, count, i32(0))
+    return memory
+
+
+PLAIN_PARTS = 1, plain_blocks.copy, plain_blocks.blank, plain_channel
+HELIUM_PARTS = 4, helium_blocks.copy, helium_blocks.blank, helium_four
+plain_depthwise = depthwise("plain_depthwise", __name__, *PLAIN_PARTS, in_flash)
+plain_depthwise_coded = depthwise("plain_depthwise_coded", __name__, *PLAIN_PARTS, decoded)
+helium_depthwise = depthwise("helium_depthwise", __name__, *HELIUM_PARTS, in_flash)
+helium_depthwise_coded = depthwise("helium_depthwise_coded", __name__, *HELIUM_PARTS, decoded)
 
 
 @dataclass(frozen=True)
 class DepthwiseArrangement:
-    """group: channels of a block; down: the sign of the shifts in the records."""
+    """group: channels of a block; down: the sign of the shifts in the records. coded: for weights that are coded in
+    flash; None to have them plain."""
 
     kernel: Callable[..., None]
     group: int
     down: int
+    coded: Coded | None
 
     def __call__(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
@@ -140,11 +165,14 @@ class DepthwiseArrangement:
         groups = channel_groups(channels, self.group)
         records = rows[:, groups].reshape(4, -1, self.group).transpose(1, 0, 2)
         strip = Scratch(((y.shape[2] - 1) * stride[1] + kernel_w) * kernel_h * channels)
-        arguments = (x, w.data.transpose(0, 2, 1, 3).reshape(-1), records.reshape(-1), y, strip, x.shape[1:],
+        weights = w.data.transpose(0, 2, 1, 3).reshape(-1)
+        held = self.coded(weights, memory=weights.size) if self.coded else None
+        arguments = (x, held or weights, records.reshape(-1), y, strip, x.shape[1:],
                      (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads, x.zero,
                      *activation_range(options, y))  # fmt: skip
-        return [Step(self.kernel, arguments, {x: trailing(x.shape, y.shape, stride[0], pads[0])})]
+        overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])}
+        return [held.step(arguments, overlap) if held else Step(self.kernel, arguments, overlap)]
 
 
-PLAIN = DepthwiseArrangement(plain_depthwise, 1, 1)
-HELIUM = DepthwiseArrangement(helium_depthwise, 4, -1)
+PLAIN = DepthwiseArrangement(plain_depthwise, 1, 1, Coded(plain_depthwise_coded, TO_BYTES))
+HELIUM = DepthwiseArrangement(helium_depthwise, 4, -1, Coded(helium_depthwise_coded, TO_BYTES))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from numba import njit
 
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
+from edgecompress_runtime.primitives.decoding import bank_of_halves
 from edgecompress_runtime.primitives.dsp import dot_2x2, widen
 from edgecompress_runtime.primitives.scaling import scaled_twice
 from edgecompress_runtime.primitives.strip_convolution import Blocks, strip_convolution
@@ -49,4 +52,7 @@ def block(window, x_step, weights, depth, records, record, target, y_step, low, 
     target[i32(y_step + 1)] = clamp(scaled_twice(d, m1, t1, d1), low, high)
 
 
-dsp_convolution = strip_convolution("dsp_convolution", __name__, Blocks(2, 4, copy, blank, bank, block))
+BLOCKS = Blocks(2, 4, copy, blank, bank, block)
+CODED = replace(BLOCKS, bank=bank_of_halves)
+dsp_convolution = strip_convolution("dsp_convolution", __name__, BLOCKS)
+dsp_convolution_coded = strip_convolution("dsp_convolution_coded", __name__, CODED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
@@ -51,16 +51,25 @@ def _family(name: str, conv: Prepare, depthwise_conv: Prepare, dense: Prepare, a
     return Family(name, own | {kind: preparation(add, kind) for kind in ("ADD", "SUB")})
 
 
-GENERIC = _family("generic", convolution.PLAIN, depthwise.PLAIN, dense_kernels.PLAIN, add_elements)
-DSP = _family("dsp", convolution.DSP, depthwise.PLAIN, dense_kernels.DSP, add_elements)
-HELIUM = _family("helium", convolution.HELIUM, depthwise.HELIUM, dense_kernels.HELIUM, helium_add)
-FAMILIES = {family.name: family for family in (GENERIC, DSP, HELIUM)}
+def _families(kept: Callable[[Any], Any]) -> dict[str, Family]:
+    """By name; kept: an arrangement, with or without its way to hold coded weights."""
+    conv, depth, dense = convolution, depthwise, dense_kernels
+    families = (
+        _family("generic", kept(conv.PLAIN), kept(depth.PLAIN), kept(dense.PLAIN), add_elements),
+        _family("dsp", kept(conv.DSP), kept(depth.PLAIN), kept(dense.DSP), add_elements),
+        _family("helium", kept(conv.HELIUM), kept(depth.HELIUM), kept(dense.HELIUM), helium_add),
+    )
+    return {family.name: family for family in families}
+
+
+FAMILIES = _families(lambda arrangement: arrangement)
+PLAIN_WEIGHTS = _families(lambda arrangement: replace(arrangement, coded=None))
 # the first whose feature the processor has
-THUMB = (("+mve.fp", HELIUM), ("+mve", HELIUM), ("+dsp", DSP))
+THUMB = (("+mve.fp", "helium"), ("+mve", "helium"), ("+dsp", "dsp"))
 
 
-def family_of(triple: str, features: Sequence[str]) -> Family:
-    """The best family for a processor, by LLVM's triple and features."""
-    if triple.startswith("thumb"):
-        return next((family for feature, family in THUMB if feature in features), GENERIC)
-    return GENERIC
+def family_of(triple: str, features: Sequence[str], *, coded: bool = True) -> Family:
+    """The best family for a processor, by LLVM's triple and features. coded: whether its kernels may hold weights
+    entropy coded and decode them as they run (coding.py says which)."""
+    names = [name for feature, name in THUMB if feature in features] if triple.startswith("thumb") else []
+    return (FAMILIES if coded else PLAIN_WEIGHTS)[(names or ["generic"])[0]]

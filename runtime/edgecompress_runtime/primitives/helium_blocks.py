@@ -6,12 +6,15 @@ the second pixel.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.primitives.decoding import bank_of_bytes
 from edgecompress_runtime.primitives.loop import Loop
 from edgecompress_runtime.primitives.scaling import Scaling
 from edgecompress_runtime.primitives.strip_convolution import Blocks, strip_convolution
@@ -133,4 +136,7 @@ def block(window, x_step, weights, depth, records, record, target, y_step, low, 
     dot_2x2_stored(window, x_step, weights, depth, records, record, target, y_step, low, high)
 
 
-helium_convolution = strip_convolution("helium_convolution", __name__, Blocks(1, 16, copy, blank, bank, block))
+BLOCKS = Blocks(1, 16, copy, blank, bank, block)
+CODED = replace(BLOCKS, bank=bank_of_bytes)
+helium_convolution = strip_convolution("helium_convolution", __name__, BLOCKS)
+helium_convolution_coded = strip_convolution("helium_convolution_coded", __name__, CODED)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from numba import njit, types
 from numba.extending import intrinsic
 
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
+from edgecompress_runtime.primitives.decoding import bank_of_bytes
 from edgecompress_runtime.primitives.loop import Loop
 from edgecompress_runtime.primitives.scaling import scaled_twice
 from edgecompress_runtime.primitives.strip_convolution import Blocks, strip_convolution
@@ -65,4 +68,7 @@ def block(window, x_step, weights, depth, records, record, target, y_step, low, 
     target[i32(y_step + 1)] = clamp(scaled_twice(d, m1, t1, d1), low, high)
 
 
-plain_convolution = strip_convolution("plain_convolution", __name__, Blocks(1, 1, copy, blank, bank, block))
+BLOCKS = Blocks(1, 1, copy, blank, bank, block)
+CODED = replace(BLOCKS, bank=bank_of_bytes)
+plain_convolution = strip_convolution("plain_convolution", __name__, BLOCKS)
+plain_convolution_coded = strip_convolution("plain_convolution_coded", __name__, CODED)

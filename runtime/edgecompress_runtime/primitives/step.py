@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from edgecompress_runtime.cross import Function
 from edgecompress_runtime.kernels.registry import Call
 from edgecompress_runtime.plan import Tensor
 
@@ -21,7 +22,10 @@ class Step(Call):
     """One kernel call.
 
     overlap: inputs that the output may be written over, with the bytes in front of the input's start at which
-    the output has to begin at the latest (0: in place).
+    the output has to begin at the latest (0: in place). helpers: functions that the kernel calls. saved: bytes of
+    flash that its coded weights take less than plain ones.
     """
 
     overlap: Mapping[Tensor, int] = field(default_factory=dict)
+    helpers: tuple[Function, ...] = ()
+    saved: int = 0

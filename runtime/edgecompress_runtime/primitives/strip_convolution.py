@@ -20,7 +20,7 @@ class Blocks:
 
     element: bytes of a value in the strip. aligned: a column's elements are a multiple of it.
     copy(source, target, n): n values of the image into the strip. blank(target, n, zero): n zero points.
-    bank(w, bank, first, pairs, depth): the address of the weights of `pairs` pairs from `first` on.
+    bank(w, bank, first, pairs, depth): the address of the weights of `pairs` pairs from `first` on; called in order.
     block(window, x_step, weights, depth, records, record, target, y_step, low, high): two pixels by two channels,
     requantised and stored.
     """
