@@ -9,23 +9,23 @@ DELAY_SECONDS = 1.0
 
 
 @contextmanager
-def progress(title: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+def progress(title: str, total: int | None = None, shown: bool = True) -> Iterator[Callable[..., None]]:
     """Show `title` on a terminal's stderr once the block has taken a second; gone when it ends.
 
-    Yields `advance(n)`: n more of `total` are done. Without a total, or before the first advance, the bar
-    only moves. Silent when stderr is not a terminal.
+    Yields `advance(n, note="")`: n more of `total` are done; the note is shown behind the bar. Without a total,
+    or before the first advance, the bar only moves. Silent when stderr is not a terminal, or not `shown`.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda n: None
+    if not console.is_terminal or not shown:
+        yield lambda n, note="": None
         return
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
-    )
-    task = bar.add_task(title, total=None)
+    left = (TextColumn("left"), TimeRemainingColumn()) if total is not None else ()
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn())
+    bar = Progress(*columns, *left, console=console, transient=True)
+    task = bar.add_task(title, total=None, note="")
     state = {"done": 0, "open": True, "shown": False}
     lock = threading.Lock()
 
@@ -35,9 +35,9 @@ def progress(title: str, total: int | None = None) -> Iterator[Callable[[int], N
                 bar.start()
                 state["shown"] = True
 
-    def advance(n: int) -> None:
+    def advance(n: int, note: str = "") -> None:
         state["done"] += n
-        bar.update(task, completed=state["done"], total=total)
+        bar.update(task, completed=state["done"], total=total, note=note)
 
     timer = threading.Timer(DELAY_SECONDS, show)
     timer.daemon = True

@@ -124,6 +124,46 @@ class Quantize(Section):
     samples: int | None = Field(None, ge=1, description="at most this many calibration samples; unset: all")
 
 
+class Train(Section):
+    """Training, which every method that learns uses."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training data, at most")
+    batch: int = Field(128, ge=1, description="samples in one step, over all processes")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd has Nesterov's momentum; adam is AdamW")
+    lr: Finite = Field(0.01, gt=0, description="highest learning rate")
+    momentum: Number = Field(0.9, ge=0, lt=1, description='for optimizer = "sgd"')
+    weight_decay: Number = Field(1e-4, ge=0, allow_inf_nan=False, description="of weights, not of biases")
+    schedule: Literal["cosine", "step"] = Field(
+        "cosine", description="how lr falls: a half cosine to 0, or to a tenth after half and after three quarters"
+    )
+    warmup: Number = Field(1.0, ge=0, allow_inf_nan=False, description="epochs in which lr rises from 0")
+    clip: Number | None = Field(
+        None, gt=0, allow_inf_nan=False, description="longest gradient (2-norm over all weights); unset: any"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many epochs without a better validation; unset: never"
+    )
+    validation: Number = Field(
+        0.1, ge=0, le=0.5, description="share of the training data kept aside to choose the best epoch; 0: the last one"
+    )
+    augment: Literal["none", "flip-crop", "shift"] = Field(
+        "none", description="flip-crop: mirrored and moved images (photos); shift: moved images (digits)"
+    )
+    precision: Literal["auto", "float32", "mixed"] = Field(
+        "auto", description="mixed: bfloat16 or float16 where it is faster; auto: mixed on a GPU, float32 on a CPU"
+    )
+    loss: str = Field(
+        "auto",
+        min_length=1,
+        description='"cross-entropy", "mse", or "file.py:function" of (outputs, labels, inputs); '
+        "auto: cross-entropy for integer labels, else mse",
+    )
+    metric: str | None = Field(
+        None, min_length=1, description="chooses the best epoch, as in [evaluate]; unset: the validation loss does"
+    )
+    tensorboard: str | None = Field(None, min_length=1, description="folder to write TensorBoard's files to")
+
+
 class Evaluate(Section):
     """What accuracy is, and how much of it may be lost."""
 
@@ -154,6 +194,7 @@ class Recipe(Section):
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything random")
     preprocess: Preprocess = Field(default_factory=Preprocess, description=str(Preprocess.__doc__))
+    train: Train = Field(default_factory=Train, description=str(Train.__doc__))
     cluster: Cluster = Field(default_factory=Cluster, description=str(Cluster.__doc__))
     quantize: Quantize = Field(default_factory=Quantize, description=str(Quantize.__doc__))
     evaluate: Evaluate = Field(default_factory=Evaluate, description=str(Evaluate.__doc__))

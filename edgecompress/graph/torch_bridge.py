@@ -30,10 +30,11 @@ class TorchModel(nn.Module):
 
     Inputs and outputs are those of the model, in its order, [n, ...] where it has [1, ...]. BatchNormalization
     uses the batch's statistics in training mode. Equal to ONNX Runtime to 1e-5 in evaluation mode.
+    logits: an output that is a Softmax's or LogSoftmax's is what that one reads, as losses want it.
     Raises UnsupportedModelError for an operator without an entry in FUNCTIONS.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, logits: bool = False) -> None:
         super().__init__()
         graph = model.graph
         unknown = sorted({n.op_type for n in graph} - set(FUNCTIONS))
@@ -53,8 +54,8 @@ class TorchModel(nn.Module):
         self._weight_names = tuple(name for name, v in graph.initializers.items() if v in learned)
         self._inputs = tuple(slots[v] for v in graph.inputs)
         self._batches = tuple(int(v.shape[0]) if len(v.shape) else 0 for v in graph.inputs)
-        self._outputs = tuple(slots[v] for v in graph.outputs)
-        self._steps = _plan(graph, slots)
+        self._outputs = tuple(slots[_before_softmax(v) if logits else v] for v in graph.outputs)
+        self._steps = _plan(graph, slots, self._outputs)
         self._images = any(n.op_type in ("Conv", "ConvTranspose", "MaxPool") for n in graph)
         self._weight_transforms, self._value_transforms = nn.ModuleDict(), nn.ModuleDict()
         self._transformed: dict[int, str] = {}  # slot of a computed value -> key of its transform
@@ -165,9 +166,14 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from dict.fromkeys((*graph.initializers.values(), *graph.inputs, *(v for n in graph for v in n.outputs)))
 
 
-def _plan(graph: ir.Graph, slots: dict[ir.Value, int]) -> list[Step]:
+def _before_softmax(value: ir.Value) -> ir.Value:
+    node = value.producer()
+    return node.inputs[0] if node is not None and node.op_type in ("Softmax", "LogSoftmax") else value
+
+
+def _plan(graph: ir.Graph, slots: dict[ir.Value, int], outputs: tuple[int, ...]) -> list[Step]:
     """Steps in graph order. Constants and outputs stay to the end."""
-    kept = {slots[v] for v in (*graph.initializers.values(), *graph.outputs)} | {0}
+    kept = {0, *outputs, *(slots[v] for v in graph.initializers.values())}
     rows = [
         (tuple(0 if v is None else slots[v] for v in n.inputs), tuple(slots[v] for v in n.outputs)) for n in graph
     ]

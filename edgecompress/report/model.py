@@ -66,6 +66,31 @@ class Stage(Part):
     note: str = ""
 
 
+class Epoch(Part):
+    epoch: int = Field(description="from 1")
+    loss: float = Field(description="mean over the epoch's steps")
+    validation_loss: float | None = Field(description="null without validation samples, or without labels")
+    validation_value: float | None = Field(description="the metric on the validation samples; null without a metric")
+    learning_rate: float = Field(description="of the epoch's last step")
+    seconds: float
+
+
+class History(Part):
+    """One run of the training loop."""
+
+    stage: str = Field(description="what it was for")
+    epochs: list[Epoch]
+    best_epoch: int = Field(description="the epoch whose weights were kept, from 1")
+    stopped_early: bool
+    metric: str | None
+    samples: int = Field(description="trained on; without those for validation")
+    validation_samples: int
+    samples_per_second: float = Field(description="while training, over all processes")
+    device: str
+    precision: str = Field(description="float32, bfloat16 or float16")
+    processes: int
+
+
 class Layer(Part):
     name: str
     op: str
@@ -120,6 +145,7 @@ class Report(Part):
     requested: Requested
     achieved: Achieved
     stages: list[Stage]
+    training: list[History] = Field([], description="every run of the training loop, in order")
     layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
     artifacts: list[Artifact]
     notes: list[str]

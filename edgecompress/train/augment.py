@@ -1,0 +1,50 @@
+"""Augmentation of whole batches of images, the same for the same seed, epoch and step."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgecompress.errors import InputError
+
+CHANNELS = (1, 3, 4)
+Augment = Callable[[Tensor, np.random.Generator], Tensor]
+
+
+def _moved(x: Tensor, generator: np.random.Generator, reach: int, flip: bool) -> Tensor:
+    """Every image at a place of its own, up to `reach` pixels off, zeros coming in; half of them mirrored."""
+    last = x.shape[1] not in CHANNELS and x.shape[-1] in CHANNELS
+    x = x.movedim(-1, 1) if last else x
+    n, channels, height, width = x.shape
+    rows, columns = generator.integers(0, 2 * reach + 1, (2, n, 1))
+    mirrored = (generator.random((n, 1)) < 0.5) & flip
+    across = np.where(mirrored, np.arange(width)[::-1], np.arange(width))
+    places = (rows + np.arange(height))[:, :, None] * (width + 2 * reach) + (columns + across)[:, None, :]
+    index = torch.from_numpy(places.reshape(n, 1, -1)).to(x.device)
+    padded = F.pad(x, (reach,) * 4).flatten(2)
+    moved = padded.gather(2, index.expand(n, channels, -1)).reshape(x.shape)
+    return moved.movedim(1, -1) if last else moved
+
+
+def flip_crop(x: Tensor, generator: np.random.Generator) -> Tensor:
+    """He et al., Deep Residual Learning, section 4.2: 4 pixels of padding on 32, a random crop, a random flip."""
+    return _moved(x, generator, max(1, round(min(x.shape[-2:]) / 8)), flip=True)
+
+
+def shift(x: Tensor, generator: np.random.Generator) -> Tensor:
+    """Up to a fourteenth: 2 of MNIST's 28 pixels."""
+    return _moved(x, generator, max(1, round(min(x.shape[-2:]) / 14)), flip=False)
+
+
+AUGMENTS: dict[str, Augment] = {"flip-crop": flip_crop, "shift": shift}
+
+
+def require_images(name: str, shape: tuple[int, ...]) -> None:
+    """Raises InputError when samples of this shape [channels, height, width] (or channels last) aren't images."""
+    if len(shape) != 3 or not {shape[0], shape[-1]} & set(CHANNELS):
+        raise InputError(
+            f'[train] augment = "{name}" is for images of 1, 3 or 4 channels; samples are {list(shape)}: use "none"'
+        )

@@ -1,0 +1,89 @@
+"""Several processes on one batch, as `torchrun` starts them."""
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed, nn
+
+from edgecompress.errors import InputError
+from edgecompress.graph.torch_bridge import TorchModel
+
+
+@dataclass(frozen=True)
+class Processes:
+    """rank 0 is the one that validates, saves and reports. device: this process's."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module, whose gradients will be the means over all processes; with one, the module itself.
+
+        BatchNorm's statistics are those of each process's part of the batch; the first one's are kept.
+        """
+        if self.count == 1:
+            return module
+        # a transform may take a weight's place, which then has no gradient
+        unused = any(isinstance(m, TorchModel) and m.weight_transforms for m in module.modules())
+        return nn.parallel.DistributedDataParallel(module, find_unused_parameters=unused)
+
+    def part(self, count: int) -> slice:
+        """This process's places in a batch."""
+        share = count // self.count
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def from_main(self, value: object) -> object:
+        """The first process's value, in all of them."""
+        if self.count == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """Over all processes."""
+        if self.count > 1:
+            distributed.all_reduce(value)
+            value /= self.count
+        return value
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """Joins the processes that torchrun started (WORLD_SIZE in the environment), or is alone; leaves at the end.
+
+    One GPU a process when there are GPUs, else the CPU.
+    """
+    count, rank, local = int(os.environ.get("WORLD_SIZE", "1")), _rank("RANK"), _rank("LOCAL_RANK")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and local >= gpus:
+        raise InputError(f"{count} processes and {gpus} GPUs on this machine: start at most one process for each GPU")
+    device = torch.device("cuda", local) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
+    started = count > 1 and not distributed.is_initialized()
+    if started:
+        distributed.init_process_group("nccl" if gpus else "gloo")
+    try:
+        yield Processes(rank, count, device)
+    finally:
+        if started:
+            distributed.destroy_process_group()
+
+
+def is_main() -> bool:
+    """Whether this process writes files: the only one, or the first that torchrun started."""
+    return _rank("RANK") == 0
+
+
+def _rank(variable: str) -> int:
+    return int(os.environ.get(variable, "0"))

@@ -1,0 +1,305 @@
+"""The training loop."""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from edgecompress.errors import InputError
+from edgecompress.evaluate.metrics import Metric, load_metric
+from edgecompress.progress import progress
+from edgecompress.recipe import Train
+from edgecompress.report.model import Epoch, History
+from edgecompress.train import checkpoint as files
+from edgecompress.train import precision
+from edgecompress.train.augment import AUGMENTS, require_images
+from edgecompress.train.data import Batch, TrainData
+from edgecompress.train.distributed import Processes, processes
+from edgecompress.train.hook import Hook, call
+from edgecompress.train.losses import Loss, load_loss
+from edgecompress.train.optimizer import learning_rate, make_optimizer, set_learning_rate
+from edgecompress.train.tensorboard import Board, open_board
+
+NOTE_EVERY = 10  # steps: reading the loss waits for a GPU
+Log = Callable[[str], None]
+
+
+def train(
+    module: nn.Module,
+    data: TrainData,
+    settings: Train,
+    *,
+    loss: Loss | None = None,
+    metric: Metric | None = None,
+    hooks: Sequence[Hook] = (),
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]] | None = None,
+    validation: TrainData | None = None,
+    seed: int = 0,
+    stage: str = "training",
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    log: Log | None = None,
+) -> History:
+    """Trains the module, in place; it ends on the CPU, in evaluation mode, with the best epoch's weights.
+
+    loss, metric: in place of those that the settings name. parameters: what is trained, in groups if need be
+    (`make_optimizer`); unset: all of the module's. validation: in place of a share of the data.
+    checkpoint: a file that holds the whole state after each epoch; with `resume` a run goes on from it, on the
+    CPU with the same weights to the bit as if it had never stopped. log: gets a line for each epoch.
+
+    Started by torchrun, the processes share each batch. All that is random depends on the seed, the epoch and the
+    step alone. Raises InputError: settings that don't fit the data, a loss that isn't finite, another run's
+    checkpoint.
+    """
+    with processes() as group:
+        run = _Run(module, data, settings, group, loss, metric, hooks, parameters, validation, seed, stage)
+        try:
+            return run(checkpoint, resume, log)
+        finally:
+            module.to("cpu").eval()
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint holds besides the module's, the optimizer's and the hooks' own states."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    best: float = -float("inf")  # of the metric, or of the negated validation loss
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    since: int = 0  # epochs without a better one
+    finished: bool = False
+    stopped_early: bool = False
+
+
+class _Run:
+    def __init__(
+        self, module: nn.Module, data: TrainData, settings: Train, group: Processes, loss: Loss | None,
+        metric: Metric | None, hooks: Sequence[Hook], parameters: Any, validation: TrainData | None, seed: int,
+        stage: str,
+    ) -> None:  # fmt: skip
+        self.module, self.settings, self.group, self.hooks = module.to(group.device), settings, group, hooks
+        self.seed, self.stage = seed, stage
+        self.data, held = (data, validation) if validation is not None else data.split(settings.validation, seed)
+        self.validation = held
+        self.batch = min(settings.batch, len(self.data)) // group.count * group.count
+        if self.batch == 0 or settings.batch % group.count:
+            raise InputError(
+                f"[train] batch = {settings.batch}, of {len(self.data)} samples, can't be shared out evenly over "
+                f"{group.count} processes"
+            )
+        if settings.augment != "none":
+            require_images(settings.augment, self.data.batch(np.arange(1)).inputs[0].shape[1:])
+        self.loss = loss or load_loss(settings.loss, self.data)
+        self.metric_name = settings.metric if metric is None else getattr(metric, "__name__", "metric")
+        self.metric = metric or (load_metric(settings.metric) if settings.metric else None)
+        self.steps = len(self.data) // self.batch  # of an epoch; what is left over differs from epoch to epoch
+        self.total = self.steps * settings.epochs
+        self.warmup = min(round(self.steps * settings.warmup), self.total)
+        call(hooks, "on_start", module)
+        self.optimizer = make_optimizer(module.parameters() if parameters is None else parameters, settings)
+        self.progress = _Progress()
+        self.precision = "float32"
+
+    def __call__(self, path: Path | None, resume: bool, log: Log | None) -> History:
+        state = files.load(path, self._identity()) if path is not None and resume else None
+        if state is None:
+            self.precision = str(self.group.from_main(self._choose_precision()))
+        else:
+            self._restore(state)
+        self.scaler = torch.amp.GradScaler(self.group.device.type, enabled=self.precision == "float16")
+        if state is not None:
+            self.scaler.load_state_dict(state["scaler"])
+        wrapped = self.group.wrap(self.module)
+        now, done = self.progress, len(self.progress.epochs)
+        rest = self.settings.epochs - done
+        with open_board(self.settings.tensorboard if self.group.is_main else None) as board:
+            if not now.finished and rest:
+                with progress(self.stage, rest * self.steps * self.batch, self.group.is_main) as advance:
+                    for epoch in range(done, self.settings.epochs):
+                        self._epoch(wrapped, epoch, advance, board, log)
+                        if path is not None and self.group.is_main:
+                            files.save(path, self._state())
+                        if now.finished:
+                            break
+        if now.best_weights:
+            self.module.load_state_dict(now.best_weights)
+        return self._history()
+
+    def _epoch(
+        self, wrapped: nn.Module, epoch: int, advance: Callable[..., None], board: Board, log: Log | None
+    ) -> None:
+        start, now = time.perf_counter(), self.progress
+        order = np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.data))
+        losses = torch.zeros((), device=self.group.device)
+        rate, note = 0.0, ""
+        last = f" (before: {_described(now.epochs[-1], self.metric_name)})" if now.epochs else ""
+        self.module.train()
+        for i in range(self.steps):
+            step = epoch * self.steps + i
+            rate = learning_rate(self.settings, step, self.total, self.warmup)
+            set_learning_rate(self.optimizer, rate)
+            losses += self._step(wrapped, order[i * self.batch : (i + 1) * self.batch], epoch, step)
+            if i % NOTE_EVERY == 0:
+                speed = (i + 1) * self.batch / (time.perf_counter() - start)
+                mean = losses.item() / (i + 1)
+                note = f"epoch {epoch + 1}/{self.settings.epochs}: loss {mean:.4g}{last}, {speed:,.0f} samples/s"
+            advance(self.batch, note)
+        mean = self.group.mean(losses / self.steps).item()
+        if not np.isfinite(mean):
+            raise InputError(f"{self.stage}: the loss is {mean} in epoch {epoch + 1}; try a lower [train] lr, or clip")
+        trained = time.perf_counter() - start
+        call(self.hooks, "on_epoch", epoch)
+        held_loss, value = self.group.from_main(self._validate() if self.group.is_main else None)
+        record = Epoch(
+            epoch=epoch + 1, loss=mean, validation_loss=held_loss, validation_value=value, learning_rate=rate,
+            seconds=trained,
+        )  # fmt: skip
+        now.epochs.append(record)
+        self._judge(record, (epoch + 1) * self.steps)
+        now.finished |= epoch + 1 == self.settings.epochs
+        board.write(self.stage, record)
+        if log is not None and self.group.is_main:
+            speed = self.steps * self.batch / trained
+            left = (self.settings.epochs - epoch - 1) * (time.perf_counter() - start)
+            log(
+                f"{self.stage}: epoch {epoch + 1}/{self.settings.epochs}: {_described(record, self.metric_name)}, "
+                f"{speed:,.0f} samples/s, {_time(left)} left"
+            )
+
+    def _step(self, wrapped: nn.Module, index: np.ndarray, epoch: int, step: int) -> torch.Tensor:
+        call(self.hooks, "before_step", step, self.total)
+        batch = self._augmented(index, step)
+        with precision.autocast(self.precision, self.group.device):
+            value = self.loss(wrapped(*batch.inputs), batch.labels, batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(value).backward()
+        self.scaler.unscale_(self.optimizer)
+        call(self.hooks, "on_gradients", step, self.total)
+        if self.settings.clip is not None:
+            nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        call(self.hooks, "after_step", step, self.total)
+        return value.detach()
+
+    def _augmented(self, index: np.ndarray, step: int) -> Batch:
+        """This process's part. What is drawn is drawn for the whole batch, so that it doesn't depend on the parts."""
+        part = self.group.part(len(index))
+        if self.settings.augment == "none":
+            return self.data.batch(index[part], self.group.device)
+        whole = self.data.batch(index, self.group.device)
+        moved = AUGMENTS[self.settings.augment](whole.inputs[0], np.random.default_rng([self.seed, 2, step]))
+        labels = None if whole.labels is None else whole.labels[part]
+        return Batch((moved[part], *(x[part] for x in whole.inputs[1:])), labels, index[part])
+
+    def _validate(self) -> tuple[float | None, float | None]:
+        """(mean loss, metric) on the validation samples; None for what can't be measured."""
+        if self.validation is None:
+            return None, None
+        self.module.eval()
+        total, outputs = 0.0, []
+        with torch.no_grad(), precision.autocast(self.precision, self.group.device):
+            for first in range(0, len(self.validation), self.batch):
+                index = np.arange(first, min(first + self.batch, len(self.validation)))
+                batch = self.validation.batch(index, self.group.device)
+                results = self.module(*batch.inputs)
+                total += self.loss(results, batch.labels, batch).item() * len(index)
+                if self.metric is not None:
+                    outputs.append([_array(y) for y in results])
+        value = None
+        if self.metric is not None and self.validation.labels is not None:
+            value = self.metric([np.concatenate(parts) for parts in zip(*outputs)], self.validation.labels)
+        return total / len(self.validation), value
+
+    def _judge(self, record: Epoch, steps: int) -> None:
+        """Keeps the weights if they are the best so far; stops when there have been none for `patience` epochs."""
+        now = self.progress
+        if not all(call(self.hooks, "settled", steps, self.total)):
+            now.best_epoch = record.epoch
+            return
+        score = record.validation_value
+        if score is None and record.validation_loss is not None:
+            score = -record.validation_loss
+        if score is None or score > now.best or not now.best_weights:
+            now.best, now.best_epoch, now.since = (now.best if score is None else score), record.epoch, 0
+            now.best_weights = {k: v.detach().to("cpu", copy=True) for k, v in self.module.state_dict().items()}
+            return
+        now.since += 1
+        if self.settings.patience is not None and now.since >= self.settings.patience:
+            now.finished = now.stopped_early = True
+
+    def _choose_precision(self) -> str | None:
+        if not self.group.is_main:
+            return None
+        batch = self.data.batch(np.arange(self.batch), self.group.device)
+        return precision.choose(
+            self.settings, self.group.device, self.module, lambda m: self.loss(m(*batch.inputs), batch.labels, batch)
+        )
+
+    def _identity(self) -> dict[str, Any]:
+        settings = self.settings.model_dump(exclude={"tensorboard"})
+        shapes = {k: list(v.shape) for k, v in self.module.state_dict().items()}
+        return {
+            "stage": self.stage, "seed": self.seed, "settings": settings, "samples": len(self.data),
+            "model": {k: str(v) for k, v in shapes.items()},
+        }  # fmt: skip
+
+    def _state(self) -> dict[str, Any]:
+        now = self.progress
+        return {
+            "identity": self._identity(),
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "hooks": call(self.hooks, "state_dict"),
+            "random": files.random_states(),
+            "precision": self.precision,
+            "progress": {**vars(now), "epochs": [e.model_dump() for e in now.epochs]},
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for hook, saved in zip([h for h in self.hooks if hasattr(h, "state_dict")], state["hooks"], strict=True):
+            hook.load_state_dict(saved)
+        files.restore_random_states(state["random"])
+        self.precision = state["precision"]
+        saved = dict(state["progress"])
+        self.progress = _Progress(**{**saved, "epochs": [Epoch(**e) for e in saved["epochs"]]})
+
+    def _history(self) -> History:
+        now = self.progress
+        seconds = sum(e.seconds for e in now.epochs)
+        return History(
+            stage=self.stage, epochs=now.epochs, best_epoch=now.best_epoch, stopped_early=now.stopped_early,
+            metric=self.metric_name, samples=len(self.data),
+            validation_samples=0 if self.validation is None else len(self.validation),
+            samples_per_second=len(now.epochs) * self.steps * self.batch / max(seconds, 1e-9),
+            device=str(self.group.device), precision=self.precision, processes=self.group.count,
+        )  # fmt: skip
+
+
+def _array(y: torch.Tensor) -> np.ndarray:
+    return (y.float() if y.is_floating_point() else y).cpu().numpy()
+
+
+def _described(record: Epoch, metric: str | None) -> str:
+    parts = [f"loss {record.loss:.4g}"]
+    if record.validation_loss is not None:
+        parts.append(f"validation {record.validation_loss:.4g}")
+    if record.validation_value is not None:
+        parts.append(f"{metric} {record.validation_value:.4g}")
+    return ", ".join(parts)
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

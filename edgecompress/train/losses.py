@@ -1,0 +1,56 @@
+"""What is made small: named losses, or the user's own."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+from edgecompress.errors import InputError
+from edgecompress.evaluate.user_code import call, is_function_spec, load_function
+from edgecompress.train.data import Batch, TrainData
+
+# (outputs in the model's order, labels or None, the batch that they are of) -> a scalar
+Loss = Callable[[Sequence[Tensor], Tensor | None, Batch], Tensor]
+
+
+def cross_entropy(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
+    """Of the first output, logits [n, classes, ...], and labels [n, ...]."""
+    return F.cross_entropy(outputs[0], labels)
+
+
+def mse(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
+    """Mean squared error of the first output and labels of its shape."""
+    return F.mse_loss(outputs[0], labels.to(outputs[0].dtype).reshape(outputs[0].shape))
+
+
+LOSSES: dict[str, Loss] = {"cross-entropy": cross_entropy, "mse": mse}
+
+
+def load_loss(name: str, data: TrainData) -> Loss:
+    """The loss of that name, "auto" by the labels, or the function that `file.py:function` names.
+
+    Raises InputError when there is none, when labels are missing, or when what the function returns is no scalar.
+    """
+    if is_function_spec(name):
+        load_function(name)  # says at once what is wrong with it
+        return _user(name)
+    if data.labels is None:
+        raise InputError('training needs labels ("y" in an .npz), or a loss of your own: [train] loss = "file.py:loss"')
+    if name == "auto":
+        name = "cross-entropy" if data.labels.dtype == np.int64 else "mse"
+    if name not in LOSSES:
+        raise InputError(f"loss {name!r}: expected auto, {', '.join(map(repr, LOSSES))} or 'file.py:function'")
+    return LOSSES[name]
+
+
+def _user(spec: str) -> Loss:
+    def loss(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
+        value = call(spec, outputs, labels, batch)
+        if not isinstance(value, Tensor) or value.ndim:
+            found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise InputError(f"{spec} returned {found}; expected a torch tensor without dimensions")
+        return value
+
+    return loss
