@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from edgecompress_runtime.cross import Function, constant, elements, external, inlined, pointer_type
 from edgecompress_runtime.kernels.movement import BITS
 from edgecompress_runtime.kernels.registry import Raw
-from edgecompress_runtime.memory import Buffer, Layout, Overlap, arrange
+from edgecompress_runtime.memory import ALIGNMENT, Buffer, Layout, Overlap, arrange
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 from edgecompress_runtime.primitives import Family
 from edgecompress_runtime.primitives.step import Scratch, Step
@@ -258,7 +258,9 @@ def shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
     return owner
 
 
-def arranged_memory(plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Tensor]) -> Layout:
+def arranged_memory(
+    plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Tensor], alignment: int = ALIGNMENT
+) -> Layout:
     ends = {plan.tensors[i] for i in (*plan.inputs, *plan.outputs)}
     life: dict[Tensor, tuple[int, int]] = {}
     buffers: list[Buffer] = []
@@ -272,7 +274,7 @@ def arranged_memory(plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Te
         overlaps += [Overlap(owner.get(y, y), owner.get(x, x), distance) for x, distance in step.overlap.items()
                      for y in _tensors(step.arguments) if y is not x]  # fmt: skip
     buffers += [Buffer(t, t.size * t.dtype.itemsize, *span) for t, span in life.items()]
-    return arrange(buffers, overlaps)
+    return arrange(buffers, overlaps, alignment)
 
 
 def _scratch(arguments: Sequence[Any]) -> list[Scratch]:

@@ -41,16 +41,16 @@ class Layout:
     size: int
 
 
-def arrange(buffers: Iterable[Buffer], overlaps: Iterable[Overlap] = ()) -> Layout:
+def arrange(buffers: Iterable[Buffer], overlaps: Iterable[Overlap] = (), alignment: int = ALIGNMENT) -> Layout:
     """The smallest layout found: greedy by size first, then by seeded changes of that order.
 
-    Offsets are multiples of 16. An overlap counts only where its input's last step is its output's first.
+    Offsets are multiples of `alignment`. An overlap counts only where its input's last step is its output's first.
     """
     allowed = {(o.written, o.read): o.distance for o in overlaps}
     order = sorted(buffers, key=lambda b: (-b.size, -b.first))
-    best, best_order = _placed(order, allowed), order
+    best, best_order = _placed(order, allowed, alignment), order
     for start in (sorted(order, key=lambda b: -b.first), sorted(order, key=lambda b: b.first)):
-        if (layout := _placed(start, allowed)).size < best.size:
+        if (layout := _placed(start, allowed, alignment)).size < best.size:
             best, best_order = layout, start
     bound = _lower_bound(order, allowed)
     generator = random.Random(0)
@@ -59,7 +59,7 @@ def arrange(buffers: Iterable[Buffer], overlaps: Iterable[Overlap] = ()) -> Layo
             break
         changed = list(best_order)
         changed.insert(generator.randrange(len(changed)), changed.pop(generator.randrange(len(changed))))
-        if (layout := _placed(changed, allowed)).size <= best.size:
+        if (layout := _placed(changed, allowed, alignment)).size <= best.size:
             best, best_order = layout, changed
     return best
 
@@ -72,7 +72,9 @@ def _lower_bound(buffers: Sequence[Buffer], allowed: Mapping[tuple[Hashable, Has
                 for s in steps), default=0)  # fmt: skip
 
 
-def _placed(order: Sequence[Buffer], allowed: Mapping[tuple[Hashable, Hashable], int]) -> Layout:
+def _placed(
+    order: Sequence[Buffer], allowed: Mapping[tuple[Hashable, Hashable], int], alignment: int
+) -> Layout:
     """Each buffer at the lowest offset that the ones before it leave."""
     placed: list[tuple[Buffer, int]] = []
     for buffer in order:
@@ -80,7 +82,7 @@ def _placed(order: Sequence[Buffer], allowed: Mapping[tuple[Hashable, Hashable],
         offset = 0
         for low, high in forbidden:  # open intervals of offsets
             if low < offset < high:
-                offset = _aligned(high)
+                offset = -(-high // alignment) * alignment
         placed.append((buffer, offset))
     return Layout({b.key: at for b, at in placed}, max((at + b.size for b, at in placed), default=0))
 
@@ -97,7 +99,3 @@ def _forbidden(new: Buffer, old: Buffer, at: int, allowed: Mapping[tuple[Hashabl
     if old.first == new.last and (distance := allowed.get((old.key, new.key))) is not None:
         high = min(high, at + distance)
     return low, high
-
-
-def _aligned(offset: int) -> int:
-    return -(-offset // ALIGNMENT) * ALIGNMENT

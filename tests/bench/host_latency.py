@@ -1,4 +1,4 @@
-"""The runtime on this machine, one thread: ResNet-8 against LiteRT and ONNX Runtime, and sparse layers against dense.
+"""The runtime on this machine, one thread: ResNet-8 against LiteRT and ONNX Runtime.
 
     EDGECOMPRESS_BENCH_DATA=FOLDER python tests/bench/host_latency.py
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import measure
@@ -24,12 +24,10 @@ from rich.table import Table
 
 import edgecompress_runtime
 from edgecompress_runtime.host.variants import available
-from edgecompress_runtime.pack import write_pack
-from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 MACS = 12.50e6  # of ResNet-8
 # the most that a variant may take, in the time of LiteRT, which uses all that the CPU has
-LIMITS = {"avx512_vbmi2": 1.0, "avx512_vnni": 1.0, "avx_vnni": 1.0, "avx2": 1.5}
+LIMITS = {"avx512_vbmi": 1.0, "avx512_vnni": 1.0, "avx_vnni": 1.0, "avx2": 1.5}
 START = """
 import sys, time
 start = time.perf_counter()
@@ -39,31 +37,21 @@ model = load(sys.argv[1])
 model(np.zeros(model.inputs[0].shape, model.inputs[0].dtype))
 print(time.perf_counter() - start, "numba" in sys.modules)
 """
-# kind, pixels, outputs, inputs
-LAYERS = (("CONV_2D", (14, 14), 256, 256), ("CONV_2D", (28, 28), 128, 128), ("FULLY_CONNECTED", (), 1024, 4096),
-          ("FULLY_CONNECTED", (), 512, 1024))  # fmt: skip
 
 
 def main() -> int:
     folder = os.environ.get("EDGECOMPRESS_BENCH_DATA")
+    if not folder:
+        print(f"skipped: EDGECOMPRESS_BENCH_DATA is not set\n\n{__doc__}")
+        return 0
     variants = ", ".join(v.name for v in available())
     table = Table("measured", "value", "limit", "holds", title=f"host, one thread; this CPU has {variants}")
-    lines = sparse()
-    if folder:
-        lines = _both(resnet8(Path(folder) / "models", Path(folder) / "data"), lines)
-    else:
-        print("ResNet-8 skipped: EDGECOMPRESS_BENCH_DATA is not set")
     failed = 0
-    for line in lines:
+    for line in resnet8(Path(folder) / "models", Path(folder) / "data"):
         table.add_row(*line.cells(), style=None if line.holds else "red")
         failed += not line.holds
     Console(width=110).print(table)
     return 1 if failed else 0
-
-
-def _both(*parts: Iterator[Line]) -> Iterator[Line]:
-    for part in parts:
-        yield from part
 
 
 def resnet8(models: Path, data: Path) -> Iterator[Line]:
@@ -98,41 +86,6 @@ def _start(pack: Path) -> tuple[float, bool]:
     done = subprocess.run([sys.executable, "-c", START, str(pack)], capture_output=True, text=True, check=True)
     seconds, numba = done.stdout.split()
     return float(seconds), numba == "True"
-
-
-def sparse() -> Iterator[Line]:
-    """80 % zeros: in blocks of 16 outputs by 4 inputs, and anywhere."""
-    rng = np.random.default_rng(0)
-    for kind, pixels, outputs, inputs in LAYERS:
-        w = rng.integers(1, 128, (outputs, inputs)).astype(np.int8)
-        blocks = np.kron(rng.random((outputs // 16, inputs // 4)) < 0.2, np.ones((16, 4), bool))
-        anywhere = rng.random(w.shape) < 0.2
-        dense = _layer(kind, pixels, w)
-        name = f"{kind} {outputs} x {inputs}, {int(np.prod(pixels))} pixels"
-        for pattern, mask in (("blocks", blocks), ("anywhere", anywhere)):
-            ours, theirs, ratio = measure.latency_ratio(_layer(kind, pixels, w * mask), dense)
-            yield Line(f"{name}: dense", theirs, "us")
-            low = 2.0 if pattern == "blocks" else None
-            yield Line(f"{name}: 80 % zeros, {pattern}: times faster", 1 / ratio, "", low=low)
-
-
-def _layer(kind: str, pixels: tuple[int, ...], w: np.ndarray) -> Callable[[], object]:
-    outputs, inputs = w.shape
-    scales, zero = np.full(outputs, 0.002, np.float32), np.zeros(1, np.int32)
-    convolution = kind == "CONV_2D"
-    w = w.reshape(outputs, 1, 1, inputs) if convolution else w
-    tensors = (
-        Tensor("x", (1, *pixels, inputs), np.dtype(np.int8), np.array([0.05], np.float32), zero),
-        Tensor("w", w.shape, w.dtype, scales, np.zeros(outputs, np.int32), 0, w),
-        Tensor("b", (outputs,), np.dtype(np.int32), data=np.zeros(outputs, np.int32)),
-        Tensor("y", (1, *pixels, outputs), np.dtype(np.int8), np.array([0.5], np.float32), zero),
-    )
-    options = {"padding": 1, "strideH": 1, "strideW": 1} if convolution else {"keepNumDims": False}
-    plan = Plan(tensors, (Operator(kind, (0, 1, 2), (3,), options),), (0,), (3,))
-    model = edgecompress_runtime.load(write_pack(plan, "layer"))
-    x = np.random.default_rng(0).integers(-128, 128, tensors[0].shape).astype(np.int8)
-    model(x)
-    return lambda: model(x)
 
 
 if __name__ == "__main__":

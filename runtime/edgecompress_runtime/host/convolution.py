@@ -19,14 +19,14 @@ from edgecompress_runtime.host.layout import (
     cut,
     dense_time,
     nonzero_steps,
-    packed,
-    pays_to_expand,
+    picked_steps,
     sparse_cut,
     sparse_time,
     unrolled,
+    with_fetching,
 )
 from edgecompress_runtime.host.requantise import channel_fields, grouped
-from edgecompress_runtime.host.sparse import EXPANDED_SUMS, expanding, sparse
+from edgecompress_runtime.host.sparse import sparse
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS
 from edgecompress_runtime.kernels.arithmetic import activation_range, quantize_multipliers
@@ -38,6 +38,7 @@ from edgecompress_runtime.primitives.step import Scratch, Step
 
 Options = Mapping[str, Any]
 Pair = tuple[int, int]
+Steps = tuple[np.ndarray, np.ndarray, np.ndarray]  # of `layout.nonzero_steps`
 
 
 def prepare_conv(
@@ -92,7 +93,7 @@ class Layer:
         self._measure()
         fields = grouped(found[0].reshape(FIELDS, self.groups, self.filters), self.variant.lanes)
         self.x, self.y, self.fields, self.plain, self.bounds = x, y, fields, found[1], bounds
-        return [self._sparse() or self._expanded() or self._dense()]
+        return [self._sparse() or self._dense()]
 
     def _fields(
         self, x_zero: int, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, y_zero: int
@@ -152,29 +153,34 @@ class Layer:
                      *self.bounds)  # fmt: skip
         return Step(blocked(variant, body, last), arguments)
 
+    def _rounds(self, pixels: int) -> int:
+        """Blocks of so many pixels."""
+        return self.images * self.out[0] * -(-self.out[1] // pixels)
+
     def _sparse(self) -> Step | None:
-        """Where many steps have no weights for a whole vector of channels."""
+        """Where many steps have no weights for a whole vector of channels, or fewer do with those picked out."""
         if self.groups > 1:
             return None
+        variant, (out_h, out_w, _) = self.variant, self.out
         row, column = (np.arange(n) * s for n, s in zip((self.rows, self.columns), self.window))
-        places = (row[:, None, None] + column[:, None] + np.arange(self.count) * 4).reshape(-1)
-        chosen = sparse_cut(self.variant, self.out[1])
-        weights, taken, starts = nonzero_steps(self.variant, self.runs[0], places, chosen.sums)
-        dense = places.size * dense_time(self.variant, self.out[1], self.cut)
-        if starts[-1] * sparse_time(self.variant, self.out[1], chosen) >= dense:
+        runs, chosen = (row[:, None] + column).reshape(-1), sparse_cut(variant, out_w)
+        found = [(False, nonzero_steps(variant, self.runs[0], runs, chosen.sums))]
+        if variant.pick and np.count_nonzero(self.weights) < self.weights.size / 2:
+            found.append((True, picked_steps(variant, self.runs[0], runs, chosen.sums)))
+
+        def time(picks: bool, steps: Steps) -> float:
+            count, vectors = int(steps[2][-1]), len(steps[2]) - 1
+            cycles = self.images * out_h * count * sparse_time(variant, out_w, chosen, picks)
+            return with_fetching(cycles, len(steps[0]) / vectors, vectors, self._rounds(chosen.pixels))
+
+        picks, steps = min(found, key=lambda f: time(*f))
+        count = runs.size * self.count
+        cycles = self.images * out_h * count * dense_time(variant, out_w, self.cut)
+        block = count * self.cut.vectors * variant.bytes
+        if time(picks, steps) >= with_fetching(cycles, block, self.cut.blocks, self._rounds(self.cut.pixels)):
             return None
+        weights, taken, starts = steps
         shape = self._shape(chosen.pixels, 1, self.variant.lanes)
         arguments = (self.x, weights, taken, starts, self.fields, self.y, self.scratch, *self._copy, self.out,
                      self.strides, *self.bounds)  # fmt: skip
-        return Step(sparse(self.variant, shape, self.tail, chosen.sums), arguments)
-
-    def _expanded(self) -> Step | None:
-        """Where zeros are anywhere, and weights too large to stay near the CPU."""
-        if self.groups > 1 or self.runs.shape[2] > 1 or not pays_to_expand(self.variant, self.out[1], self.runs):
-            return None
-        weights, masks, starts, steps = packed(self.variant, self.runs[0, :, 0], EXPANDED_SUMS)
-        room = Scratch(steps * 4 + self.variant.bytes)  # the last steps read behind the pixel, for weights of zero
-        shape = self._shape(1, 1, self.variant.lanes)
-        arguments = (self.x, weights, masks, starts, self.fields, self.y, room, self.image[2], self.x.zero, self.out[2],
-                     steps, *self.bounds)  # fmt: skip
-        return Step(expanding(self.variant, shape, self.tail), arguments)
+        return Step(sparse(self.variant, shape, self.tail, chosen.sums, picks), arguments)

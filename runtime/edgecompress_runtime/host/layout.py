@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgecompress_runtime.host.variants import Variant
 
-CACHE = 2**20  # bytes of weights that stay near the CPU from one inference to the next
 LATENCY = 5.0  # cycles of a dependent sum
+PICKED = 1.0  # cycles to load a vector and pick from it
+NEAR, FETCHED = 24_576, 32  # bytes that stay in the first cache; that come from the second in a cycle
+WINDOW = 32  # bytes: the windows that are picked from start at multiples of it, so that half of them are aligned
 MOST_VECTORS, MOST_STEPS = 8, 64  # of a block; of a turn of its loop
 
 
@@ -80,19 +83,27 @@ def sparse_cut(variant: Variant, pixels: int) -> SparseCut:
     return SparseCut(even, max(1, min(int(2 * LATENCY) // even, 8)))
 
 
-def sparse_time(variant: Variant, pixels: int, cut: SparseCut) -> float:
+def sparse_time(variant: Variant, pixels: int, cut: SparseCut, picks: bool = False) -> float:
     """Cycles for a step of one vector of channels and a row of pixels."""
-    turn = max(cut.pixels * variant.cost / 2, (cut.pixels + 2) / 2, LATENCY / cut.sums) + 0.5
+    loads = cut.pixels * PICKED + 1.0 if picks else (cut.pixels + 2) / 2
+    turn = max(cut.pixels * variant.cost / 2, loads, LATENCY / cut.sums) + 0.5
     return -(-pixels // cut.pixels) * turn
 
 
+def with_fetching(cycles: float, block_bytes: float, blocks: int, rounds: int) -> float:
+    """Cycles of a layer, of which `cycles` to compute, when its weights come from the second cache: each block's once
+    for each of `rounds` blocks of pixels, or but once if it stays in the first cache."""
+    return max(cycles, block_bytes * blocks * (rounds if block_bytes > NEAR else 1) / FETCHED)
+
+
 def nonzero_steps(
-    variant: Variant, w: np.ndarray, offsets: np.ndarray, sums: int
+    variant: Variant, w: np.ndarray, runs: np.ndarray, sums: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int8 [channels, parts, run], byte offsets [parts, steps] -> (weights, offsets, first step of each vector and
-    the end): only the steps in which a vector has weights, filled up with zeros to a multiple of `sums`."""
-    channels = len(w)
+    """int8 [channels, parts, run], byte offsets [parts] of the runs -> (weights, byte offsets, first step of each
+    vector and the end): only the steps in which a vector has weights, filled up with zeros to a multiple of `sums`."""
+    channels, _, run = w.shape
     vectors = -(-channels // variant.lanes)
+    offsets = runs[:, None] + np.arange(-(-run // variant.products)) * 4
     flat = arranged(variant, w[None], Cut(1, 1, vectors, 1)).reshape(vectors, offsets.size, variant.bytes)
     weights, places, starts = [], [], [0]
     for cells in flat:
@@ -104,17 +115,40 @@ def nonzero_steps(
     return np.concatenate(weights).reshape(-1), np.concatenate(places).astype(np.int32), np.array(starts, np.int32)
 
 
-def pays_to_expand(variant: Variant, pixels: int, w: np.ndarray) -> bool:
-    """Taking weights apart costs more than to multiply by zeros, but less than to fetch zeros from memory."""
-    return variant.expands and pixels == 1 and w.size > CACHE and np.count_nonzero(w) < w.size / 2
+def picked_steps(
+    variant: Variant, w: np.ndarray, runs: np.ndarray, sums: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int8 [channels, parts, run], runs as in `nonzero_steps`, and its result: in a step every channel of a
+    vector takes its next weights that are not zero, as far as they fit and their inputs lie in the same `bytes`.
+
+    Weights of a step follow the numbers of the bytes that they belong to.
+    """
+    channels, parts, run = w.shape
+    vectors = -(-channels // variant.lanes)
+    padded = np.zeros((vectors * variant.lanes, parts, run), np.int8)
+    padded[:channels] = w
+    cells, places, starts = [], [], [0]
+    for group in padded.reshape(vectors, variant.lanes, parts, run):
+        for part in range(parts):
+            for start, picked in _windows(variant, group[:, part]):
+                cells.append(picked)
+                places.append(runs[part] + start)
+        missing = -(len(cells) - starts[-1]) % sums
+        cells += [np.zeros((2, variant.bytes), np.int8)] * missing
+        places += [0] * missing
+        starts.append(len(cells))
+    return np.array(cells, np.int8).reshape(-1), np.array(places, np.int32), np.array(starts, np.int32)
 
 
-def packed(variant: Variant, w: np.ndarray, sums: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """int8 [channels, run] -> (weights that are not zero, in the order of steps; a mask of 64 bits for each step, as
-    int32; first weight of each vector; steps of a vector, a multiple of `sums`)."""
-    vectors = -(-len(w) // variant.lanes)
-    cells = arranged(variant, w[None, :, None], Cut(1, 1, vectors, 1)).reshape(vectors, -1, variant.bytes)
-    cells = np.pad(cells, ((0, 0), (0, -cells.shape[1] % sums), (0, 0)))
-    masks = np.packbits(cells != 0, axis=2, bitorder="little").reshape(-1).view(np.int32)
-    starts = np.concatenate([[0], np.cumsum((cells != 0).sum((1, 2)))[:-1]]).astype(np.int32)
-    return cells[cells != 0], masks, starts, cells.shape[1]
+def _windows(variant: Variant, w: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """int8 [lanes, run] -> of each step where its window starts, and int8 [2, bytes]: bytes of it, their weights."""
+    lanes, width, each = variant.lanes, variant.bytes, variant.products
+    pending = [np.flatnonzero(row) for row in w]
+    while first := [left[0] for left in pending if left.size]:
+        start = min(first) // WINDOW * WINDOW
+        picked = np.zeros((2, lanes, each), np.int8)
+        for lane, left in enumerate(pending):
+            taken = left[:each][left[:each] < start + width]
+            picked[0, lane, : taken.size], picked[1, lane, : taken.size] = taken - start, w[lane, taken]
+            pending[lane] = left[taken.size :]
+        yield start, picked.reshape(2, width)

@@ -16,7 +16,7 @@ import numpy as np
 from edgecompress_runtime.codegen import arranged_memory, shared_storage
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.host.family import host_family
-from edgecompress_runtime.host.native import ENTRY
+from edgecompress_runtime.host.native import ALIGNMENT, ENTRY
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.kernels.movement import BITS
 from edgecompress_runtime.kernels.registry import KERNELS, Raw
@@ -73,7 +73,7 @@ class _Writer:
     def program(self) -> Program:
         self.owner = shared_storage(self.plan)
         steps = self._steps()
-        self.layout = arranged_memory(self.plan, [step for _, _, step in steps], self.owner)
+        self.layout = arranged_memory(self.plan, [step for _, _, step in steps], self.owner, ALIGNMENT)
         for number, (_, _, step) in enumerate(steps):
             self._mark(number)
             self._call(step)

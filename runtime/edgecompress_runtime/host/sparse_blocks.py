@@ -20,20 +20,21 @@ from edgecompress_runtime.primitives.words import (
     INT32_POINTER,
     LONG,
     WORD,
-    address,
     function,
     load,
 )
 
 
 @cache
-def sparse_block(variant: Variant, shape: Shape, sums_each: int) -> Callable[..., Any]:
+def sparse_block(variant: Variant, shape: Shape, sums_each: int, picks: bool) -> Callable[..., Any]:
     """block(x, x_step, places, steps, w, records, y, y_step, low, high): one vector of channels.
 
     places: for each step the bytes from a pixel's window to the word that it takes. sums_each: of a pixel, taken in
-    turn by `sums_each` steps that follow one another.
+    turn by `sums_each` steps that follow one another. picks: a step takes a vector instead, of which it picks a word
+    for each channel; which bytes, stands in front of its weights.
     """
     lanes, words_ = variant.lanes, words(variant)
+    stride, part = variant.bytes * (2 if picks else 1), ir.VectorType(BYTE, variant.bytes)
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         x, x_step, places, steps, w, records, y, y_step, low, high = args
@@ -45,9 +46,16 @@ def sparse_block(variant: Variant, shape: Shape, sums_each: int) -> Callable[...
             for k in range(sums_each):
                 step = b.add(b.mul(turn.index, LONG(sums_each)), LONG(k))
                 place = b.sext(load(b, places, b.mul(step, LONG(4)), WORD, 4), LONG)
-                weights = load(b, w, b.mul(step, LONG(variant.bytes)), words_, 4)
+                at = b.mul(step, LONG(stride))
+                chosen = load(b, w, at, part, 4) if picks else None
+                weights = load(b, w, b.add(at, LONG(stride - variant.bytes)), words_, 4)
                 for p, pixel in enumerate(parts):
-                    values = splat(b, load(b, x, b.add(place, b.mul(x_step, LONG(p))), WORD, 1), lanes)
+                    start = b.add(place, b.mul(x_step, LONG(p)))
+                    if picks:
+                        pick = function(b, variant.pick, part, part, part)
+                        values = b.bitcast(b.call(pick, [load(b, x, start, part, 1), chosen]), words_)
+                    else:
+                        values = splat(b, load(b, x, start, WORD, 1), lanes)
                     b.store(dot(b, variant, b.load(pixel[k]), values, weights), pixel[k])
         for pixel in parts:
             for other in pixel[1:]:
@@ -59,40 +67,5 @@ def sparse_block(variant: Variant, shape: Shape, sums_each: int) -> Callable[...
     def block(typingctx, x, x_step, places, steps, w, records, y, y_step, low, high):
         n, data, table = types.int32, INT8_POINTER, INT32_POINTER
         return types.void(data, n, table, n, data, table, data, n, n, n), generate
-
-    return block
-
-
-@cache
-def expanding_block(variant: Variant, shape: Shape, sums_each: int) -> Callable[..., Any]:
-    """block(x, masks, steps, w, records, y, low, high): one vector of channels of one pixel, of weights that lie in
-    memory without their zeros. masks: of each step, where its weights belong."""
-    lanes, words_ = variant.lanes, words(variant)
-    part, bits = ir.VectorType(BYTE, variant.bytes), ir.VectorType(ir.IntType(1), variant.bytes)
-
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, masks, steps, w, records, y, low, high = args
-        expand = function(b, f"llvm.masked.expandload.v{variant.bytes}i8", part, BYTE.as_pointer(), bits, part)
-        count = function(b, "llvm.ctpop.i64", LONG, LONG)
-        bias = field(b, variant, records, 0, 0)
-        parts = [cgutils.alloca_once_value(b, constant(variant, 0) if k else bias) for k in range(sums_each)]
-        taken = cgutils.alloca_once_value(b, LONG(0))
-        with cgutils.for_range(b, b.sdiv(b.sext(steps, LONG), LONG(sums_each))) as turn:
-            for k, total in enumerate(parts):
-                step = b.add(b.mul(turn.index, LONG(sums_each)), LONG(k))
-                mask, start = load(b, masks, b.mul(step, LONG(8)), LONG, 4), b.load(taken)
-                weights = b.call(expand, [address(b, w, start, BYTE), b.bitcast(mask, bits), part([0] * variant.bytes)])
-                b.store(b.add(start, b.call(count, [mask])), taken)
-                values = splat(b, load(b, x, b.mul(step, LONG(4)), WORD, 1), lanes)
-                b.store(dot(b, variant, b.load(total), values, b.bitcast(weights, words_)), total)
-        for other in parts[1:]:
-            b.store(b.add(b.load(parts[0]), b.load(other)), parts[0])
-        finish(b, variant, shape, [[parts[0]]], (records, y, LONG(0), low, high))
-        return context.get_dummy_value()
-
-    @intrinsic
-    def block(typingctx, x, masks, steps, w, records, y, low, high):
-        n = types.int32
-        return types.void(INT8_POINTER, INT32_POINTER, n, INT8_POINTER, INT32_POINTER, INT8_POINTER, n, n), generate
 
     return block

@@ -16,8 +16,8 @@ class Variant:
     """name: also of the cache's files. lanes: of int32 in a vector. products: of one lane in one step, 4 of
     uint8 * int8 or 2 of int16 * int16. dot: LLVM's name of that step ("" for plain vector arithmetic).
     registers: vectors that a block may hold. needs: features of the CPU. cpu, features: what LLVM compiles for,
-    "" for the CPU that it is. cost: cycles of a step, in the time of two loads. expands: it puts bytes that lie
-    side by side into the places of a mask."""
+    "" for the CPU that it is. cost: cycles of a step, in the time of two loads. pick: LLVM's name of an instruction
+    that fills a vector with any bytes of another, "" where there is none for whole vectors."""
 
     name: str
     lanes: int
@@ -28,7 +28,7 @@ class Variant:
     cpu: str
     features: str
     cost: float = 1.0
-    expands: bool = False
+    pick: str = ""
 
     @property
     def element(self) -> int:
@@ -43,14 +43,14 @@ class Variant:
 
 AVX512_VNNI = Variant("avx512_vnni", 16, 4, "llvm.x86.avx512.vpdpbusd.512", 30,
                       ("avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"), FAR, "+avx512vnni")  # fmt: skip
-AVX512_VBMI2 = replace(AVX512_VNNI, name="avx512_vbmi2", needs=(*AVX512_VNNI.needs, "avx512vbmi2"),
-                       features="+avx512vnni,+avx512vbmi2", expands=True)  # fmt: skip
+AVX512_VBMI = replace(AVX512_VNNI, name="avx512_vbmi", needs=(*AVX512_VNNI.needs, "avx512vbmi"),
+                      features="+avx512vnni,+avx512vbmi", pick="llvm.x86.avx512.permvar.qi.512")  # fmt: skip
 AVX_VNNI = Variant("avx_vnni", 8, 4, "llvm.x86.avx512.vpdpbusd.256", 15, ("avxvnni", "avx2", "fma"), NEAR, "+avxvnni")
 AVX2 = Variant("avx2", 8, 2, "llvm.x86.avx2.pmadd.wd", 15, ("avx2", "fma"), NEAR, "", 1.5)
 SSE = Variant("sse", 4, 2, "llvm.x86.sse2.pmadd.wd", 15, ("sse4.1", "popcnt"), OLD, "", 1.5)
 GENERIC = Variant("generic", 4, 2, "", 15, (), "", "", 2.0)
 # best first
-VARIANTS = {variant.name: variant for variant in (AVX512_VBMI2, AVX512_VNNI, AVX_VNNI, AVX2, SSE, GENERIC)}
+VARIANTS = {variant.name: variant for variant in (AVX512_VBMI, AVX512_VNNI, AVX_VNNI, AVX2, SSE, GENERIC)}
 
 
 def available() -> tuple[Variant, ...]:
