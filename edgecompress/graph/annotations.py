@@ -90,6 +90,25 @@ class Codebook:
         return values * self.scale.reshape(shape)
 
 
+@dataclass(frozen=True, eq=False)
+class Sparsity:
+    """Weights that were pruned and stay zero. mask: bool, of the weight's shape; True stays. pattern: which were
+    pruned together: "unstructured", "2:4", "block:4x1", ...
+    """
+
+    mask: np.ndarray
+    pattern: str
+
+
+def sparsity(value: ir.Value | None) -> Sparsity | None:
+    """The value's Sparsity, or None when nothing was pruned."""
+    return None if value is None else value.meta.get("sparsity")
+
+
+def set_sparsity(value: ir.Value, pruned: Sparsity) -> None:
+    value.meta["sparsity"] = pruned
+
+
 def codebook(value: ir.Value | None) -> Codebook | None:
     """The value's Codebook, or None when it isn't clustered."""
     return None if value is None else value.meta.get("codebook")

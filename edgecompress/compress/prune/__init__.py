@@ -1,0 +1,1 @@
+"""Fewer weights: single ones, blocks of them, or whole channels."""

@@ -1,0 +1,88 @@
+"""Which weights of a layer stay, for the largest sum of their scores: anywhere, N of M, or whole blocks."""
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.errors import InputError
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What is pruned or kept together, over weights [output channels, taps, inputs] (see `to_taps`).
+
+    rows, columns: output channels and inputs of a block; 1 and 1 for weights anywhere.
+    keep: of each `columns` inputs, as many stay ("2:4": keep 2, columns 4); None: whole blocks.
+    """
+
+    name: str
+    rows: int = 1
+    columns: int = 1
+    keep: int | None = None
+
+    def units(self, scores: np.ndarray) -> np.ndarray:
+        """float64 scores [o, taps, i] -> the mean score of each block, [blocks of o, taps, blocks of i]."""
+        total = self._sums(scores.astype(np.float64))
+        return total / self._sums(np.ones_like(scores, np.float64))
+
+    def sizes(self, shape: tuple[int, int, int]) -> np.ndarray:
+        """How many weights each block has, as `units`; those at the ends may have fewer."""
+        return self._sums(np.ones(shape))
+
+    def mask(self, kept: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+        """bool, of blocks as `units` -> of weights [o, taps, i]."""
+        o, _, i = shape
+        return np.repeat(np.repeat(kept, self.rows, 0)[:o], self.columns, 2)[:, :, :i]
+
+    def n_of_m(self, scores: np.ndarray) -> np.ndarray:
+        """The `keep` weights of highest score of each `columns` inputs: bool [o, taps, i]. A shorter last group
+        keeps the same share, rounded up."""
+        assert self.keep is not None
+        o, taps, i = scores.shape
+        groups = -(-i // self.columns)
+        padded = np.full((o, taps, groups * self.columns), -np.inf)
+        padded[:, :, :i] = scores
+        order = np.argsort(-padded.reshape(o, taps, groups, self.columns), axis=-1, kind="stable")
+        rank = np.argsort(order, axis=-1, kind="stable")
+        left = np.minimum(i - np.arange(groups) * self.columns, self.columns)
+        most = -(-left * self.keep // self.columns)
+        return (rank < most[:, None]).reshape(o, taps, -1)[:, :, :i]
+
+    def _sums(self, array: np.ndarray) -> np.ndarray:
+        by_rows = np.add.reduceat(array, np.arange(0, array.shape[0], self.rows), axis=0)
+        return np.add.reduceat(by_rows, np.arange(0, array.shape[2], self.columns), axis=2)
+
+
+def parse_pattern(text: str) -> Pattern:
+    """"unstructured", "N:M" ("2:4") or "block:RxC" ("block:4x1": four output channels by one input).
+
+    Raises InputError for anything else.
+    """
+    if text == "unstructured":
+        return Pattern(text)
+    if (found := re.fullmatch(r"(\d+):(\d+)", text)) and 0 < int(found[1]) < int(found[2]):
+        return Pattern(text, columns=int(found[2]), keep=int(found[1]))
+    if (found := re.fullmatch(r"block:(\d+)x(\d+)", text)) and int(found[1]) * int(found[2]) > 0:
+        return Pattern(text, int(found[1]), int(found[2]))
+    raise InputError(f'prune.pattern: expected "unstructured", "N:M" such as "2:4" or "block:4x1", found {text!r}')
+
+
+# Weight of an operator -> where its axes are: output channels, taps, inputs of one output.
+AXES: dict[str, tuple[int, int]] = {"Conv": (0, 1), "ConvTranspose": (1, 0), "Gemm": (0, 1), "MatMul": (1, 0)}
+
+
+def to_taps(node: ir.Node, weight: np.ndarray) -> np.ndarray:
+    """A layer's weight as [output channels, taps, inputs], inputs of one tap side by side, as runtimes read them."""
+    outputs, inputs = AXES[node.op_type]
+    moved = np.moveaxis(weight, (outputs, inputs), (0, -1))
+    return moved.reshape(moved.shape[0], -1, moved.shape[-1])
+
+
+def from_taps(node: ir.Node, taps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of `to_taps`, for a weight of this shape."""
+    outputs, inputs = AXES[node.op_type]
+    middle = [n for axis, n in enumerate(shape) if axis not in (outputs, inputs)]
+    return np.moveaxis(taps.reshape(shape[outputs], *middle, shape[inputs]), (0, -1), (outputs, inputs))
