@@ -10,12 +10,13 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 import torch
+from torch.nn import functional as F
 
-from edgecompress.graph.operators import OPERATORS
+from edgecompress.graph.operators import OPERATORS, TRAINED
 from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.graph.torch_operators import FUNCTIONS
-from edgecompress.ingest import load
-from networks import NETWORKS, example
+from edgecompress.ingest import fold_batchnorm, load
+from networks import NETWORKS, build, example, input_names
 
 torch.set_num_threads(1)
 LIMIT = 1e-5
@@ -51,7 +52,7 @@ def assert_close(ours, expected: list[np.ndarray], limit: float = LIMIT) -> None
 
 
 def test_every_operator_has_a_function():
-    assert set(FUNCTIONS) == OPERATORS | {"BatchNormalization"}
+    assert set(FUNCTIONS) == OPERATORS | TRAINED
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -146,3 +147,34 @@ def test_a_batch_that_would_mix_runs_one_by_one():
     assert not module._batched
     (y,), captured = module(x, capture=["y"])
     assert not y.any() and torch.equal(captured["y"], y) and y.shape == x.shape
+
+
+@pytest.mark.parametrize("name", ["residual", "autoencoder", "dense", "same_pads"])
+def test_batchnorm_is_trained_and_folded(name, exported):
+    """As left in, it equals ONNX Runtime; in training, torch's own layer; folded, the folded model."""
+    source = exported(name) if name in ("dense", "same_pads") else build(name)  # exporters fold what they can
+    shapes = None if name in ("dense", "same_pads") else dict(zip(input_names(name), NETWORKS[name].inputs))
+    model = load(source, input_shapes=shapes, fold_batchnorm=False).model
+    norm = next(n for n in model.graph if n.op_type == "BatchNormalization")
+    module = TorchModel(model).eval()
+    inputs = dict(zip((v.name for v in model.graph.inputs), example(name, 4, seed=3).values()))
+    tensors = [torch.from_numpy(x) for x in inputs.values()]
+    with torch.no_grad():
+        assert_close(module(*tensors), run_onnx(model, inputs))
+        assert_close(module(*tensors), run_onnx(load(exported(name)).model, example(name, 4, seed=3)))
+
+    x, *constants = (str(v.name) for v in norm.inputs)
+    scale, bias, mean, variance = (torch.tensor(model.graph.initializers[c].const_value.numpy()) for c in constants)
+    module.train()
+    _, captured = module(*tensors, capture=[x, norm.outputs[0].name])
+    epsilon = norm.attributes.get_float("epsilon", 1e-5)
+    expected = F.batch_norm(captured[x], mean, variance, scale, bias, True, 0.1, epsilon)
+    torch.testing.assert_close(expected, captured[norm.outputs[0].name])
+    written = module.write_back()
+    for name, moved in zip(constants[2:], (mean, variance)):
+        torch.testing.assert_close(moved, torch.tensor(written.graph.initializers[name].const_value.numpy()))
+    folded = fold_batchnorm(written)
+    assert {n.op_type for n in folded.graph} <= OPERATORS
+    module.eval()
+    with torch.no_grad():
+        assert_close(module(*tensors), run_onnx(folded, inputs), 2e-5)

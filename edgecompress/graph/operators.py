@@ -23,6 +23,9 @@ REWRITTEN = frozenset(
     "LessOrEqual Mean Or Range ReduceMin Shape Size Softplus Squeeze Sum Unsqueeze".split()
 )
 
+# Left in a model that is to be trained, when ingest is told to.
+TRAINED = frozenset({"BatchNormalization"})
+
 # What a user can do about operators that are refused as a family.
 HINTS = {
     ("If", "Loop", "Scan"): (
@@ -41,11 +44,12 @@ DTYPES = frozenset({ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.INT32, ir.
 Reason = Callable[[ir.Node], str | None]
 
 
-def require_supported(model: ir.Model) -> None:
+def require_supported(model: ir.Model, also: frozenset[str] = frozenset()) -> None:
     """Raises UnsupportedModelError, naming every node at fault, if the model has something not in the
-    tables.
+    tables. also: operators allowed besides OPERATORS.
     """
-    faults = [(node, reason) for node in model.graph.all_nodes() if (reason := _fault(node)) is not None]
+    allowed = OPERATORS | also
+    faults = [(n, reason) for n in model.graph.all_nodes() if (reason := _fault(n, allowed)) is not None]
     if not faults:
         return
     # Behind an operator that nobody knows shapes are unknown too, and ingest leaves what needs them as it is.
@@ -68,11 +72,11 @@ def _label(node: ir.Node) -> str:
     return repr(node.name or next((v.name for v in node.outputs if v.name), "unnamed"))
 
 
-def _fault(node: ir.Node) -> str | None:
+def _fault(node: ir.Node, allowed: frozenset[str]) -> str | None:
     """Why the node can't be converted, or None."""
     if node.domain not in ("", "ai.onnx"):
         return f"operator {node.domain}.{node.op_type}"
-    if node.op_type not in OPERATORS:
+    if node.op_type not in allowed:
         return f"operator {node.op_type}"
     for value in (*node.inputs, *node.outputs):
         if value is not None and value.dtype is not None and value.dtype not in DTYPES:
@@ -119,6 +123,12 @@ def _recurrent(node: ir.Node) -> str | None:
     return _constant_inputs(1, 2, 3)(node)
 
 
+def _batch_normalization(node: ir.Node) -> str | None:
+    if node.attributes.get_int("training_mode", 0):
+        return "operator BatchNormalization in training mode"
+    return _constant_inputs(1, 2, 3, 4)(node)
+
+
 def _resize(node: ir.Node) -> str | None:
     mode = node.attributes.get_string("mode", "nearest")
     if mode not in ("nearest", "linear"):
@@ -146,6 +156,7 @@ def _all(*checks: Reason) -> Reason:
 
 CHECKS: dict[str, Reason] = {
     "AveragePool": _spatial_rank,
+    "BatchNormalization": _batch_normalization,
     "Clip": _constant_inputs(1, 2),
     "Conv": _all(_constant_inputs(1, 2), _spatial_rank),
     "ConvTranspose": _all(_constant_inputs(1, 2), _spatial_rank),

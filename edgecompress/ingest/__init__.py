@@ -2,5 +2,6 @@
 from __future__ import annotations
 
 from edgecompress.ingest.loader import Ingested, load
+from edgecompress.ingest.normalise import fold_batchnorm
 
-__all__ = ["Ingested", "load"]
+__all__ = ["Ingested", "fold_batchnorm", "load"]

@@ -46,6 +46,7 @@ def load(
     *,
     weights: str | Path | None = None,
     input_shapes: Shapes | None = None,
+    fold_batchnorm: bool = True,
 ) -> Ingested:
     """Reads a model and brings it to canonical form; neither the file nor the object is changed.
 
@@ -53,12 +54,14 @@ def load(
         arguments that returns a torch.nn.Module), or an onnx.ModelProto, onnx_ir.Model or torch.nn.Module.
     weights: a state_dict file for "file.py:factory".
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
+    fold_batchnorm: False leaves BatchNormalization in the model, which is then canonical but for that: to train
+        it, and to fold it afterwards (`normalise.fold_batchnorm`).
     Raises InputError (unreadable), MissingPackageError (torch), UnsupportedModelError (not supported).
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
     shapes = checked_shapes(input_shapes)
     try:
-        return _load(source, path, weights, shapes)
+        return _load(source, path, weights, shapes, fold_batchnorm)
     except EdgeCompressError as error:
         message = " ".join(str(error).split())  # a name in the file may have any character
         if path is not None and not message.startswith(str(path)):
@@ -66,7 +69,9 @@ def load(
         raise type(error)(message) from error
 
 
-def _load(source: Any, path: Path | None, weights: str | Path | None, shapes: Shapes) -> Ingested:
+def _load(
+    source: Any, path: Path | None, weights: str | Path | None, shapes: Shapes, fold_batchnorm: bool
+) -> Ingested:
     if isinstance(source, onnx.ModelProto):
         format_, proto = "onnx", onnx.ModelProto.FromString(source.SerializeToString())
         onnx_file.validate(proto)
@@ -78,16 +83,18 @@ def _load(source: Any, path: Path | None, weights: str | Path | None, shapes: Sh
     else:
         from edgecompress.ingest import torch_model
 
-        format_, proto, path = torch_model.read(source, weights, shapes)
+        format_, proto, path = torch_model.read(source, weights, shapes, fold_batchnorm)
     if weights is not None and format_ != "python":
         raise InputError(
             f"weights ({weights}) go with a model given as file.py:factory; this one has its own"
         )
     with quiet("onnx_ir", "onnxscript"):
-        return _ingest(proto, format_, path, shapes)
+        return _ingest(proto, format_, path, shapes, fold_batchnorm)
 
 
-def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Shapes) -> Ingested:
+def _ingest(
+    proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Shapes, fold_batchnorm: bool
+) -> Ingested:
     notes = []
     model = _parse(proto)
     opset = next((v for d, v in model.opset_imports.items() if d in ("", "ai.onnx")), 0)
@@ -102,13 +109,13 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
     small = [f"{v.name!r} ({v.dtype.name.lower()})" for v in model.graph.inputs if v.dtype in SMALL]
     batch = 1
     try:
-        model = normalise(model, shapes)
+        model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
     except InputError:
         again = _with_batch_of_one(proto) if fixed else None
         if again is None:
             raise
         model, batch = again
-        model = normalise(model, shapes)
+        model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
         notes.append(f"the batch size {batch} that its Reshapes were exported with is changed to 1 as well")
     if small:
         notes.append(f"integer inputs taken as float32, with the same values: {', '.join(small)}")

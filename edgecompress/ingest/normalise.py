@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgecompress.errors import EdgeCompressError, UnsupportedModelError
-from edgecompress.graph.operators import require_supported
+from edgecompress.graph.operators import TRAINED, require_supported
 from edgecompress.ingest.passes.affine import FuseAffine
 from edgecompress.ingest.passes.batchnorm import BatchNormToAffine
 from edgecompress.ingest.passes.check_weights import CheckWeights
@@ -38,7 +38,9 @@ from edgecompress.interrupt import reraise_interrupt
 IR_VERSION = 10  # the one that came with opset 21
 
 
-def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase]:
+def passes(
+    input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = True
+) -> list[ir.passes.PassBase]:
     """In order; each may rely on the ones before it."""
     return [
         # One flat graph of standard operators with static input shapes.
@@ -69,7 +71,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase
         RewriteOperators(),
         InferShapes(),
         RewriteWithOnnxscript(),
-        BatchNormToAffine(),
+        *([BatchNormToAffine()] if fold_batchnorm else []),
         CanonicalReshape(),
         CanonicalClip(),
         CanonicalPad(),
@@ -95,9 +97,14 @@ def passes(input_shapes: Mapping[str, Sequence[int]]) -> list[ir.passes.PassBase
     ]
 
 
-def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> ir.Model:
-    """The model, changed in place, in canonical form. Raises InputError and UnsupportedModelError."""
-    for step in passes(input_shapes):
+def normalise(
+    model: ir.Model, input_shapes: Mapping[str, Sequence[int]], *, fold_batchnorm: bool = True
+) -> ir.Model:
+    """The model, changed in place, in canonical form. Raises InputError and UnsupportedModelError.
+
+    Without fold_batchnorm, BatchNormalization (of evaluation, with constant statistics) stays, to be trained.
+    """
+    for step in passes(input_shapes, fold_batchnorm):
         try:
             model = step(model).model
         except EdgeCompressError:
@@ -112,9 +119,14 @@ def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> ir.
     model.ir_version = IR_VERSION
     model.graph.opset_imports.clear()
     model.graph.opset_imports[""] = CANONICAL
-    require_supported(model)
+    require_supported(model, TRAINED if not fold_batchnorm else frozenset())
     _require_static(model)
     return model
+
+
+def fold_batchnorm(model: ir.Model) -> ir.Model:
+    """A copy in canonical form of a model that was loaded without folding: the same function, fewer operators."""
+    return normalise(model.clone(), {})
 
 
 def _require_static(model: ir.Model) -> None:

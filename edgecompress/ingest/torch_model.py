@@ -32,8 +32,9 @@ FACTORY = re.compile(r"(?P<path>.+\.py):(?P<function>[A-Za-z_]\w*)")
 KINDS = ".onnx, .pt2 (torch.export), .pt (TorchScript), or file.py:factory"
 
 
-def read(source: Any, weights: str | Path | None, shapes: Shapes) -> Exported:
+def read(source: Any, weights: str | Path | None, shapes: Shapes, fold: bool = True) -> Exported:
     """source: a path, "file.py:factory" or a torch.nn.Module; shapes: of its inputs, by name, in order.
+    fold: lets the exporter work BatchNorm, and all else that is constant, into the weights.
 
     Raises InputError, MissingPackageError (torch isn't there), UnsupportedModelError (torch can't export it).
     """
@@ -41,7 +42,7 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes) -> Exported:
         torch = sys.modules.get("torch")  # whoever made a Module has imported it
         if torch is None or not isinstance(source, torch.nn.Module):
             raise InputError(f"can't read a model from {_a(source)}; pass {KINDS}, or a torch.nn.Module")
-        return "python", _export_module(source, shapes), None
+        return "python", _export_module(source, shapes, fold), None
     text = str(source)
     if match := FACTORY.fullmatch(text):
         path = Path(match["path"])
@@ -49,7 +50,7 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes) -> Exported:
         module = _call_factory(path, match["function"])
         if weights is not None:
             _load_weights(module, Path(weights))
-        return "python", _export_module(module, shapes), path
+        return "python", _export_module(module, shapes, fold), path
     path = Path(text)
     reader = READERS.get(path.suffix)
     if reader is None:
@@ -57,7 +58,7 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes) -> Exported:
         raise InputError(f"{path}: not a kind of model that is read ({KINDS}){hint}")
     data = onnx_file.read_bytes(path)
     _import_torch(text)
-    format_, proto = reader(path, data, shapes)
+    format_, proto = reader(path, data, shapes, fold)
     return format_, proto, path
 
 
@@ -70,7 +71,7 @@ def _import_torch(what: str) -> None:
         ) from error
 
 
-def _read_exported_program(path: Path, data: bytes, shapes: Shapes) -> tuple[str, onnx.ModelProto]:
+def _read_exported_program(path: Path, data: bytes, shapes: Shapes, fold: bool) -> tuple[str, onnx.ModelProto]:
     import torch
 
     require_no_pickle(path, data)
@@ -83,10 +84,10 @@ def _read_exported_program(path: Path, data: bytes, shapes: Shapes) -> tuple[str
                 f"{path}: torch.export can't load it; it is damaged, another kind of file, or was saved by "
                 f"another version of torch (here: {torch.__version__})"
             ) from error
-    return "pt2", _export(program, (), None, dynamo=True)
+    return "pt2", _export(program, (), None, dynamo=True, fold=fold)
 
 
-def _read_torchscript(path: Path, data: bytes, shapes: Shapes) -> tuple[str, onnx.ModelProto]:
+def _read_torchscript(path: Path, data: bytes, shapes: Shapes, fold: bool) -> tuple[str, onnx.ModelProto]:
     import torch
 
     with _quiet():
@@ -97,10 +98,10 @@ def _read_torchscript(path: Path, data: bytes, shapes: Shapes) -> tuple[str, onn
             raise InputError(instead_of_torchscript(path, data)) from error
     names = [name for name in _parameter_names(module.forward)]
     inputs, names = _example_inputs(names, shapes, str(path))
-    return "torchscript", _export_somehow(module.eval(), inputs, names, (False,))
+    return "torchscript", _export_somehow(module.eval(), inputs, names, (False,), fold)
 
 
-READERS: dict[str, Callable[[Path, bytes, Shapes], tuple[str, onnx.ModelProto]]] = {
+READERS: dict[str, Callable[[Path, bytes, Shapes, bool], tuple[str, onnx.ModelProto]]] = {
     ".pt": _read_torchscript,
     ".pt2": _read_exported_program,
     ".pth": _read_torchscript,
@@ -174,11 +175,11 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
         raise InputError(f"{path}: doesn't fit the model: {' '.join(str(error).split())[:300]}") from error
 
 
-def _export_module(module: torch.nn.Module, shapes: Shapes) -> onnx.ModelProto:
+def _export_module(module: torch.nn.Module, shapes: Shapes, fold: bool) -> onnx.ModelProto:
     inputs, names = _example_inputs(_parameter_names(module.forward), shapes, type(module).__name__)
     training = module.training
     try:
-        return _export_somehow(module.eval(), inputs, names, (True, False))
+        return _export_somehow(module.eval(), inputs, names, (True, False), fold)
     finally:
         module.train(training)
 
@@ -212,7 +213,7 @@ def _example_inputs(parameters: list[str], shapes: Shapes, what: str) -> tuple[l
 
 
 def _export_somehow(
-    module: torch.nn.Module, inputs: list[torch.Tensor], names: list[str], exporters: tuple[bool, ...]
+    module: torch.nn.Module, inputs: list[torch.Tensor], names: list[str], exporters: tuple[bool, ...], fold: bool
 ) -> onnx.ModelProto:
     """The first exporter (dynamo or not) and input dtype (float, or whole numbers for an Embedding) that
     works.
@@ -239,7 +240,7 @@ def _export_somehow(
                 ) from error
     for dynamo in exporters:
         try:
-            return _export(module, tuple(args), names, dynamo=dynamo)
+            return _export(module, tuple(args), names, dynamo=dynamo, fold=fold)
         except UnsupportedModelError as error:
             failures.append(error)
     raise failures[0]
@@ -251,17 +252,20 @@ def _export(
     names: list[str] | None,
     *,
     dynamo: bool,
+    fold: bool,
 ) -> onnx.ModelProto:
     import torch
 
     with _quiet(), torch.no_grad():
         try:
             if dynamo:
-                program = torch.onnx.export(model, args, input_names=names, dynamo=True, verbose=False)
+                program = torch.onnx.export(model, args, input_names=names, dynamo=True, verbose=False, optimize=fold)
                 assert program is not None
                 return program.model_proto
             buffer = io.BytesIO()
-            torch.onnx.export(model, args, buffer, input_names=names, dynamo=False, verbose=False)
+            torch.onnx.export(
+                model, args, buffer, input_names=names, dynamo=False, verbose=False, do_constant_folding=fold
+            )
         except Exception as error:  # torch's exporters raise of any kind
             reraise_interrupt(error)
             raise UnsupportedModelError(
