@@ -1,0 +1,63 @@
+"""Channels taken out of a model: what is left is a smaller dense model."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.prune.parameters import CHANGES
+from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
+from edgecompress.graph.channel_axes import shape
+from edgecompress.graph.channel_groups import ChannelGroup
+from edgecompress.ingest.passes.edit import Edit
+from edgecompress.ingest.passes.infer_shapes import InferShapes
+
+Removed = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
+
+
+def remove_channels(model: ir.Model, removed: Removed) -> ir.Model:
+    """A copy of a canonical model without these channels of its groups (`channel_groups`): canonical and smaller.
+
+    Weights, biases and other constants lose their positions, parameters such as a Reshape's shape follow. Inputs and
+    outputs keep their shapes. Raises ValueError for a group that is fixed or would lose all of its channels.
+    """
+    masks: dict[tuple[str, int], np.ndarray] = {}
+    model = model.clone()
+    values = {str(v.name): v for v in _values(model.graph)}
+    for group, indices in removed.items():
+        gone = np.zeros(group.size, bool)
+        gone[np.asarray(indices, np.int64)] = True
+        if not gone.any():
+            continue
+        if group.fixed is not None or gone.all():
+            raise ValueError(f"{group.name}: {group.fixed or 'all channels would go'}")
+        for m in group.members:
+            mask = masks.setdefault((m.value, m.axis), np.ones(shape(values[m.value])[m.axis], bool))
+            mask[m.positions[gone[m.channels]]] = False
+
+    def kept(value: ir.Value, axis: int) -> np.ndarray:
+        mask = masks.get((str(value.name), axis))
+        return np.ones(shape(value)[axis], bool) if mask is None else mask
+
+    edit = Edit(model.graph)
+    for node in model.graph:
+        if node.op_type in CHANGES:
+            CHANGES[node.op_type](node, kept, edit)
+    for name, axis in masks:
+        if name in model.graph.initializers:
+            _shorten(model.graph.initializers[name], axis, masks[name, axis])
+    return InferShapes()(model).model
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    return [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
+
+
+def _shorten(value: ir.Value, axis: int, kept: np.ndarray) -> None:
+    array = np.compress(kept, value.const_value.numpy(), axis)
+    value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
+    value.shape = ir.Shape(array.shape)
+    pruned = sparsity(value)
+    if pruned is not None:
+        set_sparsity(value, Sparsity(np.compress(kept, pruned.mask, axis), pruned.pattern))

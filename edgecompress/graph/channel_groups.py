@@ -1,0 +1,202 @@
+"""Groups of channels that are like each other: any of a group's channels can be removed from the whole graph."""
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.graph import channel_rules
+from edgecompress.graph.channel_axes import ChannelAxes, label, shape
+from edgecompress.graph.channel_reshape import couple_same, couple_split
+from edgecompress.graph.fusion import constant
+
+# operator -> (position of an input that is a weight, its axis of output channels, its axis of input channels)
+WEIGHTS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "Conv": ((1, 0, 1),),
+    "ConvTranspose": ((1, 1, 0),),
+    "GRU": ((1, 1, 2), (2, 1, 2)),
+    "Gather": ((0, -1, 0),),
+    "Gemm": ((1, 0, 1),),
+    "LSTM": ((1, 1, 2), (2, 1, 2)),
+    "MatMul": ((0, -2, -1), (1, -1, -2)),
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """Positions along one axis of one value, and which channel of the group each is of."""
+
+    value: str
+    axis: int
+    positions: np.ndarray = field(repr=False)
+    channels: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node with a weight that makes or reads the group's channels; `values`: weights that go with a channel."""
+
+    node: str
+    op_type: str
+    weight: str
+    values: int
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """`size` channels, each of which is a set of positions along axes, all removed with it.
+
+    name: of the first layer that makes them. made_by, read_by: a depthwise layer is in both. fixed: why none of
+    them can be removed. approximate: why the model without some computes otherwise than with zeros in their place.
+    """
+
+    name: str
+    size: int
+    made_by: tuple[Layer, ...]
+    read_by: tuple[Layer, ...]
+    members: tuple[Member, ...] = field(repr=False)
+    fixed: str | None
+    approximate: str | None
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self.size} channels" + (f", all stay: {self.fixed}" if self.fixed else "")]
+        for title, layers in (("made by", self.made_by), ("read by", self.read_by)):
+            lines += [f"  {title} {x.op_type} {x.node}, {x.values:,} weights a channel" for x in layers]
+        others = len({m.value for m in self.members}) - len({x.weight for x in (*self.made_by, *self.read_by)})
+        lines.append(f"  in {others} other tensors")
+        if self.approximate:
+            lines.append(f"  not exact: {self.approximate}")
+        return "\n".join(lines)
+
+
+def channel_groups(model: ir.Model) -> list[ChannelGroup]:
+    """All groups of a canonical model that some layer's weights make, in graph order, fixed ones too.
+
+    Two channels are of one group when they are along the same axes of the same values.
+    """
+    axes = _coupled(model.graph)
+    component, fixed, approximate = axes.components(), axes.fixed(), axes.approximated()
+    owners = _owners(axes)
+    makers, readers = _layers(model.graph)
+    # A component's signature: the axes that it is along. Sorted by component, then by axis.
+    order = np.lexsort((owners, component))
+    starts = np.flatnonzero(np.diff(component[order], prepend=-1))
+    by_signature: dict[bytes, list[np.ndarray]] = {}
+    for ids in np.split(order, starts[1:]):
+        where = np.unique(owners[ids])
+        stays = np.array([fixed[ids[0]] != 0])
+        by_signature.setdefault(where.tobytes() + stays.tobytes(), []).append(ids)
+    places = [(v, a) for v in axes.values for a in range(len(shape(v)))]
+    groups, names = [], Counter[str]()
+    for channels in by_signature.values():
+        group = _group(channels, places, owners, axes, makers, readers, fixed, approximate)
+        if group is not None:
+            groups.append((min(makers[k][0] for k in _keys(group.members) if k in makers), group))
+    groups.sort(key=lambda pair: pair[0])
+    named = []
+    for _, group in groups:
+        names[group.name] += 1
+        count = names[group.name]
+        named.append(group if count == 1 else replace(group, name=f"{group.name} ({count})"))
+    return named
+
+
+def prunable(groups: list[ChannelGroup]) -> list[ChannelGroup]:
+    """Those that can lose a channel and keep one."""
+    return [g for g in groups if g.fixed is None and g.size > 1]
+
+
+def _coupled(graph: ir.Graph) -> ChannelAxes:
+    axes, reshapes = ChannelAxes(graph), []
+    for value in graph.inputs:
+        for axis in range(len(shape(value))):
+            axes.fix(axes.ids(value, axis), f"input {value.name!r} keeps its shape")
+    for node in graph:
+        if node.op_type == "Reshape":
+            couple_same(node, axes)
+            reshapes.append(node)
+        else:
+            channel_rules.RULES[node.op_type](node, axes)
+    for value in graph.outputs:
+        for axis in range(len(shape(value))):
+            axes.fix(axes.ids(value, axis), f"output {value.name!r} keeps its shape")
+    for node in reshapes:
+        couple_split(node, axes)
+    return axes
+
+
+def _owners(axes: ChannelAxes) -> np.ndarray:
+    """For each position the number of the axis that it is along."""
+    sizes = [n for v in axes.values for n in shape(v)]
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+Makers = dict[tuple[str, int], tuple[int, ir.Node]]
+
+
+def _layers(graph: ir.Graph) -> tuple[Makers, Makers]:
+    """(weight, axis) -> (place of its node, the node), of axes of output channels and of input channels."""
+    makers: Makers = {}
+    readers: Makers = {}
+    for place, node in enumerate(graph):
+        for position, out, into in WEIGHTS.get(node.op_type, ()):
+            value = node.inputs[position] if position < len(node.inputs) else None
+            if value is None or constant(value) is None:
+                continue
+            rank = len(shape(value))
+            makers.setdefault((str(value.name), out % rank), (place, node))
+            reads = out if _depthwise(node) else into
+            if rank > 1:
+                readers.setdefault((str(value.name), reads % rank), (place, node))
+    return makers, readers
+
+
+def _depthwise(node: ir.Node) -> bool:
+    if node.op_type not in ("Conv", "ConvTranspose"):
+        return False
+    groups = node.attributes.get_int("group", 1)
+    return groups > 1 and shape(node.inputs[0])[1] == groups
+
+
+def _keys(members: tuple[Member, ...]) -> Iterator[tuple[str, int]]:
+    return ((m.value, m.axis) for m in members)
+
+
+def _group(
+    channels: list[np.ndarray], places: list[tuple[ir.Value, int]], owners: np.ndarray, axes: ChannelAxes,
+    makers: Makers, readers: Makers, fixed: np.ndarray, approximate: np.ndarray,
+) -> ChannelGroup | None:  # fmt: skip
+    where = [places[i] for i in np.unique(owners[channels[0]])]
+    keys = [(str(v.name), a) for v, a in where]
+    if not any(k in makers for k in keys):
+        return None
+    ids = np.concatenate(channels)
+    number = np.repeat(np.arange(len(channels)), [len(c) for c in channels])
+    members = []
+    for (value, axis), owner in zip(where, np.unique(owners[channels[0]])):
+        inside = owners[ids] == owner
+        positions = ids[inside] - axes.ids(value, axis)[0]
+        order = np.argsort(positions)
+        members.append(Member(str(value.name), axis, positions[order], number[inside][order]))
+    by_key = dict(zip(keys, members))
+    values = {str(v.name): v for v, _ in where}
+
+    def layers(table: Makers) -> tuple[Layer, ...]:
+        found = []
+        for (name, axis), member in by_key.items():
+            if (name, axis) in table:
+                place, node = table[name, axis]
+                each = int(np.prod(shape(values[name]))) // shape(values[name])[axis]
+                each *= len(member.positions) // len(channels)
+                found.append((place, Layer(str(node.name or node.outputs[0].name), node.op_type, name, each)))
+        return tuple(layer for _, layer in sorted(found, key=lambda pair: pair[0]))
+
+    made_by = layers(makers)
+    stays, inexact = int(fixed[ids[0]]), int(approximate[ids].max())
+    return ChannelGroup(
+        made_by[0].node, len(channels), made_by, layers(readers), tuple(members),
+        axes.reason(stays) if stays else None, axes.reason(inexact) if inexact else None,
+    )  # fmt: skip
