@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 HAVE_TORCH = find_spec("torch") is not None
-collect_ignore = [] if HAVE_TORCH else ["test_networks.py", "test_torch_bridge.py", "test_train.py", "test_zoo.py"]
+collect_ignore = [] if HAVE_TORCH else ["test_channel_groups.py", "test_networks.py", "test_torch_bridge.py", "test_train.py", "test_zoo.py"]
 
 
 def pytest_report_header() -> list[str]:

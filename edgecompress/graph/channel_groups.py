@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph import channel_rules
-from edgecompress.graph.channel_axes import ChannelAxes, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.channel_reshape import couple_same, couple_split
 from edgecompress.graph.fusion import constant
 
