@@ -10,7 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 HAVE_TORCH = find_spec("torch") is not None
-collect_ignore = [] if HAVE_TORCH else ["test_channel_groups.py", "test_networks.py", "test_torch_bridge.py", "test_train.py", "test_zoo.py"]
+NEED_TORCH = ("channel_groups", "networks", "torch_bridge", "train", "zoo")
+collect_ignore = [] if HAVE_TORCH else [f"test_{name}.py" for name in NEED_TORCH]
 
 
 def pytest_report_header() -> list[str]:
