@@ -19,3 +19,9 @@ class UnsupportedModelError(EdgeCompressError):
 
 class MissingPackageError(InputError):
     """An optional package is needed; the message has the command that installs it. Exit code 2."""
+
+
+class DeviceFault(EdgeCompressError):
+    """A device can't be reached, is in use, or fails. Exit code 5."""
+
+    exit_code = 5

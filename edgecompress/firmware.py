@@ -39,7 +39,7 @@ class BuildRecord(BaseModel):
     pack_sha256: str = Field(description="the digest that it carries")
     target: Profile
     kernels: str = Field(description="family of CPUs whose kernels it has")
-    image: str | None = Field(description="the program that an emulator runs")
+    image: str | None = Field(description="the program that `bench` runs")
     note: str | None = Field(description="why there is no image, if there is none")
     arena_bytes: int
     flash_bytes: int = Field(description="code and constants")
@@ -135,7 +135,7 @@ def build(
     except RuntimeModelError as error:
         raise UnsupportedModelError(f"{path}: {error}") from error
     _require_room(path, compiled, profile)
-    linked = _linked(compiled, profile)
+    linked = _linked(compiled, profile, read.digest)
     record = BuildRecord(
         name=compiled.program.name,
         pack=path.name,
@@ -190,14 +190,15 @@ class _Linked:
     note: str | None
 
 
-def _linked(compiled: Compiled, profile: Profile) -> _Linked:
+def _linked(compiled: Compiled, profile: Profile, digest: str) -> _Linked:
     from edgecompress_runtime.c_header import bench_header
 
     platform, name = platform_of(profile), compiled.program.name
     if platform is None:
         return _Linked({}, None, f"no linker is known for {profile.triple}")
     try:
-        files = platform.images(name, compiled.object, bench_header(compiled.program), profile)
+        model_h = bench_header(compiled.program, digest=bytes.fromhex(digest))
+        files = platform.images(name, compiled.object, model_h, profile)
     except ToolError as error:
         return _Linked({}, None, str(error))
     return _Linked(files, platform.image(name), None)

@@ -1,12 +1,12 @@
 """The recipe: every choice of a run, as TOML. The effective one is saved with the artifacts."""
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from edgecompress.toml import toml_value
 from edgecompress.validation import read_toml
 
 SMALLEST, LARGEST = 1e-30, 1e30  # float32 computes with these without reaching zero or infinity
@@ -223,13 +223,5 @@ def _key_lines(section: BaseModel, names: list[str]) -> list[str]:
     for name in names:
         value = getattr(section, name)
         lines.append(f"# {type(section).model_fields[name].description}")
-        lines.append(f"# {name} =" if value is None else f"{name} = {_toml(value)}")
+        lines.append(f"# {name} =" if value is None else f"{name} = {toml_value(value)}")
     return lines
-
-
-def _toml(value: Any) -> str:
-    # JSON's strings, numbers and booleans are TOML's too, once non-ASCII is left as it is; 0x7f alone is
-    # legal in JSON strings and not in TOML's.
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -18,16 +18,13 @@ from edgecompress.evaluate.data import load_data
 from edgecompress.firmware import build
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
+from edgecompress.report.model import DeviceRun
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack, write_pack
 from emulators import AARCH64, CORTEX_M
 
 DIGITS = Path(__file__).resolve().parents[1] / "samples" / "digits"
 TEST = str(DIGITS / "test.npz")
-KEYS = {
-    "schema_version", "path", "target", "cpu", "kernels", "emulator", "data", "runs", "equal", "different_runs",
-    "instructions", "arena_bytes", "flash_bytes", "text_bytes", "stack_bytes", "metric", "accuracy", "notes",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +60,9 @@ def edgecompress(*arguments: str | Path) -> tuple[int, str, str]:
 @CORTEX_M
 def test_firmware_gives_the_hosts_outputs_and_its_figures(firmware: Path) -> None:
     code, out, _ = edgecompress("bench", firmware, "--eval", TEST, "--runs", "30", "--json")
-    found = json.loads(out)
-    assert code == 0 and set(found) == KEYS and found["equal"] and found["different_runs"] == [] and found["runs"] == 30
+    (found,) = json.loads(out)["results"]
+    DeviceRun.model_validate(found)
+    assert code == 0 and found["equal"] and found["agrees"] and found["different_runs"] == [] and found["runs"] == 30
     plan = read_pack(firmware / "digits-int8.pack").plan()
     with np.load(TEST) as data:
         images, labels = data["x"][:30].reshape(30, 1, 8, 8, 1), data["y"][:30]
@@ -72,9 +70,11 @@ def test_firmware_gives_the_hosts_outputs_and_its_figures(firmware: Path) -> Non
     stored = np.clip(np.round(images / x.scale[0]) + x.zero, -128, 127).astype(np.int8)
     right = [int(host(image)[0].argmax()) == label for image, label in zip(stored, labels)]
     assert found["accuracy"] == pytest.approx(100 * np.mean(right)) and found["metric"] == "top1"
-    assert 100_000 < found["instructions"]["least"] <= found["instructions"]["mean"] <= found["instructions"]["most"]
-    assert found["instructions"]["most"] < 1_000_000 and 50 < found["stack_bytes"] < 1024
-    assert found["emulator"]["machine"] == "mps2-an386" and found["kernels"] == "dsp"
+    counts = found["counts"]
+    assert 100_000 < counts["min"] <= counts["median"] <= counts["p90"] <= counts["max"] < 1_000_000
+    assert counts["unit"] == "instructions" and 50 < found["stack_bytes"] < 1024 and found["warmup"] == 0
+    assert found["emulated"] and "mps2-an386" in found["description"] and found["kernels"] == "dsp"
+    assert found["device"] == "qemu-m4" and found["host_accuracy"] == found["accuracy"]
 
 
 @CORTEX_M
@@ -87,25 +87,32 @@ def test_the_table_fits_80_columns_and_speaks_of_no_time(firmware: Path) -> None
 
 @CORTEX_M
 def test_other_outputs_are_exit_code_4(firmware: Path, packs: dict[str, Path], tmp_path: Path) -> None:
-    """The pack beside the program has one bias more than what was compiled."""
+    """The pack beside the program has one bias more than what was compiled, and the program says it is that."""
     plan = read_pack(packs["int8"]).plan()
     bias = next(t for t in reversed(plan.tensors) if t.data is not None and t.dtype == np.int32)
     bias.data[0] += 2000
     (tmp_path / "digits-int8.pack").write_bytes(write_pack(plan, "digits"))
     other = build(tmp_path / "digits-int8.pack", "cortex-m4", output=tmp_path / "built").directory
-    (other / "digits_int8.elf").write_bytes((firmware / "digits_int8.elf").read_bytes())
+    digests = [bytes.fromhex(read_pack(folder / "digits-int8.pack").digest) for folder in (firmware, other)]
+    image = (firmware / "digits_int8.elf").read_bytes()
+    (other / "digits_int8.elf").write_bytes(image)
+    code, _, error = edgecompress("bench", other, "--eval", TEST, "--runs", "5")
+    assert code == 5 and "its firmware has the model with digest" in error
+    assert image.count(digests[0]) == 1
+    (other / "digits_int8.elf").write_bytes(image.replace(*digests))
     code, out, _ = edgecompress("bench", other, "--eval", TEST, "--runs", "5", "--json")
-    assert code == 4 and not json.loads(out)["equal"] and json.loads(out)["different_runs"]
+    (found,) = json.loads(out)["results"]
+    assert code == 4 and not found["equal"] and not found["agrees"] and found["different_runs"]
     code, out, _ = edgecompress("bench", other, "--eval", TEST, "--runs", "5")
     assert code == 4 and "differ, first 0" in out
 
 
 @CORTEX_M
-def test_a_program_that_fails_is_exit_code_3(firmware: Path, packs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_program_that_fails_is_exit_code_5(firmware: Path, packs: dict[str, Path], tmp_path: Path) -> None:
     broken = build(packs["int8"], "cortex-m4", output=tmp_path).directory
     (broken / "digits_int8.elf").write_bytes(b"no program")
     code, _, error = edgecompress("bench", broken, "--eval", TEST, "--runs", "1")
-    assert code == 3 and "digits_int8.elf ended with code" in error
+    assert code == 5 and "qemu-system-arm ended: " in error and error.count("\n") == 1
 
 
 @AARCH64
@@ -114,9 +121,9 @@ def test_64_bit_arm(target: str, packs: dict[str, Path], tmp_path: Path) -> None
     code, out, _ = edgecompress("build", packs["float32"], "--target", target, "-o", tmp_path / "built")
     assert code == 0 and "libdigits_float32.so" in out and "digits_float32_run" in out
     code, out, _ = edgecompress("bench", tmp_path / "built", "--eval", TEST, "--runs", "450", "--json")
-    found = json.loads(out)
+    (found,) = json.loads(out)["results"]
     assert code == 0 and found["equal"] and found["runs"] == 450 and found["accuracy"] > 97
-    assert found["instructions"] is None and found["stack_bytes"] is None
+    assert found["counts"] is None and found["stack_bytes"] is None and found["device"] == "qemu-aarch64"
 
 
 def test_build_reads_well_and_records_what_it_made(packs: dict[str, Path], tmp_path: Path) -> None:
@@ -151,15 +158,18 @@ def test_without_tools_nothing_is_linked_and_bench_names_the_packages(
         (tmp_path / target / "program").touch()
         (tmp_path / target / "build.json").write_text(json.dumps(record | {"image": "program", "note": None}))
         code, _, error = edgecompress("bench", tmp_path / target, "--eval", TEST)
-        assert code == 2 and f"apt install {emulator}" in error
+        assert code == 5 and f"apt install {emulator}" in error
 
 
 def test_bench_refuses_what_it_does_not_understand(packs: dict[str, Path], tmp_path: Path) -> None:
     for arguments, expected in (
         ([tmp_path, "--eval", TEST], "build.json: No such file"),
         ([tmp_path, "--eval", TEST, "--runs", "0"], "--runs"),
-        ([tmp_path, "--eval", TEST, "--device", "jtag"], "expected qemu"),
-        ([tmp_path], "--eval"),
+        ([tmp_path / "no.pack", "--eval", TEST], "no.pack"),
+        ([packs["int8"], "--eval", TEST, "--device", "qemu-m5"], "did you mean 'qemu-m55'"),
+        ([packs["int8"], "--eval", TEST, "--device", ""], "it is empty"),
+        ([tmp_path / "model.h5"], "expected .pack, .tflite, .onnx, or a folder"),
+        ([], "ARTIFACT"),
     ):
         code, _, error = edgecompress("bench", *arguments)
         assert code == 2 and expected in error and error.count("\n") == 1

@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Exit codes: 0 done; 2 bad arguments or unreadable input; 3 the model can't be converted or run; 4 converted, but
-    outside the accuracy limit, or run, but with other outputs; 130 interrupted; 1 a defect of this program.
+    outside the accuracy limit, or run, but with other outputs; 5 a device
+    can't be reached, is in use, or fails; 130 interrupted; 1 a defect of this program.
     Failures are one line on stderr; --debug anywhere on the line shows the traceback as well.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)

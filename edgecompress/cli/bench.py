@@ -1,30 +1,48 @@
-"""`edgecompress bench`: what `build` wrote, run in an emulator and compared with this machine's runtime."""
+"""`edgecompress bench`: artifacts on devices, measured, and compared with this machine."""
 
 from __future__ import annotations
 
 import click
 
-from edgecompress.cli.options import debug_option, file_option, json_option, not_empty, parse_preprocess
+from edgecompress.cli.options import (
+    config_option,
+    debug_option,
+    file_option,
+    json_option,
+    not_empty,
+    parse_preprocess,
+)
 
 OUTPUTS_DIFFER = 4
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", callback=not_empty)
-@click.option("--device", default="qemu", show_default=True, help="What runs it: qemu.")
-@file_option("--eval", "data", metavar="DATA", required=True, help="Samples, with labels if there are any; as convert.")
-@click.option("--runs", type=click.IntRange(1), default=20, show_default=True, help="How many samples, from the first.")
+@click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
+@click.option("--device", "devices", multiple=True, callback=not_empty,
+              help="Its name; see: edgecompress devices. Repeatable.")  # fmt: skip
+@file_option("--eval", "data", metavar="DATA", help="Samples, with labels if there are any; as convert.")
+@click.option("--runs", type=click.IntRange(1), help="How many samples, from the first.  [default: all]")
+@click.option("--warmup", type=click.IntRange(0), help="Inferences before those.  [default: 3; emulators: 0]")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of interpreters.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@config_option
 @json_option
 @debug_option
-def command(folder: str, device: str, data: str, runs: int, preprocess: str | None, as_json: bool) -> int:
-    """Run what `edgecompress build` wrote to DIR in QEMU, and compare every output with this machine's, bit for bit.
+def command(
+    artifacts: tuple[str, ...], devices: tuple[str, ...], data: str | None, runs: int | None, warmup: int | None,
+    threads: int, preprocess: str | None, config: str | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Run each ARTIFACT (.pack, .tflite, .onnx, or what `edgecompress build` wrote to a folder) on each device.
 
-    Counts instructions, not time: an emulator knows nothing of a device's clock. Exit code 4 when outputs differ.
+    Shows how long an inference takes, accuracy as computed there, whether every output is this machine's, and
+    memory. Without --device, a built folder is run in its target's emulator, a file on this machine. Emulators count
+    instructions, not time: they know nothing of a device's clock. Exit code 4 when outputs differ, 5 when a device
+    fails.
     """
-    from edgecompress.emulation import bench
+    from edgecompress.devices.bench import bench
 
-    result = bench(folder, data, device=device, runs=runs, preprocess=parse_preprocess(preprocess))
+    result = bench(artifacts, devices, eval=data, runs=runs, warmup=warmup, threads=threads,
+                   preprocess=parse_preprocess(preprocess), config=config)  # fmt: skip
     if as_json:
         click.echo(result.to_json(), nl=False)
     else:

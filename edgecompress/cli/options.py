@@ -13,8 +13,8 @@ debug_option = click.option("--debug", is_flag=True, expose_value=False, help="S
 
 
 def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A callback: an empty text, as a shell makes of a variable that isn't set, is no file and no folder."""
-    if value == "":
+    """A callback: an empty text, as a shell makes of a variable that isn't set, is no file, folder or name."""
+    if value == "" or (isinstance(value, tuple) and "" in value):
         raise click.BadParameter("it is empty", context, parameter)
     return value
 
@@ -22,6 +22,11 @@ def not_empty(context: click.Context, parameter: click.Parameter, value: str | N
 def file_option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An option whose value names a file, a folder, or data."""
     return click.option(*names, callback=not_empty, **settings)
+
+
+config_option = file_option(
+    "--config", type=click.Path(), help="The devices' configuration.  [default: ~/.config/edgecompress/devices.toml]"
+)
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:

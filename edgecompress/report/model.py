@@ -132,6 +132,51 @@ class Artifact(Part):
     checks: list[Check]
 
 
+class Counts(Part):
+    """Of single inferences, warm-up excluded."""
+
+    unit: Literal["instructions", "cycles", "ns"] = Field(description="an emulator counts instructions: no time")
+    min: int
+    median: float
+    p90: float
+    p99: float
+    max: int
+    mean: float
+    spread: float = Field(description="standard deviation")
+
+
+class DeviceRun(Part):
+    """One artifact, run on one device."""
+
+    artifact: str = Field(description="file name")
+    format: str
+    sha256: str
+    bytes: int
+    device: str = Field(description="its name in the configuration")
+    driver: str
+    target: str = Field(description="the device's profile")
+    description: str = Field(description="what the device says it is")
+    emulated: bool = Field(description="whether an emulator ran it: then there are no times")
+    kernels: str | None = Field(description="family of CPUs whose kernels the program has; null for interpreters")
+    data: str
+    runs: int = Field(description="inferences")
+    warmup: int = Field(description="inferences before those")
+    equal: bool | None = Field(description="whether every output equals this machine's bit for bit; null: it is it")
+    agrees: bool = Field(description="equal, or within tolerance where floating point is computed")
+    largest_difference: float = Field(description="of an output from this machine's, over the largest output")
+    different_runs: list[int] = Field(description="which inferences are not equal, counted from 0")
+    metric: str | None = Field(description="of the accuracies; null without labels")
+    accuracy: float | None = Field(description="of the device's own outputs on these samples, in percent")
+    host_accuracy: float | None = Field(description="of this machine's on the same samples")
+    counts: Counts | None = Field(description="null where nothing counts")
+    arena_bytes: int | None = Field(description="RAM for activations; null for interpreters")
+    flash_bytes: int | None = Field(description="code and constants")
+    text_bytes: int | None = Field(description="code alone")
+    stack_bytes: int | None = Field(description="high-water mark on the device; null where it is not known")
+    wall_seconds: float = Field(description="deploying and running, as seen from here")
+    notes: list[str] = []
+
+
 class Report(Part):
     """One run. `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop."""
 
@@ -148,6 +193,7 @@ class Report(Part):
     training: list[History] = Field([], description="every run of the training loop, in order")
     layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
     artifacts: list[Artifact]
+    devices: list[DeviceRun] = Field([], description="with --device: the artifacts on it")
     notes: list[str]
 
     def to_json(self) -> str:

@@ -50,8 +50,11 @@ def example(program: Program) -> str:
         ""])  # fmt: skip
 
 
-def bench_header(program: Program, *, profiled: bool = False) -> str:
-    """model.h for the emulated boards' bench.c: inputs and outputs each as one record."""
+def bench_header(program: Program, *, profiled: bool = False, digest: bytes = bytes(32)) -> str:
+    """model.h for what runs the model on a device (serve.c, runner.c): inputs and outputs each as one record.
+
+    digest: 32 bytes that the program gives as the model's.
+    """
     tensors = program.plan.tensors
     formal, actual, sizes = ["int8_t *"], ["a"], []
     for letter, ends in (("i", program.plan.inputs), ("o", program.plan.outputs)):
@@ -65,6 +68,7 @@ def bench_header(program: Program, *, profiled: bool = False) -> str:
              f"#define MODEL_INPUT_BYTES {sizes[0]}", f"#define MODEL_OUTPUT_BYTES {sizes[1]}",
              f"void {program.entry}({', '.join(formal)});",
              f"#define MODEL_INVOKE(a, i, o) {program.entry}({', '.join(actual)})"]  # fmt: skip
+    lines.append(f"#define MODEL_DIGEST {{{', '.join(map(str, digest))}}}")
     if profiled:
         lines.append(f"#define MODEL_STEPS {len(program.steps)}")
     return "\n".join(lines) + "\n"

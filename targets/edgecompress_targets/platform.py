@@ -1,35 +1,25 @@
-"""How programs for a family of devices are linked here, and run without the device: one entry a family."""
+"""How programs for a family of devices are linked here: one entry a family."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 from edgecompress_targets.aarch64.platform import AArch64
 from edgecompress_targets.cortex_m.platform import CortexM
-from edgecompress_targets.emulation import Run
 from edgecompress_targets.profile import Profile
 
 
 class Platform(Protocol):
-    """A family's linker and emulator."""
+    """A family's linker."""
 
     def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> Mapping[str, bytes]:
         """File name -> contents of everything that can be linked from an object file. name: a C identifier.
-        model_h: what support/bench.c or runner.c includes. Raises ToolError that says why there is nothing."""
+        model_h: what support/serve.c or runner.c includes. Raises ToolError that says why there is nothing."""
         ...
 
     def image(self, name: str) -> str:
-        """Which of those files is the program that `run` takes."""
-        ...
-
-    def emulator(self, profile: Profile) -> tuple[str, str]:
-        """(program, machine that it emulates). Raises MissingToolError."""
-        ...
-
-    def run(self, image: Path, inputs: bytes, profile: Profile, *, timeout: float) -> Run:
-        """The program on records of the model's inputs, one after the other. Raises ToolError."""
+        """Which of those files is the program that runs on a device."""
         ...
 
 

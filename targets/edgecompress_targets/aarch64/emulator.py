@@ -6,14 +6,14 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from edgecompress_targets.emulation import EmulatorError, Run
+from edgecompress_targets.drivers.driver import DeviceError, Measured
 from edgecompress_targets.tools import require
 
 QEMU, PACKAGE = "qemu-aarch64", "qemu-user"
 CPU = "cortex-a53"  # Armv8.0: what the profiles promise, and nothing newer
 
 
-def run(program: Path, inputs: bytes, *, timeout: float = 120) -> Run:
+def run(program: Path, inputs: bytes, *, timeout: float = 120) -> Measured:
     """inputs: records of the model's inputs. Raises ToolError."""
     require(QEMU, PACKAGE)
     with tempfile.TemporaryDirectory() as work:
@@ -23,7 +23,7 @@ def run(program: Path, inputs: bytes, *, timeout: float = 120) -> Run:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
         except subprocess.TimeoutExpired:
-            raise EmulatorError(f"{program} did not end within {timeout:g} s") from None
+            raise DeviceError(f"{program} did not end within {timeout:g} s") from None
         if done.returncode:
-            raise EmulatorError(f"{program} ended with code {done.returncode}: {done.stderr.strip()}")
-        return Run(target.read_bytes())
+            raise DeviceError(f"{program} ended with code {done.returncode}: {done.stderr.strip()}")
+        return Measured(target.read_bytes(), (), "instructions")

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from edgecompress_targets.aarch64 import emulator
 from edgecompress_targets.aarch64.linker import images
-from edgecompress_targets.emulation import Run
 from edgecompress_targets.profile import Profile
-from edgecompress_targets.tools import require
 
 
 class AArch64:
@@ -19,10 +14,3 @@ class AArch64:
 
     def image(self, name: str) -> str:
         return f"{name}_run"
-
-    def emulator(self, profile: Profile) -> tuple[str, str]:
-        require(emulator.QEMU, emulator.PACKAGE)
-        return emulator.QEMU, f"one {emulator.CPU}"
-
-    def run(self, image: Path, inputs: bytes, profile: Profile, *, timeout: float) -> Run:
-        return emulator.run(image, inputs, timeout=timeout)

@@ -21,13 +21,14 @@ class Region:
 @dataclass(frozen=True)
 class Board:
     """vectors: where the CPU boots from; code: program and constants (may be the same region); ram: the rest.
-    systick_hz: clock of SysTick."""
+    systick_hz: clock of SysTick. uart: address of the first CMSDK UART, the secure one where there are two."""
 
     machine: str
     vectors: Region
     code: Region
     ram: Region
     systick_hz: int
+    uart: int
 
     @property
     def instructions_per_tick(self) -> float:
@@ -39,7 +40,7 @@ _MPS2_FLASH, _MPS2_RAM = Region(0x00000000, 4 * MB), Region(0x20000000, 4 * MB)
 
 
 def _mps2(machine: str) -> Board:
-    return Board(machine, _MPS2_FLASH, _MPS2_FLASH, _MPS2_RAM, 25_000_000)
+    return Board(machine, _MPS2_FLASH, _MPS2_FLASH, _MPS2_RAM, 25_000_000, 0x40004000)
 
 
 # QEMU has no Cortex-M0 board that is large enough: the M3 executes all of Armv6-M
@@ -49,7 +50,7 @@ BOARDS = {
     "cortex-m4": _mps2("mps2-an386"),
     "cortex-m7": _mps2("mps2-an500"),
     "cortex-m33": Board("mps2-an505", Region(0x10000000, 4 * MB), Region(0x10000000, 4 * MB),
-                        Region(0x38000000, 4 * MB), 20_000_000),
+                        Region(0x38000000, 4 * MB), 20_000_000, 0x50200000),
     "cortex-m55": Board("mps3-an547", Region(0x10000000, 512 * 1024), Region(0x11000000, 2 * MB),
-                        Region(0x31000000, 4 * MB), 32_000_000),
+                        Region(0x31000000, 4 * MB), 32_000_000, 0x59303000),
 }  # fmt: skip

@@ -1,38 +1,69 @@
-"""Runs firmware in qemu-system-arm and counts instructions."""
+"""Runs firmware in qemu-system-arm, whose serial line is a socket; one instruction is one nanosecond of its time."""
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 from edgecompress_targets.cortex_m.boards import Board
-from edgecompress_targets.emulation import EmulatorError, Run
+from edgecompress_targets.drivers.driver import Measured
+from edgecompress_targets.drivers.serial_port import SerialPort
 from edgecompress_targets.tools import require
 
 QEMU = PACKAGE = "qemu-system-arm"
 
 
-def run(elf: Path, inputs: bytes, board: Board, *, timeout: float = 120) -> Run:
-    """inputs: records of the model's inputs. Instructions are counted to a tick of SysTick. Raises ToolError."""
-    require(QEMU, PACKAGE)
-    with tempfile.TemporaryDirectory() as work:
-        (Path(work) / "inputs.bin").write_bytes(inputs)
-        command = [QEMU, "-M", board.machine, "-kernel", str(elf.resolve()), "-icount", "shift=0", "-display", "none",
-                   "-serial", "none", "-monitor", "none", "-semihosting-config", "enable=on,target=native"]  # fmt: skip
-        try:
-            done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=timeout)
-        except subprocess.TimeoutExpired:
-            raise EmulatorError(f"{elf} did not end within {timeout:g} s") from None
-        if done.returncode:
-            raise EmulatorError(f"{elf} ended with code {done.returncode}: {done.stderr.strip()}")
-        outputs = (Path(work) / "outputs.bin").read_bytes()
-    told: dict[str, list[int]] = {}
-    for line in done.stderr.splitlines():
-        name, _, value = line.partition(" ")
-        if value.strip().isdecimal():
-            told.setdefault(name, []).append(int(value))
-    counts, steps = (
-        tuple(round(n * board.instructions_per_tick) for n in told.get(name, [])) for name in ("ticks", "step")
-    )
-    return Run(outputs, counts, told["stack"][0], steps)
+class EmulatorProcess:
+    """QEMU with an ELF, waiting for somebody to open `url`. Raises MissingToolError."""
+
+    def __init__(self, elf: Path, board: Board) -> None:
+        require(QEMU, PACKAGE)
+        port = _free_port()
+        self.url = f"socket://127.0.0.1:{port}"
+        command = [QEMU, "-M", board.machine, "-kernel", str(elf), "-icount", "shift=0", "-display", "none",
+                   "-monitor", "none", "-serial", f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on"]  # fmt: skip
+        self._said = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                         stderr=self._said)  # fmt: skip
+
+    def ended(self) -> str | None:
+        """What QEMU said when it ended by itself; None while it runs."""
+        if self._process.poll() is None:
+            return None
+        self._said.seek(0)
+        said = self._said.read().decode(errors="replace").splitlines()
+        return f"{QEMU} ended: {next((line for line in said if line), 'it gave no reason')}"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def run(elf: Path, inputs: bytes, board: Board, *, timeout: float = 120) -> Measured:
+    """inputs: records of the model's inputs. Instructions are counted to a tick of SysTick. timeout: of one
+    inference. Raises ToolError."""
+    process = EmulatorProcess(elf, board)
+    port = emulated_port(elf.name, process, board, inference_patience=timeout)
+    try:
+        return port.measure(inputs)
+    finally:
+        port.close()
+        process.close()
+
+
+def emulated_port(
+    name: str, process: EmulatorProcess, board: Board, *, patience: float = 20, inference_patience: float = 300
+) -> SerialPort:
+    """The line to an emulated board. name: for messages."""
+    return SerialPort(
+        name, process.url, patience=patience, inference_patience=inference_patience,
+        per_tick=board.instructions_per_tick, unit="instructions", ended=process.ended,
+    )  # fmt: skip
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -12,6 +12,7 @@ from edgecompress_targets.tools import call
 GCC, OBJCOPY = "arm-none-eabi-gcc", "arm-none-eabi-objcopy"
 PACKAGES = ("gcc-arm-none-eabi",)
 STACK_BYTES = 8192
+BAUD = 115_200  # no emulator keeps to it
 
 SCRIPT = """ENTRY(reset_handler)
 MEMORY {{
@@ -51,7 +52,7 @@ def images(name: str, model: bytes, model_h: str, board: Board, *, cpu: str, har
 
 
 def link(model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool, to: Path) -> None:
-    """Write an ELF that runs the model on inputs.bin (support/bench.c). Raises ToolError."""
+    """Write an ELF that serves the model over the board's UART (support/serve.c). Raises ToolError."""
     support = resources.files("edgecompress_targets.cortex_m") / "support"
     with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
         work = Path(temporary)
@@ -61,8 +62,9 @@ def link(model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool
         machine = f"-mcpu={cpu}", "-mthumb", f"-mfloat-abi={'hard' if hard_float else 'soft'}"
         # no C library: and no loops of ours turned into calls of its memset
         freestanding = "-O2", "-ffreestanding", "-fno-tree-loop-distribute-patterns", "-nostdlib", "-Wl,-z,noexecstack"
-        parts = sources / "startup.c", sources / "bench.c", work / "model.o"
-        _call(GCC, *machine, *freestanding, "-I", work, "-T", work / "board.ld", *parts, "-lgcc", "-o", to)
+        parts = *(sources / file for file in ("startup.c", "serve.c", "uart_cmsdk.c")), work / "model.o"
+        uart = f"-DUART_BASE={board.uart:#x}", f"-DUART_DIVIDER={board.systick_hz // BAUD}"
+        _call(GCC, *machine, *freestanding, *uart, "-I", work, "-T", work / "board.ld", *parts, "-lgcc", "-o", to)
 
 
 def _call(*command: str | Path) -> None:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS, Board
 from edgecompress_targets.cortex_m.firmware import images
-from edgecompress_targets.emulation import Run
 from edgecompress_targets.profile import Profile
-from edgecompress_targets.tools import ToolError, require
+from edgecompress_targets.tools import ToolError
 
 
 class CortexM:
@@ -21,13 +17,6 @@ class CortexM:
 
     def image(self, name: str) -> str:
         return f"{name}.elf"
-
-    def emulator(self, profile: Profile) -> tuple[str, str]:
-        require(emulator.QEMU, emulator.PACKAGE)
-        return emulator.QEMU, _board(profile).machine
-
-    def run(self, image: Path, inputs: bytes, profile: Profile, *, timeout: float) -> Run:
-        return emulator.run(image, inputs, _board(profile), timeout=timeout)
 
 
 def _board(profile: Profile) -> Board:

@@ -2,8 +2,8 @@
 #include <stdint.h>
 
 extern uint32_t stack_top[], data_load[], data_start[], data_end[], bss_start[], bss_end[];
-int main(void);
-_Noreturn void stop(int code);
+_Noreturn int main(void);
+_Noreturn void faulted(void);
 void systick_handler(void);
 
 _Noreturn void reset_handler(void) {
@@ -15,10 +15,13 @@ _Noreturn void reset_handler(void) {
     const uint32_t *from = data_load;
     for (volatile uint32_t *to = data_start; to < data_end; to++) *to = *from++;
     for (volatile uint32_t *to = bss_start; to < bss_end; to++) *to = 0;
-    stop(main());
+    main();
 }
 
-_Noreturn void fault_handler(void) { stop(70); }
+/* The stack may be what is broken: start again on an empty one. */
+__attribute__((naked)) void fault_handler(void) {
+    __asm__ volatile("ldr r0, =stack_top\n mov sp, r0\n bl faulted\n .ltorg");
+}
 
 __attribute__((section(".vectors"), used)) void *const vectors[16] = {
     stack_top,     reset_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler,

@@ -1,0 +1,215 @@
+"""`bench`: artifacts on devices, their figures, and their outputs beside this machine's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from rich.console import Group, RenderableType
+
+from edgecompress.devices.artifact import Artifact, open_artifact
+from edgecompress.devices.configuration import find_device
+from edgecompress.devices.lock import locked
+from edgecompress.devices.programs import Prepared, fits, prepare
+from edgecompress.devices.samples import Samples, load_samples
+from edgecompress.errors import DeviceFault, InputError
+from edgecompress.progress import progress
+from edgecompress.report.devices import comparison, detail
+from edgecompress.report.model import Counts, DeviceRun
+from edgecompress.report.terminal import as_html, as_text
+from edgecompress_targets.drivers.driver import Driver, Found, Measured
+from edgecompress_targets.drivers.settings import Settings
+from edgecompress_targets.drivers.table import BUILT_IN
+from edgecompress_targets.tools import ToolError
+
+HOST = "local"
+TOLERANCE = 1e-3  # of the largest output, where floating point is computed
+WARMUP = 3  # inferences, where time is measured
+
+
+class Bench(BaseModel):
+    """What was measured, one result for each artifact on each device. Shows itself as tables in terminals and
+    notebooks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = 2
+    results: list[DeviceRun]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all outputs are as this machine's."""
+        return all(result.agrees for result in self.results)
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+    def __rich__(self) -> RenderableType:
+        parts = [detail(result) for result in self.results]
+        return Group(*parts, *([comparison(self.results)] if len(parts) > 1 else []))
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self.__rich__())
+
+
+def bench(
+    artifacts: str | Path | Sequence[str | Path],
+    devices: str | Sequence[str] = (),
+    *,
+    eval: Any = None,
+    runs: int | None = None,
+    warmup: int | None = None,
+    threads: int = 1,
+    preprocess: Mapping[str, Any] | None = None,
+    config: str | Path | None = None,
+) -> Bench:
+    """Run each artifact (.pack, .tflite, .onnx, or a folder of `edgecompress build`) on each device.
+
+    devices: names, see `edgecompress devices`; none: the emulator of a built folder's target, this machine for files.
+    eval: as `convert` takes it; None: random inputs. runs: at most so many samples. warmup: inferences before them,
+    default none on emulators. threads: of interpreters.
+    Raises InputError for what can't be run there, DeviceFault for a device that fails.
+    """
+    if runs is not None and runs < 1:
+        raise InputError(f"runs = {runs}: expected 1 or more")
+    results = []
+    names = [devices] if isinstance(devices, str) else list(devices)
+    for path in [artifacts] if isinstance(artifacts, (str, Path)) else artifacts:
+        artifact = open_artifact(path)
+        chosen = [(name, find_device(name, config)) for name in names] or [_usual(artifact)]
+        samples = load_samples(artifact, eval, runs, preprocess)
+        here = cache(partial(on_host, samples, threads))
+        for name, settings in chosen:
+            prepared = prepare(_file_of(artifact) if name == HOST else artifact, name, settings, threads=threads)
+            others = None if name == HOST else here
+            results.append(measure(samples, prepared, name, settings, others, warmup=warmup))
+    return Bench(results=results)
+
+
+def on_host(samples: Samples, threads: int = 1) -> Measured:
+    """The artifact on this machine."""
+    settings = BUILT_IN[HOST]
+    program = prepare(_file_of(samples.artifact), HOST, settings, threads=threads)
+    return _run(program, HOST, settings, b"".join(samples.records), None)[1]
+
+
+def measure(
+    samples: Samples, prepared: Prepared, name: str, settings: Settings, here: Callable[[], Measured] | None,
+    *, warmup: int | None = None,
+) -> DeviceRun:  # fmt: skip
+    """One artifact on one device, for which it was prepared. here: gives this machine's run of the same samples; None
+    where the device is this machine. Raises DeviceFault."""
+    artifact, begun = samples.artifact, time.perf_counter()
+    before = warmup if warmup is not None else 0 if settings.emulated else WARMUP
+    inputs = samples.records[0] * before + b"".join(samples.records)
+    with progress(name, before + len(samples.records)) as advance:
+        found, run = _run(prepared, name, settings, inputs, advance)
+    expected = None if here is None else here()
+    outputs = run.outputs[before * artifact.output_bytes :]
+    accuracy, notes = samples.accuracy(outputs)
+    difference = _Difference.between(samples, outputs, None if expected is None else expected.outputs)
+    host = None if accuracy is None else samples.accuracy(outputs if expected is None else expected.outputs)[0]
+    record = prepared.record
+    return DeviceRun(
+        artifact=artifact.path.name,
+        format=artifact.format,
+        sha256=artifact.digest,
+        bytes=len(artifact.content),
+        device=name,
+        driver=settings.driver,
+        target=settings.target,
+        description=found.description,
+        emulated=settings.emulated,
+        kernels=None if record is None else record.kernels,
+        data=samples.data.source,
+        runs=len(samples.records),
+        warmup=before,
+        equal=None if expected is None else not difference.runs,
+        agrees=not difference.runs or (not artifact.exact and difference.largest <= TOLERANCE),
+        largest_difference=difference.largest,
+        different_runs=difference.runs,
+        metric=None if accuracy is None else "top1",
+        accuracy=accuracy,
+        host_accuracy=host,
+        counts=_counts(run.counts[before:], run.unit),
+        arena_bytes=None if record is None else record.arena_bytes,
+        flash_bytes=None if record is None else record.flash_bytes,
+        text_bytes=None if record is None else record.text_bytes,
+        stack_bytes=run.stack,
+        wall_seconds=round(time.perf_counter() - begun, 3),
+        notes=[*notes, *run.notes],
+    )
+
+
+def _run(prepared: Prepared, name: str, settings: Settings, inputs: bytes, advance: Any) -> tuple[Found, Measured]:
+    driver: Driver = settings.open(name)
+    try:
+        with locked(name, settings.resource):
+            found = driver.probe()
+            try:
+                driver.deploy(prepared.program)
+                return found, driver.run(prepared.program, inputs, advance)
+            finally:
+                driver.remove(prepared.program)
+    except ToolError as error:
+        raise DeviceFault(str(error)) from error
+
+
+def _usual(artifact: Artifact) -> tuple[str, Settings]:
+    """The emulator of what a folder was built for; this machine for a file."""
+    if artifact.record is None:
+        return HOST, BUILT_IN[HOST]
+    for name, settings in BUILT_IN.items():
+        if settings.emulated and fits(artifact.record, settings):
+            return name, settings
+    raise InputError(f"{artifact.folder}: there is no emulator for {artifact.record.target.name}: name a --device")
+
+
+def _file_of(artifact: Artifact) -> Artifact:
+    """Without what `build` made of it."""
+    return replace(artifact, folder=None, record=None)
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """runs: inferences whose outputs are not equal. largest: difference over the largest output."""
+
+    runs: list[int]
+    largest: float
+
+    @classmethod
+    def between(cls, samples: Samples, outputs: bytes, expected: bytes | None) -> _Difference:
+        if expected is None or outputs == expected:
+            return cls([], 0.0)
+        size = samples.artifact.output_bytes
+        starts = range(0, len(expected), size)
+        runs = [i for i, at in enumerate(starts) if outputs[at : at + size] != expected[at : at + size]]
+        pairs = zip(samples.outputs(outputs), samples.outputs(expected), strict=True)
+        return cls(runs, max((_relative(a, b) for a, b in pairs), default=0.0))
+
+
+def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    if not np.isfinite(a).all():
+        return float("inf")
+    return float(np.max(np.abs(a - b), initial=0.0) / max(float(np.max(np.abs(b), initial=0.0)), 1e-30))
+
+
+def _counts(values: Sequence[int], unit: Any) -> Counts | None:
+    if not values:
+        return None
+    array = np.array(values, np.float64)
+    median, p90, p99 = (float(np.percentile(array, p)) for p in (50, 90, 99))
+    return Counts(unit=unit, min=int(array.min()), median=median, p90=p90, p99=p99, max=int(array.max()),
+                  mean=round(float(array.mean()), 3), spread=round(float(array.std()), 3))  # fmt: skip

@@ -1,0 +1,86 @@
+"""What is put on a device so that it runs an artifact: firmware, a program, or the file and a script that loads it."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from edgecompress.devices.artifact import Artifact
+from edgecompress.errors import DeviceFault, InputError
+from edgecompress.firmware import BuildRecord, build
+from edgecompress.targets import load_target
+from edgecompress_runtime.ahead_of_time import identifier
+from edgecompress_targets.drivers.driver import Program
+from edgecompress_targets.drivers.settings import Settings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """record: of the build behind the program; None where an interpreter runs the artifact."""
+
+    program: Program
+    record: BuildRecord | None
+
+
+def prepare(artifact: Artifact, name: str, settings: Settings, *, threads: int = 1) -> Prepared:
+    """name: of the device. Raises InputError where the device does not run such a file or nothing could be linked."""
+    if artifact.format not in settings.formats:
+        raise InputError(f"{artifact.path}: device {name} runs {', '.join('.' + f for f in settings.formats)}")
+    python = getattr(settings, "python", None)
+    if python and artifact.record is None:
+        return Prepared(_script(artifact, python, threads), None)
+    return _compiled(artifact, name, settings)
+
+
+def fits(record: BuildRecord, settings: Settings) -> bool:
+    """Whether a device runs what was built: the same CPU's firmware, or a program for the same instruction set."""
+    ours, theirs = record.target, load_target(settings.target)
+    if settings.runs == "firmware":
+        return ours.cpu == theirs.cpu
+    return ours.triple.split("-")[:2] == theirs.triple.split("-")[:2]
+
+
+def _script(artifact: Artifact, python: str, threads: int) -> Program:
+    script, model = "run_model.py", f"model.{artifact.format}"
+    source = (resources.files("edgecompress_targets.drivers") / script).read_bytes()
+    start = python, script, model, "{inputs}", "{outputs}", "{times}", str(threads)
+    return Program(identifier(artifact.path.stem), artifact.digest, artifact.input_bytes, artifact.output_bytes,
+                   {script: source, model: artifact.content}, start)  # fmt: skip
+
+
+def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:
+    with tempfile.TemporaryDirectory() as work:
+        folder, record = artifact.folder, artifact.record
+        if folder is None or record is None:
+            made = build(artifact.path, settings.target, output=Path(work) / "built")
+            folder, record = made.directory, made.record
+        if not fits(record, settings):
+            raise InputError(f"{folder}: was built for {record.target.name}, device {name} is a {settings.target}")
+        content = _image(folder, record, name, settings)
+    file = f"{record.name}.elf" if settings.runs == "firmware" else f"{record.name}_run"
+    start = (file,) if settings.runs == "firmware" else (f"./{file}", "{inputs}", "{outputs}", "{times}")
+    machine = record.target.triple.split("-")[0] if settings.runs == "program" else ""
+    program = Program(record.name, artifact.digest, artifact.input_bytes, artifact.output_bytes, {file: content}, start,
+                      machine)  # fmt: skip
+    return Prepared(program, record)
+
+
+def _image(folder: Path, record: BuildRecord, name: str, settings: Settings) -> bytes:
+    """The program among what `build` wrote; for a board of the user's, what its `make` makes of that."""
+    make = getattr(settings, "make", ())
+    if make:
+        path = Path(settings.image.replace("{folder}", str(folder)))  # type: ignore[attr-defined]
+        done = subprocess.run([word.replace("{folder}", str(folder)) for word in make], capture_output=True, text=True)
+        if done.returncode:
+            raise DeviceFault(f"{name}: {make[0]} failed: {(done.stderr.strip() or 'no reason').splitlines()[-1]}")
+    elif record.image is None:
+        raise InputError(f"{folder}: there is no program to run: {record.note}")
+    else:
+        path = folder / record.image
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; run `edgecompress build` again") from error

@@ -1,0 +1,1 @@
+"""How devices are reached: one driver a way, all behind `driver.Driver`; `table.DRIVERS` lists them."""

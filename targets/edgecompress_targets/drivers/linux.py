@@ -1,0 +1,157 @@
+"""A device under Linux or Android, whatever carries commands and files to it: a program in a folder of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Measured, Program
+from edgecompress_targets.drivers.times import from_file
+
+INPUTS, OUTPUTS, TIMES, PROCESS = "inputs.bin", "outputs.bin", "times.bin", "process"
+SLOWER = 10  # times slower than the first inference with its start-up: then it hangs
+
+
+class Shell(Protocol):
+    """Commands and files on one device. All methods raise DeviceError when it can't be reached, or in time."""
+
+    def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
+        """(exit code, standard output, standard error) of a command for its `sh`."""
+        ...
+
+    def push(self, content: bytes, path: str) -> None:
+        """Write a file, all of it. The folder is there; the path has no special characters."""
+        ...
+
+    def pull(self, path: str) -> bytes:
+        """A file's content."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LinuxDevice:
+    """See driver.Driver. root: the folder on the device for everything of ours. prefix: words in front of a program,
+    such as an emulator. facts: commands whose output says what the device is, by name."""
+
+    def __init__(
+        self, name: str, shell: Shell, root: str, *, prefix: Sequence[str] = (), emulated: bool = False,
+        timeout: float = 20, inference_timeout: float = 300, facts: Sequence[tuple[str, str]] = (),
+    ) -> None:  # fmt: skip
+        self._name, self._shell, self._root = name, shell, root
+        self._prefix, self._emulated, self._facts = tuple(prefix), emulated, facts
+        self._timeout, self._inference_timeout = timeout, inference_timeout
+        self._there_before = False
+
+    def probe(self) -> Found:
+        try:
+            if self._prefix and self._shell.execute(f"command -v {self._prefix[0]}", self._timeout)[0]:
+                package = "; on Debian: apt install qemu-user" if self._prefix[0].startswith("qemu-") else ""
+                raise DeviceError(f"{self._name}: {self._prefix[0]} is not installed there{package}")
+            system = self._said("uname -sm")
+            facts = {name: said for name, command in self._facts if (said := self._said(f"{command} 2>/dev/null; :"))}
+        finally:
+            self._shell.close()
+        return Found(", ".join([*facts.values(), system]), facts)
+
+    def deploy(self, program: Program) -> None:
+        if program.machine and not self._prefix:
+            machine = self._said("uname -m")
+            if machine != program.machine:
+                raise DeviceError(f"{self._name}: it is {machine}, the program is for {program.machine}: "
+                                  "set another target in its configuration")  # fmt: skip
+        folder = self._folder(program)
+        self._there_before = self._is_whole(program, folder)
+        if self._there_before:
+            return
+        part = f"{folder}.part"
+        try:
+            self._do(f"rm -rf {self._root}/*.part {folder} && mkdir -p {part}")
+            for file, content in program.files.items():
+                self._shell.push(content, f"{part}/{file}")
+            if not self._is_whole(program, part):
+                raise DeviceError(f"{self._name}: what arrived in {part} is not what was sent: its SHA-256 differs")
+            self._do(f"cd {part} && chmod 755 {' '.join(program.files)}")
+            self._answer(program, part)
+            self._do(f"mv {part} {folder}")
+        except BaseException:
+            self._tidy(f"rm -rf {part}")
+            raise
+        others = f"for f in {program.name}-*; do [ $f = {folder.rpartition('/')[2]} ] || rm -rf $f; done"
+        self._do(f"cd {self._root} && {others}")
+
+    def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
+        folder, count = self._folder(program), len(inputs) // program.input_bytes
+        try:
+            first = self._timed(program, folder, inputs[: program.input_bytes], self._inference_timeout)
+            limit = max(self._inference_timeout, count * SLOWER * first[2])
+            outputs, times, _ = self._timed(program, folder, inputs, limit)
+        except BaseException:
+            self._tidy(f"cd {folder} && kill -9 $(cat {PROCESS}); rm -f {INPUTS} {OUTPUTS} {TIMES} {PROCESS}")
+            raise
+        if len(outputs) != count * program.output_bytes:
+            raise DeviceError(f"{self._name}: {len(outputs)} bytes of outputs came back, expected {count} x "
+                              f"{program.output_bytes}")  # fmt: skip
+        if advance is not None:
+            advance(count)
+        if self._emulated:
+            return Measured(outputs, (), "instructions", notes=("the emulator counts no instructions",))
+        return Measured(outputs, from_file(times, count, self._name), "ns")
+
+    def remove(self, program: Program) -> None:
+        """Unless it was there before this driver came."""
+        if not self._there_before:
+            self._tidy(f"rm -rf {self._folder(program)}; rmdir {self._root}")
+        self._shell.close()
+
+    def keep(self) -> None:
+        """`remove` will leave the program there."""
+        self._there_before = True
+
+    def _timed(self, program: Program, folder: str, inputs: bytes, timeout: float) -> tuple[bytes, bytes, float]:
+        self._shell.push(inputs, f"{folder}/{INPUTS}")
+        begun = time.monotonic()
+        self._do(f"cd {folder} && {self._command(program)}", timeout)
+        took = time.monotonic() - begun
+        outputs, times = self._shell.pull(f"{folder}/{OUTPUTS}"), self._shell.pull(f"{folder}/{TIMES}")
+        self._do(f"cd {folder} && rm -f {INPUTS} {OUTPUTS} {TIMES} {PROCESS}")
+        return outputs, times, took
+
+    def _answer(self, program: Program, folder: str) -> None:
+        """It starts, with nothing to compute."""
+        self._timed(program, folder, b"", self._inference_timeout)
+
+    def _command(self, program: Program) -> str:
+        files = {"inputs": INPUTS, "outputs": OUTPUTS, "times": TIMES}
+        words = [*self._prefix, *(word.format(**files) for word in program.start)]
+        return f"echo $$ > {PROCESS}; exec {shlex.join(words)}"
+
+    def _is_whole(self, program: Program, folder: str) -> bool:
+        """Whether all files are there as they should be, read back by the device itself."""
+        names = list(program.files)
+        code, out, _ = self._shell.execute(f"cd {folder} 2>/dev/null && sha256sum {' '.join(names)}", self._timeout)
+        found = [line.split()[0].lstrip("\\") for line in out.decode(errors="replace").splitlines() if line.strip()]
+        return code == 0 and found == [hashlib.sha256(program.files[name]).hexdigest() for name in names]
+
+    def _folder(self, program: Program) -> str:
+        return f"{self._root}/{program.name}-{program.digest[:16]}"
+
+    def _said(self, command: str) -> str:
+        return self._do(command).replace("\0", "").strip()
+
+    def _do(self, command: str, timeout: float | None = None) -> str:
+        code, out, error = self._shell.execute(command, timeout or self._timeout)
+        if code:
+            said = (error.strip() or out.strip() or f"exit code {code}".encode()).decode(errors="replace")
+            raise DeviceError(f"{self._name}: {said.splitlines()[-1]}")
+        return out.decode(errors="replace")
+
+    def _tidy(self, command: str) -> None:
+        """After a failure, as far as the device can still be reached."""
+        try:
+            self._shell.execute(f"({command}) >/dev/null 2>&1", self._timeout)
+        except DeviceError:
+            pass

@@ -1,0 +1,83 @@
+"""This machine: its own Python, or an emulator of another CPU in front of a program for that."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.drivers.linux import LinuxDevice
+from edgecompress_targets.drivers.settings import Settings
+
+CPU = "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"
+
+
+class LocalSettings(Settings):
+    driver: Literal["local"] = "local"
+    target: str = Field("raspberry-pi" if platform.machine() == "aarch64" else "linux-x86", description="its profile")
+    prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
+
+    @property
+    def python(self) -> str | None:
+        return None if self.prefix else sys.executable
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return ("pack",) if self.prefix else ("pack", "tflite", "onnx")
+
+    @property
+    def emulated(self) -> bool:
+        return bool(self.prefix)
+
+    def open(self, name: str) -> LinuxDevice:
+        shell = LocalShell(name)
+        return LinuxDevice(name, shell, shell.root, prefix=self.prefix, emulated=self.emulated, timeout=self.timeout,
+                           inference_timeout=self.inference_timeout, facts=[("cpu", CPU)])  # fmt: skip
+
+
+class LocalShell:
+    """See linux.Shell. root: a temporary folder, gone with `close`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._work: tempfile.TemporaryDirectory[str] | None = tempfile.TemporaryDirectory(prefix="edgecompress-")
+        self.root = self._work.name
+
+    def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, env=environment, start_new_session=True)  # fmt: skip
+        try:
+            out, error = process.communicate(timeout=timeout)
+        except BaseException as failure:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            if isinstance(failure, subprocess.TimeoutExpired):
+                raise DeviceError(f"{self._name}: the program did not end within {timeout:.0f} s") from None
+            raise
+        return process.returncode, out, error
+
+    def push(self, content: bytes, path: str) -> None:
+        try:
+            Path(path).write_bytes(content)
+        except OSError as error:
+            raise DeviceError(f"{self._name}: {path}: {error.strerror}") from error
+
+    def pull(self, path: str) -> bytes:
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise DeviceError(f"{self._name}: {path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        if self._work is not None:
+            self._work.cleanup()
+        self._work = None

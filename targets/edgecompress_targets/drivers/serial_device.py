@@ -1,0 +1,86 @@
+"""A microcontroller on a serial line, flashed by a command of the user's: a debug probe's, or a boot loader's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Measured, Program
+from edgecompress_targets.drivers.serial_port import SerialPort
+from edgecompress_targets.drivers.settings import Settings
+
+
+class SerialSettings(Settings):
+    driver: Literal["serial"] = "serial"
+    port: str = Field(description="device file (/dev/ttyACM0), or a URL of pyserial's (socket://HOST:PORT)")
+    baud: int = Field(115_200, gt=0, description="bits a second")
+    flash: tuple[str, ...] = Field((), description="command that flashes {image}; unset: it is flashed by hand")
+    flash_timeout: float = Field(120, gt=0, description="seconds that flashing may take")
+    make: tuple[str, ...] = Field(
+        (), description="command that makes the board's image of what `build` wrote, in {folder}; unset: it is linked"
+        " for the board that QEMU emulates"
+    )  # fmt: skip
+    image: str = Field("", description="the file that `make` makes, which may start with {folder}")
+
+    @property
+    def runs(self) -> str:
+        return "firmware"
+
+    @property
+    def resource(self) -> str:
+        return self.port
+
+    def open(self, name: str) -> SerialDevice:
+        port = SerialPort(name, self.port, baud=self.baud, patience=self.timeout,
+                          inference_patience=self.inference_timeout)  # fmt: skip
+        return SerialDevice(name, port, flash=self.flash, flash_timeout=self.flash_timeout)
+
+
+class SerialDevice:
+    """See driver.Driver. flash: words of a command in which {image} stands for the file; empty where the program is
+    there already."""
+
+    def __init__(self, name: str, port: SerialPort, *, flash: Sequence[str] = (), flash_timeout: float = 120) -> None:
+        self._name, self._port, self._flash, self._flash_timeout = name, port, tuple(flash), flash_timeout
+
+    def probe(self) -> Found:
+        try:
+            digest = self._port.session.hello.digest
+        finally:
+            self._port.close()
+        return Found("edgecompress firmware", {"model": digest[:12]})
+
+    def deploy(self, program: Program) -> None:
+        if self._flash:
+            self._port.close()
+            self._write_flash(program)
+        self._port.require(program)
+
+    def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
+        return self._port.measure(inputs, advance)
+
+    def remove(self, program: Program) -> None:
+        """The program stays in flash; only the port is closed."""
+        self._port.close()
+
+    def _write_flash(self, program: Program) -> None:
+        with tempfile.TemporaryDirectory() as work:
+            image = Path(work) / program.start[0]
+            image.write_bytes(program.files[program.start[0]])
+            words = [word.replace("{image}", str(image)) for word in self._flash]
+            if shutil.which(words[0]) is None:
+                raise DeviceError(f"{self._name}: its flash command {words[0]!r} is not installed")
+            try:
+                done = subprocess.run(words, capture_output=True, text=True, timeout=self._flash_timeout)
+            except subprocess.TimeoutExpired:
+                raise DeviceError(f"{self._name}: {words[0]} did not end within {self._flash_timeout:g} s: is the "
+                                  "probe connected?") from None  # fmt: skip
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+            raise DeviceError(f"{self._name}: {words[0]} failed: {said[-1]}")

@@ -1,0 +1,111 @@
+"""The line to a microcontroller: opens it, finds the firmware behind it, measures inferences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from edgecompress_targets.drivers.driver import Advance, DeviceError, Measured, Program
+from edgecompress_targets.drivers.session import Session
+
+
+class SerialPort:
+    """name: of the device, for messages. url: what pyserial opens, a device file or such as socket://127.0.0.1:4444.
+    patience, inference_patience: seconds for an answer. per_tick, unit: what a tick of the firmware's counter is
+    worth. ended: says why nothing can be behind the port any more."""
+
+    def __init__(
+        self, name: str, url: str, *, baud: int = 115_200, patience: float = 10, inference_patience: float = 120,
+        per_tick: float = 1.0, unit: str = "cycles", ended: Callable[[], str | None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._name, self._url, self._baud = name, url, baud
+        self._patience, self._inference = patience, inference_patience
+        self._per_tick, self._unit, self._ended = per_tick, unit, ended
+        self._port: Any = None
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """With the firmware; the port is opened when it is first asked for. Raises DeviceError."""
+        if self._session is None:
+            self._port = self._opened()
+            baud = None if "://" in self._url else self._baud
+            try:
+                with self._explained():
+                    self._session = Session(self._port, self._name, baud=baud, patience=self._patience,
+                                            inference_patience=self._inference)  # fmt: skip
+            except BaseException:
+                self.close()
+                raise
+        return self._session
+
+    def require(self, program: Program) -> None:
+        """Raises DeviceError unless the firmware runs this program's model."""
+        found = self.session.hello
+        if (found.digest, found.input_bytes, found.output_bytes) != (
+            program.digest, program.input_bytes, program.output_bytes
+        ):  # fmt: skip
+            raise DeviceError(f"{self._name}: its firmware has the model with digest {found.digest[:12]}, expected "
+                              f"{program.digest[:12]}: flash it first")  # fmt: skip
+
+    def measure(self, inputs: bytes, advance: Advance | None = None) -> Measured:
+        """All records of inputs, one after the other. Raises DeviceError."""
+        session, size = self.session, self.session.hello.input_bytes
+        outputs, counts = [], []
+        for at in range(0, len(inputs), size):
+            with self._explained():
+                output, count = session.infer(inputs[at : at + size])
+            outputs.append(output)
+            counts.append(self._in_units(count))
+            if advance is not None:
+                advance(1)
+        traffic = session.traffic
+        again = f"{traffic.again:,} of {traffic.frames:,} frames were sent again"
+        steps = tuple(self._in_units(n) for n in session.steps())
+        notes = (again,) if traffic.again > traffic.frames // 100 else ()
+        return Measured(b"".join(outputs), tuple(counts), self._unit, session.stack(), steps, notes)
+
+    def close(self) -> None:
+        if self._port is not None:
+            self._port.close()
+        self._port = self._session = None
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """An error's reason is rather why nothing is there any more, where that is known."""
+        try:
+            yield
+        except DeviceError as error:
+            time.sleep(0.1)  # what cut the connection may not quite have ended yet
+            if reason := self._ended():
+                raise DeviceError(f"{self._name}: {reason}") from error
+            raise
+
+    def _in_units(self, ticks: int) -> int:
+        return round(ticks * self._per_tick)
+
+    def _opened(self) -> Any:
+        """The port; a board that was just flashed takes a while to show it again."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            if reason := self._ended():
+                raise DeviceError(f"{self._name}: {reason}")
+            try:
+                return open_port(self._name, self._url, self._baud)
+            except DeviceError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+
+def open_port(name: str, url: str, baud: int) -> Any:
+    """A pyserial port that nobody else has open. Raises DeviceError."""
+    import serial
+
+    try:
+        only = {} if "://" in url else {"exclusive": True}
+        return serial.serial_for_url(url, baudrate=baud, timeout=1, write_timeout=5, **only)
+    except (OSError, ValueError) as error:
+        raise DeviceError(f"{name}: {url} can't be opened: {error}") from error

@@ -1,0 +1,44 @@
+"""What the configuration of any device says; each driver adds what it needs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgecompress_targets.drivers.driver import Driver
+
+
+class Settings(BaseModel, ABC):
+    """One device: a table [devices.NAME] of devices.toml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    driver: str = Field(description="how it is reached")
+    target: str = Field(description="name of its profile, as --target takes it")
+    timeout: float = Field(20, gt=0, description="seconds to wait for an answer before giving up")
+    inference_timeout: float = Field(300, gt=0, description="seconds that one inference may take")
+
+    @abstractmethod
+    def open(self, name: str) -> Driver:
+        """The driver of this device; nothing is reached yet."""
+
+    @property
+    def runs(self) -> str:
+        """What it runs: "firmware", or "program" under Linux or Android."""
+        return "program"
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats of artifacts that it can run."""
+        return ("pack",)
+
+    @property
+    def emulated(self) -> bool:
+        """Whether its clock says nothing."""
+        return False
+
+    @property
+    def resource(self) -> str | None:
+        """What only one run can have at a time; None where every run has its own."""
+        return None

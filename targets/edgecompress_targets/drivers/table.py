@@ -1,0 +1,21 @@
+"""The drivers by name, and the devices that need no configuration."""
+
+from __future__ import annotations
+
+from edgecompress_targets.drivers.emulated_board import EmulatedBoardSettings
+from edgecompress_targets.drivers.local import LocalSettings
+from edgecompress_targets.drivers.serial_device import SerialSettings
+from edgecompress_targets.drivers.settings import Settings
+
+DRIVERS: dict[str, type[Settings]] = {
+    "local": LocalSettings,
+    "emulator": EmulatedBoardSettings,
+    "serial": SerialSettings,
+}
+
+_CPUS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
+BUILT_IN: dict[str, Settings] = {
+    "local": LocalSettings(),
+    **{f"qemu-{cpu.removeprefix('cortex-')}": EmulatedBoardSettings(target=cpu, cpu=cpu) for cpu in _CPUS},
+    "qemu-aarch64": LocalSettings(target="raspberry-pi", prefix=("qemu-aarch64", "-cpu", "cortex-a53")),
+}
