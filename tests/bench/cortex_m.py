@@ -39,6 +39,7 @@ from edgecompress_runtime.plan import Plan
 from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.firmware import link
+from edgecompress_targets.drivers.driver import Measured
 
 CPUS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
 # million instructions; CMSIS-NN compiled by gcc -Ofast for the same networks, counted in the same way
@@ -80,16 +81,15 @@ def main() -> int:
 
 def emulated(
     plan: Plan, records: np.ndarray, cpu: str, *, coded: bool = True, layers: bool = False
-) -> tuple[Compiled, emulator.Run]:
+) -> tuple[Compiled, Measured]:
     """The plan's firmware, and its run on these inputs."""
-    # the M3 has no profile of its own: it shares the M0's table entry but for triple and cpu
-    profile = load_target("cortex-m0" if cpu == "cortex-m3" else cpu)
-    triple = "thumbv7m-none-eabi" if cpu == "cortex-m3" else profile.triple
+    profile = load_target(cpu)
     with tempfile.TemporaryDirectory() as work:
         elf = Path(work) / "model.elf"
-        compiled = compile_plan(plan, "model", Machine(triple, cpu, profile.features), profile=layers, coded=coded)
+        machine = Machine(profile.triple, cpu, profile.features)
+        compiled = compile_plan(plan, "model", machine, profile=layers, coded=coded)
         model_h = bench_header(compiled.program, profiled=layers)
-        link(compiled.object, model_h, BOARDS[cpu], cpu=cpu, hard_float=triple.endswith("hf"), to=elf)
+        link(compiled.object, model_h, BOARDS[cpu], cpu=cpu, hard_float=profile.triple.endswith("hf"), to=elf)
         return compiled, emulator.run(elf, records.tobytes(), BOARDS[cpu], timeout=600)
 
 

@@ -19,6 +19,7 @@ from edgecompress_runtime.primitives import FAMILIES
 from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.firmware import link
+from edgecompress_targets.drivers.driver import Measured
 
 SAME, VALID, NONE, RELU = 0, 1, 0, 1
 
@@ -136,7 +137,7 @@ def compiled_here(
 
 def on_board(
     cpu: str, plan: Plan, records: list[list[np.ndarray]], elf: Path
-) -> tuple[list[list[np.ndarray]], emulator.Run]:
+) -> tuple[list[list[np.ndarray]], Measured]:
     """Outputs for each record, from QEMU's board with this CPU."""
     profile = load_target(cpu)
     compiled = compile_plan(plan, "model", cross.Machine(profile.triple, profile.cpu, profile.features))

@@ -90,6 +90,7 @@ LOOP = """#include <stdint.h>
 #define MODEL_ARENA_BYTES 16
 #define MODEL_INPUT_BYTES 4
 #define MODEL_OUTPUT_BYTES 4
+#define MODEL_DIGEST {0}
 #define MODEL_INVOKE(a, i, o) { uint32_t n = *(uint32_t *)(i); \\
     __asm__ volatile(".syntax unified\\n1: subs %0, #1\\n bne 1b" : "+l"(n) : : "cc"); }
 """
