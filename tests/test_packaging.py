@@ -98,11 +98,11 @@ def test_core_dependencies_have_lower_bounds_and_no_torch() -> None:
     core = setup["options"]["install_requires"].split()
     assert sorted(line.split(">=")[0] for line in core) == [
         "ai-edge-litert", "click", "numba", "numpy",
-        "onnx", "onnx-ir", "onnxruntime", "onnxscript", "pydantic", "rich",
+        "onnx", "onnx-ir", "onnxruntime", "onnxscript", "pydantic", "pyserial", "rich",
     ]  # fmt: skip
     assert all(">=" in line and "<" not in line for line in core)
     extras = setup["options.extras_require"]
-    assert {"torch", "test", "tflite-runtime", "images"} <= set(extras)
+    assert {"torch", "test", "tflite-runtime", "images", "devices"} <= set(extras)
     assert "numpy<2" in extras["tflite-runtime"]
 
 
