@@ -58,6 +58,14 @@ def _bits(value: object) -> object:
     raise ValueError('should be a whole number from 1 to 8, or "auto"')
 
 
+def _pairs(value: Any) -> Any:
+    if value in ("none", "auto") or (
+        isinstance(value, list) and all(isinstance(p, (list, tuple)) and len(p) == 2 for p in value)
+    ):
+        return value
+    raise ValueError('should be "none", "auto", or a list of [teacher\'s value, student\'s value]')
+
+
 class Section(BaseModel):
     """A recipe table: no unknown keys, no value of another type, values checked again when changed."""
 
@@ -122,6 +130,36 @@ class Quantize(Section):
     bias_correction: bool = Field(True, description="correct biases for the mean error, where it helps")
     float_layers: list[str] = Field([], description="names of nodes that stay in float (mixed precision)")
     samples: int | None = Field(None, ge=1, description="at most this many calibration samples; unset: all")
+
+
+class Distill(Section):
+    """Distillation: a smaller model learns from this one, and is compressed in its place."""
+
+    student: str | None = Field(
+        None, min_length=1, description="a model file to train as it is; unset: derived from the model as below"
+    )
+    width: Number = Field(1.0, gt=0, le=1, description="share of each layer's channels that the student has")
+    align: int = Field(1, ge=1, description="the student's channels are multiples of this")
+    depth: Number = Field(1.0, ge=0, le=1, description="share of the blocks of equal input and output that it keeps")
+    separable: bool = Field(False, description="its convolutions are depthwise ones followed by 1 x 1 ones")
+    temperature: Finite = Field(4.0, gt=0, description="softens both models' logits (Hinton et al. 2015)")
+    alpha: Number = Field(
+        0.9, ge=0, le=1, description="weight of the teacher's part of the loss; the labels' is 1 - alpha"
+    )
+    features: Annotated[
+        Literal["none", "auto"] | list[Annotated[tuple[str, str], BeforeValidator(_as_tuple)]],
+        BeforeValidator(_pairs),
+    ] = Field(
+        "none",
+        description="values that the student imitates: [[teacher's, its own], ...]; auto: the last of each image size",
+    )
+    feature_weight: Number = Field(
+        1.0, ge=0, allow_inf_nan=False, description="weight of the imitated values in the loss"
+    )
+
+    @property
+    def is_asked_for(self) -> bool:
+        return self.student is not None or self.width < 1 or self.depth < 1 or self.separable
 
 
 class Train(Section):
@@ -194,6 +232,7 @@ class Recipe(Section):
 
     seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything random")
     preprocess: Preprocess = Field(default_factory=Preprocess, description=str(Preprocess.__doc__))
+    distill: Distill = Field(default_factory=Distill, description=str(Distill.__doc__))
     train: Train = Field(default_factory=Train, description=str(Train.__doc__))
     cluster: Cluster = Field(default_factory=Cluster, description=str(Cluster.__doc__))
     quantize: Quantize = Field(default_factory=Quantize, description=str(Quantize.__doc__))

@@ -1,0 +1,9 @@
+"""Knowledge distillation: a small model, the student, learns what a large one, the teacher, says.
+
+Torch is imported when `distill` is called, not before.
+"""
+from __future__ import annotations
+
+from edgecompress.compress.distill.student import derive
+
+__all__ = ["derive"]

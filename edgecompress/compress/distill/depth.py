@@ -1,0 +1,89 @@
+"""The same network with fewer blocks."""
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgecompress.errors import UnsupportedModelError
+from edgecompress.ingest.normalise import normalise
+from edgecompress.ingest.passes.edit import static_shape
+
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul"})
+
+
+def shallower(model: ir.Model, share: float) -> ir.Model:
+    """A copy that keeps this share (rounded) of the blocks that can go: evenly spaced, the first of them kept first.
+
+    A block is what lies between two values of equal shape, with layers inside, where all that comes from the inputs
+    goes through the first one and on through the second: a residual block, a layer of a transformer, a convolution
+    that keeps its size. Raises UnsupportedModelError when there is none.
+    """
+    model = model.clone()
+    found = removable_blocks(model.graph)
+    if not found:
+        raise UnsupportedModelError(
+            "the model has no block that can be left out (input and output of one shape); use [distill] width, or a "
+            "student of your own"
+        )
+    kept = {round(i * len(found) / max(round(share * len(found)), 1)) for i in range(round(share * len(found)))}
+    for i, (first, last) in reversed(list(enumerate(found))):  # a block's input may be the output of one before
+        if i not in kept:
+            last.replace_all_uses_with(first, replace_graph_outputs=False)
+    return normalise(model, {}, fold_batchnorm=False)
+
+
+def removable_blocks(graph: ir.Graph) -> list[tuple[ir.Value, ir.Value]]:
+    """(input, output) of each smallest block, in order; none lies within another."""
+    dominators = _dominators(graph)
+    taken: set[ir.Node] = set()
+    blocks = []
+    for node in graph:
+        last = node.outputs[0]
+        if last.is_graph_output() or last not in dominators:
+            continue
+        inside = {node}
+        for first in reversed(dominators[last][:-1]):  # the nearest first
+            inside = _between(first, last)
+            if inside & taken:
+                break
+            if static_shape(first) == static_shape(last) and any(n.op_type in LINEAR for n in inside):
+                if _closed(inside, first, last) and _ends_alike(first, last):
+                    blocks.append((first, last))
+                    taken |= inside
+                break
+    return blocks
+
+
+def _ends_alike(first: ir.Value, last: ir.Value) -> bool:
+    """Both come from the same kind of operator, so that what reads `last` finds in `first` what it knows."""
+    before, after = first.producer(), last.producer()
+    return before is not None and before.op_type == after.op_type
+
+
+def _closed(inside: set[ir.Node], first: ir.Value, last: ir.Value) -> bool:
+    """Nothing outside reads the block's input (a shortcut around a part of it), nor what it makes on the way."""
+    within = [first, *(v for n in inside for v in n.outputs if v is not last)]
+    return all(use.node in inside for v in within for use in v.uses()) and not any(v.is_graph_output() for v in within)
+
+
+def _between(first: ir.Value, last: ir.Value) -> set[ir.Node]:
+    found: set[ir.Node] = set()
+    frontier = [last]
+    while frontier:
+        value = frontier.pop()
+        node = value.producer()
+        if value is first or node is None or node in found:
+            continue
+        found.add(node)
+        frontier.extend(v for v in node.inputs if v is not None)
+    return found
+
+
+def _dominators(graph: ir.Graph) -> dict[ir.Value, tuple[ir.Value, ...]]:
+    """For each value that depends on the inputs: the values that all paths from them to it go through, in order."""
+    found: dict[ir.Value, tuple[ir.Value, ...]] = {v: (v,) for v in graph.inputs}
+    for node in graph:
+        paths = [found[v] for v in node.inputs if v in found]
+        if paths:
+            common = tuple(v for v in paths[0] if all(v in p for p in paths[1:]))
+            found.update({output: (*common, output) for output in node.outputs})
+    return found

@@ -1,0 +1,108 @@
+"""Training a student on what the teacher says."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+
+from edgecompress.compress.distill.features import Imitator, pairs
+from edgecompress.compress.distill.losses import DistillationLoss
+from edgecompress.compress.distill.student import derive
+from edgecompress.errors import InputError
+from edgecompress.graph.statistics import statistics
+from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.ingest import fold_batchnorm, load
+from edgecompress.ingest.passes.edit import static_shape
+from edgecompress.recipe import Distill, Train
+from edgecompress.report.model import History
+from edgecompress.train import Hook, TrainData, train
+from edgecompress.train.loop import Log
+from edgecompress.train.losses import load_loss
+
+CLASSIFIERS = ("Softmax", "LogSoftmax")
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """model: the student, trained, in canonical form. notes: what was made of the teacher, and compared with it."""
+
+    model: ir.Model
+    history: History
+    notes: tuple[str, ...]
+
+
+def distill(
+    teacher: ir.Model,
+    data: TrainData,
+    settings: Distill,
+    training: Train,
+    *,
+    student: ir.Model | None = None,
+    hooks: Sequence[Hook] = (),
+    validation: TrainData | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    log: Log | None = None,
+) -> Distilled:
+    """The student that the settings name or describe (or `student`, canonical but for BatchNormalization), trained.
+
+    Needs no labels. Raises InputError when inputs or outputs of the two models differ, or features are named that
+    aren't there; UnsupportedModelError when the student can't be derived; and what `train` raises.
+    """
+    student = student or make_student(teacher, settings, seed)
+    _require_alike(teacher, student)
+    found = pairs(teacher, student, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of the adapters' weights
+        module = Imitator(TorchModel(student, logits=True), found)
+    loss = DistillationLoss(
+        TorchModel(teacher, logits=True), settings, classes=_is_classifier(teacher, data),
+        features=[str(theirs.name) for theirs, _ in found],
+        task=None if data.labels is None else load_loss(training.loss, data),
+    )  # fmt: skip
+    history = train(
+        module, data, training, loss=loss, hooks=hooks, validation=validation, seed=seed, stage="distillation",
+        checkpoint=checkpoint, resume=resume, log=log,
+    )  # fmt: skip
+    model = fold_batchnorm(module.student.write_back())
+    return Distilled(model, history, tuple(_notes(teacher, model, found)))
+
+
+def make_student(teacher: ir.Model, settings: Distill, seed: int) -> ir.Model:
+    """From the file that the settings name, or derived from the teacher."""
+    if settings.student is None:
+        return derive(teacher, settings, seed)
+    of_torch = not settings.student.endswith(".onnx")  # which records no shapes
+    shapes = {str(v.name): static_shape(v) for v in teacher.graph.inputs} if of_torch else None
+    return load(settings.student, input_shapes=shapes, fold_batchnorm=False).model
+
+
+def _is_classifier(teacher: ir.Model, data: TrainData) -> bool:
+    """Its outputs are class scores: they come from a Softmax, or labels are whole numbers."""
+    producers = [v.producer() for v in teacher.graph.outputs]
+    if all(p is not None and p.op_type in CLASSIFIERS for p in producers):
+        return True
+    shape = static_shape(teacher.graph.outputs[0])
+    return data.labels is not None and data.labels.dtype.kind == "i" and len(shape) > 1 and shape[1] > 1
+
+
+def _require_alike(teacher: ir.Model, student: ir.Model) -> None:
+    for what in ("inputs", "outputs"):
+        first, second = ([list(static_shape(v)) for v in getattr(m.graph, what)] for m in (teacher, student))
+        if first != second:
+            raise InputError(f"the teacher's {what} are {first}, the student's {second}; their shapes must be the same")
+
+
+def _notes(teacher: ir.Model, student: ir.Model, found: Sequence[tuple[ir.Value, ir.Value]]) -> list[str]:
+    before, after = statistics(teacher), statistics(student)
+    notes = [
+        f"student: {after.macs:,} of the teacher's {before.macs:,} multiply-accumulates "
+        f"({after.macs / before.macs:.1%}), {after.parameters:,} of {before.parameters:,} parameters"
+    ]
+    if found:
+        notes.append("the student imitates " + ", ".join(f"{a.name!r} with {b.name!r}" for a, b in found))
+    return notes
