@@ -41,8 +41,8 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """False when an artifact lost more accuracy than max_drop."""
-        return self.report.status == "ok"
+        """False when an artifact lost more accuracy than max_drop, or a device has other outputs than this machine."""
+        return self.report.status == "ok" and all(run.agrees for run in self.report.devices)
 
     @property
     def artifacts(self) -> dict[str, Path]:
@@ -75,6 +75,8 @@ def convert(
     preprocess: Mapping[str, Any] | None = None,
     max_drop: float | None = None,
     target_file: str | Path | None = None,
+    devices: Sequence[str] = (),
+    config: str | Path | None = None,
     command: str | None = None,
 ) -> Result:
     """Convert a model for a device, run every artifact, and write them with a report to a folder.
@@ -86,10 +88,12 @@ def convert(
     calib, eval: what `evaluate.data.load_data` takes: .npz, .npy, an image folder, "file.py:function" or
         arrays. With calib, activations become int8 too; with labelled eval data, accuracy is measured.
     recipe: see `edgecompress.recipe`; formats, preprocess and max_drop (points) go before its keys.
+    devices: names of devices (`edgecompress devices`) to run the artifacts on; config: their file, if not the usual.
     command: kept in the report.
 
     Raises InputError (unreadable or contradictory input) and UnsupportedModelError (the model can't be
-    converted, or does not fit the target). Losing more than max_drop raises nothing: see `Result.ok`.
+    converted, or does not fit the target); DeviceFault, after the files are written, when a device fails. Losing
+    more than max_drop raises nothing: see `Result.ok`.
     """
     profile = load_target(target, target_file)
     asked = effective_recipe(
@@ -100,6 +104,10 @@ def convert(
         preprocess=preprocess,
         max_drop=max_drop,
     )
+    if devices:
+        from edgecompress.devices.conversion import measured, with_formats_for
+
+        asked = with_formats_for(asked, devices, config)
     kind = encoding(asked)
     stem = _stem(model)
     folder = Path(output) if output is not None else Path(f"{stem}-{profile.name}")
@@ -159,6 +167,9 @@ def convert(
     files[REPORT] = report.to_json().encode()
     stop_if_interrupted()
     write_files(folder, files, stale_files(folder, REPORT, files, inputs))
+    if devices:
+        report = measured(report, folder, outcome.recipe, eval, devices, config)
+        write_files(folder, {REPORT: report.to_json().encode()})
     return Result(report, folder)
 
 

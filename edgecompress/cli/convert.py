@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from edgecompress.cli.options import (
+    config_option,
     debug_option,
     file_option,
     json_option,
     model_options,
+    not_empty,
     parse_input_shapes,
     parse_preprocess,
 )
@@ -30,6 +32,9 @@ ACCURACY_LIMIT_EXCEEDED = 4
 @click.option("--format", "formats", multiple=True, help="Artifact format: onnx, tflite or pack. Repeatable.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @click.option("--max-drop", type=float, help="Points of accuracy that may be lost; else exit code 4.")
+@click.option("--device", "devices", multiple=True, callback=not_empty,
+              help="Run the artifacts on it as well; see: edgecompress devices. Repeatable.")  # fmt: skip
+@config_option
 @json_option
 @debug_option
 def command(

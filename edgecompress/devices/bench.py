@@ -23,7 +23,7 @@ from edgecompress.progress import progress
 from edgecompress.report.devices import comparison, detail
 from edgecompress.report.model import Counts, DeviceRun
 from edgecompress.report.terminal import as_html, as_text
-from edgecompress_targets.drivers.driver import Driver, Found, Measured
+from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.drivers.table import BUILT_IN
 from edgecompress_targets.tools import ToolError
@@ -72,13 +72,14 @@ def bench(
     warmup: int | None = None,
     threads: int = 1,
     preprocess: Mapping[str, Any] | None = None,
+    metric: str = "top1",
     config: str | Path | None = None,
 ) -> Bench:
     """Run each artifact (.pack, .tflite, .onnx, or a folder of `edgecompress build`) on each device.
 
     devices: names, see `edgecompress devices`; none: the emulator of a built folder's target, this machine for files.
     eval: as `convert` takes it; None: random inputs. runs: at most so many samples. warmup: inferences before them,
-    default none on emulators. threads: of interpreters.
+    default none on emulators. threads: of interpreters. metric: a recipe's.
     Raises InputError for what can't be run there, DeviceFault for a device that fails.
     """
     if runs is not None and runs < 1:
@@ -88,7 +89,7 @@ def bench(
     for path in [artifacts] if isinstance(artifacts, (str, Path)) else artifacts:
         artifact = open_artifact(path)
         chosen = [(name, find_device(name, config)) for name in names] or [_usual(artifact)]
-        samples = load_samples(artifact, eval, runs, preprocess)
+        samples = load_samples(artifact, eval, runs, preprocess, metric)
         here = cache(partial(on_host, samples, threads))
         for name, settings in chosen:
             prepared = prepare(_file_of(artifact) if name == HOST else artifact, name, settings, threads=threads)
@@ -101,7 +102,7 @@ def on_host(samples: Samples, threads: int = 1) -> Measured:
     """The artifact on this machine."""
     settings = BUILT_IN[HOST]
     program = prepare(_file_of(samples.artifact), HOST, settings, threads=threads)
-    return _run(program, HOST, settings, b"".join(samples.records), None)[1]
+    return execute(program, HOST, settings, b"".join(samples.records))[1]
 
 
 def measure(
@@ -114,7 +115,7 @@ def measure(
     before = warmup if warmup is not None else 0 if settings.emulated else WARMUP
     inputs = samples.records[0] * before + b"".join(samples.records)
     with progress(name, before + len(samples.records)) as advance:
-        found, run = _run(prepared, name, settings, inputs, advance)
+        found, run = execute(prepared, name, settings, inputs, advance)
     expected = None if here is None else here()
     outputs = run.outputs[before * artifact.output_bytes :]
     accuracy, notes = samples.accuracy(outputs)
@@ -139,7 +140,7 @@ def measure(
         agrees=not difference.runs or (not artifact.exact and difference.largest <= TOLERANCE),
         largest_difference=difference.largest,
         different_runs=difference.runs,
-        metric=None if accuracy is None else "top1",
+        metric=None if accuracy is None else samples.metric,
         accuracy=accuracy,
         host_accuracy=host,
         counts=_counts(run.counts[before:], run.unit),
@@ -152,7 +153,10 @@ def measure(
     )
 
 
-def _run(prepared: Prepared, name: str, settings: Settings, inputs: bytes, advance: Any) -> tuple[Found, Measured]:
+def execute(
+    prepared: Prepared, name: str, settings: Settings, inputs: bytes, advance: Advance | None = None
+) -> tuple[Found, Measured]:
+    """Deploy, run, and leave the device as it was. inputs: records. Raises DeviceFault."""
     driver: Driver = settings.open(name)
     try:
         with locked(name, settings.resource):

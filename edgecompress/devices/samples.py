@@ -14,7 +14,7 @@ from edgecompress.emit.tflite.io import TensorIO
 from edgecompress.errors import InputError
 from edgecompress.evaluate.batching import feeds, join
 from edgecompress.evaluate.data import Dataset, load_data
-from edgecompress.evaluate.metrics import is_classifier, top1
+from edgecompress.evaluate.metrics import is_classifier, load_metric
 from edgecompress.recipe import Preprocess
 from edgecompress.validation import validated
 
@@ -29,6 +29,7 @@ class Samples:
     data: Dataset
     records: tuple[bytes, ...]
     arrays: Mapping[str, np.ndarray]
+    metric: str = "top1"
 
     def outputs(self, stream: bytes) -> list[np.ndarray]:
         """A device's outputs, [n, ...] each, as real numbers in the model's axis order."""
@@ -41,15 +42,17 @@ class Samples:
         if self.data.labels is None:
             return None, []
         outputs = self.outputs(stream)
-        if not is_classifier(outputs):
+        if self.metric == "top1" and not is_classifier(outputs):
             return None, ["labels are not used: the first output is no scores of classes"]
         try:
-            return top1(outputs, self.data.labels), []
+            return load_metric(self.metric)(outputs, self.data.labels), []
         except InputError as error:
             return None, [f"labels are not used: {error}"]
 
 
-def load_samples(artifact: Artifact, eval: Any, runs: int | None, preprocess: Mapping[str, Any] | None) -> Samples:
+def load_samples(
+    artifact: Artifact, eval: Any, runs: int | None, preprocess: Mapping[str, Any] | None, metric: str = "top1"
+) -> Samples:
     """The first `runs` samples (all, if None) of data as `convert` takes it; None: random ones.
 
     Raises InputError where they do not fit the artifact.
@@ -70,7 +73,7 @@ def load_samples(artifact: Artifact, eval: Any, runs: int | None, preprocess: Ma
     arrays = {key: np.concatenate(parts) for key, parts in columns.items()}
     runs_of = feeds(arrays, _shapes(artifact))
     records = tuple(b"".join(t.to_device(run[t.name]).tobytes() for t in artifact.inputs) for run in runs_of)
-    return Samples(artifact, replace(data, source=name), records, arrays)
+    return Samples(artifact, replace(data, source=name), records, arrays, metric)
 
 
 def _random(inputs: Sequence[TensorIO], count: int) -> dict[str, np.ndarray]:

@@ -50,7 +50,7 @@ def comparison(runs: Sequence[DeviceRun]) -> Table:
         (" RAM", lambda r: "-" if r.arena_bytes is None else f"{r.arena_bytes + (r.stack_bytes or 0):,}"),
         ("Equal", lambda r: "-" if r.equal is None else "yes" if r.equal else "nearly" if r.agrees else "NO"),
     ]
-    return table("\nCompared", [name for name, _ in columns], [[cell(run) for _, cell in columns] for run in runs])
+    return table("\nOn devices", [name for name, _ in columns], [[cell(run) for _, cell in columns] for run in runs])
 
 
 

@@ -21,7 +21,7 @@ IN_WORDS = {"dynamic": "int8 weights, float activations"}  # the others say it t
 
 def render(report: Report) -> RenderableType:
     """Header, artifacts, accuracy, worst layers, requested against achieved, notes: what has content."""
-    parts = (_header, _artifacts, _accuracy, _worst_layers, _requested, _notes)
+    parts = (_header, _artifacts, _accuracy, _devices, _worst_layers, _requested, _notes)
     return Group(*[part for make in parts if (part := make(report)) is not None])
 
 
@@ -109,6 +109,12 @@ _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     (" Agrees %", lambda a, c: _number(c.agreement_percent, ".2f")),
     (" SNR dB", lambda a, c: _number(c.snr_db, ".1f", missing="exact")),
 )
+
+
+def _devices(report: Report) -> RenderableType | None:
+    from edgecompress.report.devices import comparison
+
+    return comparison(report.devices) if report.devices else None
 
 
 def _worst_layers(report: Report) -> Table | None:

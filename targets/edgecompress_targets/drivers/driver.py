@@ -76,6 +76,10 @@ class Driver(Protocol):
         """The deployed program on records of the model's inputs, one after the other."""
         ...
 
+    def keep(self, program: Program) -> None:
+        """`remove` shall leave the deployed program on the device."""
+        ...
+
     def remove(self, program: Program) -> None:
         """Take the program off the device, as far as it can be; end what runs there."""
         ...

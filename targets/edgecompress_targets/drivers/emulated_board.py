@@ -67,6 +67,9 @@ class EmulatedBoard:
             raise DeviceError(f"{self._name}: nothing runs on it")
         return self._port.measure(inputs, advance)
 
+    def keep(self, program: Program) -> None:
+        """Nothing outlives the emulator."""
+
     def remove(self, program: Program) -> None:
         if self._port is not None:
             self._port.close()

@@ -55,7 +55,8 @@ class LinuxDevice:
             facts = {name: said for name, command in self._facts if (said := self._said(f"{command} 2>/dev/null; :"))}
         finally:
             self._shell.close()
-        return Found(", ".join([*facts.values(), system]), facts)
+        words = ", ".join([*facts.values(), system])
+        return Found(f"{self._prefix[0]} on {words}" if self._prefix else words, facts)
 
     def deploy(self, program: Program) -> None:
         if program.machine and not self._prefix:
@@ -107,8 +108,7 @@ class LinuxDevice:
             self._tidy(f"rm -rf {self._folder(program)}; rmdir {self._root}")
         self._shell.close()
 
-    def keep(self) -> None:
-        """`remove` will leave the program there."""
+    def keep(self, program: Program) -> None:
         self._there_before = True
 
     def _timed(self, program: Program, folder: str, inputs: bytes, timeout: float) -> tuple[bytes, bytes, float]:

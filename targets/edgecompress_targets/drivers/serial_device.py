@@ -65,6 +65,9 @@ class SerialDevice:
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
         return self._port.measure(inputs, advance)
 
+    def keep(self, program: Program) -> None:
+        """It stays in any case."""
+
     def remove(self, program: Program) -> None:
         """The program stays in flash; only the port is closed."""
         self._port.close()

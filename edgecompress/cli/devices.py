@@ -1,0 +1,64 @@
+"""`edgecompress devices`: what can be reached, and adding to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from edgecompress.cli.options import config_option, debug_option, json_option
+
+
+@click.group(invoke_without_command=True)
+@config_option
+@json_option
+@debug_option
+@click.pass_context
+def command(context: click.Context, config: str | None, as_json: bool) -> None:
+    """List the devices and whether each can be reached now; `devices add` writes one to the configuration."""
+    if context.invoked_subcommand is not None:
+        return
+    from edgecompress.devices.listing import list_devices
+
+    found = list_devices(config)
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+    else:
+        from edgecompress.report.terminal import print_fitting
+
+        print_fitting(found)
+
+
+@command.command()
+@click.argument("name")
+@click.argument("driver")
+@click.argument("settings", nargs=-1, metavar="KEY=VALUE...")
+@config_option
+@debug_option
+def add(name: str, driver: str, settings: tuple[str, ...], config: str | None) -> None:
+    """Add a device: ssh (host, user, target, ...), adb (serial, ...), serial (port, target, flash, ...).
+
+    \b
+    edgecompress devices add pi ssh host=raspberrypi.local user=pi target=raspberry-pi
+    edgecompress devices add board serial port=/dev/ttyACM0 target=cortex-m4
+        flash='["pyocd", "load", "--target", "stm32l4r5zi", "{image}"]'
+    """
+    from edgecompress.devices.configuration import add_device
+
+    path = add_device(name, {"driver": driver} | dict(_pair(text) for text in settings), config)
+    click.echo(f"{name} is in {path}")
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """"baud=9600" -> ("baud", 9600); a value that is no TOML is a text."""
+    import tomllib
+
+    from edgecompress.errors import InputError
+
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise InputError(f"{text!r}: expected KEY=VALUE, e.g. host=raspberrypi.local")
+    try:
+        return key, tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        return key, value

@@ -1,0 +1,30 @@
+"""`edgecompress flash`: an artifact onto a device, to stay there."""
+
+from __future__ import annotations
+
+import click
+
+from edgecompress.cli.options import config_option, debug_option, json_option, not_empty
+
+
+@click.command()
+@click.argument("artifact", callback=not_empty)
+@click.option("--device", required=True, callback=not_empty, help="Its name; see: edgecompress devices.")
+@config_option
+@json_option
+@debug_option
+def command(artifact: str, device: str, config: str | None, as_json: bool) -> None:
+    """Put ARTIFACT (.pack, .tflite, .onnx, or a folder of `edgecompress build`) and what runs it on a device.
+
+    The device reads back what arrived. `bench` and `run` find it there.
+    """
+    from edgecompress.devices.flash import flash
+
+    found = flash(artifact, device, config=config)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        click.echo(json.dumps(asdict(found)))
+    else:
+        click.echo(str(found))

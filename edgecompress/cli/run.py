@@ -1,0 +1,44 @@
+"""`edgecompress run`: one input through an artifact, here or on a device."""
+
+from __future__ import annotations
+
+import click
+
+from edgecompress.cli.options import (
+    config_option,
+    debug_option,
+    file_option,
+    json_option,
+    not_empty,
+    parse_preprocess,
+)
+
+
+@click.command()
+@click.argument("artifact", callback=not_empty)
+@file_option("--input", "source", metavar="FILE", required=True, help="Image, .npy (one sample or more), or .npz.")
+@click.option("--device", default="local", show_default=True, callback=not_empty, help="See: edgecompress devices.")
+@file_option("--labels", type=click.Path(), help="Text file, a class's name in each line.")
+@file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@config_option
+@json_option
+@debug_option
+def command(
+    artifact: str, source: str, device: str, labels: str | None, preprocess: str | None, config: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Run ARTIFACT (.pack, .tflite, .onnx, or what `edgecompress build` wrote to a folder) on FILE.
+
+    Shows the best classes, or the first values of the outputs.
+    """
+    from edgecompress.devices.run import run
+
+    found = run(artifact, source, device=device, labels=labels, preprocess=parse_preprocess(preprocess), config=config)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        from edgecompress.report.terminal import print_fitting
+
+        print_fitting(found)

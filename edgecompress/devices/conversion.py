@@ -1,0 +1,41 @@
+"""`convert --device`: what was converted, on the devices, and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgecompress.devices.bench import bench
+from edgecompress.devices.configuration import find_device
+from edgecompress.errors import InputError
+from edgecompress.recipe import Recipe
+from edgecompress.report.model import Report
+from edgecompress.request import OWN_FORMAT
+
+
+def with_formats_for(recipe: Recipe, devices: Sequence[str], config: str | Path | None) -> Recipe:
+    """The effective recipe with "pack" among its formats where a device runs none of them. Raises InputError for a
+    device that runs no pack either."""
+    formats = list(recipe.emit.formats or [])
+    for name in devices:
+        runnable = find_device(name, config).formats
+        if not set(formats) & set(runnable):
+            if OWN_FORMAT not in runnable:
+                raise InputError(f"device {name} runs {', '.join(runnable)}: name one of them with --format")
+            formats.append(OWN_FORMAT)
+    return recipe.model_copy(update={"emit": recipe.emit.model_copy(update={"formats": formats})})
+
+
+def measured(
+    report: Report, folder: Path, recipe: Recipe, eval: Any, devices: Sequence[str], config: str | Path | None
+) -> Report:
+    """The report with every artifact on every device that runs its format. Raises DeviceFault."""
+    runs = []
+    for artifact in report.artifacts:
+        chosen = [name for name in devices if artifact.format in find_device(name, config).formats]
+        if chosen:
+            found = bench(folder / artifact.path, chosen, eval=eval, preprocess=recipe.preprocess.model_dump(),
+                          metric=recipe.evaluate.metric, config=config)  # fmt: skip
+            runs += found.results
+    return report.model_copy(update={"devices": runs})
