@@ -1,6 +1,7 @@
 """The recipe: every choice of a run, as TOML. The effective one is saved with the artifacts."""
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,6 +67,12 @@ def _pairs(value: Any) -> Any:
     raise ValueError('should be "none", "auto", or a list of [teacher\'s value, student\'s value]')
 
 
+def _pattern(value: str) -> str:
+    if not re.fullmatch(r"unstructured|[1-9]\d*:[1-9]\d*|block:[1-9]\d*x[1-9]\d*", value):
+        raise ValueError('should be "unstructured", "N:M" such as "2:4", or "block:RxC" such as "block:4x1"')
+    return value
+
+
 class Section(BaseModel):
     """A recipe table: no unknown keys, no value of another type, values checked again when changed."""
 
@@ -90,6 +97,32 @@ class Preprocess(Section):
     layout: Literal["auto", "nchw", "nhwc"] = Field(
         "auto", description="axis order of the samples: auto compares their shape with the model's input"
     )
+
+
+class Prune(Section):
+    """Pruning: weights that become zero and stay so, while the others are trained."""
+
+    sparsity: Number | None = Field(None, gt=0, lt=1, description="share of the weights that goes; unset: none")
+    pattern: Annotated[str, AfterValidator(_pattern)] = Field(
+        "unstructured", description='which go together: "unstructured", "N:M" (N stay of M inputs: "2:4"), "block:4x1" '
+        "(4 output channels by 1 input)"
+    )
+    criterion: Literal["l1", "l2", "taylor", "fisher", "activation", "scale", "movement", "random"] = Field(
+        "l2", description="what scores a weight"
+    )
+    allocation: Literal["uniform", "global", "lamp", "sensitivity"] = Field(
+        "lamp", description="how layers share the sparsity: all alike, one threshold, by layer-adaptive magnitude, "
+        "or by what pruning each layer does to the outputs"
+    )
+    schedule: Literal["one-shot", "gradual", "iterative", "lottery"] = Field(
+        "gradual", description="before training, during it (cubic), in rounds of pruning and training, or in rounds "
+        "that go back to early weights"
+    )
+    rounds: int = Field(5, ge=1, le=100, description='for schedule = "iterative" and "lottery"')
+    rewind: int = Field(0, ge=0, description='for schedule = "lottery": go back to after so many epochs')
+    keep: list[str] = Field([], description="names of nodes whose weights stay")
+    epochs: int | None = Field(None, ge=1, description="of training, in each round; unset: [train] epochs")
+    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
 
 
 class Cluster(Section):
@@ -234,6 +267,7 @@ class Recipe(Section):
     preprocess: Preprocess = Field(default_factory=Preprocess, description=str(Preprocess.__doc__))
     distill: Distill = Field(default_factory=Distill, description=str(Distill.__doc__))
     train: Train = Field(default_factory=Train, description=str(Train.__doc__))
+    prune: Prune = Field(default_factory=Prune, description=str(Prune.__doc__))
     cluster: Cluster = Field(default_factory=Cluster, description=str(Cluster.__doc__))
     quantize: Quantize = Field(default_factory=Quantize, description=str(Quantize.__doc__))
     evaluate: Evaluate = Field(default_factory=Evaluate, description=str(Evaluate.__doc__))

@@ -1,7 +1,7 @@
 """Masks of weights while a model trains: which weights there are, and when the others go."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from edgecompress.compress.prune.allocation import choose
 from edgecompress.compress.prune.criteria import CRITERIA, Statistics
 from edgecompress.compress.prune.patterns import Pattern, from_taps, to_taps
-from edgecompress.compress.prune.schedules import SCHEDULES, SHARE
+from edgecompress.compress.prune.schedules import SHARE, gradual
 from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.train import Hook
 
 UPDATES = 200  # of the masks while a schedule runs
 MEMORY = 0.98  # of what gradients said, each step
+NEED_GRADIENTS = ("taylor", "fisher", "movement")
 
-# Scores of one layer's blocks, their sizes, the layer's weight name -> scores comparable between layers.
-Comparable = Any
+# Name of a weight, scores of its blocks, their sizes -> scores that can be compared between layers.
+Comparable = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Masked(nn.Module):
@@ -50,40 +51,43 @@ class Prunable:
 
 
 class Masks(Hook):
-    """Masks on the weights of a TorchModel, made sparser step by step.
+    """Masks on the weights of a TorchModel, which leave nothing out before the first `update`.
 
-    comparable: makes scores of different layers comparable (`allocation.ALLOCATIONS`), by the weight's name.
-    sparsity: wanted at the end. start: masks to begin with, by name: bool, of the weight's shape.
+    comparable: makes scores of different layers comparable (see allocation.py). rising: the sparsity to reach step by
+    step while training; None: masks change by `update` alone.
     """
 
     def __init__(
         self, module: TorchModel, weights: Sequence[Prunable], pattern: Pattern, comparable: Comparable,
-        criterion: str, schedule: str, sparsity: float, *, seed: int = 0,
-        start: Mapping[str, np.ndarray] | None = None,
+        criterion: str, *, rising: float | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.module, self.weights, self.pattern, self.comparable = module, weights, pattern, comparable
-        self.criterion, self.schedule, self.sparsity = criterion, SCHEDULES[schedule], sparsity
-        self.random = np.random.default_rng(seed)
-        self.draws = {w.name: self.random.random(tuple(module.weights[w.name].shape)) for w in weights}
+        self.criterion, self.rising = criterion, rising
+        random = np.random.default_rng(seed)
+        self.draws = {w.name: random.random(tuple(module.weights[w.name].shape)) for w in weights}
         self.transforms = {w.name: Masked(module.weights[w.name].detach()) for w in weights}
-        self.gathered = {
-            w.name: {k: torch.zeros_like(module.weights[w.name]) for k in ("gradient", "squared", "movement")}
-            for w in weights
-        }
-        self.gathers = criterion in ("taylor", "fisher", "movement")
         for name, transform in self.transforms.items():
             module.set_weight_transform(name, transform)
-            if start is not None:
-                transform.mask.copy_(torch.from_numpy(start[name]))
+        self.gathers = criterion in NEED_GRADIENTS
+        self.gathered: dict[str, dict[str, Tensor]] = {}
+
+    def on_start(self, module: nn.Module) -> None:
+        for w in self.weights:
+            parameter = self.module.weights[w.name]
+            self.transforms[w.name].to(parameter.device)
+            if self.gathers:
+                zeros = {key: torch.zeros_like(parameter) for key in ("gradient", "squared", "movement")}
+                known = self.gathered.get(w.name, zeros)
+                self.gathered[w.name] = {key: value.to(parameter.device) for key, value in known.items()}
 
     def before_step(self, step: int, total: int) -> None:
+        if self.rising is None:
+            return
         last = round(SHARE * total)
-        between = max(last // UPDATES, 1)
-        moving = self.schedule is not SCHEDULES["one-shot"] and step < last
         for transform in self.transforms.values():
-            transform.fixed = not moving
-        if step == 0 and not moving or moving and step % between == 0 or step == last:
-            self.update(self.schedule(step / max(last, 1), self.sparsity))
+            transform.fixed = step >= last
+        if step == last or step < last and step % max(last // UPDATES, 1) == 0:
+            self.update(gradual(step / max(last, 1), self.rising))
 
     def on_gradients(self, step: int, total: int) -> None:
         if not self.gathers:
@@ -96,7 +100,7 @@ class Masks(Hook):
             known["movement"].addcmul_(parameter.detach(), g, value=-1.0)
 
     def settled(self, step: int, total: int) -> bool:
-        return step > round(SHARE * total) or self.schedule is SCHEDULES["one-shot"]
+        return self.rising is None or step > round(SHARE * total)
 
     def update(self, sparsity: float) -> None:
         """New masks, by the scores of the weights as they are."""
@@ -120,19 +124,12 @@ class Masks(Hook):
         return {"gathered": self.gathered}  # masks are buffers of the module
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, known in state["gathered"].items():
-            for key, value in known.items():
-                self.gathered[name][key] = value.to(self.module.weights[name].device)
-
-    def on_start(self, module: nn.Module) -> None:
-        for w in self.weights:
-            device = self.module.weights[w.name].device
-            self.gathered[w.name] = {k: v.to(device) for k, v in self.gathered[w.name].items()}
-            self.transforms[w.name].to(device)
+        self.gathered = state["gathered"]
+        self.on_start(self.module)
 
     def _scores(self, name: str) -> np.ndarray:
         weight = self.module.weights[name].detach().cpu().numpy()
-        known = {k: v.cpu().numpy() for k, v in self.gathered[name].items()} if self.gathers else {}
+        known = {k: v.cpu().numpy() for k, v in self.gathered.get(name, {}).items()}
         statistics = Statistics(
             gradient=known.get("gradient"), squared_gradient=known.get("squared"), movement=known.get("movement"),
             draw=self.draws[name],

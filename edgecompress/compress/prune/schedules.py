@@ -1,23 +1,13 @@
 """How sparse a model is at each step of its training."""
 from __future__ import annotations
 
-from collections.abc import Callable
-
-# (share of the schedule that is done, 0 to 1; final sparsity) -> sparsity now
-Schedule = Callable[[float, float], float]
-
 # Of a run's steps, the schedule takes this share; the rest trains what is left.
 SHARE = 0.7
 
 
-def one_shot(done: float, final: float) -> float:
-    """All at once, before training."""
-    return final
-
-
 def gradual(done: float, final: float) -> float:
     """s_t = s_f + (s_i - s_f)(1 - t/T)^3 with s_i = 0 (M. Zhu and S. Gupta, "To prune, or not to prune", 2017,
-    equation 1)."""
+    equation 1). done: t/T, from 0 on."""
     return final - final * (1 - min(done, 1.0)) ** 3
 
 
@@ -25,6 +15,3 @@ def rounds(number: int, count: int, final: float) -> float:
     """After round 1, .. of `count`: each removes the same share of what is left (S. Han et al., "Learning both
     weights and connections", 2015; J. Frankle and M. Carbin, "The lottery ticket hypothesis", 2019)."""
     return 1 - (1 - final) ** (number / count)
-
-
-SCHEDULES: dict[str, Schedule] = {"one-shot": one_shot, "gradual": gradual}
