@@ -16,6 +16,7 @@ from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
 from edgecompress.interrupt import stop_if_interrupted
+from edgecompress.learning import learn, open_training, remove_checkpoints
 from edgecompress.output import require_writable, stale_files, write_files
 from edgecompress.recipe import Recipe
 from edgecompress.report import build, terminal
@@ -68,12 +69,14 @@ def convert(
     output: str | Path | None = None,
     calib: Any = None,
     eval: Any = None,
+    train: Any = None,
     recipe: Recipe | str | Path | None = None,
     formats: Sequence[str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     weights: str | Path | None = None,
     preprocess: Mapping[str, Any] | None = None,
     max_drop: float | None = None,
+    resume: bool = False,
     target_file: str | Path | None = None,
     devices: Sequence[str] = (),
     config: str | Path | None = None,
@@ -87,6 +90,8 @@ def convert(
     output: folder; default "<model>-<target>" in the current one.
     calib, eval: what `evaluate.data.load_data` takes: .npz, .npy, an image folder, "file.py:function" or
         arrays. With calib, activations become int8 too; with labelled eval data, accuracy is measured.
+    train: training data in the same forms, for the recipe's methods that learn; without labels they learn what the
+        model itself says. resume: go on from the checkpoints that a stopped run left beside the output folder.
     recipe: see `edgecompress.recipe`; formats, preprocess and max_drop (points) go before its keys.
     devices: names of devices (`edgecompress devices`) to run the artifacts on; config: their file, if not the usual.
     command: kept in the report.
@@ -112,7 +117,7 @@ def convert(
     stem = _stem(model)
     folder = Path(output) if output is not None else Path(f"{stem}-{profile.name}")
     names: dict[str, str] = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
-    sources = [_path(s) for s in (model, weights, calib, eval, target_file, _changed_file(recipe, asked))]
+    sources = [_path(s) for s in (model, weights, calib, eval, train, target_file, _changed_file(recipe, asked))]
     inputs = [s for s in sources if s is not None]
     require_writable(folder, [*names.values(), REPORT, RECIPE], inputs)
 
@@ -126,7 +131,10 @@ def convert(
     require_fit(fit(ingested.model, facts.peak_activation_elements, profile, kind))
     data = pipeline.open_data(ingested.model, calib, eval, asked, profile)
     reference = pipeline.measure_float(ingested.model, data, asked, log)
-    outcome = convert_within_limit(ingested.model, data, reference, asked, profile, log)
+    checkpoints = folder.with_name(f"{folder.name}.checkpoints")
+    training = open_training(ingested.model, train, asked, folder=checkpoints, resume=resume)
+    learned = learn(ingested.model, training, data, asked, log)
+    outcome = convert_within_limit(learned.model, data, reference, asked, profile, log)
 
     labelled = data.check.labels is not None  # else values are agreement, which is no accuracy
     drop = outcome.attempt.worst_drop(len(data.check)) if labelled else None
@@ -143,6 +151,7 @@ def convert(
             activations=asked.quantize.activations,
             calibration=build.data_summary(data.calibration),
             evaluation=None if eval is None else build.data_summary(data.check),
+            training=None if training.source is None else build.data_summary(training.source),
             metric=asked.evaluate.metric,
             max_drop=asked.evaluate.max_drop,
         ),
@@ -154,12 +163,14 @@ def convert(
             drop=drop,
         ),
         stages=log.stages,
+        goals=list(learned.goals),
+        training=training.histories,
         layers=report_layers(outcome.attempt.model, {d.output: d for d in outcome.diagnoses}),
         artifacts=[
             build.artifact(emitted, names[emitted.format], kind, ingested.model, checks)
             for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True)
         ],
-        notes=[*ingested.notes, *data.notes, *_notes(ingested, facts, kind, asked, data, outcome)],
+        notes=[*ingested.notes, *data.notes, *learned.notes, *_notes(ingested, facts, kind, asked, data, outcome)],
     )
     files = {names[a.format]: a.data for a in outcome.attempt.artifacts}
     require_room({name: len(content) for name, content in files.items()}, profile)
@@ -167,6 +178,7 @@ def convert(
     files[REPORT] = report.to_json().encode()
     stop_if_interrupted()
     write_files(folder, files, stale_files(folder, REPORT, files, inputs))
+    remove_checkpoints(checkpoints)
     if devices:
         report = measured(report, folder, outcome.recipe, eval, devices, config)
         write_files(folder, {REPORT: report.to_json().encode()})

@@ -124,6 +124,11 @@ class Prune(Section):
     epochs: int | None = Field(None, ge=1, description="of training, in each round; unset: [train] epochs")
     lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
 
+    @property
+    def wanted(self) -> bool:
+        """Whether weights are pruned: an N:M pattern says itself how many."""
+        return self.sparsity is not None or self.pattern[0].isdigit()
+
 
 class Cluster(Section):
     """Weight clustering: few distinct values in each layer, which a .pack holds in few bits."""
@@ -229,6 +234,11 @@ class Train(Section):
         description='"cross-entropy", "mse", or "file.py:function" of (outputs, labels, inputs); '
         "auto: cross-entropy for integer labels, else mse",
     )
+    teacher: Number = Field(
+        0.7, ge=0, le=1, description="share of the loss that is the distance from what the original model says, which "
+        "needs no labels; the rest is the loss"
+    )
+    temperature: Number = Field(2.0, gt=0, le=100, description="that softens what the original model says")
     metric: str | None = Field(
         None, min_length=1, description="chooses the best epoch, as in [evaluate]; unset: the validation loss does"
     )

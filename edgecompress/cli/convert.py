@@ -28,6 +28,8 @@ ACCURACY_LIMIT_EXCEEDED = 4
 @file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: MODEL-TARGET]")
 @file_option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
 @file_option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
+@file_option("--train", metavar="DATA", help="Training data in the same forms, for the recipe's methods that learn.")
+@click.option("--resume", is_flag=True, help="Go on with a training run that was stopped; else it starts anew.")
 @file_option("--recipe", type=click.Path(), help="Recipe (TOML); options given here go before it.")
 @click.option("--format", "formats", multiple=True, help="Artifact format: onnx, tflite or pack. Repeatable.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")

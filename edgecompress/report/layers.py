@@ -5,10 +5,12 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.annotations import codebook, is_int8, quantization
 from edgecompress.graph.fusion import Layer as FusedLayer
+from edgecompress.graph.fusion import constant
 from edgecompress.graph.fusion import layers as fused_layers
 from edgecompress.report.entropy import entropy
 from edgecompress.report.model import Layer
@@ -42,6 +44,7 @@ def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis]) -> list[L
                 encoding=encoding,
                 bits_per_weight=bits,
                 snr_db=None if known is None or not math.isfinite(known.snr_db) else round(known.snr_db, 2),
+                sparsity=None if weight is None else _zeros(weight),
                 cause="" if known is None else known.cause,
             )
         )
@@ -56,6 +59,14 @@ def _weight(layer: FusedLayer) -> ir.Value | None:
             if len(value.const_value.shape) > 1:
                 sizes[value] = value.const_value.size
     return max(sizes, key=lambda value: sizes[value], default=None)
+
+
+def _zeros(weight: ir.Value) -> float:
+    """Share of zeros in the weight as it is stored."""
+    array, q = constant(weight), quantization(weight)
+    assert array is not None  # _weight takes constants alone
+    stored = array if q is None else q.quantize(array)
+    return round(1 - np.count_nonzero(stored) / stored.size, 4)
 
 
 def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | None]:

@@ -44,6 +44,7 @@ class Requested(Part):
     activations: str
     calibration: Data | None = Field(description="null without calibration data")
     evaluation: Data | None = Field(description="null without evaluation data")
+    training: Data | None = Field(None, description="null without training data")
     metric: str
     max_drop: float | None = Field(description="points of the metric that may be lost")
 
@@ -63,6 +64,16 @@ class Stage(Part):
     parameters: int | None = None
     macs: int | None = None
     accuracy: float | None = None
+    note: str = ""
+
+
+class Goal(Part):
+    """One thing that a step was asked for, and what came of it."""
+
+    what: str = Field(description='for example "zero weights"')
+    unit: str = Field(description='"%", "bytes" or "MACs"')
+    requested: float
+    achieved: float
     note: str = ""
 
 
@@ -97,6 +108,7 @@ class Layer(Part):
     encoding: str = Field(description='for example "int8 per-channel"')
     bits_per_weight: float | None
     snr_db: float | None = Field(description="float against quantised output; null when not measured")
+    sparsity: float | None = Field(None, description="share of the weights that is exactly zero; null without weights")
     cause: str = Field("", description="the probable reason of a low signal-to-noise ratio")
 
 
@@ -190,6 +202,7 @@ class Report(Part):
     requested: Requested
     achieved: Achieved
     stages: list[Stage]
+    goals: list[Goal] = Field([], description="what each step of compression was asked for, and what it achieved")
     training: list[History] = Field([], description="every run of the training loop, in order")
     layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
     artifacts: list[Artifact]

@@ -130,12 +130,24 @@ def _requested(report: Report) -> Table:
     kept = f", {len(got.float_layers)} layers in float" if got.float_layers else ""
     rows = [("encoding", f"{asked.weights} weights, {asked.activations} activations", in_words(got.encoding) + kept)]
     rows.append(("formats", ", ".join(asked.formats), ", ".join(a.format for a in report.artifacts)))
+    rows += [(g.what, _goal(g.requested, g.unit), _goal(g.achieved, g.unit)) for g in report.goals]
     limit = "any" if asked.max_drop is None else f"at most {asked.max_drop:g}"
     rows.append((f"{asked.metric} drop", limit, _number(got.drop, ".2f", missing="not measured")))
     if report.target.flash_bytes is not None:
         largest = max(a.bytes for a in report.artifacts)
         rows.append(("flash", f"at most {size(report.target.flash_bytes)}", size(largest)))
     return table("\nRequested and achieved", ("", "Requested", "Achieved"), rows)
+
+
+_UNITS: dict[str, Callable[[float], str]] = {
+    "bytes": lambda value: size(round(value)),
+    "MACs": lambda value: f"{count(round(value))} MACs",
+    "%": lambda value: f"{value:.1f} %",
+}
+
+
+def _goal(value: float, unit: str) -> str:
+    return _UNITS[unit](value)
 
 
 def _notes(report: Report) -> Text | None:
