@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgecompress.errors import MissingPackageError
+from edgecompress.errors import InputError, MissingPackageError
 from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.evaluate.verify import reference
 from edgecompress.graph.statistics import statistics
@@ -40,20 +40,15 @@ class Training:
     histories: list[History] = field(default_factory=list)
 
     def loss(self) -> Loss:
-        """[train] loss on the labels, and what the teacher says."""
+        """What the original model says and the labels, shared out as [distill] says."""
+        from edgecompress.compress.distill.losses import DistillationLoss
         from edgecompress.graph.torch_bridge import TorchModel
         from edgecompress.train.losses import load_loss
-        from edgecompress.train.teacher import teacher_loss
 
-        settings = self.recipe.train
         assert self.data is not None
-        hard = None if self.data.labels is None else load_loss(settings.loss, self.data)
-        if settings.teacher == 0 and hard is not None:
-            return hard
+        task = None if self.data.labels is None else load_loss(self.recipe.train.loss, self.data)
         teacher = TorchModel(self.teacher, logits=True)
-        return teacher_loss(
-            teacher, hard, alpha=settings.teacher, temperature=settings.temperature, classes=self.classes
-        )
+        return DistillationLoss(teacher, self.recipe.distill, classes=self.classes, features=(), task=task)
 
     def settings(self, section: Section) -> Train:
         """[train] with the section's own `epochs` and `lr`, where it has them."""
@@ -109,6 +104,24 @@ def learn(model: ir.Model, training: Training, data: Data, recipe: Recipe, log: 
     return Learned(model, tuple(goals), tuple(notes))
 
 
+def _distill(
+    model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog, goals: list[Goal], notes: list[str]
+) -> ir.Model:
+    if training.data is None:
+        raise InputError("[distill] needs training data: give --train")
+    from edgecompress.compress.distill.distillation import distill
+
+    with log.stage("distill") as running:
+        found = distill(
+            model, training.data, recipe.distill, training.settings(recipe.distill), seed=recipe.seed,
+            checkpoint=training.checkpoint("distill"), resume=training.resume,
+        )  # fmt: skip
+        training.histories.append(found.history)
+        describe(running, found.model, data, recipe)
+    notes += found.notes
+    return found.model
+
+
 def _prune_weights(
     model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog, goals: list[Goal], notes: list[str]
 ) -> ir.Model:
@@ -149,5 +162,6 @@ def require_torch(what: str) -> None:
 Step = Callable[[ir.Model, Training, Data, Recipe, StageLog, list[Goal], list[str]], ir.Model]
 # (whether the recipe asks for it, what does it)
 STEPS: tuple[tuple[Callable[[Recipe], bool], Step], ...] = (
-    (lambda recipe: recipe.prune.wanted, _prune_weights),
+    (lambda recipe: recipe.distill.is_asked_for, _distill),
+    (lambda recipe: recipe.prune.is_asked_for, _prune_weights),
 )

@@ -125,7 +125,7 @@ class Prune(Section):
     lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
 
     @property
-    def wanted(self) -> bool:
+    def is_asked_for(self) -> bool:
         """Whether weights are pruned: an N:M pattern says itself how many."""
         return self.sparsity is not None or self.pattern[0].isdigit()
 
@@ -194,6 +194,8 @@ class Distill(Section):
     feature_weight: Number = Field(
         1.0, ge=0, allow_inf_nan=False, description="weight of the imitated values in the loss"
     )
+    epochs: int | None = Field(None, ge=1, description="of training; unset: [train] epochs")
+    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
 
     @property
     def is_asked_for(self) -> bool:
@@ -234,11 +236,6 @@ class Train(Section):
         description='"cross-entropy", "mse", or "file.py:function" of (outputs, labels, inputs); '
         "auto: cross-entropy for integer labels, else mse",
     )
-    teacher: Number = Field(
-        0.7, ge=0, le=1, description="share of the loss that is the distance from what the original model says, which "
-        "needs no labels; the rest is the loss"
-    )
-    temperature: Number = Field(2.0, gt=0, le=100, description="that softens what the original model says")
     metric: str | None = Field(
         None, min_length=1, description="chooses the best epoch, as in [evaluate]; unset: the validation loss does"
     )
