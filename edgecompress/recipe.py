@@ -148,6 +148,8 @@ class Cluster(Section):
     per_channel: bool = Field(
         True, description="a scale for each output channel under the layer's values, else one scale in all"
     )
+    epochs: int | None = Field(None, ge=1, description="of training the values and scales; unset: none")
+    lr: Finite | None = Field(None, gt=0, description="its highest learning rate; unset: [train] lr")
 
 
 class Quantize(Section):
@@ -168,6 +170,8 @@ class Quantize(Section):
     bias_correction: bool = Field(True, description="correct biases for the mean error, where it helps")
     float_layers: list[str] = Field([], description="names of nodes that stay in float (mixed precision)")
     samples: int | None = Field(None, ge=1, description="at most this many calibration samples; unset: all")
+    epochs: int | None = Field(None, ge=1, description="of quantisation-aware training; unset: none")
+    lr: Finite | None = Field(None, gt=0, description="its highest learning rate; unset: [train] lr")
 
 
 class Distill(Section):

@@ -1,0 +1,189 @@
+"""Quantisation-aware training: an annotated model learns to do with its integers, codebooks and zeros."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from edgecompress.compress.cluster.trained import TrainedCodebook
+from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.fake import Bias, Range, Through, Weight
+from edgecompress.compress.quantize.weights import quantize_bias
+from edgecompress.graph.annotations import (
+    Quantization,
+    codebook,
+    is_int8,
+    quantization,
+    set_codebook,
+    set_quantization,
+    sparsity,
+)
+from edgecompress.graph.fusion import Layer, constant, layers
+from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.recipe import Train
+from edgecompress.report.model import History
+from edgecompress.train import TrainData, train
+from edgecompress.train.losses import Loss
+
+FIXED = {id(rule.fixed) for rule in operators.RULES.values() if rule.fixed is not None}
+
+
+@dataclass(frozen=True)
+class Aware:
+    """model: annotated as the one that was given, with what was learned."""
+
+    model: ir.Model = field(repr=False)
+    history: History
+
+
+def train_quantized(
+    model: ir.Model, data: TrainData, training: Train, *, loss: Loss | None = None,
+    validation: TrainData | None = None, seed: int = 0, stage: str = "quantisation-aware training",
+    checkpoint: Path | None = None, resume: bool = False,
+) -> Aware:  # fmt: skip
+    """Trains a model that quantisation, and perhaps clustering, has annotated; the one passed in is not changed.
+
+    Forward it computes what the integers will: values, weights and biases rounded where the annotations say. What
+    is learned: the ranges of values (those that operators fix, and of the inputs, stay), weights, and of clustered
+    weights the centroids and scales. Weights with a Sparsity stay zero where it says. Indices into codebooks stay.
+    """
+    fake = FakeQuantized(model)
+    history = train(
+        fake.module, data, training, loss=loss, validation=validation, seed=seed, stage=stage, checkpoint=checkpoint,
+        resume=resume,
+    )  # fmt: skip
+    return Aware(fake.annotated(), history)
+
+
+class FakeQuantized:
+    """An annotated model as a TorchModel that rounds where the model will.
+
+    module: gives logits. ranges: of each group of values that share a scale, by the Quantization they share.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self.module = TorchModel(model, logits=True)
+        self.ranges: dict[int, Range] = {}
+        self._scales: dict[str, Callable[[], Tensor]] = {}  # of an int8 weight, now
+        for value in _rounded(model.graph):
+            self.module.set_value_transform(str(value.name), Through(self._range(value)))
+        for layer in layers(model.graph):
+            self._prepare(layer)
+        for name, value in model.graph.initializers.items():  # operands
+            q = quantization(value)
+            if q is not None and q.dtype == ir.DataType.INT8 and name not in self._scales:
+                if name in self.module.weights:
+                    self.module.set_weight_transform(name, Through(self._range(value)))
+
+    def annotated(self) -> ir.Model:
+        """A copy of the model with everything as it is in the module now."""
+        result = self.module.write_back()
+        learned = self._learned()
+        computed = [v for node in result.graph for v in node.outputs]
+        for value in [*result.graph.inputs, *result.graph.initializers.values(), *computed]:
+            q = quantization(value)
+            if q is not None and id(q) in learned:
+                set_quantization(value, learned[id(q)])
+        for layer in layers(result.graph):
+            self._record(layer)
+        return result
+
+    def _range(self, value: ir.Value) -> Range:
+        q = quantization(value)
+        assert q is not None
+        fixed = id(q) in FIXED or value.is_graph_input()
+        found = self.ranges.setdefault(id(q), Range(float(q.scale[0]), int(q.zero_point[0]), not fixed))
+        if fixed:
+            found.log_ratio = None
+        return found
+
+    def _prepare(self, layer: Layer) -> None:
+        value = operators.weight(layer) if layer.node.op_type in operators.RULES else None
+        if value is None or str(value.name) not in self.module.weights:
+            return
+        name, q, book, pruned = str(value.name), quantization(value), codebook(value), sparsity(value)
+        transform: TrainedCodebook | Weight
+        if book is not None:
+            whole = book.scale is None
+            scale, axis = (q.scale, q.axis) if whole else (book.scale, book.axis)
+            transform = TrainedCodebook(book, scale, axis, whole)
+            self._scales[name] = transform.scale
+        elif q is not None and q.dtype == ir.DataType.INT8:
+            transform = Weight(q.axis, None if pruned is None else pruned.mask)
+            self._scales[name] = lambda: transform.scale(self._kept(name, transform))
+        else:
+            return
+        self.module.set_weight_transform(name, transform)
+        self._prepare_bias(layer, name, transform)
+
+    def _prepare_bias(self, layer: Layer, weight: str, transform: TrainedCodebook | Weight) -> None:
+        bias, source = layer.bias, layer.node.inputs[0]
+        if bias is None or quantization(bias) is None or quantization(source) is None:
+            return
+        if str(bias.name) not in self.module.weights:
+            return
+        range_ = self._range(source)
+        if isinstance(transform, Weight):
+            # plain attributes: the module has these already
+            object.__setattr__(transform, "bias", self.module.weights[str(bias.name)])
+            object.__setattr__(transform, "input", range_)
+        self.module.set_weight_transform(str(bias.name), Bias(range_, self._scales[weight]))
+
+    def _kept(self, name: str, transform: Weight) -> Tensor:
+        weight = self.module.weights[name]
+        return weight if transform.mask is None else weight * transform.mask
+
+    def _learned(self) -> dict[int, Quantization]:
+        """The Quantization of each group as it is now, by the identity of the one it was."""
+        found: dict[int, Quantization] = {}
+        for value in [*_rounded(self.model.graph), *self.model.graph.initializers.values()]:
+            q = quantization(value)
+            if q is not None and id(q) in self.ranges and id(q) not in FIXED:
+                range_ = self.ranges[id(q)]
+                scale = range_.scale.detach().cpu().numpy().reshape(1).astype(np.float32)
+                found[id(q)] = Quantization(scale, q.zero_point)
+        return found
+
+    def _record(self, layer: Layer) -> None:
+        """The weight's and the bias's annotations in the copy."""
+        value = operators.weight(layer) if layer.node.op_type in operators.RULES else None
+        name = "" if value is None else str(value.name)
+        if value is None or name not in self._scales:
+            return
+        transform, q = self.module.weight_transforms[name], quantization(value)
+        with torch.no_grad():
+            scale = self._scales[name]().cpu().numpy().reshape(-1).astype(np.float32)
+        if isinstance(transform, TrainedCodebook):
+            book = transform.codebook()
+            set_codebook(value, book)
+            if not transform.whole:
+                value.const_value = ir.tensor(book.values().astype(np.float32), name=name)
+        if q is None:
+            return
+        learned = Quantization(scale, np.zeros(len(scale), np.int32), q.axis, q.dtype, q.narrow_range)
+        set_quantization(value, learned)
+        if isinstance(transform, TrainedCodebook):
+            value.const_value = ir.tensor(learned.dequantize(transform.codebook().values()), name=name)
+        source = quantization(layer.node.inputs[0])
+        if layer.bias is not None and quantization(layer.bias) is not None and source is not None:
+            set_quantization(layer.bias, quantize_bias(learned, float(source.scale[0])))
+
+
+def _rounded(graph: ir.Graph) -> list[ir.Value]:
+    """Inputs and computed values that int8 layers make, or that they alone read."""
+    found = []
+    for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]:
+        q, producer = quantization(value), value.producer()
+        if q is None or q.dtype != ir.DataType.INT8 or constant(value) is not None:
+            continue
+        readers = [node for node, _ in value.uses()]
+        if producer is not None and not is_int8(producer) and not (readers and all(map(is_int8, readers))):
+            continue
+        found.append(value)
+    return found

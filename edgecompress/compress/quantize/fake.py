@@ -1,0 +1,116 @@
+"""Rounding that training sees through: integers forward, straight-through gradients backward."""
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgecompress.compress.quantize.weights import BIAS_LIMIT, LIMIT, SMALLEST_RATIO
+
+LOW, HIGH = -128, 127
+LOWEST_SCALE = float(np.finfo(np.float32).tiny)
+
+
+class _Round(torch.autograd.Function):
+    """scale * clip(round(x / scale)), with the gradients of S. Esser et al., "Learned step size quantization", ICLR
+    2020, equations 2 and 3, and their section 2.2's factor 1 / sqrt(elements of a sample * levels)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
+        v = x / scale
+        q = v.round().clamp_(low, high)
+        ctx.save_for_backward(v, q)
+        ctx.low, ctx.high = low, high
+        return q * scale
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        v, q = ctx.saved_tensors
+        inside = (v >= ctx.low) & (v <= ctx.high)
+        to_scale = None
+        if ctx.needs_input_grad[1]:
+            slope = torch.where(inside, q - v, q)
+            factor = (max(v.numel() // max(v.shape[0], 1), 1) * max(ctx.high, 1.0)) ** -0.5
+            to_scale = (grad * slope).sum() * factor
+        return grad * inside, to_scale, None, None
+
+
+class Range(nn.Module):
+    """The scale that all values of a group share, int8 with a fixed zero point.
+
+    It is learned as the logarithm of its ratio to where it began, so that a step means the same for all groups.
+    """
+
+    def __init__(self, scale: float, zero_point: int, learned: bool) -> None:
+        super().__init__()
+        self.register_buffer("start", torch.tensor(scale, dtype=torch.float32))
+        self.zero_point = zero_point
+        self.log_ratio = nn.Parameter(torch.zeros(())) if learned else None
+
+    @property
+    def scale(self) -> Tensor:
+        return self.start if self.log_ratio is None else self.start * self.log_ratio.exp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Round.apply(x, self.scale, float(LOW - self.zero_point), float(HIGH - self.zero_point))
+
+
+class Through(nn.Module):
+    """A value that is rounded by a Range, which other values may have as well."""
+
+    def __init__(self, range_: Range) -> None:
+        super().__init__()
+        self.range = range_
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.range(x)
+
+
+class Weight(nn.Module):
+    """A weight as int8, narrow range, whose scales follow its largest magnitudes (`weights.quantize_weight`).
+
+    axis: of its channels, or None. mask: of the weights that stay (Sparsity), or None.
+    """
+
+    def __init__(self, axis: int | None, mask: np.ndarray | None) -> None:
+        super().__init__()
+        self.axis = axis
+        self.register_buffer("mask", None if mask is None else torch.from_numpy(mask.astype(np.float32)))
+        self.bias: nn.Parameter | None = None  # what has to fit at this scale times the input's
+        self.input: Range | None = None
+
+    def scale(self, weight: Tensor) -> Tensor:
+        """float32 [channels] or [1]."""
+        axes = [i for i in range(weight.ndim) if i != self.axis]
+        largest = weight.detach().abs().amax(axes).reshape(-1) / LIMIT
+        if self.bias is not None and self.input is not None:
+            needed = self.bias.detach().abs() / (self.input.scale.detach() * BIAS_LIMIT)
+            largest = torch.maximum(largest, needed if self.axis is not None else needed.max())
+        largest = torch.maximum(largest, largest.max() * SMALLEST_RATIO)
+        return torch.where(largest == 0, torch.ones_like(largest), largest).clamp(min=LOWEST_SCALE)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        kept = weight if self.mask is None else weight * self.mask
+        scale = _along(self.scale(kept), kept, self.axis)
+        rounded = (kept.detach() / scale).round().clamp(-LIMIT, LIMIT) * scale
+        return kept + (rounded - kept).detach()
+
+
+class Bias(nn.Module):
+    """A bias as int32 at the input's scale times the weight's."""
+
+    def __init__(self, source: Range, scales) -> None:
+        super().__init__()
+        self.source, self.scales = source, scales
+
+    def forward(self, bias: Tensor) -> Tensor:
+        step = self.source.scale.detach() * self.scales().detach()
+        return bias + ((bias.detach() / step).round() * step - bias).detach()
+
+
+def _along(scale: Tensor, weight: Tensor, axis: int | None) -> Tensor:
+    """[channels] -> a shape that multiplies the weight along its axis."""
+    shape = [1] * weight.ndim
+    if axis is not None:
+        shape[axis] = -1
+    return scale.reshape(shape)
