@@ -86,6 +86,17 @@ def test_the_table_fits_80_columns_and_speaks_of_no_time(firmware: Path) -> None
 
 
 @CORTEX_M
+def test_float_layers_are_compared_to_rounding(tmp_path: Path) -> None:
+    model = load(DIGITS / "digits.onnx").model
+    (tmp_path / "float.pack").write_bytes(pack.emit(model, io_dtype=ir.DataType.FLOAT, name="digits").data)
+    folder = build(tmp_path / "float.pack", "cortex-m4").directory
+    code, out, error = edgecompress("bench", folder, "--eval", TEST, "--runs", "3", "--json")
+    (found,) = json.loads(out)["results"]
+    assert code == 0 and found["agrees"] and found["largest_difference"] < 1e-6, error
+    assert 0 < found["stack_bytes"] < 1024
+
+
+@CORTEX_M
 def test_other_outputs_are_exit_code_4(firmware: Path, packs: dict[str, Path], tmp_path: Path) -> None:
     """The pack beside the program has one bias more than what was compiled, and the program says it is that."""
     plan = read_pack(packs["int8"]).plan()

@@ -18,8 +18,9 @@ from edgecompress.cli.options import debug_option, file_option, not_empty
 def command(pack: str, target: str, target_file: str | None, output: str | None, weights: str) -> None:
     """Compile FILE.pack ahead of time: object file, static library, C header and example.
 
-    Needs no C toolchain. With arm-none-eabi-gcc installed, Cortex-M targets also get firmware for the board
-    that QEMU emulates; with aarch64-linux-gnu-gcc, 64-bit Linux and Android get a shared library and a program.
+    Needs no C toolchain. With arm-none-eabi-gcc or the Python package ziglang, Cortex-M targets also get firmware
+    for the board that QEMU emulates; with aarch64-linux-gnu-gcc, 64-bit Linux and Android get a shared library and a
+    program.
     """
     from edgecompress.firmware import build
     from edgecompress.report.terminal import print_fitting

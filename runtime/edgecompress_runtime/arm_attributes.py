@@ -11,8 +11,9 @@ TEXT_TAGS = {4, 5, 67}  # CPU_raw_name, CPU_name, conformance: zero-terminated t
 def without_float_arguments(elf: bytes) -> bytes:
     """The object, marked as linkable with either floating-point calling convention.
 
-    For functions of pointers and integers only. LLVM writes no such tag, which linkers read as soft-float; the
-    tag goes into the place of the one about denormal floats, so that nothing moves.
+    For an object whose functions are called with pointers and integers only, whatever they pass to one another. Where
+    LLVM writes no such tag, which linkers read as soft-float, it goes into the place of the one about denormal floats,
+    so that nothing moves.
     """
     at = elf.find(SUBSECTION + bytes([FILE_SCOPE]))
     if at < 0:
@@ -24,9 +25,9 @@ def without_float_arguments(elf: bytes) -> bytes:
         tag, value = _number(elf, position)
         tags[tag] = position
         position = elf.index(0, value) + 1 if tag in TEXT_TAGS else _number(elf, value)[1]
-    if VFP_ARGUMENTS in tags or FP_DENORMAL not in tags:
+    place = tags.get(VFP_ARGUMENTS, tags.get(FP_DENORMAL))
+    if place is None:
         return elf
-    place = tags[FP_DENORMAL]
     return elf[:place] + bytes([VFP_ARGUMENTS, ANY_VARIANT]) + elf[place + 2 :]
 
 

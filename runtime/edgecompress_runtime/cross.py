@@ -24,6 +24,7 @@ from numba.core.typing import Signature
 from numba.extending import intrinsic
 
 from edgecompress_runtime.arm_attributes import without_float_arguments
+from edgecompress_runtime.float_functions import FUNCTIONS
 
 CONSTANT_ALIGNMENT = 16  # bytes; one vector of Helium
 
@@ -35,6 +36,29 @@ class Machine:
     triple: str
     cpu: str
     features: tuple[str, ...] = ()
+
+    @property
+    def full_triple(self) -> str:
+        """As LLVM needs it: of a triple in three parts it would take "eabi" for an operating system, and call run-time
+        functions by names that Arm's libraries do not have.
+
+        >>> Machine("thumbv6m-none-eabi", "cortex-m0").full_triple
+        'thumbv6m-none-unknown-eabi'
+        """
+        return re.sub(r"^(\w[\w.]*-none)-(eabi\w*)$", r"\1-unknown-\2", self.triple)
+
+    @property
+    def bare(self) -> bool:
+        """Whether there is no operating system, and so perhaps no C library."""
+        return re.search("none|unknown-elf", self.triple) is not None
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Functions of math.h that LLVM has an instruction for, or the system's C library."""
+        features = " ".join(f for f in self.features if f.startswith("+"))
+        rounds = not self.bare or "fp-armv8" in features or "mve.fp" in features
+        roots = rounds or "+vfp" in features
+        return (*(("trunc", "floor", "ceil") if rounds else ()), *(("sqrt",) if roots else ()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +171,9 @@ def _initialize() -> None:
 @cache
 def _target_machine(machine: Machine) -> llvm.TargetMachine:
     _initialize()
-    target = llvm.Target.from_triple(machine.triple)
+    target = llvm.Target.from_triple(machine.full_triple)
     # firmware lies at fixed addresses; under an operating system code may go into a shared library
-    reloc = "static" if re.search("none|unknown-elf", machine.triple) else "pic"
+    reloc = "static" if machine.bare else "pic"
     return target.create_target_machine(cpu=machine.cpu, features=",".join(machine.features), opt=3, reloc=reloc)
 
 
@@ -157,9 +181,12 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
     target = _target_machine(machine)
     functions = list(functions)
     whole = llvm.parse_assembly(_constants(constants))
-    for function in functions:
-        text = lowered(function.symbol, function.function, function.signature)
-        whole.link_in(llvm.parse_assembly(_for_machine(text, machine.triple, str(target.target_data))))
+    _link(whole, functions, machine, str(target.target_data))
+    if machine.bare:
+        wanted = {f.name for f in whole.functions if f.is_declaration} & FUNCTIONS.keys()
+        library = [_float_function(name) for name in sorted(wanted)]
+        _link(whole, library, machine, str(target.target_data))
+        functions += library
     public = {function.symbol: function.hidden for function in functions if not function.inlined}
     shared = {function.symbol for function in functions if function.shared}
     for function in whole.functions:
@@ -188,9 +215,22 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
     return whole
 
 
+def _float_function(name: str) -> Function:
+    function = FUNCTIONS[name]
+    arguments = [types.float32] * function.__code__.co_argcount
+    return Function(name, function, types.float32(*arguments), shared=True)
+
+
+def _link(whole: llvm.ModuleRef, functions: Iterable[Function], machine: Machine, layout: str) -> None:
+    for function in functions:
+        text = lowered(function.symbol, function.function, function.signature)
+        whole.link_in(llvm.parse_assembly(_for_machine(text, machine, layout)))
+
+
 @cache
 def lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
-    """Unoptimised IR: the function as Numba lowers it, and one of the C calling convention that calls it."""
+    """Unoptimised IR: the function as Numba lowers it, and one of the C calling convention that calls it. It returns
+    nothing or a float32."""
     flags: Any = compiler.Flags()
     flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
@@ -207,21 +247,28 @@ def lowered(symbol: str, function: Callable[..., None], signature: Signature) ->
     slots, arguments = every[:2], every[2:]
     outer = ", ".join(f"{t} noundef %a{i}" for i, t in enumerate(arguments))
     passed = ", ".join([f"{t} %s{i}" for i, t in enumerate(slots)] + [f"{t} %a{i}" for i, t in enumerate(arguments)])
+    kind, ending = "void", "ret void"
+    if result != types.void:
+        kind, ending = "float", "%r = load float, ptr %s0\n  ret float %r"
     return f"""{text}
-define void @{symbol}({outer}) {{
+define {kind} @{symbol}({outer}) {{
   %s0 = alloca ptr
   %s1 = alloca ptr
   %status = call i32 @"{inner}"({passed})
-  ret void
+  {ending}
 }}
 """
 
 
-def _for_machine(text: str, triple: str, layout: str) -> str:
-    text = re.sub(r"target triple = .*", f'target triple = "{triple}"', text)
+def _for_machine(text: str, machine: Machine, layout: str) -> str:
+    text = re.sub(r"target triple = .*", f'target triple = "{machine.full_triple}"', text)
     text = re.sub(r"target datalayout = .*", f'target datalayout = "{layout}"', text)
     # an instruction where the CPU has one, a C library's function elsewhere
-    text = re.sub(r"@(trunc|floor|ceil)(f?)\(", lambda m: f"@llvm.{m[1]}.{'f32' if m[2] else 'f64'}(", text)
+    for name in machine.instructions:
+        text = text.replace(f"@{name}f(", f"@llvm.{name}.f32(").replace(f"@{name}(", f"@llvm.{name}.f64(")
+    for symbol in FUNCTIONS if machine.bare else ():
+        if (name := symbol.removesuffix("f")) not in machine.instructions:
+            text = text.replace(f"@llvm.{name}.f32(", f"@{symbol}(")
     # or loops that fill and copy become calls of a C library's memset and memcpy
     return re.sub(r"(?m)^(define .*?) \{$", r'\1 "no-builtins" {', text)
 

@@ -136,13 +136,16 @@ def compiled_here(
 
 
 def on_board(
-    cpu: str, plan: Plan, records: list[list[np.ndarray]], elf: Path
+    cpu: str, plan: Plan, records: list[list[np.ndarray]], elf: Path, *, soft: bool = False
 ) -> tuple[list[list[np.ndarray]], Measured]:
-    """Outputs for each record, from QEMU's board with this CPU."""
+    """Outputs for each record, from QEMU's board with this CPU. soft: as if it had no FPU."""
     profile = load_target(cpu)
-    compiled = compile_plan(plan, "model", cross.Machine(profile.triple, profile.cpu, profile.features))
-    link(compiled.object, bench_header(compiled.program), BOARDS[cpu], cpu=cpu,
-         hard_float=profile.triple.endswith("hf"), to=elf)  # fmt: skip
+    triple, features = profile.triple, profile.features
+    if soft:
+        triple, features = triple.removesuffix("hf"), (*(f for f in features if "fp" not in f), "+soft-float")
+    compiled = compile_plan(plan, "model", cross.Machine(triple, profile.cpu, features))
+    hard_float = triple.endswith("hf")
+    link(compiled.object, bench_header(compiled.program), BOARDS[cpu], cpu=cpu, hard_float=hard_float, to=elf)
     run = emulator.run(elf, b"".join(a.tobytes() for record in records for a in record), BOARDS[cpu])
     return split(plan, run.outputs), run
 

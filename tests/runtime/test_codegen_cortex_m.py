@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import on_board
+from ahead import Layers, on_board, split
 from test_codegen import DIGITS, clustered_layers, equal, layers
 
 from edgecompress.compress.quantize import quantize
@@ -19,10 +20,15 @@ from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
 from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.c_header import bench_header
 from edgecompress_runtime.cross import Machine
-from edgecompress_targets.cortex_m import emulator
+from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.plan import Operator, Plan, Tensor
+from edgecompress_targets.cortex_m import emulator, toolchain
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.firmware import link
+from edgecompress_targets.cortex_m.toolchain import GNU, ZIG
+from edgecompress_targets.tools import MissingToolError
 from emulators import CORTEX_M
 
 pytestmark = CORTEX_M
@@ -84,6 +90,71 @@ def test_clustered_layers_stay_coded_in_flash_and_equal_the_hosts_kernels(cpu: s
     weights = sum(t.data.size for t in plan.tensors if t.data is not None and t.is_int8)
     assert small.flash < large.flash - weights // 4 and large.program.saved == 0
     assert small.stack is not None and small.stack <= run.stack < small.stack + 200
+
+
+FUNCTIONS = ("EXP", "LOG", "SQRT", "RSQRT", "FLOOR", "TANH", "LOGISTIC", "ELU", "GELU", "RELU", "SOFTMAX",
+             "LOG_SOFTMAX")  # fmt: skip
+
+
+def float_layers() -> tuple[Plan, list[np.ndarray]]:
+    """Each function of one float tensor, and the way to int8 and back."""
+    random = np.random.default_rng(0)
+    kind, shape, byte = np.dtype(np.float32), (3, 20), np.dtype(np.int8)
+    tensors, operators, inputs = [], [], []
+    for function in FUNCTIONS:
+        inputs.append(len(tensors))
+        operators.append(Operator(function, (len(tensors),), (len(tensors) + 1,), {"beta": 1.0}))
+        tensors += [Tensor(f"{function}_{side}", shape, kind) for side in "xy"]
+    first = len(tensors)
+    scale, zero = np.float32([0.013]), np.int32([-3])
+    tensors += [Tensor("x", shape, kind), Tensor("q", shape, byte, scale, zero), Tensor("y", shape, kind)]
+    operators += [Operator("QUANTIZE", (first,), (first + 1,), {}),
+                  Operator("DEQUANTIZE", (first + 1,), (first + 2,), {})]  # fmt: skip
+    outputs = tuple(o.outputs[0] for o in operators if o.kind != "QUANTIZE")
+    positive = {"LOG", "SQRT", "RSQRT"}
+    feeds = [random.normal(0, 2, shape).astype(np.float32) for _ in (*FUNCTIONS, "x")]
+    feeds = [np.abs(x) + np.float32(1e-3) if f in positive else x for f, x in zip((*FUNCTIONS, "x"), feeds)]
+    return Plan(tuple(tensors), tuple(operators), (*inputs, first), outputs), feeds
+
+
+@pytest.mark.parametrize(("cpu", "soft"), [("cortex-m0", True), ("cortex-m4", False), ("cortex-m4", True),
+                                           ("cortex-m7", False), ("cortex-m55", False)])  # fmt: skip
+def test_float_layers_need_no_c_library(cpu: str, soft: bool, tmp_path: Path) -> None:
+    plan, feeds = float_layers()
+    (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "floats.elf", soft=soft)
+    for index, ours, host in zip(plan.outputs, outputs, Executor(plan)(*feeds), strict=True):
+        np.testing.assert_allclose(ours, host, rtol=2e-6, atol=1e-6, err_msg=plan.tensors[index].name)
+    assert np.array_equal(outputs[-1], Executor(plan)(*feeds)[-1]), "rounding to int8 is exact everywhere"
+    assert 0 < run.stack < 1024
+
+
+@pytest.mark.skipif(find_spec("ziglang") is None, reason="not installed: ziglang (pip install ziglang)")
+@pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4"])
+def test_zig_links_firmware_that_gives_the_same(cpu: str, tmp_path: Path) -> None:
+    made = Layers(5, values=9)
+    made.convolution((6, 6, 8), 12, (3, 3))
+    plan, feeds = made.plan(), made.feeds()
+    profile, board = load_target(cpu), BOARDS[cpu]
+    compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features))
+    hard = profile.triple.endswith("hf")
+    elf = tmp_path / "model.elf"
+    link(compiled.object, bench_header(compiled.program), board, cpu=cpu, hard_float=hard, to=elf, toolchain=ZIG)
+    run = emulator.run(elf, feeds[0].tobytes(), board)
+    equal(plan, feeds, split(plan, run.outputs)[0])
+    images = []
+    for tools in (ZIG, GNU):
+        tools.copy(elf, "bin")
+        images.append(elf.with_suffix(".bin").read_bytes())
+    assert images[0] == images[1] and len(images[0]) > compiled.flash
+
+
+def test_without_any_linker_both_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda program: None)
+    monkeypatch.setattr(toolchain, "find_spec", lambda name: None)
+    with pytest.raises(MissingToolError, match=r"apt install gcc-arm-none-eabi; anywhere: pip install ziglang"):
+        toolchain.installed()
+    monkeypatch.setattr(toolchain, "find_spec", lambda name: object())
+    assert toolchain.installed() is ZIG
 
 
 LOOP = """#include <stdint.h>

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels.arithmetic import clamp, dequantized, f32, i32
 from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
@@ -15,9 +13,8 @@ def quantize(x, y, count, scale, zero):
     for i in range(count):
         real = x[i] / scale
         real = clamp(real, f32(-1000), f32(1000))  # so that it fits an int32; int8 ends before
-        whole = f32(math.trunc(real))
-        rest = real - whole
-        stored = i32(whole)
+        stored = i32(real)
+        rest = real - f32(stored)
         if rest >= f32(0.5):
             stored = i32(stored + i32(1))
         elif rest <= f32(-0.5):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels.arithmetic import clamp, f32
 from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, Prepare, call, prepares
@@ -50,7 +52,7 @@ def logarithm(x, y, count):
 
 def floor(x, y, count):
     for i in range(count):
-        y[i] = math.floor(x[i])
+        y[i] = np.floor(x[i])  # math.floor makes an integer of it
 
 
 def logistic(x, y, count):

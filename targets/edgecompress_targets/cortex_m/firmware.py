@@ -1,4 +1,4 @@
-"""Object file -> ELF for an emulated board: linker script, model.h, and the call of arm-none-eabi-gcc."""
+"""Object file -> ELF for an emulated board: linker script, model.h, and the call of a compiler."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from edgecompress_targets.cortex_m.boards import Board
-from edgecompress_targets.tools import call
+from edgecompress_targets.cortex_m.toolchain import Toolchain, installed
 
-GCC, OBJCOPY = "arm-none-eabi-gcc", "arm-none-eabi-objcopy"
-PACKAGES = ("gcc-arm-none-eabi",)
 STACK_BYTES = 8192
 BAUD = 115_200  # no emulator keeps to it
 
@@ -43,29 +41,34 @@ def images(name: str, model: bytes, model_h: str, board: Board, *, cpu: str, har
     """File name -> contents: NAME.elf, NAME.hex, and NAME.bin where the board's flash is one region. Raises
     ToolError."""
     with tempfile.TemporaryDirectory() as temporary:
-        elf = Path(temporary) / f"{name}.elf"
-        link(model, model_h, board, cpu=cpu, hard_float=hard_float, to=elf)
-        forms = {"hex": "ihex"} | ({"bin": "binary"} if board.vectors == board.code else {})
-        for suffix, form in forms.items():
-            _call(OBJCOPY, "-O", form, elf, elf.with_suffix(f".{suffix}"))
+        elf, toolchain = Path(temporary) / f"{name}.elf", installed()
+        link(model, model_h, board, cpu=cpu, hard_float=hard_float, to=elf, toolchain=toolchain)
+        for suffix in ("hex", "bin") if board.vectors == board.code else ("hex",):
+            toolchain.copy(elf, suffix)
         return {file.name: file.read_bytes() for file in sorted(elf.parent.glob(f"{name}.*"))}
 
 
-def link(model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool, to: Path) -> None:
-    """Write an ELF that serves the model over the board's UART (support/serve.c). Raises ToolError."""
+def link(
+    model: bytes,
+    model_h: str,
+    board: Board,
+    *,
+    cpu: str,
+    hard_float: bool,
+    to: Path,
+    toolchain: Toolchain | None = None,
+) -> None:
+    """Write an ELF that serves the model over the board's UART (support/serve.c).
+
+    toolchain: by default the one that is installed. Raises ToolError.
+    """
     support = resources.files("edgecompress_targets.cortex_m") / "support"
     with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
         work = Path(temporary)
         (work / "model.o").write_bytes(model)
         (work / "model.h").write_text(model_h)
         (work / "board.ld").write_text(linker_script(board))
-        machine = f"-mcpu={cpu}", "-mthumb", f"-mfloat-abi={'hard' if hard_float else 'soft'}"
-        # no C library: and no loops of ours turned into calls of its memset
-        freestanding = "-O2", "-ffreestanding", "-fno-tree-loop-distribute-patterns", "-nostdlib", "-Wl,-z,noexecstack"
         parts = *(sources / file for file in ("startup.c", "serve.c", "uart_cmsdk.c")), work / "model.o"
         uart = f"-DUART_BASE={board.uart:#x}", f"-DUART_DIVIDER={board.systick_hz // BAUD}"
-        _call(GCC, *machine, *freestanding, *uart, "-I", work, "-T", work / "board.ld", *parts, "-lgcc", "-o", to)
-
-
-def _call(*command: str | Path) -> None:
-    call(*command, packages=PACKAGES)
+        arguments = *uart, "-I", work, "-T", work / "board.ld", *parts, "-o", to
+        (toolchain or installed()).link(*arguments, cpu=cpu, hard_float=hard_float, entry="reset_handler")
