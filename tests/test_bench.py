@@ -127,14 +127,14 @@ def test_a_program_that_fails_is_exit_code_5(firmware: Path, packs: dict[str, Pa
 
 
 @AARCH64
-@pytest.mark.parametrize("target", ["raspberry-pi", "android"])
-def test_64_bit_arm(target: str, packs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("target, device", [("android", "qemu-aarch64"), ("raspberry-pi-5", "qemu-aarch64-dot")])
+def test_64_bit_arm(target: str, device: str, packs: dict[str, Path], tmp_path: Path) -> None:
     code, out, _ = edgecompress("build", packs["float32"], "--target", target, "-o", tmp_path / "built")
     assert code == 0 and "libdigits_float32.so" in out and "digits_float32_run" in out
     code, out, _ = edgecompress("bench", tmp_path / "built", "--eval", TEST, "--runs", "450", "--json")
     (found,) = json.loads(out)["results"]
     assert code == 0 and found["equal"] and found["runs"] == 450 and found["accuracy"] > 97
-    assert found["counts"] is None and found["stack_bytes"] is None and found["device"] == "qemu-aarch64"
+    assert found["counts"] is None and found["stack_bytes"] is None and found["device"] == device
 
 
 def test_build_reads_well_and_records_what_it_made(packs: dict[str, Path], tmp_path: Path) -> None:

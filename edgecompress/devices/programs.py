@@ -36,11 +36,12 @@ def prepare(artifact: Artifact, name: str, settings: Settings, *, threads: int =
 
 
 def fits(record: BuildRecord, settings: Settings) -> bool:
-    """Whether a device runs what was built: the same CPU's firmware, or a program for the same instruction set."""
+    """Whether a device runs what was built: the same CPU's firmware, or a program for the same instruction set that needs
+    no more of it."""
     ours, theirs = record.target, load_target(settings.target)
     if settings.runs == "firmware":
         return ours.cpu == theirs.cpu
-    return ours.triple.split("-")[:2] == theirs.triple.split("-")[:2]
+    return ours.triple.split("-")[:2] == theirs.triple.split("-")[:2] and set(ours.features) <= set(theirs.features)
 
 
 def _script(artifact: Artifact, python: str, threads: int) -> Program:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import split
+from ahead import Layers, split
 from test_codegen import equal, layers
 
 from edgecompress.compress.quantize import quantize
@@ -20,10 +21,12 @@ from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
 from edgecompress_runtime.ahead_of_time import compile_plan
 from edgecompress_runtime.c_header import bench_header
+from edgecompress_runtime.codegen import Program
 from edgecompress_runtime.cross import Machine
 from edgecompress_runtime.plan import Plan
-from edgecompress_targets.aarch64 import emulator
+from edgecompress_targets.aarch64.emulator import QEMU, emulator_of
 from edgecompress_targets.aarch64.linker import images
+from edgecompress_targets.drivers.driver import DeviceError
 from emulators import AARCH64
 
 pytestmark = AARCH64
@@ -38,8 +41,8 @@ int main(void) {
 """
 
 
-def built(plan: Plan, folder: Path, target: str = "raspberry-pi") -> str:
-    """libmodel.so, model_run and model.h in a folder; returns what model.h says."""
+def built(plan: Plan, folder: Path, target: str = "raspberry-pi") -> Program:
+    """libmodel.so, model_run and model.h in a folder."""
     profile = load_target(target)
     compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features))
     model_h = bench_header(compiled.program)
@@ -47,7 +50,7 @@ def built(plan: Plan, folder: Path, target: str = "raspberry-pi") -> str:
         (folder / name).write_bytes(content)
     (folder / "model_run").chmod(0o755)
     (folder / "model.h").write_text(model_h)
-    return model_h
+    return compiled.program
 
 
 def feeds_of(plan: Plan, seed: int) -> list[np.ndarray]:
@@ -58,18 +61,39 @@ def feeds_of(plan: Plan, seed: int) -> list[np.ndarray]:
     ]
 
 
-def run(plan: Plan, folder: Path, records: list[list[np.ndarray]]) -> None:
-    done = emulator.run(folder / "model_run", b"".join(a.tobytes() for record in records for a in record))
+def run(plan: Plan, folder: Path, records: list[list[np.ndarray]], target: str = "raspberry-pi") -> None:
+    stream = b"".join(a.tobytes() for record in records for a in record)
+    done = emulator_of(load_target(target)).run(folder / "model_run", stream)
     for record, outputs in zip(records, split(plan, done.outputs), strict=True):
         equal(plan, record, outputs)
 
 
-@pytest.mark.parametrize("target", ["raspberry-pi", "android"])
-def test_layers_equal_the_hosts_kernels(target: str, tmp_path: Path) -> None:
+def wide_layers() -> Layers:
+    """Whole vectors and parts of them, several pixels; weights of -128, whose products in pairs exceed int16."""
     made = layers(2)
+    made.convolution((4, 9, 20), 9, (1, 1))
+    made.convolution((6, 10, 37), 18, (3, 3), stride=2)
+    made.depthwise((5, 9, 20), (3, 3), stride=2)
+    made.depthwise((4, 4, 12), (5, 5))
+    made.depthwise((4, 5, 48), (3, 1))
+    made.dense(2, 70, 6)
+    made.sum((1, 5, 5, 9))
+    made.convolution((3, 6, 16), 8, (3, 3))
+    weights = made.operators[-1].inputs[1]
+    made.tensors[weights] = replace(made.tensors[weights], data=np.full((8, 3, 3, 16), -128, np.int8))
+    return made
+
+
+@pytest.mark.parametrize(
+    "target, family", [("raspberry-pi", "neon"), ("android", "neon"), ("raspberry-pi-5", "neon_dot")]
+)
+def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path) -> None:
+    made = wide_layers()
     plan = made.plan()
-    built(plan, tmp_path, target)
-    run(plan, tmp_path, [made.feeds(), made.feeds()])
+    text = built(plan, tmp_path, target).text
+    kernels = [f"{family}_convolution", f"{family}_dense", "neon_depthwise_16", "neon_depthwise_8", "neon_add"]
+    assert all(f" import {kernel}" in text for kernel in kernels)
+    run(plan, tmp_path, [made.feeds(), made.feeds()], target)
 
 
 @pytest.mark.parametrize("name", ["residual", "inverted_residual", "channel_shuffle", "unet_bilinear"])
@@ -98,16 +122,28 @@ def test_a_program_loads_the_shared_library(tmp_path: Path) -> None:
         ["aarch64-linux-gnu-gcc", "caller.c", "-I.", "-L.", "-lmodel", "-Wl,-rpath,$ORIGIN", "-o", "caller"],
         cwd=tmp_path, check=True,
     )  # fmt: skip
-    command = [emulator.QEMU, "-cpu", emulator.CPU, "-L", "/usr/aarch64-linux-gnu", tmp_path / "caller"]
+    command = [QEMU, "-cpu", "max", "-L", "/usr/aarch64-linux-gnu", tmp_path / "caller"]
     done = subprocess.run(command, input=b"".join(a.tobytes() for a in feeds), capture_output=True, check=True)
     equal(plan, feeds, split(plan, done.stdout)[0])
+
+
+def test_instructions_are_counted_and_neon_needs_fewer(tmp_path: Path) -> None:
+    """Of a 1x1 convolution of 64 to 64 channels: 16 products an instruction with a dot product, 16 in three without."""
+    made, counts = Layers(0), {}
+    made.convolution((8, 8, 64), 64, (1, 1))
+    record = made.feeds()[0].tobytes()
+    for target in ("raspberry-pi", "raspberry-pi-5"):
+        built(made.plan(), tmp_path, target)
+        counts[target] = emulator_of(load_target(target)).instructions(tmp_path / "model_run", record)
+    macs = 8 * 8 * 64 * 64
+    assert 3 * macs / 16 < counts["raspberry-pi"] < 0.35 * macs and macs / 16 < counts["raspberry-pi-5"] < 0.2 * macs
 
 
 def test_the_program_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
     made = layers(0)
     plan = made.plan()
     built(plan, tmp_path)
-    with pytest.raises(emulator.EmulatorError, match="code 65: .*its last record has 3 bytes"):
-        emulator.run(tmp_path / "model_run", b"abc")
-    done = subprocess.run([emulator.QEMU, tmp_path / "model_run"], capture_output=True, text=True)
+    with pytest.raises(DeviceError, match="code 65: .*its last record has 3 bytes"):
+        emulator_of(load_target("raspberry-pi")).run(tmp_path / "model_run", b"abc")
+    done = subprocess.run([QEMU, tmp_path / "model_run"], capture_output=True, text=True)
     assert done.returncode == 64 and "INPUTS OUTPUTS" in done.stderr

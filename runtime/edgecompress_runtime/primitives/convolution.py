@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from edgecompress_runtime.kernels.arithmetic import activation_range
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.plan import Tensor
-from edgecompress_runtime.primitives import helium_blocks
+from edgecompress_runtime.primitives import helium_blocks, neon
 from edgecompress_runtime.primitives.coding import Coded
 from edgecompress_runtime.primitives.decoding import TO_BYTES, TO_HALVES
 from edgecompress_runtime.primitives.dsp_blocks import dsp_convolution, dsp_convolution_coded
 from edgecompress_runtime.primitives.helium_blocks import helium_convolution, helium_convolution_coded
+from edgecompress_runtime.primitives.neon_blocks import CHANNELS, neon_convolution, neon_dot_convolution
 from edgecompress_runtime.primitives.plain_blocks import plain_convolution, plain_convolution_coded
 from edgecompress_runtime.primitives.scaling import Scaling, scaling
 from edgecompress_runtime.primitives.step import Scratch, Step
@@ -30,7 +31,8 @@ class Arrangement:
 
     run: weights of a channel that follow one another before those of its neighbour; 0: all. element, aligned: of
     the strip (strip_convolution.Blocks). widened: weights pass through a bank, four bytes as bytes 0, 2, 1, 3.
-    coded: for weights that are coded in flash; None to have them plain.
+    coded: for weights that are coded in flash; None to have them plain. channels: of a block. least: the smallest
+    weight that the arithmetic can do.
     """
 
     kernel: Callable[..., None]
@@ -40,46 +42,54 @@ class Arrangement:
     widened: bool
     records: Callable[[Scaling, np.ndarray], np.ndarray]
     coded: Coded | None
+    channels: int = 2
+    least: int = -128
 
     def __call__(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
     ) -> list[Step] | None:
-        """None for what the blocks can't do: groups, dilated columns, batches, a single output channel."""
+        """None for what the blocks can't do: groups, dilated columns, batches, fewer output channels than theirs."""
         x, w, (y,) = inputs[0], inputs[1], outputs
         if not x.is_int8 or w.data is None:
             return None
         (out_channels, kernel_h, kernel_w, depth), (batch, _, _, channels) = w.shape, x.shape
         stride = options["strideH"], options["strideW"]
         dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
-        if batch != 1 or depth != channels or dilation[1] != 1 or out_channels < 2:
+        if batch != 1 or depth != channels or dilation[1] != 1 or out_channels < self.channels:
             return None
-        if (scales := layer_scaling(inputs, y)) is None:
+        if w.data.min() < self.least or (scales := layer_scaling(inputs, y)) is None:
             return None
         pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
         column = -(-kernel_h * channels // self.aligned) * self.aligned
-        pairs = channel_groups(out_channels, 2)
+        groups = channel_groups(out_channels, self.channels)
         weights = columns_of(w.data, column)
         if self.widened and channels % 4:  # the strip holds these in plain order
             weights = weights.reshape(-1, 4)[:, [0, 2, 1, 3]].reshape(out_channels, -1)
-        size, count = weights.shape[1], len(pairs) // 2
+        size, count = weights.shape[1], len(groups) // self.channels
         run = self.run or size
-        arranged = weights[pairs].reshape(count, 2, size // run, run).transpose(0, 2, 1, 3).reshape(-1)
+        arranged = weights[groups].reshape(count, self.channels, size // run, run).transpose(0, 2, 1, 3).reshape(-1)
         held = self.coded(arranged) if self.coded else None
         banked = self.widened or held is not None
-        parts = -(-count // max(BANK_BYTES // (2 * self.element * size), 1)) if banked else 1
-        bank_pairs = -(-count // parts)
+        parts = -(-count // max(BANK_BYTES // (self.channels * self.element * size), 1)) if banked else 1
+        bank_groups = -(-count // parts)
         strip = Scratch(((y.shape[2] - 1) * stride[1] + kernel_w) * column * self.element)
-        bank = Scratch(bank_pairs * 2 * size * self.element if banked else 0)
+        bank = Scratch(bank_groups * self.channels * size * self.element if banked else 0)
         # parts read the input again, after the first of them has written
         overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])} if parts == 1 else {}
-        arguments = (x, held or arranged, self.records(scales, pairs).reshape(-1), y, strip, bank, x.shape[1:],
+        arguments = (x, held or arranged, self.records(scales, groups).reshape(-1), y, strip, bank, x.shape[1:],
                      (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads, x.zero,
-                     *activation_range(options, y), bank_pairs)  # fmt: skip
+                     *activation_range(options, y), bank_groups)  # fmt: skip
         return [held.step(arguments, overlap) if held else Step(self.kernel, arguments, overlap)]
 
 
-def channel_records(scales: Scaling, pairs: np.ndarray) -> np.ndarray:
-    return scales.records()[pairs]
+def channel_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
+    return scales.records()[groups]
+
+
+def vector_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
+    """int32 [groups, 4, 4]: biases, multipliers, terms and negative shifts of four channels."""
+    rows = np.stack([scales.bias, scales.multiplier, scales.term, -scales.down]).astype(np.int32)
+    return rows[:, groups].reshape(4, -1, CHANNELS).transpose(1, 0, 2)
 
 
 PLAIN = Arrangement(plain_convolution, 1, 1, 1, False, channel_records, Coded(plain_convolution_coded, TO_BYTES))
@@ -87,6 +97,8 @@ DSP = Arrangement(dsp_convolution, 4, 2, 4, True, channel_records,
                   Coded(dsp_convolution_coded, TO_HALVES, (0, 2, 1, 3)))  # fmt: skip
 HELIUM = Arrangement(helium_convolution, 0, 1, 16, False, helium_blocks.records,
                      Coded(helium_convolution_coded, TO_BYTES))  # fmt: skip
+NEON = Arrangement(neon_convolution, 16, 1, 16, False, vector_records, None, CHANNELS, neon.LEAST)
+NEON_DOT = replace(NEON, kernel=neon_dot_convolution, least=-128)
 
 
 def layer_scaling(inputs: Sequence[Any], y: Tensor) -> Scaling | None:

@@ -64,7 +64,7 @@ def dense_coded(name: str, module: str, row: Callable[..., Any], block: Callable
 class DenseArrangement:
     """run: weights of a channel that follow one another; 0: all. aligned: a row's weights are a multiple of it.
     scratch: bytes of scratch for a padded row. records: of (scaling, channel numbers in fours). coded: for weights
-    that are coded in flash; None to have them plain."""
+    that are coded in flash; None to have them plain. least: the smallest weight that the arithmetic can do."""
 
     kernel: Callable[..., None]
     run: int
@@ -72,6 +72,7 @@ class DenseArrangement:
     scratch: int
     records: Callable[[Scaling, np.ndarray], np.ndarray]
     coded: Coded | None
+    least: int = -128
 
     def __call__(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
@@ -81,7 +82,7 @@ class DenseArrangement:
         if ordinary.kernel is not fully_connected:
             return None
         x, w, bias, multiplier, shift, y, rows, depth, units, x_zero, w_zero, y_zero, low, high = ordinary.arguments
-        if w.data is None or w_zero or units < GROUP:
+        if w.data is None or w_zero or units < GROUP or w.data.min() < self.least:
             return None
         weights = w.data.reshape(units, depth)
         sums = weights.astype(np.int64)

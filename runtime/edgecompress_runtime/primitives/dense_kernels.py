@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
+from edgecompress_runtime.primitives import neon
 from edgecompress_runtime.primitives.coding import Coded
 from edgecompress_runtime.primitives.decoding import TO_BYTES
 from edgecompress_runtime.primitives.dense import DenseArrangement, dense, dense_coded
@@ -21,6 +24,7 @@ from edgecompress_runtime.primitives.helium_blocks import (
     vector,
 )
 from edgecompress_runtime.primitives.loop import Loop
+from edgecompress_runtime.primitives.neon_dense import neon_dense, neon_dot_dense
 from edgecompress_runtime.primitives.scaling import Scaling, scaled_once
 from edgecompress_runtime.primitives.words import (
     BYTE,
@@ -202,3 +206,5 @@ helium_dense_coded = dense_coded("helium_dense_coded", __name__, helium_row, hel
 PLAIN = DenseArrangement(plain_dense, 1, 1, 0, channel_records, Coded(plain_dense_coded, TO_BYTES))
 DSP = DenseArrangement(dsp_dense, 4, 4, 2, channel_records, Coded(dsp_dense_coded, TO_BYTES))
 HELIUM = DenseArrangement(helium_dense, 0, 16, 1, vector_records, Coded(helium_dense_coded, TO_BYTES))
+NEON = DenseArrangement(neon_dense, 16, 16, 1, vector_records, None, neon.LEAST)
+NEON_DOT = replace(NEON, kernel=neon_dot_dense, least=-128)

@@ -134,19 +134,20 @@ helium_depthwise_coded = depthwise("helium_depthwise_coded", __name__, *HELIUM_P
 @dataclass(frozen=True)
 class DepthwiseArrangement:
     """group: channels of a block; down: the sign of the shifts in the records. coded: for weights that are coded in
-    flash; None to have them plain."""
+    flash; None to have them plain. least: the smallest weight that the arithmetic can do."""
 
     kernel: Callable[..., None]
     group: int
     down: int
     coded: Coded | None
+    least: int = -128
 
     def __call__(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
     ) -> list[Step] | None:
         """None for several outputs a channel, dilated columns, batches, and fewer channels than a block has."""
         x, w, (y,) = inputs[0], inputs[1], outputs
-        if not x.is_int8 or w.data is None:
+        if not x.is_int8 or w.data is None or w.data.min() < self.least:
             return None
         _, kernel_h, kernel_w, channels = w.shape
         stride = options["strideH"], options["strideW"]

@@ -9,10 +9,10 @@ from typing import Any
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.plan import Tensor
-from edgecompress_runtime.primitives import convolution, dense_kernels, depthwise
+from edgecompress_runtime.primitives import convolution, dense_kernels, depthwise, neon_depthwise
 from edgecompress_runtime.primitives.addition import add_elements, preparation
-from edgecompress_runtime.primitives.helium_addition import helium_add
 from edgecompress_runtime.primitives.step import Step
+from edgecompress_runtime.primitives.vector_addition import helium_add, neon_add
 
 # (inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
 Prepare = Callable[[Sequence[Any], Sequence[Tensor], Mapping[str, Any]], list[Step] | None]
@@ -51,6 +51,21 @@ def _family(name: str, conv: Prepare, depthwise_conv: Prepare, dense: Prepare, a
     return Family(name, own | {kind: preparation(add, kind) for kind in ("ADD", "SUB")})
 
 
+def _first(*arrangements: Any) -> Prepare:
+    """The first that can do a layer. Their weights are plain: where these CPUs are, memory is not what is short."""
+    plain = [replace(arrangement, coded=None) for arrangement in arrangements]
+
+    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step] | None:
+        return next((steps for a in plain if (steps := a(inputs, outputs, options))), None)
+
+    return prepared
+
+
+def _neon(name: str, conv: Any, dense: Any) -> Family:
+    depth = _first(neon_depthwise.SIXTEEN, neon_depthwise.EIGHT, depthwise.PLAIN)
+    return _family(name, _first(conv, convolution.PLAIN), depth, _first(dense, dense_kernels.PLAIN), neon_add)
+
+
 def _families(kept: Callable[[Any], Any]) -> dict[str, Family]:
     """By name; kept: an arrangement, with or without its way to hold coded weights."""
     conv, depth, dense = convolution, depthwise, dense_kernels
@@ -58,6 +73,8 @@ def _families(kept: Callable[[Any], Any]) -> dict[str, Family]:
         _family("generic", kept(conv.PLAIN), kept(depth.PLAIN), kept(dense.PLAIN), add_elements),
         _family("dsp", kept(conv.DSP), kept(depth.PLAIN), kept(dense.DSP), add_elements),
         _family("helium", kept(conv.HELIUM), kept(depth.HELIUM), kept(dense.HELIUM), helium_add),
+        _neon("neon", conv.NEON, dense.NEON),
+        _neon("neon_dot", conv.NEON_DOT, dense.NEON_DOT),
     )
     return {family.name: family for family in families}
 
@@ -66,10 +83,14 @@ FAMILIES = _families(lambda arrangement: arrangement)
 PLAIN_WEIGHTS = _families(lambda arrangement: replace(arrangement, coded=None))
 # the first whose feature the processor has
 THUMB = (("+mve.fp", "helium"), ("+mve", "helium"), ("+dsp", "dsp"))
+AARCH64 = (("+dotprod", "neon_dot"), ("+neon", "neon"))
+
+ROWS = {"thumb": THUMB, "aarch64": AARCH64, "arm64": AARCH64}  # by how a triple starts
 
 
 def family_of(triple: str, features: Sequence[str], *, coded: bool = True) -> Family:
     """The best family for a processor, by LLVM's triple and features. coded: whether its kernels may hold weights
     entropy coded and decode them as they run (coding.py says which)."""
-    names = [name for feature, name in THUMB if feature in features] if triple.startswith("thumb") else []
+    rows = next((rows for start, rows in ROWS.items() if triple.startswith(start)), ())
+    names = [name for feature, name in rows if feature in features]
     return (FAMILIES if coded else PLAIN_WEIGHTS)[(names or ["generic"])[0]]

@@ -1,4 +1,4 @@
-"""CONV_2D on top of a family's primitives: every block computes two pixels by two channels.
+"""CONV_2D on top of a family's primitives: every block computes some pixels by some channels, two by two or more.
 
 x's zero point was taken out of the sums at build time (convolution.py).
 """
@@ -20,9 +20,9 @@ class Blocks:
 
     element: bytes of a value in the strip. aligned: a column's elements are a multiple of it.
     copy(source, target, n): n values of the image into the strip. blank(target, n, zero): n zero points.
-    bank(w, bank, first, pairs, depth): the address of the weights of `pairs` pairs from `first` on; called in order.
-    block(window, x_step, weights, depth, records, record, target, y_step, low, high): two pixels by two channels,
-    requantised and stored.
+    bank(w, bank, first, groups, depth): the address of the weights of `groups` groups of channels from `first` on;
+    called in order. pixels, channels: of a block, of which the channels are a group.
+    block(window, x_step, weights, depth, records, record, target, y_step, low, high): requantised and stored.
     """
 
     element: int
@@ -31,14 +31,18 @@ class Blocks:
     blank: Callable[..., Any]
     bank: Callable[..., Any]
     block: Callable[..., Any]
+    pixels: int = 2
+    channels: int = 2
 
 
 def strip_convolution(name: str, module: str, blocks: Blocks) -> Callable[..., None]:
     """The kernel of a family, to be imported as `name` from `module`."""
     element, aligned, bank_of, block = blocks.element, blocks.aligned, blocks.bank, blocks.block
-    strip_rows = strip_of(element, blocks.copy, blocks.blank)
+    strip_rows, pixels, block_channels = strip_of(element, blocks.copy, blocks.blank), blocks.pixels, blocks.channels
 
-    def kernel(x, w, records, y, strip, bank, size, window, out, stride, dilation, pads, x_zero, low, high, bank_pairs):
+    def kernel(
+        x, w, records, y, strip, bank, size, window, out, stride, dilation, pads, x_zero, low, high, bank_groups
+    ):
         _, _, channels = size
         kernel_h, kernel_w = window
         out_h, out_w, out_channels = out
@@ -46,24 +50,26 @@ def strip_convolution(name: str, module: str, blocks: Blocks) -> Callable[..., N
         step = i32(column * element)
         depth = i32(column * kernel_w)
         columns = i32((out_w - 1) * stride[1] + kernel_w)
-        last_x, last_o = max(i32(out_w - 2), i32(0)), i32(out_channels - 2)
-        # an output one pixel wide computes it twice
-        x_step, y_step = (i32(stride[1] * step), out_channels) if out_w > 1 else (i32(0), i32(0))
-        pairs = i32(i32(out_channels + 1) // i32(2))
-        for first in range(i32(0), pairs, bank_pairs):
-            after = min(i32(first + bank_pairs), pairs)
+        # where a row is shorter than a block, its pixels are computed one by one, each several times
+        each = pixels if out_w >= pixels else i32(1)
+        x_step, y_step = (i32(stride[1] * step), out_channels) if out_w >= pixels else (i32(0), i32(0))
+        last_x, last_o = i32(out_w - each), i32(out_channels - block_channels)
+        groups = i32(i32(out_channels + block_channels - 1) // i32(block_channels))
+        for first in range(i32(0), groups, bank_groups):
+            after = min(i32(first + bank_groups), groups)
             weights = bank_of(w, bank, first, i32(after - first), depth)
             for out_y in range(out_h):
                 top = i32(out_y * stride[0] - pads[0])
                 strip_rows(x, strip, top, size, kernel_h, dilation, pads[1], columns, step, x_zero)
                 row = moved(y, i32(out_y * out_w * out_channels))
-                for number in range(i32(i32(out_w + 1) // i32(2))):
-                    out_x = min(i32(number * 2), last_x)  # of an odd row the last two: one pixel is done twice
-                    pixels = moved(strip, i32(out_x * stride[1] * step))
+                for number in range(i32(i32(out_w + each - 1) // i32(each))):
+                    out_x = min(i32(number * each), last_x)  # the row's last ones again, if need be
+                    windows = moved(strip, i32(out_x * stride[1] * step))
                     target = moved(row, i32(out_x * out_channels))
-                    for pair in range(first, after):
-                        block(pixels, x_step, moved(weights, i32(i32(pair - first) * depth * 2 * element)), depth,
-                              records, pair, moved(target, min(i32(pair * 2), last_o)), y_step, low, high)  # fmt: skip
+                    for group in range(first, after):
+                        part = moved(weights, i32(i32(group - first) * depth * block_channels * element))
+                        at = moved(target, min(i32(group * block_channels), last_o))
+                        block(windows, x_step, part, depth, records, group, at, y_step, low, high)
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module

@@ -18,4 +18,5 @@ BUILT_IN: dict[str, Settings] = {
     "local": LocalSettings(),
     **{f"qemu-{cpu.removeprefix('cortex-')}": EmulatedBoardSettings(target=cpu, cpu=cpu) for cpu in _CPUS},
     "qemu-aarch64": LocalSettings(target="raspberry-pi", prefix=("qemu-aarch64", "-cpu", "cortex-a53")),
+    "qemu-aarch64-dot": LocalSettings(target="raspberry-pi-5", prefix=("qemu-aarch64", "-cpu", "cortex-a76")),
 }
