@@ -36,8 +36,8 @@ def prepare(artifact: Artifact, name: str, settings: Settings, *, threads: int =
 
 
 def fits(record: BuildRecord, settings: Settings) -> bool:
-    """Whether a device runs what was built: the same CPU's firmware, or a program for the same instruction set that needs
-    no more of it."""
+    """Whether a device runs what was built: the same CPU's firmware, or a program for the same instruction set, of
+    which it needs no more."""
     ours, theirs = record.target, load_target(settings.target)
     if settings.runs == "firmware":
         return ours.cpu == theirs.cpu
