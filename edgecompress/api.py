@@ -16,7 +16,7 @@ from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
 from edgecompress.interrupt import stop_if_interrupted
-from edgecompress.learning import learn, open_training, remove_checkpoints
+from edgecompress.learning import learn
 from edgecompress.output import require_writable, stale_files, write_files
 from edgecompress.recipe import Recipe
 from edgecompress.report import build, terminal
@@ -26,6 +26,7 @@ from edgecompress.report.units import size
 from edgecompress.request import effective_recipe, encoding
 from edgecompress.stages import StageLog
 from edgecompress.targets import load_target
+from edgecompress.training import CALIBRATION_SAMPLES, open_training, remove_checkpoints
 
 REPORT, RECIPE = "report.json", "recipe.toml"
 
@@ -91,7 +92,8 @@ def convert(
     calib, eval: what `evaluate.data.load_data` takes: .npz, .npy, an image folder, "file.py:function" or
         arrays. With calib, activations become int8 too; with labelled eval data, accuracy is measured.
     train: training data in the same forms, for the recipe's methods that learn; without labels they learn what the
-        model itself says. resume: go on from the checkpoints that a stopped run left beside the output folder.
+        model itself says. It calibrates too, without calib. resume: go on from the checkpoints that a stopped run
+        left beside the output folder.
     recipe: see `edgecompress.recipe`; formats, preprocess and max_drop (points) go before its keys.
     devices: names of devices (`edgecompress devices`) to run the artifacts on; config: their file, if not the usual.
     command: kept in the report.
@@ -104,7 +106,7 @@ def convert(
     asked = effective_recipe(
         recipe,
         profile,
-        calibrated=calib is not None,
+        calibrated=calib is not None or train is not None,
         formats=formats,
         preprocess=preprocess,
         max_drop=max_drop,
@@ -129,12 +131,14 @@ def convert(
         running.stage.bytes = summary.bytes
         running.stage.parameters, running.stage.macs = facts.parameters, facts.macs
     require_fit(fit(ingested.model, facts.peak_activation_elements, profile, kind))
-    data = pipeline.open_data(ingested.model, calib, eval, asked, profile)
-    reference = pipeline.measure_float(ingested.model, data, asked, log)
     checkpoints = folder.with_name(f"{folder.name}.checkpoints")
     training = open_training(ingested.model, train, asked, folder=checkpoints, resume=resume)
+    if calib is None and training.source is not None:
+        calib = training.source.head(CALIBRATION_SAMPLES)
+    data = pipeline.open_data(ingested.model, calib, eval, asked, profile)
+    reference = pipeline.measure_float(ingested.model, data, asked, log)
     learned = learn(ingested.model, training, data, asked, log)
-    outcome = convert_within_limit(learned.model, data, reference, asked, profile, log)
+    outcome = convert_within_limit(learned.model, training, data, reference, asked, profile, log)
 
     labelled = data.check.labels is not None  # else values are agreement, which is no accuracy
     drop = outcome.attempt.worst_drop(len(data.check)) if labelled else None

@@ -14,6 +14,7 @@ from edgecompress.evaluate.verify import Reference, run_dataset
 from edgecompress.pipeline import Attempt, Data, Encoded
 from edgecompress.recipe import Recipe
 from edgecompress.stages import StageLog
+from edgecompress.training import Training
 from edgecompress_targets import Profile
 
 ROUNDING = 1e-9  # points: a limit that is met exactly is met
@@ -30,15 +31,16 @@ class Outcome:
 
 
 def convert_within_limit(
-    model: ir.Model, data: Data, reference: Reference, recipe: Recipe, profile: Profile, log: StageLog
-) -> Outcome:
+    model: ir.Model, training: Training, data: Data, reference: Reference, recipe: Recipe, profile: Profile,
+    log: StageLog,
+) -> Outcome:  # fmt: skip
     """Artifacts that lose at most recipe.evaluate.max_drop points, if layers in float can achieve it.
 
     Layers are added to the float ones in the order of the noise they add themselves, worst first. Each step is
     measured in ONNX Runtime alone; what passes there is checked everywhere. An integer-only target gets the
     fully quantised model whatever it loses.
     """
-    encoded = pipeline.encode(model, data, recipe, profile, log)
+    encoded = pipeline.encode(model, training, data, recipe, profile, log)
     attempt = _attempt(encoded, recipe, profile, reference, log)
     diagnoses = pipeline.diagnose_layers(encoded, log)
     if _within(attempt, reference, recipe) or profile.integer_only or encoded.quantized is None:
@@ -46,7 +48,7 @@ def convert_within_limit(
     by_own_noise = sorted(diagnoses, key=lambda d: d.own_snr_db)
     for diagnosis in by_own_noise:
         recipe = _with_float_layer(recipe, diagnosis.output)
-        encoded = pipeline.encode_again(encoded.quantized, recipe, log)
+        encoded = pipeline.encode_again(encoded.quantized, training, recipe, log)
         if diagnosis is by_own_noise[-1] or _passes_in_onnx_runtime(encoded.model, reference, recipe):
             attempt = _attempt(encoded, recipe, profile, reference, log)
             if _within(attempt, reference, recipe):

@@ -29,6 +29,7 @@ from edgecompress.evaluate.verify import Check, Reference, reference, verify
 from edgecompress.recipe import Preprocess, Quantize, Recipe
 from edgecompress.request import encoding
 from edgecompress.stages import StageLog
+from edgecompress.training import Training
 from edgecompress_targets import OPERATOR_SETS, Profile
 
 CHECK_SAMPLES = 512  # of calibration data, when there is no evaluation data to check artifacts on
@@ -116,24 +117,31 @@ def describe_calibration(model: ir.Model) -> str:
     return f"give --calib FILE.npz with {listed} (100 or more typical samples)"
 
 
-def encode(model: ir.Model, data: Data, recipe: Recipe, profile: Profile, log: StageLog) -> Encoded:
-    """The model annotated as the recipe says."""
+def encode(
+    model: ir.Model, training: Training, data: Data, recipe: Recipe, profile: Profile, log: StageLog
+) -> Encoded:
+    """The model annotated as the recipe says, and trained as what it was annotated to be."""
     kind = encoding(recipe)
     with log.stage("quantize") as running:
         if kind != "int8":
             encoded = Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
-            return _clustered(encoded, model, data.calibration, recipe, log)
+            return _clustered(encoded, model, training, data.calibration, recipe, log)
         assert data.calibration is not None  # open_data sees to it
         if profile.integer_only:
             model = lower(model.clone(), INTEGER_RULES)
         found = quantize(model, data.calibration, recipe.quantize, integer_only=profile.integer_only)
         running.stage.note = quantization_note(found, recipe.quantize)
-    return _clustered(Encoded(found.model, found), found.reference, found.calibration.dataset, recipe, log)
+    if recipe.quantize.epochs is not None:
+        with log.stage("quantisation-aware training"):
+            model = training.integers(found.model, recipe.quantize, "quantisation-aware training")
+        found = dataclasses.replace(found, model=model, reference=model)  # its weights are what clustering is to match
+    return _clustered(Encoded(found.model, found), found.reference, training, found.calibration.dataset, recipe, log)
 
 
 def _clustered(
-    encoded: Encoded, reference: ir.Model, calibration: Dataset | None, recipe: Recipe, log: StageLog
-) -> Encoded:
+    encoded: Encoded, reference: ir.Model, training: Training, calibration: Dataset | None, recipe: Recipe,
+    log: StageLog,
+) -> Encoded:  # fmt: skip
     """With clustered weights, if the recipe asks for them."""
     if recipe.cluster.bits is None:
         return encoded
@@ -142,11 +150,15 @@ def _clustered(
     with log.stage("cluster") as running:
         found = cluster(encoded.model, reference, calibration, recipe.cluster, seed=recipe.seed)
         running.stage.note = str(found)
-    quantized = encoded.quantized and dataclasses.replace(encoded.quantized, model=found.model)
-    return Encoded(found.model, quantized)
+    model = found.model
+    if recipe.cluster.epochs is not None:
+        with log.stage("train codebooks"):
+            model = training.integers(model, recipe.cluster, "codebooks")
+    quantized = encoded.quantized and dataclasses.replace(encoded.quantized, model=model)
+    return Encoded(model, quantized)
 
 
-def encode_again(before: Quantized, recipe: Recipe, log: StageLog) -> Encoded:
+def encode_again(before: Quantized, training: Training, recipe: Recipe, log: StageLog) -> Encoded:
     """The same model and calibration with other layers in float."""
     settings = recipe.quantize
     with log.stage("quantize again") as running:
@@ -155,7 +167,7 @@ def encode_again(before: Quantized, recipe: Recipe, log: StageLog) -> Encoded:
             model, correction = correct_bias(before.reference, model, before.calibration)
         running.stage.note = f"in float: {', '.join(settings.float_layers)}"
     encoded = Encoded(model, dataclasses.replace(before, model=model, bias_correction=correction))
-    return _clustered(encoded, before.reference, before.calibration.dataset, recipe, log)
+    return _clustered(encoded, before.reference, training, before.calibration.dataset, recipe, log)
 
 
 def quantization_note(found: Quantized, settings: Quantize) -> str:

@@ -1,0 +1,114 @@
+"""What a conversion's training shares: data, the original model as teacher, settings, checkpoints."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from edgecompress.errors import InputError, MissingPackageError
+from edgecompress.evaluate.data import Dataset, load_data
+from edgecompress.recipe import Recipe, Section, Train
+from edgecompress.report.model import History
+
+if TYPE_CHECKING:
+    from edgecompress.train import TrainData
+    from edgecompress.train.losses import Loss
+
+CALIBRATION_SAMPLES = 512  # of the training data, where there is none for it
+
+
+@dataclass
+class Training:
+    """What every method that trains is given, and what they leave behind.
+
+    teacher: the model as it came in. source, data: None when there is nothing to train on. folder: of checkpoints;
+    None: none are kept. histories: every run of the loop so far.
+    """
+
+    teacher: ir.Model
+    source: Dataset | None
+    data: TrainData | None
+    classes: bool
+    recipe: Recipe
+    folder: Path | None
+    resume: bool
+    histories: list[History] = field(default_factory=list)
+
+    def loss(self) -> Loss:
+        """What the original model says and the labels, shared out as [distill] says."""
+        from edgecompress.compress.distill.losses import DistillationLoss
+        from edgecompress.graph.torch_bridge import TorchModel
+        from edgecompress.train.losses import load_loss
+
+        assert self.data is not None
+        task = None if self.data.labels is None else load_loss(self.recipe.train.loss, self.data)
+        teacher = TorchModel(self.teacher, logits=True)
+        return DistillationLoss(teacher, self.recipe.distill, classes=self.classes, features=(), task=task)
+
+    def settings(self, section: Section) -> Train:
+        """[train] with the section's own `epochs` and `lr`, where it has them."""
+        own = {key: getattr(section, key, None) for key in ("epochs", "lr")}
+        return self.recipe.train.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+    def checkpoint(self, name: str) -> Path | None:
+        return None if self.folder is None else self.folder / f"{name}.pt"
+
+    def integers(self, model: ir.Model, section: Section, stage: str) -> ir.Model:
+        """An annotated model, trained as the integers (and codebooks) that it will be."""
+        from edgecompress.compress.quantize.aware import train_quantized
+
+        assert self.data is not None  # require_data sees to it
+        found = train_quantized(
+            model, self.data, self.settings(section), loss=self.loss(), seed=self.recipe.seed, stage=stage,
+            checkpoint=self.checkpoint(stage.replace(" ", "-")), resume=self.resume,
+        )  # fmt: skip
+        self.histories.append(found.history)
+        return found.model
+
+
+def open_training(
+    model: ir.Model, given: object, recipe: Recipe, *, folder: Path, resume: bool
+) -> Training:
+    """Raises InputError when the data does not fit the model; MissingPackageError without torch."""
+    if given is None:
+        require_no_training(recipe)
+        return Training(model, None, None, False, recipe, None, False)
+    require_torch("--train")
+    from edgecompress.train import TrainData
+
+    source = load_data(given, model.graph.inputs, recipe.preprocess)
+    data = TrainData.from_dataset(source, model)
+    classes = data.labels is None or data.labels.dtype.kind == "i"
+    if not resume:
+        remove_checkpoints(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Training(model, source, data, classes, recipe, folder, resume)
+
+
+def require_no_training(recipe: Recipe) -> None:
+    """Raises InputError when the recipe asks for what needs training data."""
+    asked = {
+        "[distill]": recipe.distill.is_asked_for,
+        "[quantize] epochs": recipe.quantize.epochs is not None,
+        "[cluster] epochs": recipe.cluster.epochs is not None,
+    }
+    if needed := [what for what, yes in asked.items() if yes]:
+        raise InputError(f"the recipe's {', '.join(needed)} needs training data: give --train")
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Only what `Training.checkpoint` names, and the folder if nothing else is in it."""
+    for path in [*folder.glob("*.pt"), *folder.glob("*.pt.partial")]:
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def require_torch(what: str) -> None:
+    """Raises MissingPackageError without PyTorch."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(f"{what} needs PyTorch: pip install 'edgecompress[torch]'") from error
