@@ -10,7 +10,10 @@ PACKAGES = {
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu libc6-dev-arm64-cross",
     "arm-none-eabi-gcc": "gcc-arm-none-eabi",
     "qemu-aarch64": "qemu-user",
+    "qemu-riscv32": "qemu-user",
+    "qemu-riscv64": "qemu-user",
     "qemu-system-arm": "qemu-system-arm",
+    "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
 }
 
 
@@ -24,3 +27,4 @@ def needs(*programs: str) -> pytest.MarkDecorator:
 
 CORTEX_M = needs("qemu-system-arm", "arm-none-eabi-gcc")
 AARCH64 = needs("qemu-aarch64", "aarch64-linux-gnu-gcc")
+RISCV = needs("qemu-riscv32", "qemu-riscv64", "riscv64-unknown-elf-gcc")

@@ -21,7 +21,7 @@ from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.report.model import DeviceRun
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack, write_pack
-from emulators import AARCH64, CORTEX_M
+from emulators import AARCH64, CORTEX_M, RISCV
 
 DIGITS = Path(__file__).resolve().parents[1] / "samples" / "digits"
 TEST = str(DIGITS / "test.npz")
@@ -135,6 +135,16 @@ def test_64_bit_arm(target: str, device: str, packs: dict[str, Path], tmp_path: 
     (found,) = json.loads(out)["results"]
     assert code == 0 and found["equal"] and found["runs"] == 450 and found["accuracy"] > 97
     assert found["counts"] is None and found["stack_bytes"] is None and found["device"] == device
+
+
+@RISCV
+@pytest.mark.parametrize("target, pack", [("riscv32", "int8"), ("riscv32", "float32"), ("linux-riscv64", "float32")])
+def test_riscv(target: str, pack: str, packs: dict[str, Path], tmp_path: Path) -> None:
+    code, out, _ = edgecompress("build", packs[pack], "--target", target, "-o", tmp_path / "built")
+    assert code == 0 and f"digits_{pack}_run" in out
+    code, out, _ = edgecompress("bench", tmp_path / "built", "--eval", TEST, "--runs", "20", "--json")
+    (found,) = json.loads(out)["results"]
+    assert code == 0 and found["agrees"] and found["device"] == f"qemu-{target.removeprefix('linux-')}"
 
 
 def test_build_reads_well_and_records_what_it_made(packs: dict[str, Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 from edgecompress_targets.aarch64.platform import AArch64
 from edgecompress_targets.cortex_m.platform import CortexM
 from edgecompress_targets.profile import Profile
+from edgecompress_targets.riscv.platform import RiscV
 
 
 class Platform(Protocol):
@@ -27,4 +28,6 @@ def platform_of(profile: Profile) -> Platform | None:
     """By the device's family and processor; None where nothing is known of how to link for it."""
     if profile.family == "cortex_m":
         return CortexM()
+    if profile.triple.startswith("riscv"):
+        return RiscV()
     return AArch64() if profile.triple.startswith("aarch64-linux") else None

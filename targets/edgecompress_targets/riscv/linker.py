@@ -1,0 +1,34 @@
+"""Object file -> static program for RISC-V under Linux, by riscv64-unknown-elf-gcc, which knows 32 and 64 bits."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+from edgecompress_targets.profile import Profile
+from edgecompress_targets.tools import call
+
+GCC, PACKAGES = "riscv64-unknown-elf-gcc", ("gcc-riscv64-unknown-elf",)
+EXTENSIONS = "mafdc"  # in the order of an architecture's name
+
+
+def program(model: bytes, model_h: str, profile: Profile) -> bytes:
+    """support/runner.c with the model. Raises ToolError."""
+    support = resources.files("edgecompress_targets.riscv") / "support"
+    with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
+        work = Path(temporary)
+        (work / "model.o").write_bytes(model)
+        (work / "model.h").write_text(model_h)
+        options = "-O2", "-ffreestanding", "-nostdlib", "-static", "-Wl,--no-relax", "-Wl,--build-id=none", "-s"
+        call(GCC, *_machine(profile), *options, "-I", work, sources / "runner.c", work / "model.o", "-lgcc", "-o",
+             work / "run", packages=PACKAGES)  # fmt: skip
+        return (work / "run").read_bytes()
+
+
+def _machine(profile: Profile) -> tuple[str, str]:
+    """GCC's options for the CPU; numbers are handed over in floating-point registers where it has them."""
+    bits = profile.triple[len("riscv") :][:2]
+    extensions = "".join(e for e in EXTENSIONS if f"+{e}" in profile.features)
+    abi = f"{'ilp32' if bits == '32' else 'lp64'}{'d' if 'd' in extensions else ''}"
+    return f"-march=rv{bits}i{extensions}", f"-mabi={abi}"

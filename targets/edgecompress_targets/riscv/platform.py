@@ -1,0 +1,17 @@
+"""RISC-V: a program for Linux, and so for QEMU's user-mode emulators. On a microcontroller it is the object file that
+counts; the program tries it out."""
+
+from __future__ import annotations
+
+from edgecompress_targets.profile import Profile
+from edgecompress_targets.riscv.linker import program
+
+
+class RiscV:
+    """See platform.Platform."""
+
+    def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> dict[str, bytes]:
+        return {self.image(name): program(model, model_h, profile)}
+
+    def image(self, name: str) -> str:
+        return f"{name}_run"
