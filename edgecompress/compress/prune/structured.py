@@ -1,0 +1,102 @@
+"""Pruning of channels: what the recipe asks for, out of the model."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.prune.channel_scores import ON_DATA, Scores, channel_scores
+from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.compress.prune.widths import COST, by_saving, lamp, narrow, relative, savings, uniform
+from edgecompress.graph.channel_groups import ChannelGroup, channel_groups, prunable
+from edgecompress.graph.statistics import statistics
+
+if TYPE_CHECKING:
+    from edgecompress.recipe import Prune
+    from edgecompress.train import TrainData
+    from edgecompress.train.losses import Loss
+
+STEPS = 4  # scores are measured again after each part of what goes
+
+
+@dataclass(frozen=True)
+class Width:
+    """One group: channels before and after."""
+
+    name: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """model: smaller, canonical. what: "channels", "macs" or "parameters"; requested, achieved: shares of it that
+    stay. notes: which groups can't be pruned and why, and what else the user may want to know.
+    """
+
+    model: ir.Model = field(repr=False)
+    what: str
+    requested: float
+    achieved: float
+    groups: tuple[Width, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{100 * self.achieved:.1f} % of the {self.what} left ({100 * self.requested:.1f} % asked for)"
+
+
+def prune_channels(
+    model: ir.Model, settings: Prune, *, data: TrainData | None = None, loss: Loss | None = None, seed: int = 0
+) -> Pruned:
+    """A smaller model, not yet trained again.
+
+    Criteria that look at data measure again between STEPS parts, for a channel matters more when others have gone.
+    Raises InputError when the criterion needs data, or nothing can be pruned.
+    """
+    what, target = wanted(settings)
+    widths = {g.name: g.size for g in prunable(channel_groups(model))}
+    notes = [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
+    before, total = statistics(model), sum(widths.values())
+    left = dict(widths)
+    steps = STEPS if settings.criterion in ON_DATA else 1
+    cost = COST.get(what)
+    for step in range(1, steps + 1):
+        groups = [g for g in prunable(channel_groups(model)) if g.name in widths]
+        scores = channel_scores(model, groups, settings.criterion, data=data, loss=loss, seed=seed + step)
+        scores = COMPARABLE[settings.allocation](model, scores, what, settings.criterion)
+        goal = 1 - (1 - target) * step / steps
+        now = sum(left.values()) / max(total, 1) if cost is None else cost(statistics(model)) / max(cost(before), 1)
+        model, removed = narrow(model, scores, what, min(goal / now, 1.0), settings.align if step == steps else 1)
+        for g, channels in removed.items():
+            left[g.name] -= len(channels)
+    achieved = sum(left.values()) / max(total, 1) if cost is None else cost(statistics(model)) / max(cost(before), 1)
+    if achieved > target + 1e-9:
+        notes.append(f"no more than {100 * (1 - achieved):.1f} % of the {what} can go")
+    return Pruned(
+        model, what, target, achieved, tuple(Width(n, size, left[n]) for n, size in widths.items()), tuple(notes)
+    )
+
+
+def wanted(settings: Prune) -> tuple[str, float]:
+    """("channels", "macs" or "parameters", the share that stays)."""
+    if settings.macs is not None:
+        return "macs", settings.macs
+    if settings.parameters is not None:
+        return "parameters", settings.parameters
+    return "channels", 1 - (settings.channels or 0.0)
+
+
+def _global(model: ir.Model, scores: Scores, what: str, criterion: str) -> Scores:
+    """Damage to the loss compares between groups as it is; the size of weights does not."""
+    compare = by_saving if criterion in ("fisher", "taylor") else relative
+    return compare(scores, savings(model, scores, what))
+
+
+COMPARABLE: dict[str, Callable[[ir.Model, Scores, str, str], Scores]] = {
+    "uniform": lambda model, scores, what, criterion: uniform(scores, {}),
+    "global": _global,
+    "lamp": lambda model, scores, what, criterion: lamp(scores, {}),
+}

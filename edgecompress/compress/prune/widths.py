@@ -1,0 +1,103 @@
+"""How many channels each group keeps, from one number for the whole model."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.prune.channel_scores import Scores
+from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.graph.channel_groups import ChannelGroup
+from edgecompress.graph.statistics import ModelStatistics, statistics
+
+LEAST = 1 / 8  # of a group's channels stay, whatever their scores
+
+# (scores, what removing a channel of the group saves) -> scores comparable between groups
+Comparable = Callable[[Scores, dict[ChannelGroup, float]], Scores]
+
+
+def uniform(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
+    """The channel's place within its group: all groups lose the same share."""
+    return {g: np.argsort(np.argsort(s, kind="stable"), kind="stable") / g.size for g, s in scores.items()}
+
+
+def by_saving(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
+    """Damage for each unit saved: what a knapsack is filled by. Scores must mean the same in all groups."""
+    return {g: s / max(savings[g], 1e-30) for g, s in scores.items()}
+
+
+def relative(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
+    """As a share of the group's mean (G. Fang et al., "DepGraph", 2023, section 3.4), for each unit saved."""
+    return by_saving({g: s / max(s.mean(), 1e-30) for g, s in scores.items()}, savings)
+
+
+def lamp(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
+    """As a share of all in the group that are at least as large (J. Lee et al., "Layer-adaptive sparsity", 2021)."""
+    result = {}
+    for g, s in scores.items():
+        order = np.argsort(-s, kind="stable")
+        result[g] = np.empty(g.size)
+        result[g][order] = s[order] / np.maximum(np.cumsum(s[order]), 1e-300)
+    return result
+
+
+COST: dict[str, Callable[[ModelStatistics], int]] = {
+    "macs": lambda s: s.macs,
+    "parameters": lambda s: s.parameters,
+}
+
+
+def savings(model: ir.Model, scores: Scores, what: str) -> dict[ChannelGroup, float]:
+    """What one channel of each group costs now: "macs", "parameters", or 1 for "channels"."""
+    if what not in COST:
+        return dict.fromkeys(scores, 1.0)
+    cost = COST[what]
+    before = cost(statistics(model))
+    return {g: float(before - cost(statistics(remove_channels(model, {g: [0]})))) for g in scores}
+
+
+def narrow(
+    model: ir.Model, scores: Scores, what: str, target: float, align: int = 1
+) -> tuple[ir.Model, dict[ChannelGroup, np.ndarray]]:
+    """The model with the channels of lowest score removed: as many as it takes to bring "macs", "parameters" or
+    "channels" to the share `target` or below, or as many as can go.
+
+    scores: comparable between groups. align: each group keeps a multiple of it, or all.
+    Returns the model and the channels removed from each group.
+    """
+    order, number = _order(scores)
+
+    def cut(count: int) -> dict[ChannelGroup, np.ndarray]:
+        return {g: _lowest(scores[g], int((number[order[:count]] == i).sum()), align) for i, g in enumerate(scores)}
+
+    def share(count: int) -> float:
+        removed = cut(count)
+        if what not in COST:
+            return 1 - sum(len(r) for r in removed.values()) / sum(g.size for g in scores)
+        return COST[what](statistics(remove_channels(model, removed))) / max(COST[what](statistics(model)), 1)
+
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if share(middle) <= target:
+            high = middle
+        else:
+            low = middle + 1
+    removed = {g: channels for g, channels in cut(low).items() if len(channels)}
+    return remove_channels(model, removed), removed
+
+
+def _order(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """All channels from the lowest score up, and the place of each one's group."""
+    flat = np.concatenate([np.asarray(s, np.float64) for s in scores.values()] or [np.empty(0)])
+    number = np.repeat(np.arange(len(scores)), [g.size for g in scores])
+    return np.argsort(flat, kind="stable"), number
+
+
+def _lowest(scores: np.ndarray, count: int, align: int) -> np.ndarray:
+    """The places of about `count` lowest scores: what stays is a multiple of `align`, at least LEAST of all."""
+    size = len(scores)
+    stay = max(size - count, 1, int(np.ceil(LEAST * size)))
+    stay = min(-(-stay // align) * align, size)
+    return np.sort(np.argsort(scores, kind="stable")[: size - stay])
