@@ -100,8 +100,19 @@ class Preprocess(Section):
 
 
 class Prune(Section):
-    """Pruning: weights that become zero and stay so, while the others are trained."""
+    """Pruning: channels that are taken out, then weights that become zero and stay so, while the others are trained."""
 
+    macs: Number | None = Field(
+        None, gt=0, lt=1, description="share of the multiply-accumulates that stays, by removing channels; unset: all"
+    )
+    parameters: Number | None = Field(
+        None, gt=0, lt=1, description="share of the parameters that stays, by removing channels; unset: all"
+    )
+    channels: Number | None = Field(
+        None, gt=0, lt=1, description="share of the channels that goes; unset: as macs or parameters say"
+    )
+    align: int = Field(1, ge=1, description="channels left in a layer are a multiple of this, or all")
+    blocks: int = Field(0, ge=0, description="so many blocks (residual ones, ..) are left out: those that matter least")
     sparsity: Number | None = Field(None, gt=0, lt=1, description="share of the weights that goes; unset: none")
     pattern: Annotated[str, AfterValidator(_pattern)] = Field(
         "unstructured", description='which go together: "unstructured", "N:M" (N stay of M inputs: "2:4"), "block:4x1" '
@@ -123,6 +134,11 @@ class Prune(Section):
     keep: list[str] = Field([], description="names of nodes whose weights stay")
     epochs: int | None = Field(None, ge=1, description="of training, in each round; unset: [train] epochs")
     lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether channels or blocks are taken out."""
+        return bool(self.blocks or self.macs or self.parameters or self.channels)
 
     @property
     def is_asked_for(self) -> bool:

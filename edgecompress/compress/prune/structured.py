@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.prune.channel_scores import ON_DATA, Scores, channel_scores
-from edgecompress.compress.prune.channels import remove_channels
 from edgecompress.compress.prune.widths import COST, by_saving, lamp, narrow, relative, savings, uniform
-from edgecompress.graph.channel_groups import ChannelGroup, channel_groups, prunable
+from edgecompress.errors import InputError
+from edgecompress.graph.channel_groups import channel_groups, prunable
 from edgecompress.graph.statistics import statistics
 
 if TYPE_CHECKING:
@@ -57,16 +56,19 @@ def prune_channels(
     Raises InputError when the criterion needs data, or nothing can be pruned.
     """
     what, target = wanted(settings)
+    before, notes = statistics(model), []
+    if settings.blocks:
+        model, gone = _without_blocks(model, settings.blocks, data)
+        notes += [f"the block that ends in {name} is left out" for name in gone]
     widths = {g.name: g.size for g in prunable(channel_groups(model))}
-    notes = [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
-    before, total = statistics(model), sum(widths.values())
-    left = dict(widths)
+    notes += [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
+    total, left = sum(widths.values()), dict(widths)
     steps = STEPS if settings.criterion in ON_DATA else 1
     cost = COST.get(what)
     for step in range(1, steps + 1):
         groups = [g for g in prunable(channel_groups(model)) if g.name in widths]
         scores = channel_scores(model, groups, settings.criterion, data=data, loss=loss, seed=seed + step)
-        scores = COMPARABLE[settings.allocation](model, scores, what, settings.criterion)
+        scores = COMPARABLE[settings.allocation](model, scores, what, settings.criterion, data)
         goal = 1 - (1 - target) * step / steps
         now = sum(left.values()) / max(total, 1) if cost is None else cost(statistics(model)) / max(cost(before), 1)
         model, removed = narrow(model, scores, what, min(goal / now, 1.0), settings.align if step == steps else 1)
@@ -89,14 +91,34 @@ def wanted(settings: Prune) -> tuple[str, float]:
     return "channels", 1 - (settings.channels or 0.0)
 
 
-def _global(model: ir.Model, scores: Scores, what: str, criterion: str) -> Scores:
+def _without_blocks(model: ir.Model, count: int, data: TrainData | None) -> tuple[ir.Model, list[str]]:
+    if data is None:
+        raise InputError("prune.blocks needs training data, to find those that matter least")
+    from edgecompress.compress.prune.channel_sensitivity import remove_blocks
+
+    return remove_blocks(model, count, data)
+
+
+def _uniform(model: ir.Model, scores: Scores, what: str, criterion: str, data: TrainData | None) -> Scores:
+    return uniform(scores)
+
+
+def _global(model: ir.Model, scores: Scores, what: str, criterion: str, data: TrainData | None) -> Scores:
     """Damage to the loss compares between groups as it is; the size of weights does not."""
     compare = by_saving if criterion in ("fisher", "taylor") else relative
     return compare(scores, savings(model, scores, what))
 
 
-COMPARABLE: dict[str, Callable[[ir.Model, Scores, str, str], Scores]] = {
-    "uniform": lambda model, scores, what, criterion: uniform(scores, {}),
-    "global": _global,
-    "lamp": lambda model, scores, what, criterion: lamp(scores, {}),
-}
+def _lamp(model: ir.Model, scores: Scores, what: str, criterion: str, data: TrainData | None) -> Scores:
+    return lamp(scores)
+
+
+def _sensitivity(model: ir.Model, scores: Scores, what: str, criterion: str, data: TrainData | None) -> Scores:
+    from edgecompress.compress.prune.channel_sensitivity import by_sensitivity
+
+    return by_sensitivity(model, scores, data)
+
+
+COMPARABLE: dict[str, Callable[[ir.Model, Scores, str, str, TrainData | None], Scores]] = {
+    "global": _global, "lamp": _lamp, "sensitivity": _sensitivity, "uniform": _uniform,
+}  # fmt: skip

@@ -13,11 +13,8 @@ from edgecompress.graph.statistics import ModelStatistics, statistics
 
 LEAST = 1 / 8  # of a group's channels stay, whatever their scores
 
-# (scores, what removing a channel of the group saves) -> scores comparable between groups
-Comparable = Callable[[Scores, dict[ChannelGroup, float]], Scores]
 
-
-def uniform(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
+def uniform(scores: Scores) -> Scores:
     """The channel's place within its group: all groups lose the same share."""
     return {g: np.argsort(np.argsort(s, kind="stable"), kind="stable") / g.size for g, s in scores.items()}
 
@@ -32,7 +29,7 @@ def relative(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
     return by_saving({g: s / max(s.mean(), 1e-30) for g, s in scores.items()}, savings)
 
 
-def lamp(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
+def lamp(scores: Scores) -> Scores:
     """As a share of all in the group that are at least as large (J. Lee et al., "Layer-adaptive sparsity", 2021)."""
     result = {}
     for g, s in scores.items():

@@ -1,0 +1,71 @@
+"""What a model's outputs lose when one group of channels, or one block, is pruned alone."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from edgecompress.compress.distill.depth import removable_blocks
+from edgecompress.compress.prune.channel_scores import Scores
+from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.errors import InputError
+from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.ingest.normalise import normalise
+from edgecompress.train import TrainData
+
+RATIOS = (0.25, 0.5, 0.75)
+SAMPLES = 256
+
+
+def noise(model: ir.Model, data: TrainData) -> Callable[[ir.Model], float]:
+    """A function from a smaller model to the noise-to-signal ratio of its outputs (before a Softmax)."""
+    batch = data.batch(np.arange(min(SAMPLES, len(data))))
+
+    def outputs(m: ir.Model) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [y for y in TorchModel(m, logits=True).eval()(*batch.inputs) if y.is_floating_point()]
+
+    wanted = outputs(model)
+    signal = sum(float(y.square().sum()) for y in wanted) or 1.0
+    return lambda m: sum(float((a - b).square().sum()) for a, b in zip(outputs(m), wanted)) / signal
+
+
+def by_sensitivity(model: ir.Model, scores: Scores, data: TrainData | None) -> Scores:
+    """For each channel the noise that its group makes in the outputs once all its channels of lower score are gone,
+    between RATIOS on a line: the same noise is allowed to every group."""
+    if data is None:
+        raise InputError('prune.allocation = "sensitivity" needs training data; "uniform" and "global" do not')
+    measure, result = noise(model, data), {}
+    for g, s in scores.items():
+        order = np.argsort(s, kind="stable")
+        found = [measure(remove_channels(model, {g: order[: round(r * g.size)]})) for r in RATIOS]
+        ys = np.maximum.accumulate([0.0, *found, 4 * max(found) + 1e-12])
+        result[g] = np.empty(g.size)
+        result[g][order] = np.interp((np.arange(g.size) + 1) / g.size, [0.0, *RATIOS, 1.0], ys)
+    return result
+
+
+def remove_blocks(model: ir.Model, count: int, data: TrainData) -> tuple[ir.Model, list[str]]:
+    """The model without `count` blocks whose input can stand for their output, one after the other the one that
+    changes the outputs least; and the names of the layers that they ended in.
+
+    Raises InputError when there are fewer.
+    """
+    measure, names = noise(model, data), []
+    for _ in range(count):
+        candidates = [_without(model, i) for i in range(len(removable_blocks(model.graph)))]
+        if not candidates:
+            raise InputError(f"prune.blocks = {count}: the model has {len(names)} blocks that can be left out")
+        model, name = min(candidates, key=lambda c: measure(c[0]))
+        names.append(name)
+    return model, names
+
+
+def _without(model: ir.Model, place: int) -> tuple[ir.Model, str]:
+    model = model.clone()
+    first, last = removable_blocks(model.graph)[place]
+    name = str(last.producer().name or last.name)
+    last.replace_all_uses_with(first, replace_graph_outputs=False)
+    return normalise(model, {}, fold_batchnorm=False), name

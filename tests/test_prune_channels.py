@@ -1,0 +1,150 @@
+"""Channels pruned by score: targets are met, bad ones go first, and what can't be done is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+
+from edgecompress.compress.prune.channel_scores import channel_scores
+from edgecompress.compress.prune.structured import prune_channels
+from edgecompress.errors import InputError
+from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.metrics import top1
+from edgecompress.graph.channel_groups import channel_groups, prunable
+from edgecompress.graph.statistics import statistics
+from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.ingest import load
+from edgecompress.recipe import Preprocess, Prune
+from edgecompress.train import TrainData
+from edgecompress.train.losses import cross_entropy
+
+SAMPLE = Path(__file__).parent.parent / "samples" / "digits"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """(canonical model, training data)"""
+    model = load(SAMPLE / "digits.onnx").model
+    data = load_data(SAMPLE / "train.npz", model.graph.inputs, Preprocess())
+    return model, TrainData.from_dataset(data, model).subset(np.arange(256))
+
+
+def accuracy(model: ir.Model, data: TrainData) -> float:
+    batch = data.batch(np.arange(len(data)))
+    with torch.no_grad():
+        return top1([TorchModel(model).eval()(*batch.inputs)[0].numpy()], data.labels)
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global", "lamp", "sensitivity"])
+@pytest.mark.parametrize("target", [{"macs": 0.5}, {"parameters": 0.6}, {"channels": 0.3}])
+def test_target_is_met_and_nearly_so(digits, allocation, target):
+    model, data = digits
+    settings = Prune(criterion="fisher", allocation=allocation, **target)
+    found = prune_channels(model, settings, data=data, loss=cross_entropy)
+    assert found.achieved <= found.requested <= found.achieved + 0.1
+    before, after = statistics(model), statistics(found.model)
+    measured = {
+        "macs": after.macs / before.macs, "parameters": after.parameters / before.parameters,
+        "channels": sum(g.after for g in found.groups) / sum(g.before for g in found.groups),
+    }  # fmt: skip
+    assert measured[found.what] == pytest.approx(found.achieved)
+    assert TorchModel(found.model)(*data.batch(np.arange(2)).inputs)[0].shape == (2, 10)
+
+
+def test_align(digits):
+    model, data = digits
+    found = prune_channels(model, Prune(macs=0.6, criterion="l1", allocation="global", align=4))
+    assert found.achieved <= 0.6
+    assert all(g.after % 4 == 0 or g.after == g.before for g in found.groups)
+
+
+@pytest.mark.parametrize("criterion", ["fisher", "taylor", "activation", "l1", "l2", "random"])
+def test_channels_that_do_nothing_go_first(digits, criterion):
+    """Half of a layer's weights and biases, and what reads them, made almost zero."""
+    model, data = digits
+    model = model.clone()
+    group = prunable(channel_groups(model))[0]
+    weak = np.arange(0, group.size, 2)
+    for m in group.members:
+        value = model.graph.initializers.get(m.value)
+        if value is not None:
+            array = value.const_value.numpy().copy()
+            array[(slice(None),) * m.axis + (m.positions[np.isin(m.channels, weak)],)] *= 1e-3
+            value.const_value = ir.tensor(array, name=value.name)
+    (scores,) = channel_scores(model, [group], criterion, data=data, loss=cross_entropy).values()
+    if criterion == "random":
+        assert len(set(scores)) == group.size
+    else:
+        strong = np.delete(np.arange(group.size), weak)
+        assert scores[weak].max() < np.median(scores[strong])
+
+
+def test_gate_gradients_are_those_of_a_gate(digits):
+    """Finite differences of the loss as a channel is scaled, against the Taylor score."""
+    model, data = digits
+    data = data.subset(np.arange(64))
+    group = prunable(channel_groups(model))[-1]
+    (scores,) = channel_scores(model, [group], "taylor", data=data, loss=cross_entropy).values()
+    batch, differences = data.batch(np.arange(64)), []
+    outputs = {str(n.name or n.outputs[0].name): n.outputs[0].name for n in model.graph}
+    made = {outputs[x.node] for x in group.made_by}
+    for channel in range(group.size):
+        losses = []
+        for factor in (1 + 1e-2, 1 - 1e-2):
+            module = TorchModel(model, logits=True).double().eval()
+            for m in group.members:
+                if m.value in made:
+                    module.set_value_transform(m.value, Scaled(m.axis, m.positions[m.channels == channel], factor))
+            with torch.no_grad():
+                losses.append(cross_entropy(module(*(x.double() for x in batch.inputs)), batch.labels, batch).item())
+        differences.append(abs(losses[0] - losses[1]) / 2e-2)
+    np.testing.assert_allclose(scores, differences, rtol=0.02, atol=1e-4)
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, axis: int, positions: np.ndarray, factor: float) -> None:
+        super().__init__()
+        self.axis, self.positions, self.factor = axis, torch.from_numpy(positions), factor
+
+    def forward(self, x):
+        gate = torch.ones(x.shape[self.axis], dtype=x.dtype)
+        gate[self.positions] = self.factor
+        return x * gate.reshape([-1 if i == self.axis else 1 for i in range(x.ndim)])
+
+
+def test_fisher_keeps_more_accuracy_than_chance(digits):
+    model, data = digits
+    kept = {}
+    for criterion in ("fisher", "random"):
+        settings = Prune(macs=0.7, criterion=criterion, allocation="global")
+        kept[criterion] = accuracy(prune_channels(model, settings, data=data, loss=cross_entropy).model, data)
+    assert kept["fisher"] > kept["random"] + 10
+
+
+def test_blocks_that_matter_least_go(exported):
+    from edgecompress.compress.prune.channel_sensitivity import noise, remove_blocks
+
+    model = load(exported("residual")).model
+    rng = np.random.default_rng(0)
+    data = TrainData.from_arrays([rng.normal(0, 1, (32, 3, 16, 16)).astype(np.float32)], None)
+    smaller, names = remove_blocks(model, 1, data)
+    assert len(names) == 1 and statistics(smaller).macs < statistics(model).macs
+    assert noise(model, data)(smaller) > 0
+    with pytest.raises(InputError, match="blocks"):
+        remove_blocks(model, 9, data)
+
+
+def test_what_cannot_be_done_is_said(digits):
+    model, data = digits
+    with pytest.raises(InputError, match="needs training data"):
+        prune_channels(model, Prune(macs=0.5, criterion="fisher"))
+    with pytest.raises(InputError, match="BatchNormalization"):
+        prune_channels(model, Prune(macs=0.5, criterion="scale"))
+    found = prune_channels(model, Prune(macs=0.001, criterion="l1", allocation="uniform"))
+    assert found.achieved > 0.001 and any("can go" in note for note in found.notes)
+    assert any("output" in note or "Softmax" in note for note in found.notes)
