@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import RenderableType
 
 from edgecompress import __version__, pipeline
+from edgecompress.budget import parse_size, within_budget
 from edgecompress.fallback import Outcome, convert_within_limit
 from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit, require_room
 from edgecompress.graph.annotations import is_int8
@@ -18,10 +19,10 @@ from edgecompress.ingest import Ingested, load
 from edgecompress.interrupt import stop_if_interrupted
 from edgecompress.learning import learn
 from edgecompress.output import require_writable, stale_files, write_files
-from edgecompress.recipe import Recipe
+from edgecompress.recipe import Recipe, recipe_file
 from edgecompress.report import build, terminal
 from edgecompress.report.layers import report_layers
-from edgecompress.report.model import Achieved, Report, Requested
+from edgecompress.report.model import Achieved, Goal, Report, Requested
 from edgecompress.report.units import size
 from edgecompress.request import effective_recipe, encoding
 from edgecompress.stages import StageLog
@@ -77,6 +78,7 @@ def convert(
     weights: str | Path | None = None,
     preprocess: Mapping[str, Any] | None = None,
     max_drop: float | None = None,
+    max_size: int | str | None = None,
     resume: bool = False,
     target_file: str | Path | None = None,
     devices: Sequence[str] = (),
@@ -94,7 +96,8 @@ def convert(
     train: training data in the same forms, for the recipe's methods that learn; without labels they learn what the
         model itself says. It calibrates too, without calib. resume: go on from the checkpoints that a stopped run
         left beside the output folder.
-    recipe: see `edgecompress.recipe`; formats, preprocess and max_drop (points) go before its keys.
+    recipe: a file, or "fast", "balanced" or "smallest"; formats, preprocess, max_drop (points) and max_size (bytes, or
+        text such as "32KB") go before its keys.
     devices: names of devices (`edgecompress devices`) to run the artifacts on; config: their file, if not the usual.
     command: kept in the report.
 
@@ -110,6 +113,7 @@ def convert(
         formats=formats,
         preprocess=preprocess,
         max_drop=max_drop,
+        max_size=parse_size(max_size) if isinstance(max_size, str) else max_size,
     )
     if devices:
         from edgecompress.devices.conversion import measured, with_formats_for
@@ -137,6 +141,7 @@ def convert(
         calib = training.source.head(CALIBRATION_SAMPLES)
     data = pipeline.open_data(ingested.model, calib, eval, asked, profile)
     reference = pipeline.measure_float(ingested.model, data, asked, log)
+    asked = within_budget(asked, facts.parameters, trains=train is not None)
     learned = learn(ingested.model, training, data, asked, log)
     outcome = convert_within_limit(learned.model, training, data, reference, asked, profile, log)
 
@@ -146,7 +151,7 @@ def convert(
         edgecompress_version=__version__,
         command=command,
         created=datetime.now(UTC),
-        status="ok" if outcome.within_limit else "accuracy-limit-exceeded",
+        status=_status(outcome, asked),
         model=summary,
         target=build.target_summary(profile),
         requested=Requested(
@@ -167,7 +172,7 @@ def convert(
             drop=drop,
         ),
         stages=log.stages,
-        goals=list(learned.goals),
+        goals=[*learned.goals, *_sizes(outcome, asked)],
         training=training.histories,
         layers=report_layers(outcome.attempt.model, {d.output: d for d in outcome.diagnoses}),
         artifacts=[
@@ -187,6 +192,20 @@ def convert(
         report = measured(report, folder, outcome.recipe, eval, devices, config)
         write_files(folder, {REPORT: report.to_json().encode()})
     return Result(report, folder)
+
+
+def _status(outcome: Outcome, asked: Recipe) -> Literal["ok", "accuracy-limit-exceeded", "size-limit-exceeded"]:
+    if not outcome.within_limit:
+        return "accuracy-limit-exceeded"
+    return "size-limit-exceeded" if any(g.achieved > g.requested for g in _sizes(outcome, asked)) else "ok"
+
+
+def _sizes(outcome: Outcome, asked: Recipe) -> list[Goal]:
+    limit = asked.emit.max_size
+    if limit is None:
+        return []
+    artifacts = outcome.attempt.artifacts
+    return [Goal(what=f"size of .{a.format}", unit="bytes", requested=limit, achieved=len(a.data)) for a in artifacts]
 
 
 def _notes(
@@ -219,7 +238,7 @@ def _notes(
 
 def _changed_file(recipe: Recipe | str | Path | None, asked: Recipe) -> Path | None:
     """The recipe's file, unless it already holds what would be written over it: a run repeated in place."""
-    path = _path(recipe)
+    path = recipe_file(recipe) if isinstance(recipe, (str, Path)) else None
     return None if path is None or path.read_text(encoding="utf-8") == asked.to_toml() else path
 
 

@@ -48,7 +48,7 @@ def convert_within_limit(
     by_own_noise = sorted(diagnoses, key=lambda d: d.own_snr_db)
     for diagnosis in by_own_noise:
         recipe = _with_float_layer(recipe, diagnosis.output)
-        encoded = pipeline.encode_again(encoded.quantized, training, recipe, log)
+        encoded = pipeline.encode_again(encoded.quantized, training, recipe, profile, log)
         if diagnosis is by_own_noise[-1] or _passes_in_onnx_runtime(encoded.model, reference, recipe):
             attempt = _attempt(encoded, recipe, profile, reference, log)
             if _within(attempt, reference, recipe):

@@ -4,11 +4,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress import __version__
+from edgecompress import __version__, budget
 from edgecompress.compress.quantize import (
     LayerDiagnosis,
     Quantized,
@@ -125,7 +126,7 @@ def encode(
     with log.stage("quantize") as running:
         if kind != "int8":
             encoded = Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
-            return _clustered(encoded, model, training, data.calibration, recipe, log)
+            return _clustered(encoded, model, training, data.calibration, recipe, profile, log)
         assert data.calibration is not None  # open_data sees to it
         if profile.integer_only:
             model = lower(model.clone(), INTEGER_RULES)
@@ -135,12 +136,13 @@ def encode(
         with log.stage("quantisation-aware training"):
             model = training.integers(found.model, recipe.quantize, "quantisation-aware training")
         found = dataclasses.replace(found, model=model, reference=model)  # its weights are what clustering is to match
-    return _clustered(Encoded(found.model, found), found.reference, training, found.calibration.dataset, recipe, log)
+    calibration = found.calibration.dataset
+    return _clustered(Encoded(found.model, found), found.reference, training, calibration, recipe, profile, log)
 
 
 def _clustered(
     encoded: Encoded, reference: ir.Model, training: Training, calibration: Dataset | None, recipe: Recipe,
-    log: StageLog,
+    profile: Profile, log: StageLog,
 ) -> Encoded:  # fmt: skip
     """With clustered weights, if the recipe asks for them."""
     if recipe.cluster.bits is None:
@@ -148,7 +150,15 @@ def _clustered(
     from edgecompress.compress.cluster import cluster  # brings Numba
 
     with log.stage("cluster") as running:
-        found = cluster(encoded.model, reference, calibration, recipe.cluster, seed=recipe.seed)
+        run = partial(cluster, encoded.model, reference, calibration, seed=recipe.seed)
+        if recipe.emit.max_size is None or "pack" not in (recipe.emit.formats or []):
+            found = run(recipe.cluster)
+        else:
+            found = budget.fit(
+                recipe.emit.max_size,
+                lambda size: run(recipe.cluster.model_copy(update={"size": size}), nearest=True),
+                lambda candidate: len(_emit_pack(candidate, recipe, profile).data),
+            )
         running.stage.note = str(found)
     model = found.model
     if recipe.cluster.epochs is not None:
@@ -158,7 +168,7 @@ def _clustered(
     return Encoded(model, quantized)
 
 
-def encode_again(before: Quantized, training: Training, recipe: Recipe, log: StageLog) -> Encoded:
+def encode_again(before: Quantized, training: Training, recipe: Recipe, profile: Profile, log: StageLog) -> Encoded:
     """The same model and calibration with other layers in float."""
     settings = recipe.quantize
     with log.stage("quantize again") as running:
@@ -167,7 +177,8 @@ def encode_again(before: Quantized, training: Training, recipe: Recipe, log: Sta
             model, correction = correct_bias(before.reference, model, before.calibration)
         running.stage.note = f"in float: {', '.join(settings.float_layers)}"
     encoded = Encoded(model, dataclasses.replace(before, model=model, bias_correction=correction))
-    return _clustered(encoded, before.reference, training, before.calibration.dataset, recipe, log)
+    calibration = before.calibration.dataset
+    return _clustered(encoded, before.reference, training, calibration, recipe, profile, log)
 
 
 def quantization_note(found: Quantized, settings: Quantize) -> str:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from edgecompress.toml import toml_value
 from edgecompress.validation import read_toml
 
+PRESETS = Path(__file__).parent / "presets"
 SMALLEST, LARGEST = 1e-30, 1e30  # float32 computes with these without reaching zero or infinity
 
 
@@ -282,6 +283,9 @@ class Emit(Section):
     formats: list[Literal["onnx", "tflite", "pack"]] | None = Field(
         None, min_length=1, description="artifact formats; unset: what runtimes on the target load"
     )
+    max_size: int | None = Field(
+        None, ge=1, description="bytes that an artifact may have: pruning and clustering are chosen for it; unset: any"
+    )
     io: Literal["auto", "int8", "float32"] = Field(
         "auto", description="type of .tflite and .pack inputs and outputs; auto: what the target's profile says"
     )
@@ -311,11 +315,17 @@ class Recipe(Section):
 
 
 def load_recipe(path: str | Path | None) -> Recipe:
-    """Read and validate a recipe file; None gives the defaults.
+    """Read and validate a recipe file, or one of the PRESETS by its name; None gives the defaults.
 
     Raises InputError naming the file and the key at fault (and the nearest right one for an unknown key).
     """
-    return Recipe() if path is None else read_toml(Recipe, Path(path))
+    return Recipe() if path is None else read_toml(Recipe, recipe_file(path))
+
+
+def recipe_file(path: str | Path) -> Path:
+    """Where a recipe is: the path, or the preset of that name."""
+    preset = PRESETS / f"{path}.toml"
+    return preset if Path(path).name == str(path) and preset.is_file() else Path(path)
 
 
 def _key_lines(section: BaseModel, names: list[str]) -> list[str]:

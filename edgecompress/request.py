@@ -22,6 +22,7 @@ def effective_recipe(
     formats: Sequence[str] | None = None,
     preprocess: Mapping[str, Any] | None = None,
     max_drop: float | None = None,
+    max_size: int | None = None,
 ) -> Recipe:
     """A copy of the recipe with the arguments in place of its keys and every "auto" decided.
 
@@ -33,9 +34,11 @@ def effective_recipe(
     if max_drop is not None:
         result.evaluate = _changed(Evaluate, base.evaluate, {"max_drop": max_drop}, "max_drop")
     formats = [formats] if isinstance(formats, str) else formats
-    wanted = list(dict.fromkeys(formats or base.emit.formats or profile.formats))
+    max_size = base.emit.max_size if max_size is None else max_size
+    usual = profile.formats if max_size is None else (OWN_FORMAT,)  # the only one in which weights can be small
+    wanted = list(dict.fromkeys(formats or base.emit.formats or usual))
     io = profile.io if base.emit.io == "auto" else base.emit.io
-    result.emit = _changed(Emit, base.emit, {"formats": wanted, "io": io}, "formats")
+    result.emit = _changed(Emit, base.emit, {"formats": wanted, "io": io, "max_size": max_size}, "formats")
     if base.quantize.activations == "auto":
         int8 = base.quantize.weights == "int8" and (calibrated or profile.integer_only)
         result.quantize.activations = "int8" if int8 else "float32"

@@ -18,7 +18,7 @@ from edgecompress.cli.options import (
     parse_preprocess,
 )
 
-ACCURACY_LIMIT_EXCEEDED = 4
+LIMIT_EXCEEDED = 4
 
 
 @click.command()
@@ -30,13 +30,14 @@ ACCURACY_LIMIT_EXCEEDED = 4
 @file_option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
 @file_option("--train", metavar="DATA", help="Training data in the same forms, for the recipe's methods that learn.")
 @click.option("--resume", is_flag=True, help="Go on with a training run that was stopped; else it starts anew.")
-@file_option("--recipe", type=click.Path(), help="Recipe (TOML); options given here go before it.")
+@file_option("--recipe", type=click.Path(), help="Recipe (TOML), or fast, balanced, smallest; options go before it.")
 @click.option("--format", "formats", multiple=True, help="Artifact format: onnx, tflite or pack. Repeatable.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @click.option("--max-drop", type=float, help="Points of accuracy that may be lost; else exit code 4.")
 @click.option("--device", "devices", multiple=True, callback=not_empty,
               help="Run the artifacts on it as well; see: edgecompress devices. Repeatable.")  # fmt: skip
 @config_option
+@click.option("--max-size", metavar="SIZE", help="Of an artifact, e.g. 32KB: picks sparsity, bits; else exit code 4.")
 @json_option
 @debug_option
 def command(
@@ -67,4 +68,4 @@ def command(
 
         print_fitting(result)
         click.echo(f"Written to {result.directory}")
-    return 0 if result.ok else ACCURACY_LIMIT_EXCEEDED
+    return 0 if result.ok else LIMIT_EXCEEDED

@@ -190,13 +190,14 @@ class DeviceRun(Part):
 
 
 class Report(Part):
-    """One run. `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop."""
+    """One run. `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop, "size-limit-exceeded"
+    when one is larger than max_size."""
 
     schema_version: int = SCHEMA_VERSION
     edgecompress_version: str
     command: str | None = Field(description="the command line; null from Python")
     created: datetime
-    status: Literal["ok", "accuracy-limit-exceeded"]
+    status: Literal["ok", "accuracy-limit-exceeded", "size-limit-exceeded"]
     model: ModelSummary
     target: TargetSummary
     requested: Requested

@@ -51,17 +51,19 @@ class Clustered:
 
 
 def cluster(
-    model: ir.Model, reference: ir.Model, dataset: Dataset | None, settings: Cluster, *, seed: int = 0
-) -> Clustered:
+    model: ir.Model, reference: ir.Model, dataset: Dataset | None, settings: Cluster, *, seed: int = 0,
+    nearest: bool = False,
+) -> Clustered:  # fmt: skip
     """Cluster all weights of Conv, ConvTranspose, Gemm and MatMul; the model passed in is not changed.
 
     model: canonical, annotated or not: int8 weights get int8 centroids and new scales. Weights that are zero
     have been pruned, and stay so. reference: the float model that it was annotated from (same names, same
     weights); `model` itself if it is float. dataset: calibration data, or None: then errors of all weights of
     a layer count the same, and `bits = "auto"` needs a size. settings: with `bits` set. When no price of a bit
-    reaches settings.snr, the result is the one that comes nearest: its snr_db says so.
-    Raises InputError when settings ask for what can't be: a size that is too small, "auto" without a size
-    and without data.
+    reaches settings.snr, the result is the one that comes nearest: its snr_db says so. nearest: the same for
+    settings.size.
+    Raises InputError when settings ask for what can't be: a size that is too small (unless nearest), "auto" without a
+    size and without data.
     """
     calibrator = None if dataset is None else Calibrator(reference, dataset, seed)
 
@@ -85,7 +87,7 @@ def cluster(
             rising=False,
             close=0.05,
         )
-        if not found.within:
+        if not found.within and not nearest:
             raise InputError(
                 f"cluster.size: {size:,} bytes are too few for {weights:,} weights: "
                 f"{found.result.bytes:,} is the least that was found"
