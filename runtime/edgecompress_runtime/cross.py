@@ -25,6 +25,7 @@ from numba.extending import intrinsic
 
 from edgecompress_runtime.arm_attributes import without_float_arguments
 from edgecompress_runtime.float_functions import FUNCTIONS
+from edgecompress_runtime.rounded_product import definition
 
 CONSTANT_ALIGNMENT = 16  # bytes; one vector of Helium
 
@@ -180,7 +181,7 @@ def _target_machine(machine: Machine) -> llvm.TargetMachine:
 def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray]) -> llvm.ModuleRef:
     target = _target_machine(machine)
     functions = list(functions)
-    whole = llvm.parse_assembly(_constants(constants))
+    whole = llvm.parse_assembly(_constants(constants) + definition(machine.triple))
     _link(whole, functions, machine, str(target.target_data))
     if machine.bare:
         wanted = {f.name for f in whole.functions if f.is_declaration} & FUNCTIONS.keys()
@@ -279,4 +280,4 @@ def _constants(constants: Mapping[str, np.ndarray]) -> str:
         data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
         text = "".join(f"\\{byte:02x}" for byte in data)
         lines.append(f'@{symbol} = hidden constant [{len(data)} x i8] c"{text}", align {CONSTANT_ALIGNMENT}')
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"

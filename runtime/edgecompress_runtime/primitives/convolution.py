@@ -21,6 +21,7 @@ from edgecompress_runtime.primitives.neon_blocks import CHANNELS, neon_convoluti
 from edgecompress_runtime.primitives.plain_blocks import plain_convolution, plain_convolution_coded
 from edgecompress_runtime.primitives.scaling import Scaling, scaling
 from edgecompress_runtime.primitives.step import Scratch, Step
+from edgecompress_runtime.primitives.v6m_blocks import v6m_convolution, v6m_convolution_coded
 
 BANK_BYTES = 20_480  # for widened weights: larger ones are done in parts, each of which reads the input again
 
@@ -93,6 +94,7 @@ def vector_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
 
 
 PLAIN = Arrangement(plain_convolution, 1, 1, 1, False, channel_records, Coded(plain_convolution_coded, TO_BYTES))
+V6M = Arrangement(v6m_convolution, 0, 1, 1, False, channel_records, Coded(v6m_convolution_coded, TO_BYTES))
 DSP = Arrangement(dsp_convolution, 4, 2, 4, True, channel_records,
                   Coded(dsp_convolution_coded, TO_HALVES, (0, 2, 1, 3)))  # fmt: skip
 HELIUM = Arrangement(helium_convolution, 0, 1, 16, False, helium_blocks.records,

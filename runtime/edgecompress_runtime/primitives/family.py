@@ -71,6 +71,7 @@ def _families(kept: Callable[[Any], Any]) -> dict[str, Family]:
     conv, depth, dense = convolution, depthwise, dense_kernels
     families = (
         _family("generic", kept(conv.PLAIN), kept(depth.PLAIN), kept(dense.PLAIN), add_elements),
+        _family("v6m", kept(conv.V6M), kept(depth.PLAIN), kept(dense.PLAIN), add_elements),
         _family("dsp", kept(conv.DSP), kept(depth.PLAIN), kept(dense.DSP), add_elements),
         _family("helium", kept(conv.HELIUM), kept(depth.HELIUM), kept(dense.HELIUM), helium_add),
         _neon("neon", conv.NEON, dense.NEON),
@@ -86,6 +87,7 @@ THUMB = (("+mve.fp", "helium"), ("+mve", "helium"), ("+dsp", "dsp"))
 AARCH64 = (("+dotprod", "neon_dot"), ("+neon", "neon"))
 
 ROWS = {"thumb": THUMB, "aarch64": AARCH64, "arm64": AARCH64}  # by how a triple starts
+BASELINE = (("thumbv6m", "v6m"), ("thumbv8m.base", "v6m"))  # by the triple alone
 
 
 def family_of(triple: str, features: Sequence[str], *, coded: bool = True) -> Family:
@@ -93,4 +95,5 @@ def family_of(triple: str, features: Sequence[str], *, coded: bool = True) -> Fa
     entropy coded and decode them as they run (coding.py says which)."""
     rows = next((rows for start, rows in ROWS.items() if triple.startswith(start)), ())
     names = [name for feature, name in rows if feature in features]
+    names += [name for start, name in BASELINE if triple.startswith(start)]
     return (FAMILIES if coded else PLAIN_WEIGHTS)[(names or ["generic"])[0]]

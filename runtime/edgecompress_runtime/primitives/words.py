@@ -9,6 +9,8 @@ from llvmlite.ir import instructions
 from numba import types
 from numba.extending import intrinsic
 
+from edgecompress_runtime.rounded_product import SYMBOL
+
 BYTE, HALF, WORD, LONG = (ir.IntType(n) for n in (8, 16, 32, 64))
 INT8_POINTER, INT32_POINTER = types.CPointer(types.int8), types.CPointer(types.int32)
 
@@ -116,14 +118,10 @@ def high_product(typingctx, a, b):
 
 @intrinsic
 def rounded_high_product(typingctx, a, b, addend):
-    """The upper 32 bits of (a * b + 2**31), plus an addend; modulo 2**32."""
+    """The upper 32 bits of (a * b + 2**31), plus an addend; modulo 2**32 (rounded_product.py)."""
 
     def generate(context, builder, signature, args):
-        a, b, addend = args
-        product = builder.mul(builder.sext(a, LONG), builder.sext(b, LONG))
-        # in this order LLVM finds Arm's SMMLAR
-        total = builder.add(product, builder.shl(builder.zext(addend, LONG), LONG(32)))
-        return builder.trunc(builder.lshr(builder.add(total, LONG(1 << 31)), LONG(32)), WORD)
+        return builder.call(function(builder, SYMBOL, WORD, WORD, WORD, WORD), args)
 
     return types.int32(types.int32, types.int32, types.int32), generate
 
