@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import click
 import numpy as np
 import onnx_ir as ir
 import pytest
-from click.testing import CliRunner
 
-from edgecompress.cli import main
+from command import edgecompress
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import pack
 from edgecompress.evaluate.data import load_data
@@ -44,17 +42,6 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def firmware(packs: dict[str, Path]) -> Path:
     return build(packs["int8"], "cortex-m4").directory
-
-
-def edgecompress(*arguments: str | Path) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr)"""
-    @click.command(context_settings={"ignore_unknown_options": True})
-    @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
-    def whole(rest: tuple[str, ...]) -> None:
-        main(rest)
-
-    done = CliRunner().invoke(whole, ["--", *map(str, arguments)])
-    return done.exit_code, done.stdout, done.stderr
 
 
 @CORTEX_M

@@ -168,6 +168,8 @@ def execute(
                 driver.remove(prepared.program)
     except ToolError as error:
         raise DeviceFault(str(error)) from error
+    finally:
+        driver.close()
 
 
 def _usual(artifact: Artifact) -> tuple[str, Settings]:

@@ -48,5 +48,7 @@ def flash(artifact: str | Path, device: str, *, config: str | Path | None = None
             description = driver.probe().description
     except ToolError as error:
         raise DeviceFault(str(error)) from error
+    finally:
+        driver.close()
     size = sum(len(content) for content in program.files.values())
     return Flashed(opened.path.name, device, description, program.digest, size)

@@ -83,10 +83,13 @@ def _asked(item: tuple[str, Settings]) -> Device:
     name, settings = item
     short = settings.model_copy(update={"timeout": min(settings.timeout, PROBE_TIMEOUT)})
     description = error = None
+    driver = short.open(name)
     try:
-        description = short.open(name).probe().description
+        description = driver.probe().description
     except ToolError as failure:
         error = " ".join(str(failure).removeprefix(f"{name}: ").split())
+    finally:
+        driver.close()
     return Device(name, settings.driver, settings.target, settings.formats, description, error)
 
 

@@ -16,14 +16,14 @@ QEMU = PACKAGE = "qemu-system-arm"
 
 
 class EmulatorProcess:
-    """QEMU with an ELF, waiting for somebody to open `url`. Raises MissingToolError."""
+    """QEMU with an ELF, waiting for somebody to open `url`. monitor: QEMU's. Raises MissingToolError."""
 
-    def __init__(self, elf: Path, board: Board) -> None:
+    def __init__(self, elf: Path, board: Board, *, monitor: str = "none") -> None:
         require(QEMU, PACKAGE)
         port = _free_port()
         self.url = f"socket://127.0.0.1:{port}"
         command = [QEMU, "-M", board.machine, "-kernel", str(elf), "-icount", "shift=0", "-display", "none",
-                   "-monitor", "none", "-serial", f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on"]  # fmt: skip
+                   "-monitor", monitor, "-serial", f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on"]  # fmt: skip
         self._said = tempfile.TemporaryFile()
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                          stderr=self._said)  # fmt: skip

@@ -83,3 +83,7 @@ class Driver(Protocol):
     def remove(self, program: Program) -> None:
         """Take the program off the device, as far as it can be; end what runs there."""
         ...
+
+    def close(self) -> None:
+        """End the connection; the next call opens it again."""
+        ...

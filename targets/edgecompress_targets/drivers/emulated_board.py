@@ -49,7 +49,7 @@ class EmulatedBoard:
 
     def deploy(self, program: Program) -> None:
         self.probe()
-        self.remove(program)
+        self.close()
         with tempfile.TemporaryDirectory(prefix="edgecompress-") as work:
             image = Path(work) / program.start[0]
             image.write_bytes(program.files[program.start[0]])
@@ -59,7 +59,7 @@ class EmulatedBoard:
                                            inference_patience=self._settings.inference_timeout)  # fmt: skip
                 self._port.require(program)  # it answers, so QEMU has read the file
             except BaseException:
-                self.remove(program)
+                self.close()
                 raise
 
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
@@ -71,6 +71,9 @@ class EmulatedBoard:
         """Nothing outlives the emulator."""
 
     def remove(self, program: Program) -> None:
+        self.close()
+
+    def close(self) -> None:
         if self._port is not None:
             self._port.close()
         if self._process is not None:

@@ -47,18 +47,14 @@ class LinuxDevice:
         self._there_before = False
 
     def probe(self) -> Found:
-        try:
-            if self._prefix and self._shell.execute(f"command -v {self._prefix[0]}", self._timeout)[0]:
-                package = "; on Debian: apt install qemu-user" if self._prefix[0].startswith("qemu-") else ""
-                raise DeviceError(f"{self._name}: {self._prefix[0]} is not installed there{package}")
-            system = self._said("uname -sm")
-            facts = {name: said for name, command in self._facts if (said := self._said(f"{command} 2>/dev/null; :"))}
-        finally:
-            self._shell.close()
+        self._require_prefix()
+        system = self._said("uname -sm")
+        facts = {name: said for name, command in self._facts if (said := self._said(f"{command} 2>/dev/null; :"))}
         words = ", ".join([*facts.values(), system])
         return Found(f"{self._prefix[0]} on {words}" if self._prefix else words, facts)
 
     def deploy(self, program: Program) -> None:
+        self._require_prefix()
         if program.machine and not self._prefix:
             machine = self._said("uname -m")
             if machine != program.machine:
@@ -79,7 +75,7 @@ class LinuxDevice:
             self._answer(program, part)
             self._do(f"mv {part} {folder}")
         except BaseException:
-            self._tidy(f"rm -rf {part}")
+            self._tidy(f"cd {part} && kill -9 $(cat {PROCESS}); rm -rf {part}")
             raise
         others = f"for f in {program.name}-*; do [ $f = {folder.rpartition('/')[2]} ] || rm -rf $f; done"
         self._do(f"cd {self._root} && {others}")
@@ -87,9 +83,10 @@ class LinuxDevice:
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
         folder, count = self._folder(program), len(inputs) // program.input_bytes
         try:
-            first = self._timed(program, folder, inputs[: program.input_bytes], self._inference_timeout)
-            limit = max(self._inference_timeout, count * SLOWER * first[2])
-            outputs, times, _ = self._timed(program, folder, inputs, limit)
+            begun = time.monotonic()
+            self._timed(program, folder, inputs[: program.input_bytes], self._inference_timeout)
+            limit = max(self._inference_timeout, count * SLOWER * (time.monotonic() - begun))
+            outputs, times, said = self._timed(program, folder, inputs, limit)
         except BaseException:
             self._tidy(f"cd {folder} && kill -9 $(cat {PROCESS}); rm -f {INPUTS} {OUTPUTS} {TIMES} {PROCESS}")
             raise
@@ -100,25 +97,32 @@ class LinuxDevice:
             advance(count)
         if self._emulated:
             return Measured(outputs, (), "instructions", notes=("the emulator counts no instructions",))
-        return Measured(outputs, from_file(times, count, self._name), "ns")
+        notes = tuple(line for line in said.splitlines() if line.startswith("interpreter: "))
+        return Measured(outputs, from_file(times, count, self._name), "ns", notes=notes)
 
     def remove(self, program: Program) -> None:
         """Unless it was there before this driver came."""
         if not self._there_before:
             self._tidy(f"rm -rf {self._folder(program)}; rmdir {self._root}")
+
+    def close(self) -> None:
         self._shell.close()
 
     def keep(self, program: Program) -> None:
         self._there_before = True
 
-    def _timed(self, program: Program, folder: str, inputs: bytes, timeout: float) -> tuple[bytes, bytes, float]:
+    def _require_prefix(self) -> None:
+        if self._prefix and self._shell.execute(f"command -v {self._prefix[0]}", self._timeout)[0]:
+            package = "; on Debian: apt install qemu-user" if self._prefix[0].startswith("qemu-") else ""
+            raise DeviceError(f"{self._name}: {self._prefix[0]} is not installed there{package}")
+
+    def _timed(self, program: Program, folder: str, inputs: bytes, timeout: float) -> tuple[bytes, bytes, str]:
+        """Outputs, times, and what the program printed."""
         self._shell.push(inputs, f"{folder}/{INPUTS}")
-        begun = time.monotonic()
-        self._do(f"cd {folder} && {self._command(program)}", timeout)
-        took = time.monotonic() - begun
+        said = self._do(f"cd {folder} && {self._command(program)}", timeout)
         outputs, times = self._shell.pull(f"{folder}/{OUTPUTS}"), self._shell.pull(f"{folder}/{TIMES}")
         self._do(f"cd {folder} && rm -f {INPUTS} {OUTPUTS} {TIMES} {PROCESS}")
-        return outputs, times, took
+        return outputs, times, said
 
     def _answer(self, program: Program, folder: str) -> None:
         """It starts, with nothing to compute."""

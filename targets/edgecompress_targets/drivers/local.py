@@ -47,8 +47,7 @@ class LocalShell:
     """See linux.Shell. root: a temporary folder, gone with `close`."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
-        self._work: tempfile.TemporaryDirectory[str] | None = tempfile.TemporaryDirectory(prefix="edgecompress-")
+        self._name, self._work = name, tempfile.TemporaryDirectory(prefix="edgecompress-")
         self.root = self._work.name
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
@@ -78,6 +77,4 @@ class LocalShell:
             raise DeviceError(f"{self._name}: {path}: {error.strerror}") from error
 
     def close(self) -> None:
-        if self._work is not None:
-            self._work.cleanup()
-        self._work = None
+        self._work.cleanup()

@@ -95,7 +95,7 @@ def main(model: str, inputs: str, outputs: str, times: str, threads: str = "1") 
             for array in results:
                 target.write(np.ascontiguousarray(array).tobytes())
             clock.write(taken.to_bytes(8, "little"))
-    print(said)
+    print(f"interpreter: {said}")
 
 
 if __name__ == "__main__":

@@ -50,11 +50,9 @@ class SerialDevice:
         self._name, self._port, self._flash, self._flash_timeout = name, port, tuple(flash), flash_timeout
 
     def probe(self) -> Found:
-        try:
-            digest = self._port.session.hello.digest
-        finally:
-            self._port.close()
-        return Found("edgecompress firmware", {"model": digest[:12]})
+        if self._flash:  # what is there now may be anything
+            return Found(f"flashed by {self._flash[0]}")
+        return Found(f"edgecompress firmware with model {self._port.session.hello.digest[:12]}")
 
     def deploy(self, program: Program) -> None:
         if self._flash:
@@ -69,7 +67,9 @@ class SerialDevice:
         """It stays in any case."""
 
     def remove(self, program: Program) -> None:
-        """The program stays in flash; only the port is closed."""
+        """The program stays in flash."""
+
+    def close(self) -> None:
         self._port.close()
 
     def _write_flash(self, program: Program) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from edgecompress_targets.drivers.driver import Advance, DeviceError, Measured, Program
-from edgecompress_targets.drivers.session import Session
+from edgecompress_targets.drivers.session import LostError, Session
 
 
 class SerialPort:
@@ -29,13 +29,18 @@ class SerialPort:
     @property
     def session(self) -> Session:
         """With the firmware; the port is opened when it is first asked for. Raises DeviceError."""
-        if self._session is None:
+        deadline = time.monotonic() + self._patience
+        while self._session is None:
             self._port = self._opened()
-            baud = None if "://" in self._url else self._baud
             try:
                 with self._explained():
-                    self._session = Session(self._port, self._name, baud=baud, patience=self._patience,
-                                            inference_patience=self._inference)  # fmt: skip
+                    self._session = Session(self._port, self._name, baud=None if "://" in self._url else self._baud,
+                                            patience=self._patience, inference_patience=self._inference)  # fmt: skip
+            except LostError:  # a board that starts may show its port twice
+                self.close()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
             except BaseException:
                 self.close()
                 raise

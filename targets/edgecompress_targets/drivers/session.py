@@ -19,6 +19,10 @@ OVERHEAD = 14  # bytes of a frame beside its payload
 _HELLO = struct.Struct("<BBHIIII32s")
 
 
+class LostError(DeviceError):
+    """The connection ended."""
+
+
 class Port(Protocol):
     """A byte stream, as pyserial's `serial_for_url` opens it. Raises OSError."""
 
@@ -189,5 +193,5 @@ class Session:
                               f"{len(frame.payload)} bytes of {length}")  # fmt: skip
         return frame.payload
 
-    def _lost(self, error: OSError) -> DeviceError:
-        return DeviceError(f"{self._name}: the connection was lost: {error}")
+    def _lost(self, error: OSError) -> LostError:
+        return LostError(f"{self._name}: the connection was lost: {error}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from edgecompress_targets.drivers.adb import AdbSettings
 from edgecompress_targets.drivers.emulated_board import EmulatedBoardSettings
 from edgecompress_targets.drivers.local import LocalSettings
 from edgecompress_targets.drivers.serial_device import SerialSettings
 from edgecompress_targets.drivers.settings import Settings
+from edgecompress_targets.drivers.ssh import SshSettings
 
 DRIVERS: dict[str, type[Settings]] = {
-    "local": LocalSettings,
+    "adb": AdbSettings,
     "emulator": EmulatedBoardSettings,
+    "local": LocalSettings,
     "serial": SerialSettings,
+    "ssh": SshSettings,
 }
 
 _CPUS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")

@@ -1,0 +1,122 @@
+"""An Android device, by the platform's own `adb`."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.drivers.linux import LinuxDevice
+from edgecompress_targets.drivers.settings import Settings
+from edgecompress_targets.tools import ToolError, require
+
+FACTS = [("model", "getprop ro.product.model"), ("cpu", "getprop ro.soc.model"),
+         ("android", "getprop ro.build.version.release")]  # fmt: skip
+
+
+class AdbSettings(Settings):
+    driver: Literal["adb"] = "adb"
+    target: str = Field("android", description="its profile")
+    serial: str = Field(min_length=1, description="as `adb devices` shows it; HOST:PORT for one on the network")
+    adb: str = Field("adb", description="the program")
+    folder: str = Field("/data/local/tmp/edgecompress", pattern=r"^[\w./-]+$", description="of ours, on the device")
+    prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
+
+    @property
+    def emulated(self) -> bool:
+        return bool(self.prefix)
+
+    @property
+    def resource(self) -> str:
+        return self.serial
+
+    def open(self, name: str) -> LinuxDevice:
+        return LinuxDevice(name, AdbShell(name, self), self.folder, prefix=self.prefix, emulated=self.emulated,
+                           timeout=self.timeout, inference_timeout=self.inference_timeout, facts=FACTS)  # fmt: skip
+
+
+class AdbShell:
+    """See linux.Shell."""
+
+    def __init__(self, name: str, settings: AdbSettings) -> None:
+        self._name, self._settings, self._connected = name, settings, False
+
+    def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
+        """Exit codes need a device with shell protocol v2: Android 7 and later."""
+        return self._adb("shell", command, timeout=timeout)
+
+    def push(self, content: bytes, path: str) -> None:
+        with tempfile.TemporaryDirectory() as work:
+            file = Path(work) / "file"
+            file.write_bytes(content)
+            self._transfer("push", str(file), path, size=len(content))
+
+    def pull(self, path: str) -> bytes:
+        with tempfile.TemporaryDirectory() as work:
+            file = Path(work) / "file"
+            self._transfer("pull", path, str(file), size=0)
+            return file.read_bytes()
+
+    def close(self) -> None:
+        """The server of `adb` keeps the connection."""
+
+    def _transfer(self, *words: str, size: int) -> None:
+        code, out, error = self._adb(*words, timeout=self._settings.timeout + 600 + size / 1e5)
+        if code:
+            said = (error + b"\n" + out).decode(errors="replace").splitlines()
+            faults = [line.partition("error: ")[2] for line in said if "error: " in line] or said or ["it failed"]
+            raise DeviceError(f"{self._name}: adb {words[0]}: {faults[0]}")
+
+    def _adb(self, *words: str, timeout: float) -> tuple[int, bytes, bytes]:
+        self._connect()
+        code, out, error = self._call("-s", self._settings.serial, *words, timeout=timeout)
+        said = error.decode(errors="replace").strip()
+        if code and said.startswith(("error:", "adb: device", "adb: no devices", "adb: error: failed to get feature")):
+            reason = said.splitlines()[0].removeprefix("error: ")
+            hint = ": allow this computer on its screen" if "unauthorized" in said else ""
+            raise DeviceError(f"{self._name} ({self._settings.serial}): {reason}{hint}")
+        if code == 255 or (code and "closed" in said.lower()):
+            self._connected = False
+            raise DeviceError(f"{self._name}: the connection was lost")
+        return code, out, error
+
+    def _connect(self) -> None:
+        """For a device on the network: the server may have lost it."""
+        if self._connected or ":" not in self._settings.serial:
+            return
+        timeout, serial = self._settings.timeout, self._settings.serial
+        deadline = time.monotonic() + timeout
+        while True:
+            _, out, error = self._call("connect", serial, timeout=timeout)
+            said = (out + error).decode(errors="replace").strip()
+            if "connected to" not in said:
+                raise DeviceError(f"{self._name}: {said.splitlines()[-1] if said else 'adb can not connect to it'}")
+            state = b"".join(self._call("-s", serial, "get-state", timeout=timeout)[1:])
+            if b"offline" not in state or time.monotonic() > deadline:
+                break
+            self._call("disconnect", serial, timeout=timeout)  # "already connected", to what is gone
+            time.sleep(0.1)
+        self._connected = True
+
+    def _call(self, *words: str, timeout: float) -> tuple[int, bytes, bytes]:
+        try:
+            require(self._settings.adb, "adb")
+            done = subprocess.run([self._settings.adb, *words], stdin=subprocess.DEVNULL, capture_output=True,
+                                  timeout=timeout)  # fmt: skip
+        except ToolError as error:
+            raise DeviceError(f"{self._name}: {error}") from error
+        except subprocess.TimeoutExpired:
+            raise DeviceError(f"{self._name}: adb {words[-1][:40]}: no end within {timeout:.0f} s") from None
+        return done.returncode, _without_news(done.stdout), _without_news(done.stderr)
+
+
+def _without_news(said: bytes) -> bytes:
+    """"* daemon not running; starting now at tcp:5037" and the like is no answer."""
+    return said if not said.startswith(b"* daemon") else b"\n".join(
+        line for line in said.split(b"\n") if not line.startswith(b"* daemon")
+    )  # fmt: skip

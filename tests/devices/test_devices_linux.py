@@ -1,0 +1,231 @@
+"""Devices under Linux and Android: a real OpenSSH server, the real adb client with a stand-in for adbd, and what goes
+wrong on the way to them. AArch64 programs are run by qemu-aarch64."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import adbd
+import pytest
+import sshd
+
+from command import edgecompress
+from edgecompress.firmware import build
+from emulators import ADB, SSH
+
+QEMU = ["qemu-aarch64", "-cpu", "cortex-a53"]
+HANGS = ["sh", "-c", 'test -s inputs.bin && exec sleep 60; exec qemu-aarch64 "$0" "$@"']  # once it has inputs
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def built(pack: Path) -> Path:
+    return build(pack, "raspberry-pi").directory
+
+
+@pytest.fixture(scope="module")
+def other_built(other_pack: Path) -> Path:
+    return build(other_pack, "raspberry-pi").directory
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory):
+    with sshd.running(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def phone(tmp_path_factory: pytest.TempPathFactory):
+    with adbd.running() as running:
+        yield running
+
+
+def table(phone: adbd.Adbd, tmp_path: Path, **changes: object) -> dict[str, object]:
+    return {"driver": "adb", "serial": f"127.0.0.1:{phone.port}", "folder": str(tmp_path / "phone"),
+            "prefix": QEMU, "timeout": 20} | changes  # fmt: skip
+
+
+def kept(folder: Path) -> list[str]:
+    """What is on the device."""
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
+@SSH
+def test_ssh_gives_this_machines_outputs_and_leaves_nothing(
+    server: sshd.Sshd, built: Path, samples: Path, configured
+) -> None:
+    config = configured(pi=server.table())
+    code, out, error = edgecompress("bench", built, "--device", "pi", "--eval", samples, "--config", config, "--json")
+    assert code == 0, error
+    (found,) = json.loads(out)["results"]
+    assert found["equal"] and found["accuracy"] == found["host_accuracy"] and found["runs"] == 40
+    assert found["counts"] is None and found["emulated"], "an emulator's times say nothing"
+    assert kept(server.folder / "device") == []
+    code, out, _ = edgecompress("devices", "--config", config)
+    assert code == 0 and "qemu-aarch64 on" in out
+
+
+@SSH
+def test_ssh_runs_the_boards_own_python_and_tells_time(
+    server: sshd.Sshd, pack: Path, samples: Path, configured
+) -> None:
+    python = server.folder / "python"
+    python.write_text(f"#!/bin/sh\nPYTHONPATH={os.pathsep.join(sys.path)} exec {sys.executable} \"$@\"\n")
+    python.chmod(0o755)
+    config = configured(board=server.table(prefix=[], python=str(python), target="linux-x86"))
+    code, out, error = edgecompress("bench", pack, "--device", "board", "--eval", samples, "--config", config, "--json")
+    assert code == 0, error
+    (found,) = json.loads(out)["results"]
+    counts = found["counts"]
+    assert found["equal"] and found["warmup"] == 3 and counts["unit"] == "ns"
+    assert 0 < counts["min"] <= counts["median"] <= counts["p99"] <= counts["max"]
+    assert any(note.startswith("interpreter: edgecompress-runtime") for note in found["notes"])
+
+
+@SSH
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"port": 1, "timeout": 2}, "can't be reached"),
+        ({"key": "{folder}/stranger"}, "refused the key"),
+        ({"known_hosts": "{folder}/none"}, "its host key is not in"),
+        ({"known_hosts": "{folder}/wrong"}, "its host key is not the one in"),
+        ({"prefix": []}, "the program is for aarch64"),
+        ({"prefix": ["qemu-nothing"]}, "qemu-nothing is not installed there"),
+        ({"folder": "/dev/null/x"}, "Not a directory"),
+    ],
+    ids=["no server", "key", "unknown host", "another host", "architecture", "emulator", "folder"],
+)
+def test_ssh_that_can_not_be_is_one_clear_line(
+    changes: dict[str, object], expected: str, server: sshd.Sshd, built: Path, configured
+) -> None:
+    kind, key = (server.folder / "stranger.pub").read_text().split()[:2]
+    (server.folder / "wrong").write_text(f"[127.0.0.1]:{server.port} {kind} {key}\n")
+    filled = {k: v.format(folder=server.folder) if isinstance(v, str) else v for k, v in changes.items()}
+    config = configured(pi=server.table(**filled))
+    if "prefix" in changes and not changes["prefix"] and os.uname().machine == "aarch64":
+        pytest.skip("this machine is the architecture that is meant to be wrong")
+    code, out, error = edgecompress("flash", built, "--device", "pi", "--config", config)
+    assert code == 5 and out == "" and error.count("\n") == 1 and expected in error
+
+
+@SSH
+def test_flash_keeps_the_version_before_until_the_new_one_has_answered(
+    server: sshd.Sshd, built: Path, other_built: Path, samples: Path, configured
+) -> None:
+    folder = server.folder / "device"
+    config = configured(pi=server.table(), broken=server.table(prefix=["false"]))
+    code, out, error = edgecompress("flash", built, "--device", "pi", "--config", config)
+    assert code == 0 and "is on pi" in out, error
+    (first,) = kept(folder)
+    code, _, error = edgecompress("flash", other_built, "--device", "broken", "--config", config)
+    assert code == 5 and kept(folder) == [first], error
+    assert edgecompress("bench", built, "--device", "pi", "--eval", samples, "--runs", "2", "--config", config)[0] == 0
+    assert kept(folder) == [first], "bench leaves what was flashed"
+    assert edgecompress("flash", other_built, "--device", "pi", "--config", config)[0] == 0
+    (second,) = kept(folder)
+    assert second != first
+    shutil.rmtree(folder)
+
+
+@SSH
+@pytest.mark.parametrize("when", ["deploy", "run"])
+def test_ssh_that_is_cut(when: str, server: sshd.Sshd, built: Path, samples: Path, configured) -> None:
+    folder, prefix = server.folder / "device", HANGS if when == "run" else ["sh", "-c", "exec sleep 60"]
+    config = configured(pi=server.table(prefix=prefix), well=server.table())
+    timer = threading.Thread(target=lambda: (wait_for(folder, "process"), server.cut()))
+    timer.start()
+    code, out, error = edgecompress("bench", built, "--device", "pi", "--eval", samples, "--config", config)
+    timer.join()
+    assert code == 5 and out == "" and error.count("\n") == 1 and "the connection was lost" in error
+    assert not sleeping(folder), "what ran there was ended"
+    code, _, error = edgecompress("flash", built, "--device", "well", "--config", config)
+    assert code == 0 and [name.endswith(".part") for name in kept(folder)] == [False], error
+    shutil.rmtree(folder)
+
+
+@SSH
+def test_ctrl_c_cleans_up_on_the_device(server: sshd.Sshd, built: Path, samples: Path, configured) -> None:
+    folder, config = server.folder / "device", configured(pi=server.table(prefix=HANGS))
+    arguments = "bench", str(built), "--device", "pi", "--eval", str(samples), "--config", str(config)
+    paths = os.pathsep.join(str(ROOT / room) for room in ("", "runtime", "targets"))
+    command = [sys.executable, "-c", "from edgecompress.cli import main; main()", *arguments]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
+    wait_for(folder, "process")
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and error.strip() == "error: interrupted"
+    assert kept(folder) == [] and not sleeping(folder)
+
+
+@ADB
+def test_adb_gives_this_machines_outputs(phone: adbd.Adbd, built: Path, samples: Path, configured, tmp_path) -> None:
+    config = configured(phone=table(phone, tmp_path))
+    code, out, error = edgecompress(
+        "bench", built, "--device", "phone", "--eval", samples, "--config", config, "--json"
+    )
+    assert code == 0, error
+    (found,) = json.loads(out)["results"]
+    assert found["equal"] and found["accuracy"] == found["host_accuracy"] and "Stand-in, 14" in found["description"]
+    assert kept(tmp_path / "phone") == []
+
+
+@ADB
+def test_adb_faults(phone: adbd.Adbd, built: Path, samples: Path, configured, tmp_path) -> None:
+    config = configured(
+        phone=table(phone, tmp_path), nowhere=table(phone, tmp_path, serial="127.0.0.1:1"),
+        unplugged=table(phone, tmp_path, serial="ABC123"), slow=table(phone, tmp_path, prefix=HANGS),
+    )  # fmt: skip
+
+    def fails(device: str) -> str:
+        code, out, error = edgecompress("bench", built, "--device", device, "--eval", samples, "--config", config)
+        assert code == 5 and out == "" and error.count("\n") == 1
+        return error
+
+    assert "refused" in fails("nowhere") and "'ABC123' not found" in fails("unplugged")
+    phone.full = True
+    assert "No space left on device" in fails("phone")
+    phone.full, phone.flip = False, True
+    assert "its SHA-256 differs" in fails("phone") and kept(tmp_path / "phone") == []
+    phone.flip = False
+    timer = threading.Thread(target=lambda: (wait_for(tmp_path / "phone", "process"), phone.cut()))
+    timer.start()
+    fails("slow")
+    timer.join()
+    code, _, error = edgecompress("bench", built, "--device", "phone", "--eval", samples, "--config", config)
+    assert code == 0 and kept(tmp_path / "phone") == [], error
+
+
+def wait_for(folder: Path, name: str) -> None:
+    """Until a program runs on the device."""
+    deadline = time.monotonic() + 30
+    while not list(folder.glob(f"*/{name}")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(0.3)
+
+
+def sleeping(folder: Path) -> bool:
+    """Whether a program of ours still runs with its working folder there, some seconds after it should not."""
+    deadline = time.monotonic() + 5
+    while any(map(partial(works_in, folder), Path("/proc").glob("[0-9]*"))):
+        if time.monotonic() > deadline:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def works_in(folder: Path, process: Path) -> bool:
+    try:
+        return str(process.joinpath("cwd").readlink()).startswith(str(folder))
+    except OSError:
+        return False

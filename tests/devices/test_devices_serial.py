@@ -1,0 +1,193 @@
+"""Boards behind a serial line, all of them emulated: every kind of CPU, lines that lose bytes, boards that fail."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from lossy import Faults, LossyLine
+
+from command import edgecompress
+from edgecompress.devices.artifact import open_artifact
+from edgecompress.devices.lock import locked
+from edgecompress.devices.programs import prepare
+from edgecompress.firmware import build
+from edgecompress_targets.cortex_m.boards import BOARDS
+from edgecompress_targets.cortex_m.emulator import EmulatorProcess, emulated_port
+from edgecompress_targets.cortex_m.firmware import link
+from edgecompress_targets.drivers.driver import DeviceError, Program
+from edgecompress_targets.drivers.serial_port import SerialPort
+from edgecompress_targets.drivers.table import BUILT_IN
+from emulators import CORTEX_M
+
+pytestmark = CORTEX_M
+BOARD = BOARDS["cortex-m4"]
+
+
+@pytest.fixture(scope="module")
+def built(pack: Path) -> Path:
+    return build(pack, "cortex-m4").directory
+
+
+@pytest.fixture(scope="module")
+def program(built: Path) -> Program:
+    return prepare(open_artifact(built), "qemu-m4", BUILT_IN["qemu-m4"]).program
+
+
+@pytest.fixture
+def image(program: Program, tmp_path: Path) -> Path:
+    (tmp_path / "image.elf").write_bytes(program.files[program.start[0]])
+    return tmp_path / "image.elf"
+
+
+@pytest.fixture
+def board(image: Path):
+    process = EmulatorProcess(image, BOARD)
+    yield process
+    process.close()
+
+
+def number(process: EmulatorProcess) -> int:
+    return int(process.url.rpartition(":")[2])
+
+
+@pytest.mark.parametrize("name", ["qemu-m0", "qemu-m3", "qemu-m7", "qemu-m33", "qemu-m55"])
+def test_every_cpu_gives_this_machines_outputs(name: str, pack: Path, samples: Path) -> None:
+    code, out, error = edgecompress("bench", pack, "--device", name, "--eval", samples, "--runs", "8", "--json")
+    assert code == 0, error
+    (found,) = json.loads(out)["results"]
+    assert found["equal"] and found["accuracy"] == found["host_accuracy"] and found["runs"] == 8
+    assert found["counts"]["unit"] == "instructions" and found["counts"]["min"] > 300 and found["stack_bytes"] > 50
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [Faults(flip=0.01), Faults(drop=0.01), Faults(flip=0.004, drop=0.004, delay=0.05, split=0.3)],
+    ids=["flipped", "lost", "all at once"],
+)
+def test_a_bad_line_gives_the_right_results(
+    faults: Faults, board: EmulatorProcess, built: Path, samples: Path, configured
+) -> None:
+    line = LossyLine(number(board), faults, seed=7)
+    config = configured(board={"driver": "serial", "port": line.url, "target": "cortex-m4"})
+    code, out, error = edgecompress("bench", built, "--device", "board", "--eval", samples, "--runs", "12",
+                                    "--config", config, "--json")  # fmt: skip
+    line.close()
+    assert code == 0, error
+    (found,) = json.loads(out)["results"]
+    assert found["equal"] and found["counts"]["unit"] == "cycles" and "sent again" in found["notes"][0]
+    assert line.changed > 30
+
+
+def test_a_line_that_is_cut_is_one_clear_line(board: EmulatorProcess, built: Path, samples: Path, configured) -> None:
+    line = LossyLine(number(board), Faults(cut_after=3000))
+    config = configured(board={"driver": "serial", "port": line.url, "target": "cortex-m4", "timeout": 2})
+    code, out, error = edgecompress("bench", built, "--device", "board", "--eval", samples, "--config", config)
+    line.close()
+    assert code == 5 and out == "" and error.count("\n") == 1 and "the connection was lost" in error
+
+
+def test_a_dead_board_is_given_up_in_time(built: Path, configured) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"socket://127.0.0.1:{silent.getsockname()[1]}"
+        config = configured(board={"driver": "serial", "port": url, "target": "cortex-m4", "timeout": 1})
+        begun = time.monotonic()
+        code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
+    assert code == 5 and "no answer to HELLO within 1 s" in error and time.monotonic() - begun < 20
+
+
+def test_a_board_without_a_port_and_one_with_another_model(
+    board: EmulatorProcess, other_pack: Path, configured
+) -> None:
+    config = configured(gone={"driver": "serial", "port": "/dev/ttyNONE", "target": "cortex-m4", "timeout": 0.1},
+                        board={"driver": "serial", "port": board.url, "target": "cortex-m4"})  # fmt: skip
+    code, _, error = edgecompress("run", other_pack, "--input", other_pack, "--device", "gone", "--config", config)
+    assert code == 2 and "expected .npz" in error
+    code, _, error = edgecompress("flash", other_pack, "--device", "gone", "--config", config)
+    assert code == 5 and "/dev/ttyNONE" in error
+    code, _, error = edgecompress("flash", other_pack, "--device", "board", "--config", config)
+    assert code == 5 and "its firmware has the model with digest" in error and "flash it first" in error
+
+
+@pytest.mark.parametrize("what", ["killed", "reset"])
+def test_a_board_that_goes_away_in_the_middle(what: str, image: Path, program: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = EmulatorProcess(image, BOARD, monitor=f"tcp:127.0.0.1:{port},server=on,wait=off")
+    line = emulated_port("board", process, BOARD, patience=5)
+
+    def fail() -> None:
+        if what == "killed":
+            process.close()
+        else:
+            with socket.create_connection(("127.0.0.1", port)) as monitor:
+                monitor.sendall(b"system_reset\n")
+                time.sleep(0.2)
+
+    timer = threading.Timer(0.3, fail)
+    try:
+        line.require(program)
+        timer.start()
+        with pytest.raises(DeviceError, match="ended" if what == "killed" else "was reset, or another program"):
+            line.measure(bytes(program.input_bytes * 100_000))
+    finally:
+        timer.join()
+        line.close()
+        process.close()
+
+
+def test_a_fault_of_the_cpu_is_told(tmp_path: Path) -> None:
+    """A model that jumps to nowhere."""
+    header = """#include <stdint.h>
+#define MODEL_ARENA_BYTES 16
+#define MODEL_INPUT_BYTES 4
+#define MODEL_OUTPUT_BYTES 4
+#define MODEL_DIGEST {0}
+#define MODEL_INVOKE(a, i, o) { (void)(a), (void)(i), (void)(o); __asm__ volatile("udf #0"); }
+"""
+    (tmp_path / "nothing.c").touch()
+    subprocess.run(["arm-none-eabi-gcc", "-mthumb", "-mcpu=cortex-m4", "-c", "nothing.c"], cwd=tmp_path, check=True)
+    elf = tmp_path / "fault.elf"
+    link((tmp_path / "nothing.o").read_bytes(), header, BOARD, cpu="cortex-m4", hard_float=False, to=elf)
+    process = EmulatorProcess(elf, BOARD)
+    line = emulated_port("board", process, BOARD)
+    try:
+        with pytest.raises(DeviceError, match="stopped by a fault of the CPU"):
+            line.measure(bytes(4))
+    finally:
+        line.close()
+        process.close()
+
+
+def test_one_run_at_a_time(board: EmulatorProcess, built: Path, samples: Path, configured) -> None:
+    config = configured(board={"driver": "serial", "port": board.url, "target": "cortex-m4"})
+    arguments = "bench", built, "--device", "board", "--eval", samples, "--runs", "2", "--config", config
+    with locked("board", board.url):
+        code, _, error = edgecompress(*arguments)
+    assert code == 5 and "is in use by process" in error and error.count("\n") == 1
+    assert edgecompress(*arguments)[0] == 0
+
+
+def test_the_flash_command_gets_the_image(board: EmulatorProcess, built: Path, configured, tmp_path: Path) -> None:
+    """Commands of real probes are not run here: what they are called with is."""
+    copy = tmp_path / "copied.elf"
+    table = {"driver": "serial", "port": board.url, "target": "cortex-m4", "flash": ["cp", "{image}", str(copy)]}
+    config = configured(board=table)
+    code, out, error = edgecompress("flash", built, "--device", "board", "--config", config)
+    assert code == 0 and "is on board" in out, error
+    assert copy.read_bytes()[:4] == b"\x7fELF"
+    config = configured(board=table | {"flash": ["cp", "{image}", "/nowhere/at/all"]})
+    code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
+    assert code == 5 and "cp failed: cp: cannot create regular file" in error
+    config = configured(board=table | {"flash": ["no-such-probe", "{image}"]})
+    code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
+    assert code == 5 and "its flash command 'no-such-probe' is not installed" in error
+
+
+def test_a_port_can_be_closed_before_it_was_opened() -> None:
+    SerialPort("board", "/dev/null").close()
