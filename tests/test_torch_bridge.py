@@ -123,7 +123,7 @@ def test_transforms_and_capture(loaded):
     module.set_weight_transform(name, None)
     module.set_value_transform(inner, None)
     torch.testing.assert_close(module(x)[0], plain, rtol=0, atol=0)
-    with pytest.raises(KeyError, match="'nothing' is not a weight"):
+    with pytest.raises(KeyError, match="'nothing' is not a constant"):
         module.set_weight_transform("nothing", Half())
 
 

@@ -73,13 +73,14 @@ class TorchModel(nn.Module):
 
     @property
     def weight_transforms(self) -> dict[str, nn.Module]:
-        """By the name of the weight."""
-        return {n: self._weight_transforms[_key(n)] for n in self._weight_names if _key(n) in self._weight_transforms}
+        """By the name of the initializer."""
+        names = self._source.model.graph.initializers
+        return {n: self._weight_transforms[_key(n)] for n in names if _key(n) in self._weight_transforms}
 
     def set_weight_transform(self, name: str, transform: nn.Module | None) -> None:
-        """Nodes read transform(weight) in place of the weight; None: the weight itself again."""
-        if name not in self._weight_names:
-            raise KeyError(f"{name!r} is not a weight of the model")
+        """Nodes read transform(weight), or of any other constant, in place of it; None: the weight itself again."""
+        if name not in self._source.model.graph.initializers:
+            raise KeyError(f"{name!r} is not a constant of the model")
         _set(self._weight_transforms, _key(name), transform)
 
     @property

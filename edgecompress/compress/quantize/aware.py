@@ -12,12 +12,14 @@ from torch import Tensor
 
 from edgecompress.compress.cluster.trained import TrainedCodebook
 from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.accumulators import Scales, kernel_scaling, only_moves
+from edgecompress.compress.quantize.branches import is_for_int8_alone, is_stored, join_branches, split_branches
 from edgecompress.compress.quantize.fake import Bias, Range, Through, Weight
+from edgecompress.compress.quantize.requantize import KERNELS, Kernels
 from edgecompress.compress.quantize.weights import quantize_bias
 from edgecompress.graph.annotations import (
     Quantization,
     codebook,
-    is_int8,
     quantization,
     set_codebook,
     set_quantization,
@@ -63,27 +65,39 @@ def train_quantized(
 class FakeQuantized:
     """An annotated model as a TorchModel that rounds where the model will.
 
-    module: gives logits. ranges: of each group of values that share a scale, by the Quantization they share.
+    module: gives logits; in evaluation mode those of `kernels` (requantize.KERNELS), but for operators that compute
+    in fixed point by a formula of their own (LeakyRelu, PRelu, HardSwish), where a step may be missed.
+    ranges: of each group of values that share a scale, by the Quantization they share.
     """
 
-    def __init__(self, model: ir.Model) -> None:
-        self.model = model
+    def __init__(self, model: ir.Model, kernels: str = "reference") -> None:
+        self.model = model = split_branches(model)
         self.module = TorchModel(model, logits=True)
         self.ranges: dict[int, Range] = {}
         self._scales: dict[str, Callable[[], Tensor]] = {}  # of an int8 weight, now
-        for value in _rounded(model.graph):
-            self.module.set_value_transform(str(value.name), Through(self._range(value)))
-        for layer in layers(model.graph):
+        grouped = layers(model.graph)
+        for layer in grouped:
             self._prepare(layer)
+        self._round_values({v: layer for layer in grouped for v in layer.last.outputs}, KERNELS[kernels])
         for name, value in model.graph.initializers.items():  # operands
             q = quantization(value)
             if q is not None and q.dtype == ir.DataType.INT8 and name not in self._scales:
-                if name in self.module.weights:
-                    self.module.set_weight_transform(name, Through(self._range(value)))
+                self.module.set_weight_transform(name, Through(self._range(value)))
+
+    def _round_values(self, made_by: dict[ir.Value, Layer], kernels: Kernels) -> None:
+        done: set[ir.Value] = set()
+        scales = Scales(self._range, self._scales)
+        for value in _rounded(self.model.graph):
+            layer, range_ = made_by.get(value), self._range(value)
+            done.add(value)
+            if not only_moves(layer, done):
+                scaling = kernel_scaling(layer, scales, kernels, range_.zero_point)
+                self.module.set_value_transform(str(value.name), Through(range_, scaling))
 
     def annotated(self) -> ir.Model:
         """A copy of the model with everything as it is in the module now."""
         result = self.module.write_back()
+        join_branches(result)
         learned = self._learned()
         computed = [v for node in result.graph for v in node.outputs]
         for value in [*result.graph.inputs, *result.graph.initializers.values(), *computed]:
@@ -179,11 +193,9 @@ def _rounded(graph: ir.Graph) -> list[ir.Value]:
     """Inputs and computed values that int8 layers make, or that they alone read."""
     found = []
     for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]:
-        q, producer = quantization(value), value.producer()
+        q = quantization(value)
         if q is None or q.dtype != ir.DataType.INT8 or constant(value) is not None:
             continue
-        readers = [node for node, _ in value.uses()]
-        if producer is not None and not is_int8(producer) and not (readers and all(map(is_int8, readers))):
-            continue
-        found.append(value)
+        if is_stored(value) or (value.uses() and is_for_int8_alone(value)):
+            found.append(value)
     return found

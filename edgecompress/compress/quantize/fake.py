@@ -1,10 +1,14 @@
-"""Rounding that training sees through: integers forward, straight-through gradients backward."""
+"""Rounding that training sees through: integers forward, straight-through gradients backward.
+
+In training mode values are rounded once, to nearest; in evaluation mode as the kernels do it (`requantize`).
+"""
 from __future__ import annotations
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgecompress.compress.quantize.requantize import Scaling
 from edgecompress.compress.quantize.weights import BIAS_LIMIT, LIMIT, SMALLEST_RATIO
 
 LOW, HIGH = -128, 127
@@ -17,22 +21,30 @@ class _Round(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
-        v = x / scale
-        q = v.round().clamp_(low, high)
-        ctx.save_for_backward(v, q)
-        ctx.low, ctx.high = low, high
-        return q * scale
+        step = float(scale)
+        y = (x / step).round_().clamp_(low, high).mul_(step)
+        ctx.save_for_backward(x, y)
+        ctx.step, ctx.low, ctx.high = step, low, high
+        return y
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        v, q = ctx.saved_tensors
-        inside = (v >= ctx.low) & (v <= ctx.high)
+        """The scale's gradient, sum(grad * (y - x inside the range, else y)) / scale, as the difference of two inner
+        products: no array is made but x's gradient."""
+        x, y = ctx.saved_tensors
+        to_x = torch.ops.aten.hardtanh_backward(grad, x, ctx.low * ctx.step, ctx.high * ctx.step)
         to_scale = None
         if ctx.needs_input_grad[1]:
-            slope = torch.where(inside, q - v, q)
-            factor = (max(v.numel() // max(v.shape[0], 1), 1) * max(ctx.high, 1.0)) ** -0.5
-            to_scale = (grad * slope).sum() * factor
-        return grad * inside, to_scale, None, None
+            factor = (max(x.numel() // max(x.shape[0] if x.ndim else 1, 1), 1) * max(ctx.high, 1.0)) ** -0.5
+            to_scale = (_inner(grad, y) - _inner(to_x, x)) * (factor / ctx.step)
+        return to_x, to_scale, None, None
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    """sum(a * b), without a product in memory where both lie in the same order."""
+    if a.ndim == 4 and not a.is_contiguous():
+        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    return torch.dot(a.reshape(-1), b.reshape(-1))
 
 
 class Range(nn.Module):
@@ -45,6 +57,7 @@ class Range(nn.Module):
         super().__init__()
         self.register_buffer("start", torch.tensor(scale, dtype=torch.float32))
         self.zero_point = zero_point
+        self.low, self.high = float(LOW - zero_point), float(HIGH - zero_point)
         self.log_ratio = nn.Parameter(torch.zeros(())) if learned else None
 
     @property
@@ -52,18 +65,28 @@ class Range(nn.Module):
         return self.start if self.log_ratio is None else self.start * self.log_ratio.exp()
 
     def forward(self, x: Tensor) -> Tensor:
-        return _Round.apply(x, self.scale, float(LOW - self.zero_point), float(HIGH - self.zero_point))
+        return _Round.apply(x.float(), self.scale, self.low, self.high)
+
+    def as_kernels(self, x: Tensor, scaling: Scaling) -> Tensor:
+        """Rounded as an int8 kernel rounds, without gradients."""
+        scale = self.scale.detach()
+        return scaling(x, scale).clamp_(self.low, self.high).float().mul_(scale)
 
 
 class Through(nn.Module):
-    """A value that is rounded by a Range, which other values may have as well."""
+    """A value that is rounded by a Range, which other values may have as well.
 
-    def __init__(self, range_: Range) -> None:
+    scaling: how a kernel rounds it, in evaluation mode; None: as in training.
+    """
+
+    def __init__(self, range_: Range, scaling: Scaling | None = None) -> None:
         super().__init__()
-        self.range = range_
+        self.range, self.scaling = range_, scaling
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.range(x)
+        if self.training or self.scaling is None:
+            return self.range(x)
+        return self.range.as_kernels(x, self.scaling)
 
 
 class Weight(nn.Module):
