@@ -23,7 +23,7 @@ from edgecompress_runtime.kernels.registry import Raw
 from edgecompress_runtime.memory import ALIGNMENT, Buffer, Layout, Overlap, arrange
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 from edgecompress_runtime.primitives import Family
-from edgecompress_runtime.primitives.step import Scratch, Step
+from edgecompress_runtime.primitives.step import Part, Scratch, Step
 
 BYTES = pointer_type(np.dtype(np.int8))
 HOOK = "edgecompress_layer"  # void (int32_t step), called before each step of a profiled program
@@ -292,7 +292,7 @@ def _tensors(arguments: Sequence[Any]) -> list[Tensor]:
     for argument in arguments:
         if isinstance(argument, tuple):
             tensors += _tensors(argument)
-        elif isinstance(argument, Raw):
+        elif isinstance(argument, (Raw, Part)):
             tensors.append(argument.tensor)
         elif isinstance(argument, Tensor):
             tensors.append(argument)

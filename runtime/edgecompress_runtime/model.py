@@ -18,6 +18,7 @@ from edgecompress_runtime.pack import Pack, read_pack
 from edgecompress_runtime.plan import Plan, Tensor
 
 Run = Callable[..., list[np.ndarray]]
+MOST_THREADS = 64
 
 
 class Model:
@@ -52,14 +53,17 @@ class Model:
         return results[0] if len(results) == 1 else tuple(results)
 
 
-def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None) -> Model:
+def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None, threads: int = 1) -> Model:
     """A `.pack` file, or its bytes.
 
-    variant: of the kernels, a key of host.variants.VARIANTS; None for the best of this CPU.
+    variant: of the kernels, a key of host.variants.VARIANTS; None for the best of this CPU. threads: that share the
+    model's large layers; results are the same.
     Raises PackError for a file that is damaged or no pack, UnsupportedOperatorError, naming every operator that
-    has no kernel here, and ValueError for a variant that this CPU can't run.
+    has no kernel here, and ValueError for a variant that this CPU can't run or no thread.
     """
     chosen = _variant(variant)
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads = {threads}: expected 1 to {MOST_THREADS}")
     pack: Pack | None = None
     if not isinstance(source, bytes):
         try:
@@ -69,13 +73,13 @@ def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None) 
             raise
     else:
         data = source
-    place = artifact.place(data, chosen.name)
+    place = artifact.place(data, chosen.name, threads)
     if found := artifact.read(place):
         native = Native(found)
         return Model(native.inputs, native.outputs, native)
     pack = read_pack(source)
     try:
-        return _new(pack.plan(), chosen, place)
+        return _new(pack.plan(), chosen, threads, place)
     except RuntimeModelError as error:
         raise type(error)(f"{pack.name}: {error}") from None
 
@@ -89,14 +93,14 @@ def _variant(name: str | None) -> Variant:
     return chosen
 
 
-def _new(plan: Plan, variant: Variant, place: Path) -> Model:
+def _new(plan: Plan, variant: Variant, threads: int, place: Path) -> Model:
     # imported here: code from the disk runs without Numba
     from edgecompress_runtime.codegen import with_outputs_of_their_own
     from edgecompress_runtime.host.build import build
     from edgecompress_runtime.host.program import program
 
     plan = with_outputs_of_their_own(plan)
-    code = program(plan, variant)
+    code = program(plan, variant, threads)
 
     def compile() -> Run:
         start = time.perf_counter()

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.host.build import build
-from edgecompress_runtime.host.native import ENTRY, Native
+from edgecompress_runtime.host.meeting import ENTRY
+from edgecompress_runtime.host.native import Native
 from edgecompress_runtime.host.program import program
 from edgecompress_runtime.host.variants import VARIANTS, Variant, available
 from edgecompress_runtime.plan import Operator, Plan, Tensor

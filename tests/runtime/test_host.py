@@ -6,6 +6,7 @@ than all of their arithmetic.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,8 @@ from edgecompress.ingest import load
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.host.build import build
+from edgecompress_runtime.host.division import Divided
+from edgecompress_runtime.host.family import host_family
 from edgecompress_runtime.host.native import Native
 from edgecompress_runtime.host.program import program
 from edgecompress_runtime.host.variants import VARIANTS, available
@@ -86,11 +89,11 @@ def feeds_of(plan: Plan, seed: int) -> list[np.ndarray]:
 
 
 def same(
-    plan: Plan, variant: str, seed: int = 0, feeds: list[np.ndarray] | None = None, expected: str = ""
+    plan: Plan, variant: str, seed: int = 0, feeds: list[np.ndarray] | None = None, expected: str = "", threads: int = 1
 ) -> None:
     """Bit for bit as the plain kernels; `expected`: in the names of all kernels that were chosen."""
     chosen = VARIANTS[variant]
-    code = program(plan, chosen)
+    code = program(plan, chosen, threads)
     assert all(expected in kernel.symbol for kernel in code.kernels)
     artifact = build(plan, code, chosen)
     assert artifact is not None
@@ -106,7 +109,7 @@ CHANNELS = st.sampled_from([(3, 5, 1), (4, 70, 1), (16, 16, 1), (6, 6, 3), (8, 4
 CONVOLUTION = st.fixed_dictionaries(CASE | {"groups": CHANNELS, "y_scale": st.floats(0.02, 5)})
 
 
-def convolution(layers: Layers, case: dict, images: int) -> None:
+def add_convolution(layers: Layers, case: dict, images: int) -> None:
     channels, filters, group = case["groups"]
     out = out_size(case["size"], case["kernel"], case["strides"], case["dilations"], case["padding"])
     if min(out) <= 0:
@@ -129,7 +132,7 @@ def window(case: dict) -> dict:
 def test_convolutions(variant, cases, images, seed):
     layers = Layers()
     for case in cases:
-        convolution(layers, case, images)
+        add_convolution(layers, case, images)
     same(layers.plan(), variant, seed)
 
 
@@ -290,6 +293,44 @@ def test_the_kernels_for_this_cpu_are_the_ones_that_run(exported):
         assert plain not in symbols
 
 
+def large_layers() -> Plan:
+    """Each large enough for threads to share: odd rows, padding, strides, dilation, groups, a few rows and only one."""
+    rng, layers = np.random.default_rng(0), Layers()
+    convolution = {"padding": 0, "strides": (1, 1), "dilations": (1, 1), "activation": 0, "seed": 1, "x_scale": 0.05,
+                   "x_zero": -7, "y_scale": 0.7, "y_zero": 3, "kernel": (3, 3), "size": (31, 33)}  # fmt: skip
+    for changed in ({"groups": (16, 40, 1)}, {"groups": (16, 40, 1), "strides": (2, 1)},
+                    {"groups": (16, 64, 2), "dilations": (3, 2), "padding": 1},
+                    {"groups": (33, 17, 1), "kernel": (1, 1)}):  # fmt: skip
+        add_convolution(layers, convolution | changed, 1)
+    w, bias = weights((1, 3, 3, 40), 3, rng)
+    for size, stride in ((33, 1), (67, 2)):
+        y = quantized((1, -(-size // stride), -(-size // stride), 40), 0.2, 5)
+        layers.add("DEPTHWISE_CONV_2D", [quantized((1, size, size, 40), 0.05, 9), w, bias], y, depthMultiplier=1,
+                   padding=0, strideH=stride, strideW=stride)  # fmt: skip
+    for units, depth, count in ((777, 700, 1), (37, 700, 19)):
+        w, bias = weights((units, depth), 0, rng)
+        layers.add("FULLY_CONNECTED", [quantized((count, depth), 0.05, 9), w, bias], quantized((count, units), 1.0, 3))
+    sums = [quantized((1, 20001), scale, zero) for scale, zero in ((0.1, 5), (0.3, -9), (0.35, 2))]
+    layers.add("ADD", sums[:2], sums[2])
+    layers.add("QUANTIZE", [Tensor("x", (1, 20001), np.dtype(np.float32))], quantized((1, 20001), 0.1, -3))
+    return layers.plan()
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_share_layers(threads):
+    plan = large_layers()
+    same(plan, HERE[0], threads=threads)
+    family = host_family(VARIANTS[HERE[0]], threads)
+    for operator in plan.operators:
+        ends = ([plan.tensors[i] for i in indices] for indices in (operator.inputs, operator.outputs))
+        (step,) = family.steps(operator.kind, *ends, operator.options)
+        assert isinstance(step, Divided) and len(step.shares) == threads
+
+
+def test_a_network_that_threads_share(exported):
+    same(network("inverted_residual", exported), HERE[0], threads=2)
+
+
 # ---- load ----
 
 START = """
@@ -363,6 +404,46 @@ def test_threads_that_share_a_model_do_not_disturb_one_another(pack):
     with ThreadPoolExecutor(4) as pool:
         for n, y in enumerate(pool.map(model, feeds * 50)):
             assert np.array_equal(y, alone[n % 8])
+
+
+SHARED = """
+import gc, os, sys, threading, time
+import numpy as np
+from edgecompress_runtime import load
+one, model = load(sys.argv[1]), load(sys.argv[1], threads=2)
+x = np.full(model.inputs[0].shape, 3, np.int8)
+expected = one(x)
+for pause in (0, 0, 0.05):  # the last finds the other thread asleep
+    time.sleep(pause)
+    assert np.array_equal(model(x), expected)
+child = os.fork()
+if child == 0:
+    os._exit(0 if np.array_equal(model(x), expected) else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert threading.active_count() == 2
+del model
+gc.collect()
+for _ in range(500):
+    if threading.active_count() == 1:
+        break
+    time.sleep(0.01)
+print(threading.active_count(), "numba" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_threads_sleep_survive_a_fork_and_end_with_their_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    rng, layers = np.random.default_rng(0), Layers()
+    w, bias = weights((700, 700), 0, rng)
+    layers.add("FULLY_CONNECTED", [quantized((1, 700), 0.05, 9), w, bias], quantized((1, 700), 1.0, 3))
+    path = tmp_path / "layer.pack"
+    path.write_bytes(write_pack(layers.plan(), "layer"))
+    for numba in (True, False):  # compiled, and then read
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", SHARED, path], capture_output=True, text=True)
+        assert done.stdout.split() == ["1", str(numba)], done.stderr
+    with pytest.raises(ValueError, match="threads = 0: expected 1 to 64"):
+        runtime.load(path, threads=0)
 
 
 def test_an_output_that_is_an_input_a_constant_or_another_output_is_filled():

@@ -11,6 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from edgecompress_runtime.host.division import LEAST_ELEMENTS, divided, part, ranges
 from edgecompress_runtime.host.requantise import channel_fields
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import clamped, constant, requantised, splat, store_bytes, upper_product, widened
@@ -69,8 +70,9 @@ def sum_kernel(variant: Variant, a_half: bool, b_half: bool, negative: bool) -> 
 
 
 def prepare_sum(
-    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
-) -> list[Step] | None:
+    kind: str, variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor],
+    options: Mapping[str, Any],
+) -> list[Step] | None:  # fmt: skip
     """Of the ordinary kernel's arguments."""
     (call,), (y,) = KERNELS[kind](inputs, outputs, options), outputs
     if call.kernel is not add_int8 or y.size < variant.lanes:
@@ -88,8 +90,12 @@ def prepare_sum(
         return None
     kernel = sum_kernel(variant, a_scaling == HALF, b_scaling == HALF, sign < 0)
     y_fields = tuple(int(n) for n in found[0][1:4, 0])
-    arguments = (a, b, y, y.size, (a_zero, a_scaling[0], -a_scaling[1]), (b_zero, b_scaling[0], -b_scaling[1]),
-                 y_fields, (low, high))  # fmt: skip
+    rest = ((a_zero, a_scaling[0], -a_scaling[1]), (b_zero, b_scaling[0], -b_scaling[1]), y_fields, (low, high))
     # the last vector is computed twice where elements are left over: it must find its operands as they were
     in_place = {t: 0 for t in (a, b) if t.data is None} if y.size % variant.lanes == 0 else {}
-    return [Step(kernel, arguments, in_place)]
+    whole = threads == 1 or y.size < LEAST_ELEMENTS
+    steps = []
+    for first, last in [(0, y.size)] if whole else ranges(y.size, threads, variant.lanes):
+        here = tuple(part(t, first) for t in (a, b, y))
+        steps.append(Step(kernel, (*here, last - first, *rest), in_place))
+    return [divided(steps)]

@@ -29,18 +29,21 @@ KEPT = 64  # files; the ones not read for longest go
 
 @dataclass(frozen=True, eq=False)
 class Artifact:
-    """code: an object file. arena: bytes that the code works in. inputs, outputs: without data."""
+    """code: an object file. arena: bytes that the code works in. inputs, outputs: without data. threads: that it is
+    for."""
 
     code: bytes
     arena: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
+    threads: int = 1
 
 
-def place(pack: bytes, variant: str) -> Path:
+def place(pack: bytes, variant: str, threads: int = 1) -> Path:
     """Where the code of a pack lies, or will lie."""
     cpu = llvm.get_host_cpu_name() if variant == "generic" else ""
-    parts = variant, platform.machine(), cpu, llvmlite.__version__, _sources(), hashlib.sha256(pack).hexdigest()
+    parts = (variant, str(threads), platform.machine(), cpu, llvmlite.__version__, _sources(),
+             hashlib.sha256(pack).hexdigest())  # fmt: skip
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = os.environ.get("NUMBA_CACHE_DIR") or Path(folder) / "edgecompress"
@@ -59,12 +62,12 @@ def read(path: Path) -> Artifact | None:
     header, code = data[DIGEST:].split(b"\n", 1)
     fields = json.loads(header)
     inputs, outputs = (tuple(_tensor(t) for t in fields[role]) for role in ("inputs", "outputs"))
-    return Artifact(code, fields["arena"], inputs, outputs)
+    return Artifact(code, fields["arena"], inputs, outputs, fields["threads"])
 
 
 def write(path: Path, artifact: Artifact) -> None:
     """All or nothing; a folder that can't be written to is no error."""
-    fields = {"arena": artifact.arena} | {
+    fields = {"arena": artifact.arena, "threads": artifact.threads} | {
         role: [_fields(t) for t in tensors]
         for role, tensors in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
     }

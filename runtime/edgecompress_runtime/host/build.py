@@ -19,4 +19,4 @@ def build(plan: Plan, program: Program, variant: Variant) -> Artifact | None:
     if any(llvm.address_of_symbol(name) is None for name in needed):
         return None
     inputs, outputs = (tuple(replace(plan.tensors[i], data=None) for i in ends) for ends in (plan.inputs, plan.outputs))
-    return Artifact(code, program.layout.size, inputs, outputs)
+    return Artifact(code, program.layout.size, inputs, outputs, program.threads)

@@ -10,7 +10,7 @@ import llvmlite.binding as llvm
 from numba import types
 
 from edgecompress_runtime import cross
-from edgecompress_runtime.host.native import ENTRY
+from edgecompress_runtime.host.meeting import ENTRY
 from edgecompress_runtime.host.program import Program
 from edgecompress_runtime.host.variants import Variant
 
@@ -30,7 +30,7 @@ def object_of(program: Program, variant: Variant) -> tuple[bytes, tuple[str, ...
         text = re.sub(r"target datalayout = .*", f'target datalayout = "{target.target_data}"', text)
         module.link_in(llvm.parse_assembly(text.replace(" noinline {", " {")))
     for function in module.functions:
-        if not function.is_declaration and function.name != ENTRY:
+        if not function.is_declaration and not function.name.startswith(ENTRY):
             function.linkage = "internal"
             if function.name not in public:
                 function.add_function_attribute("alwaysinline")

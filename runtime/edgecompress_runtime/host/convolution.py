@@ -14,6 +14,7 @@ import numpy as np
 
 from edgecompress_runtime.host.blocks import Shape
 from edgecompress_runtime.host.dense import blocked
+from edgecompress_runtime.host.division import LEAST, divided, part, ranges, rows
 from edgecompress_runtime.host.layout import (
     arranged,
     cut,
@@ -42,31 +43,55 @@ Steps = tuple[np.ndarray, np.ndarray, np.ndarray]  # of `layout.nonzero_steps`
 
 
 def prepare_conv(
-    variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
+    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
+    """Threads share its rows."""
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None or y.size == 0:
         return None
     stride = options["strideH"], options["strideW"]
     dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
     pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
-    layer = Layer(variant, x.shape, y.shape, w.data, stride, dilation, pads, False)
-    return layer.steps(x, y, bias_of(inputs), channel_multipliers(x, w, y), activation_range(options, y))
+    scaling, bounds = channel_multipliers(x, w, y), activation_range(options, y)
+    (images, _, width, channels), (_, _, out_w, out_channels) = x.shape, y.shape
+    steps, work = [], y.size * w.data[0].size
+    for r in rows(threads, work, x.shape, y.shape, w.shape[1], stride[0], dilation[0], pads[0]):
+        shapes = (images, r.end - r.start, width, channels), (images, r.last - r.first, out_w, out_channels)
+        at = part(x, r.start * width * channels), part(y, r.first * out_w * out_channels)
+        layer = Layer(variant, *shapes, w.data, stride, dilation, (r.pad, pads[1]), False)
+        steps.append(layer.step(x, y, *at, bias_of(inputs), scaling, bounds))
+    return _together(steps)
 
 
 def prepare_fully_connected(
-    variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
+    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
+    """Threads share its units, or where it has several the rows of its input."""
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None or w.zero_point.any() or y.size == 0:
         return None
     units, depth = w.shape
-    rows = x.size // depth
-    each = w.scale.size > 1
-    scaling = channel_multipliers(x, w, y) if each else quantize_multipliers([product_scale(x, w, y)] * units)
-    shapes = (1, 1, rows, depth), (1, 1, rows, units)
-    layer = Layer(variant, *shapes, w.data.reshape(units, 1, 1, depth), (1, 1), (1, 1), (0, 0), True)
-    return layer.steps(x, y, bias_of(inputs), scaling, activation_range(options, y))
+    count = x.size // depth
+    multiplier, shift = (channel_multipliers(x, w, y) if w.scale.size > 1 else
+                         quantize_multipliers([product_scale(x, w, y)] * units))  # fmt: skip
+    bias, bounds, weights = bias_of(inputs), activation_range(options, y), w.data.reshape(units, 1, 1, depth)
+    values = np.broadcast_to(np.asarray(bias.data if isinstance(bias, Tensor) else bias).reshape(-1), units)
+    used = 1 if y.size * depth < LEAST else threads
+    steps = []
+    for (first, last), own in (
+        [((0, count), slice(a, b)) for a, b in ranges(units, used, variant.lanes)] if count == 1 else
+        [(r, slice(0, units)) for r in ranges(count, used)]
+    ):  # fmt: skip
+        shapes = (1, 1, last - first, depth), (1, 1, last - first, own.stop - own.start)
+        at = part(x, first * depth), part(y, first * units + own.start)
+        layer = Layer(variant, *shapes, weights[own], (1, 1), (1, 1), (0, 0), True)
+        steps.append(layer.step(x, y, *at, values[own], (multiplier[own], shift[own]), bounds))
+    return _together(steps)
+
+
+def _together(steps: Sequence[Step | None]) -> list[Step] | None:
+    found = [step for step in steps if step is not None]
+    return [divided(found)] if len(found) == len(steps) else None
 
 
 @dataclass(eq=False)
@@ -82,18 +107,20 @@ class Layer:
     pads: Pair
     once: bool
 
-    def steps(
-        self, x: Tensor, y: Tensor, bias: Tensor | np.ndarray, scaling: tuple[np.ndarray, np.ndarray], bounds: Pair
-    ) -> list[Step] | None:
-        """None where the arithmetic would not fit (requantise.py)."""
+    def step(
+        self, x: Tensor, y: Tensor, x_at: Any, y_at: Any, bias: Tensor | np.ndarray,
+        scaling: tuple[np.ndarray, np.ndarray], bounds: Pair,
+    ) -> Step | None:  # fmt: skip
+        """x_at, y_at: where it reads and writes, as arguments. None where the arithmetic would not fit
+        (requantise.py)."""
         values = np.asarray(bias.data if isinstance(bias, Tensor) else bias)
         found = self._fields(x.zero, values, *scaling, y.zero)
         if found is None:
             return None
         self._measure()
         fields = grouped(found[0].reshape(FIELDS, self.groups, self.filters), self.variant.lanes)
-        self.x, self.y, self.fields, self.plain, self.bounds = x, y, fields, found[1], bounds
-        return [self._sparse() or self._dense()]
+        self.x, self.y, self.zero, self.fields, self.plain, self.bounds = x_at, y_at, x.zero, fields, found[1], bounds
+        return self._sparse() or self._dense()
 
     def _fields(
         self, x_zero: int, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, y_zero: int
@@ -133,7 +160,7 @@ class Layer:
 
     @property
     def _copy(self) -> tuple[Any, ...]:
-        return self.images, self.image, self.size, self.pads, self.x.zero
+        return self.images, self.image, self.size, self.pads, self.zero
 
     def _shape(self, pixels: int, vectors: int, tail: int, unroll: int = 1) -> Shape:
         return Shape(pixels, vectors, tail, unroll, self.once, self.plain)

@@ -16,6 +16,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from edgecompress_runtime.host.copies import moved_words, padded_copy
+from edgecompress_runtime.host.division import divided, part
+from edgecompress_runtime.host.division import rows as divided_rows
 from edgecompress_runtime.host.requantise import channel_fields, grouped
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS, clamped, requantised, store_bytes, words
@@ -27,6 +29,7 @@ from edgecompress_runtime.primitives.step import Scratch, Step
 from edgecompress_runtime.primitives.words import HALF, INT8_POINTER, INT32_POINTER, LONG, load, moved
 
 ELEMENT = 2
+DEARER = 4  # than a convolution's multiplications
 
 
 @cache
@@ -98,7 +101,7 @@ def depthwise(variant: Variant, pixels: int, tail: int, plain: bool) -> Callable
 
 
 def prepare_depthwise(
-    variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
 ) -> list[Step] | None:
     """None for several filters a channel, and where the arithmetic would not fit."""
     x, w, (y,) = inputs[0], inputs[1], outputs
@@ -119,15 +122,21 @@ def prepare_depthwise(
     wide = np.zeros((len(taps), vectors * variant.lanes), np.int16)
     wide[:, :channels] = taps
     records = grouped(found[0][:, None], variant.lanes)
-    size = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(y.shape[1:3], stride, (kernel_h, kernel_w), dilation)]
     pixel = channels * ELEMENT
-    row = size[1] * pixel
     pixels = min(y.shape[2], (variant.registers - 4) // 2)
     tail = channels - (vectors - 1) * variant.lanes
-    arguments = (
-        x, wide.reshape(-1).view(np.int8), records, y, Scratch(size[0] * row + variant.bytes), images,
-        (height, width, channels), tuple(size), pads, x.zero,
-        (kernel_h, dilation[0] * row, kernel_w, dilation[1] * pixel, wide.shape[1] * ELEMENT), tuple(y.shape[1:3]),
-        (stride[0] * row, stride[1] * pixel), vectors, *activation_range(options, y),
-    )  # fmt: skip
-    return [Step(depthwise(variant, pixels, tail, found[1]), arguments)]
+    steps = []
+    for rows in divided_rows(threads, DEARER * y.size * len(taps), x.shape, y.shape, kernel_h, stride[0], dilation[0],
+                             pads[0]):  # fmt: skip
+        out = rows.last - rows.first, y.shape[2]
+        size = tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(out, stride, (kernel_h, kernel_w), dilation))
+        row = size[1] * pixel
+        arguments = (
+            part(x, rows.start * width * channels), wide.reshape(-1).view(np.int8), records,
+            part(y, rows.first * y.shape[2] * channels), Scratch(size[0] * row + variant.bytes), images,
+            (rows.end - rows.start, width, channels), size, (rows.pad, pads[1]), x.zero,
+            (kernel_h, dilation[0] * row, kernel_w, dilation[1] * pixel, wide.shape[1] * ELEMENT), out,
+            (stride[0] * row, stride[1] * pixel), vectors, *activation_range(options, y),
+        )  # fmt: skip
+        steps.append(Step(depthwise(variant, pixels, tail, found[1]), arguments))
+    return [divided(steps)]

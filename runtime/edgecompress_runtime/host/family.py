@@ -12,8 +12,14 @@ from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives import Family
 from edgecompress_runtime.primitives.step import Step
 
-# (variant, inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
-Prepare = Callable[[Variant, Sequence[Any], Sequence[Tensor], Mapping[str, Any]], list[Step] | None]
+# (variant, threads, inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
+Prepare = Callable[[Variant, int, Sequence[Any], Sequence[Tensor], Mapping[str, Any]], list[Step] | None]
+
+
+def _undivided(prepare: Callable[..., list[Step] | None]) -> Prepare:
+    return lambda variant, threads, *layer: prepare(variant, *layer)
+
+
 BLOCKED: dict[str, Prepare] = {
     "CONV_2D": convolution.prepare_conv,
     "DEPTHWISE_CONV_2D": depthwise.prepare_depthwise,
@@ -21,11 +27,12 @@ BLOCKED: dict[str, Prepare] = {
     "ADD": partial(addition.prepare_sum, "ADD"),
     "SUB": partial(addition.prepare_sum, "SUB"),
     "QUANTIZE": quantisation.prepare_quantize,
-    **{kind: partial(pooling.prepare_pool, kind) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
-    **{kind: partial(pooling.prepare_reduction, kind) for kind in ("MEAN", "SUM")},
+    **{kind: _undivided(partial(pooling.prepare_pool, kind)) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
+    **{kind: _undivided(partial(pooling.prepare_reduction, kind)) for kind in ("MEAN", "SUM")},
 }
 
 
 @cache
-def host_family(variant: Variant) -> Family:
-    return Family(f"host {variant.name}", {kind: partial(prepare, variant) for kind, prepare in BLOCKED.items()})
+def host_family(variant: Variant, threads: int) -> Family:
+    own = {kind: partial(prepare, variant, threads) for kind, prepare in BLOCKED.items()}
+    return Family(f"host {variant.name}", own)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 from functools import partial
 
 import llvmlite.binding as llvm
@@ -11,14 +12,16 @@ import numpy as np
 
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.host.artifact import Artifact
+from edgecompress_runtime.host.meeting import ENTRY
+from edgecompress_runtime.host.team import Team
 from edgecompress_runtime.plan import Tensor
 
-ENTRY = "edgecompress_invoke"  # void (arena, inputs..., outputs...)
 ALIGNMENT = 64
 
 
 class Native:
-    """A model as one function. Threads that call it wait for one another: it works in one arena."""
+    """A model as one function, or one for each of several threads of its own. Threads that call it wait for one
+    another: it works in one arena."""
 
     def __init__(self, artifact: Artifact) -> None:
         llvm.initialize_native_target()
@@ -32,10 +35,13 @@ class Native:
         self._arena = _aligned(artifact.arena)
         self._into, self._out = ([_aligned(t.size * t.dtype.itemsize).view(t.dtype).reshape(t.shape) for t in tensors]
                                  for tensors in (self.inputs, self.outputs))  # fmt: skip
-        places = [array.ctypes.data for array in (self._arena, *self._into, *self._out)]
-        function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(places))(self._engine.get_function_address(ENTRY))
-        self._call = partial(function, *map(ctypes.c_void_p, places))
+        memory = self._arena, *self._into, *self._out
+        self._call = self._alone(memory) if artifact.threads == 1 else Team(self._engine, memory, artifact.threads)
         self._lock = threading.Lock()
+
+    def _alone(self, memory: tuple[np.ndarray, ...]) -> Callable[[], None]:
+        function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(memory))(self._engine.get_function_address(ENTRY))
+        return partial(function, *(ctypes.c_void_p(array.ctypes.data) for array in memory))
 
     def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Inputs in the plan's order, each of its tensor's shape and dtype -> new arrays."""

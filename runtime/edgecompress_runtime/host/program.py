@@ -1,7 +1,8 @@
 """A plan as steps for this machine, and the code that calls their kernels, in LLVM's intermediate representation.
 
 Each distinct layer is a function that calls its kernel with its shapes and quantisation as literals: LLVM inlines
-the kernel there and specialises it. `invoke` calls the layers in order.
+the kernel there and specialises it. `invoke` calls the layers in order; with several threads each has an `invoke` of
+its own, which does its share of the layers that are divided (division.py), and they meet in between.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import numpy as np
 
 from edgecompress_runtime.codegen import arranged_memory, shared_storage
 from edgecompress_runtime.errors import UnsupportedOperatorError
+from edgecompress_runtime.host.division import Divided
 from edgecompress_runtime.host.family import host_family
-from edgecompress_runtime.host.native import ALIGNMENT, ENTRY
+from edgecompress_runtime.host.meeting import entries, meeting
+from edgecompress_runtime.host.native import ALIGNMENT
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.kernels.movement import BITS
 from edgecompress_runtime.kernels.registry import KERNELS, Raw
 from edgecompress_runtime.memory import Layout
 from edgecompress_runtime.plan import Plan, Tensor
-from edgecompress_runtime.primitives.step import Scratch, Step
+from edgecompress_runtime.primitives.step import Part, Scratch, Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,65 +40,81 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """text: functions of the layers and `ENTRY`, void (arena, inputs..., outputs...). kernels: which the text
-    calls. constants: data by symbol. layout: of the arena. steps: (operator kind, output's name) of each call."""
+    """text: functions of the layers and `ENTRY`, void (arena, inputs..., outputs...), or with several threads those of
+    meeting.py. kernels: which the text calls. constants: data by symbol. layout: of the arena. steps: (operator kind,
+    output's name) of each call."""
 
     text: str
     kernels: tuple[Kernel, ...]
     constants: dict[str, np.ndarray]
     layout: Layout
     steps: tuple[tuple[str, str], ...]
-    arguments: int
+    threads: int
 
 
-def program(plan: Plan, variant: Variant, *, hook: str = "") -> Program:
-    """hook: a C function void (int32_t step), called before each step and after the last, to measure them.
+def program(plan: Plan, variant: Variant, threads: int = 1, *, hook: str = "") -> Program:
+    """hook: a C function void (int32_t step), which one thread calls before each step and after the last, to measure
+    them.
 
     Raises UnsupportedOperatorError, naming every operator that has no kernel.
     """
     if missing := sorted({o.kind for o in plan.operators} - KERNELS.keys()):
         raise UnsupportedOperatorError(f"no kernel for {', '.join(missing)}")
-    return _Writer(plan, variant, hook).program()
+    return _Writer(plan, variant, threads, hook).program()
 
 
 @dataclass
 class _Writer:
     plan: Plan
     variant: Variant
+    threads: int
     hook: str
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     symbols: dict[Any, str] = field(default_factory=dict)
     kernels: dict[Any, Kernel] = field(default_factory=dict)
     layers: dict[Any, str] = field(default_factory=dict)
     text: list[str] = field(default_factory=list)
-    body: list[str] = field(default_factory=list)
+    bodies: list[list[str]] = field(default_factory=list)
+    meetings: int = 0
 
     def program(self) -> Program:
         self.owner = shared_storage(self.plan)
         steps = self._steps()
         self.layout = arranged_memory(self.plan, [step for _, _, step in steps], self.owner, ALIGNMENT)
+        self.bodies = [[] for _ in range(self.threads)]
+        apart = False  # whether threads did different work since they met
         for number, (_, _, step) in enumerate(steps):
+            shares = step.shares if isinstance(step, Divided) else (step,)
+            if apart or (number and len(shares) > 1):
+                self._meet()
             self._mark(number)
-            self._call(step)
+            for body, share in zip(self.bodies, shares):
+                self._call(body, share)
+            apart = len(shares) > 1
+        self._meet()
         self._mark(len(steps))
         ends = [f"%input_{i}" for i in range(len(self.plan.inputs))]
         ends += [f"%output_{i}" for i in range(len(self.plan.outputs))]
         head = [f"declare void @{self.hook}(i32)"] if self.hook else []
-        formal = ", ".join(f"ptr {name}" for name in ("%arena", *ends))
         head += [f"declare void @{k.symbol}({', '.join(_flat(k.types))})" for k in self.kernels.values()]
-        lines = "".join(f"  {line}\n" for line in [*self.body, "ret void"])
-        invoke = f"define void @{ENTRY}({formal}) {{\n{lines}}}"
-        text = "\n".join([*head, *self.text, invoke])
+        invoke = entries(["%arena", *ends], self.bodies, self.meetings)
+        text = "\n".join([*head, *self.text, *invoke])
         done = tuple((kind, name) for kind, name, _ in steps)
-        return Program(text, tuple(self.kernels.values()), self.constants, self.layout, done, 1 + len(ends))
+        return Program(text, tuple(self.kernels.values()), self.constants, self.layout, done, self.threads)
 
     def _mark(self, number: int) -> None:
         if self.hook:
-            self.body.append(f"call void @{self.hook}(i32 {number})")
+            self.bodies[0].append(f"call void @{self.hook}(i32 {number})")
+
+    def _meet(self) -> None:
+        if self.threads > 1:
+            self.meetings += 1
+            for body in self.bodies:
+                body += meeting(self.meetings, self.threads)
 
     def _steps(self) -> list[tuple[str, str, Step]]:
         """(kind, name, kernel call) in order; a reshape within the arena moves nothing."""
-        family, steps = host_family(self.variant), []
+        family, steps = host_family(self.variant, self.threads), []
         for operator in self.plan.operators:
             inputs = [None if i < 0 else self.plan.tensors[i] for i in operator.inputs]
             outputs = [self.plan.tensors[i] for i in operator.outputs]
@@ -104,10 +123,9 @@ class _Writer:
                 steps += [(operator.kind, outputs[0].name, step) for step in made]
         return steps
 
-    def _call(self, step: Step) -> None:
+    def _call(self, body: list[str], step: Step) -> None:
         """The call of a step's layer, whose function is written on its first use."""
-        pointers: list[str] = []
-        literals: list[str] = []
+        self.body, pointers, literals = body, [], []
         kinds = tuple(self._argument(argument, pointers, literals) for argument in step.arguments)
         known = step.kernel, kinds
         if known not in self.kernels:
@@ -138,17 +156,24 @@ class _Writer:
         return _dtype(argument)
 
     def _address(self, argument: Any) -> str:
-        tensor = argument.tensor if isinstance(argument, Raw) else argument
+        tensor = argument.tensor if isinstance(argument, (Raw, Part)) else argument
+        start = argument.start if isinstance(argument, Part) else 0
         if isinstance(tensor, Tensor) and tensor.data is None:
             tensor = self.owner.get(tensor, tensor)
             for role, ends in (("input", self.plan.inputs), ("output", self.plan.outputs)):
                 for position, index in enumerate(ends):
                     if self.plan.tensors[index] is tensor:
-                        return f"%{role}_{position}"
+                        return self._on(f"%{role}_{position}", start)
         elif not isinstance(tensor, Scratch):
             return self._constant(np.ascontiguousarray(tensor.data if isinstance(tensor, Tensor) else tensor))
+        return self._on("%arena", self.layout.offsets[tensor] + start)
+
+    def _on(self, pointer: str, distance: int) -> str:
+        """The address so many bytes on."""
+        if distance == 0:
+            return pointer
         name = f"%at_{len(self.body)}"
-        self.body.append(f"{name} = getelementptr i8, ptr %arena, i64 {self.layout.offsets[tensor]}")
+        self.body.append(f"{name} = getelementptr i8, ptr {pointer}, i64 {distance}")
         return name
 
     def _constant(self, array: np.ndarray) -> str:
@@ -174,6 +199,8 @@ def _dtype(argument: Any) -> np.dtype:
     """Of the elements that a kernel sees."""
     if isinstance(argument, Scratch):
         return np.dtype(np.int8)
+    if isinstance(argument, Part):
+        return argument.tensor.dtype
     if isinstance(argument, Raw):
         return np.dtype(BITS[argument.tensor.dtype.itemsize])
     return np.dtype(np.int8) if argument.dtype == bool else np.dtype(argument.dtype)

@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from edgecompress_runtime.host.division import LEAST_ELEMENTS, divided, part, ranges
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import clamped, splat, store_bytes, words
 from edgecompress_runtime.kernels.arithmetic import i32
@@ -54,9 +55,12 @@ def quantize_kernel(variant: Variant) -> Callable[..., None]:
 
 
 def prepare_quantize(
-    variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
 ) -> list[Step] | None:
     (call,) = KERNELS["QUANTIZE"](inputs, outputs, options)
     if inputs[0].is_int8 or inputs[0].size < variant.lanes:
         return None
-    return [Step(quantize_kernel(variant), call.arguments)]
+    x, y, count, *rest = call.arguments
+    whole = threads == 1 or count < LEAST_ELEMENTS
+    return [divided([Step(quantize_kernel(variant), (part(x, first), part(y, first), last - first, *rest))
+                     for first, last in ([(0, count)] if whole else ranges(count, threads))])]  # fmt: skip

@@ -18,6 +18,14 @@ class Scratch:
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """An argument: the address of a tensor, `start` bytes on."""
+
+    tensor: Tensor
+    start: int
+
+
+@dataclass(frozen=True, eq=False)
 class Step(Call):
     """One kernel call.
 

@@ -1,0 +1,108 @@
+"""The functions that a compiled model is entered by, in LLVM's intermediate representation.
+
+One thread: ENTRY, void (arena, inputs..., outputs...). Several: thread t has ENTRY_t, void (arena, inputs...,
+outputs..., sync, round), and those but the first ENTRY_wait_t, i64 (the same), which does a round whenever one is
+begun, and returns the number of the next when none was for a while. sync: three int64, each in a cache line of its own:
+arrivals at meetings since the first round, rounds begun, and whether to stop waiting.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+
+ENTRY = "edgecompress_invoke"
+LINE = 64  # bytes
+ARRIVED, BEGUN, STOP = 0, LINE, 2 * LINE  # in sync
+SYNC = 3 * LINE
+PATIENCE = 4_000  # turns of a loop that waits for the next round: some tenths of a millisecond
+TURNS = 256  # of one that waits for other threads, before it lets others run
+MEET = """
+define internal void @meet(ptr %sync, i64 %target) noinline {
+entry:
+  %before = atomicrmw add ptr %sync, i64 1 seq_cst
+  br label %look
+look:
+  %turn = phi i64 [0, %entry], [%next, %again]
+  %arrived = load atomic i64, ptr %sync acquire, align 8
+  %all = icmp sge i64 %arrived, %target
+  br i1 %all, label %done, label %wait
+wait:
+  PAUSE
+  %next = add i64 %turn, 1
+  %part = and i64 %next, LAST_TURN
+  %long = icmp eq i64 %part, 0
+  br i1 %long, label %others, label %again
+others:
+  %said = call i32 @sched_yield()
+  br label %again
+again:
+  br label %look
+done:
+  ret void
+}
+"""
+WAIT = """
+define i64 @NAME_wait_THREAD(FORMAL, ptr %sync, i64 %round) {
+entry:
+  %begun = getelementptr i8, ptr %sync, i64 BEGUN
+  %stop = getelementptr i8, ptr %sync, i64 STOP
+  br label %look
+look:
+  %now = phi i64 [%round, %entry], [%now, %wait], [%after, %work]
+  %turn = phi i64 [0, %entry], [%next, %wait], [0, %work]
+  %count = load atomic i64, ptr %begun acquire, align 8
+  %any = icmp sgt i64 %count, %now
+  br i1 %any, label %work, label %idle
+work:
+  call void @NAME_THREAD(ACTUAL, ptr %sync, i64 %now)
+  %after = add i64 %now, 1
+  br label %look
+idle:
+  %stopped = load atomic i64, ptr %stop acquire, align 8
+  %ends = icmp ne i64 %stopped, 0
+  %tired = icmp sge i64 %turn, PATIENCE
+  %leave = or i1 %ends, %tired
+  br i1 %leave, label %done, label %wait
+wait:
+  PAUSE
+  %next = add i64 %turn, 1
+  br label %look
+done:
+  ret i64 %now
+}
+"""
+
+
+def meeting(number: int, threads: int) -> list[str]:
+    """Lines that wait for all threads, for the `number`th time in a round, counted from 1."""
+    return [f"%all_{number} = add i64 %base, {threads * number}", f"call void @meet(ptr %sync, i64 %all_{number})"]
+
+
+def entries(ends: Sequence[str], bodies: Sequence[Sequence[str]], meetings: int) -> list[str]:
+    """ends: names of the arena, inputs and outputs. bodies: what each thread does."""
+    formal = ", ".join(f"ptr {name}" for name in ends)
+    if len(bodies) == 1:
+        return [_function(ENTRY, formal, bodies[0])]
+    threads, text = len(bodies), [_filled(MEET), "declare i32 @sched_yield()", "declare void @llvm.x86.sse2.pause()"]
+    for thread, body in enumerate(bodies):
+        lines = [f"%base = mul i64 %round, {threads * meetings}", *body]
+        text.append(_function(f"{ENTRY}_{thread}", f"{formal}, ptr %sync, i64 %round", lines))
+        if thread:
+            text.append(_filled(WAIT).replace("NAME", ENTRY).replace("THREAD", str(thread)).replace("FORMAL", formal)
+                        .replace("ACTUAL", formal))  # fmt: skip
+    return text
+
+
+def _function(name: str, formal: str, lines: Sequence[str]) -> str:
+    body = "".join(f"  {line}\n" for line in [*lines, "ret void"])
+    return f"define void @{name}({formal}) {{\n{body}}}"
+
+
+def _filled(text: str) -> str:
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    pause = "call void @llvm.x86.sse2.pause()" if x86 else ""
+    for name, value in (("PAUSE", pause), ("PATIENCE", PATIENCE), ("LAST_TURN", TURNS - 1), ("BEGUN", BEGUN),
+                        ("STOP", STOP)):  # fmt: skip
+        text = text.replace(name, str(value))
+    return text
