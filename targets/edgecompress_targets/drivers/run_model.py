@@ -18,7 +18,7 @@ Loaded = tuple[str, list[tuple[np.dtype, tuple[int, ...]]], Callable[[Sequence[n
 
 def pack(path: str, threads: int) -> Loaded:
     runtime = importlib.import_module("edgecompress_runtime")
-    model = runtime.load(path)
+    model = runtime.load(path, threads=threads)
 
     def run(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         results = model(*arrays)
