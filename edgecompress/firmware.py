@@ -86,6 +86,7 @@ def described(file: str, record: BuildRecord) -> str:
         f"lib{record.name}.a": "the same as a static library",
         f"lib{record.name}.so": "shared library",
         f"{record.name}.h": "C header: the function, sizes, scales",
+        "model.h": "the same for the program that serves or runs it",
         f"{record.name}_example.c": "how to call it",
         f"{record.name}.py": "the Python text that was compiled",
         f"{record.name}.elf": "firmware for the board that QEMU emulates",
@@ -117,6 +118,7 @@ def build(
     kernel or a model larger than the device.
     """
     from edgecompress_runtime.ahead_of_time import compile_plan
+    from edgecompress_runtime.c_header import bench_header
     from edgecompress_runtime.cross import Machine
 
     if weights not in WEIGHTS:
@@ -135,7 +137,8 @@ def build(
     except RuntimeModelError as error:
         raise UnsupportedModelError(f"{path}: {error}") from error
     _require_room(path, compiled, profile)
-    linked = _linked(compiled, profile, read.digest)
+    model_h = bench_header(compiled.program, digest=bytes.fromhex(read.digest))
+    linked = _linked(compiled, profile, model_h)
     record = BuildRecord(
         name=compiled.program.name,
         pack=path.name,
@@ -150,7 +153,8 @@ def build(
         coded_saving_bytes=compiled.program.saved,
         stack_bytes=compiled.stack,
     )
-    files = {**compiled.files, **linked.files, RECORD: (record.model_dump_json(indent=2) + "\n").encode()}
+    files = {**compiled.files, "model.h": model_h.encode(), **linked.files}
+    files[RECORD] = (record.model_dump_json(indent=2) + "\n").encode()
     beside = directory / path.name
     if not (beside.exists() and beside.samefile(path)):
         files[path.name] = content
@@ -190,14 +194,11 @@ class _Linked:
     note: str | None
 
 
-def _linked(compiled: Compiled, profile: Profile, digest: str) -> _Linked:
-    from edgecompress_runtime.c_header import bench_header
-
+def _linked(compiled: Compiled, profile: Profile, model_h: str) -> _Linked:
     platform, name = platform_of(profile), compiled.program.name
     if platform is None:
         return _Linked({}, None, f"no linker is known for {profile.triple}")
     try:
-        model_h = bench_header(compiled.program, digest=bytes.fromhex(digest))
         files = platform.images(name, compiled.object, model_h, profile)
     except ToolError as error:
         return _Linked({}, None, str(error))

@@ -73,6 +73,8 @@ def _image(folder: Path, record: BuildRecord, name: str, settings: Settings) -> 
     """The program among what `build` wrote; for a board of the user's, what its `make` makes of that."""
     make = getattr(settings, "make", ())
     if make:
+        for source in (resources.files("edgecompress_targets.cortex_m") / "support").iterdir():
+            (folder / source.name).write_bytes(source.read_bytes())
         path = Path(settings.image.replace("{folder}", str(folder)))  # type: ignore[attr-defined]
         done = subprocess.run([word.replace("{folder}", str(folder)) for word in make], capture_output=True, text=True)
         if done.returncode:

@@ -189,5 +189,21 @@ def test_the_flash_command_gets_the_image(board: EmulatorProcess, built: Path, c
     assert code == 5 and "its flash command 'no-such-probe' is not installed" in error
 
 
+def test_another_boards_own_project_makes_the_image(
+    board: EmulatorProcess, pack: Path, samples: Path, configured, tmp_path: Path
+) -> None:
+    """A project in one line, for want of another board."""
+    copy = tmp_path / "flashed.bin"
+    make = "cd {folder} && ls serve.c board.h counter.h model.h libdense.a && cp dense.elf mine.bin"
+    table = {"driver": "serial", "port": board.url, "target": "cortex-m4", "make": ["sh", "-c", make],
+             "image": "{folder}/mine.bin", "flash": ["cp", "{image}", str(copy)]}  # fmt: skip
+    config = configured(board=table, broken=table | {"make": ["sh", "-c", "echo no compiler >&2; exit 1"]})
+    arguments = "bench", pack, "--eval", samples, "--runs", "2", "--config", config, "--device"
+    code, _, error = edgecompress(*arguments, "board")
+    assert code == 0 and copy.exists(), error
+    code, _, error = edgecompress(*arguments, "broken")
+    assert code == 5 and "sh failed: no compiler" in error
+
+
 def test_a_port_can_be_closed_before_it_was_opened() -> None:
     SerialPort("board", "/dev/null").close()

@@ -68,7 +68,7 @@ def link(
         (work / "model.o").write_bytes(model)
         (work / "model.h").write_text(model_h)
         (work / "board.ld").write_text(linker_script(board))
-        parts = *(sources / file for file in ("startup.c", "serve.c", "uart_cmsdk.c")), work / "model.o"
-        uart = f"-DUART_BASE={board.uart:#x}", f"-DUART_DIVIDER={board.systick_hz // BAUD}"
-        arguments = *uart, "-I", work, "-T", work / "board.ld", *parts, "-o", to
+        arguments: list[str | Path] = [sources / file for file in ("startup.c", "serve.c", "uart_cmsdk.c")]
+        arguments += [f"-DUART_BASE={board.uart:#x}", f"-DUART_DIVIDER={board.systick_hz // BAUD}"]
+        arguments += ["-I", work, "-T", work / "board.ld", work / "model.o", "-o", to]
         (toolchain or installed()).link(*arguments, cpu=cpu, hard_float=hard_float, entry="reset_handler")

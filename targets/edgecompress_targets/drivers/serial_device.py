@@ -23,8 +23,8 @@ class SerialSettings(Settings):
     flash: tuple[str, ...] = Field((), description="command that flashes {image}; unset: it is flashed by hand")
     flash_timeout: float = Field(120, gt=0, description="seconds that flashing may take")
     make: tuple[str, ...] = Field(
-        (), description="command that makes the board's image of what `build` wrote, in {folder}; unset: it is linked"
-        " for the board that QEMU emulates"
+        (), description="command that makes the board's image of what `build` wrote and serve.c, all in {folder}; "
+        "unset: the image is for the board that QEMU emulates"
     )  # fmt: skip
     image: str = Field("", description="the file that `make` makes, which may start with {folder}")
 

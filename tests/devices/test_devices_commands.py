@@ -1,0 +1,129 @@
+"""`devices`, `run` and `convert --device`, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from command import edgecompress
+from edgecompress.devices.bench import bench
+from edgecompress.devices.configuration import load_devices
+from edgecompress.devices.run import run
+from edgecompress.report.model import Report
+from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.pack import read_pack
+from emulators import CORTEX_M
+
+DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
+
+
+@CORTEX_M
+def test_convert_measures_on_the_device_and_reports_it(tmp_path: Path) -> None:
+    """One command from the float model to figures of the device."""
+    few = tmp_path / "few.npz"
+    with np.load(DIGITS / "test.npz") as data:
+        np.savez(few, x=data["x"][:40], y=data["y"][:40])
+    code, out, error = edgecompress(
+        "convert", DIGITS / "digits.onnx", "--target", "cortex-m4", "--calib", DIGITS / "train.npz", "--eval", few,
+        "--device", "qemu-m4", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0 and "On devices" in out, error
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert [a.format for a in report.artifacts] == ["tflite", "pack"], "the device needs a pack"
+    (found,) = report.devices
+    checks = {a.format: a.checks[0] for a in report.artifacts}
+    assert found.equal and found.accuracy == found.host_accuracy == checks["pack"].value and found.runs == 40
+    for artifact in report.artifacts:
+        outputs = run(tmp_path / "out" / artifact.path, few)
+        with np.load(few) as data:
+            right = next(iter(outputs.arrays.values())).argmax(1) == data["y"]
+        assert 100 * right.mean() == pytest.approx(checks[artifact.format].value), artifact.format
+
+
+def test_run_gives_what_the_kernels_give(pack: Path, samples: Path, tmp_path: Path) -> None:
+    with np.load(samples) as data:
+        one = data["x"][3]
+    np.save(tmp_path / "one.npy", one)
+    code, out, error = edgecompress("run", pack, "--input", tmp_path / "one.npy", "--json")
+    assert code == 0, error
+    plan = read_pack(pack).plan()
+    x, y = plan.tensors[plan.inputs[0]], plan.tensors[plan.outputs[0]]
+    stored = np.clip(np.rint(one / x.scale[0]) + x.zero, -128, 127).astype(np.int8).reshape(x.shape)
+    expected = (Executor(plan)(stored)[0].astype(np.float32) - y.zero) * y.scale[0]
+    (found,) = json.loads(out)["outputs"].values()
+    np.testing.assert_allclose(found, expected.reshape(1, -1), rtol=1e-6)
+    (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
+    code, out, _ = edgecompress("run", pack, "--input", tmp_path / "one.npy", "--labels", tmp_path / "names.txt")
+    best = "abcdefghij"[int(expected.argmax())]
+    assert code == 0 and f"{best}: {expected.max():.4g}" in out
+
+
+def test_run_takes_images_and_a_users_own_onnx(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    with np.load(DIGITS / "test.npz") as data:
+        sample, label = data["x"][0].reshape(8, 8), int(data["y"][0])
+    image.fromarray(sample.astype(np.uint8)).save(tmp_path / "digit.png")
+    code, out, error = edgecompress("run", DIGITS / "digits.onnx", "--input", tmp_path / "digit.png", "--json")
+    assert code == 0, error
+    assert int(np.argmax(json.loads(out)["outputs"]["logits"])) == label
+
+
+def test_bench_compares_artifacts_on_this_machine(pack: Path, other_pack: Path) -> None:
+    found = bench([pack, other_pack], runs=5, warmup=2)
+    assert found.ok and [r.counts.unit for r in found.results if r.counts] == ["ns", "ns"]
+    assert all(r.equal is None and r.accuracy is None and r.data == "random inputs" for r in found.results)
+    assert "On devices" in str(found) and max(map(len, str(found).splitlines())) <= 80
+
+
+def test_devices_are_added_listed_and_refused(tmp_path: Path) -> None:
+    config = tmp_path / "made" / "devices.toml"
+    flash = 'flash=["pyocd", "load", "--target", "nrf52840", "{image}"]'
+    settings = "port=/dev/ttyNONE", "target=cortex-m4", "baud=9600", flash, "timeout=0.2"
+    code, out, error = edgecompress("devices", "add", "board", "serial", *settings, "--config", config)
+    assert code == 0 and str(config) in out, error
+    board = load_devices(config)["board"].model_dump()
+    assert board["baud"] == 9600 and board["flash"][-1] == "{image}" and board["target"] == "cortex-m4"
+    code, out, _ = edgecompress("devices", "--config", config, "--json")
+    devices = {d["name"]: d for d in json.loads(out)["devices"]}
+    assert code == 0 and {"local", "qemu-m0", "qemu-m55", "qemu-aarch64", "board"} <= set(devices)
+    assert devices["local"]["error"] is None and devices["board"]["description"] == "flashed by pyocd"
+    for arguments, expected in (
+        (("board", "serial", "port=/dev/ttyACM0", "target=cortex-m4"), "there is a device 'board' already"),
+        (("pi", "telnet"), "expected one of adb, emulator, local, serial, ssh"),
+        (("pi", "ssh", "target=raspberry-pi"), "key 'host' is missing"),
+        (("pi", "ssh", "host=pi", "target=raspbery-pi"), "did you mean 'raspberry-pi'"),
+        (("pi", "ssh", "hots=pi", "host=pi", "target=raspberry-pi"), "did you mean 'host'"),
+        (("a.b", "ssh", "host=pi", "target=raspberry-pi"), "expected letters, digits"),
+        (("pi", "ssh", "host"), "expected KEY=VALUE"),
+    ):
+        code, _, error = edgecompress("devices", "add", *arguments, "--config", config)
+        assert code == 2 and expected in error and error.count("\n") == 1, error
+    for text, expected in (
+        ("x = 1", "unknown key 'x'"), ("devices = 1", "expected tables"), ("[devices.pi]\nhost = 'x'", "'driver'"),
+        ("[devices.qemu-m4]\ndriver = 'ssh'\nhost = 'x'\ntarget = 'android'", "built-in"), ("[", "not valid TOML"),
+    ):  # fmt: skip
+        config.write_text(text)
+        code, _, error = edgecompress("devices", "--config", config)
+        assert code == 2 and expected in error and error.count("\n") == 1, error
+
+
+def test_what_can_not_be_run_is_refused_in_one_line(pack: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.tflite").write_bytes(b"no model")
+    (tmp_path / "cut.onnx").write_bytes(b"no model")
+    (tmp_path / "labels.png").write_bytes(b"no image")
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 7)))
+    for arguments, expected in (
+        (("run", tmp_path / "cut.tflite", "--input", tmp_path / "wrong.npy"), "LiteRT can't read it"),
+        (("run", tmp_path / "cut.onnx", "--input", tmp_path / "wrong.npy"), "not a whole ONNX model"),
+        (("run", pack, "--input", tmp_path / "wrong.npy"), "expected"),
+        (("run", pack, "--input", tmp_path / "labels.png"), "the model takes no image"),
+        (("run", pack, "--input", tmp_path / "none.npy"), "can't be read"),
+        (("flash", pack, "--device", "qemu-m4"), "nothing stays on it"),
+        (("bench", tmp_path / "cut.onnx", "--device", "qemu-m4"), "not a whole ONNX model"),
+        (("bench", DIGITS / "digits.onnx", "--device", "qemu-m4"), "device qemu-m4 runs .pack"),
+    ):
+        code, _, error = edgecompress(*arguments)
+        assert code == 2 and expected in error and error.count("\n") == 1, (arguments, error)
