@@ -51,6 +51,26 @@ def _distill(
     return found.model
 
 
+def _prune_channels(
+    model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog, goals: list[Goal], notes: list[str]
+) -> ir.Model:
+    require_torch("[prune]")
+    from edgecompress.compress.prune.structured import prune_channels
+
+    with log.stage("prune channels") as running:
+        loss = training.loss() if training.data is not None else None
+        found = prune_channels(model, recipe.prune, data=training.data, loss=loss, seed=recipe.seed)
+        model = found.model
+        if training.data is not None:
+            model = training.floats(model, recipe.prune, "prune channels")
+        running.stage.note = str(found)
+        describe(running, model, data, recipe)
+    requested, achieved = 100 * found.requested, 100 * found.achieved
+    goals.append(Goal(what=f"{found.what} kept", unit="%", requested=requested, achieved=achieved))
+    notes += found.notes
+    return model
+
+
 def _prune_weights(
     model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog, goals: list[Goal], notes: list[str]
 ) -> ir.Model:
@@ -84,5 +104,6 @@ Step = Callable[[ir.Model, Training, Data, Recipe, StageLog, list[Goal], list[st
 # (whether the recipe asks for it, what does it)
 STEPS: tuple[tuple[Callable[[Recipe], bool], Step], ...] = (
     (lambda recipe: recipe.distill.is_asked_for, _distill),
+    (lambda recipe: recipe.prune.is_structured, _prune_channels),
     (lambda recipe: recipe.prune.is_asked_for, _prune_weights),
 )

@@ -55,6 +55,20 @@ class Training:
     def checkpoint(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}.pt"
 
+    def floats(self, model: ir.Model, section: Section, stage: str) -> ir.Model:
+        """A float model, trained."""
+        from edgecompress.graph.torch_bridge import TorchModel
+        from edgecompress.train import train
+
+        assert self.data is not None
+        module = TorchModel(model, logits=True)
+        history = train(
+            module, self.data, self.settings(section), loss=self.loss(), seed=self.recipe.seed, stage=stage,
+            checkpoint=self.checkpoint(stage.replace(" ", "-")), resume=self.resume,
+        )  # fmt: skip
+        self.histories.append(history)
+        return module.write_back()
+
     def integers(self, model: ir.Model, section: Section, stage: str) -> ir.Model:
         """An annotated model, trained as the integers (and codebooks) that it will be."""
         from edgecompress.compress.quantize.aware import train_quantized

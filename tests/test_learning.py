@@ -1,0 +1,133 @@
+"""`convert --train`: every stage in one run on the sample, what the report says of it, and stopping in between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgecompress
+from edgecompress.errors import InputError
+
+pytest.importorskip("torch")
+
+DIGITS = Path(__file__).parent.parent / "samples" / "digits"
+MODEL, TRAIN, TEST = DIGITS / "digits.onnx", DIGITS / "train.npz", DIGITS / "test.npz"
+RECIPE = """
+[train]
+optimizer = "adam"
+lr = 0.002
+batch = 64
+epochs = 2
+[prune]
+parameters = 0.8
+sparsity = 0.6
+[quantize]
+epochs = 1
+lr = 0.0003
+[cluster]
+bits = 3
+epochs = 1
+lr = 0.0003
+"""
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "all.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, recipe):
+    """A run that nothing stops."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    return edgecompress.convert(
+        MODEL, "cortex-m4", train=TRAIN, eval=TEST, recipe=recipe, formats=["pack", "tflite"], output=folder
+    )
+
+
+def test_all_stages_in_one_run(whole) -> None:
+    report = whole.report
+    assert [s.name for s in report.stages if s.name not in ("import", "float reference", "diagnose")] == [
+        "prune channels", "prune weights", "quantize", "quantisation-aware training", "cluster", "train codebooks",
+        "emit pack", "emit tflite", "check pack", "check tflite",
+    ]  # fmt: skip
+    assert [h.stage for h in report.training] == [
+        "prune channels", "prune", "quantisation-aware training", "codebooks"
+    ]
+    kept, pruned = report.goals
+    assert kept.what == "parameters kept" and kept.achieved <= kept.requested == 80
+    assert pruned.what == "zero weights" and pruned.achieved == pytest.approx(60, abs=1)
+    assert not whole.directory.with_name("out.checkpoints").exists()
+    assert report.requested.training is not None and report.requested.training.samples == len(np.load(TRAIN)["y"])
+    # the sample's float model has 98.9 %; a tenth of it is chance
+    assert all(c.value > 90 for a in report.artifacts for c in a.checks if c.value is not None)
+
+
+def test_zeros_and_few_values_arrive_in_the_artifact(whole) -> None:
+    """Counted in the .tflite as LiteRT reads it."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(whole.artifacts["tflite"]))
+    interpreter.allocate_tensors()
+    weights = []
+    for detail in interpreter.get_tensor_details():
+        if detail["dtype"] == np.int8 and len(detail["quantization_parameters"]["scales"]) > 1:
+            weights.append(interpreter.get_tensor(detail["index"]))
+    assert len(weights) == 5
+    assert all(len(np.unique(w)) <= 8 for w in weights)  # 2^bits
+    zero, total = sum(int((w == 0).sum()) for w in weights), sum(w.size for w in weights)
+    assert zero / total > 0.59  # 0.6, and channels of a padded layer are none of them
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(whole, recipe, tmp_path, monkeypatch) -> None:
+    """Stopped in the third of four trainings, as by a kill: nothing is cleaned up."""
+    from edgecompress.train import checkpoint
+
+    class Killed(BaseException):
+        pass
+
+    saved, saves = checkpoint.save, []
+
+    def save(path: Path, state: dict) -> None:
+        saved(path, state)
+        saves.append(path.name)
+        if len(saves) == 5:
+            raise Killed
+
+    arguments = dict(train=TRAIN, eval=TEST, recipe=recipe, formats=["pack"], output=tmp_path / "out")
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(Killed):
+        edgecompress.convert(MODEL, "cortex-m4", **arguments)
+    assert saves[-1] == "quantisation-aware-training.pt" and not (tmp_path / "out").exists()
+    saves.clear()
+    resumed = edgecompress.convert(MODEL, "cortex-m4", resume=True, **arguments)
+    assert saves == ["codebooks.pt"]  # what had been finished was not trained again
+    assert resumed.artifacts["pack"].read_bytes() == whole.artifacts["pack"].read_bytes()
+
+
+def test_a_student_takes_the_models_place(tmp_path) -> None:
+    path = tmp_path / "student.toml"
+    path.write_text('[distill]\nwidth = 0.5\n[train]\noptimizer = "adam"\nlr = 0.005\nepochs = 12\nbatch = 32\n')
+    result = edgecompress.convert(
+        MODEL, train=np.load(TRAIN)["x"], eval=TEST, recipe=path, formats=["onnx"], output=tmp_path / "out"
+    )
+    stage = next(s for s in result.report.stages if s.name == "distill")
+    assert stage.macs < 0.35 * result.report.model.macs
+    assert stage.accuracy > 80  # it saw no labels
+
+
+def test_what_needs_training_data_says_so(recipe, tmp_path) -> None:
+    with pytest.raises(InputError, match=r"\[quantize\] epochs, \[cluster\] epochs needs training data: give --train"):
+        edgecompress.convert(MODEL, calib=TRAIN, recipe=recipe, output=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_report_holds_every_epoch(whole) -> None:
+    report = json.loads((whole.directory / "report.json").read_text())
+    assert [len(h["epochs"]) for h in report["training"]] == [2, 2, 1, 1]
+    assert all(h["validation_samples"] > 0 for h in report["training"])
