@@ -10,7 +10,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 HAVE_TORCH = find_spec("torch") is not None
-NEED_TORCH = ("channel_groups", "distill", "networks", "torch_bridge", "train", "zoo")
+NEED_TORCH = (
+    "channel_groups", "distill", "networks", "prune_channels", "prune_dead", "torch_bridge", "train", "zoo",
+)  # fmt: skip
 collect_ignore = [] if HAVE_TORCH else [f"test_{name}.py" for name in NEED_TORCH]
 
 

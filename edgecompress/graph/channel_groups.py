@@ -148,13 +148,18 @@ def _layers(graph: ir.Graph) -> tuple[Makers, Makers]:
                 continue
             rank = len(shape(value))
             makers.setdefault((str(value.name), out % rank), (place, node))
-            reads = out if _depthwise(node) else into
+            reads = out if is_depthwise(node) else into
             if rank > 1:
                 readers.setdefault((str(value.name), reads % rank), (place, node))
     return makers, readers
 
 
-def _depthwise(node: ir.Node) -> bool:
+def name_of(node: ir.Node) -> str:
+    return str(node.name or node.outputs[0].name)
+
+
+def is_depthwise(node: ir.Node) -> bool:
+    """Whether each channel of its input goes its own way: it makes and reads the same channels."""
     if node.op_type not in ("Conv", "ConvTranspose"):
         return False
     groups = node.attributes.get_int("group", 1)
@@ -191,7 +196,7 @@ def _group(
                 place, node = table[name, axis]
                 each = int(np.prod(shape(values[name]))) // shape(values[name])[axis]
                 each *= len(member.positions) // len(channels)
-                found.append((place, Layer(str(node.name or node.outputs[0].name), node.op_type, name, each)))
+                found.append((place, Layer(name_of(node), node.op_type, name, each)))
         return tuple(layer for _, layer in sorted(found, key=lambda pair: pair[0]))
 
     made_by = layers(makers)

@@ -1,0 +1,173 @@
+"""Channels that can go without any change of the outputs, found without data."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.graph.channel_axes import shape
+from edgecompress.graph.channel_groups import WEIGHTS, ChannelGroup, channel_groups, is_depthwise, name_of, prunable
+from edgecompress.graph.fusion import constant
+from edgecompress.graph.intervals import UNIT, Values, along, intervals, padded
+
+
+@dataclass(frozen=True)
+class Dead:
+    """Channels of one group that went. unread: all weights that read them are zero; constant: they have the same
+    value for all inputs, which the biases of their readers have taken over; negligible: all together they add less
+    than half a unit in the last place to the sums of their readers.
+    """
+
+    group: str
+    unread: int
+    constant: int
+    negligible: int
+
+    @property
+    def count(self) -> int:
+        return self.unread + self.constant + self.negligible
+
+    def __str__(self) -> str:
+        parts = [f"{n} {what}" for n, what in (
+            (self.unread, "that nothing reads"), (self.constant, "constant"), (self.negligible, "negligible"),
+        ) if n]  # fmt: skip
+        return f"{self.group}: {' and '.join(parts)}"
+
+
+def remove_dead_channels(model: ir.Model) -> tuple[ir.Model, tuple[Dead, ...]]:
+    """The model without dead channels, and what went; the model itself when there are none.
+
+    A channel is dead for a layer that reads it when the weights that read it are zero; or when it has one value for
+    all inputs (its own weights are zero, or what follows them clips it) and the layer has no pads, or the value is
+    zero, so that the layer's bias can take it over; or when it is negligible in every sum of the layer.
+    Channels that every reader could do without go, and again until none is left: each removal may make others dead.
+    One channel stays in each group.
+    """
+    found: dict[str, list[int]] = {}
+    while True:
+        bounds, copy, removed = intervals(model), model.clone(), {}
+        for group in prunable(channel_groups(model)):
+            if group.approximate is not None or not _ends_in_readers(model, group):
+                continue
+            readers = list(_readers(model, group, bounds))
+            kinds = _dead(readers, group.size, bounds)
+            if kinds.all():
+                kinds[0] = 0
+            if kinds.any():
+                removed[group] = np.flatnonzero(kinds)
+                _fold(readers, copy, np.flatnonzero(kinds == 2))
+                counts = found.setdefault(group.name, [0, 0, 0])
+                for kind in (1, 2, 3):
+                    counts[kind - 1] += int((kinds == kind).sum())
+        if not removed:
+            return model, tuple(Dead(name, *counts) for name, counts in found.items())
+        model = remove_channels(copy, removed)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A layer that multiplies channels with constant weights. places: of the channels along `axis` of x; channels: of
+    the group, one each place; weights [places, out, taps]; low, high [places]: bounds of x there.
+    """
+
+    node: ir.Node
+    weights: np.ndarray
+    channels: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether it has a bias to which a constant input adds the same everywhere."""
+        return self.node.op_type == "Gemm" or self.node.op_type == "Conv" and not padded(self.node)
+
+
+def _ends_in_readers(model: ir.Model, group: ChannelGroup) -> bool:
+    """Whether every node that a channel reaches passes it on, or multiplies it with constant weights."""
+    inside = {m.value for m in group.members}
+    readers = {x.node for x in group.read_by}
+    if not readers or {x.op_type for x in group.made_by} & {"GRU", "LSTM"}:  # which read what they have made
+        return False
+    for node in model.graph:
+        if not any(v is not None and v.name in inside and constant(v) is None for v in node.inputs):
+            continue
+        if name_of(node) not in readers and not any(v.name in inside for v in node.outputs):
+            return False
+    return True
+
+
+def _readers(model: ir.Model, group: ChannelGroup, bounds: Values) -> Iterator[_Reader]:
+    """All but depthwise layers, behind which the channel goes on to be read."""
+    members = {(m.value, m.axis): m for m in group.members}
+    wanted = {x.node for x in group.read_by}
+    for node in model.graph:
+        if name_of(node) not in wanted or is_depthwise(node):
+            continue
+        for position, _, into in WEIGHTS[node.op_type]:
+            weight, x = node.inputs[position], node.inputs[0 if position else 1]
+            axis = 1 if node.op_type in ("Conv", "ConvTranspose") else len(shape(x)) - (1 if position else 2)
+            member = members.get((str(x.name), axis))
+            if constant(weight) is None or member is None:
+                continue
+            array = np.moveaxis(_dense(node, constant(weight)), into, 0).astype(np.float64)
+            array = array.reshape(array.shape[0], array.shape[1] if array.ndim > 1 else 1, -1)
+            line = along(bounds[x], axis, shape(x)[axis])
+            places = member.positions
+            yield _Reader(node, array[places], member.channels, line.low[places], line.high[places])
+
+
+def _dense(node: ir.Node, weight: np.ndarray) -> np.ndarray:
+    """Weights of a grouped convolution as those of one without groups."""
+    groups = node.attributes.get_int("group", 1) if node.op_type == "Conv" else 1
+    if groups == 1:
+        return weight
+    out, into = weight.shape[:2]
+    dense = np.zeros((out, into * groups, *weight.shape[2:]), weight.dtype)
+    for g in range(groups):
+        rows = slice(g * out // groups, (g + 1) * out // groups)
+        dense[rows, g * into : (g + 1) * into] = weight[rows]
+    return dense
+
+
+def _dead(readers: Sequence[_Reader], size: int, bounds: Values) -> np.ndarray:
+    """For each channel 0 (alive), 1 (unread), 2 (constant) or 3 (negligible): the highest that a reader says."""
+    alive, kinds = 4, np.ones(size, np.int8)
+    for reader in readers:
+        kind = np.full(len(reader.channels), alive, np.int8)
+        kind[_negligible(reader, size, bounds)] = 3
+        kind[(reader.low == reader.high) & (reader.has_bias | (reader.low == 0))] = 2
+        kind[~reader.weights.any((1, 2))] = 1
+        np.maximum.at(kinds, reader.channels, kind)
+    return np.where(kinds == alive, 0, kinds)
+
+
+def _negligible(reader: _Reader, size: int, bounds: Values) -> np.ndarray:
+    """bool [places]: whether all negligible channels together add less than half a unit in the last place to any sum,
+    whose own bounds keep away from zero."""
+    if reader.node.op_type not in ("Conv", "Gemm"):
+        return np.zeros(len(reader.channels), bool)
+    y = reader.node.outputs[0]
+    out = along(bounds[y], 1, shape(y)[1])
+    least = np.where((out.low > 0) | (out.high < 0), np.minimum(np.abs(out.low), np.abs(out.high)), 0.0)
+    largest = np.maximum(np.abs(reader.low), np.abs(reader.high))
+    sizes = np.abs(reader.weights).sum(2)
+    with np.errstate(invalid="ignore"):
+        added = np.where(sizes == 0, 0.0, sizes * largest[:, None])
+    return (added <= UNIT / 2 / len(reader.channels) * least).all(1)
+
+
+def _fold(readers: Sequence[_Reader], copy: ir.Model, channels: np.ndarray) -> None:
+    """The biases of the readers in the copy take over what these constant channels add."""
+    biases = {name_of(n): n.inputs[2] for n in copy.graph if n.op_type in ("Conv", "Gemm")}
+    for reader in readers:
+        if not reader.has_bias:
+            continue
+        constant_ = np.isin(reader.channels, channels) & (reader.low == reader.high)
+        added = np.einsum("p,pot->o", np.where(constant_, reader.low, 0.0), reader.weights)
+        if added.any():
+            bias = biases[name_of(reader.node)]
+            array = (constant(bias) + added).astype(np.float32)
+            bias.const_value = ir.tensor(array, name=bias.name)

@@ -1,0 +1,99 @@
+"""Half of ResNet-8's multiply-accumulates removed by taking out channels, then trained with the original as teacher.
+
+    EDGECOMPRESS_BENCH_DATA=FOLDER python samples/resnet8_pruning/prune.py [--epochs N] [--output FILE.onnx]
+
+FOLDER holds models/ic_resnet8.onnx (mlcommons/tiny) and data/datasets.py with
+`load("cifar10", "train" | "test", limit) -> (uint8 [n, 32, 32, 3], int64 [n])`. Seeds are fixed; the test images are
+looked at once, at the end. A checkpoint beside the output is what `--resume` goes on from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from edgecompress.compress.distill.losses import DistillationLoss
+from edgecompress.compress.prune.structured import prune_channels
+from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.graph.statistics import statistics
+from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.ingest import load
+from edgecompress.recipe import Distill, Prune, Train
+from edgecompress.train import TrainData, train
+from edgecompress.train.losses import cross_entropy
+from edgecompress.train.optimizer import relative_rates
+
+SEED = 0
+SCORED = 4096  # training images that say which channels matter
+
+
+def main() -> int:
+    arguments = _arguments()
+    folder = Path(os.environ.get("EDGECOMPRESS_BENCH_DATA") or sys.exit(__doc__))
+    torch.set_num_threads(arguments.threads)
+    start = time.perf_counter()
+    original = load(folder / "models" / "ic_resnet8.onnx").model
+    images, labels = _cifar10(folder, "train")
+    data = TrainData.from_arrays([images], labels)
+
+    settings = Prune(macs=arguments.macs, criterion="fisher", allocation="global")
+    scored = data.subset(np.arange(SCORED))
+    pruned = prune_channels(original, settings, data=scored, loss=cross_entropy, seed=SEED)
+    print(pruned, *(f"  {g.name}: {g.before} -> {g.after} channels" for g in pruned.groups), sep="\n", flush=True)
+
+    student, teacher = TorchModel(pruned.model, logits=True), TorchModel(original, logits=True)
+    loss = DistillationLoss(teacher, Distill(), classes=True, features=[], task=cross_entropy)
+    training = Train(
+        epochs=arguments.epochs, batch=64, optimizer="adam", lr=0.001, warmup=0.1, augment="flip-crop", clip=10.0,
+        validation=0.04, metric="top1",
+    )  # fmt: skip
+    train(
+        student, data, training, loss=loss, parameters=relative_rates(student.parameters()), seed=SEED,
+        stage="fine-tuning", checkpoint=arguments.output.with_suffix(".pt"), resume=arguments.resume,
+        log=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    smaller = student.write_back()
+    ir.save(smaller, arguments.output)
+
+    test, truth = _cifar10(folder, "test")
+    for name, model in (("original", original), ("pruned", smaller)):
+        facts = statistics(model)
+        (scores,) = OnnxRuntime(model).run({model.graph.inputs[0].name: test})
+        top1 = 100 * np.mean(scores.argmax(1) == truth)
+        print(f"{name}: {top1:.2f} % top-1 on {len(truth):,} test images, {facts.macs:,} MACs, "
+              f"{facts.parameters:,} parameters")  # fmt: skip
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(f"{(used.ru_utime + used.ru_stime) / 60:.1f} CPU minutes, {(time.perf_counter() - start) / 60:.1f} minutes")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--macs", type=float, default=0.5, help="share of the multiply-accumulates that stays")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--output", type=Path, default=Path("resnet8_pruned.onnx"))
+    return parser.parse_args()
+
+
+def _cifar10(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """float32 [n, 3, 32, 32] of 0..255, as the model takes them, and int64 [n]."""
+    spec = importlib.util.spec_from_file_location("datasets", folder / "data" / "datasets.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    images, labels = module.load("cifar10", split)
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32), labels
+
+
+if __name__ == "__main__":
+    sys.exit(main())
