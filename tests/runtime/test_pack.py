@@ -8,7 +8,6 @@ import os
 import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packs import header_of, resigned, with_header
 
 from edgecompress_runtime.pack import CODECS, PackError, read_pack, write_pack
 from edgecompress_runtime.pack.header import DTYPES
@@ -147,34 +147,6 @@ def test_every_truncation_and_extension_is_noticed() -> None:
     assert "extended" in refusal(data + b"\0")
 
 
-def resigned(data: bytes | bytearray) -> bytes:
-    """The file with its size, CRCs and digest made right again, as somebody hostile would."""
-    data = bytearray(data)
-    struct.pack_into("<Q", data, 24, len(data))
-    stored, _, blobs = struct.unpack_from("<III", data, 12)
-    end = 64 + 8 * blobs + stored
-    for blob in range(min(blobs, (len(data) - 64) // 8)):
-        start = end + -end % 64
-        length = struct.unpack_from("<I", data, 64 + 8 * blob)[0]
-        end = start + length
-        if end <= len(data):
-            struct.pack_into("<I", data, 68 + 8 * blob, zlib.crc32(data[start:end]))
-    data[32:64] = hashlib.sha256(data[:32] + data[64:]).digest()
-    return bytes(data)
-
-
-def with_header(data: bytes, header: bytes, plain_size: int | None = None) -> bytes:
-    """The file with these bytes, deflated, in place of its header."""
-    stored, _, blobs = struct.unpack_from("<III", data, 12)
-    old_end = 64 + 8 * blobs + stored
-    packed = zlib.compress(header)
-    end = 64 + 8 * blobs + len(packed)
-    body = data[old_end + -old_end % 64 :]
-    file = bytearray(data[: 64 + 8 * blobs] + packed + bytes(-end % 64) + body)
-    struct.pack_into("<II", file, 12, len(packed), len(header) if plain_size is None else plain_size)
-    return resigned(file)
-
-
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**30), st.integers(1, 255))
 def test_flips_under_right_checksums_give_a_plan_or_a_pack_error(at: int, flip: int) -> None:
@@ -201,8 +173,7 @@ def test_hostile_lengths_are_refused(at: int, value: int) -> None:
 
 def edited(change: Callable[[dict[str, Any]], object]) -> bytes:
     data = write_pack(small_plan(), "demo")
-    stored, _, blobs = struct.unpack_from("<III", data, 12)
-    header = json.loads(zlib.decompress(data[64 + 8 * blobs :][:stored]))
+    header = header_of(data)
     change(header)
     return with_header(data, json.dumps(header).encode())
 

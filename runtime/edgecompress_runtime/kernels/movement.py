@@ -50,10 +50,11 @@ def select(condition, a, b, y, dims, condition_strides, a_strides, b_strides):
 
 
 def gather(x, indices, y, outer, length, count, inner):
-    """x [outer, length, inner], indices [count] -> y [outer, count, inner]."""
+    """x [outer, length, inner], indices [count] -> y [outer, count, inner]; an index outside takes the nearest row."""
     for o in range(outer):
         for k in range(count):
-            source = i32((o * length + i32(indices[k])) * inner)
+            index = i32(min(max(indices[k], 0), length - 1))
+            source = i32((o * length + index) * inner)
             target = i32((o * count + k) * inner)
             for i in range(inner):
                 y[i32(target + i)] = x[i32(source + i)]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.plan import Tensor
 
 
@@ -42,14 +43,27 @@ KERNELS: dict[str, Prepare] = {}
 
 
 def prepares(*kinds: str) -> Callable[[Prepare], Prepare]:
-    """Register the preparation of builtin operators."""
+    """Register the preparation of builtin operators. What it trips over in a malformed one (a missing scale, say, or
+    option) becomes an UnsupportedOperatorError."""
 
     def register(function: Prepare) -> Prepare:
-        KERNELS.update(dict.fromkeys(kinds, function))
+        def prepare(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+            try:
+                return function(inputs, outputs, options)
+            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError) as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+                raise UnsupportedOperatorError(f"{kinds[0]}: malformed operator ({reason})") from error
+
+        KERNELS.update(dict.fromkeys(kinds, prepare))
         return function
 
     return register
 
 
 def call(kernel: Callable[..., None], *arguments: Argument) -> Call:
+    """Raises OverflowError for an integer that no int32 holds."""
+    for argument in arguments:
+        for number in argument if isinstance(argument, tuple) else (argument,):
+            if isinstance(number, int) and not -(2**31) <= number < 2**31:
+                raise OverflowError(f"{number} is no int32")
     return Call(kernel, arguments)

@@ -148,7 +148,7 @@ def _scalar(value: Any) -> int | float | bool | str | None:
 
 def _scale(value: Any) -> np.float32:
     real = number(value)
-    if not np.finfo(np.float32).tiny <= real <= np.finfo(np.float32).max:
+    if not float(np.finfo(np.float32).tiny) <= real <= float(np.finfo(np.float32).max):
         raise PackError(f"expected a positive float32, found {real}")
     return np.float32(real)
 

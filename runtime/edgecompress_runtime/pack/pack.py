@@ -10,12 +10,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.pack.codecs import FAST, Encoded, decode, encode_smallest
 from edgecompress_runtime.pack.container import read_container, write_container
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import within
 from edgecompress_runtime.pack.header import DTYPES, Header, from_json, to_json
 from edgecompress_runtime.plan import Plan, Tensor
+from edgecompress_runtime.shapes import check_plan
 
 T = TypeVar("T")
 
@@ -46,12 +48,17 @@ class Pack:
         return within(place, decode, codec, params, data, tensor.shape, tensor.dtype)
 
     def plan(self) -> Plan:
-        """The plan with every constant decoded. Raises PackError."""
+        """The plan with every constant decoded. Raises PackError, also for operators whose tensors don't fit."""
         tensors = (
             tensor if encoded is None else replace(tensor, data=self.array(index))
             for index, (tensor, encoded) in enumerate(zip(self.graph.tensors, self.encoded, strict=True))
         )
-        return replace(self.graph, tensors=tuple(tensors))
+        plan = replace(self.graph, tensors=tuple(tensors))
+        try:
+            check_plan(plan)
+        except RuntimeModelError as error:
+            raise PackError(f"{self.name}: {error}") from error
+        return plan
 
 
 def read_pack(source: str | os.PathLike[str] | bytes) -> Pack:

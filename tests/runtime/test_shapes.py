@@ -1,0 +1,70 @@
+"""Operators whose tensors do not fit together are refused before a kernel runs over its arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from packs import header_of, network, with_header
+
+from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.kernels import KERNELS
+from edgecompress_runtime.pack import PackError, read_pack, write_pack
+from edgecompress_runtime.shapes import RULES
+
+KINDS = [operator.kind for operator in network().operators]
+
+
+def change(kind: str, edit: Callable[[dict[str, Any], dict[str, Any]], object]) -> str:
+    """What reading says once `edit(operator, its first output)` was done to the header."""
+    data = write_pack(network(), "demo")
+    header = header_of(data)
+    operator = header["operators"][KINDS.index(kind)]
+    edit(operator, header["tensors"][operator["outputs"][0]])
+    with pytest.raises(PackError) as caught:
+        read_pack(with_header(data, json.dumps(header).encode())).plan()
+    assert "\n" not in str(caught.value) and f"({kind})" in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_kernel_has_a_rule_and_the_network_keeps_them() -> None:
+    assert RULES.keys() == KERNELS.keys()
+    plan = read_pack(write_pack(network(), "demo")).plan()
+    assert Executor(plan)(np.zeros((1, 6, 6, 3), np.int8))[0].shape == (1, 5)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {"SLICE", "STRIDED_SLICE", "RESHAPE"}))
+def test_an_output_of_another_shape_is_refused(kind: str) -> None:
+    def shorter(operator: dict[str, Any], output: dict[str, Any]) -> None:
+        output["shape"][-1] -= 1
+
+    assert "output" in change(kind, shorter)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "message"),
+    [
+        ("CONV_2D", "strideH", 0, "strideH is 0"),
+        ("CONV_2D", "strideW", "2", "strideW is '2'"),
+        ("CONV_2D", "strideW", 2**40, "strideW is"),
+        ("CONV_2D", "fusedActivationFunction", 9, "activation 9"),
+        ("MAX_POOL_2D", "filterHeight", -1, "filterHeight is -1"),
+        ("CONCATENATION", "axis", 4, "axis 4 of 4"),
+        ("GATHER", "axis", 3, "an index outside of the axis"),
+        ("GATHER", "batchDims", 1, "indices"),
+    ],
+)
+def test_options_that_no_kernel_could_follow_are_refused(kind: str, key: str, value: Any, message: str) -> None:
+    assert message in change(kind, lambda operator, _: operator["options"].update({key: value}))
+
+
+def test_operands_that_are_missing_or_outside_are_refused() -> None:
+    assert "missing" in change("ADD", lambda operator, _: operator["inputs"].__setitem__(0, -1))
+    assert "malformed" in change("ADD", lambda operator, _: operator["inputs"].pop())
+    assert "outside of the tensor" in change("SLICE", lambda _, y: y.update(shape=[1, 4, 4, 4]))
+    assert "outside of the tensor" in change("STRIDED_SLICE", lambda _, y: y.update(shape=[1, 3, 4, 4]))
+    assert "elements to" in change("RESHAPE", lambda _, y: y.update(shape=[1, 21]))
+    assert "outside of int8" in change("SOFTMAX", lambda _, y: y.update(zero_point=[300]))
