@@ -143,7 +143,7 @@ def measure(
         metric=None if accuracy is None else samples.metric,
         accuracy=accuracy,
         host_accuracy=host,
-        counts=_counts(run.counts[before:], run.unit),
+        counts=_counts(run.counts[-len(samples.records) :], run.unit),
         arena_bytes=None if record is None else record.arena_bytes,
         flash_bytes=None if record is None else record.flash_bytes,
         text_bytes=None if record is None else record.text_bytes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Measured, Program
@@ -35,15 +35,17 @@ class Shell(Protocol):
 
 class LinuxDevice:
     """See driver.Driver. root: the folder on the device for everything of ours. prefix: words in front of a program,
-    such as an emulator. facts: commands whose output says what the device is, by name."""
+    such as an emulator. facts: commands whose output says what the device is, by name. instructions: counts those
+    of a program, by its path, for one inference on an emulator that can."""
 
     def __init__(
         self, name: str, shell: Shell, root: str, *, prefix: Sequence[str] = (), emulated: bool = False,
         timeout: float = 20, inference_timeout: float = 300, facts: Sequence[tuple[str, str]] = (),
+        instructions: Callable[[str, bytes], int | None] = lambda file, record: None,
     ) -> None:  # fmt: skip
         self._name, self._shell, self._root = name, shell, root
         self._prefix, self._emulated, self._facts = tuple(prefix), emulated, facts
-        self._timeout, self._inference_timeout = timeout, inference_timeout
+        self._timeout, self._inference_timeout, self._instructions = timeout, inference_timeout, instructions
         self._there_before = False
 
     def probe(self) -> Found:
@@ -96,7 +98,11 @@ class LinuxDevice:
         if advance is not None:
             advance(count)
         if self._emulated:
-            return Measured(outputs, (), "instructions", notes=("the emulator counts no instructions",))
+            count_of_one = self._instructions(f"{folder}/{program.start[0]}", inputs[: program.input_bytes])
+            if count_of_one is None:
+                return Measured(outputs, (), "instructions", notes=("no instructions were counted",))
+            note = "instructions are those of the first inference, with reading and writing its files"
+            return Measured(outputs, (count_of_one,), "instructions", notes=(note,))
         notes = tuple(line for line in said.splitlines() if line.startswith("interpreter: "))
         return Measured(outputs, from_file(times, count, self._name), "ns", notes=notes)
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from edgecompress_targets.drivers.driver import DeviceError
 from edgecompress_targets.drivers.linux import LinuxDevice
 from edgecompress_targets.drivers.settings import Settings
+from edgecompress_targets.user_emulation import UserEmulator
 
 CPU = "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"
 
@@ -40,7 +41,14 @@ class LocalSettings(Settings):
     def open(self, name: str) -> LinuxDevice:
         shell = LocalShell(name)
         return LinuxDevice(name, shell, shell.root, prefix=self.prefix, emulated=self.emulated, timeout=self.timeout,
-                           inference_timeout=self.inference_timeout, facts=[("cpu", CPU)])  # fmt: skip
+                           inference_timeout=self.inference_timeout, facts=[("cpu", CPU)],
+                           instructions=self._instructions)  # fmt: skip
+
+    def _instructions(self, file: str, record: bytes) -> int | None:
+        """By QEMU's log; other emulators have none."""
+        if len(self.prefix) != 3 or not self.prefix[0].startswith("qemu-") or self.prefix[1] != "-cpu":
+            return None
+        return UserEmulator(self.prefix[0], self.prefix[2]).instructions(Path(file), record)
 
 
 class LocalShell:

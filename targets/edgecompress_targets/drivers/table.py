@@ -23,6 +23,6 @@ BUILT_IN: dict[str, Settings] = {
     **{f"qemu-{cpu.removeprefix('cortex-')}": EmulatedBoardSettings(target=cpu, cpu=cpu) for cpu in _CPUS},
     "qemu-aarch64": LocalSettings(target="raspberry-pi", prefix=("qemu-aarch64", "-cpu", "cortex-a53")),
     "qemu-aarch64-dot": LocalSettings(target="raspberry-pi-5", prefix=("qemu-aarch64", "-cpu", "cortex-a76")),
-    "qemu-riscv32": LocalSettings(target="riscv32", prefix=("qemu-riscv32",)),
-    "qemu-riscv64": LocalSettings(target="linux-riscv64", prefix=("qemu-riscv64",)),
+    "qemu-riscv32": LocalSettings(target="riscv32", prefix=("qemu-riscv32", "-cpu", "rv32")),
+    "qemu-riscv64": LocalSettings(target="linux-riscv64", prefix=("qemu-riscv64", "-cpu", "rv64")),
 }
