@@ -11,7 +11,7 @@ from edgecompress import __version__
 from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.interrupt import watched
 
-COMMANDS = ("bench", "build", "convert", "devices", "flash", "inspect", "run", "targets")
+COMMANDS = ("bench", "build", "convert", "devices", "flash", "inspect", "run", "sensitivity", "targets")
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
 

@@ -1,0 +1,48 @@
+"""`edgecompress sensitivity`: what pruning each group of channels alone does to the accuracy."""
+from __future__ import annotations
+
+import click
+
+from edgecompress.cli.options import (
+    debug_option,
+    file_option,
+    json_option,
+    model_options,
+    parse_input_shapes,
+    parse_preprocess,
+)
+
+
+@click.command()
+@model_options
+@file_option("--eval", "data", metavar="DATA", required=True, help="Samples, with labels if there are any; as convert.")
+@click.option(
+    "--ratio", "ratios", type=click.FloatRange(0, 1, min_open=True, max_open=True), multiple=True,
+    default=(0.25, 0.5, 0.75), show_default="0.25, 0.5, 0.75", help="Share of a group to remove. Repeatable.",
+)  # fmt: skip
+@click.option("--criterion", type=click.Choice(["l1", "l2"]), default="l1", show_default=True, help="Which go first.")
+@click.option("--metric", default="top1", show_default=True, help="top1, or file.py:function of (outputs, labels).")
+@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="At most so many, the first.")
+@file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@json_option
+@debug_option
+def command(
+    model: str, weights: str | None, input_shapes: tuple[str, ...], data: str, ratios: tuple[float, ...],
+    criterion: str, metric: str, samples: int, preprocess: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Remove channels from one group of MODEL at a time, and show what is left of the accuracy.
+
+    Without labels: of the outputs' signal-to-noise ratio. The model is not trained in between.
+    """
+    from edgecompress.sensitivity import sensitivity
+
+    found = sensitivity(
+        model, data, ratios=ratios, criterion=criterion, metric=metric, samples=samples, weights=weights,
+        input_shapes=parse_input_shapes(input_shapes), preprocess=parse_preprocess(preprocess),
+    )  # fmt: skip
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+    else:
+        from edgecompress.report.terminal import print_fitting
+
+        print_fitting(found)

@@ -1,0 +1,135 @@
+"""How much a model loses when one group of channels alone is pruned: `sensitivity` changes nothing."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Group
+from rich.text import Text
+
+from edgecompress.compress.prune.channel_scores import channel_scores
+from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.errors import InputError
+from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.evaluate.metrics import load_metric, snr_db
+from edgecompress.evaluate.verify import run_dataset
+from edgecompress.graph.channel_groups import channel_groups, prunable
+from edgecompress.graph.statistics import statistics
+from edgecompress.ingest import load
+from edgecompress.progress import progress
+from edgecompress.recipe import Preprocess
+from edgecompress.report.terminal import as_html, as_text, table
+from edgecompress.report.units import count
+from edgecompress.validation import validated
+
+RATIOS = (0.25, 0.5, 0.75)
+SAMPLES = 1000
+
+
+class GroupSensitivity(BaseModel):
+    name: str = Field(description="the first layer that makes the channels")
+    channels: int
+    layers: int = Field(description="layers that make or read them")
+    macs: list[int] = Field(description="of the model without `ratios` of the channels")
+    values: list[float] = Field(description="of the metric then")
+
+
+class Sensitivity(BaseModel):
+    """Shows itself as a table in terminals and notebooks; the group that loses least at half comes first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    path: str | None
+    metric: str = Field(description='the name of the values: of a metric, or "SNR dB" of the outputs without labels')
+    criterion: str = Field(description="which channels go first")
+    samples: int
+    original: float | None = Field(description="the metric of the whole model; none for SNR dB")
+    original_macs: int
+    ratios: list[float] = Field(description="shares of the group's channels that are removed")
+    groups: list[GroupSensitivity]
+    fixed: list[str] = Field(description="groups that can't lose channels, and why")
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+    def __rich__(self) -> Group:
+        whole = "" if self.original is None else f", {self.original:.2f} whole"
+        head = Text.assemble(
+            (self.path or "model", "bold"),
+            f"\n{self.metric}{whole}, on {self.samples:,} samples, when a share of one group's channels is removed "
+            f"({self.criterion} smallest first)",
+        )
+        middle, titles = len(self.ratios) // 2, [f" -{100 * r:.0f} %" for r in self.ratios]
+        columns = ("Group", " Channels", f" MACs{titles[middle]}", *titles)
+        rows = [
+            (g.name, f"{g.channels}", count(g.macs[middle]),
+             *(f"{v:.2f}" for v in g.values))
+            for g in self.groups
+        ]  # fmt: skip
+        notes = Text("\n".join(f"- {note}" for note in self.fixed))
+        return Group(head, table("", columns, rows), notes)
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self.__rich__())
+
+
+def sensitivity(
+    model: Any,
+    eval: Any,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    criterion: str = "l1",
+    metric: str = "top1",
+    samples: int = SAMPLES,
+    weights: str | Path | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+) -> Sensitivity:
+    """Read a model (anything `convert` takes) and prune each group of channels alone, in ONNX Runtime, not retrained.
+
+    eval: data as for `convert`, its first `samples` are used; without labels the outputs' signal-to-noise ratio is
+    what is measured. criterion: "l1" or "l2". Raises InputError, and as `convert` does.
+    """
+    if not ratios or not all(0 < r < 1 for r in ratios):
+        raise InputError(f"ratios: expected shares of channels above 0 and below 1, found {list(ratios)}")
+    ingested = load(model, weights=weights, input_shapes=input_shapes)
+    whole = ingested.model
+    settings = validated(Preprocess, preprocess or {}, "preprocess")
+    data = load_data(eval, whole.graph.inputs, settings).head(samples)
+    groups = channel_groups(whole)
+    free = prunable(groups)
+    expected = run_dataset(OnnxRuntime(whole), data)
+    measure = None if data.labels is None else load_metric(metric)
+    scores, found = channel_scores(whole, free, criterion), []
+    with progress("sensitivity", len(free) * len(ratios)) as advance:
+        for g in free:
+            order = np.argsort(scores[g], kind="stable")
+            values, macs = [], []
+            for r in ratios:
+                smaller = remove_channels(whole, {g: order[: min(round(r * g.size), g.size - 1)]})
+                outputs = run_dataset(OnnxRuntime(smaller), data)
+                values.append(
+                    min(snr_db(a, b) for a, b in zip(expected, outputs) if a.dtype.kind == "f")
+                    if measure is None or data.labels is None else measure(outputs, data.labels)
+                )  # fmt: skip
+                macs.append(statistics(smaller).macs)
+                advance(1)
+            layers = len({x.node for x in (*g.made_by, *g.read_by)})
+            found.append(GroupSensitivity(name=g.name, channels=g.size, layers=layers, macs=macs, values=values))
+    found.sort(key=lambda g: -g.values[len(ratios) // 2])
+    return Sensitivity(
+        path=str(ingested.path) if ingested.path else None, metric="SNR dB" if measure is None else metric,
+        criterion=criterion, samples=len(data),
+        original=None if measure is None or data.labels is None else measure(expected, data.labels),
+        original_macs=statistics(whole).macs, ratios=list(ratios), groups=found,
+        fixed=[f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in groups if g.fixed],
+    )  # fmt: skip
