@@ -27,7 +27,7 @@ from edgecompress.report.units import size
 from edgecompress.request import effective_recipe, encoding
 from edgecompress.stages import StageLog
 from edgecompress.targets import load_target
-from edgecompress.training import CALIBRATION_SAMPLES, open_training, remove_checkpoints
+from edgecompress.training import CALIBRATION_SAMPLES, is_main_process, open_training, remove_checkpoints
 
 REPORT, RECIPE = "report.json", "recipe.toml"
 
@@ -186,6 +186,8 @@ def convert(
     files[RECIPE] = outcome.recipe.to_toml().encode()
     files[REPORT] = report.to_json().encode()
     stop_if_interrupted()
+    if not is_main_process():
+        return Result(report, folder)
     write_files(folder, files, stale_files(folder, REPORT, files, inputs))
     remove_checkpoints(checkpoints)
     if devices:

@@ -1,6 +1,7 @@
 """What a conversion's training shares: data, the original model as teacher, settings, checkpoints."""
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +83,11 @@ class Training:
         return found.model
 
 
+def is_main_process() -> bool:
+    """False in all but the first of the processes that torchrun started: that one writes and prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def open_training(
     model: ir.Model, given: object, recipe: Recipe, *, folder: Path, resume: bool
 ) -> Training:
@@ -95,7 +101,7 @@ def open_training(
     source = load_data(given, model.graph.inputs, recipe.preprocess)
     data = TrainData.from_dataset(source, model)
     classes = data.labels is None or data.labels.dtype.kind == "i"
-    if not resume:
+    if not resume and is_main_process():
         remove_checkpoints(folder)
     folder.mkdir(parents=True, exist_ok=True)
     return Training(model, source, data, classes, recipe, folder, resume)

@@ -51,6 +51,7 @@ def command(
     executed: name only files that you trust.
     """
     from edgecompress.api import convert
+    from edgecompress.training import is_main_process
 
     result = convert(
         model,
@@ -61,6 +62,8 @@ def command(
         command=shlex.join(["edgecompress", *sys.argv[1:]]),
         **options,
     )
+    if not is_main_process():
+        return 0
     if as_json:
         click.echo(result.report.to_json(), nl=False)
     else:
