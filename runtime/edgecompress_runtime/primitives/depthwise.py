@@ -19,12 +19,23 @@ from edgecompress_runtime.primitives import helium_blocks, plain_blocks
 from edgecompress_runtime.primitives.coding import Coded
 from edgecompress_runtime.primitives.convolution import channel_groups, trailing
 from edgecompress_runtime.primitives.decoding import TO_BYTES, call_bytes
+from edgecompress_runtime.primitives.dsp import widened
 from edgecompress_runtime.primitives.helium_blocks import FOUR_BYTES, LANES, clamped
 from edgecompress_runtime.primitives.loop import Loop
 from edgecompress_runtime.primitives.scaling import scaled_twice, scaling
 from edgecompress_runtime.primitives.step import Scratch, Step
 from edgecompress_runtime.primitives.strip import strip_of
-from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, INT32_POINTER, WORD, address, load, moved, store
+from edgecompress_runtime.primitives.words import (
+    BYTE,
+    HALF,
+    INT8_POINTER,
+    INT32_POINTER,
+    WORD,
+    address,
+    load,
+    moved,
+    store,
+)
 
 UNROLLED = 3  # taps in an iteration: most kernels are 3x3
 
@@ -92,6 +103,73 @@ def plain_channel(window, weights, taps, channels, records, number, target, low,
 
 
 @intrinsic
+def dsp_sums(typingctx, x, w, taps, step, records, record):
+    """Four channels: bytes 0 and 2 of a word, widened to halves, then 1 and 3; each product is one of two halves
+    (SMLABB, SMLATT)."""
+
+    def generate(context, b, signature, args):
+        x, w, taps, step, records, record = args
+        records = address(b, records, b.mul(record, WORD(4)), BYTE)
+        pointers, sums = [x, w], [load(b, records, 4 * c, WORD) for c in range(4)]
+        for count, unrolled in ((b.udiv(taps, WORD(UNROLLED)), UNROLLED), (b.urem(taps, WORD(UNROLLED)), 1)):
+            loop = Loop(b, count, pointers, sums)
+            sums = list(loop.values)
+            for k in range(unrolled):
+                words = [load(b, p, b.mul(step, WORD(k)), WORD, 1) for p in loop.pointers]
+                for odd, (value, weight) in enumerate(zip(*(widened(b, word) for word in words))):
+                    low = [b.sext(b.trunc(half, HALF), WORD) for half in (value, weight)]
+                    high = [b.ashr(half, WORD(16)) for half in (value, weight)]
+                    for c, pair in ((odd, low), (odd + 2, high)):
+                        sums[c] = b.add(sums[c], b.mul(*pair))
+            pointers, sums = loop.close([b.mul(step, WORD(unrolled))] * 2, sums)
+        return context.make_tuple(b, signature.return_type, sums)
+
+    four = types.UniTuple(types.int32, 4)
+    arguments = (INT8_POINTER, INT8_POINTER, types.int32, types.int32, INT32_POINTER, types.int32)
+    return four(*arguments), generate
+
+
+@intrinsic
+def copy_words(typingctx, source, target, count):
+    """4 * count bytes; neither address need be a multiple of 4."""
+
+    def generate(context, builder, signature, args):
+        pointers, count = list(args[:2]), args[2]
+        for words, unrolled in ((builder.udiv(count, WORD(4)), 4), (builder.urem(count, WORD(4)), 1)):
+            loop = Loop(builder, words, pointers, [])
+            for k in range(unrolled):
+                store(builder, load(builder, loop.pointers[0], 4 * k, WORD, 1), loop.pointers[1], 4 * k, 1)
+            pointers, _ = loop.close([4 * unrolled] * 2, [])
+        return context.get_dummy_value()
+
+    return types.void(INT8_POINTER, INT8_POINTER, types.int32), generate
+
+
+@njit(inline="always")
+def dsp_copy(source, target, n):
+    if n % i32(4) == 0:
+        copy_words(source, target, i32(n // i32(4)))
+    else:
+        plain_blocks.copy(source, target, n)
+
+
+@njit(inline="always")
+def scaled(acc, records, r, low, high):
+    y = scaled_twice(acc, records[i32(r + 4)], records[i32(r + 8)], records[i32(r + 12)])
+    return clamp(y, low, high)
+
+
+@njit(inline="always")
+def dsp_four(window, weights, taps, channels, records, number, target, low, high):
+    r = i32(number * 16)
+    a, b, c, d = dsp_sums(window, weights, taps, channels, records, r)
+    target[0] = scaled(a, records, r, low, high)
+    target[1] = scaled(b, records, i32(r + 1), low, high)
+    target[2] = scaled(c, records, i32(r + 2), low, high)
+    target[3] = scaled(d, records, i32(r + 3), low, high)
+
+
+@intrinsic
 def helium_channels(typingctx, window, weights, taps, channels, records, number, target, low, high):
     def generate(context, b, signature, args):
         window, weights, taps, channels, records, number, target, low, high = args
@@ -124,9 +202,12 @@ def decoded(w, count):
 
 
 PLAIN_PARTS = 1, plain_blocks.copy, plain_blocks.blank, plain_channel
+DSP_PARTS = 4, dsp_copy, plain_blocks.blank, dsp_four
 HELIUM_PARTS = 4, helium_blocks.copy, helium_blocks.blank, helium_four
 plain_depthwise = depthwise("plain_depthwise", __name__, *PLAIN_PARTS, in_flash)
 plain_depthwise_coded = depthwise("plain_depthwise_coded", __name__, *PLAIN_PARTS, decoded)
+dsp_depthwise = depthwise("dsp_depthwise", __name__, *DSP_PARTS, in_flash)
+dsp_depthwise_coded = depthwise("dsp_depthwise_coded", __name__, *DSP_PARTS, decoded)
 helium_depthwise = depthwise("helium_depthwise", __name__, *HELIUM_PARTS, in_flash)
 helium_depthwise_coded = depthwise("helium_depthwise_coded", __name__, *HELIUM_PARTS, decoded)
 
@@ -176,4 +257,5 @@ class DepthwiseArrangement:
 
 
 PLAIN = DepthwiseArrangement(plain_depthwise, 1, 1, Coded(plain_depthwise_coded, TO_BYTES))
+DSP = DepthwiseArrangement(dsp_depthwise, 4, 1, Coded(dsp_depthwise_coded, TO_BYTES))
 HELIUM = DepthwiseArrangement(helium_depthwise, 4, -1, Coded(helium_depthwise_coded, TO_BYTES))

@@ -72,7 +72,7 @@ def _families(kept: Callable[[Any], Any]) -> dict[str, Family]:
     families = (
         _family("generic", kept(conv.PLAIN), kept(depth.PLAIN), kept(dense.PLAIN), add_elements),
         _family("v6m", kept(conv.V6M), kept(depth.PLAIN), kept(dense.PLAIN), add_elements),
-        _family("dsp", kept(conv.DSP), kept(depth.PLAIN), kept(dense.DSP), add_elements),
+        _family("dsp", kept(conv.DSP), kept(depth.DSP), kept(dense.DSP), add_elements),
         _family("helium", kept(conv.HELIUM), kept(depth.HELIUM), kept(dense.HELIUM), helium_add),
         _neon("neon", conv.NEON, dense.NEON),
         _neon("neon_dot", conv.NEON_DOT, dense.NEON_DOT),
