@@ -20,6 +20,8 @@ import sshd
 
 from command import edgecompress
 from edgecompress.firmware import build
+from edgecompress_targets.drivers.driver import Program
+from edgecompress_targets.drivers.linux import LinuxDevice
 from emulators import ADB, SSH
 
 QEMU = ["qemu-aarch64", "-cpu", "cortex-a53"]
@@ -39,6 +41,7 @@ def other_built(other_pack: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory):
+    pytest.importorskip("paramiko", reason='needs paramiko: pip install "edgecompress[devices]"')
     with sshd.running(tmp_path_factory.mktemp("sshd")) as running:
         yield running
 
@@ -203,6 +206,35 @@ def test_adb_faults(phone: adbd.Adbd, built: Path, samples: Path, configured, tm
     timer.join()
     code, _, error = edgecompress("bench", built, "--device", "phone", "--eval", samples, "--config", config)
     assert code == 0 and kept(tmp_path / "phone") == [], error
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("600000\n1800000\n81500\n", ("clock after the run: 600 of 1800 MHz",
+                                       "temperature after the run: 82 degrees Celsius")),
+        ("none\nnone\n47000\n", ("temperature after the run: 47 degrees Celsius",)),
+        ("none\nnone\nnone\n", ()),
+    ],
+)  # fmt: skip
+def test_a_slow_clock_and_a_hot_cpu_are_told(said: str, expected: tuple[str, ...]) -> None:
+    """A board that answers as the kernel's files do; no such board was ever asked."""
+    record, count = bytes(4), 3
+    program = Program("name", "0" * 64, 4, 2, {"program": b""}, ("./program", "{inputs}", "{outputs}", "{times}"))
+
+    class Answers:
+        def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
+            return 0, said.encode() if "cpufreq" in command else b"", b""
+
+        def push(self, content: bytes, path: str) -> None: ...
+
+        def pull(self, path: str) -> bytes:
+            return bytes(8 * count if path.endswith("times.bin") else 2 * count)
+
+        def close(self) -> None: ...
+
+    measured = LinuxDevice("board", Answers(), "folder").run(program, record * count)
+    assert measured.notes == expected and measured.counts == (0, 0, 0) and measured.unit == "ns"
 
 
 def wait_for(folder: Path, name: str) -> None:

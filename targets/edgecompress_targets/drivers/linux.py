@@ -12,6 +12,8 @@ from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Mea
 from edgecompress_targets.drivers.times import from_file
 
 INPUTS, OUTPUTS, TIMES, PROCESS = "inputs.bin", "outputs.bin", "times.bin", "process"
+CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
+CLOCK = f"{CPUFREQ}/scaling_cur_freq", f"{CPUFREQ}/cpuinfo_max_freq", "/sys/class/thermal/thermal_zone0/temp"
 SLOWER = 10  # times slower than the first inference with its start-up: then it hangs
 
 
@@ -103,8 +105,9 @@ class LinuxDevice:
                 return Measured(outputs, (), "instructions", notes=("no instructions were counted",))
             note = "instructions are those of the first inference, with reading and writing its files"
             return Measured(outputs, (count_of_one,), "instructions", notes=(note,))
-        notes = tuple(line for line in said.splitlines() if line.startswith("interpreter: "))
-        return Measured(outputs, from_file(times, count, self._name), "ns", notes=notes)
+        notes = [line for line in said.splitlines() if line.startswith("interpreter: ")]
+        notes += self._clock()
+        return Measured(outputs, from_file(times, count, self._name), "ns", notes=tuple(notes))
 
     def remove(self, program: Program) -> None:
         """Unless it was there before this driver came."""
@@ -116,6 +119,13 @@ class LinuxDevice:
 
     def keep(self, program: Program) -> None:
         self._there_before = True
+
+    def _clock(self) -> list[str]:
+        """Where the kernel tells: whether the CPU was slow, or too hot to be fast."""
+        files = f"for f in {' '.join(CLOCK)}; do cat $f 2>/dev/null || echo none; done"
+        now, most, heat = (int(word) if word.isdecimal() else None for word in self._said(files).split()[:3])
+        notes = [f"clock after the run: {now / 1e3:.0f} of {most / 1e3:.0f} MHz"] if now and most else []
+        return notes + ([f"temperature after the run: {heat / 1e3:.0f} degrees Celsius"] if heat else [])
 
     def _require_prefix(self) -> None:
         if self._prefix and self._shell.execute(f"command -v {self._prefix[0]}", self._timeout)[0]:
