@@ -114,6 +114,10 @@ def _coupled(graph: ir.Graph) -> ChannelAxes:
     for value in graph.inputs:
         for axis in range(len(shape(value))):
             axes.fix(axes.ids(value, axis), f"input {value.name!r} keeps its shape")
+    for value in axes.values:
+        for axis, size in enumerate(shape(value) if constant(value) is None else ()):
+            if size == 1:
+                axes.fix(axes.ids(value, axis), f"it is the only one along axis {axis} of {value.name!r}")
     for node in graph:
         if node.op_type == "Reshape":
             couple_same(node, axes)
