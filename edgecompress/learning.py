@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from edgecompress.compress.prune.dead import remove_dead_channels
+from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.verify import reference
 from edgecompress.graph.statistics import statistics
+from edgecompress.ingest.equality import max_relative_error
 from edgecompress.pipeline import Data
 from edgecompress.recipe import Recipe
 from edgecompress.report.model import Goal
@@ -25,13 +28,31 @@ class Learned:
 
 
 def learn(model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog) -> Learned:
-    """All steps that the recipe asks for, in the order in which each can rely on the ones before."""
+    """All steps that the recipe asks for, in the order in which each can rely on the ones before; in front of them what
+    costs nothing."""
     goals: list[Goal] = []
     notes: list[str] = []
+    model = _remove_dead(model, notes)
     for wanted, step in STEPS:
         if wanted(recipe):
             model = step(model, training, data, recipe, log, goals, notes)
     return Learned(model, tuple(goals), tuple(notes))
+
+
+def _remove_dead(model: ir.Model, notes: list[str]) -> ir.Model:
+    """Without channels that can't change the outputs, when ONNX Runtime shows them equal."""
+    smaller, dead = remove_dead_channels(model)
+    if not dead:
+        return model
+    try:
+        error = max_relative_error(ir.to_proto(model), smaller)
+    except UnsupportedModelError:  # above the limit: cancellation in what the biases took over
+        return model
+    notes.append(
+        f"{sum(d.count for d in dead)} channels that can't change the outputs are removed "
+        f"({'; '.join(map(str, dead))}): outputs differ by {error:.0e} of their largest value at most"
+    )
+    return smaller
 
 
 def _distill(

@@ -133,3 +133,11 @@ def test_the_model_itself_when_nothing_is_dead():
     model = load(Path(__file__).parent.parent / "samples" / "digits" / "digits.onnx").model
     smaller, found = remove_dead_channels(model)
     assert found == () and smaller is model
+
+
+def test_convert_removes_them_first(tmp_path):
+    import edgecompress
+
+    model = ir.to_proto(two_layers(1, 0.0, -0.5, "Relu"))
+    result = edgecompress.convert(model, target="android", output=tmp_path / "out", formats=["onnx"])
+    assert any("1 channels that can't change the outputs" in note for note in result.report.notes)
