@@ -166,7 +166,7 @@ class Cluster(Section):
         True, description="a scale for each output channel under the layer's values, else one scale in all"
     )
     epochs: int | None = Field(None, ge=1, description="of training the values and scales; unset: none")
-    lr: Finite | None = Field(None, gt=0, description="its highest learning rate; unset: [train] lr")
+    lr: Finite = Field(1e-3, gt=0, description="its highest learning rate, relative to weights' sizes")
 
 
 class Quantize(Section):
@@ -188,7 +188,7 @@ class Quantize(Section):
     float_layers: list[str] = Field([], description="names of nodes that stay in float (mixed precision)")
     samples: int | None = Field(None, ge=1, description="at most this many calibration samples; unset: all")
     epochs: int | None = Field(None, ge=1, description="of quantisation-aware training; unset: none")
-    lr: Finite | None = Field(None, gt=0, description="its highest learning rate; unset: [train] lr")
+    lr: Finite = Field(1e-3, gt=0, description="its highest learning rate, relative to weights' sizes")
 
 
 class Distill(Section):

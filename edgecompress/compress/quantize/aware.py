@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -56,8 +57,8 @@ def train_quantized(
     """
     fake = FakeQuantized(model)
     history = train(
-        fake.module, data, training, loss=loss, validation=validation, seed=seed, stage=stage, checkpoint=checkpoint,
-        resume=resume,
+        fake.module, data, training, loss=loss, parameters=fake.parameters(training), validation=validation, seed=seed,
+        stage=stage, checkpoint=checkpoint, resume=resume,
     )  # fmt: skip
     return Aware(fake.annotated(), history)
 
@@ -93,6 +94,19 @@ class FakeQuantized:
             if not only_moves(layer, done):
                 scaling = kernel_scaling(layer, scales, kernels, range_.zero_point)
                 self.module.set_value_transform(str(value.name), Through(range_, scaling))
+
+    def parameters(self, training: Train) -> list[dict[str, Any]]:
+        """For `make_optimizer`: steps relative to a weight's size, as those of ranges and codebooks are.
+
+        A trained network's layers differ in size by orders of magnitude, and BatchNorm is folded, which used to make
+        up for it. For w = s u, a step of u by SGD is one of w with s^2 times the rate, by Adam with s times.
+        """
+        groups, power = [], 2 if training.optimizer == "sgd" else 1
+        sized = {id(p) for p in self.module.weights.values()}
+        for parameter in self.module.parameters():
+            size = float(parameter.detach().square().mean().sqrt()) if id(parameter) in sized else 1.0
+            groups.append({"params": [parameter], "lr_scale": (size or 1.0) ** power})
+        return groups
 
     def annotated(self) -> ir.Model:
         """A copy of the model with everything as it is in the module now."""
