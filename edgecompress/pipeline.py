@@ -262,7 +262,7 @@ def _emit_pack(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
     from edgecompress.emit import pack as pack_emitter  # brings Numba, which the other formats don't wait for
 
     dtype = ir.DataType.INT8 if recipe.emit.io == "int8" else ir.DataType.FLOAT
-    made = pack_emitter.emit(model, io_dtype=dtype, name=model.graph.name or "model")
+    made = pack_emitter.emit(model, io_dtype=dtype, name=model.graph.name or "model", coder=recipe.emit.coder)
     return Emitted("pack", made.data, made)
 
 

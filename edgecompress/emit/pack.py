@@ -10,20 +10,23 @@ from edgecompress.emit.tflite.io import TFLiteModel
 from edgecompress.errors import UnsupportedModelError
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.pack import write_pack
+from edgecompress_runtime.pack.codecs import CODECS, FAST
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 
-def emit(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT, name: str = "model") -> TFLiteModel:
+def emit(
+    model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT, name: str = "model", coder: str = "huffman"
+) -> TFLiteModel:
     """Write a canonical model, annotated or not, as a `.pack`; inputs and outputs are as in its `.tflite`.
 
-    io_dtype: FLOAT or INT8, the type of quantised inputs and outputs.
+    io_dtype: FLOAT or INT8, the type of quantised inputs and outputs. coder: "rans" to choose from that one as well.
     Raises UnsupportedModelError, naming every node and every operator at fault.
     """
     built = tflite.build(model, io_dtype=io_dtype)
     made = _plan(built)
     if missing := sorted({o.kind for o in made.operators} - KERNELS.keys()):
         raise UnsupportedModelError(f"the runtime has no kernel for {', '.join(missing)}")
-    data = write_pack(made, name)
+    data = write_pack(made, name, codecs=CODECS if coder == "rans" else FAST)
     return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs))
 
 

@@ -143,6 +143,6 @@ def _report(layer: Layer, found: Fit, book: Codebook, moments: Moments) -> Clust
         weights=found.indices.size,
         centroids=len(book.centroids),
         entropy=float(-(share * np.log2(share)).sum()),
-        bytes=encode_smallest(book.indices).size + book.centroids.nbytes + 4 * len(scale),
+        bytes=encode_smallest(book.centroids[book.indices]).size + 4 * len(scale),  # as a .pack chooses the codec
         snr_db=decibels(float(moments.energy.sum()), float(moments.noise(found.matrix).sum())),
     )
