@@ -108,9 +108,10 @@ def _prune_weights(
         )  # fmt: skip
         training.histories += found.training
         running.stage.note = str(found)
-        describe(running, found.model, data, recipe)
+        model = _remove_dead(found.model, notes)  # of channels that few weights are left of, some have none
+        describe(running, model, data, recipe)
     goals.append(Goal(what="zero weights", unit="%", requested=100 * found.requested, achieved=100 * found.achieved))
-    return found.model
+    return model
 
 
 def describe(running: Running, model: ir.Model, data: Data, recipe: Recipe) -> None:
