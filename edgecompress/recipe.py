@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from edgecompress.errors import InputError
 from edgecompress.toml import toml_value
 from edgecompress.validation import read_toml
 
@@ -326,9 +327,15 @@ def load_recipe(path: str | Path | None) -> Recipe:
 
 
 def recipe_file(path: str | Path) -> Path:
-    """Where a recipe is: the path, or the preset of that name."""
-    preset = PRESETS / f"{path}.toml"
-    return preset if Path(path).name == str(path) and preset.is_file() else Path(path)
+    """Where a recipe is: the path, or the preset of that name. Raises InputError for a word that is neither."""
+    preset, file = PRESETS / f"{path}.toml", Path(path)
+    is_word = file.name == str(path) and not file.suffix
+    if is_word and preset.is_file():
+        return preset
+    if is_word and not file.exists():
+        presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise InputError(f"recipe {str(path)!r}: no such file, and no preset of that name: there are {presets}")
+    return file
 
 
 def _key_lines(section: BaseModel, names: list[str]) -> list[str]:

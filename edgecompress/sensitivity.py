@@ -103,7 +103,7 @@ def sensitivity(
         raise InputError(f"ratios: expected shares of channels above 0 and below 1, found {list(ratios)}")
     ingested = load(model, weights=weights, input_shapes=input_shapes)
     whole = ingested.model
-    settings = validated(Preprocess, preprocess or {}, "preprocess")
+    settings = validated(Preprocess, dict(preprocess or {}), "preprocess")
     data = load_data(eval, whole.graph.inputs, settings).head(samples)
     groups = channel_groups(whole)
     free = prunable(groups)

@@ -105,7 +105,10 @@ class Masks(Hook):
             masks = [self.pattern.n_of_m(s) for s in scores]
         else:
             sizes = [self.pattern.sizes(s.shape) for s in scores]
-            units = [self.comparable(w.name, self.pattern.units(s), n) for w, s, n in zip(self.weights, scores, sizes)]
+            with np.errstate(all="ignore"):  # of a training that runs away, whose loss says so
+                units = [
+                    self.comparable(w.name, self.pattern.units(s), n) for w, s, n in zip(self.weights, scores, sizes)
+                ]
             kept = choose(units, sizes, sparsity)
             masks = [self.pattern.mask(k, s.shape) for k, s in zip(kept, scores)]
         for w, mask in zip(self.weights, masks):
@@ -130,4 +133,5 @@ class Masks(Hook):
             gradient=known.get("gradient"), squared_gradient=known.get("squared"), movement=known.get("movement"),
             draw=self.draws[name],
         )  # fmt: skip
-        return CRITERIA[self.criterion](weight, statistics)
+        with np.errstate(all="ignore"):
+            return CRITERIA[self.criterion](weight, statistics)
