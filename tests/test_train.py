@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edgecompress.errors import InputError
+from edgecompress.errors import InputError, MissingPackageError
 from edgecompress.evaluate.data import load_data
 from edgecompress.evaluate.metrics import top1
 from edgecompress.graph.torch_bridge import TorchModel
@@ -349,3 +349,18 @@ def test_softmax_outputs_train_on_logits(digits):
     x = torch.from_numpy(blobs().columns[0])
     torch.testing.assert_close(TorchModel(model)(x)[0], TorchModel(model, logits=True)(x)[0].softmax(1))
     torch.testing.assert_close(TorchModel(model, logits=True)(x)[0], x[:, :3])
+
+
+def test_tensorboard(tmp_path, monkeypatch):
+    with monkeypatch.context() as without:
+        without.setattr("edgecompress.train.tensorboard.find_spec", lambda name: None)
+        with pytest.raises(MissingPackageError, match=r'pip install "edgecompress\[tensorboard\]"'):
+            train(Tiny(), blobs(), Train(epochs=1, batch=16, tensorboard=str(tmp_path)))
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = train(Tiny(), blobs(), Train(epochs=3, batch=16, tensorboard=str(tmp_path)), stage="here")
+    events = EventAccumulator(str(tmp_path)).Reload()
+    read = [e.value for e in events.Scalars("here/loss")]
+    assert read == pytest.approx([e.loss for e in history.epochs])
+    assert "here/validation_value" not in events.Tags()["scalars"]  # there was no metric

@@ -32,7 +32,7 @@ from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.recipe import Distill, Preprocess, Train
 from edgecompress.train import TrainData
 
-STUDENT = {"width": 0.6, "depth": 0.0}
+STUDENT = {"width": 0.5, "depth": 0.0}
 TEACHER = {"temperature": 4.0, "alpha": 0.9}
 TRAINING = {"batch": 128, "lr": 0.1, "weight_decay": 5e-4, "warmup": 0.5, "validation": 0.0, "augment": "flip-crop"}
 SHARE, GAIN = 0.25, 0.5  # of the teacher's multiply-accumulates, at most; points of top-1, at least
