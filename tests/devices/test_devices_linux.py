@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -119,6 +120,24 @@ def test_ssh_that_can_not_be_is_one_clear_line(
         pytest.skip("this machine is the architecture that is meant to be wrong")
     code, out, error = edgecompress("flash", built, "--device", "pi", "--config", config)
     assert code == 5 and out == "" and error.count("\n") == 1 and expected in error
+
+
+@SSH
+def test_a_port_that_speaks_no_ssh_is_one_line(server: sshd.Sshd, built: Path, configured) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        def answer() -> None:
+            connection, _ = other.accept()
+            connection.sendall(b"220 mail\r\n")
+            connection.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        config = configured(pi=server.table(port=other.getsockname()[1], timeout=2))
+        paths = os.pathsep.join(str(ROOT / room) for room in ("", "runtime", "targets"))
+        main = "from edgecompress.cli import main; main()"
+        command = [sys.executable, "-c", main, "flash", str(built), "--device", "pi",
+                   "--config", str(config)]  # fmt: skip
+        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
+    assert done.returncode == 5 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
 
 
 @SSH

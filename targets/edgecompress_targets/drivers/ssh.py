@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import time
 from pathlib import Path
@@ -127,6 +128,7 @@ class SshShell:
             import paramiko
         except ImportError as error:
             raise DeviceError(f'{self._name}: needs paramiko: pip install "edgecompress[devices]"') from error
+        logging.getLogger("paramiko").addHandler(logging.NullHandler())  # else it prints tracebacks of its own
         s, client = self._settings, paramiko.SSHClient()
         known, where = Path(s.known_hosts).expanduser(), f"{self._name} ({s.host}:{s.port})"
         client.set_missing_host_key_policy(paramiko.RejectPolicy())
