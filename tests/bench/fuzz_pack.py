@@ -7,7 +7,8 @@ Without FILE: a small network of its own, written once with each codec. Runs its
 a cache of its own. Of each file: every byte flipped in three ways, as it is and with all checksums made right again;
 every truncation, likewise; every 32-bit field of the binary part set to hostile values; every number in the header
 set to hostile values, one at a time. What is read nonetheless is run on the host's kernels. Minutes for a small file,
-hours for one of 100 KB. Exits 1 at the first file that is handled wrongly, which it leaves in the working folder.
+hours for one of 100 KB. Ends at the first file that is handled wrongly, and leaves it in the folder for temporary
+files.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def handled(data: bytes) -> str:
             clear(error)
             return "read"
     except BaseException:
-        Path("fuzz_pack.failed.pack").write_bytes(data)
+        Path(tempfile.gettempdir(), "fuzz_pack.failed.pack").write_bytes(data)
         raise
     return "ran"
 
