@@ -60,11 +60,13 @@ class Training:
         """A float model, trained."""
         from edgecompress.graph.torch_bridge import TorchModel
         from edgecompress.train import train
+        from edgecompress.train.optimizer import relative_rates
 
         assert self.data is not None
-        module = TorchModel(model, logits=True)
+        module, settings = TorchModel(model, logits=True), self.settings(section)
         history = train(
-            module, self.data, self.settings(section), loss=self.loss(), seed=self.recipe.seed, stage=stage,
+            module, self.data, settings, loss=self.loss(), seed=self.recipe.seed, stage=stage,
+            parameters=relative_rates(module.parameters()) if settings.optimizer == "adam" else None,
             checkpoint=self.checkpoint(stage.replace(" ", "-")), resume=self.resume,
         )  # fmt: skip
         self.histories.append(history)
