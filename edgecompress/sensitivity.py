@@ -109,11 +109,13 @@ def sensitivity(
     free = prunable(groups)
     expected = run_dataset(OnnxRuntime(whole), data)
     measure = None if data.labels is None else load_metric(metric)
-    scores, found = channel_scores(whole, free, criterion), []
+    scores = channel_scores(whole, free, criterion)
+    found: list[GroupSensitivity] = []
     with progress("sensitivity", len(free) * len(ratios)) as advance:
         for g in free:
             order = np.argsort(scores[g], kind="stable")
-            values, macs = [], []
+            values: list[float] = []
+            macs: list[int] = []
             for r in ratios:
                 smaller = remove_channels(whole, {g: order[: min(round(r * g.size), g.size - 1)]})
                 outputs = run_dataset(OnnxRuntime(smaller), data)
