@@ -23,7 +23,7 @@ OUTPUTS_DIFFER = 4
 @file_option("--eval", "data", metavar="DATA", help="Samples, with labels if there are any; as convert.")
 @click.option("--runs", type=click.IntRange(1), help="How many samples, from the first.  [default: all]")
 @click.option("--warmup", type=click.IntRange(0), help="Inferences before those.  [default: 3; emulators: 0]")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of interpreters.")
+@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of interpreters.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @config_option
 @json_option

@@ -2,8 +2,8 @@
 
 One thread: ENTRY, void (arena, inputs..., outputs...). Several: thread t has ENTRY_t, void (arena, inputs...,
 outputs..., sync, round), and those but the first ENTRY_wait_t, i64 (the same), which does a round whenever one is
-begun, and returns the number of the next when none was for a while. sync: three int64, each in a cache line of its own:
-arrivals at meetings since the first round, rounds begun, and whether to stop waiting.
+begun, and returns the number of the next when none was for a while. sync: four int64, each in a cache line of its own:
+arrivals at meetings since the first round, rounds begun, whether to stop waiting, and rounds that ENTRY_0 finished.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 ENTRY = "edgecompress_invoke"
 LINE = 64  # bytes
-ARRIVED, BEGUN, STOP = 0, LINE, 2 * LINE  # in sync
-SYNC = 3 * LINE
+ARRIVED, BEGUN, STOP, FINISHED = 0, LINE, 2 * LINE, 3 * LINE  # in sync
+SYNC = 4 * LINE
 PATIENCE = 4_000  # turns of a loop that waits for the next round: some tenths of a millisecond
 TURNS = 256  # of one that waits for other threads, before it lets others run
 MEET = """
@@ -87,6 +87,9 @@ def entries(ends: Sequence[str], bodies: Sequence[Sequence[str]], meetings: int)
     threads, text = len(bodies), [_filled(MEET), "declare i32 @sched_yield()", "declare void @llvm.x86.sse2.pause()"]
     for thread, body in enumerate(bodies):
         lines = [f"%base = mul i64 %round, {threads * meetings}", *body]
+        if thread == 0:
+            lines += [f"%finished = getelementptr i8, ptr %sync, i64 {FINISHED}", "%rounds = add i64 %round, 1",
+                      "store i64 %rounds, ptr %finished, align 8"]  # fmt: skip
         text.append(_function(f"{ENTRY}_{thread}", f"{formal}, ptr %sync, i64 %round", lines))
         if thread:
             text.append(_filled(WAIT).replace("NAME", ENTRY).replace("THREAD", str(thread)).replace("FORMAL", formal)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.host.meeting import BEGUN, ENTRY, LINE, STOP, SYNC
+from edgecompress_runtime.host.meeting import BEGUN, ENTRY, FINISHED, LINE, STOP, SYNC
 
 
 class Team:
@@ -30,8 +30,7 @@ class Team:
 
     def _start(self) -> None:
         self._process = os.getpid()
-        shared = _Shared(self._engine, self._memory)
-        self._shared, self._round = shared, 0
+        self._shared = shared = _Shared(self._engine, self._memory)
         self._first = shared.function(f"{ENTRY}_0", None)
         for number in range(1, self._threads):
             waiting = shared.function(f"{ENTRY}_wait_{number}", ctypes.c_int64)
@@ -39,12 +38,18 @@ class Team:
         self._end = weakref.finalize(self, shared.end)
 
     def __call__(self) -> None:
-        if self._process != os.getpid():  # a fork has none of its parent's threads
+        if self._process != os.getpid() or not self._end.alive:  # a fork has none of its parent's threads
             self._end.detach()
             self._start()
-        self._shared.begin(self._round + 1)
-        self._first(*self._shared.places, self._round)
-        self._round += 1
+        count = self._shared.finished
+        try:
+            self._shared.begin(count + 1)
+            self._first(*self._shared.places, count)
+        except BaseException:  # Ctrl-C: the others wait for this thread, and must not see the next inputs
+            if self._shared.finished == count:
+                self._shared.begin(count + 1)
+                self._first(*self._shared.places, count)
+            raise
 
 
 class _Shared:
@@ -61,6 +66,11 @@ class _Shared:
     def function(self, name: str, result: Any) -> Any:
         kinds = [*[ctypes.c_void_p] * len(self.places), ctypes.c_int64]
         return ctypes.CFUNCTYPE(result, *kinds)(self._kept[0].get_function_address(name))
+
+    @property
+    def finished(self) -> int:
+        """Rounds."""
+        return int(self._sync[FINISHED // 8])
 
     def begin(self, count: int) -> None:
         """The `count`th round."""
