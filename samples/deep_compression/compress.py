@@ -61,7 +61,7 @@ def main(folder: Path, names: list[str]) -> None:
         model, start = folder / f"{name}.onnx", time.perf_counter()
         result = edgecompress.convert(
             model, recipe=RECIPES / f"{name}.toml", train=folder / "train.npz", eval=folder / "test.npz",
-            output=folder / f"{name}-compressed",
+            output=folder / f"{name}-compressed", resume=True,
         )  # fmt: skip
         minutes = (time.perf_counter() - start) / 60
         float_bytes = 4 * sum(int(np.prod(t.dims)) for t in onnx.load(model).graph.initializer if t.data_type == 1)

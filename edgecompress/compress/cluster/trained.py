@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgecompress.compress.cluster.codebook import rounded_scale
 from edgecompress.compress.quantize.weights import LIMIT
 from edgecompress.graph.annotations import Codebook
 
@@ -27,7 +28,8 @@ class TrainedCodebook(nn.Module):
         self.register_buffer("moves", torch.from_numpy((values != 0).astype(np.float32)))
         self.register_buffer("indices", torch.from_numpy(book.indices.astype(np.int64)))
         self.register_buffer("start", torch.from_numpy(scale.astype(np.float32)))
-        self.log_ratio = nn.Parameter(torch.zeros_like(self.start))
+        alike = bool((self.start == self.start[0]).all())  # one scale for all channels stays one
+        self.log_ratio = nn.Parameter(torch.zeros(1 if alike else len(self.start)))
 
     def scale(self) -> Tensor:
         return self.start * self.log_ratio.exp()
@@ -55,6 +57,7 @@ class TrainedCodebook(nn.Module):
         return Codebook(distinct, indices, None if self.whole else self.scales(), None if self.whole else self.axis)
 
     def scales(self) -> np.ndarray:
-        """float32 [channels] or [1]."""
+        """float32 [channels] or [1], of few digits, as clustering leaves them: they lie in the file's header."""
         with torch.no_grad():
-            return self.scale().cpu().numpy()
+            scale = self.scale().expand_as(self.start).cpu().numpy()
+            return rounded_scale(scale).astype(np.float32)

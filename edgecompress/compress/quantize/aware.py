@@ -185,13 +185,14 @@ class FakeQuantized:
         if value is None or name not in self._scales:
             return
         transform, q = self.module.weight_transforms[name], quantization(value)
-        with torch.no_grad():
-            scale = self._scales[name]().cpu().numpy().reshape(-1).astype(np.float32)
         if isinstance(transform, TrainedCodebook):
-            book = transform.codebook()
+            scale, book = transform.scales(), transform.codebook()
             set_codebook(value, book)
             if not transform.whole:
                 value.const_value = ir.tensor(book.values().astype(np.float32), name=name)
+        else:
+            with torch.no_grad():
+                scale = self._scales[name]().cpu().numpy().reshape(-1).astype(np.float32)
         if q is None:
             return
         learned = Quantization(scale, np.zeros(len(scale), np.int32), q.axis, q.dtype, q.narrow_range)
