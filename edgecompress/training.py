@@ -57,20 +57,20 @@ class Training:
         return None if self.folder is None else self.folder / f"{name}.pt"
 
     def floats(self, model: ir.Model, section: Section, stage: str) -> ir.Model:
-        """A float model, trained."""
+        """A float model, trained with BatchNormalization behind its convolutions, and folded again."""
         from edgecompress.graph.torch_bridge import TorchModel
+        from edgecompress.ingest import fold_batchnorm
         from edgecompress.train import train
-        from edgecompress.train.optimizer import relative_rates
+        from edgecompress.train.normalised import with_batchnorm
 
         assert self.data is not None
-        module, settings = TorchModel(model, logits=True), self.settings(section)
+        module = TorchModel(with_batchnorm(model, self.data), logits=True)
         history = train(
-            module, self.data, settings, loss=self.loss(), seed=self.recipe.seed, stage=stage,
-            parameters=relative_rates(module.parameters()) if settings.optimizer == "adam" else None,
+            module, self.data, self.settings(section), loss=self.loss(), seed=self.recipe.seed, stage=stage,
             checkpoint=self.checkpoint(stage.replace(" ", "-")), resume=self.resume,
         )  # fmt: skip
         self.histories.append(history)
-        return module.write_back()
+        return fold_batchnorm(module.write_back())
 
     def integers(self, model: ir.Model, section: Section, stage: str) -> ir.Model:
         """An annotated model, trained as the integers (and codebooks) that it will be."""

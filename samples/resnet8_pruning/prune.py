@@ -26,11 +26,11 @@ from edgecompress.compress.prune.structured import prune_channels
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.statistics import statistics
 from edgecompress.graph.torch_bridge import TorchModel
-from edgecompress.ingest import load
+from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.recipe import Distill, Prune, Train
 from edgecompress.train import TrainData, train
 from edgecompress.train.losses import cross_entropy
-from edgecompress.train.optimizer import relative_rates
+from edgecompress.train.normalised import with_batchnorm
 
 SEED = 0
 SCORED = 4096  # training images that say which channels matter
@@ -50,18 +50,18 @@ def main() -> int:
     pruned = prune_channels(original, settings, data=scored, loss=cross_entropy, seed=SEED)
     print(pruned, *(f"  {g.name}: {g.before} -> {g.after} channels" for g in pruned.groups), sep="\n", flush=True)
 
-    student, teacher = TorchModel(pruned.model, logits=True), TorchModel(original, logits=True)
+    student, teacher = TorchModel(with_batchnorm(pruned.model, data), logits=True), TorchModel(original, logits=True)
     loss = DistillationLoss(teacher, Distill(), classes=True, features=[], task=cross_entropy)
     training = Train(
-        epochs=arguments.epochs, batch=64, optimizer="adam", lr=0.001, warmup=0.1, augment="flip-crop", clip=10.0,
-        validation=0.04, metric="top1",
+        epochs=arguments.epochs, lr=0.05, weight_decay=5e-4, warmup=1, augment="flip-crop", clip=10.0, validation=0.04,
+        metric="top1", precision="mixed",
     )  # fmt: skip
     train(
-        student, data, training, loss=loss, parameters=relative_rates(student.parameters()), seed=SEED,
-        stage="fine-tuning", checkpoint=arguments.output.with_suffix(".pt"), resume=arguments.resume,
+        student, data, training, loss=loss, seed=SEED, stage="fine-tuning",
+        checkpoint=arguments.output.with_suffix(".pt"), resume=arguments.resume,
         log=lambda line: print(line, flush=True),
     )  # fmt: skip
-    smaller = student.write_back()
+    smaller = fold_batchnorm(student.write_back())
     ir.save(smaller, arguments.output)
 
     test, truth = _cifar10(folder, "test")
@@ -79,7 +79,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--macs", type=float, default=0.5, help="share of the multiply-accumulates that stays")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("resnet8_pruned.onnx"))

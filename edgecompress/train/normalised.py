@@ -1,0 +1,79 @@
+"""BatchNormalization put back behind convolutions that it was folded into, so that the model trains as it once did."""
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from edgecompress.graph.fusion import constant
+from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.train.data import TrainData
+
+EPSILON = 1e-5
+SAMPLES, BATCH = 1024, 128
+
+
+def with_batchnorm(model: ir.Model, data: TrainData) -> ir.Model:
+    """A copy of a canonical model with a BatchNormalization behind each Conv, that computes the same.
+
+    Its mean and variance are those of the first SAMPLES of the data, its scale and bias undo them. Since it makes the
+    size of the weights meaningless, these are brought to He et al.'s (mean square 2 / inputs of one output), for which
+    usual learning rates are meant. `ingest.fold_batchnorm` gives the canonical form again.
+    """
+    result = model.clone()
+    graph = result.graph
+    nodes = [n for n in graph if n.op_type == "Conv" and constant(n.inputs[1]) is not None and len(n.inputs) > 2]
+    shared = {id(v) for n in graph for v in n.inputs if v is not None and len(v.uses()) > 1 and constant(v) is not None}
+    nodes = [n for n in nodes if not {id(n.inputs[1]), id(n.inputs[2])} & shared]
+    if not nodes:
+        return result
+    means, variances = _moments(model, [str(n.outputs[0].name) for n in nodes], data)
+    for node in nodes:
+        output = node.outputs[0]
+        name = str(output.name)
+        weight, bias = np.asarray(constant(node.inputs[1])), np.asarray(constant(node.inputs[2]))
+        inputs = weight[0].size
+        factor = np.sqrt(2 / inputs / max(float(np.square(weight).mean()), 1e-30))
+        mean, variance = factor * means[name], factor**2 * variances[name]
+        scale = np.sqrt(variance + EPSILON) / factor
+        for value, array in ((node.inputs[1], weight * factor), (node.inputs[2], bias * factor)):
+            value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
+        parameters, uses = [], list(output.uses())
+        for what, array in (("scale", scale), ("bias", means[name]), ("mean", mean), ("variance", variance)):
+            tensor = ir.tensor(array.astype(np.float32), name=f"{name}/{what}")
+            value = ir.Value(name=tensor.name, const_value=tensor)
+            value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.FLOAT)
+            graph.register_initializer(value)
+            parameters.append(value)
+        norm = ir.node(
+            "BatchNormalization", [output, *parameters], attributes={"epsilon": EPSILON}, name=f"{name}/norm"
+        )
+        norm.outputs[0].shape, norm.outputs[0].type = output.shape, output.type
+        graph.insert_after(node, norm)
+        for reader, index in uses:
+            reader.replace_input_with(index, norm.outputs[0])
+        for index, value in enumerate(graph.outputs):
+            if value is output:
+                graph.outputs[index] = norm.outputs[0]
+        output.name, norm.outputs[0].name = f"{name}/unnormalised", name
+    return result
+
+
+def _moments(
+    model: ir.Model, names: list[str], data: TrainData
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Mean and variance of each channel of these values [n, channels, ...], by name."""
+    module = TorchModel(model).eval()
+    sums = {name: [0.0, 0.0, 0] for name in names}
+    with torch.no_grad():
+        for first in range(0, min(SAMPLES, len(data)), BATCH):
+            index = np.arange(first, min(first + BATCH, SAMPLES, len(data)))
+            _, captured = module(*data.batch(index).inputs, capture=names)
+            for name, value in captured.items():
+                rows = value.double().transpose(0, 1).flatten(1)
+                known = sums[name]
+                known[0] = known[0] + rows.sum(1).numpy()
+                known[1] = known[1] + rows.square().sum(1).numpy()
+                known[2] += rows.shape[1]
+    means = {name: total / count for name, (total, _, count) in sums.items()}
+    return means, {name: np.maximum(s / n - means[name] ** 2, 0) for name, (_, s, n) in sums.items()}
