@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import edgecompress
+from edgecompress.devices.bench import bench
+from edgecompress.firmware import build
 from edgecompress.recipe import load_recipe
 
 LARGEST, LEAST = 30_000, 86.0
@@ -55,9 +57,8 @@ def main() -> int:
         value = artifact.checks[0].value
         print(f"\n.pack: {artifact.bytes:,} bytes (at most {LARGEST:,}), top-1 {value:.2f} % (at least {LEAST})")
         print(f"{wall / 60:.1f} minutes, {(used.ru_utime + used.ru_stime) / 60:.1f} CPU minutes")
-        built = edgecompress.build(result.artifacts["pack"], "cortex-m4", output=work / "firmware")
-        print(built)
-        measured = edgecompress.bench(work / "firmware", work / "test.npz", runs=100)
+        print(build(result.artifacts["pack"], "cortex-m4", output=work / "firmware"))
+        measured = bench(work / "firmware", eval=work / "test.npz", runs=100)
         print(measured)
         return 0 if artifact.bytes <= LARGEST and value >= LEAST and measured.ok else 1
 
