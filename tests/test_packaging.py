@@ -4,9 +4,9 @@ from __future__ import annotations
 import ast
 import configparser
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -125,12 +125,18 @@ print("LOADED", *sorted({HEAVY!r} & set(sys.modules)))
     assert run("-c", code).stdout.splitlines()[-1] == "LOADED"
 
 
-def test_help_answers_in_under_400_ms() -> None:
+def test_help_takes_less_than_400_ms_of_a_processor() -> None:
+    """Not of a clock's: other tests may run at the same time."""
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
     seconds = []
-    for _ in range(3):  # the best of three: this machine may be busy with something else
-        start = time.perf_counter()
+    for _ in range(3):
+        before = used()
         run("-m", "edgecompress", "--help")
-        seconds.append(time.perf_counter() - start)
+        seconds.append(used() - before)
     assert min(seconds) < 0.4
 
 
