@@ -148,33 +148,3 @@ def test_what_cannot_be_done_is_said(digits):
     found = prune_channels(model, Prune(macs=0.001, criterion="l1", allocation="uniform"))
     assert found.achieved > 0.001 and any("can go" in note for note in found.notes)
     assert any("output" in note or "Softmax" in note for note in found.notes)
-
-
-def test_relative_rates_make_units_meaningless():
-    """A layer's weights and what feeds it scaled against each other: the function learned is the same one."""
-    from edgecompress.recipe import Train
-    from edgecompress.train import train
-    from edgecompress.train.optimizer import relative_rates
-
-    rng = np.random.default_rng(0)
-    x, y = rng.normal(0, 1, (64, 4)).astype(np.float32), rng.integers(0, 2, 64)
-    outputs = []
-    for factor in (1.0, 1 / 256):
-        torch.manual_seed(0)
-        module = Tupled()
-        with torch.no_grad():
-            module.layer.weight.mul_(factor)
-        settings = Train(epochs=3, batch=16, optimizer="adam", lr=0.01, weight_decay=0, validation=0)
-        data = TrainData.from_arrays([x / np.float32(factor)], y)
-        train(module, data, settings, parameters=relative_rates(module.parameters()))
-        outputs.append(module(torch.from_numpy(data.columns[0]))[0].detach().numpy())
-    np.testing.assert_allclose(*outputs, rtol=1e-3, atol=1e-3)
-
-
-class Tupled(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(4, 2)
-
-    def forward(self, x):
-        return (self.layer(x),)

@@ -10,8 +10,6 @@ from torch import nn
 
 from edgecompress.recipe import Train
 
-TYPICAL = 0.1  # size of a weight whose learning rate is the one asked for
-
 # how far a run has come after its warm-up (0 to 1) -> share of the highest learning rate
 SCHEDULES: dict[str, Callable[[float], float]] = {
     # Loshchilov and Hutter, SGDR, equation 5, one period
@@ -54,10 +52,3 @@ def make_optimizer(
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
-
-
-def relative_rates(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-    """A group for each tensor, with a learning rate in proportion to its mean size: for "adam" on trained weights,
-    whose sizes BatchNormalization, once folded, leaves orders of magnitude apart. TYPICAL has the rate asked for.
-    """
-    return [{"params": [p], "lr_scale": float(p.detach().abs().mean()) / TYPICAL or 1.0} for p in parameters]
