@@ -19,6 +19,7 @@ from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.report.model import DeviceRun
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack, write_pack
+from edgecompress_targets.cortex_m import toolchain
 from emulators import AARCH64, CORTEX_M, RISCV
 
 DIGITS = Path(__file__).resolve().parents[1] / "samples" / "digits"
@@ -154,6 +155,7 @@ def test_without_tools_nothing_is_linked_and_bench_names_the_packages(
     packs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(toolchain, "find_spec", lambda name: None)  # ziglang, which no PATH hides
     for target, linker, emulator in (
         ("cortex-m4", "gcc-arm-none-eabi", "qemu-system-arm"), ("android", "gcc-aarch64-linux-gnu", "qemu-user")
     ):  # fmt: skip
