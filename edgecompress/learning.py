@@ -10,6 +10,7 @@ from edgecompress.compress.prune.dead import remove_dead_channels
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.verify import reference
 from edgecompress.graph.statistics import statistics
+from edgecompress.ingest import fold_batchnorm
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.pipeline import Data
 from edgecompress.recipe import Recipe
@@ -78,12 +79,16 @@ def _prune_channels(
     require_torch("[prune]")
     from edgecompress.compress.prune.structured import prune_channels
 
+    settings, trains = recipe.prune, training.data is not None
     with log.stage("prune channels") as running:
-        loss = training.loss() if training.data is not None else None
-        found = prune_channels(model, recipe.prune, data=training.data, loss=loss, seed=recipe.seed)
+        if trains and settings.criterion == "scale":
+            model = training.floats(model, settings, "network slimming", settings.slimming)
+        found = prune_channels(
+            model, settings, data=training.data, loss=training.loss() if trains else None, seed=recipe.seed
+        )
         model = found.model
-        if training.data is not None:
-            model = training.floats(model, recipe.prune, "prune channels")
+        if trains:
+            model = fold_batchnorm(training.floats(model, settings, "prune channels"))
         running.stage.note = str(found)
         describe(running, model, data, recipe)
     requested, achieved = 100 * found.requested, 100 * found.achieved
@@ -97,18 +102,21 @@ def _prune_weights(
 ) -> ir.Model:
     require_torch("[prune]")
     from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.train.normalised import with_batchnorm
 
-    settings = recipe.prune
+    settings, trains = recipe.prune, training.data is not None
     with log.stage("prune weights") as running:
-        trained = training.data is not None
+        if training.data is not None:
+            model = with_batchnorm(model, training.data)
         found = prune_weights(
-            model, settings, data=training.data, training=training.settings(settings) if trained else None,
-            loss=training.loss() if trained else None, seed=recipe.seed, checkpoint=training.folder,
+            model, settings, data=training.data, training=training.settings(settings) if trains else None,
+            loss=training.loss() if trains else None, seed=recipe.seed, checkpoint=training.folder,
             resume=training.resume,
         )  # fmt: skip
         training.histories += found.training
         running.stage.note = str(found)
-        model = _remove_dead(found.model, notes)  # of channels that few weights are left of, some have none
+        model = fold_batchnorm(found.model) if trains else found.model
+        model = _remove_dead(model, notes)  # of channels that few weights are left of, some have none
         describe(running, model, data, recipe)
     goals.append(Goal(what="zero weights", unit="%", requested=100 * found.requested, achieved=100 * found.achieved))
     return model

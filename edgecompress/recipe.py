@@ -123,6 +123,10 @@ class Prune(Section):
     criterion: Literal["l1", "l2", "taylor", "fisher", "activation", "scale", "movement", "random"] = Field(
         "l2", description="what scores a weight"
     )
+    slimming: Number = Field(
+        1e-4, ge=0, allow_inf_nan=False, description='for criterion = "scale", which a training precedes: weight of '
+        "the L1 norm of BatchNormalization's scales in its loss"
+    )
     allocation: Literal["uniform", "global", "lamp", "sensitivity"] = Field(
         "lamp", description="how layers share the sparsity: all alike, one threshold, by layer-adaptive magnitude, "
         "or by what pruning each layer does to the outputs"

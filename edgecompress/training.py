@@ -56,21 +56,26 @@ class Training:
     def checkpoint(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}.pt"
 
-    def floats(self, model: ir.Model, section: Section, stage: str) -> ir.Model:
-        """A float model, trained with BatchNormalization behind its convolutions, and folded again."""
+    def floats(self, model: ir.Model, section: Section, stage: str, slimming: float | None = None) -> ir.Model:
+        """A float model, trained with BatchNormalization behind its convolutions, which stays there.
+
+        slimming: weight of the L1 norm of its scales in the loss.
+        """
+        from edgecompress.compress.prune.slimming import Slimming
         from edgecompress.graph.torch_bridge import TorchModel
-        from edgecompress.ingest import fold_batchnorm
         from edgecompress.train import train
         from edgecompress.train.normalised import with_batchnorm
 
         assert self.data is not None
-        module = TorchModel(with_batchnorm(model, self.data), logits=True)
+        model = with_batchnorm(model, self.data)
+        module = TorchModel(model, logits=True)
+        hooks = [] if slimming is None else [Slimming(module, model, slimming)]
         history = train(
-            module, self.data, self.settings(section), loss=self.loss(), seed=self.recipe.seed, stage=stage,
-            checkpoint=self.checkpoint(stage.replace(" ", "-")), resume=self.resume,
+            module, self.data, self.settings(section), loss=self.loss(), hooks=hooks, seed=self.recipe.seed,
+            stage=stage, checkpoint=self.checkpoint(stage.replace(" ", "-")), resume=self.resume,
         )  # fmt: skip
         self.histories.append(history)
-        return fold_batchnorm(module.write_back())
+        return module.write_back()
 
     def integers(self, model: ir.Model, section: Section, stage: str) -> ir.Model:
         """An annotated model, trained as the integers (and codebooks) that it will be."""

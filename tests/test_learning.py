@@ -121,6 +121,17 @@ def test_a_student_takes_the_models_place(tmp_path) -> None:
     assert stage.accuracy > 80  # it saw no labels
 
 
+def test_network_slimming(tmp_path) -> None:
+    recipe = tmp_path / "slim.toml"
+    recipe.write_text('[train]\nepochs = 1\nlr = 0.02\n[prune]\nmacs = 0.5\ncriterion = "scale"\n')
+    made = edgecompress.convert(
+        MODEL, "cortex-m4", train=TRAIN, eval=TEST, recipe=recipe, formats=["tflite"], output=tmp_path / "out"
+    )
+    assert [h.stage for h in made.report.training] == ["network slimming", "prune channels"]
+    assert made.report.goals[0].achieved <= 50
+    assert all(c.value > 80 for a in made.report.artifacts for c in a.checks if c.value is not None)
+
+
 def test_what_needs_training_data_says_so(recipe, tmp_path) -> None:
     with pytest.raises(InputError, match=r"\[quantize\] epochs, \[cluster\] epochs needs training data: give --train"):
         edgecompress.convert(MODEL, calib=TRAIN, recipe=recipe, output=tmp_path / "out")

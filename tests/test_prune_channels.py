@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from edgecompress.compress.prune.channel_scores import channel_scores
+from edgecompress.compress.prune.slimming import Slimming
 from edgecompress.compress.prune.structured import prune_channels
 from edgecompress.errors import InputError
 from edgecompress.evaluate.data import load_data
@@ -21,6 +22,7 @@ from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Prune
 from edgecompress.train import TrainData
 from edgecompress.train.losses import cross_entropy
+from edgecompress.train.normalised import with_batchnorm
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "digits"
 torch.set_num_threads(1)
@@ -148,3 +150,23 @@ def test_what_cannot_be_done_is_said(digits):
     found = prune_channels(model, Prune(macs=0.001, criterion="l1", allocation="uniform"))
     assert found.achieved > 0.001 and any("can go" in note for note in found.notes)
     assert any("output" in note or "Softmax" in note for note in found.notes)
+
+
+def test_slimming_adds_the_gradient_of_an_l1_norm(digits):
+    """Against autograd of the whole loss."""
+    model, data = digits
+    normalised = with_batchnorm(model, data)
+    gradients = []
+    for strength in (0.3, None):
+        module = TorchModel(normalised, logits=True)
+        slimming = Slimming(module, normalised, 0.3)
+        batch = data.batch(np.arange(16))
+        loss = cross_entropy(module(*batch.inputs), batch.labels, batch)
+        if strength is not None:
+            loss = loss + strength * sum(gamma.abs().sum() for gamma in slimming.scales)
+        loss.backward()
+        if strength is None:
+            slimming.on_gradients(0, 1)
+        gradients.append(torch.cat([gamma.grad for gamma in slimming.scales]))
+    assert len(gradients[0]) > 8
+    torch.testing.assert_close(gradients[0], gradients[1])

@@ -47,3 +47,12 @@ def test_statistics_are_those_of_the_data(exported) -> None:
         trained, evaluated = module.train()(batch)[0], module.eval()(batch)[0]
     assert float((trained - evaluated).abs().max()) < 0.02 * float(evaluated.abs().max())
     assert isinstance(module.write_back(), ir.Model)
+
+
+def test_what_is_normalised_is_not_normalised_twice(exported) -> None:
+    model = load(exported("residual")).model
+    shape = tuple(int(d) for d in model.graph.inputs[0].shape.numpy()[1:])
+    data = TrainData.from_arrays([np.random.default_rng(2).normal(size=(64, *shape)).astype(np.float32)], None)
+    once = with_batchnorm(model, data)
+    twice = with_batchnorm(once, data)
+    assert [n.op_type for n in twice.graph] == [n.op_type for n in once.graph]

@@ -14,7 +14,7 @@ SAMPLES, BATCH = 1024, 128
 
 
 def with_batchnorm(model: ir.Model, data: TrainData) -> ir.Model:
-    """A copy of a canonical model with a BatchNormalization behind each Conv, that computes the same.
+    """A copy of a canonical model with a BatchNormalization behind each Conv (that has none), that computes the same.
 
     Its mean and variance are those of the first SAMPLES of the data, its scale and bias undo them. Since it makes the
     size of the weights meaningless, these are brought to He et al.'s (mean square 2 / inputs of one output), for which
@@ -24,7 +24,7 @@ def with_batchnorm(model: ir.Model, data: TrainData) -> ir.Model:
     graph = result.graph
     nodes = [n for n in graph if n.op_type == "Conv" and constant(n.inputs[1]) is not None and len(n.inputs) > 2]
     shared = {id(v) for n in graph for v in n.inputs if v is not None and len(v.uses()) > 1 and constant(v) is not None}
-    nodes = [n for n in nodes if not {id(n.inputs[1]), id(n.inputs[2])} & shared]
+    nodes = [n for n in nodes if not {id(n.inputs[1]), id(n.inputs[2])} & shared and not _is_normalised(n)]
     if not nodes:
         return result
     means, variances = _moments(model, [str(n.outputs[0].name) for n in nodes], data)
@@ -57,6 +57,10 @@ def with_batchnorm(model: ir.Model, data: TrainData) -> ir.Model:
                 graph.outputs[index] = norm.outputs[0]
         output.name, norm.outputs[0].name = f"{name}/unnormalised", name
     return result
+
+
+def _is_normalised(node: ir.Node) -> bool:
+    return any(reader.op_type == "BatchNormalization" for reader in node.outputs[0].consumers())
 
 
 def _moments(

@@ -37,7 +37,7 @@ def main() -> int:
     import datasets
 
     recipe = load_recipe("smallest")
-    recipe.train.augment = "flip-crop"
+    recipe.train.augment, recipe.train.precision = "flip-crop", "mixed"
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         x, y = datasets.load("cifar10", "test")

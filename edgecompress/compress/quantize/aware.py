@@ -56,6 +56,7 @@ def train_quantized(
     weights the centroids and scales. Weights with a Sparsity stay zero where it says. Indices into codebooks stay.
     """
     fake = FakeQuantized(model)
+    training = training.model_copy(update={"precision": "float32"})  # 16 bits can't hold sums of integers
     history = train(
         fake.module, data, training, loss=loss, parameters=fake.parameters(training), validation=validation, seed=seed,
         stage=stage, checkpoint=checkpoint, resume=resume,

@@ -1,0 +1,22 @@
+"""Network slimming: training that drives the scales of channels that matter little to zero."""
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.train import Hook
+
+
+class Slimming(Hook):
+    """Adds strength * sum |gamma| over all BatchNormalization scales to the loss, by its subgradient (Z. Liu et al.,
+    "Learning efficient convolutional networks through network slimming", ICCV 2017, equation 1)."""
+
+    def __init__(self, module: TorchModel, model: ir.Model, strength: float) -> None:
+        names = {str(n.inputs[1].name) for n in model.graph if n.op_type == "BatchNormalization"}
+        self.scales = [module.weights[name] for name in sorted(names)]
+        self.strength = strength
+
+    def on_gradients(self, step: int, total: int) -> None:
+        for gamma in self.scales:
+            assert gamma.grad is not None  # after the backward pass
+            gamma.grad.add_(gamma.detach().sign(), alpha=self.strength)
