@@ -34,7 +34,7 @@ def main() -> int:
         sys.path.insert(0, str(_copy(Path(temporary) / "site")))
         model = edgecompress_runtime.load(pack, variant="avx2")
         x = np.random.default_rng(0).integers(0, 256, model.inputs[0].shape).astype(np.float32)
-        litert = measure.tflite_invoker(tflite, x[0].transpose(2, 0, 1))
+        litert = measure.tflite_caller(tflite, x[0].transpose(2, 0, 1))
         if not count():
             raise SystemExit("LiteRT did not ask what the CPU has: nothing was hidden from it")
         model(x)

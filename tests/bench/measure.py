@@ -83,6 +83,23 @@ def tflite_invoker(path: Path, sample: np.ndarray) -> Callable[[], None]:
     return interpreter.invoke
 
 
+def tflite_caller(path: Path, sample: np.ndarray) -> Callable[[], np.ndarray]:
+    """The input set, `invoke()`, the output read: what a call of a model in our runtime does."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]["index"]
+    index, stored = source["index"], _stored(sample, source)
+
+    def call() -> np.ndarray:
+        interpreter.set_tensor(index, stored)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    return call
+
+
 def tflite_operators(path: Path) -> set[str]:
     """Names of the operators in a TFLite file, as in the schema."""
     from ai_edge_litert import schema_py_generated as schema

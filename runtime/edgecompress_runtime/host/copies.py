@@ -16,32 +16,32 @@ from edgecompress_runtime.host.vectors import splat
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.primitives.words import BYTE, HALF, INT8_POINTER, INT32_POINTER, LONG, load, moved, store
 
+SOME = 8  # values; vectors of them for what is left of a row
+
 
 @cache
 def copy_row(variant: Variant, element: int) -> Callable[..., Any]:
-    """copy(x, target, count, zero): `count` values, a vector at a time."""
-    width = variant.bytes // element
+    """copy(x, target, count, zero): `count` values, a vector at a time, then some, then one."""
 
     def converted(b: Any, value: Any, zero: Any) -> Any:
+        vector = isinstance(value.type, ir.VectorType)
         if element == 1:
-            flip = value.type([0x80] * width) if isinstance(value.type, ir.VectorType) else BYTE(0x80)
-            return b.xor(value, flip)
-        if isinstance(value.type, ir.VectorType):
+            return b.xor(value, value.type([0x80] * value.type.count) if vector else BYTE(0x80))
+        if vector:
+            width = value.type.count
             return b.sub(b.sext(value, ir.VectorType(HALF, width)), splat(b, b.trunc(zero, HALF), width))
         return b.sub(b.sext(value, HALF), b.trunc(zero, HALF))
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         x, target, count, zero = args
-        count = b.sext(count, LONG)
-        whole = b.sdiv(count, LONG(width))
-        for steps, first, size, kind in (
-            (whole, LONG(0), width, ir.VectorType(BYTE, width)),
-            (b.sub(count, b.mul(whole, LONG(width))), b.mul(whole, LONG(width)), 1, BYTE),
-        ):
+        count, first = b.sext(count, LONG), LONG(0)
+        for size in sorted({variant.bytes // element, SOME, 1}, reverse=True):
+            steps = b.sdiv(b.sub(count, first), LONG(size))
+            kind = BYTE if size == 1 else ir.VectorType(BYTE, size)
             with cgutils.for_range(b, steps) as loop:
                 at = b.add(first, b.mul(loop.index, LONG(size)))
-                value = load(b, x, at, kind, 1)
-                store(b, converted(b, value, zero), target, b.mul(at, LONG(element)), 1)
+                store(b, converted(b, load(b, x, at, kind, 1), zero), target, b.mul(at, LONG(element)), 1)
+            first = b.add(first, b.mul(steps, LONG(size)))
         return context.get_dummy_value()
 
     @intrinsic
@@ -58,8 +58,13 @@ def blank_row(element: int) -> Callable[..., Any]:
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         target, count, zero = args
         value = b.xor(b.trunc(zero, BYTE), BYTE(0x80)) if element == 1 else HALF(0)
-        with cgutils.for_range(b, b.sext(count, LONG)) as loop:
-            store(b, value, target, b.mul(loop.index, LONG(element)), 1)
+        count, first = b.sext(count, LONG), LONG(0)
+        for size in (SOME, 1):
+            steps = b.sdiv(b.sub(count, first), LONG(size))
+            with cgutils.for_range(b, steps) as loop:
+                at = b.mul(b.add(first, b.mul(loop.index, LONG(size))), LONG(element))
+                store(b, value if size == 1 else splat(b, value, size), target, at, 1)
+            first = b.add(first, b.mul(steps, LONG(size)))
         return context.get_dummy_value()
 
     @intrinsic
