@@ -21,6 +21,8 @@ from edgecompress.learning import learn
 from edgecompress.output import require_writable, stale_files, write_files
 from edgecompress.recipe import Recipe, recipe_file
 from edgecompress.report import build, terminal
+from edgecompress.report.arena import memory_plan
+from edgecompress.report.files import PAGE, REPORT, report_files
 from edgecompress.report.layers import report_layers
 from edgecompress.report.model import Achieved, Goal, Report, Requested
 from edgecompress.report.units import size
@@ -29,7 +31,7 @@ from edgecompress.stages import StageLog
 from edgecompress.targets import load_target
 from edgecompress.training import CALIBRATION_SAMPLES, is_main_process, open_training, remove_checkpoints
 
-REPORT, RECIPE = "report.json", "recipe.toml"
+RECIPE = "recipe.toml"
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,7 +127,7 @@ def convert(
     names: dict[str, str] = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
     sources = [_path(s) for s in (model, weights, calib, eval, train, target_file, _changed_file(recipe, asked))]
     inputs = [s for s in sources if s is not None]
-    require_writable(folder, [*names.values(), REPORT, RECIPE], inputs)
+    require_writable(folder, [*names.values(), REPORT, PAGE, RECIPE], inputs)
 
     log = StageLog()
     with log.stage("import") as running:
@@ -174,17 +176,19 @@ def convert(
         stages=log.stages,
         goals=[*learned.goals, *_sizes(outcome, asked)],
         training=training.histories,
-        layers=report_layers(outcome.attempt.model, {d.output: d for d in outcome.diagnoses}),
+        layers=report_layers(outcome.attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model),
+        memory=memory_plan(outcome.attempt.model),
         artifacts=[
             build.artifact(emitted, names[emitted.format], kind, ingested.model, checks)
             for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True)
         ],
+        recipe=outcome.recipe.to_toml(),
         notes=[*ingested.notes, *data.notes, *learned.notes, *_notes(ingested, facts, kind, asked, data, outcome)],
     )
     files = {names[a.format]: a.data for a in outcome.attempt.artifacts}
     require_room({name: len(content) for name, content in files.items()}, profile)
-    files[RECIPE] = outcome.recipe.to_toml().encode()
-    files[REPORT] = report.to_json().encode()
+    files[RECIPE] = report.recipe.encode()
+    files |= report_files(report)
     stop_if_interrupted()
     if not is_main_process():
         return Result(report, folder)
@@ -192,7 +196,7 @@ def convert(
     remove_checkpoints(checkpoints)
     if devices:
         report = measured(report, folder, outcome.recipe, eval, devices, config)
-        write_files(folder, {REPORT: report.to_json().encode()})
+        write_files(folder, report_files(report))
     return Result(report, folder)
 
 

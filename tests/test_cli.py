@@ -69,7 +69,7 @@ def test_convert_for_a_microcontroller(tmp_path, monkeypatch, capfd) -> None:
     before = MODEL.read_bytes()
     assert run("convert", MODEL, "--target", "cortex-m4", "--calib", TRAIN, "--eval", TEST) == 0
     folder = tmp_path / "digits-cortex-m4"
-    assert sorted(os.listdir(folder)) == ["digits.int8.tflite", "recipe.toml", "report.json"]
+    assert sorted(os.listdir(folder)) == ["digits.int8.tflite", "recipe.toml", "report.html", "report.json"]
     assert os.listdir(tmp_path) == [folder.name] and MODEL.read_bytes() == before
     report = Report.model_validate_json((folder / "report.json").read_text())
     (artifact,) = report.artifacts
@@ -343,7 +343,7 @@ def test_artifacts_of_the_run_before_go(tmp_path, capsys) -> None:
     ]
     (out / "report.json").write_text(json.dumps(report))
     edgecompress.convert(MODEL, output=out)
-    made = {"digits.dynamic.onnx", "digits.dynamic.tflite", "recipe.toml", "report.json"}
+    made = {"digits.dynamic.onnx", "digits.dynamic.tflite", "recipe.toml", "report.html", "report.json"}
     assert set(os.listdir(out)) == made | {other.name, "notes.txt"} and not tflite.exists()
     assert outside.exists() and capsys.readouterr() == ("", "")
     edgecompress.convert(out / "digits.dynamic.onnx", output=out, recipe=Recipe(quantize={"weights": "float32"}))

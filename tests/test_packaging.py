@@ -97,7 +97,7 @@ def test_core_dependencies_have_lower_bounds_and_no_torch() -> None:
     setup = setup_cfg()
     core = setup["options"]["install_requires"].split()
     assert sorted(line.split(">=")[0] for line in core) == [
-        "ai-edge-litert", "click", "numba", "numpy",
+        "ai-edge-litert", "click", "jinja2", "numba", "numpy",
         "onnx", "onnx-ir", "onnxruntime", "onnxscript", "pydantic", "pyserial", "rich",
     ]  # fmt: skip
     assert all(">=" in line and "<" not in line for line in core)

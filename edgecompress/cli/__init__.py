@@ -11,7 +11,9 @@ from edgecompress import __version__
 from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.interrupt import watched
 
-COMMANDS = ("bench", "build", "convert", "devices", "flash", "inspect", "run", "sensitivity", "targets")
+COMMANDS = (
+    "bench", "build", "compare", "convert", "devices", "flash", "inspect", "report", "run", "sensitivity", "targets",
+)  # fmt: skip
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
 
 

@@ -48,11 +48,14 @@ def comparison(runs: Sequence[DeviceRun]) -> Table:
         (" Accuracy", lambda r: "-" if r.accuracy is None else f"{r.accuracy:.2f}"),
         (" Flash", lambda r: "-" if r.flash_bytes is None else f"{r.flash_bytes:,}"),
         (" RAM", lambda r: "-" if r.arena_bytes is None else f"{r.arena_bytes + (r.stack_bytes or 0):,}"),
-        ("Equal", lambda r: "-" if r.equal is None else "yes" if r.equal else "nearly" if r.agrees else "NO"),
+        ("Equal", equal),
     ]
     return table("\nOn devices", [name for name, _ in columns], [[cell(run) for _, cell in columns] for run in runs])
 
 
+def equal(run: DeviceRun) -> str:
+    """Whether the device's outputs are this machine's, in a word."""
+    return "-" if run.equal is None else "yes" if run.equal else "nearly" if run.agrees else "NO"
 
 
 def _count(counts: Counts, value: float) -> str:

@@ -13,9 +13,10 @@ from edgecompress.graph.fusion import Layer as FusedLayer
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.fusion import layers as fused_layers
 from edgecompress.report.entropy import entropy
-from edgecompress.report.model import Layer
+from edgecompress.report.model import Histogram, Layer
 
 FLOAT_BITS = 32
+BINS = 48
 BITS = {ir.DataType.INT8: 8, ir.DataType.INT16: 16, ir.DataType.FLOAT16: 16}
 
 
@@ -28,8 +29,12 @@ class Diagnosis(Protocol):
     def cause(self) -> str: ...
 
 
-def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis]) -> list[Layer]:
-    """Layers with weights or with a diagnosis (by output name), worst signal-to-noise ratio first."""
+def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis], original: ir.Model) -> list[Layer]:
+    """Layers with weights or with a diagnosis (by output name), worst signal-to-noise ratio first.
+
+    original: the normalised model before anything was done to it.
+    """
+    before = {layer.node.name: constant(_weight(layer)) for layer in fused_layers(original.graph)}
     result = []
     for layer in fused_layers(model.graph):
         known = diagnoses.get(layer.output.name or "")
@@ -44,7 +49,9 @@ def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis]) -> list[L
                 encoding=encoding,
                 bits_per_weight=bits,
                 snr_db=None if known is None or not math.isfinite(known.snr_db) else round(known.snr_db, 2),
+                weights=None if weight is None else _array(weight).size,
                 sparsity=None if weight is None else _zeros(weight),
+                histogram=None if weight is None else _histogram(before.get(layer.node.name), weight),
                 cause="" if known is None else known.cause,
             )
         )
@@ -61,12 +68,31 @@ def _weight(layer: FusedLayer) -> ir.Value | None:
     return max(sizes, key=lambda value: sizes[value], default=None)
 
 
+def _array(weight: ir.Value) -> np.ndarray:
+    array = constant(weight)
+    assert array is not None  # _weight takes constants alone
+    return array
+
+
 def _zeros(weight: ir.Value) -> float:
     """Share of zeros in the weight as it is stored."""
-    array, q = constant(weight), quantization(weight)
-    assert array is not None  # _weight takes constants alone
+    array, q = _array(weight), quantization(weight)
     stored = array if q is None else q.quantize(array)
     return round(1 - np.count_nonzero(stored) / stored.size, 4)
+
+
+def _histogram(before: np.ndarray | None, weight: ir.Value) -> Histogram | None:
+    after, q = _array(weight), quantization(weight)
+    if q is not None:
+        after = q.dequantize(q.quantize(after))
+    both = [a[np.isfinite(a)] for a in (before, after) if a is not None and a.size]
+    if not all(a.size for a in both):
+        return None
+    low, high = min(float(a.min()) for a in both), max(float(a.max()) for a in both)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    counted = [np.histogram(a, BINS, (low, high))[0].tolist() for a in both]
+    return Histogram(low=low, high=high, before=counted[0] if len(counted) == 2 else None, after=counted[-1])
 
 
 def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | None]:

@@ -1,6 +1,7 @@
 """The schema of report.json: what was asked, what was achieved, and how it was measured."""
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Literal
 
@@ -102,13 +103,24 @@ class History(Part):
     processes: int
 
 
+class Histogram(Part):
+    """How often a layer's weights lie in each of equal bins between `low` and `high`."""
+
+    low: float
+    high: float
+    before: list[int] | None = Field(description="of the model that came in; null when it had no such layer")
+    after: list[int] = Field(description="as stored, after pruning, clustering and quantisation")
+
+
 class Layer(Part):
     name: str
     op: str
     encoding: str = Field(description='for example "int8 per-channel"')
     bits_per_weight: float | None
     snr_db: float | None = Field(description="float against quantised output; null when not measured")
+    weights: int | None = Field(None, description="how many it multiplies with; null without any")
     sparsity: float | None = Field(None, description="share of the weights that is exactly zero; null without weights")
+    histogram: Histogram | None = Field(None, description="of its weights; null without any")
     cause: str = Field("", description="the probable reason of a low signal-to-noise ratio")
 
 
@@ -189,6 +201,24 @@ class DeviceRun(Part):
     notes: list[str] = []
 
 
+class Buffer(Part):
+    """A value's place in the arena while it is needed."""
+
+    name: str
+    offset: int = Field(description="bytes from the arena's start")
+    bytes: int
+    first: int = Field(description="the step that makes it, from 0; of inputs the first one")
+    last: int = Field(description="the last step that reads it; of outputs the last one")
+
+
+class MemoryPlan(Part):
+    """Where the values between layers lie in one static arena, without scratch memory of kernels."""
+
+    bytes: int = Field(description="size of the arena")
+    steps: list[str] = Field(description="layers in the order in which they run")
+    buffers: list[Buffer]
+
+
 class Report(Part):
     """One run. `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop, "size-limit-exceeded"
     when one is larger than max_size."""
@@ -206,9 +236,17 @@ class Report(Part):
     goals: list[Goal] = Field([], description="what each step of compression was asked for, and what it achieved")
     training: list[History] = Field([], description="every run of the training loop, in order")
     layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
+    memory: MemoryPlan | None = Field(None, description="null in reports of earlier versions")
     artifacts: list[Artifact]
     devices: list[DeviceRun] = Field([], description="with --device: the artifacts on it")
+    recipe: str = Field("", description="the effective recipe, as in recipe.toml")
     notes: list[str]
 
     def to_json(self) -> str:
-        return self.model_dump_json(indent=2) + "\n"
+        """A list of numbers is one line."""
+        text = self.model_dump_json(indent=2)
+        return re.sub(r"\[\n[-+.\deE,\s]+\]", lambda found: _one_line(found[0]), text) + "\n"
+
+
+def _one_line(numbers: str) -> str:
+    return "[" + " ".join(numbers[1:-1].split()) + "]"

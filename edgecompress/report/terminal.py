@@ -95,7 +95,7 @@ def _accuracy(report: Report) -> Table | None:
     return table(title, [name for name, _ in columns], rows)
 
 
-def _number(value: float | None, form: str, missing: str = "-") -> str:
+def number(value: float | None, form: str, missing: str = "-") -> str:
     return missing if value is None else format(value, form)
 
 
@@ -104,10 +104,10 @@ _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     ("Format", lambda a, c: a.format),
     ("Interpreter", lambda a, c: f"{c.interpreter} {c.version}"),
     (" Samples", lambda a, c: f"{c.samples:,}"),
-    (" Float", lambda a, c: _number(c.reference_value, ".2f")),
-    (" Value", lambda a, c: _number(c.value, ".2f")),
-    (" Agrees %", lambda a, c: _number(c.agreement_percent, ".2f")),
-    (" SNR dB", lambda a, c: _number(c.snr_db, ".1f", missing="exact")),
+    (" Float", lambda a, c: number(c.reference_value, ".2f")),
+    (" Value", lambda a, c: number(c.value, ".2f")),
+    (" Agrees %", lambda a, c: number(c.agreement_percent, ".2f")),
+    (" SNR dB", lambda a, c: number(c.snr_db, ".1f", missing="exact")),
 )
 
 
@@ -125,18 +125,23 @@ def _worst_layers(report: Report) -> Table | None:
     return table("\nWorst layers", ("Layer", "Operator", "Encoding", " SNR dB", "Probable cause"), rows)
 
 
-def _requested(report: Report) -> Table:
+def requested(report: Report) -> list[tuple[str, str, str]]:
+    """(what, asked for, achieved)"""
     asked, got = report.requested, report.achieved
     kept = f", {len(got.float_layers)} layers in float" if got.float_layers else ""
     rows = [("encoding", f"{asked.weights} weights, {asked.activations} activations", in_words(got.encoding) + kept)]
     rows.append(("formats", ", ".join(asked.formats), ", ".join(a.format for a in report.artifacts)))
     rows += [(g.what, _goal(g.requested, g.unit), _goal(g.achieved, g.unit)) for g in report.goals]
     limit = "any" if asked.max_drop is None else f"at most {asked.max_drop:g}"
-    rows.append((f"{asked.metric} drop", limit, _number(got.drop, ".2f", missing="not measured")))
+    rows.append((f"{asked.metric} drop", limit, number(got.drop, ".2f", missing="not measured")))
     if report.target.flash_bytes is not None:
         largest = max(a.bytes for a in report.artifacts)
         rows.append(("flash", f"at most {size(report.target.flash_bytes)}", size(largest)))
-    return table("\nRequested and achieved", ("", "Requested", "Achieved"), rows)
+    return rows
+
+
+def _requested(report: Report) -> Table:
+    return table("\nRequested and achieved", ("", "Requested", "Achieved"), requested(report))
 
 
 _UNITS: dict[str, Callable[[float], str]] = {

@@ -1,0 +1,33 @@
+"""`edgecompress compare`: conversions side by side."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edgecompress.cli.options import debug_option, file_option, json_option, not_empty
+
+
+@click.command()
+@click.argument("folders", metavar="DIR DIR...", nargs=-1, required=True, callback=not_empty)
+@file_option("-o", "--output", type=click.Path(), help="Write an HTML page to this file as well.")
+@json_option
+@debug_option
+def command(folders: tuple[str, ...], output: str | None, as_json: bool) -> None:
+    """Put conversions side by side: size, accuracy and figures from devices. DIR is a conversion's output folder."""
+    from edgecompress.output import write_files
+    from edgecompress.report.compare import HEADINGS, comparison, read_reports, rows
+    from edgecompress.report.html import comparison_page
+    from edgecompress.report.terminal import print_fitting
+
+    reports = read_reports(folders)
+    if output is not None:
+        path = Path(output)
+        write_files(path.parent, {path.name: comparison_page(reports, HEADINGS, rows(reports)).encode()})
+    if as_json:
+        click.echo(json.dumps([{"name": n, "report": r.model_dump(mode="json")} for n, r in reports], indent=2))
+        return
+    print_fitting(comparison(reports))
+    if output is not None:
+        click.echo(f"Written to {output}")

@@ -1,0 +1,29 @@
+"""`edgecompress report`: report.html, made again from report.json."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgecompress.cli.options import debug_option, not_empty
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", callback=not_empty)
+@click.option("--open", "opens", is_flag=True, help="Show it in the browser.")
+@debug_option
+def command(folder: str, opens: bool) -> None:
+    """Print a conversion's report, and write its report.html again. DIR is a conversion's output folder."""
+    from edgecompress.output import write_files
+    from edgecompress.report.files import PAGE, read_report
+    from edgecompress.report.html import page
+    from edgecompress.report.terminal import print_fitting, render
+
+    report = read_report(folder)
+    path = Path(folder)
+    path = (path if path.is_dir() else path.parent) / PAGE
+    write_files(path.parent, {PAGE: page(report).encode()})
+    print_fitting(render(report))
+    click.echo(f"Written to {path}")
+    if opens:
+        click.launch(str(path))

@@ -1,0 +1,216 @@
+"""report.html: one file that needs nothing else, made of report.json alone."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import PurePath
+from typing import Any
+
+from edgecompress import __version__
+from edgecompress.report import charts, devices, terminal
+from edgecompress.report.model import Artifact, DeviceRun, History, Layer, Report
+from edgecompress.report.units import count, size
+
+HISTOGRAM = 240, 70
+MOST_HISTOGRAMS = 120  # and as many in a table's rows: a page of at most 1 MB
+BAD_SNR = 15.0  # dB: below it a layer's noise is a sixth of its signal
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure at the top."""
+
+    title: str
+    before: str
+    after: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    label: str
+    bytes: int
+    share: float
+    change: str
+    style: str
+
+
+def page(report: Report) -> str:
+    """The whole document."""
+    return str(_environment().get_template("report.html.j2").render(
+        report=report, source=source(report), cards=cards(report), bars=bars(report), asked=terminal.requested(report),
+        scatter=_scatter([("", report)]), layers=_layers(report.layers), arena=_arena(report),
+        training=[_curves(h) for h in report.training], checks=_checks(report), devices=_devices(report.devices),
+        version=__version__, bad=BAD_SNR,
+    ))  # fmt: skip
+
+
+def comparison_page(
+    reports: Sequence[tuple[str, Report]], columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> str:
+    """reports: with their names; columns, rows: the figures side by side."""
+    return str(_environment().get_template("compare.html.j2").render(
+        reports=reports, columns=columns, rows=rows, scatter=_scatter(reports), version=__version__,
+    ))  # fmt: skip
+
+
+def source(report: Report) -> str:
+    return PurePath(report.model.path).name if report.model.path else f"{report.model.format} model"
+
+
+def smallest(report: Report) -> Artifact:
+    return min(report.artifacts, key=lambda a: a.bytes)
+
+
+def macs_after(report: Report) -> int:
+    return next((s.macs for s in reversed(report.stages) if s.macs is not None), report.model.macs)
+
+
+def cards(report: Report) -> list[Card]:
+    """What a reader wants first: before and after."""
+    before, least = report.model.bytes or 4 * report.model.parameters, smallest(report)
+    ratio = f"{before / least.bytes:.1f} times smaller: .{least.format}"
+    found = [Card("Size", size(before), size(least.bytes), ratio)]
+    macs = macs_after(report)
+    share = "unchanged" if macs == report.model.macs else f"{100 * macs / max(report.model.macs, 1):.0f} % left"
+    found.append(Card("Multiply-accumulates", count(report.model.macs), count(macs), share))
+    got, metric = report.achieved, report.requested.metric
+    if got.float_value is not None and got.worst_value is not None:
+        note = f"{metric}, {got.drop:+.2f} lost" if got.drop else f"{metric}, nothing lost"
+        found.append(Card("Accuracy", f"{got.float_value:.2f}", f"{got.worst_value:.2f}", note))
+    else:
+        agreed = [c.agreement_percent for a in report.artifacts for c in a.checks if c.agreement_percent is not None]
+        if agreed:
+            found.append(Card("Accuracy", "float", f"{min(agreed):.1f} %", "same predictions; no labels to measure by"))
+    for run in report.devices:
+        if run.counts is not None:
+            value, unit = latency(run)
+            note = f"{unit}, median of {run.runs:,} inferences, {run.format}"
+            found.append(Card(f"On {run.device}", "", value, note))
+    return found
+
+
+def worst_value(artifact: Artifact) -> float | None:
+    """The metric in the interpreter that did worst, of those that ran all samples."""
+    most = max((c.samples for c in artifact.checks), default=0)
+    return min((c.value for c in artifact.checks if c.value is not None and c.samples == most), default=None)
+
+
+def latency(run: DeviceRun) -> tuple[str, str]:
+    """("1.23 M", "instructions") or ("812", "us")."""
+    assert run.counts is not None
+    if run.counts.unit == "ns":
+        return f"{run.counts.median / 1e3:,.1f}", "us"
+    return count(run.counts.median), run.counts.unit
+
+
+def bars(report: Report) -> list[Bar]:
+    """Where the bytes go, stage by stage."""
+    sizes: list[tuple[str, int, str]] = []
+    if report.model.bytes is not None:
+        sizes.append(("input file", report.model.bytes, "file"))
+    now = report.model.parameters
+    sizes.append(("weights in float32", 4 * now, "step"))
+    for stage in report.stages:
+        if stage.parameters is not None and stage.parameters != now:
+            now = stage.parameters
+            sizes.append((f"after: {stage.name}", 4 * now, "step"))
+    weighted = [(x.weights, x.bits_per_weight) for x in report.layers if x.weights and x.bits_per_weight]
+    rest = 4 * max(now - sum(n for n, _ in weighted), 0)  # biases
+    stored = sum(n * max(bits, 8) / 8 for n, bits in weighted)
+    if report.achieved.encoding in ("int8", "dynamic"):
+        sizes.append(("weights in int8", round(rest + stored), "step"))
+    if any(bits < 8 for _, bits in weighted):
+        sizes.append(("clustered: entropy", round(rest + sum(n * bits / 8 for n, bits in weighted)), "step"))
+    sizes += [(a.path, a.bytes, "file") for a in report.artifacts]
+    largest = max(n for _, n, _ in sizes)
+    first = sizes[0][1]
+    return [
+        Bar(label, n, 100 * n / largest, "" if i == 0 else f"{100 * n / max(first, 1):.1f} %", style)
+        for i, (label, n, style) in enumerate(sizes)
+    ]
+
+
+def _scatter(reports: Sequence[tuple[str, Report]]) -> charts.Scatter | None:
+    """Accuracy against size: the float model, the stages whose accuracy was measured, every artifact."""
+    points: list[tuple[str, str, float, float]] = []
+    for name, report in reports:
+        got, prefix = report.achieved, f"{name}: " if name else ""
+        if got.float_value is None:
+            continue
+        if not any(p[0] == "float32" for p in points):
+            points.append(("float32", "input", 4 * report.model.parameters, got.float_value))
+        for artifact in report.artifacts:
+            if (value := worst_value(artifact)) is not None:
+                points.append((f"{prefix}.{artifact.format}", "artifact", artifact.bytes, value))
+    return charts.scatter(points) if len(points) > 1 else None
+
+
+def _layers(layers: Sequence[Layer]) -> list[dict[str, Any]]:
+    result, drawn = [], 0
+    for layer in layers:
+        h, path = layer.histogram, None
+        if h is not None and drawn < MOST_HISTOGRAMS:
+            drawn += 1
+            highest = max(*h.after, *(h.before or [0]))
+            path = {
+                "before": charts.steps(h.before, highest, *HISTOGRAM) if h.before else "",
+                "after": charts.steps(h.after, highest, *HISTOGRAM), "low": f"{h.low:.3g}", "high": f"{h.high:.3g}",
+            }  # fmt: skip
+        result.append({"layer": layer, "histogram": path})
+    return result
+
+
+def _arena(report: Report) -> charts.Rectangles | None:
+    if report.memory is None or not report.memory.buffers:
+        return None
+    return charts.rectangles(
+        [(b.name, b.first, b.last + 1, b.offset, b.offset + b.bytes) for b in report.memory.buffers]
+    )
+
+
+def _curves(history: History) -> dict[str, Any]:
+    epochs = history.epochs
+    found = [charts.lines([("training loss", "one", [e.loss for e in epochs]),
+                           *([("validation loss", "two", [e.validation_loss for e in epochs])]
+                             if any(e.validation_loss is not None for e in epochs) else [])])]  # fmt: skip
+    if any(e.validation_value is not None for e in epochs):
+        name = f"{history.metric}, validation"
+        found.append(charts.lines([(name, "two", [e.validation_value for e in epochs])]))
+    return {"history": history, "charts": found}
+
+
+def _checks(report: Report) -> list[list[str]]:
+    form = terminal.number
+    return [
+        [a.path, f"{c.interpreter} {c.version}", f"{c.samples:,}", *(
+            ["failed"] * 4 if c.error else
+            [form(c.reference_value, ".2f"), form(c.value, ".2f"), form(c.agreement_percent, ".2f"),
+             form(c.snr_db, ".1f", "exact")])]
+        for a in report.artifacts for c in a.checks
+    ]  # fmt: skip
+
+
+def _devices(runs: Sequence[DeviceRun]) -> list[list[str]]:
+    def bytes_(n: int | None) -> str:
+        return "-" if n is None else f"{n:,}"
+
+    return [
+        [r.artifact, r.device, r.description, "-" if r.counts is None else " ".join(latency(r)),
+         "-" if r.accuracy is None else f"{r.accuracy:.2f}", bytes_(r.flash_bytes), bytes_(r.arena_bytes),
+         bytes_(r.stack_bytes), devices.equal(r)]
+        for r in runs
+    ]  # fmt: skip
+
+
+@cache
+def _environment() -> Any:
+    import jinja2  # takes longer to import than a command may take to start
+
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("edgecompress.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    made.filters |= {"count": count, "size": size}
+    return made

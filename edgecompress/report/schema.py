@@ -1,0 +1,23 @@
+"""The JSON Schema of report.json, as it is published beside this file.
+
+    python -m edgecompress.report.schema
+
+writes it again after a change of model.py, which a test asks for.
+"""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edgecompress.report.model import Report
+
+PATH = Path(__file__).with_name("report.schema.json")
+
+
+def schema() -> str:
+    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Report.model_json_schema(mode="serialization")}
+    return json.dumps(made, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    PATH.write_text(schema(), encoding="utf-8")
