@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import RenderableType
 
 from edgecompress import __version__, pipeline
 from edgecompress.budget import parse_size, within_budget
+from edgecompress.errors import InputError
 from edgecompress.fallback import Outcome, convert_within_limit
 from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit, require_room
 from edgecompress.graph.annotations import is_int8
@@ -18,6 +20,7 @@ from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
 from edgecompress.interrupt import stop_if_interrupted
 from edgecompress.learning import learn
+from edgecompress.lock import locked
 from edgecompress.output import require_writable, stale_files, write_files
 from edgecompress.recipe import Recipe, recipe_file
 from edgecompress.report import build, terminal
@@ -129,75 +132,86 @@ def convert(
     inputs = [s for s in sources if s is not None]
     require_writable(folder, [*names.values(), REPORT, PAGE, RECIPE], inputs)
 
-    log = StageLog()
-    with log.stage("import") as running:
-        ingested = load(model, weights=weights, input_shapes=input_shapes)
-        facts = statistics(ingested.model)
-        summary = build.model_summary(ingested, facts)
-        running.stage.bytes = summary.bytes
-        running.stage.parameters, running.stage.macs = facts.parameters, facts.macs
-    require_fit(fit(ingested.model, facts.peak_activation_elements, profile, kind))
-    checkpoints = folder.with_name(f"{folder.name}.checkpoints")
-    training = open_training(ingested.model, train, asked, folder=checkpoints, resume=resume)
-    if calib is None and training.source is not None:
-        calib = training.source.head(CALIBRATION_SAMPLES)
-    data = pipeline.open_data(ingested.model, calib, eval, asked, profile)
-    reference = pipeline.measure_float(ingested.model, data, asked, log)
-    asked = within_budget(asked, facts.parameters, trains=train is not None)
-    learned = learn(ingested.model, training, data, asked, log)
-    outcome = convert_within_limit(learned.model, training, data, reference, asked, profile, log)
+    with _alone(folder):
+        log = StageLog()
+        with log.stage("import") as running:
+            ingested = load(model, weights=weights, input_shapes=input_shapes)
+            facts = statistics(ingested.model)
+            summary = build.model_summary(ingested, facts)
+            running.stage.bytes = summary.bytes
+            running.stage.parameters, running.stage.macs = facts.parameters, facts.macs
+        require_fit(fit(ingested.model, facts.peak_activation_elements, profile, kind))
+        checkpoints = folder.with_name(f"{folder.name}.checkpoints")
+        training = open_training(ingested.model, train, asked, folder=checkpoints, resume=resume)
+        if calib is None and training.source is not None:
+            calib = training.source.head(CALIBRATION_SAMPLES)
+        data = pipeline.open_data(ingested.model, calib, eval, asked, profile)
+        reference = pipeline.measure_float(ingested.model, data, asked, log)
+        asked = within_budget(asked, facts.parameters, trains=train is not None)
+        learned = learn(ingested.model, training, data, asked, log)
+        outcome = convert_within_limit(learned.model, training, data, reference, asked, profile, log)
 
-    labelled = data.check.labels is not None  # else values are agreement, which is no accuracy
-    drop = outcome.attempt.worst_drop(len(data.check)) if labelled else None
-    report = Report(
-        edgecompress_version=__version__,
-        command=command,
-        created=datetime.now(UTC),
-        status=_status(outcome, asked),
-        model=summary,
-        target=build.target_summary(profile),
-        requested=Requested(
-            formats=list(names),
-            weights=asked.quantize.weights,
-            activations=asked.quantize.activations,
-            calibration=build.data_summary(data.calibration),
-            evaluation=None if eval is None else build.data_summary(data.check),
-            training=None if training.source is None else build.data_summary(training.source),
-            metric=asked.evaluate.metric,
-            max_drop=asked.evaluate.max_drop,
-        ),
-        achieved=Achieved(
-            encoding=kind,
-            float_layers=outcome.recipe.quantize.float_layers,
-            float_value=reference.score if labelled else None,
-            worst_value=None if drop is None or reference.score is None else reference.score - drop,
-            drop=drop,
-        ),
-        stages=log.stages,
-        goals=[*learned.goals, *_sizes(outcome, asked)],
-        training=training.histories,
-        layers=report_layers(outcome.attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model),
-        memory=memory_plan(outcome.attempt.model),
-        artifacts=[
-            build.artifact(emitted, names[emitted.format], kind, ingested.model, checks)
-            for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True)
-        ],
-        recipe=outcome.recipe.to_toml(),
-        notes=[*ingested.notes, *data.notes, *learned.notes, *_notes(ingested, facts, kind, asked, data, outcome)],
-    )
-    files = {names[a.format]: a.data for a in outcome.attempt.artifacts}
-    require_room({name: len(content) for name, content in files.items()}, profile)
-    files[RECIPE] = report.recipe.encode()
-    files |= report_files(report)
-    stop_if_interrupted()
-    if not is_main_process():
+        labelled = data.check.labels is not None  # else values are agreement, which is no accuracy
+        drop = outcome.attempt.worst_drop(len(data.check)) if labelled else None
+        report = Report(
+            edgecompress_version=__version__,
+            command=command,
+            created=datetime.now(UTC),
+            status=_status(outcome, asked),
+            model=summary,
+            target=build.target_summary(profile),
+            requested=Requested(
+                formats=list(names),
+                weights=asked.quantize.weights,
+                activations=asked.quantize.activations,
+                calibration=build.data_summary(data.calibration),
+                evaluation=None if eval is None else build.data_summary(data.check),
+                training=None if training.source is None else build.data_summary(training.source),
+                metric=asked.evaluate.metric,
+                max_drop=asked.evaluate.max_drop,
+            ),
+            achieved=Achieved(
+                encoding=kind,
+                float_layers=outcome.recipe.quantize.float_layers,
+                float_value=reference.score if labelled else None,
+                worst_value=None if drop is None or reference.score is None else reference.score - drop,
+                drop=drop,
+            ),
+            stages=log.stages,
+            goals=[*learned.goals, *_sizes(outcome, asked)],
+            training=training.histories,
+            layers=report_layers(outcome.attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model),
+            memory=memory_plan(outcome.attempt.model),
+            artifacts=[
+                build.artifact(emitted, names[emitted.format], kind, ingested.model, checks)
+                for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True)
+            ],
+            recipe=outcome.recipe.to_toml(),
+            notes=[*ingested.notes, *data.notes, *learned.notes, *_notes(ingested, facts, kind, asked, data, outcome)],
+        )
+        files = {names[a.format]: a.data for a in outcome.attempt.artifacts}
+        require_room({name: len(content) for name, content in files.items()}, profile)
+        files[RECIPE] = report.recipe.encode()
+        files |= report_files(report)
+        stop_if_interrupted()
+        if not is_main_process():
+            return Result(report, folder)
+        write_files(folder, files, stale_files(folder, REPORT, files, inputs))
+        remove_checkpoints(checkpoints)
+        if devices:
+            report = measured(report, folder, outcome.recipe, eval, devices, config)
+            write_files(folder, report_files(report))
         return Result(report, folder)
-    write_files(folder, files, stale_files(folder, REPORT, files, inputs))
-    remove_checkpoints(checkpoints)
-    if devices:
-        report = measured(report, folder, outcome.recipe, eval, devices, config)
-        write_files(folder, report_files(report))
-    return Result(report, folder)
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    """While inside, no other conversion writes there; the processes of one training are one conversion."""
+    if not is_main_process():
+        return nullcontext()
+    message = f"{folder}: is being written by process"
+    return locked("outputs", str(folder.resolve()), lambda process: InputError(
+        f"{message} {process}, another conversion: wait for it, or choose another folder with -o"
+    ))  # fmt: skip
 
 
 def _status(outcome: Outcome, asked: Recipe) -> Literal["ok", "accuracy-limit-exceeded", "size-limit-exceeded"]:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from edgecompress.talk import is_quiet, is_verbose
+
 DELAY_SECONDS = 1.0
 
 
@@ -13,13 +15,14 @@ def progress(title: str, total: int | None = None, shown: bool = True) -> Iterat
     """Show `title` on a terminal's stderr once the block has taken a second; gone when it ends.
 
     Yields `advance(n, note="")`: n more of `total` are done; the note is shown behind the bar. Without a total,
-    or before the first advance, the bar only moves. Silent when stderr is not a terminal, or not `shown`.
+    or before the first advance, the bar only moves. Silent when stderr is not a terminal, or not `shown`, and where
+    lines say what happens (-v), or nothing does (-q).
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    if not console.is_terminal or not shown:
+    if not console.is_terminal or not shown or is_quiet() or is_verbose():
         yield lambda n, note="": None
         return
     left = (TextColumn("left"), TimeRemainingColumn()) if total is not None else ()

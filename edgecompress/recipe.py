@@ -127,9 +127,9 @@ class Prune(Section):
         1e-4, ge=0, allow_inf_nan=False, description='for criterion = "scale", which a training precedes: weight of '
         "the L1 norm of BatchNormalization's scales in its loss"
     )
-    allocation: Literal["uniform", "global", "lamp", "sensitivity"] = Field(
+    allocation: Literal["uniform", "global", "lamp", "sensitivity", "capacity"] = Field(
         "lamp", description="how layers share the sparsity: all alike, one threshold, by layer-adaptive magnitude, "
-        "or by what pruning each layer does to the outputs"
+        "by what pruning each layer does to the outputs, or (channels) by parameters for each multiply-accumulate"
     )
     schedule: Literal["one-shot", "gradual", "iterative", "lottery"] = Field(
         "gradual", description="before training, during it (cubic), in rounds of pruning and training, or in rounds "
@@ -137,7 +137,7 @@ class Prune(Section):
     )
     rounds: int = Field(5, ge=1, le=100, description='for schedule = "iterative" and "lottery"')
     rewind: int = Field(0, ge=0, description='for schedule = "lottery": go back to after so many epochs')
-    keep: list[str] = Field([], description="names of nodes whose weights stay")
+    keep: list[str] = Field([], description="names of nodes whose weights, and output channels, stay")
     epochs: int | None = Field(None, ge=1, description="of training, in each round; unset: [train] epochs")
     lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from edgecompress.progress import progress
 from edgecompress.report.model import Stage
+from edgecompress.talk import LOGGER
 
 
 @dataclass
@@ -33,3 +34,5 @@ class StageLog:
             yield Running(stage, advance)
         stage.wall_seconds = round(time.perf_counter() - start, 3)
         self.stages.append(stage)
+        accuracy = "" if stage.accuracy is None else f", accuracy {stage.accuracy:.2f}"
+        LOGGER.info("%s: %.1f s%s%s", name, stage.wall_seconds, accuracy, stage.note and f": {stage.note}")

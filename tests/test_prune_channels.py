@@ -141,6 +141,22 @@ def test_blocks_that_matter_least_go(exported):
         remove_blocks(model, 9, data)
 
 
+def test_capacity_keeps_parameters_and_keep_keeps_channels(digits):
+    model, data = digits
+    settings = {name: Prune(macs=0.5, criterion="l2", allocation=name) for name in ("capacity", "uniform")}
+    found = {name: prune_channels(model, each) for name, each in settings.items()}
+    assert all(p.achieved <= 0.5 for p in found.values())
+    left = {name: statistics(p.model).parameters for name, p in found.items()}
+    assert left["capacity"] > left["uniform"]
+    node = str(next(n for n in model.graph if n.op_type == "Conv").name)
+    kept = prune_channels(model, Prune(macs=0.7, criterion="l2", keep=[node]))
+    (before,) = (n for n in model.graph if n.name == node)
+    (after,) = (n for n in kept.model.graph if n.name == node)
+    assert after.outputs[0].shape == before.outputs[0].shape and kept.achieved <= 0.7
+    with pytest.raises(InputError, match="prune.keep: .*'nobody'"):
+        prune_channels(model, Prune(macs=0.7, criterion="l2", keep=["nobody"]))
+
+
 def test_what_cannot_be_done_is_said(digits):
     model, data = digits
     with pytest.raises(InputError, match="needs training data"):

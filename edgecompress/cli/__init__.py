@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from collections.abc import Sequence
 
@@ -10,11 +11,20 @@ import click
 from edgecompress import __version__
 from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.interrupt import watched
+from edgecompress.talk import LOGGER
 
 COMMANDS = (
-    "bench", "build", "compare", "convert", "devices", "flash", "inspect", "report", "run", "sensitivity", "targets",
+    "bench", "build", "compare", "completion", "convert", "devices", "doctor", "flash", "inspect", "report", "run",
+    "sensitivity", "targets",
 )  # fmt: skip
 INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
+
+
+class _Echo(logging.Handler):
+    """Lines on stderr, as it is when they come."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
 
 
 class LazyGroup(click.Group):
@@ -46,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Failures are one line on stderr; --debug anywhere on the line shows the traceback as well.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    LOGGER.handlers = [_Echo()]
+    LOGGER.setLevel(logging.WARNING)
     with watched() as watch:
         try:
             sys.exit(cli.main(arguments, prog_name="edgecompress", standalone_mode=False))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import click
 
 from edgecompress.cli.options import (
+    completes,
     config_option,
     debug_option,
+    device_names,
     file_option,
     json_option,
     not_empty,
     parse_preprocess,
+    talk_options,
 )
 
 OUTPUTS_DIFFER = 4
@@ -18,13 +21,14 @@ OUTPUTS_DIFFER = 4
 
 @click.command()
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
-@click.option("--device", "devices", multiple=True, callback=not_empty,
+@click.option("--device", "devices", multiple=True, callback=not_empty, shell_complete=completes(device_names),
               help="Its name; see: edgecompress devices. Repeatable.")  # fmt: skip
 @file_option("--eval", "data", metavar="DATA", help="Samples, with labels if there are any; as convert.")
 @click.option("--runs", type=click.IntRange(1), help="How many samples, from the first.  [default: all]")
 @click.option("--warmup", type=click.IntRange(0), help="Inferences before those.  [default: 3; emulators: 0]")
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of interpreters.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@talk_options
 @config_option
 @json_option
 @debug_option

@@ -4,25 +4,45 @@ from __future__ import annotations
 
 import click
 
-from edgecompress.cli.options import debug_option, file_option, not_empty
+from edgecompress.cli.options import (
+    completes,
+    debug_option,
+    file_option,
+    json_option,
+    not_empty,
+    talk_options,
+    target_names,
+)
+from edgecompress.talk import is_quiet
 
 
 @click.command()
 @click.argument("pack", metavar="FILE.pack", callback=not_empty)
-@click.option("--target", default="cortex-m4", show_default=True, help="Device; see: edgecompress targets.")
+@click.option("--target", default="cortex-m4", show_default=True, shell_complete=completes(target_names),
+              help="Device; see: edgecompress targets.")  # fmt: skip
 @file_option("--target-file", type=click.Path(), help="Your own board's profile (TOML).")
 @file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: FILE-TARGET]")
 @click.option("--weights", type=click.Choice(("coded", "plain")), default="coded", show_default=True,
               help="Clustered weights in flash: entropy coded, or int8 (larger, a little faster).")  # fmt: skip
+@json_option
+@talk_options
 @debug_option
-def command(pack: str, target: str, target_file: str | None, output: str | None, weights: str) -> None:
+def command(
+    pack: str, target: str, target_file: str | None, output: str | None, weights: str, as_json: bool
+) -> None:
     """Compile FILE.pack ahead of time: object file, static library, C header and example.
 
     Needs no C toolchain. With arm-none-eabi-gcc or the Python package ziglang, Cortex-M targets also get firmware
     for the board that QEMU emulates; with aarch64-linux-gnu-gcc, 64-bit Linux and Android get a shared library and a
     program.
     """
-    from edgecompress.firmware import build
+    from edgecompress.firmware import RECORD, build
     from edgecompress.report.terminal import print_fitting
 
-    print_fitting(build(pack, target, output=output, target_file=target_file, weights=weights))
+    made = build(pack, target, output=output, target_file=target_file, weights=weights)
+    if as_json:
+        click.echo((made.directory / RECORD).read_text(), nl=False)
+    elif is_quiet():
+        click.echo("\n".join(str(made.directory / name) for name in made.files))
+    else:
+        print_fitting(made)

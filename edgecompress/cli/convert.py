@@ -8,37 +8,53 @@ from typing import Any
 import click
 
 from edgecompress.cli.options import (
+    completes,
     config_option,
     debug_option,
+    device_names,
     file_option,
     json_option,
     model_options,
     not_empty,
     parse_input_shapes,
     parse_preprocess,
+    talk_options,
+    target_names,
 )
+from edgecompress.talk import is_quiet
 
 LIMIT_EXCEEDED = 4
+FORMATS = ("onnx", "tflite", "pack")
+
+
+def preset_names() -> list[str]:
+    from edgecompress.recipe import PRESETS
+
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
 @click.command()
 @model_options
-@click.option("--target", default="android", show_default=True, help="Device; see: edgecompress targets.")
+@click.option("--target", default="android", show_default=True, shell_complete=completes(target_names),
+              help="Device; see: edgecompress targets.")  # fmt: skip
 @file_option("--target-file", type=click.Path(), help="Your own board's profile (TOML).")
 @file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: MODEL-TARGET]")
 @file_option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
 @file_option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
 @file_option("--train", metavar="DATA", help="Training data in the same forms, for the recipe's methods that learn.")
 @click.option("--resume", is_flag=True, help="Go on with a training run that was stopped; else it starts anew.")
-@file_option("--recipe", type=click.Path(), help="Recipe (TOML), or fast, balanced, smallest; options go before it.")
-@click.option("--format", "formats", multiple=True, help="Artifact format: onnx, tflite or pack. Repeatable.")
+@file_option("--recipe", type=click.Path(), shell_complete=completes(preset_names),
+             help="Recipe (TOML), or fast, balanced, smallest; options go before it.")  # fmt: skip
+@click.option("--format", "formats", multiple=True, shell_complete=completes(lambda: FORMATS),
+              help="Artifact format: onnx, tflite or pack. Repeatable.")  # fmt: skip
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @click.option("--max-drop", type=float, help="Points of accuracy that may be lost; else exit code 4.")
-@click.option("--device", "devices", multiple=True, callback=not_empty,
+@click.option("--device", "devices", multiple=True, callback=not_empty, shell_complete=completes(device_names),
               help="Run the artifacts on it as well; see: edgecompress devices. Repeatable.")  # fmt: skip
 @config_option
 @click.option("--max-size", metavar="SIZE", help="Of an artifact, e.g. 32KB: picks sparsity, bits; else exit code 4.")
 @json_option
+@talk_options
 @debug_option
 def command(
     model: str, input_shapes: tuple[str, ...], formats: tuple[str, ...], evaluation: str | None,
@@ -66,6 +82,8 @@ def command(
         return 0
     if as_json:
         click.echo(result.report.to_json(), nl=False)
+    elif is_quiet():
+        click.echo("\n".join(map(str, result.artifacts.values())))
     else:
         from edgecompress.report.terminal import print_fitting
 

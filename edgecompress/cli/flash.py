@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import click
 
-from edgecompress.cli.options import config_option, debug_option, json_option, not_empty
+from edgecompress.cli.options import (
+    completes,
+    config_option,
+    debug_option,
+    device_names,
+    json_option,
+    not_empty,
+    talk_options,
+)
+from edgecompress.talk import is_quiet
 
 
 @click.command()
 @click.argument("artifact", callback=not_empty)
-@click.option("--device", required=True, callback=not_empty, help="Its name; see: edgecompress devices.")
+@click.option("--device", required=True, callback=not_empty, shell_complete=completes(device_names),
+              help="Its name; see: edgecompress devices.")  # fmt: skip
+@talk_options
 @config_option
 @json_option
 @debug_option
@@ -26,5 +37,5 @@ def command(artifact: str, device: str, config: str | None, as_json: bool) -> No
         from dataclasses import asdict
 
         click.echo(json.dumps(asdict(found)))
-    else:
+    elif not is_quiet():
         click.echo(str(found))

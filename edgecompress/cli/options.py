@@ -1,15 +1,54 @@
 """Option values that need parsing, and options that several commands share."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
 
 from edgecompress.errors import InputError
+from edgecompress.talk import LOGGER
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
+
+
+def _level(level: int) -> Callable[..., None]:
+    def set_level(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            LOGGER.setLevel(level)
+
+    return set_level
+
+
+def talk_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """-q and -v, of commands that take a while."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_level(logging.INFO),
+                     help="Say on stderr what is being done."),
+        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_level(logging.ERROR),
+                     help="No progress, no tables: only the names of files that are written, and errors."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def completes(names: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
+    """For `shell_complete`: those names that begin as what was typed."""
+    return lambda context, parameter, typed: [name for name in names() if name.startswith(typed)]
+
+
+def target_names() -> list[str]:
+    from edgecompress.targets import all_targets
+
+    return [profile.name for profile in all_targets()]
+
+
+def device_names() -> list[str]:
+    from edgecompress.devices.configuration import load_devices
+
+    return list(load_devices())
 
 
 def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -10,6 +10,7 @@ from edgecompress.cli.options import (
     model_options,
     parse_input_shapes,
     parse_preprocess,
+    talk_options,
 )
 
 
@@ -25,6 +26,7 @@ from edgecompress.cli.options import (
 @click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="At most so many, the first.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @json_option
+@talk_options
 @debug_option
 def command(
     model: str, weights: str | None, input_shapes: tuple[str, ...], data: str, ratios: tuple[float, ...],

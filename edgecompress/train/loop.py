@@ -16,6 +16,7 @@ from edgecompress.evaluate.metrics import Metric, load_metric
 from edgecompress.progress import progress
 from edgecompress.recipe import Train
 from edgecompress.report.model import Epoch, History
+from edgecompress.talk import LOGGER
 from edgecompress.train import checkpoint as files
 from edgecompress.train import precision
 from edgecompress.train.augment import AUGMENTS, require_images
@@ -51,7 +52,8 @@ def train(
     loss, metric: in place of those that the settings name. parameters: what is trained, in groups if need be
     (`make_optimizer`); unset: all of the module's. validation: in place of a share of the data.
     checkpoint: a file that holds the whole state after each epoch; with `resume` a run goes on from it, on the
-    CPU with the same weights to the bit as if it had never stopped. log: gets a line for each epoch.
+    CPU with the same weights to the bit as if it had never stopped. log: gets a line for each epoch; unset: the
+    logger "edgecompress" does.
 
     Started by torchrun, the processes share each batch. All that is random depends on the seed, the epoch and the
     step alone. Raises InputError: settings that don't fit the data, a loss that isn't finite, another run's
@@ -165,10 +167,10 @@ class _Run:
         self._judge(record, (epoch + 1) * self.steps)
         now.finished |= epoch + 1 == self.settings.epochs
         board.write(self.stage, record)
-        if log is not None and self.group.is_main:
+        if self.group.is_main:
             speed = self.steps * self.batch / trained
             left = (self.settings.epochs - epoch - 1) * (time.perf_counter() - start)
-            log(
+            (log or LOGGER.info)(
                 f"{self.stage}: epoch {epoch + 1}/{self.settings.epochs}: {_described(record, self.metric_name)}, "
                 f"{speed:,.0f} samples/s, {_time(left)} left"
             )

@@ -34,6 +34,8 @@ from edgecompress.train.normalised import with_batchnorm
 
 SEED = 0
 SCORED = 4096  # training images that say which channels matter
+# The convolutions whose outputs are added: what goes from block to block stays as wide as it was.
+RESIDUAL = ["model/conv2d/BiasAdd", "model/conv2d_5/BiasAdd", "model/conv2d_8/BiasAdd"]
 
 
 def main() -> int:
@@ -45,7 +47,7 @@ def main() -> int:
     images, labels = _cifar10(folder, "train")
     data = TrainData.from_arrays([images], labels)
 
-    settings = Prune(macs=arguments.macs, criterion="fisher", allocation="global")
+    settings = Prune(macs=arguments.macs, criterion="fisher", allocation="capacity", keep=RESIDUAL)
     scored = data.subset(np.arange(SCORED))
     pruned = prune_channels(original, settings, data=scored, loss=cross_entropy, seed=SEED)
     print(pruned, *(f"  {g.name}: {g.before} -> {g.after} channels" for g in pruned.groups), sep="\n", flush=True)
@@ -53,8 +55,8 @@ def main() -> int:
     student, teacher = TorchModel(with_batchnorm(pruned.model, data), logits=True), TorchModel(original, logits=True)
     loss = DistillationLoss(teacher, Distill(), classes=True, features=[], task=cross_entropy)
     training = Train(
-        epochs=arguments.epochs, lr=0.05, weight_decay=5e-4, warmup=1, augment="flip-crop", clip=10.0, validation=0.04,
-        metric="top1", precision="mixed",
+        epochs=arguments.epochs, lr=0.05, weight_decay=1e-4, warmup=1, augment="flip-crop", clip=10.0, validation=0.0,
+        precision="mixed",
     )  # fmt: skip
     train(
         student, data, training, loss=loss, seed=SEED, stage="fine-tuning",
@@ -79,7 +81,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--macs", type=float, default=0.5, help="share of the multiply-accumulates that stays")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=80)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("resnet8_pruned.onnx"))

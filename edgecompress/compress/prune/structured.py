@@ -1,16 +1,16 @@
 """Pruning of channels: what the recipe asks for, out of the model."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from edgecompress.compress.prune.channel_scores import ON_DATA, Scores, channel_scores
-from edgecompress.compress.prune.widths import COST, by_saving, lamp, narrow, relative, savings, uniform
+from edgecompress.compress.prune.widths import COST, by_capacity, by_saving, lamp, narrow, relative, savings, uniform
 from edgecompress.errors import InputError
-from edgecompress.graph.channel_groups import channel_groups, prunable
+from edgecompress.graph.channel_groups import ChannelGroup, channel_groups, prunable
 from edgecompress.graph.statistics import statistics
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ def prune_channels(
     """A smaller model, not yet trained again.
 
     Criteria that look at data measure again between STEPS parts, for a channel matters more when others have gone.
-    Raises InputError when the criterion needs data, or nothing can be pruned.
+    Raises InputError when the criterion needs data, `keep` names no layer, or nothing can be pruned.
     """
     what, target = wanted(settings)
     before, notes = statistics(model), []
     if settings.blocks:
         model, gone = _without_blocks(model, settings.blocks, data)
         notes += [f"the block that ends in {name} is left out" for name in gone]
-    widths = {g.name: g.size for g in prunable(channel_groups(model))}
+    widths = {g.name: g.size for g in _without_kept(prunable(channel_groups(model)), settings.keep)}
     notes += [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
     total, left = sum(widths.values()), dict(widths)
     steps = STEPS if settings.criterion in ON_DATA else 1
@@ -80,6 +80,15 @@ def prune_channels(
     return Pruned(
         model, what, target, achieved, tuple(Width(n, size, left[n]) for n, size in widths.items()), tuple(notes)
     )
+
+
+def _without_kept(groups: Sequence[ChannelGroup], keep: Sequence[str]) -> list[ChannelGroup]:
+    """Those that no layer in `keep` makes channels of. Raises InputError for a name of no such layer."""
+    makers = {x.node for g in groups for x in g.made_by}
+    if unknown := [name for name in keep if name not in makers]:
+        raise InputError(f"prune.keep: no layer that channels can be removed from is called {unknown[0]!r}; there are "
+                         f"{', '.join(sorted(makers))}")  # fmt: skip
+    return [g for g in groups if not any(x.node in keep for x in g.made_by)]
 
 
 def wanted(settings: Prune) -> tuple[str, float]:
@@ -113,6 +122,10 @@ def _lamp(model: ir.Model, scores: Scores, what: str, criterion: str, data: Trai
     return lamp(scores)
 
 
+def _capacity(model: ir.Model, scores: Scores, what: str, criterion: str, data: TrainData | None) -> Scores:
+    return by_capacity(scores, savings(model, scores, "parameters"), savings(model, scores, "macs"))
+
+
 def _sensitivity(model: ir.Model, scores: Scores, what: str, criterion: str, data: TrainData | None) -> Scores:
     from edgecompress.compress.prune.channel_sensitivity import by_sensitivity
 
@@ -120,5 +133,5 @@ def _sensitivity(model: ir.Model, scores: Scores, what: str, criterion: str, dat
 
 
 COMPARABLE: dict[str, Callable[[ir.Model, Scores, str, str, TrainData | None], Scores]] = {
-    "global": _global, "lamp": _lamp, "sensitivity": _sensitivity, "uniform": _uniform,
+    "capacity": _capacity, "global": _global, "lamp": _lamp, "sensitivity": _sensitivity, "uniform": _uniform,
 }  # fmt: skip

@@ -28,6 +28,7 @@ from edgecompress.train import Hook, TrainData, train
 from edgecompress.train.losses import Loss, load_loss
 
 FOR_WEIGHTS = ("l1", "l2", "random", *NEED_GRADIENTS)
+FOR_LAYERS = (*ALLOCATIONS, "sensitivity")
 BATCHES = 50  # for gradients before anything is pruned
 NORMALISATIONS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 
@@ -216,6 +217,9 @@ def _require_possible(settings: Prune, data: TrainData | None) -> None:
         raise InputError(
             f'prune.criterion = "{settings.criterion}" scores channels; for weights there are {", ".join(FOR_WEIGHTS)}'
         )
+    if settings.allocation == "capacity":
+        known = ", ".join(FOR_LAYERS)
+        raise InputError(f'prune.allocation = "capacity" is for channels; for weights there are {known}')
     if data is not None:
         return
     if settings.criterion in NEED_GRADIENTS:

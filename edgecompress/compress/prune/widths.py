@@ -29,6 +29,15 @@ def relative(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
     return by_saving({g: s / max(s.mean(), 1e-30) for g, s in scores.items()}, savings)
 
 
+def by_capacity(scores: Scores, parameters: dict[ChannelGroup, float], macs: dict[ChannelGroup, float]) -> Scores:
+    """The place within the group, times the root of how many parameters a multiply-accumulate there holds.
+
+    What is saved is taken from the layers that learn the least for it, which in a network for images are the early
+    ones: after long training that counts more than the damage that a channel's removal does at first.
+    """
+    return {g: s * (parameters[g] / max(macs[g], 1e-30)) ** 0.5 for g, s in uniform(scores).items()}
+
+
 def lamp(scores: Scores) -> Scores:
     """As a share of all in the group that are at least as large (J. Lee et al., "Layer-adaptive sparsity", 2021)."""
     result = {}

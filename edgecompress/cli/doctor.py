@@ -1,0 +1,21 @@
+"""`edgecompress doctor`: what is installed, and what is missing."""
+from __future__ import annotations
+
+import click
+
+from edgecompress.cli.options import debug_option, json_option
+
+
+@click.command()
+@json_option
+@debug_option
+def command(as_json: bool) -> None:
+    """Show which interpreters, linkers, emulators and probes are installed, and what each missing one would enable."""
+    from edgecompress.doctor import doctor
+    from edgecompress.report.terminal import print_fitting
+
+    found = doctor()
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+    else:
+        print_fitting(found)
