@@ -29,7 +29,7 @@ def model_summary(ingested: Ingested, facts: ModelStatistics) -> ModelSummary:
         format=ingested.format,
         opset=ingested.opset,
         sha256=None if path is None else _sha256(path.read_bytes()),
-        bytes=None if path is None else _size_with_external_data(path, ingested.format),
+        bytes=None if path is None or ingested.format == "python" else _size_with_external_data(path, ingested.format),
         parameters=facts.parameters,
         macs=facts.macs,
         peak_activation_elements=facts.peak_activation_elements,

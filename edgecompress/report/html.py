@@ -77,7 +77,8 @@ def cards(report: Report) -> list[Card]:
     found.append(Card("Multiply-accumulates", count(report.model.macs), count(macs), share))
     got, metric = report.achieved, report.requested.metric
     if got.float_value is not None and got.worst_value is not None:
-        note = f"{metric}, {got.drop:+.2f} lost" if got.drop else f"{metric}, nothing lost"
+        drop = got.drop or 0.0
+        note = f"{metric}, " + (f"{abs(drop):.2f} {'lost' if drop > 0 else 'gained'}" if drop else "nothing lost")
         found.append(Card("Accuracy", f"{got.float_value:.2f}", f"{got.worst_value:.2f}", note))
     else:
         agreed = [c.agreement_percent for a in report.artifacts for c in a.checks if c.agreement_percent is not None]

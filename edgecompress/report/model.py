@@ -19,7 +19,7 @@ class ModelSummary(Part):
     format: str = Field(description="onnx, pt2, torchscript or python")
     opset: int = Field(description="ONNX opset of the input")
     sha256: str | None = Field(description="of the input file")
-    bytes: int | None = Field(description="size of the input file")
+    bytes: int | None = Field(description="size of the input file; null for file.py:function, which holds no weights")
     parameters: int
     macs: int = Field(description="multiply-accumulates of one inference")
     peak_activation_elements: int = Field(description="most values alive at once, at the model's batch size")
