@@ -7,7 +7,7 @@ from typing import Any
 
 
 def toml_value(value: Any) -> str:
-    """A text, number, truth value, or list of such.
+    """A text, number, truth value, list of such, or (inline) table of such by text.
 
     >>> toml_value(["a", 1, True])
     '["a", 1, true]'
@@ -16,4 +16,6 @@ def toml_value(value: Any) -> str:
     # legal in JSON strings and not in TOML's.
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{toml_value(k)} = {toml_value(v)}" for k, v in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

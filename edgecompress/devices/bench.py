@@ -23,7 +23,7 @@ from edgecompress.progress import progress
 from edgecompress.report.devices import comparison, detail
 from edgecompress.report.model import Counts, DeviceRun
 from edgecompress.report.terminal import as_html, as_text
-from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured
+from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured, Summary
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.drivers.table import BUILT_IN
 from edgecompress_targets.tools import ToolError
@@ -112,13 +112,14 @@ def measure(
     """One artifact on one device, for which it was prepared. here: gives this machine's run of the same samples; None
     where the device is this machine. Raises DeviceFault."""
     artifact, begun = samples.artifact, time.perf_counter()
-    before = warmup if warmup is not None else 0 if settings.emulated else WARMUP
+    own = prepared.program.benchmark  # which makes its own inputs, and has its own warm-up
+    before = 0 if own is not None else warmup if warmup is not None else 0 if settings.emulated else WARMUP
     inputs = samples.records[0] * before + b"".join(samples.records)
     with progress(name, before + len(samples.records)) as advance:
         found, run = execute(prepared, name, settings, inputs, advance)
-    expected = None if here is None else here()
+    expected = None if here is None or own is not None else here()
     outputs = run.outputs[before * artifact.output_bytes :]
-    accuracy, notes = samples.accuracy(outputs)
+    accuracy, notes = samples.accuracy(outputs) if own is None else (None, [])
     difference = _Difference.between(samples, outputs, None if expected is None else expected.outputs)
     host = None if accuracy is None else samples.accuracy(outputs if expected is None else expected.outputs)[0]
     record = prepared.record
@@ -135,7 +136,7 @@ def measure(
         kernels=None if record is None else record.kernels,
         data=samples.data.source,
         runs=len(samples.records),
-        warmup=before,
+        warmup=before if own is None else own.warmup,
         equal=None if expected is None else not difference.runs,
         agrees=not difference.runs or (not artifact.exact and difference.largest <= TOLERANCE),
         largest_difference=difference.largest,
@@ -143,11 +144,12 @@ def measure(
         metric=None if accuracy is None else samples.metric,
         accuracy=accuracy,
         host_accuracy=host,
-        counts=_counts(run.counts[-len(samples.records) :], run.unit),
+        counts=_counts(run.counts[-len(samples.records) :], run.unit) if run.summary is None else _said(run.summary),
         arena_bytes=None if record is None else record.arena_bytes,
         flash_bytes=None if record is None else record.flash_bytes,
         text_bytes=None if record is None else record.text_bytes,
         stack_bytes=run.stack,
+        energy_microjoules=None if run.energy is None else round(run.energy / max(len(run.counts), 1), 3),
         wall_seconds=round(time.perf_counter() - begun, 3),
         notes=[*notes, *run.notes],
     )
@@ -210,6 +212,11 @@ def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
     if not np.isfinite(a).all():
         return float("inf")
     return float(np.max(np.abs(a - b), initial=0.0) / max(float(np.max(np.abs(b), initial=0.0)), 1e-30))
+
+
+def _said(summary: Summary) -> Counts:
+    return Counts(unit="ns", min=round(summary.min), max=round(summary.max), mean=summary.mean, spread=summary.spread,
+                  median=summary.median, p90=None, p99=None)  # fmt: skip
 
 
 def _counts(values: Sequence[int], unit: Any) -> Counts | None:

@@ -13,6 +13,7 @@ from edgecompress.errors import DeviceFault, InputError
 from edgecompress.firmware import BuildRecord, build
 from edgecompress.targets import load_target
 from edgecompress_runtime.ahead_of_time import identifier
+from edgecompress_targets.drivers.benchmarks import MODEL, benchmark
 from edgecompress_targets.drivers.driver import Program
 from edgecompress_targets.drivers.settings import Settings
 
@@ -32,6 +33,8 @@ def prepare(artifact: Artifact, name: str, settings: Settings, *, threads: int =
     python = getattr(settings, "python", None)
     if python and artifact.record is None:
         return Prepared(_script(artifact, python, threads), None)
+    if (program := getattr(settings, "benchmark", {}).get(artifact.format)) is not None:
+        return Prepared(_benchmarked(artifact, program, threads), None)
     return _compiled(artifact, name, settings)
 
 
@@ -50,6 +53,12 @@ def _script(artifact: Artifact, python: str, threads: int) -> Program:
     start = python, script, model, "{inputs}", "{outputs}", "{times}", str(threads)
     return Program(identifier(artifact.path.stem), artifact.digest, artifact.input_bytes, artifact.output_bytes,
                    {script: source, model: artifact.content}, start)  # fmt: skip
+
+
+def _benchmarked(artifact: Artifact, program: str, threads: int) -> Program:
+    files = {f"{MODEL}.{artifact.format}": artifact.content}
+    return Program(identifier(artifact.path.stem), artifact.digest, artifact.input_bytes, artifact.output_bytes, files,
+                   (), benchmark=benchmark(artifact.format, program, threads))  # fmt: skip
 
 
 def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:

@@ -22,14 +22,18 @@ def detail(run: DeviceRun) -> Group:
         rows.append(("Outputs equal to this machine's", _equal(run)))
     if (c := run.counts) is not None:
         word = f"{WORDS[c.unit]} per inference"
-        rows.append((word, f"median {_count(c, c.median)}, mean {_count(c, c.mean)} ± {_count(c, c.spread)}"))
-        rows.append(("", f"min {_count(c, c.min)}, p90 {_count(c, c.p90)}, p99 {_count(c, c.p99)}"))
+        median = "" if c.median is None else f"median {_count(c, c.median)}, "
+        rows.append((word, f"{median}mean {_count(c, c.mean)} ± {_count(c, c.spread)}"))
+        tail = "" if c.p90 is None or c.p99 is None else f", p90 {_count(c, c.p90)}, p99 {_count(c, c.p99)}"
+        rows.append(("", f"min {_count(c, c.min)}{tail}, max {_count(c, c.max)}"))
     if run.arena_bytes is not None:
         rows.append(("Arena", f"{run.arena_bytes:,} bytes"))
     if run.flash_bytes is not None:
         rows.append(("Flash", f"{run.flash_bytes:,} bytes, {run.text_bytes or 0:,} of them code"))
     if run.stack_bytes is not None:
         rows.append(("Stack, high-water mark", f"{run.stack_bytes:,} bytes"))
+    if run.energy_microjoules is not None:
+        rows.append(("Energy of the processor, per inference", f"{run.energy_microjoules:,.1f} uJ, start-up included"))
     if run.accuracy is not None:
         host = "" if run.equal is None else f" (this machine: {run.host_accuracy:.2f} %)"
         rows.append((f"Accuracy, {run.metric}", f"{run.accuracy:.2f} %{host}"))
@@ -43,7 +47,7 @@ def comparison(runs: Sequence[DeviceRun]) -> Table:
     columns: list[tuple[str, Callable[[DeviceRun], str]]] = [
         ("Artifact", lambda r: r.artifact),
         ("Device", lambda r: r.device),
-        (" Median", lambda r: "-" if r.counts is None else f"{_count(r.counts, r.counts.median)}"),
+        (" Median", lambda r: "-" if r.counts is None else f"{_count(r.counts, r.counts.middle)}"),
         ("Unit", lambda r: "-" if r.counts is None else UNITS[r.counts.unit]),
         (" Accuracy", lambda r: "-" if r.accuracy is None else f"{r.accuracy:.2f}"),
         (" Flash", lambda r: "-" if r.flash_bytes is None else f"{r.flash_bytes:,}"),

@@ -87,7 +87,7 @@ def cards(report: Report) -> list[Card]:
     for run in report.devices:
         if run.counts is not None:
             value, unit = latency(run)
-            note = f"{unit}, median of {run.runs:,} inferences, {run.format}"
+            note = f"{unit}, {run.counts.middle_name} of {run.runs:,} inferences, {run.format}"
             found.append(Card(f"On {run.device}", "", value, note))
     return found
 
@@ -102,8 +102,8 @@ def latency(run: DeviceRun) -> tuple[str, str]:
     """("1.23 M", "instructions") or ("812", "us")."""
     assert run.counts is not None
     if run.counts.unit == "ns":
-        return f"{run.counts.median / 1e3:,.1f}", "us"
-    return count(run.counts.median), run.counts.unit
+        return f"{run.counts.middle / 1e3:,.1f}", "us"
+    return count(run.counts.middle), run.counts.unit
 
 
 def bars(report: Report) -> list[Bar]:

@@ -161,12 +161,21 @@ class Counts(Part):
 
     unit: Literal["instructions", "cycles", "ns"] = Field(description="an emulator counts instructions: no time")
     min: int
-    median: float
-    p90: float
-    p99: float
+    median: float | None = Field(description="null, as p90 and p99, where a benchmark on the device does not say")
+    p90: float | None
+    p99: float | None
     max: int
     mean: float
     spread: float = Field(description="standard deviation")
+
+    @property
+    def middle(self) -> float:
+        """The median where there is one, else the mean."""
+        return self.mean if self.median is None else self.median
+
+    @property
+    def middle_name(self) -> str:
+        return "mean" if self.median is None else "median"
 
 
 class DeviceRun(Part):
@@ -197,6 +206,9 @@ class DeviceRun(Part):
     flash_bytes: int | None = Field(description="code and constants")
     text_bytes: int | None = Field(description="code alone")
     stack_bytes: int | None = Field(description="high-water mark on the device; null where it is not known")
+    energy_microjoules: float | None = Field(
+        None, description="of the processor, for each inference, with the program's start-up; null where it is not told"
+    )
     wall_seconds: float = Field(description="deploying and running, as seen from here")
     notes: list[str] = []
 

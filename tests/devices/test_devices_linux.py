@@ -20,7 +20,9 @@ import pytest
 import sshd
 
 from command import edgecompress
+from edgecompress import convert
 from edgecompress.firmware import build
+from edgecompress_targets.drivers import linux
 from edgecompress_targets.drivers.driver import Program
 from edgecompress_targets.drivers.linux import LinuxDevice
 from emulators import ADB, SSH
@@ -187,6 +189,68 @@ def test_ctrl_c_cleans_up_on_the_device(server: sshd.Sshd, built: Path, samples:
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130 and error.strip() == "error: interrupted"
     assert kept(folder) == [] and not sleeping(folder)
+
+
+def test_energy_is_what_a_counter_says(pack: Path, samples: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A counter that rises as time does, in place of the processor's."""
+    monkeypatch.setattr(linux, "ENERGY", "date +%s%N")
+    code, out, _ = edgecompress("bench", pack, "--eval", samples, "--json")
+    (found,) = json.loads(out)["results"]
+    assert code == 0 and 0 < found["energy_microjoules"] * 43 < 1e9 * found["wall_seconds"]  # 40 and 3 to warm up
+    monkeypatch.setattr(linux, "ENERGY", "echo 7")
+    (found,) = json.loads(edgecompress("bench", pack, "--eval", samples, "--json")[1])["results"]
+    assert found["energy_microjoules"] is None
+
+
+LITERT = """INFO: Log parameter values verbosely: [0]
+INFO: count=3 first=900 curr=500 min=480 max=900 avg=626.667 std=193
+
+INFO: Running benchmark for at least 40 iterations and at least 0 seconds.
+INFO: count=40 first=470 curr=462 min=455 max=530 avg=470.25 std=12{more}
+
+INFO: Inference timings in us: Init: 3113, First inference: 900, Warmup (avg): 626.667, Inference (avg): 470.25
+"""
+
+
+@pytest.mark.skipif(shutil.which("adb") is None, reason="not installed: adb (apt install adb)")
+def test_benchmarks_of_others(phone: adbd.Adbd, configured, tmp_path: Path) -> None:
+    """Stand-ins for benchmark_model and onnxruntime_perf_test, which print and write what those do."""
+    folder = Path(__file__).parents[2] / "samples" / "digits"
+    convert(folder / "digits.onnx", "android", output=tmp_path / "out", formats=["tflite", "onnx"])
+    (tmp_path / "said").write_text(LITERT.format(more=""))
+    (tmp_path / "benchmark_model").write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/words\ntest -f model.tflite && cat {tmp_path}/said\n'
+    )
+    (tmp_path / "onnxruntime_perf_test").write_text(
+        '#!/bin/sh\necho Session creation time cost: 0.1 s\n'
+        'i=0; while [ $i -lt $5 ]; do i=$((i + 1)); echo "model,0.00$i,4096" >> result.csv; done\n'
+    )
+    programs = {"tflite": str(tmp_path / "benchmark_model"), "onnx": str(tmp_path / "onnxruntime_perf_test")}
+    for program in programs.values():
+        os.chmod(program, 0o755)
+    config = configured(phone={**table(phone, tmp_path), "benchmark": programs, "prefix": []})
+
+    def counts(artifact: str, runs: int) -> dict[str, float]:
+        code, out, error = edgecompress(
+            "bench", tmp_path / "out" / artifact, "--device", "phone", "--runs", str(runs), "--config", config, "--json"
+        )
+        assert code == 0, error
+        (found,) = json.loads(out)["results"]
+        assert found["accuracy"] is None and found["equal"] is None and "of its own" in found["notes"][0]
+        return found["counts"]
+
+    found = counts("digits.dynamic.tflite", 5)
+    assert (found["min"], found["max"], found["mean"], found["median"]) == (455000, 530000, 470250, None)
+    assert "--num_runs=5 " in (tmp_path / "words").read_text()
+    (tmp_path / "said").write_text(LITERT.format(more=" p5=456 median=466 p95=520"))
+    assert counts("digits.dynamic.tflite", 5)["median"] == 466000
+    found = counts("digits.dynamic.onnx", 3)
+    assert (found["min"], found["median"], found["max"]) == (1_000_000, 2_000_000, 3_000_000)
+    (tmp_path / "said").write_text("Failed to load model")
+    artifact = tmp_path / "out" / "digits.dynamic.tflite"
+    code, _, error = edgecompress("bench", artifact, "--device", "phone", "--config", config)
+    assert code == 5 and "no line of statistics" in error and error.count("\n") == 1
+    assert kept(tmp_path / "phone") == []
 
 
 @ADB

@@ -27,6 +27,15 @@ class AdbSettings(Settings):
     folder: str = Field("/data/local/tmp/edgecompress", pattern=r"^[\w./-]+$", description="of ours, on the device")
     prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
 
+    benchmark: dict[Literal["tflite", "onnx"], str] = Field(
+        {}, description="by format, a benchmark program that is on the device: tflite: benchmark_model, onnx: "
+        "onnxruntime_perf_test; unset: .pack files alone run there"
+    )  # fmt: skip
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return ("pack", *self.benchmark)
+
     @property
     def emulated(self) -> bool:
         return bool(self.prefix)

@@ -16,13 +16,38 @@ class DeviceError(ToolError):
 
 
 @dataclass(frozen=True)
+class Summary:
+    """What a program says of times that it keeps to itself: nanoseconds. median: None where it does not say."""
+
+    runs: int
+    min: float
+    max: float
+    mean: float
+    spread: float
+    median: float | None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A program on the device that times a model on inputs of its own. start: the words of the command, in which {runs}
+    stands for the number of inferences. parse: of what it prints, or of its file `result`: each inference's
+    nanoseconds, or a summary; raises DeviceError. warmup: inferences that it runs first. name: what it is called."""
+
+    start: tuple[str, ...]
+    parse: Callable[[str], Summary | tuple[int, ...]]
+    result: str | None
+    warmup: int
+    name: str
+
+
+@dataclass(frozen=True)
 class Program:
     """What runs one artifact on a device.
 
     name: a folder's or file's name on the device. digest: SHA-256 of the artifact, hexadecimal. input_bytes,
     output_bytes: of one inference's record. files: by name. start: for Linux, the words of the command, in which
     {inputs}, {outputs} and {times} stand for files; for a board, the one file to flash. machine: what `uname -m` has
-    to say for it to run, "" for any.
+    to say for it to run, "" for any. benchmark: what runs the files instead of `start`.
     """
 
     name: str
@@ -32,6 +57,7 @@ class Program:
     files: Mapping[str, bytes]
     start: tuple[str, ...]
     machine: str = ""
+    benchmark: Benchmark | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +72,9 @@ class Found:
 class Measured:
     """outputs: the records' outputs, one after the other. counts: of each inference, in `unit` ("instructions",
     "cycles" or "ns"). stack: bytes used at most, None where it can't be told. steps: of each step of the last
-    inference, for profiled programs. notes: what should be read beside the figures."""
+    inference, for profiled programs. energy: microjoules of the whole device's processor over the run, start-up
+    included; None where it does not tell. notes: what should be read beside the figures. summary: in place of counts,
+    and of outputs, where a benchmark gives no more."""
 
     outputs: bytes
     counts: tuple[int, ...]
@@ -54,6 +82,8 @@ class Measured:
     stack: int | None = None
     steps: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    summary: Summary | None = None
+    energy: int | None = None
 
     @property
     def instructions(self) -> int:

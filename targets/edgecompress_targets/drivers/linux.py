@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Measured, Program
+from edgecompress_targets.drivers.driver import Advance, Benchmark, DeviceError, Found, Measured, Program, Summary
 from edgecompress_targets.drivers.times import from_file
 
 INPUTS, OUTPUTS, TIMES, PROCESS = "inputs.bin", "outputs.bin", "times.bin", "process"
 CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
 CLOCK = f"{CPUFREQ}/scaling_cur_freq", f"{CPUFREQ}/cpuinfo_max_freq", "/sys/class/thermal/thermal_zone0/temp"
+# Counters of the processor's energy, microjoules: powercap (RAPL), else a sensor of hwmon.
+ENERGY = "cat /sys/class/powercap/intel-rapl:0/energy_uj /sys/class/hwmon/hwmon*/energy1_input 2>/dev/null | head -n 1"
 SLOWER = 10  # times slower than the first inference with its start-up: then it hangs
 
 
@@ -86,11 +88,15 @@ class LinuxDevice:
 
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
         folder, count = self._folder(program), len(inputs) // program.input_bytes
+        if program.benchmark is not None:
+            return self._benchmarked(program.benchmark, folder, count, advance)
         try:
             begun = time.monotonic()
             self._timed(program, folder, inputs[: program.input_bytes], self._inference_timeout)
             limit = max(self._inference_timeout, count * SLOWER * (time.monotonic() - begun))
+            before = self._energy()
             outputs, times, said = self._timed(program, folder, inputs, limit)
+            after = self._energy()
         except BaseException:
             self._tidy(f"cd {folder} && kill -9 $(cat {PROCESS}); rm -f {INPUTS} {OUTPUTS} {TIMES} {PROCESS}")
             raise
@@ -107,7 +113,9 @@ class LinuxDevice:
             return Measured(outputs, (count_of_one,), "instructions", notes=(note,))
         notes = [line for line in said.splitlines() if line.startswith("interpreter: ")]
         notes += self._clock()
-        return Measured(outputs, from_file(times, count, self._name), "ns", notes=tuple(notes))
+        # a counter that has gone round in between tells nothing
+        energy = after - before if before is not None and after is not None and after > before else None
+        return Measured(outputs, from_file(times, count, self._name), "ns", notes=tuple(notes), energy=energy)
 
     def remove(self, program: Program) -> None:
         """Unless it was there before this driver came."""
@@ -119,6 +127,10 @@ class LinuxDevice:
 
     def keep(self, program: Program) -> None:
         self._there_before = True
+
+    def _energy(self) -> int | None:
+        said = "" if self._emulated else self._said(f"{ENERGY}; :")
+        return int(said) if said.isdecimal() else None
 
     def _clock(self) -> list[str]:
         """Where the kernel tells: whether the CPU was slow, or too hot to be fast."""
@@ -140,8 +152,27 @@ class LinuxDevice:
         self._do(f"cd {folder} && rm -f {INPUTS} {OUTPUTS} {TIMES} {PROCESS}")
         return outputs, times, said
 
+    def _benchmarked(self, benchmark: Benchmark, folder: str, runs: int, advance: Advance | None = None) -> Measured:
+        limit = self._inference_timeout + self._timeout * runs
+        words = shlex.join([word.format(runs=runs) for word in benchmark.start])
+        try:
+            said = self._do(f"cd {folder} && {{ echo $$ > {PROCESS}; exec {words} 2>&1; }}", limit)
+            text = said if benchmark.result is None else self._shell.pull(f"{folder}/{benchmark.result}").decode()
+        finally:
+            self._tidy(f"cd {folder} && kill -9 $(cat {PROCESS}); rm -f {PROCESS} {benchmark.result or ''}")
+        found = benchmark.parse(text)
+        if advance is not None:
+            advance(runs)
+        notes = (f"timed by {benchmark.name} on inputs of its own: accuracy was not measured there", *self._clock())
+        if isinstance(found, Summary):
+            return Measured(b"", (), "ns", notes=notes, summary=found)
+        return Measured(b"", found, "ns", notes=notes)
+
     def _answer(self, program: Program, folder: str) -> None:
         """It starts, with nothing to compute."""
+        if program.benchmark is not None:
+            self._benchmarked(program.benchmark, folder, 1)
+            return
         self._timed(program, folder, b"", self._inference_timeout)
 
     def _command(self, program: Program) -> str:

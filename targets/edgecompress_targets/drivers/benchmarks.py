@@ -1,0 +1,81 @@
+"""Benchmark programs of others that a device may have: what they are called with, and what they say.
+
+They make their own inputs: times alone come of them. LiteRT's `benchmark_model` prints a line of statistics, ONNX
+Runtime's `onnxruntime_perf_test` writes a line for each inference to a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgecompress_targets.drivers.driver import Benchmark, DeviceError, Summary
+
+WARMUP = 3  # inferences that benchmark_model runs first; onnxruntime_perf_test runs one
+LONGEST = 150.0  # seconds of benchmark_model, which stops early otherwise
+STATISTICS = re.compile(r"count=(\d+)[ \t]+(.*)")
+PAIR = re.compile(r"(\w+)=([-+.\deE]+)")
+MODEL, RESULT = "model", "result.csv"
+
+
+def benchmark_model(text: str) -> Summary:
+    """The last `count=50 first=.. curr=.. min=.. max=.. avg=.. std=..`, microseconds (tensorflow's
+    core/util/stats_calculator.h); the one before it is of the warm-up."""
+    found = STATISTICS.findall(text)
+    if not found:
+        raise ValueError("no line of statistics (count=.. min=.. max=.. avg=..)")
+    count, rest = found[-1]
+    values = {key: 1e3 * float(value) for key, value in PAIR.findall(rest)}
+    if "all same" in rest:
+        values |= dict.fromkeys(("min", "max", "avg"), values.get("curr", 0.0)) | {"std": 0.0}
+    try:
+        return Summary(int(count), values["min"], values["max"], values["avg"], values["std"], values.get("median"))
+    except KeyError as error:
+        raise ValueError(f"its statistics lack {error}") from error
+
+
+def perf_test(text: str) -> tuple[int, ...]:
+    """Nanoseconds of each line `model name,seconds,..`."""
+    return tuple(round(1e9 * float(line.split(",")[1])) for line in text.splitlines() if line.strip())
+
+
+@dataclass(frozen=True)
+class _Kind:
+    words: Callable[[str, int], tuple[str, ...]]
+    parse: Callable[[str], Summary | tuple[int, ...]]
+    result: str | None
+    warmup: int
+
+
+KINDS: dict[str, _Kind] = {
+    "tflite": _Kind(
+        lambda program, threads: (
+            program, f"--graph={MODEL}.tflite", f"--num_threads={threads}", f"--warmup_runs={WARMUP}",
+            "--warmup_min_secs=0", "--num_runs={runs}", "--min_secs=0", f"--max_secs={LONGEST}",
+        ),
+        benchmark_model, None, WARMUP,
+    ),
+    "onnx": _Kind(
+        lambda program, threads: (
+            program, "-I", "-m", "times", "-r", "{runs}", "-x", str(threads), f"{MODEL}.onnx", RESULT,
+        ),
+        perf_test, RESULT, 1,
+    ),
+}  # fmt: skip
+
+
+def benchmark(format: str, program: str, threads: int) -> Benchmark:
+    """For a file MODEL.format beside it. program: its path on the device."""
+    kind = KINDS[format]
+
+    def parse(text: str) -> Summary | tuple[int, ...]:
+        try:
+            found = kind.parse(text)
+        except (ValueError, IndexError) as error:
+            raise DeviceError(f"{program}: its output is not as expected: {error}") from error
+        if not found:
+            raise DeviceError(f"{program}: it measured nothing")
+        return found
+
+    return Benchmark(kind.words(program, threads), parse, kind.result, kind.warmup, program.rpartition("/")[2])
