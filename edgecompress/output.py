@@ -4,12 +4,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from edgecompress.errors import InputError
+
+_PREFIX = f".edgecompress-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"  # of temporary folders; a process follows
 
 
 def require_writable(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
@@ -57,16 +61,18 @@ def _unchanged(path: Path, sha256: object, inputs: Sequence[Path]) -> bool:
 
 def write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] = ()) -> None:
     """Write every file whole to a temporary folder beside the output folder, then rename each into place, and
-    the stale ones of the run before out of it.
+    the stale ones of the run before out of it; a new output folder appears with all of them at once.
 
-    An interruption leaves neither a half-written file nor the temporary folder, and the run before as it was.
+    An interruption leaves neither a half-written file nor the temporary folder, and the run before as it was. What a
+    killed process left is put in order by the next one that writes there.
     Raises InputError when the folder can't be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Inside the folder when there is one: it may be a mount point, and renaming stays in one file system.
         beside = folder if folder.is_dir() else folder.parent
-        temporary = Path(tempfile.mkdtemp(prefix=".edgecompress-", dir=beside))
+        _recover(beside, folder)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=beside))
     except OSError as error:
         raise InputError(f"{folder}: can't write here: {error.strerror or error}") from error
     new, old = temporary / "new", temporary / "old"
@@ -75,7 +81,9 @@ def write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] =
         old.mkdir()
         for name, content in files.items():
             (new / name).write_bytes(content)
-        folder.mkdir(exist_ok=True)
+        if not folder.exists():
+            new.rename(folder)
+            return
         try:
             _swap(folder, new, old, files, stale)
         except BaseException:
@@ -86,6 +94,29 @@ def write_files(folder: Path, files: Mapping[str, bytes], stale: Iterable[str] =
         raise InputError(f"{path}: can't write: {error.strerror or error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _recover(beside: Path, folder: Path) -> None:
+    """Ends what processes of this machine that are no more have begun: files of the run before that were on their way
+    out come back where no new one has taken their place."""
+    for left in beside.glob(f"{_PREFIX}*-*"):
+        process = left.name.removeprefix(_PREFIX).split("-")[0]
+        if not process.isdecimal() or _is_alive(int(process)):
+            continue
+        for path in (left / "old").glob("*") if beside == folder else ():
+            if not (folder / path.name).exists():
+                os.replace(path, folder / path.name)
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _swap(folder: Path, new: Path, old: Path, names: Iterable[str], stale: Iterable[str]) -> None:

@@ -282,7 +282,7 @@ def test_interruption_leaves_no_half_file(tmp_path, monkeypatch, capsys) -> None
     def interrupted(*paths: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(output.os, "replace", interrupted)
+    monkeypatch.setattr(output.Path, "rename", interrupted)  # of a new folder, with all files in it
     assert run("convert", MODEL, "-o", tmp_path / "out") == 130
     assert [p for p in tmp_path.rglob("*") if p.is_file() or p.name.startswith(".")] == []
     assert capsys.readouterr().err.strip() == "error: interrupted"
