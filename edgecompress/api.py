@@ -85,6 +85,7 @@ def convert(
     max_drop: float | None = None,
     max_size: int | str | None = None,
     resume: bool = False,
+    trust_code: bool = False,
     target_file: str | Path | None = None,
     devices: Sequence[str] = (),
     config: str | Path | None = None,
@@ -92,8 +93,9 @@ def convert(
 ) -> Result:
     """Convert a model for a device, run every artifact, and write them with a report to a folder.
 
-    model: path of an .onnx, .pt2 or TorchScript .pt file, "file.py:factory" (with `weights`, a state_dict
-        file), an onnx.ModelProto, an onnx_ir.Model, or a torch.nn.Module (with `input_shapes`).
+    model: path of an .onnx, .pt2, TorchScript .pt, .keras or .h5 file or of a SavedModel (trust_code: with Lambda
+        layers, whose code is run), "file.py:factory" (with `weights`, a state_dict file), an onnx.ModelProto, an
+        onnx_ir.Model, or a torch.nn.Module (with `input_shapes`).
     target, target_file: name of a profile, or the file of another.
     output: folder; default "<model>-<target>" in the current one.
     calib, eval: what `evaluate.data.load_data` takes: .npz, .npy, an image folder, "file.py:function" or
@@ -135,7 +137,7 @@ def convert(
     with _alone(folder):
         log = StageLog()
         with log.stage("import") as running:
-            ingested = load(model, weights=weights, input_shapes=input_shapes)
+            ingested = load(model, weights=weights, input_shapes=input_shapes, trust_code=trust_code)
             facts = statistics(ingested.model)
             summary = build.model_summary(ingested, facts)
             running.stage.bytes = summary.bytes

@@ -134,6 +134,7 @@ CHECKS: tuple[_Check, ...] = (
     _python("interpreter", "tflite-runtime", "running .tflite as older devices do", "'edgecompress[tflite-runtime]'"),
     _python("interpreter", "numba", "compiling .pack files"),
     _python("training", "torch", "PyTorch models; pruning, distillation, training", "'edgecompress[torch]'"),
+    _python("models", "tensorflow", "Keras files and SavedModels", "'edgecompress[tensorflow]'"),
     _Check("training", "GPU", _gpu, "faster training", "NVIDIA's driver, and PyTorch's CUDA build"),
     _python("training", "tensorboard", "[train] tensorboard", "'edgecompress[tensorboard]'"),
     _python("data", "pillow", "image folders as data", "'edgecompress[images]'"),

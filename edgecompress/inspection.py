@@ -106,10 +106,11 @@ def inspect(
     model: Any,
     *,
     weights: str | Path | None = None,
+    trust_code: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> Inspection:
     """Read a model (anything `convert` takes) and say what it needs. Raises as `convert` does."""
-    ingested = load(model, weights=weights, input_shapes=input_shapes)
+    ingested = load(model, weights=weights, input_shapes=input_shapes, trust_code=trust_code)
     facts = statistics(ingested.model)
     peak = facts.peak_activation_elements
     return Inspection(

@@ -91,6 +91,7 @@ def sensitivity(
     metric: str = "top1",
     samples: int = SAMPLES,
     weights: str | Path | None = None,
+    trust_code: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     preprocess: Mapping[str, Any] | None = None,
 ) -> Sensitivity:
@@ -101,7 +102,7 @@ def sensitivity(
     """
     if not ratios or not all(0 < r < 1 for r in ratios):
         raise InputError(f"ratios: expected shares of channels above 0 and below 1, found {list(ratios)}")
-    ingested = load(model, weights=weights, input_shapes=input_shapes)
+    ingested = load(model, weights=weights, input_shapes=input_shapes, trust_code=trust_code)
     whole = ingested.model
     settings = validated(Preprocess, dict(preprocess or {}), "preprocess")
     data = load_data(eval, whole.graph.inputs, settings).head(samples)

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from edgecompress.compress.prune.structured import COMPARABLE
 from edgecompress.graph.operators import OPERATORS
+from edgecompress.ingest.keras_model import SUFFIXES
 from edgecompress.ingest.torch_model import READERS
 from edgecompress.pipeline import EMITTERS
 from edgecompress.recipe import PRESETS, Cluster, Distill, Prune, Quantize, Train
@@ -39,7 +40,8 @@ def replaced(text: str) -> str:
 
 def _supported() -> str:
     rows = [
-        ("models", [".onnx", *READERS, "file.py:factory"], "also a torch.nn.Module or an ONNX model in Python"),
+        ("models", [".onnx", *READERS, *SUFFIXES, "SavedModel", "file.py:factory"],
+         "also a torch.nn.Module or an ONNX model in Python"),
         ("operators of ONNX", [], f"{len(OPERATORS)}, [by name](#operators)"),
         ("distillation: student", ["a file", "width", "depth", "separable"], ""),
         ("distillation: features", _choices(Distill, "features")[:2], "or pairs of names"),

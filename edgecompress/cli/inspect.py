@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @model_options
 @json_option
 @debug_option
-def command(model: str, weights: str | None, input_shapes: tuple[str, ...], as_json: bool) -> None:
+def command(
+    model: str, weights: str | None, trust_code: bool, input_shapes: tuple[str, ...], as_json: bool
+) -> None:
     """Show MODEL's operators, shapes, parameters, MACs and memory, and for each target whether it fits.
 
     Of a .pack file: its plan, and how each constant is encoded.
@@ -29,7 +31,8 @@ def command(model: str, weights: str | None, input_shapes: tuple[str, ...], as_j
     else:
         from edgecompress.inspection import inspect
 
-        found = inspect(model, weights=weights, input_shapes=parse_input_shapes(input_shapes))
+        shapes = parse_input_shapes(input_shapes)
+        found = inspect(model, weights=weights, input_shapes=shapes, trust_code=trust_code)
     if as_json:
         click.echo(found.to_json(), nl=False)
     else:

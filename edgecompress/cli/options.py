@@ -69,7 +69,7 @@ config_option = file_option(
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """MODEL, --weights and --input-shape: what says which model is meant."""
+    """MODEL, --weights, --trust-code and --input-shape: what says which model is meant."""
     for option in (
         click.option(
             "--input-shape",
@@ -78,6 +78,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME:DIMS",
             help="Shape of an input with dynamic dimensions, e.g. image:1,3,224,224. Repeatable.",
         ),
+        click.option("--trust-code", is_flag=True, help="Load a Keras model's Lambda layers, which run code."),
         file_option("--weights", type=click.Path(), help="state_dict file for a file.py:factory model."),
         click.argument("model", callback=not_empty),
     ):

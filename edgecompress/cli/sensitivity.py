@@ -29,8 +29,8 @@ from edgecompress.cli.options import (
 @talk_options
 @debug_option
 def command(
-    model: str, weights: str | None, input_shapes: tuple[str, ...], data: str, ratios: tuple[float, ...],
-    criterion: str, metric: str, samples: int, preprocess: str | None, as_json: bool,
+    model: str, weights: str | None, trust_code: bool, input_shapes: tuple[str, ...], data: str,
+    ratios: tuple[float, ...], criterion: str, metric: str, samples: int, preprocess: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Remove channels from one group of MODEL at a time, and show what is left of the accuracy.
 
@@ -40,7 +40,7 @@ def command(
 
     found = sensitivity(
         model, data, ratios=ratios, criterion=criterion, metric=metric, samples=samples, weights=weights,
-        input_shapes=parse_input_shapes(input_shapes), preprocess=parse_preprocess(preprocess),
+        trust_code=trust_code, input_shapes=parse_input_shapes(input_shapes), preprocess=parse_preprocess(preprocess),
     )  # fmt: skip
     if as_json:
         click.echo(found.to_json(), nl=False)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgecompress.errors import EdgeCompressError, InputError
-from edgecompress.ingest import onnx_file
+from edgecompress.ingest import keras_model, onnx_file
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
 from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_batch
@@ -28,7 +28,8 @@ Shapes = Mapping[str, Sequence[int]]
 class Ingested:
     """A model in canonical form, and where it came from.
 
-    format: "onnx", "pt2", "torchscript" or "python". opset: of the original (or of the export from torch).
+    format: "onnx", "pt2", "torchscript", "keras", "saved_model" or "python". opset: of the original, or of what it was
+    exported to.
     max_relative_error: original against normalised in ONNX Runtime, max|a - b| / max|a|.
     notes: what was decided on the way that the user may want to know.
     """
@@ -47,21 +48,24 @@ def load(
     weights: str | Path | None = None,
     input_shapes: Shapes | None = None,
     fold_batchnorm: bool = True,
+    trust_code: bool = False,
 ) -> Ingested:
     """Reads a model and brings it to canonical form; neither the file nor the object is changed.
 
-    source: a path to .onnx, .pt2 (torch.export) or .pt (TorchScript), "file.py:factory" (a function without
-        arguments that returns a torch.nn.Module), or an onnx.ModelProto, onnx_ir.Model or torch.nn.Module.
+    source: a path to .onnx, .pt2 (torch.export), .pt (TorchScript), .keras, .h5 or a SavedModel, "file.py:factory" (a
+        function without arguments that returns a torch.nn.Module), or an onnx.ModelProto, onnx_ir.Model or
+        torch.nn.Module.
     weights: a state_dict file for "file.py:factory".
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
     fold_batchnorm: False leaves BatchNormalization in the model, which is then canonical but for that: to train
         it, and to fold it afterwards (`normalise.fold_batchnorm`).
+    trust_code: whether a Keras model may have Lambda layers, which hold Python code that loading runs.
     Raises InputError (unreadable), MissingPackageError (torch), UnsupportedModelError (not supported).
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
     shapes = checked_shapes(input_shapes)
     try:
-        return _load(source, path, weights, shapes, fold_batchnorm)
+        return _load(source, path, weights, shapes, fold_batchnorm, trust_code)
     except EdgeCompressError as error:
         message = " ".join(str(error).split())  # a name in the file may have any character
         if path is not None and not message.startswith(str(path)):
@@ -70,8 +74,9 @@ def load(
 
 
 def _load(
-    source: Any, path: Path | None, weights: str | Path | None, shapes: Shapes, fold_batchnorm: bool
+    source: Any, path: Path | None, weights: str | Path | None, shapes: Shapes, fold_batchnorm: bool, trust_code: bool
 ) -> Ingested:
+    decided = None
     if isinstance(source, onnx.ModelProto):
         format_, proto = "onnx", onnx.ModelProto.FromString(source.SerializeToString())
         onnx_file.validate(proto)
@@ -80,6 +85,8 @@ def _load(
         onnx_file.validate(proto)
     elif path is not None and path.suffix == ".onnx":
         format_, proto = "onnx", onnx_file.read(path)
+    elif path is not None and keras_model.is_keras(path):
+        format_, proto, decided = keras_model.read(path, trust_code)
     else:
         from edgecompress.ingest import torch_model
 
@@ -89,7 +96,10 @@ def _load(
             f"weights ({weights}) go with a model given as file.py:factory; this one has its own"
         )
     with quiet("onnx_ir", "onnxscript"):
-        return _ingest(proto, format_, path, shapes, fold_batchnorm)
+        found = _ingest(proto, format_, path, shapes, fold_batchnorm)
+    if decided is None:
+        return found
+    return replace(found, notes=(*found.notes, *keras_model.keep(found.model, decided)))
 
 
 def _ingest(

@@ -28,7 +28,7 @@ def model_summary(ingested: Ingested, facts: ModelStatistics) -> ModelSummary:
         path=None if path is None else str(path),
         format=ingested.format,
         opset=ingested.opset,
-        sha256=None if path is None else _sha256(path.read_bytes()),
+        sha256=None if path is None or path.is_dir() else _sha256(path.read_bytes()),
         bytes=None if path is None or ingested.format == "python" else _size_with_external_data(path, ingested.format),
         parameters=facts.parameters,
         macs=facts.macs,
@@ -113,6 +113,8 @@ def _sha256(data: bytes) -> str:
 
 def _size_with_external_data(path: Path, format: str) -> int:
     """Bytes of the model file and, for ONNX, of the files beside it that hold its weights."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     total = path.stat().st_size
     if format == "onnx":
         tensors = onnx.load_model(path, load_external_data=False).graph.initializer

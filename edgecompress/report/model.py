@@ -16,9 +16,9 @@ class Part(BaseModel):
 
 class ModelSummary(Part):
     path: str | None = Field(description="the input file; null when the model came as a Python object")
-    format: str = Field(description="onnx, pt2, torchscript or python")
+    format: str = Field(description="onnx, pt2, torchscript, keras, saved_model or python")
     opset: int = Field(description="ONNX opset of the input")
-    sha256: str | None = Field(description="of the input file")
+    sha256: str | None = Field(description="of the input file; null for a folder")
     bytes: int | None = Field(description="size of the input file; null for file.py:function, which holds no weights")
     parameters: int
     macs: int = Field(description="multiply-accumulates of one inference")

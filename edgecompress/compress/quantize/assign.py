@@ -16,7 +16,7 @@ from edgecompress.compress.quantize.precision import (
     last_probabilities,
     require_all,
 )
-from edgecompress.compress.quantize.weights import quantize_bias, quantize_range, quantize_weight
+from edgecompress.compress.quantize.weights import keep_clusters, quantize_bias, quantize_range, quantize_weight
 from edgecompress.errors import InputError
 from edgecompress.graph.annotations import Quantization, quantization, set_int8, set_quantization
 from edgecompress.graph.fusion import Layer, constant, layers
@@ -201,6 +201,7 @@ def _assign_weights(layer: Layer, settings: Quantize) -> None:
     input_scale = float(source.scale[0])
     bias = constant(layer.bias)
     weights = quantize_weight(np.asarray(constant(value)), axis, bias=bias, input_scale=input_scale)
+    weights = keep_clusters(value, weights)
     set_quantization(value, weights)
     if layer.bias is not None:
         set_quantization(layer.bias, quantize_bias(weights, input_scale))

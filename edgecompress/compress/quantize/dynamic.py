@@ -5,7 +5,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
-from edgecompress.compress.quantize.weights import quantize_weight
+from edgecompress.compress.quantize.weights import keep_clusters, quantize_weight
 from edgecompress.graph.annotations import Quantization, set_int8, set_quantization
 from edgecompress.graph.fusion import constant, layers
 from edgecompress.recipe import Quantize
@@ -26,7 +26,7 @@ def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
             continue
         per_channel = settings.per_channel and node.op_type in PER_CHANNEL
         axis = operators.weight_axis(node) if per_channel else None
-        set_quantization(weight, quantize_weight(np.asarray(constant(weight)), axis))
+        set_quantization(weight, keep_clusters(weight, quantize_weight(np.asarray(constant(weight)), axis)))
     return clone
 
 

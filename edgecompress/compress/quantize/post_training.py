@@ -11,6 +11,7 @@ from edgecompress.compress.quantize.bias_correction import BiasCorrection, corre
 from edgecompress.compress.quantize.calibrate import Calibration, calibrate
 from edgecompress.compress.quantize.equalize import Equalization, equalize
 from edgecompress.compress.quantize.precision import require_integer
+from edgecompress.graph.annotations import codebook
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def quantize(
     if integer_only:
         require_integer(model, settings)
     reference, equalization, correction = model, None, None
-    if settings.equalize:
+    clustered = any(codebook(value) is not None for value in model.graph.initializers.values())
+    if settings.equalize and not clustered:  # which would give each input channel of a cluster a value of its own
         equalized = equalize(model, dataset, settings)
         reference, equalization = equalized.model, equalized.report
     calibration = calibrate(reference, dataset, settings)

@@ -1,10 +1,13 @@
 """Scales: int8 symmetric for weights, int32 at input scale * weight scale for biases, int8 for ranges."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Quantization
+from edgecompress.graph.annotations import Codebook, Quantization, codebook, set_codebook
+from edgecompress.graph.fusion import constant
 
 LIMIT = 127  # narrow range: -127..127, so that a product of two int8 never needs a 17th bit
 BIAS_LIMIT = 2.0**30  # leaves the other half of int32 to the sum of products
@@ -27,6 +30,27 @@ def quantize_weight(weight: np.ndarray, axis: int | None, *, bias: np.ndarray | 
     scale[scale == 0] = 1.0
     scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
     return Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT8, narrow_range=True)
+
+
+def keep_clusters(value: ir.Value, q: Quantization) -> Quantization:
+    """For a float weight that came with a Codebook: scales in proportion to its channels' own, so that each centroid
+    is one integer in all of them, and the Codebook of those integers in place of its own.
+
+    Where a channel needs a larger scale than its centroids, the clusters are given up: it has more values then.
+    """
+    book = codebook(value)
+    if book is None or book.scale is None:
+        return q
+    del value.meta["codebook"]
+    scale = np.abs(book.scale) * np.abs(book.centroids).max() / LIMIT
+    scale = np.maximum(scale, np.float64(scale.max()) * SMALLEST_RATIO).astype(np.float32)
+    if book.axis != q.axis or (q.scale > scale * (1 + 1e-5)).any():
+        return q
+    kept = replace(q, scale=scale)
+    stored = kept.quantize(np.asarray(constant(value)))
+    centroids = np.unique(stored)
+    set_codebook(value, Codebook(centroids, np.searchsorted(centroids, stored).astype(np.uint8)))
+    return kept
 
 
 def quantize_bias(weight: Quantization, input_scale: float) -> Quantization:
