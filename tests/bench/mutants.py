@@ -99,7 +99,9 @@ def killed(mutant: Mutant, copy_: Path) -> bool:
     whole = target.read_text(encoding="utf-8")
     target.write_text(mutant.text, encoding="utf-8")
     rooms = os.pathsep.join(str(copy_ / room) for room in ("", "runtime", "targets"))
-    environment = os.environ | {"PYTHONPATH": rooms, "OMP_NUM_THREADS": "1", "NUMBA_CACHE_DIR": str(copy_ / "cache")}
+    environment = os.environ | {"PYTHONPATH": rooms, "OMP_NUM_THREADS": "1"}
+    # compiled anew each time: a cached function does not notice that one it calls has changed
+    environment["NUMBA_CACHE_DIR"] = tempfile.mkdtemp(dir=copy_)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *mutant.tests]
     try:
         return subprocess.run(command, cwd=copy_, env=environment, capture_output=True, timeout=SECONDS).returncode == 1
