@@ -1,7 +1,10 @@
 """What the tests share: `from networks import ...` works from every test folder."""
 from __future__ import annotations
 
+import ipaddress
+import socket
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +22,21 @@ collect_ignore = [] if HAVE_TORCH else [f"test_{name}.py" for name in NEED_TORCH
 def pytest_report_header() -> list[str]:
     missing = 'torch is not installed (pip install "edgecompress[test]"): no tests on the table of networks'
     return [] if HAVE_TORCH else [missing]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Every test runs offline: a connection to anything but this machine is an error."""
+    connect = socket.socket.connect
+
+    def local_alone(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and not ipaddress.ip_address(socket.gethostbyname(address[0])).is_loopback:
+            raise AssertionError(f"a test opens a connection to {address}")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local_alone)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -25,17 +25,18 @@ ROOT = Path(__file__).resolve().parents[2]
 LEAST = 0.9
 SECONDS = 300  # a mutant that makes a test hang is killed by that
 PACK, KERNELS = "runtime/edgecompress_runtime/pack/codecs", "runtime/edgecompress_runtime/kernels"
+EDGES = "tests/runtime/test_arithmetic_edges.py"
 # file, functions (all of its, if none are named), tests
 SAMPLED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("edgecompress/compress/prune/schedules.py", (), ("tests/test_prune_weights.py",)),
     ("edgecompress/compress/prune/allocation.py", (), ("tests/test_prune_weights.py",)),
     ("edgecompress/train/optimizer.py", ("learning_rate",), ("tests/test_train.py",)),
-    (f"{KERNELS}/fixed_point.py", (), ("tests/runtime/test_kernels_arithmetic.py",)),
-    (f"{PACK}/huffman_code.py", (), ("tests/runtime/test_codecs.py",)),
+    (f"{KERNELS}/fixed_point.py", (), ("tests/runtime/test_kernels_arithmetic.py", EDGES)),
+    (f"{PACK}/huffman_code.py", (), ("tests/runtime/test_codecs.py", EDGES)),
     (f"{PACK}/huffman_kernels.py", (), ("tests/runtime/test_codecs.py",)),
     (f"{PACK}/rans_kernels.py", (), ("tests/runtime/test_codecs.py",)),
     (f"{PACK}/bitpacked.py", (), ("tests/runtime/test_codecs.py",)),
-    ("edgecompress/compress/quantize/requantize.py", (), ("tests/test_quantize_aware.py",)),
+    ("edgecompress/compress/quantize/requantize.py", (), ("tests/test_quantize_aware.py", EDGES)),
 )
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Div: ast.Mult,
