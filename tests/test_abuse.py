@@ -13,8 +13,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from onnx import TensorProto, helper
 
 import edgecompress
 from command import edgecompress as command
+from disks import mounted
 from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.output import write_files
 from edgecompress.recipe import load_recipe
@@ -105,19 +104,6 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
     theirs.mkdir()
     write_files(tmp_path / "out", {"a": b"a"})
     assert theirs.is_dir()
-
-
-@contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A file system in memory."""
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"can't mount a file system here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_full_disk(tmp_path: Path) -> None:

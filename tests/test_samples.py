@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,24 @@ def test_own_model(tmp_path: Path) -> None:
     out = run("own_model", tmp_path)
     assert "macs kept" in out and "net.py:metric" in out
     assert {p.suffix for p in (tmp_path / "build" / "net").iterdir()} == {".html", ".json", ".onnx", ".tflite", ".toml"}
+
+
+def test_deep_compression(tmp_path: Path) -> None:
+    """On the digits sample, made as large as MNIST's images: its figures say nothing."""
+    pytest.importorskip("torch")
+    digits = {}
+    for part in ("train", "test"):
+        file = np.load(ROOT / "samples" / "digits" / f"{part}.npz")
+        images = np.kron(file["x"].reshape(-1, 8, 8), np.ones((1, 3, 3))) * (255 / 16)
+        images = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
+        digits |= {f"{part}_x": images[:500], f"{part}_y": file["y"][:500]}
+    np.savez(tmp_path / "mnist.npz", **digits)
+    out = run("deep_compression", tmp_path, MNIST=str(tmp_path / "mnist.npz"))
+    rows = [line.split() for line in out.splitlines() if line.startswith(("lenet-300-100 ", "lenet-5 "))]
+    assert [row[0] for row in rows] == ["lenet-300-100", "lenet-5"]
+    for row in rows:
+        pruned, quantised, coded = (float(word.rstrip("x")) for word in row if word.endswith("x"))
+        assert 5 < pruned < quantised < coded
 
 
 def test_phone(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ import pytest
 import sshd
 
 from command import edgecompress
+from disks import mounted
 from edgecompress import convert
 from edgecompress.firmware import build
-from edgecompress_targets.drivers import linux
+from edgecompress_targets.drivers import linux, ssh
 from edgecompress_targets.drivers.driver import Program
 from edgecompress_targets.drivers.linux import LinuxDevice
 from emulators import ADB, SSH
@@ -251,6 +252,31 @@ def test_benchmarks_of_others(phone: adbd.Adbd, configured, tmp_path: Path) -> N
     code, _, error = edgecompress("bench", artifact, "--device", "phone", "--config", config)
     assert code == 5 and "no line of statistics" in error and error.count("\n") == 1
     assert kept(tmp_path / "phone") == []
+
+
+@SSH
+def test_ssh_with_a_full_disk_and_a_line_that_changes_bytes(
+    server: sshd.Sshd, built: Path, samples: Path, configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bench(folder: Path) -> tuple[int, str, str]:
+        config = configured(pi=server.table(folder=str(folder)))
+        return edgecompress("bench", built, "--device", "pi", "--eval", samples, "--config", config)
+
+    with mounted(tmp_path / "small", "size=64k") as small:
+        code, out, error = bench(small / "device")
+        assert code == 5 and out == "" and "No space left on device" in error and error.count("\n") == 1
+        assert kept(small / "device") == []
+    push = ssh.SshShell.push
+
+    def changed(self: ssh.SshShell, content: bytes, path: str) -> None:
+        push(self, content[:99] + bytes([content[99] ^ 1]) + content[100:], path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ssh.SshShell, "push", changed)
+        code, _, error = bench(tmp_path / "device")
+        assert code == 5 and "its SHA-256 differs" in error and error.count("\n") == 1
+        assert kept(tmp_path / "device") == []
+    assert bench(tmp_path / "device")[0] == 0
 
 
 @ADB

@@ -205,5 +205,11 @@ def test_another_boards_own_project_makes_the_image(
     assert code == 5 and "sh failed: no compiler" in error
 
 
-def test_a_port_can_be_closed_before_it_was_opened() -> None:
-    SerialPort("board", "/dev/null").close()
+def test_a_port_can_be_closed_before_it_was_opened(tmp_path: Path) -> None:
+    """And twice; after that it is opened as if nothing had been."""
+    port = SerialPort("board", str(tmp_path / "none"), patience=0.1)
+    port.close()
+    port.close()
+    with pytest.raises(DeviceError, match=f"board.*{tmp_path}/none"):
+        _ = port.session
+    port.close()
