@@ -64,7 +64,7 @@ def test_deep_compression(tmp_path: Path) -> None:
         file = np.load(ROOT / "samples" / "digits" / f"{part}.npz")
         images = np.kron(file["x"].reshape(-1, 8, 8), np.ones((1, 3, 3))) * (255 / 16)
         images = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
-        digits |= {f"{part}_x": images[:500], f"{part}_y": file["y"][:500]}
+        digits |= {f"{part}_x": images[:300], f"{part}_y": file["y"][:300]}
     np.savez(tmp_path / "mnist.npz", **digits)
     out = run("deep_compression", tmp_path, MNIST=str(tmp_path / "mnist.npz"))
     rows = [line.split() for line in out.splitlines() if line.startswith(("lenet-300-100 ", "lenet-5 "))]

@@ -37,22 +37,18 @@ def entries(weights: np.ndarray, gap_bits: int) -> int:
 
 def rates(pack: Path, float_bytes: int) -> tuple[float, float, float]:
     """(P, P+Q, P+Q+H): float size over compressed size."""
-    pruned = quantised = 0.0
+    pruned = quantised = biases = 0.0
     for tensor in read_pack(pack).plan().tensors:
+        if tensor.data is not None and tensor.data.ndim == 1:
+            biases += 32 * tensor.data.size
         if tensor.data is None or tensor.data.ndim < 2 or tensor.dtype != np.int8:
             continue
         gap_bits = 8 if tensor.data.ndim == 4 else 5
         count, values = entries(tensor.data.ravel(), gap_bits), len(np.unique(tensor.data))
         pruned += count * (32 + gap_bits)
         quantised += count * (np.ceil(np.log2(values)) + gap_bits) + 32 * values
-    biases = 8 * (float_bytes - 4 * sum_of_weights(pack))
     sizes = (pruned + biases) / 8, (quantised + biases) / 8, pack.stat().st_size
     return tuple(float_bytes / size for size in sizes)
-
-
-def sum_of_weights(pack: Path) -> int:
-    tensors = read_pack(pack).plan().tensors
-    return sum(t.size for t in tensors if t.data is not None and t.data.ndim > 1 and t.dtype == np.int8)
 
 
 def main(folder: Path, names: list[str]) -> None:
