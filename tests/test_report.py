@@ -113,6 +113,7 @@ def test_report_makes_the_same_page_again(folders: dict[str, Path], tmp_path: Pa
     code, out, _ = command("report", folder)
     assert code == 0 and "Requested and achieved" in out
     assert (folder / "report.html").read_bytes() == page
+    assert command("report", folder, "--json")[1] == (folder / "report.json").read_text()
 
 
 def test_compare(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from edgecompress.cli.options import (
 OUTPUTS_DIFFER = 4
 
 
-@click.command()
+@click.command(short_help="Run artifacts on devices: time, accuracy, memory.")
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
 @click.option("--device", "devices", multiple=True, callback=not_empty, shell_complete=completes(device_names),
               help="Its name; see: edgecompress devices. Repeatable.")  # fmt: skip

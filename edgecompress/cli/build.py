@@ -16,7 +16,7 @@ from edgecompress.cli.options import (
 from edgecompress.talk import is_quiet
 
 
-@click.command()
+@click.command(short_help="Compile a .pack for a CPU, ahead of time.")
 @click.argument("pack", metavar="FILE.pack", callback=not_empty)
 @click.option("--target", default="cortex-m4", show_default=True, shell_complete=completes(target_names),
               help="Device; see: edgecompress targets.")  # fmt: skip

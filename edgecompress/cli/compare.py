@@ -9,7 +9,7 @@ import click
 from edgecompress.cli.options import debug_option, file_option, json_option, not_empty
 
 
-@click.command()
+@click.command(short_help="Put conversions side by side.")
 @click.argument("folders", metavar="DIR DIR...", nargs=-1, required=True, callback=not_empty)
 @file_option("-o", "--output", type=click.Path(), help="Write an HTML page to this file as well.")
 @json_option

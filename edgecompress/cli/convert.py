@@ -33,7 +33,7 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
 
 
-@click.command()
+@click.command(short_help="Convert a model for a device.")
 @model_options
 @click.option("--target", default="android", show_default=True, shell_complete=completes(target_names),
               help="Device; see: edgecompress targets.")  # fmt: skip
@@ -60,9 +60,9 @@ def command(
     model: str, input_shapes: tuple[str, ...], formats: tuple[str, ...], evaluation: str | None,
     preprocess: str | None, as_json: bool, **options: Any,
 ) -> int:  # fmt: skip
-    """Convert MODEL (.onnx, .pt2, TorchScript .pt, or file.py:factory) for a device.
+    """Convert MODEL (.onnx, .pt2, TorchScript .pt, .keras, .h5, SavedModel, or file.py:factory) for a device.
 
-    Writes the artifacts, report.json and the recipe that repeats the run. Without --calib, weights become
+    Writes the artifacts, report.json, report.html and the recipe that repeats the run. Without --calib, weights become
     int8 and activations stay float; with it both become int8. A file.py:factory or file.py:function is
     executed: name only files that you trust.
     """

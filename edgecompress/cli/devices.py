@@ -9,7 +9,7 @@ import click
 from edgecompress.cli.options import config_option, debug_option, json_option
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="List the devices, or add one.")
 @config_option
 @json_option
 @debug_option

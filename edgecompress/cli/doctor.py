@@ -6,7 +6,7 @@ import click
 from edgecompress.cli.options import debug_option, json_option
 
 
-@click.command()
+@click.command(short_help="Show what is installed, and what is missing.")
 @json_option
 @debug_option
 def command(as_json: bool) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from edgecompress.pack_inspection import PackInspection
 
 
-@click.command()
+@click.command(short_help="Show what is in a model or a .pack.")
 @model_options
 @json_option
 @debug_option

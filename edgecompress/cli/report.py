@@ -5,14 +5,15 @@ from pathlib import Path
 
 import click
 
-from edgecompress.cli.options import debug_option, not_empty
+from edgecompress.cli.options import debug_option, json_option, not_empty
 
 
-@click.command()
+@click.command(short_help="Show a conversion's report again.")
 @click.argument("folder", metavar="DIR", callback=not_empty)
 @click.option("--open", "opens", is_flag=True, help="Show it in the browser.")
+@json_option
 @debug_option
-def command(folder: str, opens: bool) -> None:
+def command(folder: str, opens: bool, as_json: bool) -> None:
     """Print a conversion's report, and write its report.html again. DIR is a conversion's output folder."""
     from edgecompress.output import write_files
     from edgecompress.report.files import PAGE, read_report
@@ -23,7 +24,10 @@ def command(folder: str, opens: bool) -> None:
     path = Path(folder)
     path = (path if path.is_dir() else path.parent) / PAGE
     write_files(path.parent, {PAGE: page(report).encode()})
-    print_fitting(render(report))
-    click.echo(f"Written to {path}")
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    else:
+        print_fitting(render(report))
+        click.echo(f"Written to {path}")
     if opens:
         click.launch(str(path))

@@ -14,7 +14,7 @@ from edgecompress.cli.options import (
 )
 
 
-@click.command()
+@click.command(short_help="Run an artifact on one input.")
 @click.argument("artifact", callback=not_empty)
 @file_option("--input", "source", metavar="FILE", required=True, help="Image, .npy (one sample or more), or .npz.")
 @click.option("--device", default="local", show_default=True, callback=not_empty, help="See: edgecompress devices.")

@@ -14,7 +14,7 @@ from edgecompress.cli.options import (
 )
 
 
-@click.command()
+@click.command(short_help="Show what pruning each group costs.")
 @model_options
 @file_option("--eval", "data", metavar="DATA", required=True, help="Samples, with labels if there are any; as convert.")
 @click.option(

@@ -6,7 +6,7 @@ import click
 from edgecompress.cli.options import debug_option, json_option
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="List the known targets.")
 @json_option
 @debug_option
 @click.pass_context
