@@ -155,7 +155,7 @@ def compare(folder: Path, work: Path, finetune: int) -> int:
         ):
             formats = ["pack", "onnx", "tflite"]
             made = edgecompress.convert(source, "linux-x86", eval=test, formats=formats,
-                                        output=work / f"out-{name}-{by[:5]}", **arguments)  # fmt: skip
+                                        output=work / f"out-{name}-{by.split()[0].rstrip(",")}", **arguments)  # fmt: skip
             model = edgecompress_runtime.load(made.artifacts["pack"])
             model(xt[:1])
             ours, latency, _ = measure.latency_ratio(lambda: model(xt[:1]), invoke)  # noqa: B023
