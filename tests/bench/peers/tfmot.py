@@ -149,13 +149,13 @@ def compare(folder: Path, work: Path, finetune: int) -> int:
         theirs = measure.top1(measure.tflite_runner(peer), xt.transpose(0, 3, 1, 2), yt)
         recipe = work / "ours.toml"
         recipe.write_text((TRAINING + RECIPES[name]).format(n=finetune))
-        for by, source, arguments in (
-            ("TFMOT, then ours", work / f"{name}.h5", {"calib": x[:500]}),
-            ("ours alone", work / "base.h5", {"train": {"x": x, "y": y}, "recipe": recipe}),
+        for by, folder_, source, arguments in (
+            ("TFMOT, then ours", "converted", work / f"{name}.h5", {"calib": x[:500]}),
+            ("ours alone", "ours", work / "base.h5", {"train": {"x": x, "y": y}, "recipe": recipe}),
         ):
             formats = ["pack", "onnx", "tflite"]
             made = edgecompress.convert(source, "linux-x86", eval=test, formats=formats,
-                                        output=work / f"out-{name}-{by.split()[0].rstrip(",")}", **arguments)  # fmt: skip
+                                        output=work / f"{name}-{folder_}", **arguments)  # fmt: skip
             model = edgecompress_runtime.load(made.artifacts["pack"])
             model(xt[:1])
             ours, latency, _ = measure.latency_ratio(lambda: model(xt[:1]), invoke)  # noqa: B023
