@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-EPOCHS = 40
+EPOCHS = 90
 
 
 def main() -> int:
