@@ -158,9 +158,7 @@ def _saved_model(source: Path, folder: Path) -> dict[str, Any]:
 def _to_onnx(function: Any, specs: list[Any], names: list[str], folder: Path) -> None:
     import tf2onnx  # type: ignore[import-not-found]
 
-    images = [f"{n}:0" for n, s in zip(names, specs) if len(s.shape) == IMAGE] + [
-        n for n, s in zip(names, specs) if len(s.shape) == IMAGE
-    ]
+    images = [f"{n}:0" for n, spec in zip(names, specs) if len(spec.shape) == IMAGE]
     try:
         proto, _ = tf2onnx.convert.from_function(
             function, input_signature=specs, opset=OPSET, inputs_as_nchw=images or None
