@@ -15,6 +15,7 @@ from rich.text import Text
 
 from edgecompress.devices.configuration import load_devices
 from edgecompress.report.terminal import as_html, as_text, table
+from edgecompress_targets.drivers.adb import FACTS
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.tools import ToolError
 
@@ -35,11 +36,13 @@ class Device:
 
 @dataclass(frozen=True)
 class Connected:
-    """Something on this machine that no configuration names: how to name it, and what it says it is."""
+    """Something on this machine that no configuration names: how to name it, and what it says it is. target: the
+    profile that it matches, where that can be told."""
 
     driver: str
     address: str
     description: str
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ class Devices:
         rows = [(d.name, d.driver, d.target, d.description or f"not reached: {d.error}") for d in self.devices]
         parts = [table("Devices", ("Name", "Driver", "Target", "What it is"), rows)]
         if self.connected:
-            others = [(c.driver, c.address, c.description) for c in self.connected]
-            parts.append(table("\nConnected, not configured", ("Driver", "Address", "What it is"), others))
+            others = [(c.driver, c.address, c.target or "-", c.description) for c in self.connected]
+            parts.append(table("\nConnected, not configured", ("Driver", "Address", "Target", "What it is"), others))
             parts.append(Text("edgecompress devices add NAME DRIVER KEY=VALUE... makes one of them a device."))
         return Group(*parts)
 
@@ -106,10 +109,19 @@ def _serial_ports() -> list[Connected]:
 
 
 def _phones() -> list[Connected]:
-    """Lines of `adb devices -l`: serial number, state, key:value..."""
-    lines = _said("adb", "devices", "-l").splitlines()[1:]
+    """Lines of `adb devices`: serial number, state. One that answers is asked what it is."""
+    lines = _said("adb", "devices").splitlines()[1:]
     words = [line.split() for line in lines if line.strip() and not line.startswith("*")]
-    return [Connected("adb", w[0], " ".join(w[1:])) for w in words if len(w) > 1]
+    return [_phone(w[0], w[1]) for w in words if len(w) > 1]
+
+
+def _phone(serial: str, state: str) -> Connected:
+    if state != "device":
+        return Connected("adb", serial, state)
+    asked = "; ".join(f'echo "$({command})"' for _, command in FACTS)  # a line each, if an empty one
+    said = _said("adb", "-s", serial, "shell", asked).split("\n")
+    facts = [f"Android {x}" if name == "android" else x for (name, _), x in zip(FACTS, map(str.strip, said)) if x]
+    return Connected("adb", serial, ", ".join(facts) or state, "android")
 
 
 def _probes() -> list[Connected]:

@@ -292,6 +292,17 @@ def test_adb_gives_this_machines_outputs(phone: adbd.Adbd, built: Path, samples:
 
 
 @ADB
+def test_a_phone_that_is_not_configured_is_listed(phone: adbd.Adbd, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{phone.port}"
+    subprocess.run(["adb", "connect", address], check=True, capture_output=True)
+    (tmp_path / "none.toml").touch()
+    code, out, _ = edgecompress("devices", "--config", tmp_path / "none.toml", "--json")
+    (found,) = [c for c in json.loads(out)["connected"] if c["address"] == address]
+    assert code == 0 and found["description"] == "Stand-in, Android 14" and found["target"] == "android"
+    subprocess.run(["adb", "disconnect", address], check=True, capture_output=True)
+
+
+@ADB
 def test_adb_faults(phone: adbd.Adbd, built: Path, samples: Path, configured, tmp_path) -> None:
     config = configured(
         phone=table(phone, tmp_path), nowhere=table(phone, tmp_path, serial="127.0.0.1:1"),
