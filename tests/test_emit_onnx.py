@@ -312,7 +312,7 @@ def test_weights_alone_cost_nothing_when_running(tmp_path, kind):
     weights = 8 * 8 * 9 + 10 * 512
     assert len(plain) - len(data) > weights * (2 if kind == "float16" else 3) - 1000
     x = floats(1, 8, 8, 8)
-    assert snr(run(plain, {"x": x})[0], run(data, {"x": x})[0]) > (60 if kind == "float16" else 35)
+    assert snr(run(plain, {"x": x})[0], run(data, {"x": x})[0]) > (60 if kind == "float16" else 30)
 
 
 def test_requantise_points_are_two_pairs_and_no_node():
