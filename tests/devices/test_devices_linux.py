@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -277,6 +278,27 @@ def test_ssh_with_a_full_disk_and_a_line_that_changes_bytes(
         assert code == 5 and "its SHA-256 differs" in error and error.count("\n") == 1
         assert kept(tmp_path / "device") == []
     assert bench(tmp_path / "device")[0] == 0
+
+
+@SSH
+def test_a_killed_flash_leaves_nothing_half_done(server: sshd.Sshd, built: Path, configured, tmp_path: Path) -> None:
+    """A folder has its name when all that is in it was read back; what was on its way is put aside by the next."""
+    folder = tmp_path / "device"
+    config = configured(pi=server.table(folder=str(folder)))
+    arguments = "flash", str(built), "--device", "pi", "--config", str(config)
+    command = [sys.executable, "-c", "from edgecompress.cli import main; main()", *arguments]
+    paths = os.pathsep.join(str(ROOT / room) for room in ("", "runtime", "targets"))
+    choose = random.Random(0)
+    for _ in range(4):
+        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.DEVNULL)
+        time.sleep(choose.uniform(0.5, 2.5))
+        process.kill()
+        process.wait()
+        assert len([name for name in kept(folder) if not name.endswith(".part")]) <= 1
+    code, _, error = edgecompress(*arguments)
+    (name,) = kept(folder)
+    assert code == 0 and not name.endswith(".part"), error
+    assert len(list((folder / name).iterdir())) == 1
 
 
 @ADB
