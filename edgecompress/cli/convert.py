@@ -88,5 +88,5 @@ def command(
         from edgecompress.report.terminal import print_fitting
 
         print_fitting(result)
-        click.echo(f"Written to {result.directory}")
+        click.echo(f"Written to {result.directory}; report.html shows all of it")
     return 0 if result.ok else LIMIT_EXCEEDED
