@@ -144,15 +144,17 @@ def test_parameter_groups():
 
 
 @pytest.mark.parametrize("last", [False, True])
-@pytest.mark.parametrize(("augment", "reach", "flips"), [(flip_crop, 2, True), (shift, 1, False)])
-def test_augmented_images_are_moved_ones(augment, reach, flips, last):
+@pytest.mark.parametrize(
+    ("augment", "reach", "mode", "flips"), [(flip_crop, 2, "edge", True), (shift, 1, "constant", False)]
+)
+def test_augmented_images_are_moved_ones(augment, reach, mode, flips, last):
     x = np.random.default_rng(0).normal(size=(40, 3, 16, 13)).astype(np.float32)
     given = torch.from_numpy(np.moveaxis(x, 1, -1) if last else x)
     moved = augment(given, np.random.default_rng(7)).numpy()
     moved = np.moveaxis(moved, -1, 1) if last else moved
     seen = set()
     for image, result in zip(x, moved, strict=True):
-        padded = np.pad(image, ((0, 0), (reach, reach), (reach, reach)))
+        padded = np.pad(image, ((0, 0), (reach, reach), (reach, reach)), mode)
         found = [
             (r, c, flip)
             for r in range(2 * reach + 1) for c in range(2 * reach + 1) for flip in (False, True)
