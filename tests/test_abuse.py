@@ -7,12 +7,15 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +72,8 @@ def test_killed_conversions_leave_nothing_half_done(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from edgecompress import output
 done, replace, rename = [], os.replace, Path.rename
@@ -291,6 +296,22 @@ def test_any_report_is_shown_or_refused(tmp_path_factory, report: str, data: st.
     except InputError:
         return
     assert page(found).rstrip().endswith("</html>")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(("artifacts",), []), (("artifacts", 0, "bytes"), 0), (("layers", 0, "histogram", "after"), []),
+     (("layers", 0, "histogram", "after", 0), -1)],
+)  # fmt: skip
+def test_reports_that_made_no_page_are_refused(tmp_path, report: str, place: tuple, value) -> None:
+    """Found by the test above."""
+    changed = json.loads(report)
+    outer = reduce(getitem, place[:-1], changed)
+    outer[place[-1]] = value
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(changed))
+    with pytest.raises(InputError, match=re.escape(".".join(map(str, place)))):
+        read_report(path)
 
 
 OPERATORS = ["Conv", "Gemm", "Reshape", "Concat", "Loop", "Add", "Softmax", "?"]

@@ -3,11 +3,15 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1  # raised when a field changes its meaning or goes; new fields leave it
+
+
+Natural = Annotated[int, Field(ge=0)]
+Bins = Annotated[list[Natural], Field(min_length=1)]
 
 
 class Part(BaseModel):
@@ -19,10 +23,10 @@ class ModelSummary(Part):
     format: str = Field(description="onnx, pt2, torchscript, keras, saved_model or python")
     opset: int = Field(description="ONNX opset of the input")
     sha256: str | None = Field(description="of the input file; null for a folder")
-    bytes: int | None = Field(description="size of the input file; null for file.py:function, which holds no weights")
-    parameters: int
-    macs: int = Field(description="multiply-accumulates of one inference")
-    peak_activation_elements: int = Field(description="most values alive at once, at the model's batch size")
+    bytes: Natural | None = Field(description="of the input file; null for file.py:function, which has no weights")
+    parameters: Natural
+    macs: Natural = Field(description="multiply-accumulates of one inference")
+    peak_activation_elements: Natural = Field(description="most values alive at once, at the model's batch size")
     max_relative_error: float = Field(description="normalised model against the input, in ONNX Runtime")
 
 
@@ -30,13 +34,13 @@ class TargetSummary(Part):
     name: str
     description: str
     integer_only: bool
-    flash_bytes: int | None
-    ram_bytes: int | None
+    flash_bytes: Natural | None
+    ram_bytes: Natural | None
 
 
 class Data(Part):
     source: str
-    samples: int
+    samples: Natural
 
 
 class Requested(Part):
@@ -61,9 +65,9 @@ class Achieved(Part):
 class Stage(Part):
     name: str
     wall_seconds: float
-    bytes: int | None = None
-    parameters: int | None = None
-    macs: int | None = None
+    bytes: Natural | None = None
+    parameters: Natural | None = None
+    macs: Natural | None = None
     accuracy: float | None = None
     note: str = ""
 
@@ -79,7 +83,7 @@ class Goal(Part):
 
 
 class Epoch(Part):
-    epoch: int = Field(description="from 1")
+    epoch: Natural = Field(description="from 1")
     loss: float = Field(description="mean over the epoch's steps")
     validation_loss: float | None = Field(description="null without validation samples, or without labels")
     validation_value: float | None = Field(description="the metric on the validation samples; null without a metric")
@@ -92,11 +96,11 @@ class History(Part):
 
     stage: str = Field(description="what it was for")
     epochs: list[Epoch]
-    best_epoch: int = Field(description="the epoch whose weights were kept, from 1")
+    best_epoch: Natural = Field(description="the epoch whose weights were kept, from 1")
     stopped_early: bool
     metric: str | None
-    samples: int = Field(description="trained on; without those for validation")
-    validation_samples: int
+    samples: Natural = Field(description="trained on; without those for validation")
+    validation_samples: Natural
     samples_per_second: float = Field(description="while training, over all processes")
     device: str
     precision: str = Field(description="float32, bfloat16 or float16")
@@ -108,8 +112,8 @@ class Histogram(Part):
 
     low: float
     high: float
-    before: list[int] | None = Field(description="of the model that came in; null when it had no such layer")
-    after: list[int] = Field(description="as stored, after pruning, clustering and quantisation")
+    before: Bins | None = Field(description="of the model that came in; null when it had no such layer")
+    after: Bins = Field(description="as stored, after pruning, clustering and quantisation")
 
 
 class Layer(Part):
@@ -118,7 +122,7 @@ class Layer(Part):
     encoding: str = Field(description='for example "int8 per-channel"')
     bits_per_weight: float | None
     snr_db: float | None = Field(description="float against quantised output; null when not measured")
-    weights: int | None = Field(None, description="how many it multiplies with; null without any")
+    weights: Natural | None = Field(None, description="how many it multiplies with; null without any")
     sparsity: float | None = Field(None, description="share of the weights that is exactly zero; null without weights")
     histogram: Histogram | None = Field(None, description="of its weights; null without any")
     cause: str = Field("", description="the probable reason of a low signal-to-noise ratio")
@@ -141,7 +145,7 @@ class Check(Part):
     reference_value: float | None = Field(description="of the float model on the same samples")
     agreement_percent: float | None = Field(description="same prediction as the float model")
     snr_db: float | None = Field(description="of its outputs against the float model's; null when equal")
-    samples: int
+    samples: Natural
     error: str | None = Field(description="what the interpreter said when it refused the artifact")
 
 
@@ -149,7 +153,7 @@ class Artifact(Part):
     path: str = Field(description="relative to report.json")
     format: str
     encoding: str
-    bytes: int
+    bytes: int = Field(gt=0)
     sha256: str
     inputs: list[Tensor]
     outputs: list[Tensor]
@@ -160,11 +164,11 @@ class Counts(Part):
     """Of single inferences, warm-up excluded."""
 
     unit: Literal["instructions", "cycles", "ns"] = Field(description="an emulator counts instructions: no time")
-    min: int
+    min: Natural
     median: float | None = Field(description="null, as p90 and p99, where a benchmark on the device does not say")
     p90: float | None
     p99: float | None
-    max: int
+    max: Natural
     mean: float
     spread: float = Field(description="standard deviation")
 
@@ -184,7 +188,7 @@ class DeviceRun(Part):
     artifact: str = Field(description="file name")
     format: str
     sha256: str
-    bytes: int
+    bytes: Natural
     device: str = Field(description="its name in the configuration")
     driver: str
     target: str = Field(description="the device's profile")
@@ -192,8 +196,8 @@ class DeviceRun(Part):
     emulated: bool = Field(description="whether an emulator ran it: then there are no times")
     kernels: str | None = Field(description="family of CPUs whose kernels the program has; null for interpreters")
     data: str
-    runs: int = Field(description="inferences")
-    warmup: int = Field(description="inferences before those")
+    runs: Natural = Field(description="inferences")
+    warmup: Natural = Field(description="inferences before those")
     equal: bool | None = Field(description="whether every output equals this machine's bit for bit; null: it is it")
     agrees: bool = Field(description="equal, or within tolerance where floating point is computed")
     largest_difference: float = Field(description="of an output from this machine's, over the largest output")
@@ -202,10 +206,10 @@ class DeviceRun(Part):
     accuracy: float | None = Field(description="of the device's own outputs on these samples, in percent")
     host_accuracy: float | None = Field(description="of this machine's on the same samples")
     counts: Counts | None = Field(description="null where nothing counts")
-    arena_bytes: int | None = Field(description="RAM for activations; null for interpreters")
-    flash_bytes: int | None = Field(description="code and constants")
-    text_bytes: int | None = Field(description="code alone")
-    stack_bytes: int | None = Field(description="high-water mark on the device; null where it is not known")
+    arena_bytes: Natural | None = Field(description="RAM for activations; null for interpreters")
+    flash_bytes: Natural | None = Field(description="code and constants")
+    text_bytes: Natural | None = Field(description="code alone")
+    stack_bytes: Natural | None = Field(description="high-water mark on the device; null where it is not known")
     energy_microjoules: float | None = Field(
         None, description="of the processor, for each inference, with the program's start-up; null where it is not told"
     )
@@ -217,16 +221,16 @@ class Buffer(Part):
     """A value's place in the arena while it is needed."""
 
     name: str
-    offset: int = Field(description="bytes from the arena's start")
-    bytes: int
-    first: int = Field(description="the step that makes it, from 0; of inputs the first one")
-    last: int = Field(description="the last step that reads it; of outputs the last one")
+    offset: Natural = Field(description="bytes from the arena's start")
+    bytes: Natural
+    first: Natural = Field(description="the step that makes it, from 0; of inputs the first one")
+    last: Natural = Field(description="the last step that reads it; of outputs the last one")
 
 
 class MemoryPlan(Part):
     """Where the values between layers lie in one static arena, without scratch memory of kernels."""
 
-    bytes: int = Field(description="size of the arena")
+    bytes: Natural = Field(description="size of the arena")
     steps: list[str] = Field(description="layers in the order in which they run")
     buffers: list[Buffer]
 
@@ -249,7 +253,7 @@ class Report(Part):
     training: list[History] = Field([], description="every run of the training loop, in order")
     layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
     memory: MemoryPlan | None = Field(None, description="null in reports of earlier versions")
-    artifacts: list[Artifact]
+    artifacts: list[Artifact] = Field(min_length=1)
     devices: list[DeviceRun] = Field([], description="with --device: the artifacts on it")
     recipe: str = Field("", description="the effective recipe, as in recipe.toml")
     notes: list[str]
