@@ -9,6 +9,7 @@ import onnx_ir as ir
 from edgecompress.compress.prune.dead import remove_dead_channels
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.verify import reference
+from edgecompress.graph.annotations import comes_quantized, forget_given
 from edgecompress.graph.statistics import statistics
 from edgecompress.ingest import fold_batchnorm
 from edgecompress.ingest.equality import max_relative_error
@@ -37,6 +38,9 @@ def learn(model: ir.Model, training: Training, data: Data, recipe: Recipe, log: 
     for wanted, step in STEPS:
         if wanted(recipe):
             model = step(model, training, data, recipe, log, goals, notes)
+            if comes_quantized(model.graph):
+                forget_given(model.graph)
+                notes.append("its weights being others now, the ranges that the model came with are calibrated again")
     return Learned(model, tuple(goals), tuple(notes))
 
 

@@ -27,6 +27,7 @@ from edgecompress.emit.tflite.lower import INTEGER_RULES, lower
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.evaluate.verify import Check, Reference, reference, verify
+from edgecompress.graph.annotations import comes_quantized
 from edgecompress.recipe import Preprocess, Quantize, Recipe
 from edgecompress.request import encoding
 from edgecompress.stages import StageLog
@@ -173,7 +174,7 @@ def encode_again(before: Quantized, training: Training, recipe: Recipe, profile:
     settings = recipe.quantize
     with log.stage("quantize again") as running:
         model, correction = quantize_static(before.reference, before.calibration, settings), None
-        if settings.bias_correction:
+        if settings.bias_correction and not comes_quantized(model.graph):
             model, correction = correct_bias(before.reference, model, before.calibration)
         running.stage.note = f"in float: {', '.join(settings.float_layers)}"
     encoded = Encoded(model, dataclasses.replace(before, model=model, bias_correction=correction))
@@ -183,7 +184,9 @@ def encode_again(before: Quantized, training: Training, recipe: Recipe, profile:
 
 def quantization_note(found: Quantized, settings: Quantize) -> str:
     """How ranges were chosen, and what equalisation and bias correction did."""
-    notes = [f"{settings.calibration} ranges from {found.calibration.samples} samples"]
+    calibrated = f"{settings.calibration} ranges from {found.calibration.samples} samples"
+    given = "scales that the model came with; for other values "
+    notes = [f"{given if comes_quantized(found.model.graph) else ''}{calibrated}"]
     steps = {"equalisation": found.equalization, "bias correction": found.bias_correction}
     return "; ".join(notes + [f"{what}: {step}" for what, step in steps.items() if step is not None])
 

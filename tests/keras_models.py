@@ -20,6 +20,7 @@ DIGITS = Path(__file__).parent.parent / "samples" / "digits"
 def main(folder: Path, version: str) -> None:
     os.environ["TF_USE_LEGACY_KERAS"] = "1" if version == "2" else "0"
     if version == "2":
+        import tensorflow as tf
         import tensorflow_model_optimization as tfmot
         import tf_keras as keras
     else:
@@ -64,6 +65,15 @@ def main(folder: Path, version: str) -> None:
     start = clustering.CentroidInitialization.KMEANS_PLUS_PLUS
     clustered = fit(clustering.cluster_weights(model, number_of_clusters=16, cluster_centroids_init=start), 1)
     save(clustered, "clustered.h5", clustering.strip_clustering(clustered))
+    quantization = tfmot.quantization.keras
+    model = keras.models.load_model(folder / "keras2.h5")  # the clustering wrapped the other one's layers
+    aware = fit(quantization.quantize_model(model), 1)
+    save(aware, "aware.h5")
+    save(aware, "aware")
+    converter = tf.lite.TFLiteConverter.from_keras_model(aware)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    (folder / "aware.tflite").write_bytes(converter.convert())
+    save(quantization.quantize_annotate_model(model), "annotated.h5")
 
 
 if __name__ == "__main__":

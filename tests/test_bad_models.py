@@ -322,11 +322,10 @@ def test_operators_of_other_domains_are_named():
 
 def test_control_flow_and_quantised_models_get_advice():
     quantised = model(
-        "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)",
-        s=np.float32(0.1),
-        z=np.int8(0),
-    )
-    refused(quantised, UnsupportedModelError, "quantised already", "QuantizeLinear: 1", "DequantizeLinear: 1")
+        "q = QuantizeLinear(x, s, z) c = ConvInteger(q, w, z) f = Cast<to=1>(c) y = Mul(f, s)",
+        s=np.float32(0.1), z=np.uint8(0), w=np.ones((2, 3, 1, 1), np.uint8),
+    )  # fmt: skip
+    refused(quantised, UnsupportedModelError, "QDQ format", "QuantizeLinear: 1", "ConvInteger: 1")
     looped = model(
         "m = ReduceMax<keepdims=0>(x) b = Greater(m, z) "
         "y = If(b) <then_branch = g1 () => (float t) { t = Relu(x) }, else_branch = g2 () => (float e) { e = "

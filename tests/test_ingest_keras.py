@@ -27,7 +27,7 @@ NEEDED = ("tensorflow", "tf_keras", "tensorflow_model_optimization", "tf2onnx")
 MISSING = [name for name in NEEDED if find_spec(name) is None]
 TENSORFLOW = pytest.mark.skipif(bool(MISSING), reason=f'not installed: {", ".join(MISSING)} (extra "tensorflow")')
 FILES = ("keras2.keras", "keras2.h5", "saved2", "pruned.h5", "pruned.keras", "clustered.h5",
-         "keras3.keras", "keras3.h5", "saved3")  # fmt: skip
+         "annotated.h5", "keras3.keras", "keras3.h5", "saved3")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,35 @@ def test_clusters_survive_folding(models: Path, tmp_path: Path) -> None:
                                  output=tmp_path / "onnx")  # fmt: skip
     types = [t.data_type for t in onnx.load(small.artifacts["onnx"]).graph.initializer]
     assert onnx.TensorProto.UINT4 in types
+
+
+@TENSORFLOW
+@pytest.mark.parametrize("name", ["aware.h5", "aware"])
+def test_what_was_trained_for_int8_is_what_tensorflow_makes_of_it(models: Path, tmp_path: Path, name: str) -> None:
+    made = edgecompress.convert(models / name, "android", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
+                                formats=["tflite"], output=tmp_path / "out")  # fmt: skip
+    x = np.load(DIGITS / "test.npz")["x"].reshape(-1, 1, 8, 8, 1).astype(np.float32)
+    (ours, scales), (theirs, their_scales) = (_run(f, x) for f in (made.artifacts["tflite"], models / "aware.tflite"))
+    assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.995
+    np.testing.assert_allclose(ours, theirs, atol=1 / 128)  # their probabilities are int8
+    assert scales == their_scales and len(scales) >= 5
+    assert any("values keep their scales" in note for note in made.report.notes)
+
+
+def _run(path: Path, samples: np.ndarray) -> tuple[np.ndarray, set[tuple[str, int]]]:
+    """Outputs in LiteRT, and scales and zero points of what is int8 but neither weight nor probability."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
+    outputs = []
+    for x in samples:
+        interpreter.set_tensor(source["index"], x)
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(target["index"])[0])
+    found = [d["quantization"] for d in interpreter.get_tensor_details() if d["dtype"] == np.int8]
+    return np.array(outputs), {(f"{s:.5g}", z) for s, z in found if s != 1 / 256 and z}
 
 
 @TENSORFLOW

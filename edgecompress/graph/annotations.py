@@ -127,6 +127,26 @@ def set_quantization(value: ir.Value, q: Quantization | None) -> None:
     value.meta["quantization"] = q
 
 
+def given_quantization(value: ir.Value | None) -> Quantization | None:
+    """What the model that came in makes of a float value: it becomes its Quantization in place of a calibrated one."""
+    return None if value is None else value.meta.get("given_quantization")
+
+
+def set_given_quantization(value: ir.Value, q: Quantization) -> None:
+    value.meta["given_quantization"] = q
+
+
+def forget_given(graph: ir.Graph) -> None:
+    """What the model came with no longer holds."""
+    for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
+        value.meta.pop("given_quantization", None)
+
+
+def comes_quantized(graph: ir.Graph) -> bool:
+    """Whether the model that came in was quantised, or trained for it: its scales, weights and biases are to stay."""
+    return any(given_quantization(v) is not None for node in graph for v in node.outputs)
+
+
 def is_int8(node: ir.Node) -> bool:
     """Whether the node computes on int8 activations (else on float32)."""
     return node.meta.get("precision") == "int8"

@@ -35,7 +35,10 @@ HINTS = {
     (
         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
         "ConvInteger", "MatMulInteger",
-    ): "the model is quantised already; pass the float model that it was made from",
+    ): (
+        "the model computes on integers already; pass the float model that it was made from, or one quantised in "
+        "ONNX's QDQ format"
+    ),
 }  # fmt: skip
 
 # Values that a canonical model may have.

@@ -55,7 +55,8 @@ def _export(source: Path, folder: Path, trusts: bool) -> dict[str, Any]:
                 stack.enter_context(scope)
             model = keras.models.load_model(source, compile=False, **unsafe)
     except Exception as error:
-        raise _Refused(f"Keras {keras.__version__} can't load it: {_one_line(error)}") from error
+        other = "; TensorFlow Model Optimization's models are safest as .h5" if optimised else ""
+        raise _Refused(f"Keras {keras.__version__} can't load it: {_one_line(error)}{other}") from error
     clustered = [layer.layer.name for layer in model.layers if type(layer).__name__ == "ClusterWeights"]
     if optimised:
         model = _stripped(model, optimised)
@@ -115,9 +116,6 @@ def _scopes() -> list[Any]:
 def _stripped(model: Any, optimised: list[str]) -> Any:
     import tensorflow_model_optimization as tfmot
 
-    if any(name.startswith("Quantize") for name in optimised):
-        raise _Refused("quantisation-aware models of TensorFlow Model Optimization are not read: save the model that "
-                       "quantize_model was given")  # fmt: skip
     if "PruneLowMagnitude" in optimised:
         model = tfmot.sparsity.keras.strip_pruning(model)
     if "ClusterWeights" in optimised:

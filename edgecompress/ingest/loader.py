@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgecompress.errors import EdgeCompressError, InputError
-from edgecompress.ingest import keras_model, onnx_file
+from edgecompress.ingest import keras_model, onnx_file, quantized
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
 from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_batch
@@ -112,6 +112,9 @@ def _ingest(
         # float16 has three digits; the comparison is with the same model in float32
         proto = ir.to_proto(CastToFloat32()(model).model)
         notes.append("the model's float16 values are computed in float32")
+    given = quantized.take_out(model)
+    if given is not None:
+        proto = ir.to_proto(model)  # what is compared with computes in float, too
     fixed = [v.name for v in model.graph.inputs if v.name not in shapes and v.shape and _dynamic(v.shape[0])]
     if fixed:
         notes.append(f"dynamic batch of {', '.join(map(repr, fixed))} set to 1")
@@ -132,6 +135,7 @@ def _ingest(
     for i, name in passed:
         called = model.graph.outputs[i].name
         notes.append(f"output {name!r} is the input of that name; in the artifacts it is called {called!r}")
+    notes += [] if given is None else quantized.keep(model, given)
     error = max_relative_error(proto, model, batch=batch)
     return Ingested(model, format_, path, opset, error, tuple(notes))
 

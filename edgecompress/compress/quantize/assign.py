@@ -16,9 +16,22 @@ from edgecompress.compress.quantize.precision import (
     last_probabilities,
     require_all,
 )
-from edgecompress.compress.quantize.weights import keep_clusters, quantize_bias, quantize_range, quantize_weight
+from edgecompress.compress.quantize.weights import (
+    keep_clusters,
+    keep_grid,
+    quantize_bias,
+    quantize_range,
+    quantize_weight,
+)
 from edgecompress.errors import InputError
-from edgecompress.graph.annotations import Quantization, quantization, set_int8, set_quantization
+from edgecompress.graph.annotations import (
+    Quantization,
+    comes_quantized,
+    given_quantization,
+    quantization,
+    set_int8,
+    set_quantization,
+)
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.recipe import Quantize
 
@@ -41,7 +54,9 @@ def quantize_static(
        through an Identity, which requantises.
     3. Constants that are operands get a scale of their own, or their group's.
     4. Weights: per output channel; biases at input scale * weight scale.
-    5. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
+    5. A model that came quantised (`given_quantization`) keeps its values' scales, and weights that lie on a grid
+       the grid's.
+    6. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
        at the end of the graph.
 
     Raises UnsupportedModelError when integer_only and a layer can't be int8, naming all of them, and
@@ -74,8 +89,9 @@ def quantize_static(
     groups = [layer for layer in layers(graph) if layer.node in chosen]
     _own_constants(graph, groups)
     _assign_activations(groups, histograms, settings)
+    given = comes_quantized(graph)
     for layer in groups:
-        _assign_weights(layer, settings)
+        _assign_weights(layer, settings, given)
     return clone
 
 
@@ -158,9 +174,19 @@ def _assign_activations(groups: list[Layer], histograms: Histograms, settings: Q
     derived = {v for layer in tied for v in operators.outputs(layer) if layer.node.op_type != "Pad"}
     for root, members in same.members().items():
         sources = [v for v in members if v not in derived]
-        chosen = fixed.get(root) or quantize_range(*_group_range(sources, histograms, settings))
+        chosen = fixed.get(root) or _given(members)
+        chosen = chosen or quantize_range(*_group_range(sources, histograms, settings))
         for value in members:
             set_quantization(value, chosen)
+
+
+def _given(members: list[ir.Value]) -> Quantization | None:
+    """What a group came with; where its values differ, what holds all of them."""
+    kept = [q for v in members if (q := given_quantization(v)) is not None]
+    if all(q.same_as(kept[0]) for q in kept):
+        return kept[0] if kept else None
+    ends = [q.dequantize(np.array([-128, 127], np.int8)) for q in kept]
+    return quantize_range(float(min(low for low, _ in ends)), float(max(high for _, high in ends)))
 
 
 def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quantize) -> ranges.Range:
@@ -191,7 +217,7 @@ def _is_image(histogram: Histogram) -> bool:
     return histogram.integral and histogram.minimum >= 0 and 127 < histogram.maximum <= PIXEL_RANGE[1]
 
 
-def _assign_weights(layer: Layer, settings: Quantize) -> None:
+def _assign_weights(layer: Layer, settings: Quantize, given: bool) -> None:
     value = operators.weight(layer)
     if value is None:
         return
@@ -200,7 +226,9 @@ def _assign_weights(layer: Layer, settings: Quantize) -> None:
     assert source is not None
     input_scale = float(source.scale[0])
     bias = constant(layer.bias)
-    weights = quantize_weight(np.asarray(constant(value)), axis, bias=bias, input_scale=input_scale)
+    array = np.asarray(constant(value))
+    weights = quantize_weight(array, axis, bias=bias, input_scale=input_scale)
+    weights = keep_grid(array, weights) if given else weights
     weights = keep_clusters(value, weights)
     set_quantization(value, weights)
     if layer.bias is not None:

@@ -11,7 +11,7 @@ from edgecompress.compress.quantize.bias_correction import BiasCorrection, corre
 from edgecompress.compress.quantize.calibrate import Calibration, calibrate
 from edgecompress.compress.quantize.equalize import Equalization, equalize
 from edgecompress.compress.quantize.precision import require_integer
-from edgecompress.graph.annotations import codebook
+from edgecompress.graph.annotations import codebook, comes_quantized
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
@@ -38,12 +38,15 @@ def quantize(
 ) -> Quantized:
     """Quantise weights and activations with calibration data; the model passed in is not changed.
 
+    A model that came quantised is neither equalised nor are its biases corrected.
     Raises UnsupportedModelError, before any data is read, when integer_only and a node has no int8 kernel;
     InputError for unusable data.
     """
     if integer_only:
         require_integer(model, settings)
     reference, equalization, correction = model, None, None
+    if comes_quantized(model.graph):
+        settings = settings.model_copy(update={"equalize": False, "bias_correction": False})
     clustered = any(codebook(value) is not None for value in model.graph.initializers.values())
     if settings.equalize and not clustered:  # which would give each input channel of a cluster a value of its own
         equalized = equalize(model, dataset, settings)

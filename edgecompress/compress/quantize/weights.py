@@ -11,6 +11,7 @@ from edgecompress.graph.fusion import constant
 
 LIMIT = 127  # narrow range: -127..127, so that a product of two int8 never needs a 17th bit
 BIAS_LIMIT = 2.0**30  # leaves the other half of int32 to the sum of products
+OFF_GRID = 1e-3  # of a step: float32's error is a tenth of it, and no rounding can be seen
 SMALLEST_RATIO = 2.0**-24  # of the largest scale: what is below can't be seen beside the other channels
 
 
@@ -30,6 +31,26 @@ def quantize_weight(weight: np.ndarray, axis: int | None, *, bias: np.ndarray | 
     scale[scale == 0] = 1.0
     scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
     return Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT8, narrow_range=True)
+
+
+def keep_grid(weight: np.ndarray, q: Quantization) -> Quantization:
+    """Scales of which a channel's weights are whole multiples, where there are such: those of a model that came
+    quantised, whatever was folded into the channel since. q: the ordinary ones, kept where there are none, or where
+    they are wider (their bias needs it). weight: float, of any shape.
+    """
+    rows = np.moveaxis(weight, q.axis, 0) if q.axis is not None else weight
+    rows = rows.reshape(len(q.scale), -1).astype(np.float64)
+    largest, scale = np.abs(rows).max(axis=1), q.scale.copy()
+    left = np.flatnonzero(largest > 0)
+    for steps in range(LIMIT, 0, -1):
+        step = largest[left] / steps
+        multiples = rows[left] / step[:, None]
+        on = np.abs(multiples - np.rint(multiples)).max(axis=1, initial=0.0) < OFF_GRID
+        scale[left[on]] = np.maximum(step[on], scale[left[on]])
+        left = left[~on]
+        if not len(left):
+            break
+    return replace(q, scale=scale)
 
 
 def keep_clusters(value: ir.Value, q: Quantization) -> Quantization:

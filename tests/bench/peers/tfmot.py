@@ -5,7 +5,8 @@
 FOLDER has data/datasets.py (CIFAR-10). A network like ResNet-8 is trained in Keras; TFMOT prunes it by half and by four
 fifths and clusters it to 32 and to 16 values, each in N epochs; TensorFlow's converter makes its int8 .tflite. Then
 edgecompress converts (a) the same TFMOT models, and (b) the network as it was, pruned and clustered by edgecompress in
-as many epochs from the same weights. Seed 0 in both. --work keeps the trained models for the next run.
+as many epochs from the same weights. Seed 0 in both. At last TFMOT trains the network for int8 (quantize_model), and
+both converters' predictions are compared. --work keeps the trained models for the next run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ RECIPES = {
     "clustered32": "[cluster]\nbits = 5\nepochs = {n}\n", "clustered16": "[cluster]\nbits = 4\nepochs = {n}\n",
 }  # fmt: skip
 TRAINING = '[train]\noptimizer = "adam"\nlr = 0.001\nepochs = {n}\nvalidation = 0.0\nprecision = "mixed"\n'
-BATCH, SHARE, POINTS = 128, 0.5, 0.2
+BATCH, SHARE, POINTS, AGREEMENT = 128, 0.5, 0.2, 99.5
 
 
 def data(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -38,6 +40,25 @@ def data(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 
     images, labels = datasets.load("cifar10", split)
     return images.astype(np.float32) / 255, labels
+
+
+def train_for_int8(folder: Path, work: Path, epochs: int) -> None:
+    """In a process of its own: work/aware.h5, aware.tflite, from work/base.h5."""
+    import tensorflow as tf
+    import tensorflow_model_optimization as tfmot
+    import tf_keras as keras
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    keras.utils.set_random_seed(0)
+    x, y = data(folder, "train")
+    net = tfmot.quantization.keras.quantize_model(keras.models.load_model(work / "base.h5"))
+    schedule = keras.optimizers.schedules.CosineDecay(1e-4, epochs * len(x) // BATCH)
+    net.compile(keras.optimizers.Adam(schedule), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    net.fit(x, y, BATCH, epochs, verbose=2, shuffle=True)
+    net.save(work / "aware.h5")
+    converter = tf.lite.TFLiteConverter.from_keras_model(net)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    (work / "aware.tflite").write_bytes(converter.convert())
 
 
 def train(folder: Path, work: Path, epochs: int, finetune: int) -> None:
@@ -101,26 +122,56 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--finetune", type=int, default=2)
     parser.add_argument("--work", type=Path)
-    parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--train", choices=["all", "int8"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder = os.environ.get("EDGECOMPRESS_BENCH_DATA")
     if not folder:
         print(f"skipped: EDGECOMPRESS_BENCH_DATA is not set\n\n{__doc__}")
         return 0
-    if options.train:
+    if options.train == "all":
         train(Path(folder), options.work, options.epochs, options.finetune)
+    elif options.train:
+        train_for_int8(Path(folder), options.work, options.finetune)
+    if options.train:
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        if not all((work / f"{name}.tflite").exists() for name in ("base", *KINDS)):
-            settings = {"TF_USE_LEGACY_KERAS": "1", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-            command = [sys.executable, __file__, "--train", "--work", str(work), "--epochs", str(options.epochs),
+        settings = {"TF_USE_LEGACY_KERAS": "1", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        for what, names in (("all", ("base", *KINDS)), ("int8", ("aware",))):
+            if all((work / f"{name}.tflite").exists() for name in names):
+                continue
+            command = [sys.executable, __file__, "--train", what, "--work", str(work), "--epochs", str(options.epochs),
                        "--finetune", str(options.finetune)]  # fmt: skip
             start = time.perf_counter()
             subprocess.run(command, env=os.environ | settings, check=True)
-            print(f"Keras and TFMOT: {(time.perf_counter() - start) / 60:.1f} minutes")
-        return compare(Path(folder), work, options.finetune)
+            print(f"Keras and TFMOT, {what}: {(time.perf_counter() - start) / 60:.1f} minutes")
+        return compare(Path(folder), work, options.finetune) | compare_int8(Path(folder), work)
+
+
+def compare_int8(folder: Path, work: Path) -> int:
+    """The same quantisation-aware model, by TensorFlow's converter and by ours."""
+    import measure
+
+    import edgecompress
+
+    (x, _), (xt, yt) = data(folder, "train"), data(folder, "test")
+    made = edgecompress.convert(work / "aware.h5", "android", calib=x[:500], eval={"x": xt, "y": yt},
+                                formats=["tflite", "pack"], output=work / "aware-converted")  # fmt: skip
+    files = {"TensorFlow": work / "aware.tflite", "ours": made.artifacts["tflite"]}
+    images = xt.transpose(0, 3, 1, 2)
+    classes = {by: _predictions(measure.tflite_runner(file), images) for by, file in files.items()}
+    same = 100 * np.mean(classes["ours"] == classes["TensorFlow"])
+    for by, file in files.items():
+        accuracy = 100 * np.mean(classes[by] == yt)
+        print(f"trained for int8, {by}: {file.stat().st_size:,} bytes, {accuracy:.2f} % in LiteRT")
+    print(f"trained for int8, .pack: {made.artifacts['pack'].stat().st_size:,} bytes; *.tflite: {same:.2f} % of the "
+          f"predictions are those of TensorFlow's; {'; '.join(made.report.notes)}")  # fmt: skip
+    return int(same < AGREEMENT)
+
+
+def _predictions(run: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
+    return np.array([run(image).argmax() for image in images])
 
 
 def compare(folder: Path, work: Path, finetune: int) -> int:

@@ -1,0 +1,120 @@
+"""Models that come quantised, or trained for it: QuantizeLinear, DequantizeLinear pairs between their layers.
+
+ONNX Runtime's quantisation (QDQ) and torch's write such; TensorFlow Model Optimization's quantisation-aware models
+become such in ONNX. Ours is a float model again, whose values know their scales and zero points; weights, made float
+by constant folding, stay on the grid of their integers.
+"""
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+from edgecompress.graph.annotations import Quantization, set_given_quantization
+from edgecompress.graph.fusion import constant
+from edgecompress.ingest.passes.edit import Edit, static_shape
+
+STORED = {"uint8": 128, "int8": 0}  # what is taken from a zero point to make it int8's
+POSITIVE = frozenset({"Clip", "HardSigmoid", "Relu", "Sigmoid", "Softmax"})
+POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean"})
+MOVES = frozenset({
+    "Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Tile",
+    "Transpose", "Unsqueeze",
+})  # fmt: skip
+
+
+def take_out(model: ir.Model) -> dict[str, Quantization] | None:
+    """Leaves out, in place, QuantizeLinear and DequantizeLinear of what layers compute. Returns by value name what they
+    made of it: int8, per tensor. None, and the model as it was: there are none, their scales are not constant, or what
+    is in between computes on integers.
+    """
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    pairs, integers = _pairs(model.graph)
+    edit, found, positive = Edit(model.graph), dict[ir.Value, Quantization | None](), set[ir.Value]()
+    for value in integers:
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+    for node in pairs:
+        source = node.inputs[0]
+        assert source is not None
+        if node.op_type == "QuantizeLinear":
+            if _is_positive(node):
+                if _may_be_negative(source, positive):
+                    # An activation that was left out, because the integers' range has the same effect.
+                    source = edit.insert(node, "Relu", [source], stem=f"{source.name}/Relu", shape=static_shape(source))
+                positive.add(source)
+            made = _quantization(node)
+            known = found.setdefault(source, made)
+            if known is not None and not known.same_as(made):
+                found[source] = None  # read in two ways
+        edit.substitute(node, source)
+    return {str(value.name): made for value, made in found.items() if made is not None} if pairs else None
+
+
+def keep(model: ir.Model, given: dict[str, Quantization]) -> list[str]:
+    """Annotates the canonical model's values, in place, with what `take_out` found. Returns notes."""
+    values = {str(v.name): v for v in (*model.graph.inputs, *(v for node in model.graph for v in node.outputs))}
+    kept = [name for name in given if name in values]
+    for name in kept:
+        set_given_quantization(values[name], given[name])
+    if not given:
+        return ["the model came quantised, but not in int8 with one scale a value: it is calibrated again"]
+    lost = f"; {len(given) - len(kept)} were of values that are no more" if len(kept) < len(given) else ""
+    return [f"the model came quantised: in int8, {len(kept)} values keep their scales{lost}"]
+
+
+def _may_be_negative(value: ir.Value, positive: set[ir.Value]) -> bool:
+    """False too for what comes from outside: whoever made the model says that it isn't."""
+    node = value.producer()
+    if node is None or value in positive or node.op_type in POSITIVE:
+        return False
+    if node.op_type in MOVES | POOLS:
+        return any(v is not None and constant(v) is None and _may_be_negative(v, positive) for v in node.inputs)
+    return True
+
+
+def _pairs(graph: ir.Graph) -> tuple[list[ir.Node], list[ir.Value]]:
+    """Both operators where they stand between layers, in order, and the integers between them."""
+    pairs: list[ir.Node] = []
+    integers: dict[ir.Value, None] = {}
+    for node in graph:
+        reads = [v for v in node.inputs if v in integers]
+        if node.op_type == "QuantizeLinear" and not node.domain and constant(node.inputs[0]) is None:
+            if _scale(node) is None:
+                return [], []
+            pairs.append(node)
+            integers[node.outputs[0]] = None
+        elif node.op_type == "DequantizeLinear" and reads:
+            pairs.append(node)
+        elif reads and node.op_type in MOVES:
+            integers |= dict.fromkeys(node.outputs)
+        elif reads:
+            return [], []
+    if any(v.is_graph_output() for v in integers):
+        return [], []
+    return pairs, list(integers)
+
+
+def _scale(node: ir.Node) -> np.ndarray | None:
+    """The constant scale of either operator, where its zero point is constant too."""
+    known = [v is None or constant(v) is not None for v in node.inputs[1:]]
+    return constant(node.inputs[1]) if all(known) else None
+
+
+def _zero_point(node: ir.Node) -> np.ndarray:
+    return np.asarray(constant(node.inputs[2]) if len(node.inputs) > 2 else np.uint8(0))
+
+
+def _is_positive(node: ir.Node) -> bool:
+    """Whether the QuantizeLinear has no integers for negative numbers."""
+    zero = _zero_point(node)
+    return zero.dtype.kind in "iu" and bool((zero == np.iinfo(zero.dtype).min).all())
+
+
+def _quantization(node: ir.Node) -> Quantization | None:
+    """None for what is not int8 or uint8 per tensor, which calibration does again."""
+    scale, zero = _scale(node), _zero_point(node)
+    assert scale is not None
+    if scale.size != 1 or zero.dtype.name not in STORED or not np.isfinite(scale).all() or scale.max() <= 0:
+        return None
+    zero_point = zero.astype(np.int32).reshape(1) - STORED[zero.dtype.name]
+    return Quantization(np.asarray(scale, np.float32).reshape(1), zero_point)

@@ -1,0 +1,143 @@
+"""ONNX models that come quantised, against ONNX Runtime running them as they came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+import edgecompress
+from edgecompress.compress.quantize.weights import keep_grid, quantize_weight
+from edgecompress.errors import UnsupportedModelError
+from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.graph.annotations import Quantization, given_quantization
+from edgecompress.graph.fusion import layers
+from edgecompress.ingest import load
+
+DIGITS = Path(__file__).parent.parent / "samples" / "digits"
+KINDS = {"int8": ("QInt8", "QInt8", True), "uint8": ("QUInt8", "QUInt8", False), "uint16": ("QUInt16", "QInt8", True)}
+
+
+def model(nodes: str, **constants: np.ndarray) -> onnx.ModelProto:
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 13]> g (float[1,3,8,8] x) => (float y) {{ {nodes} }}'
+    )
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items())
+    return proto
+
+
+def quantized(folder: Path, kind: str, form: str = "QDQ") -> Path:
+    """The digits sample as ONNX Runtime quantises it."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.samples = iter(np.load(DIGITS / "train.npz")["x"][:100].astype(np.float32))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            sample = next(self.samples, None)
+            return None if sample is None else {"pixels": sample[None]}
+
+    activations, weights, per_channel = KINDS[kind]
+    quantize_static(
+        DIGITS / "digits.onnx", folder / f"{kind}.onnx", Reader(), quant_format=QuantFormat[form],
+        per_channel=per_channel, activation_type=QuantType[activations], weight_type=QuantType[weights],
+    )  # fmt: skip
+    return folder / f"{kind}.onnx"
+
+
+def outputs(path: Path) -> np.ndarray:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.concatenate([
+        session.run(None, {"pixels": x[None]})[0] for x in np.load(DIGITS / "test.npz")["x"].astype(np.float32)
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_onnx_runtime_quantised(tmp_path: Path, kind: str) -> None:
+    path = quantized(tmp_path, kind)
+    made = edgecompress.convert(path, "android", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
+                                formats=["onnx"], output=tmp_path / "out")  # fmt: skip
+    ours, theirs = outputs(made.artifacts["onnx"]), outputs(path)
+    assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.995
+    if kind == "int8":  # the same scales and integers; a tie may be rounded otherwise
+        step = np.diff(np.unique(theirs)).min()
+        np.testing.assert_allclose(ours, theirs, atol=1.01 * step)
+        assert (ours == theirs).mean() > 0.999
+    assert made.report.achieved.float_value > 98, "without the activations that it leaves out it would be far less"
+    (note,) = [n for n in made.report.notes if "came quantised" in n]
+    assert "calibrated again" in note if kind == "uint16" else "9 values keep their scales" in note
+
+
+def test_integers_between_layers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="QDQ format"):
+        load(quantized(tmp_path, "int8", "QOperator"))
+
+
+def test_scales_are_kept_where_values_are_moved_between_the_pair() -> None:
+    proto = model(
+        "a = Conv(x, w) q = QuantizeLinear(a, s, z) m = Transpose<perm=[0, 2, 3, 1]>(q) d = DequantizeLinear(m, s, z) "
+        "y = Relu(d)",
+        w=np.ones((2, 3, 1, 1), np.float32), s=np.float32(0.25), z=np.uint8(100),
+    )  # fmt: skip
+    found = load(proto)
+    assert "QuantizeLinear" not in {n.op_type for n in found.model.graph}
+    (kept,) = [q for n in found.model.graph if (q := given_quantization(n.outputs[0])) is not None]
+    assert kept.same_as(Quantization(np.array([0.25], np.float32), np.array([-28], np.int32)))
+
+
+def test_a_range_without_negative_numbers_is_a_relu_but_once() -> None:
+    pair = "q{0} = QuantizeLinear({1}, s, z) {0} = DequantizeLinear(q{0}, s, z) "
+    proto = model(
+        "a = Conv(x, w) " + pair.format("b", "a") + "c = MaxPool<kernel_shape=[2, 2]>(b) " + pair.format("d", "c")
+        + "e = Relu(d) " + pair.format("y", "e"),
+        w=np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype(np.float32), s=np.float32(0.05), z=np.uint8(0),
+    )  # fmt: skip
+    canonical = load(proto).model
+    assert [layer.last.op_type for layer in layers(canonical.graph)].count("Relu") <= 2
+    x = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    expected = onnxruntime.InferenceSession(proto.SerializeToString()).run(None, {"x": x})[0]
+    (got,) = OnnxRuntime(canonical).run({"x": x})
+    np.testing.assert_allclose(got, expected, atol=0.05)
+
+
+def test_scales_that_are_computed_are_refused() -> None:
+    nodes = "s = ReduceMax<keepdims=0>(x) q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)"
+    proto = model(nodes, z=np.int8(0))
+    with pytest.raises(UnsupportedModelError, match="QuantizeLinear: 1"):
+        load(proto)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    arrays.arrays(np.int8, st.tuples(st.integers(1, 6), st.integers(1, 40)), elements=st.integers(-127, 127)),
+    st.floats(1e-4, 1e2), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_integers_are_found_again_in_folded_weights(integers: np.ndarray, step: float, seed: int) -> None:
+    """One step for all channels; a factor for each is folded in afterwards. What is stored is the weight, exactly."""
+    factor = np.random.default_rng(seed).uniform(-3, 3, (len(integers), 1)).astype(np.float32)
+    weight = (integers * np.float32(step)) * factor
+    found = keep_grid(weight, quantize_weight(weight, 0))
+    stored = found.dequantize(found.quantize(weight))
+    np.testing.assert_allclose(stored, weight, rtol=1e-5, atol=1e-6 * np.abs(weight).max())
+
+
+def test_weights_off_any_grid_keep_ordinary_scales() -> None:
+    weight = np.random.default_rng(0).normal(size=(16, 9)).astype(np.float32)
+    ordinary = quantize_weight(weight, 0)
+    np.testing.assert_array_equal(keep_grid(weight, ordinary).scale, ordinary.scale)
+
+
+def test_another_weight_means_another_range(tmp_path: Path) -> None:
+    recipe = tmp_path / "prune.toml"
+    recipe.write_text("[prune]\nsparsity = 0.5\n")
+    made = edgecompress.convert(quantized(tmp_path, "int8"), "android", calib=DIGITS / "train.npz", recipe=recipe,
+                                formats=["onnx"], output=tmp_path / "out")  # fmt: skip
+    assert any("calibrated again" in note for note in made.report.notes)
+    onnx.checker.check_model(onnx.load(made.artifacts["onnx"]))
