@@ -8,8 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numba import njit
 
+from edgecompress_runtime.kernels.arithmetic import quantize_multiplier
 from edgecompress_runtime.kernels.fixed_point import half_sum, saturating_shift_left
-from edgecompress_runtime.pack.codecs.huffman_code import code_lengths
+from edgecompress_runtime.pack import CODECS
+from edgecompress_runtime.pack.codecs.huffman_code import canonical_codes, code_lengths, short_code_lengths
 from edgecompress_runtime.pack.errors import PackError
 
 LARGEST = 2**31 - 1
@@ -83,9 +85,48 @@ def test_code_lengths_are_those_of_the_best_code(counts: list[int], limit: int) 
 @example(np.nextafter(1.0, 0.0))
 @example(1 - 2.0**-33)
 def test_multipliers_in_training_are_the_runtimes(real: float) -> None:
+    assert training_multiplier(real, 1) == tuple(map(int, quantize_multiplier(real)))
+
+
+@settings(deadline=None)
+@given(st.floats(1e-6, 4.0), st.integers(1, 2**20))
+@example(0.5, 2)
+@example(0.75, 3)
+@example(1e-6, 2**20)
+def test_means_in_training_divide_as_tflite_does(real: float, count: int) -> None:
+    """reference/reduce.h, QuantizedMeanOrSum: the multiplier takes as many bits as fit before it is divided."""
+    multiplier, shift = map(int, quantize_multiplier(real))
+    room = min(count.bit_length() - 1, 32, 31 + shift)
+    assert training_multiplier(real, count) == ((multiplier << room) // count, shift - room)
+
+
+def training_multiplier(real: float, count: int) -> tuple[int, int]:
     torch = pytest.importorskip("torch")
     from edgecompress.compress.quantize.requantize import _multiplier
-    from edgecompress_runtime.kernels.arithmetic import quantize_multiplier
 
-    multiplier, shift = _multiplier(torch.tensor(real, dtype=torch.float64), 1)
-    assert (int(multiplier), int(shift)) == tuple(map(int, quantize_multiplier(real)))
+    multiplier, shift = _multiplier(torch.tensor(real, dtype=torch.float64), count)
+    return int(multiplier), int(shift)
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.6, 6.0])
+def test_short_codes_cost_hardly_more(spread: float) -> None:
+    """Laplace's long tails need the longer codes; none costs more than a thousandth over 12 bits."""
+    values = np.random.default_rng(0).laplace(0, spread, 200_000).round().clip(-128, 127).astype(np.int64) + 128
+    counts = np.bincount(values, minlength=256)
+    short, best = short_code_lengths(counts), code_lengths(counts, 12)
+    assert counts @ short <= 1.001 * (counts @ best)
+    assert all(counts @ code_lengths(counts, n) > 1.001 * (counts @ best) for n in range(8, int(short.max())))
+
+
+def test_both_bits_mean_a_lone_symbol() -> None:
+    """Whatever the coded bits are, decoding goes on and gives the one symbol that there is."""
+    encoded = CODECS["huffman"].encode(np.full(300, 7, np.int8))
+    for byte in (0x00, 0xFF, 0xA5):
+        data = bytes([byte]) * len(encoded.data)
+        out = CODECS["huffman"].decode(data, encoded.params, np.zeros(300, np.int8))
+        np.testing.assert_array_equal(out, 7)
+
+
+def test_incomplete_codes_are_told_with_their_sum() -> None:
+    with pytest.raises(PackError, match="fill 3072 of 4096 code points"):
+        canonical_codes(np.array([1, 2, 0, 0], np.uint8))
