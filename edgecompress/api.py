@@ -38,7 +38,7 @@ RECIPE = "recipe.toml"
 
 
 @dataclass(frozen=True, repr=False)
-class Result:
+class Result(terminal.Shown):
     """What a conversion made. Shows itself as the report's tables in terminals and notebooks.
 
     report: everything measured, as in report.json. directory: where the files are.
@@ -59,14 +59,6 @@ class Result:
 
     def __rich__(self) -> RenderableType:
         return terminal.render(self.report)
-
-    def __str__(self) -> str:
-        return terminal.as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return terminal.as_html(self.__rich__())
 
 
 def convert(

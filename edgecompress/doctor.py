@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress import __version__
-from edgecompress.report.terminal import as_html, as_text, table
+from edgecompress.report.terminal import Shown, table
 
 SECONDS = 10.0  # that a program may take to say its version
 PIP, APT = "pip install {}", "apt install {}"
@@ -29,7 +29,7 @@ class Part(BaseModel):
     install: str = Field(description="the command, on Debian where it is not pip's")
 
 
-class Diagnosis(BaseModel):
+class Diagnosis(Shown, BaseModel):
     """Shows itself as a table in terminals and notebooks."""
 
     edgecompress: str
@@ -51,14 +51,6 @@ class Diagnosis(BaseModel):
             head, table("", ("Part", "Found", "What for"), rows),
             table("\nTo install what is missing, as far as it is needed", ("Part", "Command"), lines),
         )  # fmt: skip
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(self.__rich__())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.output import require_writable, write_files
-from edgecompress.report.terminal import as_html, as_text, table
+from edgecompress.report.terminal import Shown, table
 from edgecompress.targets import load_target
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.pack import PackError, read_pack
@@ -48,8 +48,8 @@ class BuildRecord(BaseModel):
     stack_bytes: int | None = Field(description="of the invoke function, read off its code")
 
 
-@dataclass(frozen=True)
-class Build:
+@dataclass(frozen=True, repr=False)
+class Build(Shown):
     """What was written, and where. Shows itself as a table in terminals and notebooks."""
 
     directory: Path
@@ -69,14 +69,6 @@ class Build:
         rows = [(name, described(name, record)) for name in sorted(names)]
         note = [Text(f"Nothing linked: {record.note}")] if record.note else []
         return Group(head, table("", ("File", "What it is"), rows), *note, Text(f"Written to {self.directory}"))
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(self.__rich__())
 
 
 def described(file: str, record: BuildRecord) -> str:

@@ -18,7 +18,7 @@ from edgecompress.fit import fit
 from edgecompress.graph.statistics import statistics
 from edgecompress.ingest import load
 from edgecompress.recipe import Quantize
-from edgecompress.report.terminal import as_html, as_text, in_words, table
+from edgecompress.report.terminal import Shown, in_words, table
 from edgecompress.report.units import count, size
 from edgecompress.targets import all_targets
 from edgecompress_targets import OPERATOR_SETS, Profile
@@ -48,7 +48,7 @@ class TargetFit(BaseModel):
     reasons: list[str] = Field(description="why it does not fit; empty when it does")
 
 
-class Inspection(BaseModel):
+class Inspection(Shown, BaseModel):
     """Figures of the normalised model. Shows itself as tables in terminals and notebooks."""
 
     model_config = ConfigDict(extra="forbid")
@@ -92,14 +92,6 @@ class Inspection(BaseModel):
             table("\nTargets", ("Name", "As", "Fits", "Why not"), fits),
             Text("\n".join(f"- {note}" for note in self.notes)),
         )  # fmt: skip
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(self.__rich__())
 
 
 def inspect(

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from edgecompress.errors import InputError
 from edgecompress.report.entropy import entropy
-from edgecompress.report.terminal import as_html, as_text, table
+from edgecompress.report.terminal import Shown, table
 from edgecompress.report.units import size
 from edgecompress_runtime.pack import Pack, PackError, read_pack
 
@@ -31,7 +31,7 @@ class Constant(BaseModel):
     entropy_bits: float = Field(description="of the values' own histogram: no code of single values is shorter")
 
 
-class PackInspection(BaseModel):
+class PackInspection(Shown, BaseModel):
     """Shows itself as tables in terminals and notebooks."""
 
     model_config = ConfigDict(extra="forbid")
@@ -61,14 +61,6 @@ class PackInspection(BaseModel):
             table("\nPlan", ("Operator", "Inputs", "Outputs"), steps),
             table("\nConstants", ("Name", "Values", "Encoding", " Bytes", " Bits", " Entropy"), rows),
         )
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(self.__rich__())
 
 
 def inspect_pack(path: str | Path) -> PackInspection:

@@ -22,7 +22,7 @@ from edgecompress.graph.statistics import statistics
 from edgecompress.ingest import load
 from edgecompress.progress import progress
 from edgecompress.recipe import Preprocess
-from edgecompress.report.terminal import as_html, as_text, table
+from edgecompress.report.terminal import Shown, table
 from edgecompress.report.units import count
 from edgecompress.validation import validated
 
@@ -38,7 +38,7 @@ class GroupSensitivity(BaseModel):
     values: list[float] = Field(description="of the metric then")
 
 
-class Sensitivity(BaseModel):
+class Sensitivity(Shown, BaseModel):
     """Shows itself as a table in terminals and notebooks; the group that loses least at half comes first."""
 
     model_config = ConfigDict(extra="forbid")
@@ -72,14 +72,6 @@ class Sensitivity(BaseModel):
         ]  # fmt: skip
         notes = Text("\n".join(f"- {note}" for note in self.fixed))
         return Group(head, table("", columns, rows), notes)
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(self.__rich__())
 
 
 def sensitivity(

@@ -22,7 +22,7 @@ from edgecompress.errors import DeviceFault, InputError
 from edgecompress.progress import progress
 from edgecompress.report.devices import comparison, detail
 from edgecompress.report.model import Counts, DeviceRun
-from edgecompress.report.terminal import as_html, as_text
+from edgecompress.report.terminal import Shown
 from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured, Summary
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.drivers.table import BUILT_IN
@@ -33,7 +33,7 @@ TOLERANCE = 1e-3  # of the largest output, where floating point is computed
 WARMUP = 3  # inferences, where time is measured
 
 
-class Bench(BaseModel):
+class Bench(Shown, BaseModel):
     """What was measured, one result for each artifact on each device. Shows itself as tables in terminals and
     notebooks."""
 
@@ -53,14 +53,6 @@ class Bench(BaseModel):
     def __rich__(self) -> RenderableType:
         parts = [detail(result) for result in self.results]
         return Group(*parts, *([comparison(self.results)] if len(parts) > 1 else []))
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(self.__rich__())
 
 
 def bench(

@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress.devices.configuration import load_devices
-from edgecompress.report.terminal import as_html, as_text, table
+from edgecompress.report.terminal import Shown, table
 from edgecompress_targets.drivers.adb import FACTS
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.tools import ToolError
@@ -45,8 +45,8 @@ class Connected:
     target: str | None = None
 
 
-@dataclass(frozen=True)
-class Devices:
+@dataclass(frozen=True, repr=False)
+class Devices(Shown):
     """Shows itself as a table."""
 
     devices: tuple[Device, ...]
@@ -63,14 +63,6 @@ class Devices:
             parts.append(table("\nConnected, not configured", ("Driver", "Address", "Target", "What it is"), others))
             parts.append(Text("edgecompress devices add NAME DRIVER KEY=VALUE... makes one of them a device."))
         return Group(*parts)
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(self.__rich__())
 
 
 def list_devices(config: str | Path | None = None) -> Devices:

@@ -19,14 +19,14 @@ from edgecompress.devices.samples import load_samples
 from edgecompress.errors import InputError
 from edgecompress.evaluate.metrics import is_classifier
 from edgecompress.evaluate.sources import IMAGE_SUFFIXES, pillow, reading
-from edgecompress.report.terminal import as_html, as_text, table
+from edgecompress.report.terminal import Shown, table
 
 TOP = 5  # classes shown
 SHOWN = 8  # values of another output
 
 
-@dataclass(frozen=True, eq=False)
-class Outputs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Outputs(Shown):
     """arrays: output name -> array [n, ...] in the model's axis order, one row for each sample. Shows itself."""
 
     artifact: str
@@ -62,14 +62,6 @@ class Outputs:
     @staticmethod
     def _some(array: np.ndarray) -> str:
         return ", ".join(f"{value:.4g}" for value in array.reshape(-1)[:SHOWN])
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(self.__rich__())
 
 
 def run(

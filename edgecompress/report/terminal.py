@@ -1,6 +1,7 @@
 """The report as tables of at most 80 columns, for terminals and notebooks."""
 from __future__ import annotations
 
+import abc
 import io
 from collections.abc import Callable, Sequence
 from pathlib import PurePath
@@ -23,6 +24,21 @@ def render(report: Report) -> RenderableType:
     """Header, artifacts, accuracy, worst layers, requested against achieved, notes: what has content."""
     parts = (_header, _artifacts, _accuracy, _devices, _worst_layers, _requested, _notes)
     return Group(*[part for make in parts if (part := make(report)) is not None])
+
+
+class Shown(abc.ABC):
+    """What shows itself in terminals, and as the same tables in notebooks. Dataclasses of this kind have repr=False."""
+
+    @abc.abstractmethod
+    def __rich__(self) -> RenderableType: ...
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self.__rich__())
 
 
 def as_text(renderable: RenderableType) -> str:
