@@ -52,11 +52,8 @@ def main() -> int:
     pruned = prune_channels(original, settings, data=scored, loss=cross_entropy, seed=SEED)
     print(pruned, *(f"  {g.name}: {g.before} -> {g.after} channels" for g in pruned.groups), sep="\n", flush=True)
 
-    smaller = _trained(pruned.model, original, data, arguments.epochs, 0.05, "fine-tuning", arguments)
+    smaller = _trained(pruned.model, original, data, arguments)
     ir.save(smaller, arguments.output)
-    if arguments.again:
-        smaller = _trained(smaller, original, data, arguments.again, 0.03, "again", arguments)
-        ir.save(smaller, arguments.output)
 
     test, truth = _cifar10(folder, "test")
     for name, model in (("original", original), ("pruned", smaller)):
@@ -71,18 +68,17 @@ def main() -> int:
 
 
 def _trained(
-    model: ir.Model, original: ir.Model, data: TrainData, epochs: int, rate: float, stage: str,
-    arguments: argparse.Namespace,
-) -> ir.Model:  # fmt: skip
+    model: ir.Model, original: ir.Model, data: TrainData, arguments: argparse.Namespace
+) -> ir.Model:
     student, teacher = TorchModel(with_batchnorm(model, data), logits=True), TorchModel(original, logits=True)
     loss = DistillationLoss(teacher, Distill(), classes=True, features=[], task=cross_entropy)
     training = Train(
-        epochs=epochs, lr=rate, weight_decay=1e-4, warmup=1, augment="flip-crop", clip=10.0, validation=0.0,
+        epochs=arguments.epochs, lr=0.05, weight_decay=1e-4, warmup=1, augment="flip-crop", clip=10.0, validation=0.0,
         precision="mixed",
     )  # fmt: skip
     train(
-        student, data, training, loss=loss, seed=SEED, stage=stage, resume=arguments.resume,
-        checkpoint=arguments.output.with_suffix(f".{stage}.pt"), log=lambda line: print(line, flush=True),
+        student, data, training, loss=loss, seed=SEED, stage="fine-tuning", resume=arguments.resume,
+        checkpoint=arguments.output.with_suffix(".pt"), log=lambda line: print(line, flush=True),
     )  # fmt: skip
     return fold_batchnorm(student.write_back())
 
@@ -91,7 +87,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--macs", type=float, default=0.5, help="share of the multiply-accumulates that stays")
     parser.add_argument("--epochs", type=int, default=80)
-    parser.add_argument("--again", type=int, default=0, help="so many more, the learning rate raised once more")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--output", type=Path, default=Path("resnet8_pruned.onnx"))
