@@ -19,7 +19,7 @@ from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
 from edgecompress.interrupt import stop_if_interrupted
-from edgecompress.learning import learn
+from edgecompress.learning import changes_weights, learn
 from edgecompress.lock import locked
 from edgecompress.output import require_writable, stale_files, write_files
 from edgecompress.recipe import Recipe, recipe_file
@@ -91,7 +91,8 @@ def convert(
     target, target_file: name of a profile, or the file of another.
     output: folder; default "<model>-<target>" in the current one.
     calib, eval: what `evaluate.data.load_data` takes: .npz, .npy, an image folder, "file.py:function" or
-        arrays. With calib, activations become int8 too; with labelled eval data, accuracy is measured.
+        arrays. With calib, activations become int8 too, as without it for a model that came with all scales; with
+        labelled eval data, accuracy is measured.
     train: training data in the same forms, for the recipe's methods that learn; without labels they learn what the
         model itself says. It calibrates too, without calib. resume: go on from the checkpoints that a stopped run
         left beside the output folder.
@@ -105,26 +106,23 @@ def convert(
     more than max_drop raises nothing: see `Result.ok`.
     """
     profile = load_target(target, target_file)
-    asked = effective_recipe(
-        recipe,
-        profile,
-        calibrated=calib is not None or train is not None,
-        formats=formats,
-        preprocess=preprocess,
-        max_drop=max_drop,
-        max_size=parse_size(max_size) if isinstance(max_size, str) else max_size,
-    )
     if devices:
         from edgecompress.devices.conversion import measured, with_formats_for
 
-        asked = with_formats_for(asked, devices, config)
-    kind = encoding(asked)
+    def request(calibrated: bool) -> Recipe:
+        made = effective_recipe(
+            recipe, profile, calibrated=calibrated, formats=formats, preprocess=preprocess, max_drop=max_drop,
+            max_size=parse_size(max_size) if isinstance(max_size, str) else max_size,
+        )  # fmt: skip
+        return with_formats_for(made, devices, config) if devices else made
+
+    asked = request(calibrated=calib is not None or train is not None)
     stem = _stem(model)
     folder = Path(output) if output is not None else Path(f"{stem}-{profile.name}")
-    names: dict[str, str] = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
     sources = [_path(s) for s in (model, weights, calib, eval, train, target_file, _changed_file(recipe, asked))]
     inputs = [s for s in sources if s is not None]
-    require_writable(folder, [*names.values(), REPORT, PAGE, RECIPE], inputs)
+    possible = [f"{stem}.{kind}.{name}" for kind in (encoding(asked), "int8") for name in asked.emit.formats or []]
+    require_writable(folder, [*possible, REPORT, PAGE, RECIPE], inputs)
 
     with _alone(folder):
         log = StageLog()
@@ -134,6 +132,11 @@ def convert(
             summary = build.model_summary(ingested, facts)
             running.stage.bytes = summary.bytes
             running.stage.parameters, running.stage.macs = facts.parameters, facts.macs
+        known = not changes_weights(asked) and pipeline.needs_no_calibration(ingested.model, profile)
+        if drawn := known and calib is None and train is None:
+            calib, asked = pipeline.random_data(ingested.model.graph.inputs, asked.seed), request(calibrated=True)
+        kind = encoding(asked)
+        names: dict[str, str] = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
         require_fit(fit(ingested.model, facts.peak_activation_elements, profile, kind))
         checkpoints = folder.with_name(f"{folder.name}.checkpoints")
         training = open_training(ingested.model, train, asked, folder=checkpoints, resume=resume)
@@ -158,7 +161,7 @@ def convert(
                 formats=list(names),
                 weights=asked.quantize.weights,
                 activations=asked.quantize.activations,
-                calibration=build.data_summary(data.calibration),
+                calibration=None if drawn else build.data_summary(data.calibration),
                 evaluation=None if eval is None else build.data_summary(data.check),
                 training=None if training.source is None else build.data_summary(training.source),
                 metric=asked.evaluate.metric,

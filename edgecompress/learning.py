@@ -44,6 +44,10 @@ def learn(model: ir.Model, training: Training, data: Data, recipe: Recipe, log: 
     return Learned(model, tuple(goals), tuple(notes))
 
 
+def changes_weights(recipe: Recipe) -> bool:
+    return any(wanted(recipe) for wanted, _ in STEPS)
+
+
 def _remove_dead(model: ir.Model, notes: list[str]) -> ir.Model:
     """Without channels that can't change the outputs, when ONNX Runtime shows them equal."""
     smaller, dead = remove_dead_channels(model)

@@ -15,6 +15,7 @@ from edgecompress.compress.quantize import (
     Quantized,
     correct_bias,
     diagnose,
+    knows_scales,
     quantize,
     quantize_dynamic,
     quantize_static,
@@ -27,7 +28,7 @@ from edgecompress.emit.tflite.lower import INTEGER_RULES, lower
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.evaluate.verify import Check, Reference, reference, verify
-from edgecompress.graph.annotations import comes_quantized
+from edgecompress.graph.annotations import comes_quantized, given_quantization
 from edgecompress.recipe import Preprocess, Quantize, Recipe
 from edgecompress.request import encoding
 from edgecompress.stages import StageLog
@@ -35,7 +36,8 @@ from edgecompress.training import Training
 from edgecompress_targets import OPERATOR_SETS, Profile
 
 CHECK_SAMPLES = 512  # of calibration data, when there is no evaluation data to check artifacts on
-RANDOM_SAMPLES = 16  # when there is no data at all
+RANDOM, RANDOM_SAMPLES = "random inputs", 16  # when there is no data at all
+CHECKED_ON_RANDOM = f"artifacts were checked on {RANDOM_SAMPLES} random inputs: give --eval or --calib data"
 FLOAT_ENCODERS: dict[str, Callable[[ir.Model, Quantize], ir.Model]] = {
     "dynamic": quantize_dynamic,
     "float16": lambda model, settings: to_float16(model),
@@ -105,9 +107,14 @@ def open_data(model: ir.Model, calib: object, evaluation: object, recipe: Recipe
         return Data(calibration, given, tuple(notes))
     if calibration is not None:  # without its labels: accuracy on it would look better than it is
         few = calibration.head(CHECK_SAMPLES)
+        notes += [CHECKED_ON_RANDOM] if calibration.source == RANDOM else []
         return Data(calibration, dataclasses.replace(few, labels=None), tuple(notes))
-    notes.append(f"artifacts were checked on {RANDOM_SAMPLES} random inputs: give --eval or --calib data")
-    return Data(None, _random_data(inputs, recipe.seed), tuple(notes))
+    return Data(None, random_data(inputs, recipe.seed), (*notes, CHECKED_ON_RANDOM))
+
+
+def needs_no_calibration(model: ir.Model, profile: Profile) -> bool:
+    """Whether int8 activations can be had without data: the model came with all scales that the target needs."""
+    return knows_scales(lower(model.clone(), INTEGER_RULES) if profile.integer_only else model)
 
 
 def describe_calibration(model: ir.Model) -> str:
@@ -276,13 +283,18 @@ EMITTERS: dict[str, Callable[[ir.Model, Recipe, Profile], Emitted]] = {
 }
 
 
-def _random_data(inputs: Sequence[ir.Value], seed: int) -> Dataset:
-    """Standard normal for floats; 0 and 1 for integers and masks, which are in range for any index."""
+def random_data(inputs: Sequence[ir.Value], seed: int) -> Dataset:
+    """Over the range that an input came with; else standard normal for floats, and 0 and 1 for integers and masks,
+    which are in range for any index."""
     generator = np.random.default_rng(seed)
     arrays = {}
     for value in inputs:
         assert value.shape is not None and value.dtype is not None
         shape, dtype = (RANDOM_SAMPLES, *value.shape.numpy()), value.dtype.numpy()
-        drawn = generator.standard_normal(shape) if dtype.kind == "f" else generator.integers(0, 2, shape)
+        if (known := given_quantization(value)) is not None:
+            low, high = known.dequantize(np.array([-128, 127], np.int8))
+            drawn: np.ndarray = generator.uniform(low, high, shape)
+        else:
+            drawn = generator.standard_normal(shape) if dtype.kind == "f" else generator.integers(0, 2, shape)
         arrays[str(value.name)] = drawn.astype(dtype)
-    return dataclasses.replace(load_data(arrays, inputs, Preprocess()), source="random inputs")
+    return dataclasses.replace(load_data(arrays, inputs, Preprocess()), source=RANDOM)

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as arrays
 
 import edgecompress
 from edgecompress.compress.quantize.weights import keep_grid, quantize_weight
-from edgecompress.errors import UnsupportedModelError
+from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import Quantization, given_quantization
 from edgecompress.graph.fusion import layers
@@ -73,6 +73,23 @@ def test_what_onnx_runtime_quantised(tmp_path: Path, kind: str) -> None:
     assert made.report.achieved.float_value > 98, "without the activations that it leaves out it would be far less"
     (note,) = [n for n in made.report.notes if "came quantised" in n]
     assert "calibrated again" in note if kind == "uint16" else "9 values keep their scales" in note
+
+
+@pytest.mark.parametrize("target", ["android", "cortex-m4"])
+def test_a_model_with_all_scales_needs_no_data(tmp_path: Path, target: str) -> None:
+    path = quantized(tmp_path, "int8")
+    alone, calibrated = (
+        edgecompress.convert(path, target, formats=["pack"], calib=calib, output=tmp_path / name)
+        for name, calib in (("alone", None), ("calibrated", DIGITS / "train.npz"))
+    )
+    assert alone.artifacts["pack"].read_bytes() == calibrated.artifacts["pack"].read_bytes()
+    assert alone.report.achieved.encoding == "int8" and alone.report.requested.calibration is None
+    assert any("random inputs" in note for note in alone.report.notes)
+    pruning = tmp_path / "prune.toml"
+    pruning.write_text("[prune]\nsparsity = 0.5\n")
+    for source, recipe in ((path, pruning), (quantized(tmp_path, "uint16"), None)):
+        with pytest.raises(InputError, match="calibration data"):
+            edgecompress.convert(source, "cortex-m4", recipe=recipe, output=tmp_path / "none")
 
 
 def test_integers_between_layers_are_refused(tmp_path: Path) -> None:

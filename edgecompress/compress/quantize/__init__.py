@@ -1,5 +1,5 @@
 """Post-training quantisation: calibrate, choose scales, correct, and say where it hurts."""
-from edgecompress.compress.quantize.assign import quantize_static
+from edgecompress.compress.quantize.assign import knows_scales, quantize_static
 from edgecompress.compress.quantize.bias_correction import BiasCorrection, correct_bias
 from edgecompress.compress.quantize.calibrate import Calibration, calibrate
 from edgecompress.compress.quantize.diagnose import LayerDiagnosis, diagnose
@@ -11,6 +11,6 @@ from edgecompress.compress.quantize.simulate import simulation
 
 __all__ = [
     "BiasCorrection", "Calibration", "Equalization", "Equalized", "LayerDiagnosis", "Quantized", "calibrate",
-    "correct_bias", "diagnose", "equalize", "quantize", "quantize_dynamic", "quantize_static",
+    "correct_bias", "diagnose", "equalize", "knows_scales", "quantize", "quantize_dynamic", "quantize_static",
     "require_integer", "simulation", "to_float16",
 ]  # fmt: skip

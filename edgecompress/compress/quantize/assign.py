@@ -161,18 +161,36 @@ def _own_constants(graph: ir.Graph, groups: list[Layer]) -> None:
             node.replace_input_with(index, copy)
 
 
-def _assign_activations(groups: list[Layer], histograms: Histograms, settings: Quantize) -> None:
-    tied = [layer for layer in groups if operators.ties(layer)]
-    same = _same_groups(tied)
+def knows_scales(model: ir.Model) -> bool:
+    """Whether every scale that int8 activations need came with the model or is fixed by its operator: then calibration
+    has nothing to find."""
+    if not comes_quantized(model.graph):
+        return False
+    members, fixed = _activations([layer for layer in layers(model.graph) if operators.rule(layer) is not None])
+    return all(
+        root in fixed or any(given_quantization(v) is not None or constant(v) is not None for v in values)
+        for root, values in members.items()
+    )
+
+
+def _activations(groups: list[Layer]) -> tuple[dict[ir.Value, list[ir.Value]], dict[ir.Value, Quantization]]:
+    """Values that share a scale, by one of them; and where an operator fixes that scale."""
+    same = _same_groups([layer for layer in groups if operators.ties(layer)])
     fixed: dict[ir.Value, Quantization] = {}
     for layer in groups:
         own = operators.RULES[layer.node.op_type].fixed
         for value in [v for _, v in operators.data_inputs(layer)] + operators.outputs(layer):
             same.find(value)  # a group of its own, if no other
         fixed |= {same.find(v): own for v in operators.outputs(layer) if own is not None}
+    return same.members(), fixed
+
+
+def _assign_activations(groups: list[Layer], histograms: Histograms, settings: Quantize) -> None:
+    members_of, fixed = _activations(groups)
     # What an operator that ties makes are values it read, or between them; a Pad brings another in.
+    tied = [layer for layer in groups if operators.ties(layer)]
     derived = {v for layer in tied for v in operators.outputs(layer) if layer.node.op_type != "Pad"}
-    for root, members in same.members().items():
+    for root, members in members_of.items():
         sources = [v for v in members if v not in derived]
         chosen = fixed.get(root) or _given(members)
         chosen = chosen or quantize_range(*_group_range(sources, histograms, settings))
