@@ -314,7 +314,7 @@ def test_reports_that_made_no_page_are_refused(tmp_path, report: str, place: tup
         read_report(path)
 
 
-OPERATORS = ["Conv", "Gemm", "Reshape", "Concat", "Loop", "Add", "Softmax", "?"]
+OPERATORS = ["Conv", "Gemm", "Reshape", "Concat", "Loop", "Add", "Softmax", "QuantizeLinear", "DequantizeLinear", "?"]
 
 
 @settings(max_examples=60, deadline=None)

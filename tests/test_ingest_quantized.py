@@ -124,6 +124,31 @@ def test_a_range_without_negative_numbers_is_a_relu_but_once() -> None:
     np.testing.assert_allclose(got, expected, atol=0.05)
 
 
+@pytest.mark.parametrize("low", [-1.0, 0.0])
+def test_a_clip_stays_one_operator(low: float) -> None:
+    proto = model("c = Clip(x, low, high) q = QuantizeLinear(c, s, z) y = DequantizeLinear(q, s, z)",
+                  low=np.float32(low), high=np.float32(2), s=np.float32(0.01), z=np.uint8(0))  # fmt: skip
+    canonical = load(proto).model
+    x = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
+    (got,) = OnnxRuntime(canonical).run({"x": x})
+    np.testing.assert_allclose(got, x.clip(0, 2), atol=1e-6)
+    assert len(canonical.graph) == 1
+
+
+def test_integers_read_with_another_scale_are_refused() -> None:
+    proto = model("q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, t, z)",
+                  s=np.float32(0.1), t=np.float32(0.2), z=np.int8(0))  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match="DequantizeLinear: 1"):
+        load(proto)
+
+
+def test_without_a_zero_point_it_is_zero_and_uint8() -> None:
+    found = load(model("a = Conv(x, w) q = QuantizeLinear(a, s) y = DequantizeLinear(q, s)",
+                       w=np.ones((2, 3, 1, 1), np.float32), s=np.float32(0.1)))  # fmt: skip
+    (kept,) = [q for n in found.model.graph if (q := given_quantization(n.outputs[0])) is not None]
+    assert kept.zero_point == -128
+
+
 def test_scales_that_are_computed_are_refused() -> None:
     nodes = "s = ReduceMax<keepdims=0>(x) q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)"
     proto = model(nodes, z=np.int8(0))

@@ -15,7 +15,7 @@ from edgecompress.graph.fusion import constant
 from edgecompress.ingest.passes.edit import Edit, static_shape
 
 STORED = {"uint8": 128, "int8": 0}  # what is taken from a zero point to make it int8's
-POSITIVE = frozenset({"Clip", "HardSigmoid", "Relu", "Sigmoid", "Softmax"})
+POSITIVE = frozenset({"HardSigmoid", "Relu", "Sigmoid", "Softmax"})
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean"})
 MOVES = frozenset({
     "Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Tile",
@@ -28,6 +28,8 @@ def take_out(model: ir.Model) -> dict[str, Quantization] | None:
     made of it: int8, per tensor. None, and the model as it was: there are none, their scales are not constant, or what
     is in between computes on integers.
     """
+    if not any(node.op_type == "QuantizeLinear" for node in model.graph):
+        return None
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     pairs, integers = _pairs(model.graph)
     edit, found, positive = Edit(model.graph), dict[ir.Value, Quantization | None](), set[ir.Value]()
@@ -73,25 +75,32 @@ def _may_be_negative(value: ir.Value, positive: set[ir.Value]) -> bool:
 
 
 def _pairs(graph: ir.Graph) -> tuple[list[ir.Node], list[ir.Value]]:
-    """Both operators where they stand between layers, in order, and the integers between them."""
+    """Both operators where they stand between layers, in order, and the integers between them; none when something else
+    than moves reads those, or reads them with another scale."""
     pairs: list[ir.Node] = []
-    integers: dict[ir.Value, None] = {}
+    made_by: dict[ir.Value, ir.Node] = {}  # integers, and the QuantizeLinear that they come from
     for node in graph:
-        reads = [v for v in node.inputs if v in integers]
+        makers = [made_by[v] for v in node.inputs if v in made_by]
         if node.op_type == "QuantizeLinear" and not node.domain and constant(node.inputs[0]) is None:
             if _scale(node) is None:
                 return [], []
             pairs.append(node)
-            integers[node.outputs[0]] = None
-        elif node.op_type == "DequantizeLinear" and reads:
+            made_by[node.outputs[0]] = node
+        elif node.op_type == "DequantizeLinear" and makers and _scales_are_equal(node, makers[0]):
             pairs.append(node)
-        elif reads and node.op_type in MOVES:
-            integers |= dict.fromkeys(node.outputs)
-        elif reads:
+        elif makers and node.op_type in MOVES and all(_scales_are_equal(m, makers[0]) for m in makers):
+            made_by |= dict.fromkeys(node.outputs, makers[0])
+        elif makers:
             return [], []
-    if any(v.is_graph_output() for v in integers):
+    if any(v.is_graph_output() for v in made_by):
         return [], []
-    return pairs, list(integers)
+    return pairs, list(made_by)
+
+
+def _scales_are_equal(node: ir.Node, other: ir.Node) -> bool:
+    scale, wanted = _scale(node), _scale(other)
+    same = scale is not None and np.array_equal(scale, np.asarray(wanted))
+    return same and np.array_equal(_zero_point(node), _zero_point(other))
 
 
 def _scale(node: ir.Node) -> np.ndarray | None:
@@ -101,7 +110,11 @@ def _scale(node: ir.Node) -> np.ndarray | None:
 
 
 def _zero_point(node: ir.Node) -> np.ndarray:
-    return np.asarray(constant(node.inputs[2]) if len(node.inputs) > 2 else np.uint8(0))
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    if value is not None:
+        return np.asarray(constant(value))
+    dtype = ir.DataType(node.attributes.get_int("output_dtype", 0) or ir.DataType.UINT8)
+    return np.zeros((), dtype.numpy())
 
 
 def _is_positive(node: ir.Node) -> bool:

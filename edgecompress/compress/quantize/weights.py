@@ -11,6 +11,7 @@ from edgecompress.graph.fusion import constant
 
 LIMIT = 127  # narrow range: -127..127, so that a product of two int8 never needs a 17th bit
 BIAS_LIMIT = 2.0**30  # leaves the other half of int32 to the sum of products
+FEW = 64  # numbers of a row that tell nearly always whether it lies on a grid
 OFF_GRID = 1e-3  # of a step: float32's error is a tenth of it, and no rounding can be seen
 SMALLEST_RATIO = 2.0**-24  # of the largest scale: what is below can't be seen beside the other channels
 
@@ -43,14 +44,20 @@ def keep_grid(weight: np.ndarray, q: Quantization) -> Quantization:
     largest, scale = np.abs(rows).max(axis=1), q.scale.copy()
     left = np.flatnonzero(largest > 0)
     for steps in range(LIMIT, 0, -1):
-        step = largest[left] / steps
-        multiples = rows[left] / step[:, None]
-        on = np.abs(multiples - np.rint(multiples)).max(axis=1, initial=0.0) < OFF_GRID
-        scale[left[on]] = np.maximum(step[on], scale[left[on]])
-        left = left[~on]
+        step = largest / steps
+        on = left[_are_multiples(rows[left, :FEW], step[left])]
+        on = on[_are_multiples(rows[on], step[on])]
+        scale[on] = np.maximum(step[on], scale[on])
+        left = np.setdiff1d(left, on)
         if not len(left):
             break
     return replace(q, scale=scale)
+
+
+def _are_multiples(rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """bool [rows]: whether all numbers of a row are whole multiples of its step."""
+    multiples = rows / steps[:, None]
+    return np.abs(multiples - np.rint(multiples)).max(axis=1, initial=0.0) < OFF_GRID
 
 
 def keep_clusters(value: ir.Value, q: Quantization) -> Quantization:
