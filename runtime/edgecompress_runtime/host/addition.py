@@ -12,9 +12,20 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from edgecompress_runtime.host.division import LEAST_ELEMENTS, divided, part, ranges
-from edgecompress_runtime.host.requantise import channel_fields
+from edgecompress_runtime.host.requantise import Rounding, channel_fields
 from edgecompress_runtime.host.variants import Variant
-from edgecompress_runtime.host.vectors import clamped, constant, requantised, splat, store_bytes, upper_product, widened
+from edgecompress_runtime.host.vectors import (
+    DOWN,
+    MULTIPLIER,
+    clamped,
+    constant,
+    paired,
+    requantised,
+    splat,
+    store_bytes,
+    upper_product,
+    widened,
+)
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.binary import HEADROOM, add_int8
 from edgecompress_runtime.kernels.registry import KERNELS
@@ -31,13 +42,16 @@ def operand(b: Any, variant: Variant, value: Any, scaling: Any, half: bool) -> A
     centred = b.sub(value, zero)
     if half:
         return b.shl(centred, constant(variant, HEADROOM - 1))
-    high = upper_product(b, variant, b.shl(centred, constant(variant, HEADROOM + 1)), multiplier, True)
-    rounding = b.shl(constant(variant, 1), b.sub(down, constant(variant, 1)))
-    return b.ashr(b.add(high, b.add(rounding, b.ashr(centred, constant(variant, 31)))), down)
+    halves = b.shl(constant(variant, 1), b.sub(down, constant(variant, 1)))
+    term = paired(b, variant, constant(variant, -(2**31)), halves)
+    high = upper_product(b, variant, b.shl(centred, constant(variant, HEADROOM + 1)), multiplier, term)
+    return b.ashr(b.add(high, b.ashr(centred, constant(variant, 31))), down)
 
 
 @cache
-def sum_kernel(variant: Variant, a_half: bool, b_half: bool, negative: bool) -> Callable[..., None]:
+def sum_kernel(
+    variant: Variant, a_half: bool, b_half: bool, negative: bool, rounding: Rounding
+) -> Callable[..., None]:
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         left, right, y, at, a_scaling, b_scaling, y_scaling, bounds = args
         at = b.sext(at, LONG)
@@ -45,20 +59,21 @@ def sum_kernel(variant: Variant, a_half: bool, b_half: bool, negative: bool) -> 
                  for x, s, half in ((left, a_scaling, a_half), (right, b_scaling, b_half))]  # fmt: skip
         total = b.sub(*terms) if negative else b.add(*terms)
         fields = [splat(b, s, variant.lanes) for s in cgutils.unpack_tuple(b, y_scaling)]
-        value = requantised(b, variant, total, [None, *fields, None, None], once=False, plain=True)
+        value = requantised(b, variant, total, [None, *fields, None, None], rounding)
         store_bytes(b, clamped(b, value, *cgutils.unpack_tuple(b, bounds)), y, at, variant.lanes)
         return context.get_dummy_value()
 
     @intrinsic
     def step(typingctx, a, b, y, at, a_scaling, b_scaling, y_scaling, bounds):
-        three, two = types.UniTuple(types.int32, 3), types.UniTuple(types.int32, 2)
+        two, three, four = (types.UniTuple(types.int32, count) for count in (2, 3, 4))
         pointers = [INT8_POINTER] * 3
-        return types.void(*pointers, types.int32, three, three, three, two), generate
+        return types.void(*pointers, types.int32, three, three, four, two), generate
 
     lanes = variant.lanes
 
     def kernel(a, b, y, count, a_scaling, b_scaling, y_scaling, bounds):
-        """a_scaling, b_scaling: (zero, multiplier, down); y_scaling: (multiplier, term, down)."""
+        """a_scaling, b_scaling: (zero, multiplier, down); y_scaling: fields of `requantised`, from the multiplier to
+        `down`."""
         whole = i32(i32(count // lanes) * lanes)
         for at in range(i32(0), whole, i32(lanes)):
             step(a, b, y, i32(at), a_scaling, b_scaling, y_scaling, bounds)
@@ -85,11 +100,11 @@ def prepare_sum(
         return None
     # each operand is at most half of its value << HEADROOM
     largest, nothing = np.array([2 * 255 << (HEADROOM - 1)]), np.zeros(1, np.int64)
-    found = channel_fields(nothing, largest, np.array([y_multiplier]), np.array([y_shift]), y_zero)
-    if found is None or not found[1]:
+    found = channel_fields(nothing, largest, np.array([y_multiplier]), np.array([y_shift]), y_zero, low=low)
+    if found is None or found[1] is Rounding.TWICE_UP:
         return None
-    kernel = sum_kernel(variant, a_scaling == HALF, b_scaling == HALF, sign < 0)
-    y_fields = tuple(int(n) for n in found[0][1:4, 0])
+    kernel = sum_kernel(variant, a_scaling == HALF, b_scaling == HALF, sign < 0, found[1])
+    y_fields = tuple(int(n) for n in found[0][MULTIPLIER : DOWN + 1, 0])
     rest = ((a_zero, a_scaling[0], -a_scaling[1]), (b_zero, b_scaling[0], -b_scaling[1]), y_fields, (low, high))
     # the last vector is computed twice where elements are left over: it must find its operands as they were
     in_place = {t: 0 for t in (a, b) if t.data is None} if y.size % variant.lanes == 0 else {}

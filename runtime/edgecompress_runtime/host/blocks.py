@@ -15,6 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from edgecompress_runtime.host.requantise import Rounding
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS, clamped, dot, requantised, splat, store_bytes, words
 from edgecompress_runtime.primitives.words import INT8_POINTER, INT32_POINTER, LONG, WORD, load
@@ -23,19 +24,17 @@ from edgecompress_runtime.primitives.words import INT8_POINTER, INT32_POINTER, L
 @dataclass(frozen=True)
 class Shape:
     """pixels, vectors: of a block. tail: channels in its last vector. unroll: steps in a turn of the loop.
-    once, plain: of `requantised`."""
+    rounding: of `requantised`."""
 
     pixels: int
     vectors: int
     tail: int
     unroll: int
-    once: bool
-    plain: bool
+    rounding: Rounding
 
     @property
     def label(self) -> str:
-        kind = ("once" if self.once else "twice") + ("" if self.plain else "_up")
-        return f"{self.pixels}x{self.vectors}_{self.tail}_{self.unroll}_{kind}"
+        return f"{self.pixels}x{self.vectors}_{self.tail}_{self.unroll}_{self.rounding.value}"
 
 
 def field(b: Any, variant: Variant, records: Any, vector: int, number: int) -> Any:
@@ -50,7 +49,7 @@ def finish(b: Any, variant: Variant, shape: Shape, sums: list[list[Any]], end: t
         fields = [field(b, variant, records, v, number) for number in range(FIELDS)]
         count = shape.tail if v == shape.vectors - 1 else lanes
         for p, pixel in enumerate(sums):
-            value = requantised(b, variant, b.load(pixel[v]), fields, once=shape.once, plain=shape.plain)
+            value = requantised(b, variant, b.load(pixel[v]), fields, shape.rounding)
             at = b.add(b.mul(y_step, LONG(p)), LONG(v * lanes))
             store_bytes(b, clamped(b, value, low, high), y, at, count)
 

@@ -26,7 +26,7 @@ from edgecompress_runtime.host.layout import (
     unrolled,
     with_fetching,
 )
-from edgecompress_runtime.host.requantise import channel_fields, grouped
+from edgecompress_runtime.host.requantise import Rounding, channel_fields, grouped
 from edgecompress_runtime.host.sparse import sparse
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS
@@ -114,23 +114,24 @@ class Layer:
         """x_at, y_at: where it reads and writes, as arguments. None where the arithmetic would not fit
         (requantise.py)."""
         values = np.asarray(bias.data if isinstance(bias, Tensor) else bias)
-        found = self._fields(x.zero, values, *scaling, y.zero)
+        found = self._fields(x.zero, values, *scaling, y.zero, bounds[0])
         if found is None:
             return None
         self._measure()
         fields = grouped(found[0].reshape(FIELDS, self.groups, self.filters), self.variant.lanes)
-        self.x, self.y, self.zero, self.fields, self.plain, self.bounds = x_at, y_at, x.zero, fields, found[1], bounds
+        self.x, self.y, self.zero, self.bounds = x_at, y_at, x.zero, bounds
+        self.fields, self.rounding = fields, found[1]
         return self._sparse() or self._dense()
 
     def _fields(
-        self, x_zero: int, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, y_zero: int
-    ) -> tuple[np.ndarray, bool] | None:
+        self, x_zero: int, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, y_zero: int, low: int
+    ) -> tuple[np.ndarray, Rounding] | None:
         rows = self.weights.reshape(len(self.weights), -1).astype(np.int64)
         values = bias.reshape(-1).astype(np.int64)
         largest = np.abs(values) + max(127 - x_zero, 128 + x_zero) * np.abs(rows).sum(1)
         if self.variant.products == 4:  # values are x + 128
             values = values - (128 + x_zero) * rows.sum(1)
-        return channel_fields(values, largest, multiplier, shift, y_zero, once=self.once)
+        return channel_fields(values, largest, multiplier, shift, y_zero, low=low, once=self.once)
 
     def _measure(self) -> None:
         """Sizes, in pixels and in bytes of the copied image."""
@@ -163,7 +164,7 @@ class Layer:
         return self.images, self.image, self.size, self.pads, self.zero
 
     def _shape(self, pixels: int, vectors: int, tail: int, unroll: int = 1) -> Shape:
-        return Shape(pixels, vectors, tail, unroll, self.once, self.plain)
+        return Shape(pixels, vectors, tail, unroll, self.rounding)
 
     def _dense(self) -> Step:
         variant, chosen, lanes = self.variant, self.cut, self.variant.lanes

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from edgecompress_runtime.host.copies import moved_words, padded_copy
 from edgecompress_runtime.host.division import divided, part
 from edgecompress_runtime.host.division import rows as divided_rows
-from edgecompress_runtime.host.requantise import channel_fields, grouped
+from edgecompress_runtime.host.requantise import Rounding, channel_fields, grouped
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS, clamped, requantised, store_bytes, words
 from edgecompress_runtime.kernels.arithmetic import activation_range, i32
@@ -33,7 +33,7 @@ DEARER = 4  # than a convolution's multiplications
 
 
 @cache
-def taps_block(variant: Variant, pixels: int, count: int, plain: bool) -> Callable[..., Any]:
+def taps_block(variant: Variant, pixels: int, count: int, rounding: Rounding) -> Callable[..., Any]:
     """block(x, x_step, rows, row_step, columns, column_step, w, w_step, records, y, y_step, low, high): `count`
     channels of some pixels. Steps in bytes; w_step: from one tap's weights to the next's."""
     lanes, halves = variant.lanes, ir.VectorType(HALF, variant.lanes)
@@ -52,7 +52,7 @@ def taps_block(variant: Variant, pixels: int, count: int, plain: bool) -> Callab
                 values = load(b, x, b.add(start, b.mul(x_step, LONG(p))), halves, 2)
                 b.store(b.add(b.load(total), b.sext(b.mul(values, weights), words(variant))), total)
         for p, total in enumerate(sums):
-            value = requantised(b, variant, b.load(total), fields, once=False, plain=plain)
+            value = requantised(b, variant, b.load(total), fields, rounding)
             store_bytes(b, clamped(b, value, low, high), y, b.mul(y_step, LONG(p)), count)
         return context.get_dummy_value()
 
@@ -66,11 +66,11 @@ def taps_block(variant: Variant, pixels: int, count: int, plain: bool) -> Callab
 
 
 @cache
-def depthwise(variant: Variant, pixels: int, tail: int, plain: bool) -> Callable[..., None]:
+def depthwise(variant: Variant, pixels: int, tail: int, rounding: Rounding) -> Callable[..., None]:
     """tail: channels of the last vector."""
     lanes = variant.lanes
     copied = padded_copy(variant, ELEMENT)
-    block, last_block = (taps_block(variant, pixels, count, plain) for count in (lanes, tail))
+    block, last_block = (taps_block(variant, pixels, count, rounding) for count in (lanes, tail))
 
     def kernel(x, w, records, y, padded, images, image, size, pads, zero, window, out, strides, vectors, low, high):
         """image: (height, width, channels). size: of the padded image. window: (rows, row step, columns, column step,
@@ -115,7 +115,8 @@ def prepare_depthwise(
     values = (bias.data if isinstance(bias, Tensor) else bias).reshape(-1).astype(np.int64)
     values = np.broadcast_to(values, channels) if values.any() else np.zeros(channels, np.int64)
     largest = np.abs(values) + max(127 - x.zero, 128 + x.zero) * np.abs(taps.astype(np.int64)).sum(0)
-    found = channel_fields(values, largest, *channel_multipliers(x, w, y), y.zero)
+    bounds = activation_range(options, y)
+    found = channel_fields(values, largest, *channel_multipliers(x, w, y), y.zero, low=bounds[0])
     if found is None:
         return None
     vectors = -(-channels // variant.lanes)
@@ -136,7 +137,7 @@ def prepare_depthwise(
             part(y, rows.first * y.shape[2] * channels), Scratch(size[0] * row + variant.bytes), images,
             (rows.end - rows.start, width, channels), size, (rows.pad, pads[1]), x.zero,
             (kernel_h, dilation[0] * row, kernel_w, dilation[1] * pixel, wide.shape[1] * ELEMENT), out,
-            (stride[0] * row, stride[1] * pixel), vectors, *activation_range(options, y),
+            (stride[0] * row, stride[1] * pixel), vectors, *bounds,
         )  # fmt: skip
         steps.append(Step(depthwise(variant, pixels, tail, found[1]), arguments))
     return [divided(steps)]

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from edgecompress_runtime.host.requantise import channel_fields
+from edgecompress_runtime.host.requantise import Rounding, channel_fields
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS, clamped, constant, requantised, splat, store_bytes, widened, words
 from edgecompress_runtime.kernels.arithmetic import i32
@@ -40,17 +40,17 @@ def mean(b: Any, variant: Variant, total: Any, extra: Sequence[Any]) -> Any:
     return b.select(positive, quotient, b.sub(zero, quotient))
 
 
-def rescaled(plain: bool) -> Finish:
+def rescaled(rounding: Rounding) -> Finish:
     """extra: the fields of `requantised`; the bias, too, is added here."""
 
     def finish(b: Any, variant: Variant, total: Any, extra: Sequence[Any]) -> Any:
         fields = [splat(b, field, variant.lanes) for field in extra]
-        return requantised(b, variant, b.add(total, fields[0]), fields, once=False, plain=plain)
+        return requantised(b, variant, b.add(total, fields[0]), fields, rounding)
 
     return finish
 
 
-PLAIN, SHIFTED_UP = rescaled(True), rescaled(False)
+RESCALED = {rounding: rescaled(rounding) for rounding in Rounding}
 
 
 @cache
@@ -155,7 +155,7 @@ def prepare_reduction(
         return None
     fields = tuple(int(n) for n in found[0][:, 0])
     geometry = x.shape, (images, 1, 1, channels), (height, width), (1, 1), (0, 0)
-    kernel = windows(chosen, PLAIN if found[1] else SHIFTED_UP, FIELDS)
+    kernel = windows(chosen, RESCALED[found[1]], FIELDS)
     return [Step(kernel, (x, y, *geometry, (-128, 127), fields))]
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from edgecompress_runtime.host.requantise import Rounding
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.primitives.words import BYTE, HALF, LONG, WORD, function, load, store
 
 # what `requantised` needs of a channel, each field a vector of a group of channels
-BIAS, MULTIPLIER, TERM, DOWN, UP, NUDGE = range(6)
-FIELDS = 6
+BIAS, MULTIPLIER, TERM_LOW, TERM_HIGH, DOWN, UP, NUDGE = range(7)
+FIELDS = 7
 
 
 def words(variant: Variant) -> ir.VectorType:
@@ -44,33 +45,40 @@ def constant(variant: Variant, value: int) -> ir.Constant:
     return words(variant)([value] * variant.lanes)
 
 
-def upper_product(b: ir.IRBuilder, variant: Variant, x: ir.Value, m: ir.Value, rounded: bool) -> ir.Value:
-    """The upper 32 bits of x * m (+ 2**31 where `rounded`): even lanes and odd lanes apart, as SIMD has it."""
+def upper_product(
+    b: ir.IRBuilder, variant: Variant, x: ir.Value, m: ir.Value, term: tuple[ir.Value, ir.Value]
+) -> ir.Value:
+    """The upper 32 bits of x * m + term: even lanes and odd lanes apart, as SIMD has it. term: of `paired`."""
     half = variant.lanes // 2
     wide = ir.VectorType(LONG, half)
     shift = wide([32] * half)
     x, m = b.bitcast(x, wide), b.bitcast(m, wide)
-    even = b.mul(b.ashr(b.shl(x, shift), shift), b.ashr(b.shl(m, shift), shift))
-    odd = b.mul(b.ashr(x, shift), b.ashr(m, shift))
-    if rounded:
-        even, odd = (b.add(v, wide([1 << 31] * half)) for v in (even, odd))
+    even = b.add(b.mul(b.ashr(b.shl(x, shift), shift), b.ashr(b.shl(m, shift), shift)), term[0])
+    odd = b.add(b.mul(b.ashr(x, shift), b.ashr(m, shift)), term[1])
     picked = [n for i in range(half) for n in (2 * i + 1, variant.lanes + 2 * i + 1)]
     mask = ir.VectorType(WORD, variant.lanes)(picked)
     return b.shuffle_vector(b.bitcast(even, words(variant)), b.bitcast(odd, words(variant)), mask)
 
 
+def paired(b: ir.IRBuilder, variant: Variant, low: ir.Value, high: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Numbers of 64 bits from their halves: those of the even lanes and those of the odd ones."""
+    wide, lanes = ir.VectorType(LONG, variant.lanes // 2), variant.lanes
+    masks = ([n for i in range(first, lanes, 2) for n in (i, lanes + i)] for first in (0, 1))
+    even, odd = (b.bitcast(b.shuffle_vector(low, high, words(variant)(mask)), wide) for mask in masks)
+    return even, odd
+
+
 def requantised(
-    b: ir.IRBuilder, variant: Variant, acc: ir.Value, fields: list[ir.Value], *, once: bool, plain: bool
+    b: ir.IRBuilder, variant: Variant, acc: ir.Value, fields: list[ir.Value], rounding: Rounding
 ) -> ir.Value:
-    """int32 accumulators -> stored values, not yet clamped; requantise.py has the arithmetic. plain: no channel is
-    shifted up, and each is shifted down."""
-    _, multiplier, term, down, up, nudge = fields
-    if once:
-        return b.ashr(b.add(upper_product(b, variant, acc, multiplier, False), term), down)
-    sign = b.ashr(acc, constant(variant, 31))
-    doubled = b.add(acc, acc) if plain else b.shl(acc, up)
-    high = upper_product(b, variant, doubled, multiplier, True)
-    return b.ashr(b.add(high, b.add(term, sign if plain else b.and_(sign, nudge))), down)
+    """int32 accumulators -> stored values, not yet clamped; requantise.py has the arithmetic."""
+    term = paired(b, variant, fields[TERM_LOW], fields[TERM_HIGH])
+    if rounding is Rounding.FLOOR:
+        return b.ashr(upper_product(b, variant, acc, fields[MULTIPLIER], term), fields[DOWN])
+    sign, plain = b.ashr(acc, constant(variant, 31)), rounding is Rounding.TWICE
+    doubled = b.add(acc, acc) if plain else b.shl(acc, fields[UP])
+    high = upper_product(b, variant, doubled, fields[MULTIPLIER], term)
+    return b.ashr(b.add(high, sign if plain else b.and_(sign, fields[NUDGE])), fields[DOWN])
 
 
 def clamped(b: ir.IRBuilder, v: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
