@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,15 +15,13 @@ from edgecompress_runtime.host.division import LEAST_ELEMENTS, divided, part, ra
 from edgecompress_runtime.host.requantise import Rounding, channel_fields
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import (
-    DOWN,
-    MULTIPLIER,
-    clamped,
+    BIAS,
+    NUMBERS,
+    Piece,
     constant,
-    paired,
     requantised,
-    splat,
-    store_bytes,
-    upper_product,
+    spread,
+    store_clamped,
     widened,
 )
 from edgecompress_runtime.kernels.arithmetic import i32
@@ -34,51 +32,55 @@ from edgecompress_runtime.primitives.step import Step
 from edgecompress_runtime.primitives.words import INT8_POINTER, LONG
 
 HALF = 2**30, 0  # multiplier and shift of the operand with the larger scale
-
-
-def operand(b: Any, variant: Variant, value: Any, scaling: Any, half: bool) -> Any:
-    """requantize((value - zero) << HEADROOM, multiplier, -down) of int32 lanes; half: it is a halving."""
-    zero, multiplier, down = (splat(b, s, variant.lanes) for s in scaling)
-    centred = b.sub(value, zero)
-    if half:
-        return b.shl(centred, constant(variant, HEADROOM - 1))
-    halves = b.shl(constant(variant, 1), b.sub(down, constant(variant, 1)))
-    term = paired(b, variant, constant(variant, -(2**31)), halves)
-    high = upper_product(b, variant, b.shl(centred, constant(variant, HEADROOM + 1)), multiplier, term)
-    return b.ashr(b.add(high, b.ashr(centred, constant(variant, 31))), down)
+NOTHING = (0,) * NUMBERS, None
 
 
 @cache
 def sum_kernel(
-    variant: Variant, a_half: bool, b_half: bool, negative: bool, rounding: Rounding
+    variant: Variant, vectors: int, roundings: tuple[Rounding | None, Rounding | None, Rounding], negative: bool
 ) -> Callable[..., None]:
+    """roundings: of a, b and y; None: value << HEADROOM - 1, the zero point being taken off in y's bias."""
+    lanes = variant.lanes
+
+    def operand(b: Any, x: Any, at: Any, numbers: Any, rounding: Rounding | None) -> Any:
+        value = widened(b, x, at, lanes)
+        if rounding is None:
+            return b.shl(value, constant(variant, HEADROOM - 1))
+        fields = spread(b, variant, cgutils.unpack_tuple(b, numbers))
+        raised = b.add(b.shl(value, constant(variant, HEADROOM)), fields[BIAS])
+        return requantised(b, variant, raised, fields, rounding)
+
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        left, right, y, at, a_scaling, b_scaling, y_scaling, bounds = args
+        left, right, y, at, a_numbers, b_numbers, y_numbers, bounds = args
         at = b.sext(at, LONG)
-        terms = [operand(b, variant, widened(b, x, at, variant.lanes), cgutils.unpack_tuple(b, s), half)
-                 for x, s, half in ((left, a_scaling, a_half), (right, b_scaling, b_half))]  # fmt: skip
-        total = b.sub(*terms) if negative else b.add(*terms)
-        fields = [splat(b, s, variant.lanes) for s in cgutils.unpack_tuple(b, y_scaling)]
-        value = requantised(b, variant, total, [None, *fields, None, None], rounding)
-        store_bytes(b, clamped(b, value, *cgutils.unpack_tuple(b, bounds)), y, at, variant.lanes)
+        fields = spread(b, variant, cgutils.unpack_tuple(b, y_numbers))
+
+        def pieces() -> Iterator[Piece]:
+            for vector in range(vectors):
+                here = b.add(at, LONG(vector * lanes))
+                pair = [operand(b, x, here, numbers, rounding)
+                        for x, numbers, rounding in zip((left, right), (a_numbers, b_numbers), roundings)]  # fmt: skip
+                total = b.add(b.sub(*pair) if negative else b.add(*pair), fields[BIAS])
+                yield Piece(requantised(b, variant, total, fields, roundings[2]), 0, vector, lanes)
+
+        target = b.gep(y, [at])
+        store_clamped(b, variant, pieces(), target, LONG(0), *cgutils.unpack_tuple(b, bounds))
         return context.get_dummy_value()
 
     @intrinsic
-    def step(typingctx, a, b, y, at, a_scaling, b_scaling, y_scaling, bounds):
-        two, three, four = (types.UniTuple(types.int32, count) for count in (2, 3, 4))
-        pointers = [INT8_POINTER] * 3
-        return types.void(*pointers, types.int32, three, three, four, two), generate
+    def step(typingctx, a, b, y, at, a_numbers, b_numbers, y_numbers, bounds):
+        numbers, two = types.UniTuple(types.int32, NUMBERS), types.UniTuple(types.int32, 2)
+        return types.void(*[INT8_POINTER] * 3, types.int32, *[numbers] * 3, two), generate
 
-    lanes = variant.lanes
+    width = vectors * lanes
 
-    def kernel(a, b, y, count, a_scaling, b_scaling, y_scaling, bounds):
-        """a_scaling, b_scaling: (zero, multiplier, down); y_scaling: fields of `requantised`, from the multiplier to
-        `down`."""
-        whole = i32(i32(count // lanes) * lanes)
-        for at in range(i32(0), whole, i32(lanes)):
-            step(a, b, y, i32(at), a_scaling, b_scaling, y_scaling, bounds)
+    def kernel(a, b, y, count, a_numbers, b_numbers, y_numbers, bounds):
+        """a_numbers, b_numbers, y_numbers: of `requantise.Fields`."""
+        whole = i32(i32(count // width) * width)
+        for at in range(i32(0), whole, i32(width)):
+            step(a, b, y, i32(at), a_numbers, b_numbers, y_numbers, bounds)
         if whole < count:
-            step(a, b, y, i32(count - lanes), a_scaling, b_scaling, y_scaling, bounds)
+            step(a, b, y, i32(count - width), a_numbers, b_numbers, y_numbers, bounds)
 
     kernel.__name__ = "difference" if negative else "sum"
     return kernel
@@ -93,24 +95,36 @@ def prepare_sum(
     if call.kernel is not add_int8 or y.size < variant.lanes:
         return None
     a, b, _, _, _, _, a_zero, b_zero, y_zero, *scalings, sign, low, high = call.arguments
-    a_scaling, b_scaling, (y_multiplier, y_shift) = (tuple(pair) for pair in zip(scalings[::2], scalings[1::2]))
+    a_scaling, b_scaling, y_scaling = zip(scalings[::2], scalings[1::2])
     if a.shape != y.shape or b.shape != y.shape:
         return None
-    if any(s != HALF and not -30 <= s[1] < 0 for s in (a_scaling, b_scaling)):
-        return None
+    bias, found = 0, []
+    for zero, scaling, factor in ((a_zero, a_scaling, 1), (b_zero, b_scaling, sign)):
+        if scaling == HALF:
+            found.append(NOTHING)
+            bias -= factor * zero << (HEADROOM - 1)
+        else:
+            found.append(_one_channel(-zero << HEADROOM, 255 << HEADROOM, scaling, 0))
     # each operand is at most half of its value << HEADROOM
-    largest, nothing = np.array([2 * 255 << (HEADROOM - 1)]), np.zeros(1, np.int64)
-    found = channel_fields(nothing, largest, np.array([y_multiplier]), np.array([y_shift]), y_zero, low=low)
-    if found is None or found[1] is Rounding.TWICE_UP:
+    found.append(_one_channel(bias, 2 * 255 << (HEADROOM - 1), y_scaling, y_zero, low))
+    if None in found:
         return None
-    kernel = sum_kernel(variant, a_scaling == HALF, b_scaling == HALF, sign < 0, found[1])
-    y_fields = tuple(int(n) for n in found[0][MULTIPLIER : DOWN + 1, 0])
-    rest = ((a_zero, a_scaling[0], -a_scaling[1]), (b_zero, b_scaling[0], -b_scaling[1]), y_fields, (low, high))
-    # the last vector is computed twice where elements are left over: it must find its operands as they were
-    in_place = {t: 0 for t in (a, b) if t.data is None} if y.size % variant.lanes == 0 else {}
+    numbers, roundings = zip(*found)
+    vectors = 4 if variant.pack and y.size >= 4 * variant.lanes else 1
+    kernel, width = sum_kernel(variant, vectors, roundings, sign < 0), vectors * variant.lanes
+    # the last vectors are computed twice where elements are left over: they must find their operands as they were
+    in_place = {t: 0 for t in (a, b) if t.data is None} if y.size % width == 0 else {}
     whole = threads == 1 or y.size < LEAST_ELEMENTS
     steps = []
-    for first, last in [(0, y.size)] if whole else ranges(y.size, threads, variant.lanes):
+    for first, last in [(0, y.size)] if whole else ranges(y.size, threads, width):
         here = tuple(part(t, first) for t in (a, b, y))
-        steps.append(Step(kernel, (*here, last - first, *rest), in_place))
+        steps.append(Step(kernel, (*here, last - first, *numbers, (low, high)), in_place))
     return [divided(steps)]
+
+
+def _one_channel(
+    bias: int, largest: int, scaling: tuple[int, int], zero: int, low: int = -128
+) -> tuple[tuple[int, ...], Rounding] | None:
+    arrays = (np.array([n], np.int64) for n in (bias, largest, *scaling))
+    found = channel_fields(*arrays, zero, low=low)
+    return None if found is None else (found.numbers(), found.rounding)

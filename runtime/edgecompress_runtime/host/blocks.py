@@ -6,9 +6,10 @@ each channel: sums stay in registers, one channel a lane, and end as neighbourin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 from numba import types
@@ -17,7 +18,7 @@ from numba.extending import intrinsic
 
 from edgecompress_runtime.host.requantise import Rounding
 from edgecompress_runtime.host.variants import Variant
-from edgecompress_runtime.host.vectors import FIELDS, clamped, dot, requantised, splat, store_bytes, words
+from edgecompress_runtime.host.vectors import BIAS, FIELDS, Piece, dot, requantised, splat, store_clamped, words
 from edgecompress_runtime.primitives.words import INT8_POINTER, INT32_POINTER, LONG, WORD, load
 
 
@@ -44,14 +45,15 @@ def field(b: Any, variant: Variant, records: Any, vector: int, number: int) -> A
 def finish(b: Any, variant: Variant, shape: Shape, sums: list[list[Any]], end: tuple[Any, ...]) -> None:
     """Sums -> stored bytes. end: (records, y, y_step, low, high)."""
     records, y, y_step, low, high = end
-    lanes = variant.lanes
-    for v in range(shape.vectors):
-        fields = [field(b, variant, records, v, number) for number in range(FIELDS)]
-        count = shape.tail if v == shape.vectors - 1 else lanes
-        for p, pixel in enumerate(sums):
-            value = requantised(b, variant, b.load(pixel[v]), fields, shape.rounding)
-            at = b.add(b.mul(y_step, LONG(p)), LONG(v * lanes))
-            store_bytes(b, clamped(b, value, low, high), y, at, count)
+
+    def pieces() -> Iterator[Piece]:
+        fields = [[field(b, variant, records, v, number) for number in range(FIELDS)] for v in range(shape.vectors)]
+        order = product(range(shape.vectors), range(shape.pixels))
+        for v, p in order if shape.pixels >= 4 else sorted(order, key=lambda vp: vp[1]):
+            value = requantised(b, variant, b.load(sums[p][v]), fields[v], shape.rounding)
+            yield Piece(value, p, v, shape.tail if v == shape.vectors - 1 else variant.lanes)
+
+    store_clamped(b, variant, pieces(), y, y_step, low, high)
 
 
 @cache
@@ -69,7 +71,7 @@ def dot_block(variant: Variant, shape: Shape) -> Callable[..., Any]:
 
         sums = [[cgutils.alloca_once(b, words_) for _ in range(shape.vectors)] for _ in range(shape.pixels)]
         for vector in range(shape.vectors):
-            bias = field(b, variant, records, vector, 0)
+            bias = field(b, variant, records, vector, BIAS)
             for pixel in sums:
                 b.store(bias, pixel[vector])
         turn_bytes = 4 * lanes * shape.vectors * shape.unroll

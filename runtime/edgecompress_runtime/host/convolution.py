@@ -26,7 +26,7 @@ from edgecompress_runtime.host.layout import (
     unrolled,
     with_fetching,
 )
-from edgecompress_runtime.host.requantise import Rounding, channel_fields, grouped
+from edgecompress_runtime.host.requantise import Fields, channel_fields
 from edgecompress_runtime.host.sparse import sparse
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS
@@ -118,14 +118,13 @@ class Layer:
         if found is None:
             return None
         self._measure()
-        fields = grouped(found[0].reshape(FIELDS, self.groups, self.filters), self.variant.lanes)
         self.x, self.y, self.zero, self.bounds = x_at, y_at, x.zero, bounds
-        self.fields, self.rounding = fields, found[1]
+        self.fields, self.rounding = found.records(self.groups, self.variant.lanes), found.rounding
         return self._sparse() or self._dense()
 
     def _fields(
         self, x_zero: int, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, y_zero: int, low: int
-    ) -> tuple[np.ndarray, Rounding] | None:
+    ) -> Fields | None:
         rows = self.weights.reshape(len(self.weights), -1).astype(np.int64)
         values = bias.reshape(-1).astype(np.int64)
         largest = np.abs(values) + max(127 - x_zero, 128 + x_zero) * np.abs(rows).sum(1)

@@ -18,9 +18,9 @@ from numba.extending import intrinsic
 from edgecompress_runtime.host.copies import moved_words, padded_copy
 from edgecompress_runtime.host.division import divided, part
 from edgecompress_runtime.host.division import rows as divided_rows
-from edgecompress_runtime.host.requantise import Rounding, channel_fields, grouped
+from edgecompress_runtime.host.requantise import Rounding, channel_fields
 from edgecompress_runtime.host.variants import Variant
-from edgecompress_runtime.host.vectors import FIELDS, clamped, requantised, store_bytes, words
+from edgecompress_runtime.host.vectors import BIAS, FIELDS, Piece, requantised, store_clamped, words
 from edgecompress_runtime.kernels.arithmetic import activation_range, i32
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
 from edgecompress_runtime.kernels.window import padding
@@ -43,7 +43,7 @@ def taps_block(variant: Variant, pixels: int, count: int, rounding: Rounding) ->
         x_step, rows, row_step, columns, column_step, w_step, y_step = (
             b.sext(args[i], LONG) for i in (1, 2, 3, 4, 5, 7, 10))  # fmt: skip
         fields = [load(b, records, 4 * lanes * number, words(variant), 4) for number in range(FIELDS)]
-        sums = [cgutils.alloca_once_value(b, fields[0]) for _ in range(pixels)]
+        sums = [cgutils.alloca_once_value(b, fields[BIAS]) for _ in range(pixels)]
         with cgutils.for_range(b, rows) as row, cgutils.for_range(b, columns) as column:
             tap = b.add(b.mul(row.index, columns), column.index)
             start = b.add(b.mul(row.index, row_step), b.mul(column.index, column_step))
@@ -51,9 +51,9 @@ def taps_block(variant: Variant, pixels: int, count: int, rounding: Rounding) ->
             for p, total in enumerate(sums):
                 values = load(b, x, b.add(start, b.mul(x_step, LONG(p))), halves, 2)
                 b.store(b.add(b.load(total), b.sext(b.mul(values, weights), words(variant))), total)
-        for p, total in enumerate(sums):
-            value = requantised(b, variant, b.load(total), fields, rounding)
-            store_bytes(b, clamped(b, value, low, high), y, b.mul(y_step, LONG(p)), count)
+        pieces = (Piece(requantised(b, variant, b.load(total), fields, rounding), p, 0, count)
+                  for p, total in enumerate(sums))  # fmt: skip
+        store_clamped(b, variant, pieces, y, y_step, low, high)
         return context.get_dummy_value()
 
     @intrinsic
@@ -122,7 +122,7 @@ def prepare_depthwise(
     vectors = -(-channels // variant.lanes)
     wide = np.zeros((len(taps), vectors * variant.lanes), np.int16)
     wide[:, :channels] = taps
-    records = grouped(found[0][:, None], variant.lanes)
+    records = found.records(1, variant.lanes)
     pixel = channels * ELEMENT
     pixels = min(y.shape[2], (variant.registers - 4) // 2)
     tail = channels - (vectors - 1) * variant.lanes
@@ -139,5 +139,5 @@ def prepare_depthwise(
             (kernel_h, dilation[0] * row, kernel_w, dilation[1] * pixel, wide.shape[1] * ELEMENT), out,
             (stride[0] * row, stride[1] * pixel), vectors, *bounds,
         )  # fmt: skip
-        steps.append(Step(depthwise(variant, pixels, tail, found[1]), arguments))
+        steps.append(Step(depthwise(variant, pixels, tail, found.rounding), arguments))
     return [divided(steps)]

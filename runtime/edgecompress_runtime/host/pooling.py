@@ -18,12 +18,22 @@ from numba.extending import intrinsic
 
 from edgecompress_runtime.host.requantise import Rounding, channel_fields
 from edgecompress_runtime.host.variants import Variant
-from edgecompress_runtime.host.vectors import FIELDS, clamped, constant, requantised, splat, store_bytes, widened, words
+from edgecompress_runtime.host.vectors import (
+    BIAS,
+    NUMBERS,
+    clamped,
+    constant,
+    requantised,
+    splat,
+    spread,
+    widened,
+    words,
+)
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.registry import KERNELS
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives.step import Step
-from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, LONG, function, load, moved
+from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, LONG, function, load, moved, store
 
 EXACT = 2**24  # integers below it are float32 numbers, and so are their truncated quotients
 # (builder, variant, sums or largest, extra) -> values to clamp
@@ -41,11 +51,11 @@ def mean(b: Any, variant: Variant, total: Any, extra: Sequence[Any]) -> Any:
 
 
 def rescaled(rounding: Rounding) -> Finish:
-    """extra: the fields of `requantised`; the bias, too, is added here."""
+    """extra: of `spread`; the bias, too, is added here."""
 
     def finish(b: Any, variant: Variant, total: Any, extra: Sequence[Any]) -> Any:
-        fields = [splat(b, field, variant.lanes) for field in extra]
-        return requantised(b, variant, b.add(total, fields[0]), fields, rounding)
+        fields = spread(b, variant, list(extra))
+        return requantised(b, variant, b.add(total, fields[BIAS]), fields, rounding)
 
     return finish
 
@@ -76,9 +86,8 @@ def window_block(variant: Variant, finish: Finish | None, extras: int) -> Callab
         result = b.load(total)
         if finish:
             result = finish(b, variant, result, cgutils.unpack_tuple(b, args[7]))
-        else:
-            low, high = b.trunc(low, BYTE), b.trunc(high, BYTE)
-        store_bytes(b, clamped(b, result, low, high), y, LONG(0), lanes)
+        result = clamped(b, result, low, high)
+        store(b, b.trunc(result, ir.VectorType(BYTE, lanes)) if finish else result, y, LONG(0), 1)
         return context.get_dummy_value()
 
     @intrinsic
@@ -153,10 +162,9 @@ def prepare_reduction(
     found = channel_fields(-x_offset * one, 256 * height * width * one, multiplier * one, shift * one, y_zero)
     if chosen is None or found is None:
         return None
-    fields = tuple(int(n) for n in found[0][:, 0])
     geometry = x.shape, (images, 1, 1, channels), (height, width), (1, 1), (0, 0)
-    kernel = windows(chosen, RESCALED[found[1]], FIELDS)
-    return [Step(kernel, (x, y, *geometry, (-128, 127), fields))]
+    kernel = windows(chosen, RESCALED[found.rounding], NUMBERS)
+    return [Step(kernel, (x, y, *geometry, (-128, 127), found.numbers()))]
 
 
 def narrowed(variant: Variant, channels: int, lanes: int) -> Variant | None:

@@ -12,12 +12,12 @@ from numba.extending import intrinsic
 
 from edgecompress_runtime.host.division import LEAST_ELEMENTS, divided, part, ranges
 from edgecompress_runtime.host.variants import Variant
-from edgecompress_runtime.host.vectors import clamped, splat, store_bytes, words
+from edgecompress_runtime.host.vectors import clamped, splat, words
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.registry import KERNELS
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives.step import Step
-from edgecompress_runtime.primitives.words import INT8_POINTER, LONG, WORD, load
+from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, LONG, WORD, load, store
 
 FAR = 1000.0  # int8 ends before; so that it fits an int32
 
@@ -38,7 +38,7 @@ def quantize_kernel(variant: Variant) -> Callable[..., None]:
         up = b.zext(b.fcmp_ordered(">=", rest, floats([0.5] * lanes)), words(variant))
         down = b.zext(b.fcmp_ordered("<=", rest, floats([-0.5] * lanes)), words(variant))
         stored = b.add(b.sub(b.add(whole, up), down), splat(b, zero, lanes))
-        store_bytes(b, clamped(b, stored, WORD(-128), WORD(127)), y, at, lanes)
+        store(b, b.trunc(clamped(b, stored, WORD(-128), WORD(127)), ir.VectorType(BYTE, lanes)), y, at, 1)
         return context.get_dummy_value()
 
     @intrinsic

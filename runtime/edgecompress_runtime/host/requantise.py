@@ -1,69 +1,99 @@
 """Per-channel requantisation as vectors need it, bit for bit `arithmetic.requantize` and `requantize_once`.
 
 Rounded twice (gemmlowp): high = (acc << up) * m / 2**31, halves up, then high / 2**down, halves away from zero.
-(acc << up + 1) * m + 2**31 has `high` as its upper half; halves away from zero are (high + 2**(down - 1) -
-(high < 0)) >> down, in which acc < 0 may stand for high < 0 (they differ only where high = 0, which gives 0 either
-way). Rounded once: see primitives/scaling.py.
+(acc << up) * 2m + 2**31 has `high` as its upper half; halves away from zero are (high + 2**(down - 1) - (high < 0)) >>
+down, in which acc < 0 may stand for high < 0 (they differ only where high = 0, which gives 0 either way). Rounded
+once: see primitives/scaling.py.
 
-A constant that is added after the product may as well be added to it, all 64 bits: the zero point, as zero << down,
-and the halves. Where up = 0 and nothing below the zero point is kept, as with a ReLU, the case of acc < 0 falls away
-too (it gives the zero point at most, however halves are rounded), and what is left is one floor, as floors nest:
-(acc * m + 2**30 + 2**(30 + down) + (zero << 31 + down)) >> 31 + down.
+2m is a number of 32 bits without a sign. So acc gets 2**30 added, with its bias, and has none either: its bit 30 is
+then 1 - (acc < 0), at the price of one shift. What is constant after the product may as well be added to it, all 64
+bits: what that 2**30 makes too much, the halves, the zero point as zero << down.
+
+Where up = 0 and nothing below the zero point is kept, as with a ReLU, the case of acc < 0 falls away too (it gives the
+zero point at most, however halves are rounded), and what is left is one floor, as floors nest.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
 LIMIT = 2.0**31
+RAISED = 2**30  # added to an accumulator, so that it has no sign
 
 
 class Rounding(Enum):
-    """FLOOR: ((acc * m + term) >> 32) >> down. TWICE: (((2 * acc * m + term) >> 32) - (acc < 0)) >> down. TWICE_UP:
-    so, with acc << up + 1 for 2 * acc, and only channels that are shifted down have a sign to take off."""
+    """Of acc, raised: FLOOR: ((acc * m + term) >> 32) >> down. TWICE: (((acc * m + term) >> 32) + (acc >> 30)) >> down.
+    TWICE_UP: so, of an acc that is not raised but shifted up first, and only some channels add its bit 30."""
 
     FLOOR = "floor"
     TWICE = "twice"
     TWICE_UP = "twice_up"
 
 
+@dataclass(frozen=True, eq=False)
+class Fields:
+    """What `vectors.requantised` needs of each channel, int64 [channels]. multiplier: doubled."""
+
+    bias: np.ndarray
+    multiplier: np.ndarray
+    term: np.ndarray
+    down: np.ndarray
+    up: np.ndarray
+    nudge: np.ndarray
+    rounding: Rounding
+
+    def numbers(self) -> tuple[int, ...]:
+        """Of a single channel, as `vectors.spread` takes them."""
+        halves = self.term.astype("<i8").view("<i4")
+        every = self.bias, self.multiplier.astype(np.uint32).view(np.int32), halves, self.down, self.up, self.nudge
+        return tuple(int(n) for n in np.concatenate(every))
+
+    def records(self, groups: int, lanes: int) -> np.ndarray:
+        """int32, flat: [groups, vectors, fields in the order of `vectors`, lanes]; missing channels are zeros."""
+        channels = self.bias.size // groups
+        vectors = -(-channels // lanes)
+
+        def padded(field: np.ndarray) -> np.ndarray:
+            whole = np.zeros((groups, vectors * lanes), np.int64)
+            whole[:, :channels] = field.reshape(groups, channels)
+            return whole.reshape(groups, vectors, lanes)
+
+        multiplier, term = padded(self.multiplier), padded(self.term)
+        swapped = multiplier.reshape(-1, 2)[:, ::-1].reshape(multiplier.shape)
+        even, odd = (np.ascontiguousarray(term[:, :, first::2]).astype("<i8").view("<i4") for first in (0, 1))
+        rest = (padded(field) for field in (self.down, self.up, self.nudge))
+        fields = padded(self.bias), multiplier, swapped, even, odd, *rest
+        return np.stack([f.astype(np.int64).astype(np.uint32).view(np.int32) for f in fields], 2).reshape(-1)
+
+
 def channel_fields(
     bias: np.ndarray, largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int,
     *, low: int = -128, once: bool = False,
-) -> tuple[np.ndarray, Rounding] | None:  # fmt: skip
-    """(int32 [7, channels] in the order of `vectors`, how they are rounded).
-
-    largest: bound of each accumulator's magnitude, bias included. low: of what is kept. None where a step would not
-    fit in 32 bits.
+) -> Fields | None:  # fmt: skip
+    """All arrays [channels]. largest: bound of each accumulator's magnitude, bias included. low: of what is kept. None
+    where a step would not fit in 32 bits.
     """
-    up = np.maximum(shift.astype(np.int64), 0)
-    down = np.maximum(-shift.astype(np.int64), 0) - (1 if once else 0)
-    if (down < (1 if once else 0)).any() or (down > 30).any() or (multiplier < 0).any():
+    bias, multiplier = bias.astype(np.int64), multiplier.astype(np.int64)
+    up, down = np.maximum(shift.astype(np.int64), 0), np.maximum(-shift.astype(np.int64), 0)
+    if (down > 30).any() or (multiplier < 0).any() or (once and up.any()):
         return None
-    half = np.where(down > 0, np.int64(1) << np.maximum(down - 1, 0), 0)
-    term = half + (np.int64(zero) << down)
+    half = np.where((down > 0) | once, 2.0 ** (down - 1), 0.0)
     reached = largest.astype(np.float64) * 2.0**up
-    if (2.0 * reached >= LIMIT).any() or (np.abs(term) + reached + 1.0 >= LIMIT).any():
+    if (2.0 * reached >= LIMIT).any() or (half + abs(zero) * 2.0**down + reached + 2.0 >= LIMIT).any():
         return None
-    if (np.abs(bias.astype(np.int64)) >= 2**31).any():
+    if (np.abs(bias) >= RAISED).any():
         return None
-    nudge = np.where(down > 0, -1, 0)
+    nudge = np.where(down > 0, 1, 0)
+    # sums beyond 64 bits are right again once acc * m is added
+    term = (half * 2.0**32).astype(np.int64) + (zero << (down + 32)) - RAISED * 2 * multiplier
     if once:
-        rounding, term = Rounding.FLOOR, term << 32
-    elif low >= zero and (down > 0).all():
-        rounding, term, down = Rounding.FLOOR, (term << 31) + 2**30, down - 1
+        rounding = Rounding.FLOOR
+    elif low >= zero and nudge.all():
+        rounding, term = Rounding.FLOOR, term + 2**31
     else:
-        rounding, term = Rounding.TWICE if (down > 0).all() else Rounding.TWICE_UP, (term << 32) + 2**31
-    halves = (term & 0xFFFFFFFF).astype(np.uint32).view(np.int32), term >> 32
-    return np.stack([bias, multiplier, *halves, down, up + 1, nudge]).astype(np.int32), rounding
-
-
-def grouped(fields: np.ndarray, lanes: int) -> np.ndarray:
-    """int32 [7, groups, channels] -> [groups, vectors, 7, lanes], flat; missing channels are zeros."""
-    count, groups, channels = fields.shape
-    vectors = -(-channels // lanes)
-    padded = np.zeros((count, groups, vectors * lanes), np.int32)
-    padded[:, :, :channels] = fields
-    return padded.reshape(count, groups, vectors, lanes).transpose(1, 2, 0, 3).reshape(-1)
+        rounding, term = Rounding.TWICE if nudge.all() else Rounding.TWICE_UP, term + 2**31 - (nudge << 32)
+    raised = bias if rounding is Rounding.TWICE_UP else bias + RAISED
+    return Fields(raised, 2 * multiplier, term, down, up, nudge, rounding)

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from edgecompress_runtime.host.blocks import Shape, field, finish
 from edgecompress_runtime.host.variants import Variant
-from edgecompress_runtime.host.vectors import constant, dot, splat, words
+from edgecompress_runtime.host.vectors import BIAS, constant, dot, splat, words
 from edgecompress_runtime.primitives.words import (
     BYTE,
     INT8_POINTER,
@@ -39,7 +39,7 @@ def sparse_block(variant: Variant, shape: Shape, sums_each: int, picks: bool) ->
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         x, x_step, places, steps, w, records, y, y_step, low, high = args
         x_step, steps, y_step = (b.sext(v, LONG) for v in (x_step, steps, y_step))
-        bias = field(b, variant, records, 0, 0)
+        bias = field(b, variant, records, 0, BIAS)
         parts = [[cgutils.alloca_once_value(b, constant(variant, 0) if k else bias) for k in range(sums_each)]
                  for _ in range(shape.pixels)]  # fmt: skip
         with cgutils.for_range(b, b.sdiv(steps, LONG(sums_each))) as turn:

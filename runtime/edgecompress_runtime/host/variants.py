@@ -17,7 +17,8 @@ class Variant:
     uint8 * int8 or 2 of int16 * int16. dot: LLVM's name of that step ("" for plain vector arithmetic).
     registers: vectors that a block may hold. needs: features of the CPU. cpu, features: what LLVM compiles for,
     "" for the CPU that it is. cost: cycles of a step, in the time of two loads. pick: LLVM's name of an instruction
-    that fills a vector with any bytes of another, "" where there is none for whole vectors."""
+    that fills a vector with any bytes of another, "" where there is none for whole vectors. pack: LLVM's name of those
+    that make one vector of two, with half as many bits for each number ("dw" or "wb" in it), "" for none."""
 
     name: str
     lanes: int
@@ -29,6 +30,7 @@ class Variant:
     features: str
     cost: float = 1.0
     pick: str = ""
+    pack: str = ""
 
     @property
     def element(self) -> int:
@@ -36,18 +38,27 @@ class Variant:
         return 4 // self.products
 
     @property
+    def narrows(self) -> bool:
+        """Whether one instruction makes bytes of a vector of int32."""
+        return "avx512f" in self.needs
+
+    @property
     def bytes(self) -> int:
         """Of a vector."""
         return 4 * self.lanes
 
 
+PACK_512, PACK_256 = "llvm.x86.avx512.packss{}.512", "llvm.x86.avx2.packss{}"
 AVX512_VNNI = Variant("avx512_vnni", 16, 4, "llvm.x86.avx512.vpdpbusd.512", 30,
-                      ("avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"), FAR, "+avx512vnni")  # fmt: skip
+                      ("avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"), FAR, "+avx512vnni",
+                      pack=PACK_512)  # fmt: skip
 AVX512_VBMI = replace(AVX512_VNNI, name="avx512_vbmi", needs=(*AVX512_VNNI.needs, "avx512vbmi"),
                       features="+avx512vnni,+avx512vbmi", pick="llvm.x86.avx512.permvar.qi.512")  # fmt: skip
-AVX_VNNI = Variant("avx_vnni", 8, 4, "llvm.x86.avx512.vpdpbusd.256", 15, ("avxvnni", "avx2", "fma"), NEAR, "+avxvnni")
-AVX2 = Variant("avx2", 8, 2, "llvm.x86.avx2.pmadd.wd", 15, ("avx2", "fma"), NEAR, "", 1.5)
-SSE = Variant("sse", 4, 2, "llvm.x86.sse2.pmadd.wd", 15, ("sse4.1", "popcnt"), OLD, "", 1.5)
+AVX_VNNI = Variant("avx_vnni", 8, 4, "llvm.x86.avx512.vpdpbusd.256", 15, ("avxvnni", "avx2", "fma"), NEAR, "+avxvnni",
+                   pack=PACK_256)  # fmt: skip
+AVX2 = Variant("avx2", 8, 2, "llvm.x86.avx2.pmadd.wd", 15, ("avx2", "fma"), NEAR, "", 1.5, pack=PACK_256)
+SSE = Variant("sse", 4, 2, "llvm.x86.sse2.pmadd.wd", 15, ("sse4.1", "popcnt"), OLD, "", 1.5,
+              pack="llvm.x86.sse2.packss{}.128")  # fmt: skip
 GENERIC = Variant("generic", 4, 2, "", 15, (), "", "", 2.0)
 # best first
 VARIANTS = {variant.name: variant for variant in (AVX512_VBMI, AVX512_VNNI, AVX_VNNI, AVX2, SSE, GENERIC)}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby, islice
+from typing import NamedTuple
+
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from edgecompress_runtime.host.requantise import Rounding
+from edgecompress_runtime.host.requantise import RAISED, Rounding
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.primitives.words import BYTE, HALF, LONG, WORD, function, load, store
 
-# what `requantised` needs of a channel, each field a vector of a group of channels
-BIAS, MULTIPLIER, TERM_LOW, TERM_HIGH, DOWN, UP, NUDGE = range(7)
-FIELDS = 7
+# what `requantised` needs of a vector of channels: each field is a vector of int32. Pairs of channels share a lane of
+# 64 bits, whose upper half is the odd one's: multipliers come once more, swapped, and terms are in two vectors
+BIAS, MULTIPLIER, SWAPPED, EVEN_TERM, ODD_TERM, DOWN, UP, NUDGE = range(8)
+FIELDS = 8
+NUMBERS = 7  # `requantise.Fields.numbers`
 
 
 def words(variant: Variant) -> ir.VectorType:
@@ -45,60 +51,108 @@ def constant(variant: Variant, value: int) -> ir.Constant:
     return words(variant)([value] * variant.lanes)
 
 
-def upper_product(
-    b: ir.IRBuilder, variant: Variant, x: ir.Value, m: ir.Value, term: tuple[ir.Value, ir.Value]
-) -> ir.Value:
-    """The upper 32 bits of x * m + term: even lanes and odd lanes apart, as SIMD has it. term: of `paired`."""
-    half = variant.lanes // 2
-    wide = ir.VectorType(LONG, half)
-    shift = wide([32] * half)
-    x, m = b.bitcast(x, wide), b.bitcast(m, wide)
-    even = b.add(b.mul(b.ashr(b.shl(x, shift), shift), b.ashr(b.shl(m, shift), shift)), term[0])
-    odd = b.add(b.mul(b.ashr(x, shift), b.ashr(m, shift)), term[1])
-    picked = [n for i in range(half) for n in (2 * i + 1, variant.lanes + 2 * i + 1)]
-    mask = ir.VectorType(WORD, variant.lanes)(picked)
-    return b.shuffle_vector(b.bitcast(even, words(variant)), b.bitcast(odd, words(variant)), mask)
-
-
-def paired(b: ir.IRBuilder, variant: Variant, low: ir.Value, high: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """Numbers of 64 bits from their halves: those of the even lanes and those of the odd ones."""
-    wide, lanes = ir.VectorType(LONG, variant.lanes // 2), variant.lanes
-    masks = ([n for i in range(first, lanes, 2) for n in (i, lanes + i)] for first in (0, 1))
-    even, odd = (b.bitcast(b.shuffle_vector(low, high, words(variant)(mask)), wide) for mask in masks)
-    return even, odd
+def spread(b: ir.IRBuilder, variant: Variant, numbers: list[ir.Value]) -> list[ir.Value]:
+    """Fields that are the same for all lanes, from `requantise.Fields.numbers`."""
+    bias, multiplier, low, high, *rest = (splat(b, n, variant.lanes) for n in numbers)
+    pairs = words(variant)([n for i in range(0, variant.lanes, 2) for n in (i, variant.lanes + i)])
+    term = b.shuffle_vector(low, high, pairs)
+    return [bias, multiplier, multiplier, term, term, *rest]
 
 
 def requantised(
     b: ir.IRBuilder, variant: Variant, acc: ir.Value, fields: list[ir.Value], rounding: Rounding
 ) -> ir.Value:
-    """int32 accumulators -> stored values, not yet clamped; requantise.py has the arithmetic."""
-    term = paired(b, variant, fields[TERM_LOW], fields[TERM_HIGH])
-    if rounding is Rounding.FLOOR:
-        return b.ashr(upper_product(b, variant, acc, fields[MULTIPLIER], term), fields[DOWN])
-    sign, plain = b.ashr(acc, constant(variant, 31)), rounding is Rounding.TWICE
-    doubled = b.add(acc, acc) if plain else b.shl(acc, fields[UP])
-    high = upper_product(b, variant, doubled, fields[MULTIPLIER], term)
-    return b.ashr(b.add(high, sign if plain else b.and_(sign, fields[NUDGE])), fields[DOWN])
+    """int32 accumulators, bias included -> stored values, not yet clamped; requantise.py has the arithmetic."""
+    if rounding is Rounding.TWICE_UP:
+        acc = b.add(b.shl(acc, fields[UP]), constant(variant, RAISED))
+    result = _upper_product(b, variant, acc, fields)
+    if rounding is not Rounding.FLOOR:
+        positive = b.lshr(acc, constant(variant, 30))
+        result = b.add(result, b.and_(positive, fields[NUDGE]) if rounding is Rounding.TWICE_UP else positive)
+    return b.ashr(result, fields[DOWN])
+
+
+def _upper_product(b: ir.IRBuilder, variant: Variant, x: ir.Value, fields: list[ir.Value]) -> ir.Value:
+    """The upper 32 bits of x * multiplier + term: even lanes and odd lanes apart, as SIMD has it."""
+    half = variant.lanes // 2
+    wide = ir.VectorType(LONG, half)
+    lower = wide([2**32 - 1] * half)
+    x, m, swapped, even, odd = (b.bitcast(v, wide) for v in (x, *fields[MULTIPLIER:DOWN]))
+    even = b.add(b.mul(b.and_(x, lower), b.and_(m, lower)), even)
+    odd = b.add(b.mul(b.lshr(x, wide([32] * half)), b.and_(swapped, lower)), odd)
+    picked = [n for i in range(half) for n in (2 * i + 1, variant.lanes + 2 * i + 1)]
+    return b.shuffle_vector(b.bitcast(even, words(variant)), b.bitcast(odd, words(variant)), words(variant)(picked))
 
 
 def clamped(b: ir.IRBuilder, v: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
-    lanes = v.type.count
-    name = f"v{lanes}i{v.type.element.width}"
+    lanes, element = v.type.count, v.type.element
+    name = f"v{lanes}i{element.width}"
+    low, high = (b.trunc(n, element) if element.width < n.type.width else n for n in (low, high))
     larger = b.call(function(b, f"llvm.smax.{name}", v.type, v.type, v.type), [v, splat(b, low, lanes)])
     return b.call(function(b, f"llvm.smin.{name}", v.type, v.type, v.type), [larger, splat(b, high, lanes)])
 
 
-def store_bytes(b: ir.IRBuilder, v: ir.Value, pointer: ir.Value, offset: ir.Value, count: int) -> None:
-    """The first `count` lanes, as bytes."""
-    narrow = b.trunc(v, ir.VectorType(BYTE, v.type.count))
-    if count == v.type.count:
-        return store(b, narrow, pointer, offset, 1)
-    at, undefined = 0, ir.Constant(narrow.type, ir.Undefined)
-    for size in (8, 4, 2, 1):
-        if count - at >= size:
-            part = b.shuffle_vector(narrow, undefined, ir.VectorType(WORD, size)(list(range(at, at + size))))
-            store(b, part, pointer, b.add(offset, offset.type(at)), 1)
-            at += size
+class Piece(NamedTuple):
+    """A vector of int32 of which `count` lanes are stored as bytes, the `number`th vector of a row."""
+
+    value: ir.Value
+    row: int
+    number: int
+    count: int
+
+
+def store_clamped(
+    b: ir.IRBuilder, variant: Variant, pieces: Iterable[Piece], y: ir.Value, y_step: ir.Value, low: ir.Value,
+    high: ir.Value,
+) -> None:  # fmt: skip
+    """y: where row 0 starts; y_step: bytes to the next. Pieces are asked for when their turn comes, so that few have to
+    be kept."""
+    left = iter(pieces)
+    while group := list(islice(left, 4 if variant.pack else 1)):
+        apart = variant.narrows and len(_neighbours(group)) > 1
+        for some in [[piece] for piece in group] if apart else [group]:
+            if len(some) > 1:
+                narrow = clamped(b, _packed(b, variant, [piece.value for piece in some]), low, high)
+            else:
+                narrow = b.trunc(clamped(b, some[0].value, low, high), ir.VectorType(BYTE, variant.lanes))
+            start = 0
+            for run in _neighbours(some):
+                at = b.add(b.mul(y_step, LONG(run[0].row)), LONG(run[0].number * variant.lanes))
+                _store_part(b, narrow, start, (len(run) - 1) * variant.lanes + run[-1].count, y, at)
+                start += len(run) * variant.lanes
+
+
+def _neighbours(group: list[Piece]) -> list[list[Piece]]:
+    """Runs of pieces that are stored one behind the other."""
+    found = groupby(enumerate(group), lambda place: (place[1].row, place[1].number - place[0]))
+    return [[piece for _, piece in run] for _, run in found]
+
+
+def _packed(b: ir.IRBuilder, variant: Variant, group: list[ir.Value]) -> ir.Value:
+    """Up to four vectors of int32 as one of int8; what does not fit ends at the nearest that does."""
+    group = group + group[-1:] * (4 - len(group))
+
+    def halved(x: ir.Value, y: ir.Value, kinds: str, element: ir.Type) -> ir.Value:
+        kind = ir.VectorType(element, 2 * x.type.count)
+        return b.call(function(b, variant.pack.format(kinds), kind, x.type, x.type), [x, y])
+
+    halves = (halved(*group[k : k + 2], "dw", HALF) for k in (0, 2))
+    whole = halved(*halves, "wb", BYTE)
+    parts = variant.lanes // 4  # of 16 bytes, with four bytes of each vector
+    order = [4 * part + v for v in range(4) for part in range(parts)]
+    words_ = b.bitcast(whole, words(variant))
+    return b.bitcast(b.shuffle_vector(words_, words_, words(variant)(order)), whole.type)
+
+
+def _store_part(b: ir.IRBuilder, v: ir.Value, start: int, count: int, pointer: ir.Value, offset: ir.Value) -> None:
+    """`count` bytes of v from `start` on."""
+    for size in (64, 32, 16, 8, 4, 2, 1):
+        if count >= size:
+            part = v
+            if size < v.type.count:
+                part = b.shuffle_vector(v, v, ir.VectorType(WORD, size)(list(range(start, start + size))))
+            store(b, part, pointer, offset, 1)
+            start, count, offset = start + size, count - size, b.add(offset, offset.type(size))
 
 
 def widened(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, lanes: int, element: ir.Type = WORD) -> ir.Value:
