@@ -16,6 +16,7 @@ from edgecompress_runtime.host.blocks import Shape
 from edgecompress_runtime.host.dense import blocked
 from edgecompress_runtime.host.division import LEAST, divided, part, ranges, rows
 from edgecompress_runtime.host.layout import (
+    Steps,
     arranged,
     cut,
     dense_time,
@@ -39,7 +40,6 @@ from edgecompress_runtime.primitives.step import Scratch, Step
 
 Options = Mapping[str, Any]
 Pair = tuple[int, int]
-Steps = tuple[np.ndarray, np.ndarray, np.ndarray]  # of `layout.nonzero_steps`
 
 
 def prepare_conv(
@@ -190,15 +190,15 @@ class Layer:
             return None
         variant, (out_h, out_w, _) = self.variant, self.out
         row, column = (np.arange(n) * s for n, s in zip((self.rows, self.columns), self.window))
-        runs, chosen = (row[:, None] + column).reshape(-1), sparse_cut(variant, out_w)
-        found = [(False, nonzero_steps(variant, self.runs[0], runs, chosen.sums))]
+        runs, chosen = (row[:, None] + column).reshape(-1), sparse_cut(variant, out_w, self.filters)
+        found = [(False, nonzero_steps(variant, self.runs[0], runs, chosen))]
         if variant.pick and np.count_nonzero(self.weights) < self.weights.size / 2:
-            found.append((True, picked_steps(variant, self.runs[0], runs, chosen.sums)))
+            found.append((True, picked_steps(variant, self.runs[0], runs, chosen)))
 
         def time(picks: bool, steps: Steps) -> float:
-            count, vectors = int(steps[2][-1]), len(steps[2]) - 1
-            cycles = self.images * out_h * count * sparse_time(variant, out_w, chosen, picks)
-            return with_fetching(cycles, len(steps[0]) / vectors, vectors, self._rounds(chosen.pixels))
+            cycles = self.images * out_h * steps.places.size * sparse_time(variant, out_w, chosen, picks)
+            block = steps.weights.size / chosen.blocks
+            return with_fetching(cycles, block, chosen.blocks, self._rounds(chosen.pixels))
 
         picks, steps = min(found, key=lambda f: time(*f))
         count = runs.size * self.count
@@ -206,8 +206,8 @@ class Layer:
         block = count * self.cut.vectors * variant.bytes
         if time(picks, steps) >= with_fetching(cycles, block, self.cut.blocks, self._rounds(self.cut.pixels)):
             return None
-        weights, taken, starts = steps
-        shape = self._shape(chosen.pixels, 1, self.variant.lanes)
-        arguments = (self.x, weights, taken, starts, self.fields, self.y, self.scratch, *self._copy, self.out,
-                     self.strides, *self.bounds)  # fmt: skip
-        return Step(sparse(self.variant, shape, self.tail, chosen.sums, picks), arguments)
+        last = self._shape(chosen.pixels, chosen.last, self.tail)
+        body = replace(last, vectors=chosen.vectors, tail=variant.lanes) if chosen.blocks > 1 else last
+        arguments = (self.x, *steps, self.fields, self.y, self.scratch, *self._copy, self.out, self.strides,
+                     *self.bounds)  # fmt: skip
+        return Step(sparse(variant, body, last, chosen.sums, picks), arguments)

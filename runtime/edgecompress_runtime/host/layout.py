@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ LATENCY = 5.0  # cycles of a dependent sum
 PICKED = 1.0  # cycles to load a vector and pick from it
 NEAR, FETCHED = 24_576, 32  # bytes that stay in the first cache; that come from the second in a cycle
 WINDOW = 32  # bytes: the windows that are picked from start at multiples of it, so that half of them are aligned
-MOST_VECTORS, MOST_STEPS = 8, 64  # of a block; of a turn of its loop
+MOST_PIXELS, MOST_VECTORS, MOST_STEPS = 16, 8, 64  # of a block; of a turn of its loop
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def cut(variant: Variant, pixels: int, channels: int) -> Cut:
     cuts = []
     for vectors in range(1, min(total, MOST_VECTORS) + 1):
         blocks = -(-total // vectors)
-        for block in range(1, min(pixels, 16) + 1):
+        for block in range(1, min(pixels, MOST_PIXELS) + 1):
             if block * vectors + min(vectors, 2) + 2 <= variant.registers:
                 cuts.append(Cut(block, vectors, blocks, total - (blocks - 1) * vectors))
     return min(cuts, key=lambda c: dense_time(variant, pixels, c))
@@ -68,25 +69,28 @@ def arranged(variant: Variant, w: np.ndarray, cut: Cut) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class SparseCut:
-    """pixels: of a block, which has one vector of channels. sums: of each pixel, taken in turn, so that they need not
-    wait for one another."""
+class SparseCut(Cut):
+    """sums: of each pixel and vector, taken in turn, so that they need not wait for one another."""
 
-    pixels: int
     sums: int
 
 
-def sparse_cut(variant: Variant, pixels: int) -> SparseCut:
-    count = min(pixels, variant.registers - 4)
-    rounds = -(-pixels // count)
+def sparse_cut(variant: Variant, pixels: int, channels: int) -> SparseCut:
+    """Few vectors, as those of a block all take as many steps as the longest: only where pixels alone would leave the
+    CPU waiting for sums."""
+    total = -(-channels // variant.lanes)
+    rounds = -(-pixels // min(MOST_PIXELS, variant.registers - 4))
     even = -(-pixels // rounds)
-    return SparseCut(even, max(1, min(int(2 * LATENCY) // even, 8)))
+    chains = max(1, int(2 * LATENCY) // even)
+    vectors = min(chains, 4, total)
+    blocks = -(-total // vectors)
+    return SparseCut(even, vectors, blocks, total - (blocks - 1) * vectors, min(chains // vectors, 8))
 
 
 def sparse_time(variant: Variant, pixels: int, cut: SparseCut, picks: bool = False) -> float:
     """Cycles for a step of one vector of channels and a row of pixels."""
     loads = cut.pixels * PICKED + 1.0 if picks else (cut.pixels + 2) / 2
-    turn = max(cut.pixels * variant.cost / 2, loads, LATENCY / cut.sums) + 0.5
+    turn = max(cut.pixels * variant.cost / 2, loads, LATENCY / (cut.sums * cut.vectors)) + 0.5 / cut.vectors
     return -(-pixels // cut.pixels) * turn
 
 
@@ -96,30 +100,29 @@ def with_fetching(cycles: float, block_bytes: float, blocks: int, rounds: int) -
     return max(cycles, block_bytes * blocks * (rounds if block_bytes > NEAR else 1) / FETCHED)
 
 
-def nonzero_steps(
-    variant: Variant, w: np.ndarray, runs: np.ndarray, sums: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int8 [channels, parts, run], byte offsets [parts] of the runs -> (weights, byte offsets, first step of each
-    vector and the end): only the steps in which a vector has weights, filled up with zeros to a multiple of `sums`."""
+class Steps(NamedTuple):
+    """Of a sparse layer. weights: int8, flat, of each block [steps, vectors, bytes], a multiple of `sums` steps.
+    places: int32, the bytes from a pixel's window to what each of them takes. starts: int32, the first of each block's
+    and the end."""
+
+    weights: np.ndarray
+    places: np.ndarray
+    starts: np.ndarray
+
+
+def nonzero_steps(variant: Variant, w: np.ndarray, runs: np.ndarray, cut: SparseCut) -> Steps:
+    """int8 [channels, parts, run], byte offsets [parts] of the runs: only the steps in which a vector has weights."""
     channels, _, run = w.shape
     vectors = -(-channels // variant.lanes)
     offsets = runs[:, None] + np.arange(-(-run // variant.products)) * 4
     flat = arranged(variant, w[None], Cut(1, 1, vectors, 1)).reshape(vectors, offsets.size, variant.bytes)
-    weights, places, starts = [], [], [0]
-    for cells in flat:
-        (kept,) = np.nonzero(cells.any(1))
-        missing = -len(kept) % sums
-        weights += [cells[kept], np.zeros((missing, variant.bytes), np.int8)]
-        places += [offsets.reshape(-1)[kept], np.zeros(missing, np.int64)]
-        starts.append(starts[-1] + len(kept) + missing)
-    return np.concatenate(weights).reshape(-1), np.concatenate(places).astype(np.int32), np.array(starts, np.int32)
+    kept = [np.flatnonzero(cells.any(1)) for cells in flat]
+    return _in_blocks([(cells[k], offsets.reshape(-1)[k]) for cells, k in zip(flat, kept)], cut)
 
 
-def picked_steps(
-    variant: Variant, w: np.ndarray, runs: np.ndarray, sums: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int8 [channels, parts, run], runs as in `nonzero_steps`, and its result: in a step every channel of a
-    vector takes its next weights that are not zero, as far as they fit and their inputs lie in the same `bytes`.
+def picked_steps(variant: Variant, w: np.ndarray, runs: np.ndarray, cut: SparseCut) -> Steps:
+    """int8 [channels, parts, run], runs as in `nonzero_steps`: in a step every channel of a vector takes its next
+    weights that are not zero, as far as they fit and their inputs lie in the same `bytes`.
 
     Weights of a step follow the numbers of the bytes that they belong to.
     """
@@ -127,17 +130,29 @@ def picked_steps(
     vectors = -(-channels // variant.lanes)
     padded = np.zeros((vectors * variant.lanes, parts, run), np.int8)
     padded[:channels] = w
-    cells, places, starts = [], [], [0]
+    found = []
     for group in padded.reshape(vectors, variant.lanes, parts, run):
-        for part in range(parts):
-            for start, picked in _windows(variant, group[:, part]):
-                cells.append(picked)
-                places.append(runs[part] + start)
-        missing = -(len(cells) - starts[-1]) % sums
-        cells += [np.zeros((2, variant.bytes), np.int8)] * missing
-        places += [0] * missing
-        starts.append(len(cells))
-    return np.array(cells, np.int8).reshape(-1), np.array(places, np.int32), np.array(starts, np.int32)
+        steps = [(picked.reshape(-1), runs[part] + start)
+                 for part in range(parts) for start, picked in _windows(variant, group[:, part])]  # fmt: skip
+        cells, places = zip(*steps) if steps else ((), ())
+        found.append((np.array(cells, np.int8).reshape(len(cells), 2 * variant.bytes), np.array(places, np.int64)))
+    return _in_blocks(found, cut)
+
+
+def _in_blocks(vectors: list[tuple[np.ndarray, np.ndarray]], cut: SparseCut) -> Steps:
+    """Of each vector (int8 [steps, bytes], places [steps])."""
+    weights, places, starts = [], [], [0]
+    for first in range(0, len(vectors), cut.vectors):
+        block = vectors[first : first + cut.vectors]
+        steps = -(-max(len(cells) for cells, _ in block) // cut.sums) * cut.sums
+        held = np.zeros((steps, len(block), block[0][0].shape[1]), np.int8)
+        taken = np.zeros(held.shape[:2], np.int32)
+        for v, (cells, own) in enumerate(block):
+            held[: len(cells), v], taken[: len(own), v] = cells, own
+        weights.append(held.reshape(-1))
+        places.append(taken.reshape(-1))
+        starts.append(starts[-1] + taken.size)
+    return Steps(np.concatenate(weights), np.concatenate(places), np.array(starts, np.int32))
 
 
 def _windows(variant: Variant, w: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 
 from edgecompress_runtime.host.blocks import Shape
@@ -16,39 +15,39 @@ from edgecompress_runtime.primitives.words import moved
 
 
 @cache
-def sparse(variant: Variant, shape: Shape, tail: int, sums: int, picks: bool) -> Callable[..., None]:
+def sparse(variant: Variant, body: Shape, last: Shape, sums: int, picks: bool) -> Callable[..., None]:
     """The kernel that takes only the steps in which a vector of channels has weights that are not zero.
 
-    tail: channels of the last vector. sums, picks: of `sparse_block`.
+    last: of the last channels. sums, picks: of `sparse_block`.
     """
-    lanes, pixels = variant.lanes, shape.pixels
-    step_bytes = variant.bytes * (2 if picks else 1)
+    pixels, step_bytes = body.pixels, variant.bytes * (2 if picks else 1)
+    block_channels, block_records = body.vectors * variant.lanes, body.vectors * FIELDS * variant.lanes
     copied = padded_copy(variant, variant.element)
-    block, last_block = (sparse_block(variant, replace(shape, tail=count), sums, picks) for count in (lanes, tail))
+    block, last_block = (sparse_block(variant, shape, sums, picks) for shape in (body, last))
 
     def kernel(x, w, places, starts, records, y, padded, images, image, size, pads, zero, out, strides, low, high):
-        """w, places, starts: of `layout.nonzero_steps` or `picked_steps`. The rest: as in `blocked`."""
+        """w, places, starts: of `layout.Steps`. The rest: as in `blocked`."""
         out_h, out_w, out_channels = out
-        vectors = i32(i32(out_channels + lanes - 1) // i32(lanes))
+        blocks = i32(i32(out_channels + block_channels - 1) // i32(block_channels))
         for n in range(images):
             copied(moved(x, i32(n * image[0] * image[1] * image[2])), padded, image, size, pads, zero)
-            for v in range(vectors):
-                first = starts[v]
-                steps = i32(starts[i32(v + 1)] - first)
+            for j in range(blocks):
+                first = starts[j]
+                steps = i32(starts[i32(j + 1)] - first)
                 weights, taken = moved(w, i32(first * step_bytes)), moved_words(places, first)
-                fields = moved_words(records, i32(v * lanes * FIELDS))
+                fields = moved_words(records, i32(j * block_records))
                 for out_y in range(out_h):
                     source = moved(padded, i32(out_y * strides[0]))
-                    row = moved(y, i32(i32(n * out_h + out_y) * out_w * out_channels + v * lanes))
+                    row = moved(y, i32(i32(n * out_h + out_y) * out_w * out_channels + j * block_channels))
                     for number in range(i32(i32(out_w + pixels - 1) // i32(pixels))):
                         out_x = min(i32(number * pixels), i32(out_w - pixels))  # the last again, if need be
                         start = moved(source, i32(out_x * strides[1]))
                         target = moved(row, i32(out_x * out_channels))
-                        if v < vectors - 1:
+                        if j < blocks - 1:
                             block(start, strides[1], taken, steps, weights, fields, target, out_channels, low, high)
                         else:
                             last_block(start, strides[1], taken, steps, weights, fields, target, out_channels,
                                        low, high)  # fmt: skip
 
-    kernel.__name__ = f"{'picked' if picks else 'sparse'}_{shape.label}_{tail}_{sums}"
+    kernel.__name__ = f"{'picked' if picks else 'sparse'}_{body.label}_{last.label}_{sums}"
     return kernel
