@@ -12,14 +12,25 @@ from functools import cache
 from itertools import product
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from edgecompress_runtime.host.requantise import Rounding
 from edgecompress_runtime.host.variants import Variant
-from edgecompress_runtime.host.vectors import BIAS, FIELDS, Piece, dot, requantised, splat, store_clamped, words
-from edgecompress_runtime.primitives.words import INT8_POINTER, INT32_POINTER, LONG, WORD, load
+from edgecompress_runtime.host.vectors import (
+    BIAS,
+    FIELDS,
+    Piece,
+    dot,
+    requantised,
+    splat,
+    store_clamped,
+    store_picked,
+    words,
+)
+from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, INT32_POINTER, LONG, WORD, load
 
 
 @dataclass(frozen=True)
@@ -42,18 +53,24 @@ def field(b: Any, variant: Variant, records: Any, vector: int, number: int) -> A
     return load(b, records, 4 * variant.lanes * (vector * FIELDS + number), words(variant), 4)
 
 
-def finish(b: Any, variant: Variant, shape: Shape, sums: list[list[Any]], end: tuple[Any, ...]) -> None:
-    """Sums -> stored bytes. end: (records, y, y_step, low, high)."""
+def finish(
+    b: Any, variant: Variant, shape: Shape, sums: list[list[Any]], end: tuple[Any, ...], order: Any = None
+) -> None:
+    """Sums -> stored bytes. end: (records, y, y_step, low, high). order: of `layout.Steps`, a pointer; None where
+    channels are in theirs."""
     records, y, y_step, low, high = end
 
     def pieces() -> Iterator[Piece]:
         fields = [[field(b, variant, records, v, number) for number in range(FIELDS)] for v in range(shape.vectors)]
-        order = product(range(shape.vectors), range(shape.pixels))
-        for v, p in order if shape.pixels >= 4 else sorted(order, key=lambda vp: vp[1]):
+        by_vector = product(range(shape.vectors), range(shape.pixels))
+        for v, p in by_vector if order is not None or shape.pixels >= 4 else sorted(by_vector, key=lambda vp: vp[1]):
             value = requantised(b, variant, b.load(sums[p][v]), fields[v], shape.rounding)
             yield Piece(value, p, v, shape.tail if v == shape.vectors - 1 else variant.lanes)
 
-    store_clamped(b, variant, pieces(), y, y_step, low, high)
+    if order is None:
+        return store_clamped(b, variant, pieces(), y, y_step, low, high)
+    pick = load(b, order, LONG(0), ir.VectorType(BYTE, variant.bytes), 1)
+    store_picked(b, variant, sorted(pieces(), key=lambda piece: piece.row), pick, y, y_step, low, high)
 
 
 @cache

@@ -16,18 +16,18 @@ from edgecompress_runtime.host.blocks import Shape
 from edgecompress_runtime.host.dense import blocked
 from edgecompress_runtime.host.division import LEAST, divided, part, ranges, rows
 from edgecompress_runtime.host.layout import (
+    SparseCut,
     Steps,
     arranged,
     cut,
     dense_time,
-    nonzero_steps,
-    picked_steps,
-    sparse_cut,
+    sparse_cuts,
+    sparse_steps,
     sparse_time,
     unrolled,
     with_fetching,
 )
-from edgecompress_runtime.host.requantise import Fields, channel_fields
+from edgecompress_runtime.host.requantise import Fields, channel_fields, in_order
 from edgecompress_runtime.host.sparse import sparse
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS
@@ -119,7 +119,7 @@ class Layer:
             return None
         self._measure()
         self.x, self.y, self.zero, self.bounds = x_at, y_at, x.zero, bounds
-        self.fields, self.rounding = found.records(self.groups, self.variant.lanes), found.rounding
+        self.fields, self.rounding = found, found.rounding
         return self._sparse() or self._dense()
 
     def _fields(
@@ -176,7 +176,8 @@ class Layer:
         window = self.rows, self.window[0], self.columns, self.window[1], self.count // unroll
         block = self.rows * self.columns * self.count * chosen.vectors * variant.bytes
         out = *self.out, self.filters, chosen.blocks, block
-        arguments = (self.x, weights, self.fields, self.y, self.scratch, *self._copy, groups, window, out, self.strides,
+        records = self.fields.records(lanes, in_order(self.groups, self.filters, lanes))
+        arguments = (self.x, weights, records, self.y, self.scratch, *self._copy, groups, window, out, self.strides,
                      *self.bounds)  # fmt: skip
         return Step(blocked(variant, body, last), arguments)
 
@@ -190,24 +191,26 @@ class Layer:
             return None
         variant, (out_h, out_w, _) = self.variant, self.out
         row, column = (np.arange(n) * s for n, s in zip((self.rows, self.columns), self.window))
-        runs, chosen = (row[:, None] + column).reshape(-1), sparse_cut(variant, out_w, self.filters)
-        found = [(False, nonzero_steps(variant, self.runs[0], runs, chosen))]
-        if variant.pick and np.count_nonzero(self.weights) < self.weights.size / 2:
-            found.append((True, picked_steps(variant, self.runs[0], runs, chosen)))
+        runs = (row[:, None] + column).reshape(-1)
+        cuts = sparse_cuts(variant, out_w, self.filters)
+        if np.count_nonzero(self.weights) >= self.weights.size / 2:
+            cuts = [cut for cut in cuts if not cut.picks]
 
-        def time(picks: bool, steps: Steps) -> float:
-            cycles = self.images * out_h * steps.places.size * sparse_time(variant, out_w, chosen, picks)
-            block = steps.weights.size / chosen.blocks
-            return with_fetching(cycles, block, chosen.blocks, self._rounds(chosen.pixels))
+        def time(found: tuple[SparseCut, Steps]) -> float:
+            cut, steps = found
+            cycles = self.images * out_h * int(steps.counts.sum()) * sparse_time(variant, out_w, cut)
+            return with_fetching(cycles, steps.weights.size / cut.blocks, cut.blocks, self._rounds(cut.pixels))
 
-        picks, steps = min(found, key=lambda f: time(*f))
+        best = min(((cut, sparse_steps(variant, self.runs[0], runs, cut)) for cut in cuts), key=time)
         count = runs.size * self.count
         cycles = self.images * out_h * count * dense_time(variant, out_w, self.cut)
         block = count * self.cut.vectors * variant.bytes
-        if time(picks, steps) >= with_fetching(cycles, block, self.cut.blocks, self._rounds(self.cut.pixels)):
+        if time(best) >= with_fetching(cycles, block, self.cut.blocks, self._rounds(self.cut.pixels)):
             return None
-        last = self._shape(chosen.pixels, chosen.last, self.tail)
-        body = replace(last, vectors=chosen.vectors, tail=variant.lanes) if chosen.blocks > 1 else last
-        arguments = (self.x, *steps, self.fields, self.y, self.scratch, *self._copy, self.out, self.strides,
-                     *self.bounds)  # fmt: skip
-        return Step(sparse(variant, body, last, chosen.sums, picks), arguments)
+        cut, steps = best
+        last = self._shape(cut.pixels, cut.last, self.tail)
+        body = replace(last, vectors=cut.vectors, tail=variant.lanes) if cut.blocks > 1 else last
+        records = self.fields.records(variant.lanes, steps.channels)
+        arguments = (self.x, steps.weights, steps.places, steps.starts, steps.counts, steps.order, records, self.y,
+                     self.scratch, *self._copy, self.out, self.strides, *self.bounds)  # fmt: skip
+        return Step(sparse(variant, body, last, cut), arguments)

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from edgecompress_runtime.host.copies import moved_words, padded_copy
 from edgecompress_runtime.host.division import divided, part
 from edgecompress_runtime.host.division import rows as divided_rows
-from edgecompress_runtime.host.requantise import Rounding, channel_fields
+from edgecompress_runtime.host.requantise import Rounding, channel_fields, in_order
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import BIAS, FIELDS, Piece, requantised, store_clamped, words
 from edgecompress_runtime.kernels.arithmetic import activation_range, i32
@@ -122,7 +122,7 @@ def prepare_depthwise(
     vectors = -(-channels // variant.lanes)
     wide = np.zeros((len(taps), vectors * variant.lanes), np.int16)
     wide[:, :channels] = taps
-    records = found.records(1, variant.lanes)
+    records = found.records(variant.lanes, in_order(1, channels, variant.lanes))
     pixel = channels * ELEMENT
     pixels = min(y.shape[2], (variant.registers - 4) // 2)
     tail = channels - (vectors - 1) * variant.lanes

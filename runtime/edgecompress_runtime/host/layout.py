@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,9 +10,9 @@ import numpy as np
 from edgecompress_runtime.host.variants import Variant
 
 LATENCY = 5.0  # cycles of a dependent sum
-PICKED = 1.0  # cycles to load a vector and pick from it
+PICKED = 4 / 3  # cycles to pick from a vector, and for the products
 NEAR, FETCHED = 24_576, 32  # bytes that stay in the first cache; that come from the second in a cycle
-WINDOW = 32  # bytes: the windows that are picked from start at multiples of it, so that half of them are aligned
+WINDOW = 16  # bytes: the windows that are picked from start at multiples of it
 MOST_PIXELS, MOST_VECTORS, MOST_STEPS = 16, 8, 64  # of a block; of a turn of its loop
 
 
@@ -70,27 +69,41 @@ def arranged(variant: Variant, w: np.ndarray, cut: Cut) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SparseCut(Cut):
-    """sums: of each pixel and vector, taken in turn, so that they need not wait for one another."""
+    """sums: of each pixel and vector, taken in turn, so that they need not wait for one another. picks: whether a step
+    picks its inputs for each channel out of a vector of them."""
 
     sums: int
+    picks: bool
+
+    @property
+    def sorts(self) -> bool:
+        """Whether a block's channels are sorted by how many weights they have, so that those of a vector have about as
+        many; else all vectors of a block take as many steps as the longest."""
+        return self.picks and self.vectors > 1
 
 
-def sparse_cut(variant: Variant, pixels: int, channels: int) -> SparseCut:
-    """Few vectors, as those of a block all take as many steps as the longest: only where pixels alone would leave the
-    CPU waiting for sums."""
+def sparse_cuts(variant: Variant, pixels: int, channels: int) -> list[SparseCut]:
+    """One of each kind that there is. Picking takes four vectors, for which an input is loaded once; else there is one,
+    or as many as the CPU needs so as not to wait for the sums of few pixels."""
     total = -(-channels // variant.lanes)
-    rounds = -(-pixels // min(MOST_PIXELS, variant.registers - 4))
-    even = -(-pixels // rounds)
-    chains = max(1, int(2 * LATENCY) // even)
-    vectors = min(chains, 4, total)
-    blocks = -(-total // vectors)
-    return SparseCut(even, vectors, blocks, total - (blocks - 1) * vectors, min(chains // vectors, 8))
+
+    def cut(vectors: int, most: int, picks: bool, chains: float) -> SparseCut:
+        each = -(-pixels // -(-pixels // most))
+        blocks, sums = -(-total // vectors), max(1, min(int(chains / (each * vectors)), 8))
+        return SparseCut(each, vectors, blocks, total - (blocks - 1) * vectors, sums, picks)
+
+    few, four = min(max(1, int(2 * LATENCY) // pixels), 4, total), min(4, total)
+    cuts = [cut(few, min(MOST_PIXELS, variant.registers - 4), False, 2 * LATENCY)]
+    if variant.pick:
+        cuts.append(cut(four, min(MOST_PIXELS, (variant.registers - 10) // four), True, LATENCY))
+    return cuts
 
 
-def sparse_time(variant: Variant, pixels: int, cut: SparseCut, picks: bool = False) -> float:
+def sparse_time(variant: Variant, pixels: int, cut: SparseCut) -> float:
     """Cycles for a step of one vector of channels and a row of pixels."""
-    loads = cut.pixels * PICKED + 1.0 if picks else (cut.pixels + 2) / 2
-    turn = max(cut.pixels * variant.cost / 2, loads, LATENCY / (cut.sums * cut.vectors)) + 0.5 / cut.vectors
+    dots = cut.pixels * (PICKED if cut.picks else variant.cost / 2)
+    loads = cut.pixels / cut.vectors + 2.0 if cut.picks else (cut.pixels + 2) / 2
+    turn = max(dots, loads, LATENCY / (cut.sums * cut.vectors)) + 0.5 / cut.vectors
     return -(-pixels // cut.pixels) * turn
 
 
@@ -101,69 +114,90 @@ def with_fetching(cycles: float, block_bytes: float, blocks: int, rounds: int) -
 
 
 class Steps(NamedTuple):
-    """Of a sparse layer. weights: int8, flat, of each block [steps, vectors, bytes], a multiple of `sums` steps.
-    places: int32, the bytes from a pixel's window to what each of them takes. starts: int32, the first of each block's
-    and the end."""
+    """Of a sparse layer. weights: int8, flat, of each block's steps a cell of each vector that still has one. places:
+    int32, the bytes from a pixel's window to what a cell takes, or where it picks, the cells of a step. starts: int32
+    [blocks, 2], each block's first in weights, in cells, and in places. counts: int32 [blocks, vectors], the steps of
+    each vector, a multiple of `sums`; of a block, they never rise. channels: int64 [vectors * lanes], the channel of
+    each lane, -1 for none. order: int8 [blocks, bytes], of each of a block's channels where it lies among those of four
+    packed vectors."""
 
     weights: np.ndarray
     places: np.ndarray
     starts: np.ndarray
+    counts: np.ndarray
+    channels: np.ndarray
+    order: np.ndarray
 
 
-def nonzero_steps(variant: Variant, w: np.ndarray, runs: np.ndarray, cut: SparseCut) -> Steps:
-    """int8 [channels, parts, run], byte offsets [parts] of the runs: only the steps in which a vector has weights."""
-    channels, _, run = w.shape
-    vectors = -(-channels // variant.lanes)
-    offsets = runs[:, None] + np.arange(-(-run // variant.products)) * 4
+def sparse_steps(variant: Variant, w: np.ndarray, runs: np.ndarray, cut: SparseCut) -> Steps:
+    """int8 [channels, parts, run], byte offsets [parts] of the runs."""
+    lanes = variant.lanes
+    channels = np.full(((cut.blocks - 1) * cut.vectors + cut.last) * lanes, -1)
+    channels[: len(w)] = np.arange(len(w))
+    order = np.zeros((cut.blocks, 4 * lanes), np.int8)
+    starts, counts = np.zeros((cut.blocks, 2), np.int32), np.zeros((cut.blocks, cut.vectors), np.int32)
+    weights, places = [], []
+    for number in range(cut.blocks):
+        own = channels[number * cut.vectors * lanes :][: cut.vectors * lanes]
+        if cut.sorts:
+            order[number] = _sorted(own, np.count_nonzero(w.reshape(len(w), -1), axis=1), lanes)
+        rows = np.where((own >= 0)[:, None, None], w[own], 0)
+        cells, taken, needed = (_picked if cut.picks else _nonzero)(variant, rows, runs)
+        needed = -(-needed // cut.sums) * cut.sums
+        counts[number, : len(needed)] = needed
+        starts[number] = len(weights), len(places)
+        missing = needed.max() - len(cells)
+        cells, taken = (np.pad(n, [(0, missing)] + [(0, 0)] * (n.ndim - 1)) for n in (cells, taken))
+        weights += [cell for step, every in enumerate(cells) for cell in every[needed > step]]
+        places += list(taken.reshape(-1))
+    flat = np.concatenate(weights) if weights else np.zeros(0, np.int8)
+    return Steps(flat, np.array(places, np.int32), starts, counts, channels, order)
+
+
+def _sorted(channels: np.ndarray, counts: np.ndarray, lanes: int) -> np.ndarray:
+    """Sorts them in place, most weights first, -1 last, and returns a row of `order`."""
+    first = channels.min(where=channels >= 0, initial=counts.size)
+    channels[:] = sorted(channels, key=lambda c: -counts[c] if c >= 0 else 1)
+    (slots,) = np.nonzero(channels >= 0)
+    vector, lane = slots // lanes, slots % lanes
+    order = np.zeros(4 * lanes, np.int8)
+    order[channels[slots] - first] = lane // 4 * 16 + vector * 4 + lane % 4
+    return order
+
+
+def _nonzero(variant: Variant, w: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """int8 [vectors * lanes, parts, run]: the steps in which a vector has weights. int8 [steps, vectors, bytes], int64
+    [steps, vectors], and the most steps, for each vector."""
+    vectors = len(w) // variant.lanes
+    offsets = (runs[:, None] + np.arange(-(-w.shape[2] // variant.products)) * 4).reshape(-1)
     flat = arranged(variant, w[None], Cut(1, 1, vectors, 1)).reshape(vectors, offsets.size, variant.bytes)
     kept = [np.flatnonzero(cells.any(1)) for cells in flat]
-    return _in_blocks([(cells[k], offsets.reshape(-1)[k]) for cells, k in zip(flat, kept)], cut)
+    steps = max(len(k) for k in kept)
+    cells, places = np.zeros((steps, vectors, variant.bytes), np.int8), np.zeros((steps, vectors), np.int64)
+    for v, k in enumerate(kept):
+        cells[: len(k), v], places[: len(k), v] = flat[v, k], offsets[k]
+    return cells, places, np.full(vectors, steps)
 
 
-def picked_steps(variant: Variant, w: np.ndarray, runs: np.ndarray, cut: SparseCut) -> Steps:
-    """int8 [channels, parts, run], runs as in `nonzero_steps`: in a step every channel of a vector takes its next
-    weights that are not zero, as far as they fit and their inputs lie in the same `bytes`.
-
-    Weights of a step follow the numbers of the bytes that they belong to.
-    """
-    channels, parts, run = w.shape
-    vectors = -(-channels // variant.lanes)
-    padded = np.zeros((vectors * variant.lanes, parts, run), np.int8)
-    padded[:channels] = w
-    found = []
-    for group in padded.reshape(vectors, variant.lanes, parts, run):
-        steps = [(picked.reshape(-1), runs[part] + start)
-                 for part in range(parts) for start, picked in _windows(variant, group[:, part])]  # fmt: skip
-        cells, places = zip(*steps) if steps else ((), ())
-        found.append((np.array(cells, np.int8).reshape(len(cells), 2 * variant.bytes), np.array(places, np.int64)))
-    return _in_blocks(found, cut)
-
-
-def _in_blocks(vectors: list[tuple[np.ndarray, np.ndarray]], cut: SparseCut) -> Steps:
-    """Of each vector (int8 [steps, bytes], places [steps])."""
-    weights, places, starts = [], [], [0]
-    for first in range(0, len(vectors), cut.vectors):
-        block = vectors[first : first + cut.vectors]
-        steps = -(-max(len(cells) for cells, _ in block) // cut.sums) * cut.sums
-        held = np.zeros((steps, len(block), block[0][0].shape[1]), np.int8)
-        taken = np.zeros(held.shape[:2], np.int32)
-        for v, (cells, own) in enumerate(block):
-            held[: len(cells), v], taken[: len(own), v] = cells, own
-        weights.append(held.reshape(-1))
-        places.append(taken.reshape(-1))
-        starts.append(starts[-1] + taken.size)
-    return Steps(np.concatenate(weights), np.concatenate(places), np.array(starts, np.int32))
-
-
-def _windows(variant: Variant, w: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """int8 [lanes, run] -> of each step where its window starts, and int8 [2, bytes]: bytes of it, their weights."""
+def _picked(variant: Variant, w: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """In a step every channel takes its next weights that are not zero, as far as they fit and their inputs lie in the
+    same `bytes`. int8 [steps, vectors, 2 * bytes], the inputs' numbers before the weights; int64 [steps]; the steps
+    that each vector needs, which never rise."""
     lanes, width, each = variant.lanes, variant.bytes, variant.products
-    pending = [np.flatnonzero(row) for row in w]
-    while first := [left[0] for left in pending if left.size]:
-        start = min(first) // WINDOW * WINDOW
-        picked = np.zeros((2, lanes, each), np.int8)
-        for lane, left in enumerate(pending):
-            taken = left[:each][left[:each] < start + width]
-            picked[0, lane, : taken.size], picked[1, lane, : taken.size] = taken - start, w[lane, taken]
-            pending[lane] = left[taken.size :]
-        yield start, picked.reshape(2, width)
+    vectors = len(w) // lanes
+    cells, places, needed = [], [], np.zeros(vectors, np.int64)
+    for part, run in enumerate(runs):
+        pending = [np.flatnonzero(row) for row in w[:, part]]
+        while first := [left[0] for left in pending if left.size]:
+            start = min(first) // WINDOW * WINDOW
+            picked = np.zeros((vectors, lanes, 2, each), np.int8)
+            for row, left in enumerate(pending):
+                taken = left[:each][left[:each] < start + width]
+                found = picked[row // lanes, row % lanes, :, : taken.size]
+                found[:] = taken - start, w[row, part, taken]
+                pending[row] = left[taken.size :]
+            cells.append(picked.transpose(0, 2, 1, 3).reshape(vectors, 2 * width))
+            places.append(run + start)
+            needed[picked[:, :, 1].any((1, 2))] = len(cells)
+    held = np.array(cells, np.int8).reshape(len(cells), vectors, 2 * width)
+    return held, np.array(places, np.int64), np.maximum.accumulate(needed[::-1])[::-1]

@@ -51,22 +51,27 @@ class Fields:
         every = self.bias, self.multiplier.astype(np.uint32).view(np.int32), halves, self.down, self.up, self.nudge
         return tuple(int(n) for n in np.concatenate(every))
 
-    def records(self, groups: int, lanes: int) -> np.ndarray:
-        """int32, flat: [groups, vectors, fields in the order of `vectors`, lanes]; missing channels are zeros."""
-        channels = self.bias.size // groups
-        vectors = -(-channels // lanes)
+    def records(self, lanes: int, channels: np.ndarray) -> np.ndarray:
+        """int32, flat: [vectors, fields in the order of `vectors`, lanes]. channels: of each lane, int64 [vectors *
+        lanes], -1 for none, which gets zeros."""
 
-        def padded(field: np.ndarray) -> np.ndarray:
-            whole = np.zeros((groups, vectors * lanes), np.int64)
-            whole[:, :channels] = field.reshape(groups, channels)
-            return whole.reshape(groups, vectors, lanes)
+        def placed(field: np.ndarray) -> np.ndarray:
+            return np.where(channels >= 0, field[channels], 0).reshape(-1, lanes)
 
-        multiplier, term = padded(self.multiplier), padded(self.term)
+        multiplier, term = placed(self.multiplier), placed(self.term)
         swapped = multiplier.reshape(-1, 2)[:, ::-1].reshape(multiplier.shape)
-        even, odd = (np.ascontiguousarray(term[:, :, first::2]).astype("<i8").view("<i4") for first in (0, 1))
-        rest = (padded(field) for field in (self.down, self.up, self.nudge))
-        fields = padded(self.bias), multiplier, swapped, even, odd, *rest
-        return np.stack([f.astype(np.int64).astype(np.uint32).view(np.int32) for f in fields], 2).reshape(-1)
+        even, odd = (np.ascontiguousarray(term[:, first::2]).astype("<i8").view("<i4") for first in (0, 1))
+        rest = (placed(field) for field in (self.down, self.up, self.nudge))
+        fields = placed(self.bias), multiplier, swapped, even, odd, *rest
+        return np.stack([f.astype(np.int64).astype(np.uint32).view(np.int32) for f in fields], 1).reshape(-1)
+
+
+def in_order(groups: int, channels: int, lanes: int) -> np.ndarray:
+    """The channels of each lane, for `Fields.records`: each group starts with a vector of its own."""
+    vectors = -(-channels // lanes)
+    found = np.full((groups, vectors * lanes), -1)
+    found[:, :channels] = np.arange(groups * channels).reshape(groups, channels)
+    return found.reshape(-1)
 
 
 def channel_fields(

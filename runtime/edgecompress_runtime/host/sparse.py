@@ -7,6 +7,7 @@ from functools import cache
 
 from edgecompress_runtime.host.blocks import Shape
 from edgecompress_runtime.host.copies import moved_words, padded_copy
+from edgecompress_runtime.host.layout import SparseCut
 from edgecompress_runtime.host.sparse_blocks import sparse_block
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS
@@ -15,26 +16,30 @@ from edgecompress_runtime.primitives.words import moved
 
 
 @cache
-def sparse(variant: Variant, body: Shape, last: Shape, sums: int, picks: bool) -> Callable[..., None]:
+def sparse(variant: Variant, body: Shape, last: Shape, cut: SparseCut) -> Callable[..., None]:
     """The kernel that takes only the steps in which a vector of channels has weights that are not zero.
 
-    last: of the last channels. sums, picks: of `sparse_block`.
+    last: of the last channels.
     """
-    pixels, step_bytes = body.pixels, variant.bytes * (2 if picks else 1)
+    pixels, step_bytes, vectors = body.pixels, variant.bytes * (2 if cut.picks else 1), cut.vectors
     block_channels, block_records = body.vectors * variant.lanes, body.vectors * FIELDS * variant.lanes
+    order_bytes = 4 * variant.lanes
     copied = padded_copy(variant, variant.element)
-    block, last_block = (sparse_block(variant, shape, sums, picks) for shape in (body, last))
+    block, last_block = (sparse_block(variant, shape, cut) for shape in (body, last))
 
-    def kernel(x, w, places, starts, records, y, padded, images, image, size, pads, zero, out, strides, low, high):
-        """w, places, starts: of `layout.Steps`. The rest: as in `blocked`."""
+    def kernel(
+        x, w, places, starts, counts, order, records, y, padded, images, image, size, pads, zero, out, strides, low,
+        high,
+    ):  # fmt: skip
+        """w, places, starts, counts, order: of `layout.Steps`. The rest: as in `blocked`."""
         out_h, out_w, out_channels = out
         blocks = i32(i32(out_channels + block_channels - 1) // i32(block_channels))
         for n in range(images):
             copied(moved(x, i32(n * image[0] * image[1] * image[2])), padded, image, size, pads, zero)
             for j in range(blocks):
-                first = starts[j]
-                steps = i32(starts[i32(j + 1)] - first)
-                weights, taken = moved(w, i32(first * step_bytes)), moved_words(places, first)
+                weights = moved(w, i32(starts[i32(2 * j)] * step_bytes))
+                taken = moved_words(places, starts[i32(2 * j + 1)])
+                steps, lie = moved_words(counts, i32(j * vectors)), moved(order, i32(j * order_bytes))
                 fields = moved_words(records, i32(j * block_records))
                 for out_y in range(out_h):
                     source = moved(padded, i32(out_y * strides[0]))
@@ -44,10 +49,11 @@ def sparse(variant: Variant, body: Shape, last: Shape, sums: int, picks: bool) -
                         start = moved(source, i32(out_x * strides[1]))
                         target = moved(row, i32(out_x * out_channels))
                         if j < blocks - 1:
-                            block(start, strides[1], taken, steps, weights, fields, target, out_channels, low, high)
+                            block(start, strides[1], taken, steps, weights, fields, lie, target, out_channels,
+                                  low, high)  # fmt: skip
                         else:
-                            last_block(start, strides[1], taken, steps, weights, fields, target, out_channels,
-                                       low, high)  # fmt: skip
+                            last_block(start, strides[1], taken, steps, weights, fields, lie, target,
+                                       out_channels, low, high)  # fmt: skip
 
-    kernel.__name__ = f"{'picked' if picks else 'sparse'}_{body.label}_{last.label}_{sums}"
+    kernel.__name__ = f"{'picked' if cut.picks else 'sparse'}_{body.label}_{last.label}_{cut.sums}"
     return kernel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 
 from llvmlite import ir
@@ -13,6 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from edgecompress_runtime.host.blocks import Shape, field, finish
+from edgecompress_runtime.host.layout import SparseCut
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import BIAS, constant, dot, splat, words
 from edgecompress_runtime.primitives.words import (
@@ -27,49 +28,60 @@ from edgecompress_runtime.primitives.words import (
 
 
 @cache
-def sparse_block(variant: Variant, shape: Shape, sums_each: int, picks: bool) -> Callable[..., Any]:
-    """block(x, x_step, places, cells, w, records, y, y_step, low, high).
+def sparse_block(variant: Variant, shape: Shape, cut: SparseCut) -> Callable[..., Any]:
+    """block(x, x_step, places, counts, w, records, order, y, y_step, low, high).
 
-    cells: steps of its vectors, in the order of `layout.Steps`. sums_each: of a pixel and vector, taken in turn by
-    `sums_each` steps that follow one another. picks: a step takes a vector instead of a word, of which it picks a word
-    for each channel; which bytes, stands in front of its weights.
+    places, counts, w, order: of `layout.Steps`.
     """
     lanes, words_ = variant.lanes, words(variant)
-    stride, part = variant.bytes * (2 if picks else 1), ir.VectorType(BYTE, variant.bytes)
-    turn_cells = sums_each * shape.vectors
+    stride, part = variant.bytes * (2 if cut.picks else 1), ir.VectorType(BYTE, variant.bytes)
+
+    def step_of(b: Any, x: Any, x_step: Any, places: Any, w: Any, at: list[Any], cells: list[Any], sums: Any) -> None:
+        """at: the numbers of its places."""
+        starts = [b.sext(load(b, places, b.mul(n, LONG(4)), WORD, 4), LONG) for n in at]
+        pixels = [b.mul(x_step, LONG(p)) for p in range(shape.pixels)]
+        if cut.picks:
+            inputs = [load(b, x, b.add(starts[0], pixel), part, 1) for pixel in pixels]
+        for v, cell in enumerate(cells):
+            first = b.mul(cell, LONG(stride))
+            chosen = load(b, w, first, part, 4) if cut.picks else None
+            weights = load(b, w, b.add(first, LONG(stride - variant.bytes)), words_, 4)
+            for p, pixel in enumerate(pixels):
+                if cut.picks:
+                    pick = function(b, variant.pick, part, part, part)
+                    values = b.bitcast(b.call(pick, [inputs[p], chosen]), words_)
+                else:
+                    values = splat(b, load(b, x, b.add(starts[v], pixel), WORD, 1), lanes)
+                b.store(dot(b, variant, b.load(sums[p][v]), values, weights), sums[p][v])
 
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, x_step, places, cells, w, records, y, y_step, low, high = args
-        x_step, cells, y_step = (b.sext(v, LONG) for v in (x_step, cells, y_step))
-        starts = [[field(b, variant, records, v, BIAS)] + [constant(variant, 0)] * (sums_each - 1)
-                  for v in range(shape.vectors)]  # fmt: skip
-        parts = [[[cgutils.alloca_once_value(b, value) for value in vector] for vector in starts]
-                 for _ in range(shape.pixels)]  # fmt: skip
-        with cgutils.for_range(b, b.sdiv(cells, LONG(turn_cells))) as turn:
-            for k, v in product(range(sums_each), range(shape.vectors)):
-                cell = b.add(b.mul(turn.index, LONG(turn_cells)), LONG(k * shape.vectors + v))
-                place = b.sext(load(b, places, b.mul(cell, LONG(4)), WORD, 4), LONG)
-                at = b.mul(cell, LONG(stride))
-                chosen = load(b, w, at, part, 4) if picks else None
-                weights = load(b, w, b.add(at, LONG(stride - variant.bytes)), words_, 4)
-                for p, pixel in enumerate(parts):
-                    start = b.add(place, b.mul(x_step, LONG(p)))
-                    if picks:
-                        pick = function(b, variant.pick, part, part, part)
-                        values = b.bitcast(b.call(pick, [load(b, x, start, part, 1), chosen]), words_)
-                    else:
-                        values = splat(b, load(b, x, start, WORD, 1), lanes)
-                    b.store(dot(b, variant, b.load(pixel[v][k]), values, weights), pixel[v][k])
+        x, x_step, places, counts, w, records, order, y, y_step, low, high = args
+        x_step, y_step = (b.sext(v, LONG) for v in (x_step, y_step))
+        parts = []
+        for _ in range(shape.pixels):
+            firsts = [field(b, variant, records, v, BIAS) for v in range(shape.vectors)]
+            rest = [constant(variant, 0)] * (cut.sums - 1)
+            parts.append([[cgutils.alloca_once_value(b, n) for n in (first, *rest)] for first in firsts])
+        done, before = LONG(0), LONG(0)  # cells; steps
+        for vectors in range(shape.vectors, 0, -1) if cut.sorts else [shape.vectors]:
+            steps = b.sext(load(b, counts, 4 * (vectors - 1), WORD), LONG)
+            with cgutils.for_range(b, b.sdiv(b.sub(steps, before), LONG(cut.sums))) as turn:
+                for k in range(cut.sums):
+                    step = b.add(b.mul(turn.index, LONG(cut.sums)), LONG(k))
+                    cells = [b.add(b.add(done, b.mul(step, LONG(vectors))), LONG(v)) for v in range(vectors)]
+                    step_of(b, x, x_step, places, w, [b.add(before, step)] if cut.picks else cells, cells,
+                            [[vector[k] for vector in pixel] for pixel in parts])  # fmt: skip
+            done, before = b.add(done, b.mul(b.sub(steps, before), LONG(vectors))), steps
         for first, *others in chain(*parts):
             for other in others:
                 b.store(b.add(b.load(first), b.load(other)), first)
         sums = [[vector[0] for vector in pixel] for pixel in parts]
-        finish(b, variant, shape, sums, (records, y, y_step, low, high))
+        finish(b, variant, shape, sums, (records, y, y_step, low, high), order if cut.sorts else None)
         return context.get_dummy_value()
 
     @intrinsic
-    def block(typingctx, x, x_step, places, cells, w, records, y, y_step, low, high):
+    def block(typingctx, x, x_step, places, counts, w, records, order, y, y_step, low, high):
         n, data, table = types.int32, INT8_POINTER, INT32_POINTER
-        return types.void(data, n, table, n, data, table, data, n, n, n), generate
+        return types.void(data, n, table, table, data, table, data, data, n, n, n), generate
 
     return block

@@ -112,7 +112,7 @@ def store_clamped(
         apart = variant.narrows and len(_neighbours(group)) > 1
         for some in [[piece] for piece in group] if apart else [group]:
             if len(some) > 1:
-                narrow = clamped(b, _packed(b, variant, [piece.value for piece in some]), low, high)
+                narrow = clamped(b, _straight(b, variant, _packed(b, variant, some)), low, high)
             else:
                 narrow = b.trunc(clamped(b, some[0].value, low, high), ir.VectorType(BYTE, variant.lanes))
             start = 0
@@ -128,20 +128,38 @@ def _neighbours(group: list[Piece]) -> list[list[Piece]]:
     return [[piece for _, piece in run] for _, run in found]
 
 
-def _packed(b: ir.IRBuilder, variant: Variant, group: list[ir.Value]) -> ir.Value:
-    """Up to four vectors of int32 as one of int8; what does not fit ends at the nearest that does."""
-    group = group + group[-1:] * (4 - len(group))
+def store_picked(
+    b: ir.IRBuilder, variant: Variant, pieces: Iterable[Piece], order: ir.Value, y: ir.Value, y_step: ir.Value,
+    low: ir.Value, high: ir.Value,
+) -> None:  # fmt: skip
+    """A row of up to four pieces at a time. order: of each byte of a row where it lies in `_packed`."""
+    for row, group in groupby(pieces, lambda piece: piece.row):
+        some = list(group)
+        whole = clamped(b, _packed(b, variant, some), low, high)
+        picked = b.call(function(b, variant.pick, whole.type, whole.type, whole.type), [whole, order])
+        count = (len(some) - 1) * variant.lanes + some[-1].count
+        _store_part(b, picked, 0, count, y, b.mul(y_step, LONG(row)))
+
+
+def _packed(b: ir.IRBuilder, variant: Variant, pieces: list[Piece]) -> ir.Value:
+    """Up to four vectors of int32 as one of int8, whose every 16 bytes are four of each of them; what does not fit ends
+    at the nearest that does."""
+    group = [piece.value for piece in pieces]
+    group += group[-1:] * (4 - len(group))
 
     def halved(x: ir.Value, y: ir.Value, kinds: str, element: ir.Type) -> ir.Value:
         kind = ir.VectorType(element, 2 * x.type.count)
         return b.call(function(b, variant.pack.format(kinds), kind, x.type, x.type), [x, y])
 
-    halves = (halved(*group[k : k + 2], "dw", HALF) for k in (0, 2))
-    whole = halved(*halves, "wb", BYTE)
-    parts = variant.lanes // 4  # of 16 bytes, with four bytes of each vector
+    return halved(*(halved(*group[k : k + 2], "dw", HALF) for k in (0, 2)), "wb", BYTE)
+
+
+def _straight(b: ir.IRBuilder, variant: Variant, packed: ir.Value) -> ir.Value:
+    """Its vectors one behind the other."""
+    parts = variant.lanes // 4
     order = [4 * part + v for v in range(4) for part in range(parts)]
-    words_ = b.bitcast(whole, words(variant))
-    return b.bitcast(b.shuffle_vector(words_, words_, words(variant)(order)), whole.type)
+    words_ = b.bitcast(packed, words(variant))
+    return b.bitcast(b.shuffle_vector(words_, words_, words(variant)(order)), packed.type)
 
 
 def _store_part(b: ir.IRBuilder, v: ir.Value, start: int, count: int, pointer: ir.Value, offset: ir.Value) -> None:
