@@ -174,8 +174,8 @@ def test_fully_connected(variant, cases, seed):
 
 
 def pruned(w: np.ndarray, pattern: str, rng) -> np.ndarray:
-    """A fifth is left: in blocks of 16 outputs by 4 inputs, one of every 5 inputs, or anywhere."""
-    mask = rng.random(w.shape) < 0.2
+    """A fifth is left: in blocks of 16 outputs by 4 inputs, one of every 5 inputs, or anywhere. Or nothing is."""
+    mask = rng.random(w.shape) < (0 if pattern == "nothing" else 0.2)
     if pattern == "blocks":
         cells = rng.random((-(-w.shape[0] // 16), -(-w.shape[-1] // 4), *w.shape[1:-1])) < 0.2
         mask = np.moveaxis(cells, 1, -1).repeat(16, 0).repeat(4, -1)[: w.shape[0], ..., : w.shape[-1]]
@@ -186,7 +186,7 @@ def pruned(w: np.ndarray, pattern: str, rng) -> np.ndarray:
 
 # where nothing can be picked, zeros that lie anywhere are multiplied like other weights
 PATTERNS = pytest.mark.parametrize("variant, pattern, expected", [
-    *((v, "blocks", "sparse") for v in TESTED),
+    *((v, pattern, "sparse") for v in TESTED for pattern in ("blocks", "nothing")),
     *((v, pattern, "picked") for v in TESTED if VARIANTS[v].pick for pattern in ("1:5", "anywhere")),
 ])  # fmt: skip
 

@@ -1,0 +1,76 @@
+"""The vectors' requantisation against gemmlowp's formulas, both in Python's own integers."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from edgecompress_runtime.host.requantise import Fields, Rounding, channel_fields
+
+LARGEST = 2**31 - 1
+MULTIPLIER = st.one_of(st.integers(2**30, LARGEST), st.sampled_from([0, 2**30, LARGEST]))
+FRACTIONS = st.lists(st.floats(-1, 1), min_size=20, max_size=20)
+
+
+def wrapped(n: int, bits: int) -> int:
+    return (n + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+
+
+def twice(acc: int, multiplier: int, shift: int) -> int:
+    high = ((acc << max(shift, 0)) * multiplier + 2**30) >> 31
+    down = max(-shift, 0)
+    size = (abs(high) + (2**down >> 1)) >> down  # halves away from zero
+    return -size if high < 0 else size
+
+
+def once(acc: int, multiplier: int, shift: int) -> int:
+    return (acc * multiplier + 2 ** (30 - shift)) >> (31 - shift)
+
+
+def ours(acc: int, fields: Fields) -> int:
+    """What `vectors.requantised` does with an accumulator without bias, in 32 and 64 bits."""
+    bias, multiplier, low, high, down, up, nudge = fields.numbers()
+    raised = wrapped(acc + bias, 32)
+    if fields.rounding is Rounding.TWICE_UP:
+        raised = wrapped((raised << up) + 2**30, 32)
+    assert raised >= 0
+    product = wrapped(raised * (multiplier % 2**32) + (low % 2**32) + (high << 32), 64) >> 32
+    if fields.rounding is not Rounding.FLOOR:
+        product += raised >> 30 & (nudge if fields.rounding is Rounding.TWICE_UP else 1)
+    assert product == wrapped(product, 32)
+    return product >> down
+
+
+@settings(deadline=None, max_examples=500)
+@given(MULTIPLIER, st.integers(-31, 8), st.integers(0, 2**30), st.integers(-(2**20), 2**20), st.integers(-128, 127),
+       st.integers(-128, 127), st.booleans(), FRACTIONS)  # fmt: skip
+@example(LARGEST, -30, 2**29, 0, -128, -128, False, [-1.0, 1.0, 0.0] * 7)
+@example(2**30, -1, 2**29, 0, 0, -128, False, [-1.0, 1.0, 0.0] * 7)
+def test_the_formulas_agree(multiplier, shift, largest, bias, zero, low, single, fractions):
+    arrays = (np.array([n]) for n in (bias, largest + abs(bias), multiplier, shift))
+    fields = channel_fields(*arrays, zero, low=low, once=single)
+    assume(fields is not None)
+    reference = once if single else twice
+    near = [int(f * largest) for f in fractions] + list(range(-3, 4))
+    if multiplier:  # where an output turns into the next
+        step = 2.0 ** (31 - shift) / multiplier
+        near += [round((k + 0.5) * step) + d for k in range(-130, 130) for d in (-1, 0, 1)]
+    for acc in near:
+        if abs(acc) <= largest:
+            expected = reference(acc + bias, multiplier, shift) + zero
+            assert np.clip(ours(acc, fields), low, 127) == np.clip(expected, low, 127)
+
+
+def test_each_rounding_occurs():
+    def rounding(shifts: list[int], low: int, single: bool = False) -> Rounding | None:
+        one = np.ones(len(shifts), np.int64)
+        found = channel_fields(0 * one, 1000 * one, 2**30 * one, np.array(shifts), -5, low=low, once=single)
+        return found and found.rounding
+
+    assert rounding([-4, -5], -5) is Rounding.FLOOR
+    assert rounding([-4, -5], -128) is Rounding.TWICE
+    assert rounding([-4, 0], -5) is Rounding.TWICE_UP
+    assert rounding([-4, 0], -128, single=True) is Rounding.FLOOR
+    assert rounding([1], -128, single=True) is None
+    assert rounding([-31], -128) is None
