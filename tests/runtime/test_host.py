@@ -234,6 +234,21 @@ def test_sums(variant, cases, seed):
     same(layers.plan(), variant, seed)
 
 
+@every_variant
+def test_sums_of_every_pair(variant):
+    """Of int8; by vectors, whatever the scales of a network's layers."""
+    layers, rng = Layers(), np.random.default_rng(0)
+    every = np.arange(-128, 128).astype(np.int8)
+    pairs = [np.repeat(every, 256)[None], np.tile(every, 256)[None]]
+    for relu in (0, 1, 0, 1, 3):
+        scales = [float(s) for s in np.exp(rng.uniform(-5, 0, 2))]
+        y_scale = float(np.hypot(*scales) * rng.uniform(0.5, 1.5))
+        zeros = [int(z) for z in rng.integers(-128, 128, 3)]
+        a, b, y = (quantized((1, 65536), s, z) for s, z in zip((*scales, y_scale), zeros))
+        layers.add("ADD", [a, b], y, fusedActivationFunction=relu)
+    same(layers.plan(), variant, feeds=pairs * 5, expected="_sum")
+
+
 WINDOW = st.fixed_dictionaries(CASE | {"kind": st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "SUM"]),
                                        "channels": st.integers(1, 80)})  # fmt: skip
 

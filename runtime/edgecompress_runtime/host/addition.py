@@ -1,9 +1,16 @@
-"""ADD and SUB of equal shapes, a vector of elements at a time: `binary.add_int8`, bit for bit."""
+"""ADD and SUB of equal shapes, vectors of elements at a time: `binary.add_int8`, bit for bit.
+
+It rounds three times: each operand, and their sum. But there are no more than 65,536 pairs of int8, and for nearly
+every choice of scales two whole numbers A and B and a term can be found with which (a * A + b * B) * multiplier + term,
+rounded down once, gives the same for all of them. So they are searched, and every pair is looked at.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,77 +19,108 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from edgecompress_runtime.host.division import LEAST_ELEMENTS, divided, part, ranges
-from edgecompress_runtime.host.requantise import Rounding, channel_fields
+from edgecompress_runtime.host.requantise import RAISED, Fields, Rounding
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import (
     BIAS,
     NUMBERS,
     Piece,
-    constant,
     requantised,
+    splat,
     spread,
     store_clamped,
     widened,
 )
-from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.kernels.arithmetic import i32, requantized
 from edgecompress_runtime.kernels.binary import HEADROOM, add_int8
 from edgecompress_runtime.kernels.registry import KERNELS
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives.step import Step
 from edgecompress_runtime.primitives.words import INT8_POINTER, LONG
 
-HALF = 2**30, 0  # multiplier and shift of the operand with the larger scale
-NOTHING = (0,) * NUMBERS, None
+NEAR = sorted(product(range(-3, 4), repeat=2), key=lambda pair: sum(n * n for n in pair))  # slopes that are tried
+MOST_DOWN = 22
+Scaling = tuple[int, int]  # multiplier, shift
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """a * slopes[0] + b * slopes[1], requantised."""
+
+    slopes: tuple[int, int]
+    fields: Fields
+
+
+def linear(
+    zeros: tuple[int, int, int], scalings: tuple[Scaling, Scaling, Scaling], sign: int, bounds: tuple[int, int]
+) -> Linear | None:
+    """zeros, scalings: of a, b and y, as `add_int8` has them. None where nothing was found."""
+    bytes_, factors = np.arange(-128, 128, dtype=np.int64), (1, sign)
+    a, b = (f * requantized((bytes_ - z) << HEADROOM, *s) for f, z, s in zip(factors, zeros, scalings))
+    exact = np.clip(requantized(a[:, None] + b, *scalings[2]) + zeros[2], *bounds).reshape(-1)
+    order = np.argsort(exact, kind="stable")
+    outputs, starts = np.unique(exact[order], return_index=True)
+    rise = [(int(n[-1]) - int(n[0])) / 255 for n in (a, b)]
+    multiplier, shift = scalings[2]
+    # as many bits as fit: 128 * (|A| + |B|) < 2**30, and y << 32 + down, with all that is added to it, in 64
+    finer = int(np.floor(np.log2((RAISED / 128 - 8) / max(sum(map(abs, rise)), 1.0))))
+    finer = min(finer, MOST_DOWN + shift)
+    down = finer - shift
+    if not 0 <= down <= 30:
+        return None
+    for near in NEAR:
+        slopes = tuple(round(n * 2.0**finer) + step for n, step in zip(rise, near))
+        sums = (bytes_[:, None] * slopes[0] + bytes_ * slopes[1]).reshape(-1)[order]
+        extremes = zip(outputs, np.minimum.reduceat(sums, starts), np.maximum.reduceat(sums, starts))
+        least, most = -(2**62), 2**62  # of the term, with which each sum gets where it belongs
+        for y, smallest, largest in ([int(n) for n in numbers] for numbers in extremes):
+            if y > bounds[0]:
+                least = max(least, (y << down + 32) - smallest * 2 * multiplier)
+            if y < bounds[1]:
+                most = min(most, (y + 1 << down + 32) - largest * 2 * multiplier - 1)
+        if least <= most:
+            term = (least + most) // 2 - RAISED * 2 * multiplier
+            numbers = (np.array([n]) for n in (RAISED, 2 * multiplier, term, down, 0, 0))
+            return Linear(slopes, Fields(*numbers, Rounding.FLOOR))
+    return None
 
 
 @cache
-def sum_kernel(
-    variant: Variant, vectors: int, roundings: tuple[Rounding | None, Rounding | None, Rounding], negative: bool
-) -> Callable[..., None]:
-    """roundings: of a, b and y; None: value << HEADROOM - 1, the zero point being taken off in y's bias."""
+def sum_kernel(variant: Variant, vectors: int, name: str) -> Callable[..., None]:
     lanes = variant.lanes
 
-    def operand(b: Any, x: Any, at: Any, numbers: Any, rounding: Rounding | None) -> Any:
-        value = widened(b, x, at, lanes)
-        if rounding is None:
-            return b.shl(value, constant(variant, HEADROOM - 1))
-        fields = spread(b, variant, cgutils.unpack_tuple(b, numbers))
-        raised = b.add(b.shl(value, constant(variant, HEADROOM)), fields[BIAS])
-        return requantised(b, variant, raised, fields, rounding)
-
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        left, right, y, at, a_numbers, b_numbers, y_numbers, bounds = args
+        left, right, y, at, slopes, numbers, bounds = args
         at = b.sext(at, LONG)
-        fields = spread(b, variant, cgutils.unpack_tuple(b, y_numbers))
+        fields = spread(b, variant, cgutils.unpack_tuple(b, numbers))
+        factors = [splat(b, slope, lanes) for slope in cgutils.unpack_tuple(b, slopes)]
 
         def pieces() -> Iterator[Piece]:
             for vector in range(vectors):
                 here = b.add(at, LONG(vector * lanes))
-                pair = [operand(b, x, here, numbers, rounding)
-                        for x, numbers, rounding in zip((left, right), (a_numbers, b_numbers), roundings)]  # fmt: skip
-                total = b.add(b.sub(*pair) if negative else b.add(*pair), fields[BIAS])
-                yield Piece(requantised(b, variant, total, fields, roundings[2]), 0, vector, lanes)
+                terms = [b.mul(widened(b, x, here, lanes), factor) for x, factor in zip((left, right), factors)]
+                total = b.add(b.add(*terms), fields[BIAS])
+                yield Piece(requantised(b, variant, total, fields, Rounding.FLOOR), 0, vector, lanes)
 
-        target = b.gep(y, [at])
-        store_clamped(b, variant, pieces(), target, LONG(0), *cgutils.unpack_tuple(b, bounds))
+        store_clamped(b, variant, pieces(), b.gep(y, [at]), LONG(0), *cgutils.unpack_tuple(b, bounds))
         return context.get_dummy_value()
 
     @intrinsic
-    def step(typingctx, a, b, y, at, a_numbers, b_numbers, y_numbers, bounds):
-        numbers, two = types.UniTuple(types.int32, NUMBERS), types.UniTuple(types.int32, 2)
-        return types.void(*[INT8_POINTER] * 3, types.int32, *[numbers] * 3, two), generate
+    def step(typingctx, a, b, y, at, slopes, numbers, bounds):
+        two, more = types.UniTuple(types.int32, 2), types.UniTuple(types.int32, NUMBERS)
+        return types.void(*[INT8_POINTER] * 3, types.int32, two, more, two), generate
 
     width = vectors * lanes
 
-    def kernel(a, b, y, count, a_numbers, b_numbers, y_numbers, bounds):
-        """a_numbers, b_numbers, y_numbers: of `requantise.Fields`."""
+    def kernel(a, b, y, count, slopes, numbers, bounds):
+        """slopes, numbers: of `Linear`, the latter its fields'."""
         whole = i32(i32(count // width) * width)
         for at in range(i32(0), whole, i32(width)):
-            step(a, b, y, i32(at), a_numbers, b_numbers, y_numbers, bounds)
+            step(a, b, y, i32(at), slopes, numbers, bounds)
         if whole < count:
-            step(a, b, y, i32(count - width), a_numbers, b_numbers, y_numbers, bounds)
+            step(a, b, y, i32(count - width), slopes, numbers, bounds)
 
-    kernel.__name__ = "difference" if negative else "sum"
+    kernel.__name__ = name
     return kernel
 
 
@@ -95,36 +133,19 @@ def prepare_sum(
     if call.kernel is not add_int8 or y.size < variant.lanes:
         return None
     a, b, _, _, _, _, a_zero, b_zero, y_zero, *scalings, sign, low, high = call.arguments
-    a_scaling, b_scaling, y_scaling = zip(scalings[::2], scalings[1::2])
     if a.shape != y.shape or b.shape != y.shape:
         return None
-    bias, found = 0, []
-    for zero, scaling, factor in ((a_zero, a_scaling, 1), (b_zero, b_scaling, sign)):
-        if scaling == HALF:
-            found.append(NOTHING)
-            bias -= factor * zero << (HEADROOM - 1)
-        else:
-            found.append(_one_channel(-zero << HEADROOM, 255 << HEADROOM, scaling, 0))
-    # each operand is at most half of its value << HEADROOM
-    found.append(_one_channel(bias, 2 * 255 << (HEADROOM - 1), y_scaling, y_zero, low))
-    if None in found:
+    found = linear((a_zero, b_zero, y_zero), tuple(zip(scalings[::2], scalings[1::2])), sign, (low, high))
+    if found is None:
         return None
-    numbers, roundings = zip(*found)
     vectors = 4 if variant.pack and y.size >= 4 * variant.lanes else 1
-    kernel, width = sum_kernel(variant, vectors, roundings, sign < 0), vectors * variant.lanes
+    kernel, width = sum_kernel(variant, vectors, "sum" if sign > 0 else "difference"), vectors * variant.lanes
     # the last vectors are computed twice where elements are left over: they must find their operands as they were
     in_place = {t: 0 for t in (a, b) if t.data is None} if y.size % width == 0 else {}
     whole = threads == 1 or y.size < LEAST_ELEMENTS
     steps = []
     for first, last in [(0, y.size)] if whole else ranges(y.size, threads, width):
         here = tuple(part(t, first) for t in (a, b, y))
-        steps.append(Step(kernel, (*here, last - first, *numbers, (low, high)), in_place))
+        numbers = found.fields.numbers()
+        steps.append(Step(kernel, (*here, last - first, found.slopes, numbers, (low, high)), in_place))
     return [divided(steps)]
-
-
-def _one_channel(
-    bias: int, largest: int, scaling: tuple[int, int], zero: int, low: int = -128
-) -> tuple[tuple[int, ...], Rounding] | None:
-    arrays = (np.array([n], np.int64) for n in (bias, largest, *scaling))
-    found = channel_fields(*arrays, zero, low=low)
-    return None if found is None else (found.numbers(), found.rounding)
