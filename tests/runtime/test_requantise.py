@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -60,6 +61,30 @@ def test_the_formulas_agree(multiplier, shift, largest, bias, zero, low, single,
         if abs(acc) <= largest:
             expected = reference(acc + bias, multiplier, shift) + zero
             assert np.clip(ours(acc, fields), low, 127) == np.clip(expected, low, 127)
+
+
+@pytest.mark.parametrize("low", [-128, -7])
+@pytest.mark.parametrize("down", [1, 2, 5])
+@pytest.mark.parametrize("multiplier", [2**30, 1518500250, LARGEST])
+def test_every_accumulator_of_a_coarse_scale(multiplier, down, low):
+    """Where a step is few accumulators, the smallest part of a term shows."""
+    one = np.ones(1, np.int64)
+    fields = channel_fields(0 * one, 9000 * one, multiplier * one, -down * one, -7, low=low)
+    assert fields.rounding is (Rounding.FLOOR if low == -7 else Rounding.TWICE)
+    for acc in range(-150 * 2**down, 150 * 2**down):
+        expected = twice(acc, multiplier, -down) - 7
+        assert np.clip(ours(acc, fields), low, 127) == np.clip(expected, low, 127)
+
+
+def test_what_does_not_fit_is_refused():
+    def fits(bias: int, largest: int, shift: int, zero: int = 0) -> bool:
+        arrays = (np.array([n]) for n in (bias, largest, 2**30, shift))
+        return channel_fields(*arrays, zero) is not None
+
+    assert fits(0, 2**30 - 1, -1) and not fits(0, 2**30, -1)
+    assert fits(0, 2**27 - 1, 3) and not fits(0, 2**27, 3)
+    assert fits(2**30 - 1, 2**30 - 1, -1) and not fits(2**30, 2**30 - 1, -1)
+    assert fits(0, 1000, -30) and not fits(0, 2**29, -30, 2) and not fits(0, 1000, -31)
 
 
 def test_each_rounding_occurs():
