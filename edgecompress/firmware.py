@@ -116,6 +116,9 @@ def build(
     if weights not in WEIGHTS:
         raise InputError(f"weights = {weights!r}: expected {' or '.join(WEIGHTS)}")
     path, profile = Path(pack), load_target(target, target_file)
+    if "apple" in profile.triple:
+        raise InputError(f"target {profile.name}: packs are compiled to ELF objects, which {profile.triple} does not "
+                         "link; convert to tflite or onnx for it")  # fmt: skip
     directory = Path(output) if output is not None else path.with_name(f"{path.stem}-{profile.name}")
     require_writable(directory, (), ())
     try:

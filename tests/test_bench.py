@@ -135,6 +135,13 @@ def test_riscv(target: str, pack: str, packs: dict[str, Path], tmp_path: Path) -
     assert code == 0 and found["agrees"] and found["device"] == f"qemu-{target.removeprefix('linux-')}"
 
 
+def test_an_object_that_nothing_would_link_is_not_built(packs, tmp_path):
+    code, out, error = edgecompress("build", packs["int8"], "--target", "ios", "-o", tmp_path / "built")
+    assert code == 2 and not out and "ELF" in error and error.count("\n") == 1
+    assert not (tmp_path / "built").exists()
+
+
+
 def test_build_reads_well_and_records_what_it_made(packs: dict[str, Path], tmp_path: Path) -> None:
     code, out, _ = edgecompress("build", packs["int8"], "-o", tmp_path / "built")
     assert code == 0 and max(map(len, out.splitlines())) <= 80

@@ -50,8 +50,8 @@ def add_device(name: str, table: dict[str, Any], file: str | Path | None = None)
     path = Path(file) if file is not None else default_file()
     if name in load_devices(path if path.exists() else None):
         raise InputError(f"{path}: there is a device {name!r} already")
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise InputError(f"device name {name!r}: expected letters, digits, - and _")
+    if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
+        raise InputError(f"device name {name!r}: expected letters, digits, - and _ (ASCII)")
     _settings(table, f"device {name}")
     tables = _tables(path, False) | {name: table}
     lines = []

@@ -97,6 +97,7 @@ def test_devices_are_added_listed_and_refused(tmp_path: Path) -> None:
         (("pi", "ssh", "host=pi", "target=raspbery-pi"), "did you mean 'raspberry-pi'"),
         (("pi", "ssh", "hots=pi", "host=pi", "target=raspberry-pi"), "did you mean 'host'"),
         (("a.b", "ssh", "host=pi", "target=raspberry-pi"), "expected letters, digits"),
+        (("küche", "ssh", "host=pi", "target=raspberry-pi"), "expected letters, digits"),
         (("pi", "ssh", "host"), "expected KEY=VALUE"),
     ):
         code, _, error = edgecompress("devices", "add", *arguments, "--config", config)

@@ -157,6 +157,8 @@ def test_flash_keeps_the_version_before_until_the_new_one_has_answered(
     assert code == 5 and kept(folder) == [first], error
     assert edgecompress("bench", built, "--device", "pi", "--eval", samples, "--runs", "2", "--config", config)[0] == 0
     assert kept(folder) == [first], "bench leaves what was flashed"
+    assert edgecompress("bench", other_built, "--device", "pi", "--runs", "2", "--config", config)[0] == 0
+    assert kept(folder) == [first], "bench of another version, too"
     assert edgecompress("flash", other_built, "--device", "pi", "--config", config)[0] == 0
     (second,) = kept(folder)
     assert second != first

@@ -72,19 +72,17 @@ class LinuxDevice:
             return
         part = f"{folder}.part"
         try:
-            self._do(f"rm -rf {self._root}/*.part {folder} && mkdir -p {part}")
+            self._do(f"rm -rf {self._root}/*.part && mkdir -p {part}")
             for file, content in program.files.items():
                 self._shell.push(content, f"{part}/{file}")
             if not self._is_whole(program, part):
                 raise DeviceError(f"{self._name}: what arrived in {part} is not what was sent: its SHA-256 differs")
             self._do(f"cd {part} && chmod 755 {' '.join(program.files)}")
             self._answer(program, part)
-            self._do(f"mv {part} {folder}")
+            self._do(f"rm -rf {folder} && mv {part} {folder}")
         except BaseException:
             self._tidy(f"cd {part} && kill -9 $(cat {PROCESS}); rm -rf {part}")
             raise
-        others = f"for f in {program.name}-*; do [ $f = {folder.rpartition('/')[2]} ] || rm -rf $f; done"
-        self._do(f"cd {self._root} && {others}")
 
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
         folder, count = self._folder(program), len(inputs) // program.input_bytes
@@ -126,7 +124,11 @@ class LinuxDevice:
         self._shell.close()
 
     def keep(self, program: Program) -> None:
+        """In place of earlier versions."""
         self._there_before = True
+        own = self._folder(program).rpartition("/")[2]
+        others = f"for f in {program.name}-*; do [ $f = {own} ] || rm -rf $f; done"
+        self._do(f"cd {self._root} && {others}")
 
     def _energy(self) -> int | None:
         said = "" if self._emulated else self._said(f"{ENERGY}; :")
