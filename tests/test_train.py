@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -312,30 +313,53 @@ def shared_run() -> tuple[Tiny, list[float], int]:
     return module, [e.loss for e in history.epochs], history.processes
 
 
-def process_of_two(rank: int, port: int, out: Path) -> None:
+def process_of_two(rank: int, port: int, out: Path, work: Callable[[], list]) -> None:
     """What torchrun starts."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", **address)
-    module, losses, count = shared_run()
-    torch.save([module.state_dict(), losses, count], out / f"{rank}.pt")
+    torch.save(work(), out / f"{rank}.pt")
 
 
-def test_two_processes_equal_one(tmp_path):
+def by_two_processes(work: Callable[[], list], folder: Path) -> list[list]:
+    """What each of them found."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     fork = multiprocessing.get_context("fork")
-    running = [fork.Process(target=process_of_two, args=(rank, port, tmp_path)) for rank in range(2)]
+    running = [fork.Process(target=process_of_two, args=(rank, port, folder, work)) for rank in range(2)]
     for process in running:
         process.start()
     for process in running:
         process.join(60)
         assert process.exitcode == 0
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def shared_state() -> list:
+    module, losses, count = shared_run()
+    return [module.state_dict(), losses, count]
+
+
+def test_two_processes_equal_one(tmp_path):
     alone, losses, _ = shared_run()
-    for rank in range(2):
-        weights, found, count = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for weights, found, count in by_two_processes(shared_state, tmp_path):
         assert count == 2 and found == pytest.approx(losses, rel=1e-5)
         for name, value in alone.state_dict().items():
             torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
+
+
+def two_stages() -> list:
+    """With BatchNorm, whose statistics are of a process's part of the batch."""
+    module = nn.Sequential(nn.BatchNorm1d(4), Tiny())
+    for _ in range(2):
+        train(module, blobs(100), Train(epochs=1, batch=24, lr=0.1))
+    return [module.state_dict()]
+
+
+def test_two_processes_go_from_stage_to_stage_with_the_same_weights(tmp_path):
+    (first,), (second,) = by_two_processes(two_stages, tmp_path)
+    assert first.keys() == second.keys() and "0.running_mean" in first
+    for name, value in first.items():
+        torch.testing.assert_close(second[name], value, rtol=0, atol=0)
 
 
 def test_softmax_outputs_train_on_logits(digits):

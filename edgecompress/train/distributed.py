@@ -1,9 +1,9 @@
 """Several processes on one batch, as `torchrun` starts them."""
+
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -57,9 +57,9 @@ class Processes:
         return value
 
 
-@contextmanager
-def processes() -> Iterator[Processes]:
-    """Joins the processes that torchrun started (WORLD_SIZE in the environment), or is alone; leaves at the end.
+def processes() -> Processes:
+    """Joins the processes that torchrun started (WORLD_SIZE in the environment), or is alone. Once joined they stay
+    together for the stages that follow: a process that joined again could meet one that has not left yet.
 
     One GPU a process when there are GPUs, else the CPU.
     """
@@ -70,14 +70,10 @@ def processes() -> Iterator[Processes]:
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)
-    started = count > 1 and not distributed.is_initialized()
-    if started:
+    if count > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if gpus else "gloo")
-    try:
-        yield Processes(rank, count, device)
-    finally:
-        if started:
-            distributed.destroy_process_group()
+        atexit.register(distributed.destroy_process_group)
+    return Processes(rank, count, device)
 
 
 def is_main() -> bool:

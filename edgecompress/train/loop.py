@@ -59,12 +59,12 @@ def train(
     step alone. Raises InputError: settings that don't fit the data, a loss that isn't finite, another run's
     checkpoint.
     """
-    with processes() as group:
-        run = _Run(module, data, settings, group, loss, metric, hooks, parameters, validation, seed, stage)
-        try:
-            return run(checkpoint, resume, log)
-        finally:
-            module.to("cpu").eval()
+    group = processes()
+    run = _Run(module, data, settings, group, loss, metric, hooks, parameters, validation, seed, stage)
+    try:
+        return run(checkpoint, resume, log)
+    finally:
+        module.to("cpu").eval()
 
 
 @dataclass
@@ -132,6 +132,8 @@ class _Run:
                             break
         if now.best_weights:
             self.module.load_state_dict(now.best_weights)
+        if self.group.count > 1:  # BatchNorm's statistics differ: later stages must start from the same
+            self.module.load_state_dict(self.group.from_main(self.module.state_dict()))
         return self._history()
 
     def _epoch(
