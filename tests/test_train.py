@@ -307,6 +307,13 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
         train(Tiny(), blobs(), Train(epochs=1, batch=16), checkpoint=tmp_path / "nowhere" / "x")
 
 
+def test_labels_that_the_model_has_no_outputs_for():
+    data = blobs()
+    data.labels[5] = 99
+    with pytest.raises(InputError, match="expected 0 to 2, as the model has 3 outputs; found 0 to 99"):
+        train(Tiny(), data, Train(epochs=1, batch=len(data)))
+
+
 def shared_run() -> tuple[Tiny, list[float], int]:
     module = Tiny()
     history = train(module, blobs(100), Train(epochs=4, batch=24, lr=0.1, validation=0.1, metric="top1", clip=1.0))

@@ -32,8 +32,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
-        raise InputError(f"{path}: the checkpoint can't be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:  # torch raises the latter when the disk is full
+        partial.unlink(missing_ok=True)
+        said = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
+        raise InputError(f"{path}: the checkpoint can't be written (is the disk full?): {said}") from error
 
 
 def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

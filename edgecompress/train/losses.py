@@ -17,7 +17,12 @@ Loss = Callable[[Sequence[Tensor], Tensor | None, Batch], Tensor]
 
 def cross_entropy(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
     """Of the first output, logits [n, classes, ...], and labels [n, ...]."""
-    return F.cross_entropy(outputs[0], labels)
+    try:
+        return F.cross_entropy(outputs[0], labels)
+    except IndexError as error:  # on a CPU; checked only when it fails, as it costs a pass over the labels
+        classes = outputs[0].shape[1]
+        raise InputError(f"training labels: expected 0 to {classes - 1}, as the model has {classes} outputs; "
+                         f"found {int(labels.min())} to {int(labels.max())}") from error  # fmt: skip
 
 
 def mse(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:

@@ -249,6 +249,30 @@ def test_sums_of_every_pair(variant):
     same(layers.plan(), variant, feeds=pairs * 5, expected="_sum")
 
 
+def test_a_sum_that_threads_share_is_written_over_no_operand():
+    """Where it starts in front of one and ends within it, a thread would overwrite what another has yet to read."""
+    rng, tensors, operators = np.random.default_rng(0), [quantized((1, 56, 56, 24), 0.05)], []
+
+    def computed(kind: str, inputs: tuple[int, ...], channels: int, **options: int) -> int:
+        tensors.append(quantized((1, 56, 56, channels), 0.3))
+        operators.append(Operator(kind, inputs, (len(tensors) - 1,), options))
+        return len(tensors) - 1
+
+    def convolution(x: int, channels: int) -> int:
+        tensors.append(weights((channels, 1, 1, tensors[x].shape[3]), 0, rng)[0])
+        return computed("CONV_2D", (x, len(tensors) - 1), channels, padding=0, strideH=1, strideW=1)
+
+    a = convolution(0, 24)
+    b = convolution(convolution(a, 24), 24)
+    total = computed("ADD", (a, b), 24)
+    last = convolution(total, 8)
+    plan = Plan(tuple(tensors), tuple(operators), (0,), (last,))
+    offsets = program(plan, VARIANTS[TESTED[0]], 2).layout.offsets
+    size, start = tensors[total].size, offsets[tensors[total]]
+    assert all(abs(offsets[tensors[operand]] - start) >= size for operand in (a, b))
+    same(plan, TESTED[0], threads=2)
+
+
 WINDOW = st.fixed_dictionaries(CASE | {"kind": st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "SUM"]),
                                        "channels": st.integers(1, 80)})  # fmt: skip
 

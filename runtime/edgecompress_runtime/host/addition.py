@@ -84,10 +84,11 @@ def prepare_sum(
     fields = Fields(*(np.array([n]) for n in numbers), Rounding.FLOOR).numbers()
     vectors = 4 if variant.pack and y.size >= 4 * variant.lanes else 1
     kernel, width = sum_kernel(variant, vectors), vectors * variant.lanes
-    # the last vectors are computed twice where elements are left over: they must find their operands as they were
-    operands = found.a, found.b
-    in_place = {t: 0 for t in operands if t.data is None} if y.size % width == 0 else {}
-    whole = threads == 1 or y.size < LEAST_ELEMENTS
+    operands, whole = (found.a, found.b), threads == 1 or y.size < LEAST_ELEMENTS
+    # operands must stay as they were: for the last vectors, computed twice where elements are left over, and for the
+    # other threads, as y may start in front of an operand and end within it
+    alone = whole and y.size % width == 0
+    in_place = {t: 0 for t in operands if t.data is None} if alone else {}
     steps = []
     for first, last in [(0, y.size)] if whole else ranges(y.size, threads, width):
         here = tuple(part(t, first) for t in (*operands, y))
