@@ -307,6 +307,14 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
         train(Tiny(), blobs(), Train(epochs=1, batch=16), checkpoint=tmp_path / "nowhere" / "x")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_checkpoint_on_a_full_disk(tmp_path):
+    (tmp_path / "c.partial").symlink_to("/dev/full")
+    with pytest.raises(InputError, match="c: the checkpoint can't be written"):
+        train(Tiny(), blobs(), Train(epochs=1, batch=16), checkpoint=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_labels_that_the_model_has_no_outputs_for():
     data = blobs()
     data.labels[5] = 99

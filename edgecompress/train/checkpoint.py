@@ -32,10 +32,11 @@ def save(path: Path, state: dict[str, Any]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except (OSError, RuntimeError) as error:  # torch raises the latter when the disk is full
+    except OSError as error:
+        raise InputError(f"{path}: the checkpoint can't be written: {error.strerror or error}") from error
+    except RuntimeError as error:  # torch's, of a file that was opened but takes no more
         partial.unlink(missing_ok=True)
-        said = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
-        raise InputError(f"{path}: the checkpoint can't be written (is the disk full?): {said}") from error
+        raise InputError(f"{path}: the checkpoint can't be written, is the disk full? {_first_line(error)}") from error
 
 
 def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

@@ -40,8 +40,8 @@ class LinearSum:
 
 def linear_sum(call: Call, y: Tensor, *, rounded: bool = False) -> LinearSum | None:
     """From the ordinary kernel's call. The weighted sums' magnitude is below 2**30, multiplier is even and below 2**32.
-    rounded: term is 2**31 and a multiple of 2**32, so that the upper half of a rounded product will do. None for
-    operands of other shapes than y's, and where nothing was found."""
+    rounded: term is 2**31 more than a multiple of 2**32, so that the upper half of a rounded product will do. None
+    for operands of other shapes than y's, and where nothing was found."""
     if call.kernel is not add_int8:
         return None
     a, b, _, _, _, _, *zeros, a_m, a_shift, b_m, b_shift, y_m, y_shift, sign, low, high = call.arguments

@@ -59,11 +59,6 @@ def shifted(b: ir.IRBuilder, x: ir.Value, up: ir.Value) -> ir.Value:
     return b.call(function(b, "llvm.aarch64.neon.sshl.v4i32", LANES, LANES, LANES), [x, up])
 
 
-def shifted_half_up(b: ir.IRBuilder, x: ir.Value, up: ir.Value) -> ir.Value:
-    """The same, rounding halves up."""
-    return b.call(function(b, "llvm.aarch64.neon.srshl.v4i32", LANES, LANES, LANES), [x, up])
-
-
 def scaled_twice(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.Value, up: ir.Value) -> ir.Value:
     """scaling.scaled_twice of four lanes; up: -down."""
     rounding = b.add(term, b.ashr(acc, vector(b, [WORD(31)] * 4)))
