@@ -313,7 +313,7 @@ def test_a_checkpoint_that_the_disk_has_no_room_for(tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     module = Tiny()
     module.first, module.second = nn.Linear(4, 20_000), nn.Linear(20_000, 3)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(InputError, match="c: the checkpoint can't be written, is the disk full"):
             train(module, blobs(), Train(epochs=1, batch=16), checkpoint=tmp_path / "c")
