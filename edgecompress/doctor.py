@@ -134,6 +134,7 @@ CHECKS: tuple[_Check, ...] = (
     _python("linker", "ziglang", "firmware for Cortex-M, without Debian", "'edgecompress[zig]'"),
     _tool("linker", "aarch64-linux-gnu-gcc", "programs for Android, Raspberry Pi",
           APT.format("gcc-aarch64-linux-gnu libc6-dev-arm64-cross")),
+    _tool("linker", "x86_64-linux-gnu-gcc", "programs for x86 under Linux", APT.format("gcc libc6-dev")),
     _tool("linker", "riscv64-unknown-elf-gcc", "programs for RISC-V", APT.format("gcc-riscv64-unknown-elf")),
     _tool("emulator", "qemu-system-arm", "Cortex-M boards: qemu-m0 to qemu-m55", APT.format("qemu-system-arm")),
     _tool("emulator", "qemu-aarch64", "qemu-aarch64", APT.format("qemu-user")),

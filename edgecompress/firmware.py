@@ -81,6 +81,7 @@ def described(file: str, record: BuildRecord) -> str:
         "model.h": "the same for the program that serves or runs it",
         f"{record.name}_example.c": "how to call it",
         f"{record.name}.py": "the Python text that was compiled",
+        f"{record.name}.ll": "the LLVM text that was compiled",
         f"{record.name}.elf": "firmware for the board that QEMU emulates",
         f"{record.name}.hex": "the same as Intel HEX",
         f"{record.name}.bin": "the same as a flash image",

@@ -17,6 +17,7 @@ PACKAGES = {
     "qemu-system-arm": "qemu-system-arm",
     "riscv64-unknown-elf-gcc": "gcc-riscv64-unknown-elf",
     "ssh-keygen": "openssh-client",
+    "x86_64-linux-gnu-gcc": "gcc libc6-dev",
     "sshd": "openssh-server",
 }
 

@@ -13,7 +13,7 @@ from edgecompress.targets import all_targets, load_target
 from edgecompress_targets import OPERATOR_SETS, catalogue
 
 NAMES = {
-    "android", "ios", "raspberry-pi", "raspberry-pi-5", "linux-x86", "linux-riscv64",
+    "android", "ios", "raspberry-pi", "raspberry-pi-5", "linux-x86", "linux-x86-vnni", "linux-riscv64",
     "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55", "riscv32",
 }  # fmt: skip
 MICROCONTROLLERS = {name for name in NAMES if name.startswith(("cortex-m", "riscv"))}

@@ -33,8 +33,8 @@ def command(
     """Compile FILE.pack ahead of time: object file, static library, C header and example.
 
     Needs no C toolchain. With arm-none-eabi-gcc or the Python package ziglang, Cortex-M targets also get firmware
-    for the board that QEMU emulates; with aarch64-linux-gnu-gcc, 64-bit Linux and Android get a shared library and a
-    program.
+    for the board that QEMU emulates; with aarch64-linux-gnu-gcc or x86_64-linux-gnu-gcc, 64-bit Linux and Android get
+    a shared library and a program.
     """
     from edgecompress.firmware import RECORD, build
     from edgecompress.report.terminal import print_fitting

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 
 from edgecompress_runtime.archive import static_library
 from edgecompress_runtime.c_header import example, header
-from edgecompress_runtime.codegen import Program, generate
-from edgecompress_runtime.cross import Machine, compiled
+from edgecompress_runtime.codegen import HOOK, generate, with_outputs_of_their_own
+from edgecompress_runtime.cross import Machine, compiled, target_machine
+from edgecompress_runtime.host import compiler as host_compiler
+from edgecompress_runtime.host.program import program as host_program
+from edgecompress_runtime.host.variants import variant_for
+from edgecompress_runtime.interface import Interface
 from edgecompress_runtime.object_size import section_sizes, stack_bytes
 from edgecompress_runtime.plan import Plan
 from edgecompress_runtime.primitives import family_of
@@ -16,10 +20,12 @@ from edgecompress_runtime.primitives import family_of
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """program: its Python text, arena and steps. object: ELF. flash: bytes of code and constants. text: bytes of
-    code. stack: bytes that the invoke function needs, None for CPUs other than Arm's."""
+    """program: what its callers have to know. listing: what was compiled, name of a file and its text. object: ELF.
+    flash: bytes of code and constants. text: bytes of code. stack: bytes that the invoke function needs, None for CPUs
+    other than Arm's."""
 
-    program: Program
+    program: Interface
+    listing: tuple[str, str]
     object: bytes
     flash: int
     text: int
@@ -27,14 +33,14 @@ class Compiled:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """File name -> contents: object, static library, C header, C example, generated Python."""
-        name = self.program.name
+        """File name -> contents: object, static library, C header, C example, generated text."""
+        name, (listing, text) = self.program.name, self.listing
         return {
             f"{name}.o": self.object,
             f"lib{name}.a": static_library(f"{name}.o", self.object, [self.program.entry]),
             f"{name}.h": header(self.program, flash=self.flash, stack=self.stack).encode(),
             f"{name}_example.c": example(self.program).encode(),
-            f"{name}.py": self.program.text.encode(),
+            listing: text.encode(),
         }
 
 
@@ -47,13 +53,29 @@ def compile_plan(
     coded in flash, and are decoded as they are used (primitives/coding.py).
     Raises UnsupportedOperatorError, RuntimeError for a triple that LLVM does not know.
     """
+    if machine.triple.startswith("x86_64"):
+        return _for_x86(plan, identifier(name), machine, HOOK if profile else "")
     family = family_of(machine.triple, machine.features, coded=coded)
     program = generate(plan, identifier(name), family, profile=profile)
     data, assembly = compiled(machine, program.functions, program.constants)
     sizes = section_sizes(data)
     arm = machine.triple.startswith("thumb")
     stack = stack_bytes(assembly, program.entry) if arm else None
-    return Compiled(program, data, sum(sizes.values()), sizes.get(".text", 0), stack)
+    return Compiled(program, (f"{program.name}.py", program.text), data, sum(sizes.values()), sizes.get(".text", 0),
+                    stack)  # fmt: skip
+
+
+def _for_x86(plan: Plan, name: str, machine: Machine, hook: str) -> Compiled:
+    """The program that `load` compiles for this machine, for any other x86: its kernels are the ones that are fast
+    there. Weights are plain: memory is not what is short."""
+    variant, plan = variant_for(machine.features), with_outputs_of_their_own(plan)
+    program = host_program(plan, variant, hook=hook)
+    interface = Interface(name=name, plan=plan, layout=program.layout, alignment=host_compiler.ALIGNMENT,
+                          steps=program.steps, family=f"x86 {variant.name}", saved=0)  # fmt: skip
+    data, _ = host_compiler.object_of(program, target_machine(machine), interface.entry)
+    sizes = section_sizes(data)
+    text = sum(size for section, size in sizes.items() if section.startswith(".text"))
+    return Compiled(interface, (f"{name}.ll", program.text), data, sum(sizes.values()), text, None)
 
 
 def identifier(name: str) -> str:

@@ -18,6 +18,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from edgecompress_runtime.cross import Function, constant, elements, external, inlined, pointer_type
+from edgecompress_runtime.interface import Interface
 from edgecompress_runtime.kernels.movement import BITS
 from edgecompress_runtime.kernels.registry import Raw
 from edgecompress_runtime.memory import ALIGNMENT, Buffer, Layout, Overlap, arrange
@@ -29,29 +30,13 @@ BYTES = pointer_type(np.dtype(np.int8))
 HOOK = "edgecompress_layer"  # void (int32_t step), called before each step of a profiled program
 
 
-@dataclass(frozen=True, eq=False)
-class Program:
-    """A model as code. Its functions' symbols and its constants' start with `name`.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Program(Interface):
+    """A model as code. text: the Python module. functions: to be compiled. constants: read-only data by symbol."""
 
-    text: the Python module. functions: to be compiled. constants: read-only data by symbol. layout: the arena.
-    steps: (operator kind, output's name) of each call in order. family: of the CPUs whose kernels it has. saved: bytes
-    of flash that coded weights take less than plain ones.
-    """
-
-    name: str
-    plan: Plan
     text: str
     functions: tuple[Function, ...]
     constants: Mapping[str, np.ndarray]
-    layout: Layout
-    steps: tuple[tuple[str, str], ...]
-    family: str
-    saved: int
-
-    @property
-    def entry(self) -> str:
-        """The C function: void (arena, inputs..., outputs...)."""
-        return f"{self.name}_invoke"
 
 
 def generate(plan: Plan, name: str, family: Family, *, profile: bool = False) -> Program:
@@ -109,8 +94,18 @@ class _Generator:
                 *(f"output_{i}" for i in range(len(self.plan.outputs)))]  # fmt: skip
         invoke = f"def invoke({', '.join(['arena', *ends])}):\n" + "".join(f"    {line}\n" for line in body)
         text = "\n\n".join([self._head(), *self.bodies, invoke])
-        return Program(self.name, self.plan, text, self._functions(text, len(ends)), self.constants, self.layout,
-                       tuple(named), self.family.name, sum(step.saved for _, step in steps))  # fmt: skip
+        return Program(
+            name=self.name,
+            plan=self.plan,
+            layout=self.layout,
+            alignment=ALIGNMENT,
+            steps=tuple(named),
+            family=self.family.name,
+            saved=sum(step.saved for _, step in steps),
+            text=text,
+            functions=self._functions(text, len(ends)),
+            constants=self.constants,
+        )
 
     def _steps(self) -> list[tuple[Any, Step]]:
         """Kernel calls in order; a reshape within the arena moves nothing."""

@@ -98,7 +98,7 @@ def compiled(
     Raises RuntimeError where LLVM does not know the triple, numba.core.errors.NumbaError for a function that
     can't be typed.
     """
-    module, target = _linked(machine, functions, constants), _target_machine(machine)
+    module, target = _linked(machine, functions, constants), target_machine(machine)
     return without_float_arguments(target.emit_object(module)), target.emit_assembly(module)
 
 
@@ -170,16 +170,18 @@ def _initialize() -> None:
 
 
 @cache
-def _target_machine(machine: Machine) -> llvm.TargetMachine:
+def target_machine(machine: Machine) -> llvm.TargetMachine:
     _initialize()
     target = llvm.Target.from_triple(machine.full_triple)
     # firmware lies at fixed addresses; under an operating system code may go into a shared library
-    reloc = "static" if machine.bare else "pic"
-    return target.create_target_machine(cpu=machine.cpu, features=",".join(machine.features), opt=3, reloc=reloc)
+    reloc, model = ("static", "jitdefault") if machine.bare else ("pic", "small")
+    return target.create_target_machine(
+        cpu=machine.cpu, features=",".join(machine.features), opt=3, reloc=reloc, codemodel=model
+    )
 
 
 def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray]) -> llvm.ModuleRef:
-    target = _target_machine(machine)
+    target = target_machine(machine)
     functions = list(functions)
     whole = llvm.parse_assembly(_constants(constants) + definition(machine.triple))
     _link(whole, functions, machine, str(target.target_data))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from edgecompress_targets.aarch64.platform import AArch64
 from edgecompress_targets.cortex_m.platform import CortexM
+from edgecompress_targets.linux.platform import AARCH64, X86_64
 from edgecompress_targets.profile import Profile
 from edgecompress_targets.riscv.platform import RiscV
 
@@ -30,4 +30,5 @@ def platform_of(profile: Profile) -> Platform | None:
         return CortexM()
     if profile.triple.startswith("riscv"):
         return RiscV()
-    return AArch64() if profile.triple.startswith("aarch64-linux") else None
+    linux = {"aarch64-linux": AARCH64, "x86_64-linux": X86_64}
+    return next((platform for start, platform in linux.items() if profile.triple.startswith(start)), None)

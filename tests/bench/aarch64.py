@@ -23,7 +23,7 @@ from edgecompress_runtime.ahead_of_time import compile_plan
 from edgecompress_runtime.c_header import bench_header
 from edgecompress_runtime.cross import Machine
 from edgecompress_targets.aarch64.emulator import emulator_of
-from edgecompress_targets.aarch64.linker import images
+from edgecompress_targets.linux.platform import AARCH64
 
 
 def main() -> int:
@@ -49,7 +49,8 @@ def measured(network: Network, target: str, features: tuple[str, ...] | None) ->
     with tempfile.TemporaryDirectory() as work:
         compiled = compile_plan(network.plan, "model", machine)
         program = Path(work) / "model_run"
-        program.write_bytes(images("model", compiled.object, bench_header(compiled.program))[program.name])
+        linked = AARCH64.images("model", compiled.object, bench_header(compiled.program), profile)
+        program.write_bytes(linked[program.name])
         program.chmod(0o755)
         run = emulator.counted(program, network.records.tobytes(), network.records[0].nbytes)
     exact = np.array_equal(np.frombuffer(run.outputs, np.int8), network.expected.reshape(-1))

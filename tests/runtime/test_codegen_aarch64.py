@@ -19,14 +19,13 @@ from edgecompress.evaluate.data import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
 from edgecompress_runtime.c_header import bench_header
-from edgecompress_runtime.codegen import Program
 from edgecompress_runtime.cross import Machine
 from edgecompress_runtime.plan import Plan
 from edgecompress_targets.aarch64.emulator import QEMU, emulator_of
-from edgecompress_targets.aarch64.linker import images
 from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.linux.platform import AARCH64 as AARCH64_LINUX
 from emulators import AARCH64
 
 pytestmark = AARCH64
@@ -41,16 +40,16 @@ int main(void) {
 """
 
 
-def built(plan: Plan, folder: Path, target: str = "raspberry-pi") -> Program:
+def built(plan: Plan, folder: Path, target: str = "raspberry-pi") -> Compiled:
     """libmodel.so, model_run and model.h in a folder."""
     profile = load_target(target)
     compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features))
     model_h = bench_header(compiled.program)
-    for name, content in images("model", compiled.object, model_h).items():
+    for name, content in AARCH64_LINUX.images("model", compiled.object, model_h, profile).items():
         (folder / name).write_bytes(content)
     (folder / "model_run").chmod(0o755)
     (folder / "model.h").write_text(model_h)
-    return compiled.program
+    return compiled
 
 
 def feeds_of(plan: Plan, seed: int) -> list[np.ndarray]:
@@ -90,7 +89,7 @@ def wide_layers() -> Layers:
 def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path) -> None:
     made = wide_layers()
     plan = made.plan()
-    text = built(plan, tmp_path, target).text
+    _, text = built(plan, tmp_path, target).listing
     kernels = [f"{family}_convolution", f"{family}_dense", "neon_depthwise_16", "neon_depthwise_8", "neon_add"]
     assert all(f" import {kernel}" in text for kernel in kernels)
     run(plan, tmp_path, [made.feeds(), made.feeds()], target)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import llvmlite.binding as llvm
 
 from edgecompress_runtime.host.artifact import Artifact
-from edgecompress_runtime.host.compiler import object_of
+from edgecompress_runtime.host.compiler import object_of, target_machine
 from edgecompress_runtime.host.program import Program
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.plan import Plan
@@ -15,7 +15,7 @@ from edgecompress_runtime.plan import Plan
 
 def build(plan: Plan, program: Program, variant: Variant) -> Artifact | None:
     """None where the code would need C functions that this process does not have."""
-    code, needed = object_of(program, variant)
+    code, needed = object_of(program, target_machine(variant))
     if any(llvm.address_of_symbol(name) is None for name in needed):
         return None
     inputs, outputs = (tuple(replace(plan.tensors[i], data=None) for i in ends) for ends in (plan.inputs, plan.outputs))

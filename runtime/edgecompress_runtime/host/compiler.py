@@ -1,4 +1,4 @@
-"""A plan -> an object file for this machine, by Numba and the LLVM inside llvmlite."""
+"""A plan -> an object file for an x86 CPU or for this machine, by Numba and the LLVM inside llvmlite."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ALIGNMENT = 64  # bytes of a constant: a cache line
 NUMBERS = {"i": types.int32, "f": types.float32}
 
 
-def object_of(program: Program, variant: Variant) -> tuple[bytes, tuple[str, ...]]:
-    """(object file with constants and the function `program.ENTRY`, C functions that it needs)."""
-    target = target_machine(variant)
+def object_of(program: Program, target: llvm.TargetMachine, entry: str = ENTRY) -> tuple[bytes, tuple[str, ...]]:
+    """(object file with constants and the functions of meeting.py, C functions that it needs). entry: what the first of
+    them is called in the object."""
     module = llvm.parse_assembly("\n".join([_constants(program), program.text]))
     public = {f.name for f in module.functions if not f.is_declaration}
     for kernel in program.kernels:
@@ -36,6 +36,8 @@ def object_of(program: Program, variant: Variant) -> tuple[bytes, tuple[str, ...
                 function.add_function_attribute("alwaysinline")
     for variable in module.global_variables:
         variable.linkage = "internal"
+    if entry != ENTRY:
+        module.get_function(ENTRY).name = entry
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import llvmlite.binding as llvm
@@ -62,6 +63,12 @@ SSE = Variant("sse", 4, 2, "llvm.x86.sse2.pmadd.wd", 15, ("sse4.1", "popcnt"), O
 GENERIC = Variant("generic", 4, 2, "", 15, (), "", "", 2.0)
 # best first
 VARIANTS = {variant.name: variant for variant in (AVX512_VBMI, AVX512_VNNI, AVX_VNNI, AVX2, SSE, GENERIC)}
+
+
+def variant_for(features: Iterable[str]) -> Variant:
+    """The best for a CPU with these features, in LLVM's names, "+" in front; GENERIC needs none."""
+    has = {feature[1:] for feature in features if feature.startswith("+")}
+    return next(v for v in VARIANTS.values() if has.issuperset(v.needs))
 
 
 def available() -> tuple[Variant, ...]:

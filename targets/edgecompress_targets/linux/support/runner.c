@@ -7,7 +7,7 @@
 
 #include "model.h"
 
-static int8_t arena[MODEL_ARENA_BYTES] __attribute__((aligned(16)));
+static int8_t arena[MODEL_ARENA_BYTES] __attribute__((aligned(MODEL_ARENA_ALIGNMENT)));
 static int8_t input[MODEL_INPUT_BYTES] __attribute__((aligned(16)));
 static int8_t output[MODEL_OUTPUT_BYTES] __attribute__((aligned(16)));
 
