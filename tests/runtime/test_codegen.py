@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import RELU, VALID, Layers, compiled_here, here
+from ahead import RELU, SAME, VALID, Layers, compiled_here, here
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +25,7 @@ from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import all_targets, load_target
 from edgecompress_runtime.ahead_of_time import compile_plan, identifier
+from edgecompress_runtime.codegen import generate
 from edgecompress_runtime.cross import Machine
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.object_size import stack_bytes
@@ -33,6 +34,9 @@ from edgecompress_runtime.plan import Plan, Tensor
 from edgecompress_runtime.primitives import FAMILIES
 from edgecompress_runtime.primitives.coding import coded
 from edgecompress_runtime.primitives.decoding import TO_BYTES, TO_HALVES
+from edgecompress_runtime.primitives.skipping import Lists
+from edgecompress_runtime.primitives.skipping_blocks import DSP_FOUR, PLAIN
+from edgecompress_runtime.primitives.skipping_helium import HELIUM, HELIUM_PICKED
 
 DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
 
@@ -63,6 +67,30 @@ def layers(seed: int) -> Layers:
     made.dense(2, 18, 9, scale=0.001)
     made.sum((1, 3, 5, 7))
     made.sum((1, 4, 4, 4), "SUB", RELU)
+    return made
+
+
+def sparse_layers(seed: int) -> Layers:
+    """Mostly zeros, anywhere and in runs of inputs: channels of none, ways of more than a byte, borders, strides, one
+    pixel, two and odd numbers of them, inputs that are no multiple of a vector."""
+    made = Layers(seed)
+    for share, run in ((0.08, 1), (0.1, 16)):
+        first = len(made.operators)
+        made.convolution((4, 6, 64), 33, (1, 1))
+        made.convolution((5, 7, 9), 11, (3, 3), stride=2, activation=RELU)
+        made.convolution((9, 6, 32), 16, (3, 2), dilation=(2, 1))
+        made.convolution((1, 2, 48), 5, (1, 3), padding=SAME)
+        made.convolution((1, 1, 96), 8, (3, 3))
+        made.dense(1, 800, 10, activation=RELU)
+        made.dense(3, 137, 6)
+        made.dense(5, 64, 3, scale=0.001)
+        for operator in made.operators[first:]:
+            w = made.tensors[operator.inputs[1]].data
+            assert w is not None
+            w[np.repeat(made.random.random(w.shape), run, -1)[..., : w.shape[-1]] > share] = 0
+            w[1] = 0
+            w[2] = 0
+            w[2].reshape(-1)[-1] = -128
     return made
 
 
@@ -101,6 +129,27 @@ def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels(seed: 
         o.kind, [plan.tensors[i] for i in o.inputs], [plan.tensors[i] for i in o.outputs], o.options)]  # fmt: skip
     assert all(step.saved > 0 for step in steps), [step.kernel.__name__ for step in steps]
     equal(plan, feeds, here(plan, feeds))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_sparse_layers_skip_zeros_and_equal_the_ordinary_kernels(seed: int) -> None:
+    made = sparse_layers(seed)
+    plan, feeds = made.plan(), made.feeds()
+    assert "plain_skipping_strip_4" in generate(plan, "model", FAMILIES["generic"]).text
+    equal(plan, feeds, here(plan, feeds))
+
+
+@given(st.integers(1, 1400), st.floats(0, 1), st.sampled_from([PLAIN, DSP_FOUR, HELIUM, HELIUM_PICKED]), st.integers(0))
+def test_a_list_has_each_weight_but_zeros_at_its_place(places: int, share: float, lists: Lists, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    weights = random.integers(-128, 128, places).astype(np.int8) * (random.random(places) < share**3)
+    found, at = np.zeros(places + lists.inputs + 256, np.int64), 0
+    for *values, way in lists.entries(weights):
+        at += int(np.uint8(way)) * (1 if lists is HELIUM_PICKED else lists.inputs)
+        numbers = [int(n) & 255 for n in values[lists.inputs :]] or range(lists.inputs)
+        for number, value in zip(numbers, values[: lists.inputs]):
+            found[at + number] += int(value)
+    assert np.array_equal(found[:places], weights) and not found[places:].any()
 
 
 def test_a_lone_weight_and_weights_that_hardly_repeat() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from ahead import Layers, on_board, split
-from test_codegen import DIGITS, clustered_layers, equal, layers
+from test_codegen import DIGITS, clustered_layers, equal, layers, sparse_layers
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import tflite
@@ -19,7 +20,7 @@ from edgecompress.evaluate.data import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
 from edgecompress_runtime.c_header import bench_header
 from edgecompress_runtime.cross import Machine
 from edgecompress_runtime.execute import Executor
@@ -90,6 +91,29 @@ def test_clustered_layers_stay_coded_in_flash_and_equal_the_hosts_kernels(cpu: s
     weights = sum(t.data.size for t in plan.tensors if t.data is not None and t.is_int8)
     assert small.flash < large.flash - weights // 4 and large.program.saved == 0
     assert small.stack is not None and small.stack <= run.stack < small.stack + 200
+
+
+@pytest.mark.parametrize(
+    ("cpu", "kernels"),
+    [("cortex-m0", {"plain"}), ("cortex-m4", {"dsp", "dsp_four"}), ("cortex-m55", {"helium", "helium_picked"})],
+)
+def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(cpu: str, kernels: set[str], tmp_path: Path) -> None:
+    made = sparse_layers(3)
+    plan, feeds = made.plan(), made.feeds()
+    (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
+    equal(plan, feeds, outputs)
+    _, text = built(plan, cpu).listing
+    assert set(re.findall(r"import (\w+)_skipping_(?:strip|rows)", text)) == kernels
+    for tensor in plan.tensors:  # as many weights, none of them zero
+        if tensor.data is not None and tensor.is_int8:
+            tensor.data[tensor.data == 0] = 1
+    _, dense = on_board(cpu, plan, [feeds], tmp_path / "dense.elf")
+    assert "skipping" not in built(plan, cpu).listing[1] and run.instructions < 0.7 * dense.instructions
+
+
+def built(plan: Plan, cpu: str) -> Compiled:
+    profile = load_target(cpu)
+    return compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features))
 
 
 FUNCTIONS = ("EXP", "LOG", "SQRT", "RSQRT", "FLOOR", "TANH", "LOGISTIC", "ELU", "GELU", "RELU", "SOFTMAX",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from ahead import split
-from test_codegen import equal, layers
+from test_codegen import equal, layers, sparse_layers
 
 from edgecompress.targets import load_target
 from edgecompress_runtime.ahead_of_time import compile_plan
@@ -33,8 +33,9 @@ def built(plan: Plan, target: str, folder: Path) -> Path:
 
 
 @every_target
-def test_layers_equal_the_hosts_kernels(target: str, tmp_path: Path) -> None:
-    made = layers(2)
+@pytest.mark.parametrize("kind", ["layers", "sparse layers"])
+def test_layers_equal_the_hosts_kernels(target: str, kind: str, tmp_path: Path) -> None:
+    made = {"layers": layers, "sparse layers": sparse_layers}[kind](2)
     plan, records = made.plan(), [made.feeds(), made.feeds()]
     stream = b"".join(a.tobytes() for record in records for a in record)
     done = EMULATORS[target].run(built(plan, target, tmp_path), stream)

@@ -28,6 +28,7 @@ from edgecompress_runtime.primitives.words import (
     store,
     store_half,
     store_word,
+    word_at,
 )
 
 ENTRIES = 256
@@ -69,16 +70,6 @@ def put_byte(table, offset, weight, length):
 @njit(inline="always")
 def put_half(table, offset, weight, length):
     store_word(table, offset, i32((weight << i32(16)) | length))
-
-
-@intrinsic
-def word_at(typingctx, table, offset):
-    """The int32 `offset` bytes behind an int8 pointer."""
-
-    def generate(context, builder, signature, args):
-        return load(builder, *args, WORD)
-
-    return types.int32(INT8_POINTER, types.int32), generate
 
 
 def decoder(entry: ir.Type, unit: int, length: Callable[..., ir.Value], put: Callable[..., None]) -> Any:

@@ -60,6 +60,37 @@ def dense_coded(name: str, module: str, row: Callable[..., Any], block: Callable
     return kernel
 
 
+@dataclass(frozen=True, eq=False)
+class DenseLayer:
+    """weights: int8 [units, depth]. rows: of the input. bounds: of what is stored."""
+
+    x: Tensor
+    y: Tensor
+    weights: np.ndarray
+    scales: Scaling
+    rows: int
+    bounds: tuple[int, int]
+
+
+def dense_layer(
+    inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+) -> DenseLayer | None:
+    """None for weights that are not constant or have a zero point, and scales that need the ordinary kernel."""
+    (ordinary,) = prepare_fully_connected(inputs, outputs, options)
+    if ordinary.kernel is not fully_connected:
+        return None
+    x, w, bias, multiplier, shift, y, rows, depth, units, x_zero, w_zero, y_zero, *bounds = ordinary.arguments
+    if w.data is None or w_zero:
+        return None
+    weights = w.data.reshape(units, depth)
+    sums = weights.astype(np.int64)
+    values = (bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
+    folded = values - x_zero * sums.sum(1)
+    largest = np.abs(folded) + 128 * np.abs(sums).sum(1)
+    scales = scaling(folded, largest, multiplier, shift, y_zero, once=True)
+    return None if scales is None else DenseLayer(x, y, weights, scales, rows, tuple(bounds))
+
+
 @dataclass(frozen=True)
 class DenseArrangement:
     """run: weights of a channel that follow one another; 0: all. aligned: a row's weights are a multiple of it.
@@ -77,26 +108,17 @@ class DenseArrangement:
     def __call__(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
     ) -> list[Step] | None:
-        """None for weights that are not constant or have a zero point, and fewer than four outputs."""
-        (ordinary,) = prepare_fully_connected(inputs, outputs, options)
-        if ordinary.kernel is not fully_connected:
+        """None for what `dense_layer` has none for, and fewer than four outputs."""
+        layer = dense_layer(inputs, outputs, options)
+        if layer is None or len(layer.weights) < GROUP or layer.weights.min() < self.least:
             return None
-        x, w, bias, multiplier, shift, y, rows, depth, units, x_zero, w_zero, y_zero, low, high = ordinary.arguments
-        if w.data is None or w_zero or units < GROUP or w.data.min() < self.least:
-            return None
-        weights = w.data.reshape(units, depth)
-        sums = weights.astype(np.int64)
-        values = (bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
-        folded = values - x_zero * sums.sum(1)
-        largest = np.abs(folded) + 128 * np.abs(sums).sum(1)
-        scales = scaling(folded, largest, multiplier, shift, y_zero, once=True)
-        if scales is None:
-            return None
+        weights, scales, (units, depth) = layer.weights, layer.scales, layer.weights.shape
         padded = -(-depth // self.aligned) * self.aligned
         groups, run = channel_groups(units, GROUP), self.run or padded
         arranged = np.pad(weights, ((0, 0), (0, padded - depth)))[groups]
         arranged = arranged.reshape(-1, GROUP, padded // run, run).transpose(0, 2, 1, 3).reshape(-1)
         held = self.coded(arranged, memory=GROUP * padded) if self.coded else None
         records, scratch = self.records(scales, groups).reshape(-1), Scratch(self.scratch * padded)
-        arguments = (x, held or arranged, records, y, scratch, rows, depth, padded, units, scales.up, low, high)
+        arguments = (layer.x, held or arranged, records, layer.y, scratch, layer.rows, depth, padded, units, scales.up,
+                     *layer.bounds)  # fmt: skip
         return [held.step(arguments) if held else Step(self.kernel, arguments)]

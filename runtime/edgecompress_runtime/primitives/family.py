@@ -11,6 +11,14 @@ from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives import convolution, dense_kernels, depthwise, neon_depthwise
 from edgecompress_runtime.primitives.addition import add_elements, preparation
+from edgecompress_runtime.primitives.skipping_arrangement import (
+    Cost,
+    Skipping,
+    convolution_layer,
+    fully_connected_layer,
+)
+from edgecompress_runtime.primitives.skipping_blocks import DSP, DSP_FOUR, PLAIN
+from edgecompress_runtime.primitives.skipping_helium import HELIUM, HELIUM_PICKED
 from edgecompress_runtime.primitives.step import Step
 from edgecompress_runtime.primitives.vector_addition import helium_add, neon_add
 
@@ -46,7 +54,22 @@ def _in_place(kernel: str, inputs: Sequence[Tensor], y: Tensor) -> dict[Tensor, 
     return {x: 0 for x in inputs if x.data is None and x.shape == y.shape and x.dtype == y.dtype}
 
 
+# instructions, measured (tests/bench/skipping.py): of a product with all weights, in a convolution and in a fully
+# connected layer; of the family's lists
+SKIPPING = {
+    "generic": (2.4, 2.5, (Cost(PLAIN, 4.3, 2.1),)),
+    "v6m": (5.2, 6.2, (Cost(PLAIN, 4.5, 5.4),)),
+    "dsp": (1.05, 1.45, (Cost(DSP, 2.6, 2.4), Cost(DSP_FOUR, 6.0, 3.4))),
+    # a gather loads byte after byte: it counts for eight instructions
+    "helium": (0.2, 0.2, (Cost(HELIUM, 5.0, 2.0), Cost(HELIUM_PICKED, 6.0, 10.0))),
+}
+
+
 def _family(name: str, conv: Prepare, depthwise_conv: Prepare, dense: Prepare, add: Callable[..., None]) -> Family:
+    if name in SKIPPING:
+        in_conv, in_dense, costs = SKIPPING[name]
+        conv = Skipping(conv, in_conv, convolution_layer, costs)
+        dense = Skipping(dense, in_dense, fully_connected_layer, costs)
     own = {"CONV_2D": conv, "DEPTHWISE_CONV_2D": depthwise_conv, "FULLY_CONNECTED": dense}
     return Family(name, own | {kind: preparation(add, kind) for kind in ("ADD", "SUB")})
 

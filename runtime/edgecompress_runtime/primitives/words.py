@@ -42,10 +42,10 @@ def load_pair(builder: ir.IRBuilder, pointer: ir.Value, offset: int) -> tuple[ir
 def pinned(builder: ir.IRBuilder, values: list[ir.Value]) -> list[ir.Value]:
     """int32 values, which volatile loads that follow have to wait for: keeps LLVM's scheduler from loading more
     than there are registers. An empty piece of assembly: no instruction."""
-    kind = ir.LiteralStructType([WORD] * len(values))
+    kind = ir.LiteralStructType([WORD] * len(values)) if len(values) > 1 else WORD
     constraints = ",".join(["=r"] * len(values) + [str(i) for i in range(len(values))])
     result = builder.asm(ir.FunctionType(kind, [WORD] * len(values)), "", constraints, values, side_effect=True)
-    return [builder.extract_value(result, i) for i in range(len(values))]
+    return [builder.extract_value(result, i) for i in range(len(values))] if len(values) > 1 else [result]
 
 
 def store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.Value | int, align: int = 4) -> None:
@@ -72,6 +72,16 @@ def moved(typingctx, pointer, offset):
         return builder.gep(args[0], [args[1]])
 
     return INT8_POINTER(INT8_POINTER, types.int32), generate
+
+
+@intrinsic
+def word_at(typingctx, pointer, offset):
+    """The int32 at an address that is a multiple of 4, `offset` bytes behind an int8 pointer."""
+
+    def generate(context, builder, signature, args):
+        return load(builder, *args, WORD)
+
+    return types.int32(INT8_POINTER, types.int32), generate
 
 
 @intrinsic
