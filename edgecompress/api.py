@@ -19,9 +19,10 @@ from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
 from edgecompress.interrupt import stop_if_interrupted
-from edgecompress.learning import changes_weights, learn
+from edgecompress.learning import changes_weights, learn, require_names
 from edgecompress.lock import locked
 from edgecompress.output import require_writable, stale_files, write_files
+from edgecompress.possible import require_possible
 from edgecompress.recipe import Recipe, recipe_file
 from edgecompress.report import build, terminal
 from edgecompress.report.arena import memory_plan
@@ -139,12 +140,14 @@ def convert(
         names: dict[str, str] = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
         require_fit(fit(ingested.model, facts.peak_activation_elements, profile, kind))
         checkpoints = folder.with_name(f"{folder.name}.checkpoints")
+        asked = within_budget(asked, facts.parameters, trains=train is not None)
+        require_possible(asked, trains=train is not None)
+        require_names(ingested.model, asked)
         training = open_training(ingested.model, train, asked, folder=checkpoints, resume=resume)
         if calib is None and training.source is not None:
             calib = training.source.head(CALIBRATION_SAMPLES)
         data = pipeline.open_data(ingested.model, calib, eval, asked, profile)
         reference = pipeline.measure_float(ingested.model, data, asked, log)
-        asked = within_budget(asked, facts.parameters, trains=train is not None)
         learned = learn(ingested.model, training, data, asked, log)
         outcome = convert_within_limit(learned.model, training, data, reference, asked, profile, log)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgecompress.errors import InputError, MissingPackageError
+from edgecompress.errors import MissingPackageError
 from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.recipe import Recipe, Section, Train
 from edgecompress.report.model import History
@@ -100,7 +100,6 @@ def open_training(
 ) -> Training:
     """Raises InputError when the data does not fit the model; MissingPackageError without torch."""
     if given is None:
-        require_no_training(recipe)
         return Training(model, None, None, False, recipe, None, False)
     require_torch("--train")
     from edgecompress.train import TrainData
@@ -110,19 +109,7 @@ def open_training(
     classes = data.labels is None or data.labels.dtype.kind == "i"
     if not resume and is_main_process():
         remove_checkpoints(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     return Training(model, source, data, classes, recipe, folder, resume)
-
-
-def require_no_training(recipe: Recipe) -> None:
-    """Raises InputError when the recipe asks for what needs training data."""
-    asked = {
-        "[distill]": recipe.distill.is_asked_for,
-        "[quantize] epochs": recipe.quantize.epochs is not None,
-        "[cluster] epochs": recipe.cluster.epochs is not None,
-    }
-    if needed := [what for what, yes in asked.items() if yes]:
-        raise InputError(f"the recipe's {', '.join(needed)} needs training data: give --train")
 
 
 def remove_checkpoints(folder: Path) -> None:
