@@ -229,5 +229,5 @@ def test_blocks_are_a_goal_of_their_own(exported, tmp_path) -> None:
     )
     (goal,) = made.report.goals
     assert (goal.what, goal.unit, goal.requested, goal.achieved) == ("left out", "blocks", 1, 1)
-    assert "1 blocks" in str(made)
+    assert "1 block " in str(made)
     assert any("block that ends in" in note for note in made.report.notes)

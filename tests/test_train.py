@@ -25,6 +25,7 @@ from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Train
 from edgecompress.train import Hook, TrainData, train
 from edgecompress.train.augment import flip_crop, shift
+from edgecompress.train.normalised import with_batchnorm
 from edgecompress.train.optimizer import learning_rate, make_optimizer
 from edgecompress.train.precision import choose
 
@@ -369,8 +370,34 @@ def test_two_processes_equal_one(tmp_path):
             torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
 
 
+def normalised_run() -> tuple[TorchModel, list[float]]:
+    """Convolutions with BatchNorm behind them, of whose batches the two halves differ."""
+    model = load(SAMPLE / "digits.onnx").model
+    data = TrainData.from_dataset(load_data(SAMPLE / "train.npz", model.graph.inputs, Preprocess()), model)
+    data = data.subset(np.arange(240))
+    module = TorchModel(with_batchnorm(model, data), logits=True)
+    settings = Train(epochs=2, batch=24, lr=0.02, validation=0.1, augment="shift")
+    history = [train(module, data, settings), train(module, data, settings.model_copy(update={"epochs": 1}))]
+    return module, [e.loss for h in history for e in h.epochs]
+
+
+def normalised_state() -> list:
+    module, losses = normalised_run()
+    return [module.state_dict(), losses]
+
+
+def test_two_processes_equal_one_with_batchnorm(tmp_path):
+    alone, losses = normalised_run()
+    names = [k for k in alone.state_dict() if k.endswith(("mean", "variance"))]
+    assert len(names) > 6
+    for weights, found in by_two_processes(normalised_state, tmp_path):
+        assert found == pytest.approx(losses, rel=1e-5)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(weights[name], value, rtol=1e-5, atol=1e-5)
+
+
 def two_stages() -> list:
-    """With BatchNorm, whose statistics are of a process's part of the batch."""
+    """With a BatchNorm of torch's own, whose statistics are of a process's part of the batch."""
     module = nn.Sequential(nn.BatchNorm1d(4), Tiny())
     for _ in range(2):
         train(module, blobs(100), Train(epochs=1, batch=24, lr=0.1))
