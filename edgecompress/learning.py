@@ -1,7 +1,7 @@
 """The steps of a conversion that train: a float model in, a smaller float model out."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -30,19 +30,28 @@ class Learned:
     notes: tuple[str, ...]
 
 
-def learn(model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog) -> Learned:
-    """All steps that the recipe asks for, in the order in which each can rely on the ones before; in front of them what
-    costs nothing."""
-    goals: list[Goal] = []
-    notes: list[str] = []
-    model = _remove_dead(model, notes)
-    for wanted, step in STEPS:
+def learn(
+    model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog, done: Sequence[Learned] = (),
+    until: int | None = None,
+) -> list[Learned]:  # fmt: skip
+    """What is there in front of each of STEPS, and after the last: all that the recipe asks for, in the order in which
+    each can rely on the ones before; in front of them what costs nothing.
+
+    done: the first of these, when an earlier call made them. until: the place in STEPS to stop in front of.
+    """
+    made = list(done)
+    if not made:
+        notes: list[str] = []
+        made.append(Learned(_remove_dead(model, notes), (), tuple(notes)))
+    for wanted, step in STEPS[len(made) - 1 : until]:
+        model, goals, notes = made[-1].model, list(made[-1].goals), list(made[-1].notes)
         if wanted(recipe):
             model = step(model, training, data, recipe, log, goals, notes)
             if comes_quantized(model.graph):
                 forget_given(model.graph)
                 notes.append("its weights being others now, the ranges that the model came with are calibrated again")
-    return Learned(model, tuple(goals), tuple(notes))
+        made.append(Learned(model, tuple(goals), tuple(notes)))
+    return made
 
 
 def changes_weights(recipe: Recipe) -> bool:
@@ -170,6 +179,8 @@ def _prune_weights(
         model = fold_batchnorm(found.model) if trains else found.model
         model = _remove_dead(model, notes)  # of channels that few weights are left of, some have none
         describe(running, model, data, recipe)
+    if not trains and settings.schedule == "gradual":
+        notes.append('weights go at once: prune.schedule = "gradual" needs training data')
     notes += found.notes
     goals.append(Goal(what="zero weights", unit="%", requested=100 * found.requested, achieved=100 * found.achieved))
     return model
@@ -190,3 +201,4 @@ STEPS: tuple[tuple[Callable[[Recipe], bool], Step], ...] = (
     (lambda recipe: recipe.prune.is_structured, _prune_channels),
     (lambda recipe: recipe.prune.is_asked_for, _prune_weights),
 )
+CHANNELS, WEIGHTS = ([step for _, step in STEPS].index(step) for step in (_prune_channels, _prune_weights))

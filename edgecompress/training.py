@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,10 @@ class Training:
         """[train] with the section's own `epochs` and `lr`, where it has them."""
         own = {key: getattr(section, key, None) for key in ("epochs", "lr")}
         return self.recipe.train.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+    def again(self, number: int) -> Training:
+        """For try 1, 2, .. of a whole run, with checkpoints of its own."""
+        return self if number == 1 or self.folder is None else replace(self, folder=self.folder / f"try-{number}")
 
     def checkpoint(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}.pt"
@@ -114,6 +118,8 @@ def open_training(
 
 def remove_checkpoints(folder: Path) -> None:
     """Only what `Training.checkpoint` names, and the folder if nothing else is in it."""
+    for path in folder.glob("try-*"):
+        remove_checkpoints(path)
     for path in [*folder.glob("*.pt"), *folder.glob("*.pt.partial")]:
         path.unlink()
     if folder.is_dir() and not any(folder.iterdir()):

@@ -231,3 +231,10 @@ def test_blocks_are_a_goal_of_their_own(exported, tmp_path) -> None:
     assert (goal.what, goal.unit, goal.requested, goal.achieved) == ("left out", "blocks", 1, 1)
     assert "1 block " in str(made)
     assert any("block that ends in" in note for note in made.report.notes)
+
+
+def test_a_pattern_without_training_says_what_it_leaves(tmp_path) -> None:
+    (tmp_path / "recipe.toml").write_text('[prune]\nsparsity = 0.5\npattern = "2:4"\n')
+    made = edgecompress.convert(MODEL, recipe=tmp_path / "recipe.toml", formats=["onnx"], output=tmp_path / "out")
+    notes = "\n".join(made.report.notes)
+    assert "2:4 leaves 1 of 1 inputs" in notes and 'prune.schedule = "gradual" needs training data' in notes
