@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from edgecompress.budget import within_budget
+from edgecompress.compress.prune.possible import faults
 from edgecompress.evaluate.verify import Reference
 from edgecompress.fallback import Outcome, convert_within_limit
 from edgecompress.graph.statistics import statistics
@@ -58,8 +59,8 @@ def convert_within_size(
             break
         room -= STEP * over + limit / 200  # shares are rounded
         before, chosen = chosen, within_budget(recipe, weights, trains=trains, room=room)
-        if chosen == before:
-            break
+        if chosen == before or faults(chosen.prune, chosen.prune.epochs or chosen.train.epochs):
+            break  # nothing more can be chosen, or not with what the recipe says of pruning
         notes.append(f"{tries[-1].bytes:,} bytes{_choice(before)}: {over:,} too many, so compressed again")
         steps = steps[: (CHANNELS if chosen.prune.parameters != before.prune.parameters else WEIGHTS) + 1]
     return replace(min(tries, key=lambda t: t.bytes), notes=tuple(notes))

@@ -95,7 +95,7 @@ def test_a_size_that_cannot_be_is_told_with_exit_code_4(tmp_path) -> None:
     assert goal["requested"] == 1000 < goal["achieved"] == (out / "digits.int8.pack").stat().st_size
 
 
-def limited(monkeypatch, limit: int, overhead: int) -> tuple[Compressed, list[tuple[float, int]]]:
+def limited(monkeypatch, limit: int, overhead: int, **prune: object) -> tuple[Compressed, list[tuple[float, int]]]:
     """Of a model of 10,000 weights, whose file has so many bytes beside them; what each try chose, and began with."""
     tries = []
 
@@ -105,14 +105,14 @@ def limited(monkeypatch, limit: int, overhead: int) -> tuple[Compressed, list[tu
         return [*done, *[SimpleNamespace(model=None)] * (until + 1 - len(done))]
 
     def convert_within_limit(model, training, data, reference, recipe, profile, log):
-        size = round(10_000 * recipe.prune.parameters) + overhead
+        size = round(10_000 * (recipe.prune.parameters or 1)) + overhead
         return SimpleNamespace(attempt=SimpleNamespace(artifacts=[SimpleNamespace(data=bytes(size))]))
 
     monkeypatch.setattr(size_limit, "learn", learn)
     monkeypatch.setattr(size_limit, "statistics", lambda model: SimpleNamespace(parameters=10_000))
     monkeypatch.setattr(size_limit, "convert_within_limit", convert_within_limit)
     training = SimpleNamespace(data=True, again=lambda number: None)
-    recipe = Recipe.model_validate({"emit": {"formats": ["tflite"], "max_size": limit}})
+    recipe = Recipe.model_validate({"emit": {"formats": ["tflite"], "max_size": limit}, "prune": prune})
     return convert_within_size(None, training, recipe, None, None, None, None), tries
 
 
@@ -127,6 +127,9 @@ def test_what_was_too_large_is_within_the_limit_at_the_second_try(monkeypatch, l
 def test_a_limit_below_everything_ends_with_the_smallest(monkeypatch) -> None:
     found, tries = limited(monkeypatch, 3000, 4000)
     assert found.bytes == 4100 and [share for share, _ in tries] == [0.255, 0.01]  # no less could be tried
+    found, tries = limited(monkeypatch, 12_000, 4000, criterion="movement")  # which is not for channels
+    assert found.bytes == 14_000 and tries == [(None, 2)]
+    found, _ = limited(monkeypatch, 3000, 4000)
     assert found.notes == ("6,550 bytes with prune.parameters = 0.255: 3,550 too many, so compressed again",)
 
 

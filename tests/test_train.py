@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from edgecompress.errors import InputError, MissingPackageError
 from edgecompress.evaluate.data import load_data
 from edgecompress.evaluate.metrics import top1
 from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.graph.torch_layers import BatchNorm
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Train
 from edgecompress.train import Hook, TrainData, train
@@ -370,6 +372,26 @@ def test_two_processes_equal_one(tmp_path):
             torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape, dtype, tolerance", [
+    ((6, 5, 3, 4), torch.float32, 1e-5), ((7, 5), torch.float32, 1e-5), ((6, 5, 3, 4), torch.bfloat16, 0.02),
+], ids=str)  # fmt: skip
+def test_shared_batchnorm_is_batchnorm(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    """Outputs, gradients and running statistics of torch's own, when one process shares with itself."""
+    generator, found = torch.Generator().manual_seed(0), []
+    x = (3 * torch.randn(shape, generator=generator) + 5).to(dtype)
+    wanted, weights = torch.randn(shape, generator=generator), torch.rand(4, 5, generator=generator)
+    for shared in (True, False):
+        layer = BatchNorm(ir.node("BatchNormalization", []))
+        layer.over_processes = (lambda value: value) if shared else None
+        inputs = [v.clone().requires_grad_(i < 3) for i, v in enumerate((x, *weights))]
+        y = layer(*inputs)
+        (y.float() * wanted).sum().backward()
+        assert y.dtype == dtype
+        found.append([y, *(v.grad for v in inputs[:3]), *inputs[3:]])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.float(), rtol=tolerance, atol=10 * tolerance)
+
+
 def normalised_run() -> tuple[TorchModel, list[float]]:
     """Convolutions with BatchNorm behind them, of whose batches the two halves differ."""
     model = load(SAMPLE / "digits.onnx").model
@@ -413,7 +435,6 @@ def test_two_processes_go_from_stage_to_stage_with_the_same_weights(tmp_path):
 
 def test_softmax_outputs_train_on_logits(digits):
     import onnx.parser
-    import onnx_ir as ir
 
     text = (
         '<ir_version: 10, opset_import: ["" : 21]> g (float[1, 4] x) => (float[1, 3] y)'
