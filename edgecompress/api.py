@@ -13,15 +13,16 @@ from rich.console import RenderableType
 from edgecompress import __version__, pipeline
 from edgecompress.budget import parse_size, within_budget
 from edgecompress.errors import InputError
-from edgecompress.fallback import Outcome, convert_within_limit
+from edgecompress.fallback import Outcome
 from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit, require_room
 from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
 from edgecompress.interrupt import stop_if_interrupted
-from edgecompress.learning import changes_weights, learn
+from edgecompress.learning import changes_weights, require_names
 from edgecompress.lock import locked
 from edgecompress.output import require_writable, stale_files, write_files
+from edgecompress.possible import require_possible
 from edgecompress.recipe import Recipe, recipe_file
 from edgecompress.report import build, terminal
 from edgecompress.report.arena import memory_plan
@@ -30,6 +31,7 @@ from edgecompress.report.layers import report_layers
 from edgecompress.report.model import Achieved, Goal, Report, Requested
 from edgecompress.report.units import size
 from edgecompress.request import effective_recipe, encoding
+from edgecompress.size_limit import convert_within_size
 from edgecompress.stages import StageLog
 from edgecompress.targets import load_target
 from edgecompress.training import CALIBRATION_SAMPLES, is_main_process, open_training, remove_checkpoints
@@ -139,14 +141,16 @@ def convert(
         names: dict[str, str] = {name: f"{stem}.{kind}.{name}" for name in asked.emit.formats or []}
         require_fit(fit(ingested.model, facts.peak_activation_elements, profile, kind))
         checkpoints = folder.with_name(f"{folder.name}.checkpoints")
+        chosen = within_budget(asked, facts.parameters, trains=train is not None)
+        require_possible(chosen, trains=train is not None)
+        require_names(ingested.model, chosen)
         training = open_training(ingested.model, train, asked, folder=checkpoints, resume=resume)
         if calib is None and training.source is not None:
             calib = training.source.head(CALIBRATION_SAMPLES)
         data = pipeline.open_data(ingested.model, calib, eval, asked, profile)
         reference = pipeline.measure_float(ingested.model, data, asked, log)
-        asked = within_budget(asked, facts.parameters, trains=train is not None)
-        learned = learn(ingested.model, training, data, asked, log)
-        outcome = convert_within_limit(learned.model, training, data, reference, asked, profile, log)
+        made = convert_within_size(ingested.model, training, asked, data, reference, profile, log)
+        asked, learned, outcome = made.recipe, made.learned, made.outcome
 
         labelled = data.check.labels is not None  # else values are agreement, which is no accuracy
         drop = outcome.attempt.worst_drop(len(data.check)) if labelled else None
@@ -184,7 +188,10 @@ def convert(
                 for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True)
             ],
             recipe=outcome.recipe.to_toml(),
-            notes=[*ingested.notes, *data.notes, *learned.notes, *_notes(ingested, facts, kind, asked, data, outcome)],
+            notes=[
+                *ingested.notes, *data.notes, *made.notes, *learned.notes,
+                *_notes(ingested, facts, kind, asked, data, outcome),
+            ],
         )
         files = {names[a.format]: a.data for a in outcome.attempt.artifacts}
         require_room({name: len(content) for name, content in files.items()}, profile)

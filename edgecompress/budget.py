@@ -18,7 +18,7 @@ UNITS = {"": 1, "B": 1, "KB": 1000, "KIB": 1024, "MB": 1000**2, "MIB": 1024**2}
 OVERHEAD = 0.15  # of a .pack that is no weights, before one has been made
 BITS_KEPT = 3.0  # entropy of a weight that stays: clustered to noise that training makes up for
 ENOUGH_BITS = 2.6  # a weight: with as many, clustering alone does it
-LARGEST_SPARSITY = 0.98
+LARGEST_SPARSITY, LEAST_PARAMETERS = 0.98, 0.01
 TRIES, CLOSE = 3, 0.98
 
 
@@ -30,19 +30,20 @@ def parse_size(text: str) -> int:
     return math.ceil(float(found[1]) * UNITS[found[2].upper()])
 
 
-def within_budget(recipe: Recipe, weights: int, *, trains: bool) -> Recipe:
+def within_budget(recipe: Recipe, weights: int, *, trains: bool, room: float | None = None) -> Recipe:
     """The recipe with pruning and clustering that emit.max_size asks for, where it does not say itself.
 
-    weights: of all layers. trains: whether there is training data. A .pack gets fewer distinct weights, and with
+    weights: of all layers. trains: whether there is training data. room: bytes to choose by in place of the limit, by
+    what an artifact of an earlier choice has more (see size_limit.py). A .pack gets fewer distinct weights, and with
     training fewer weights; other formats hold a byte for each weight, so that only channels can go.
     """
     limit, result = recipe.emit.max_size, recipe.model_copy(deep=True)
     if limit is None:
         return recipe
-    bits = 8 * limit * (1 - OVERHEAD) / max(weights, 1)
+    bits = 8 * max(limit if room is None else room, 1) * (1 - OVERHEAD) / max(weights, 1)
     dense = any(name != "pack" for name in recipe.emit.formats or [])
     if dense and trains and not result.prune.is_structured and bits < 8:
-        result.prune.parameters = round(bits / 8, 3)
+        result.prune.parameters = max(math.floor(125 * bits + 1e-6) / 1000, LEAST_PARAMETERS)
     if not dense:
         if result.cluster.bits is None:
             result.cluster.bits = "auto"

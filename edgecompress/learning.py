@@ -1,12 +1,13 @@
 """The steps of a conversion that train: a float model in, a smaller float model out."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from edgecompress.compress.prune.dead import remove_dead_channels
+from edgecompress.compress.quantize.precision import require_nodes
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.verify import reference
 from edgecompress.graph.annotations import comes_quantized, forget_given
@@ -29,23 +30,49 @@ class Learned:
     notes: tuple[str, ...]
 
 
-def learn(model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog) -> Learned:
-    """All steps that the recipe asks for, in the order in which each can rely on the ones before; in front of them what
-    costs nothing."""
-    goals: list[Goal] = []
-    notes: list[str] = []
-    model = _remove_dead(model, notes)
-    for wanted, step in STEPS:
+def learn(
+    model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog, done: Sequence[Learned] = (),
+    until: int | None = None,
+) -> list[Learned]:  # fmt: skip
+    """What is there in front of each of STEPS, and after the last: all that the recipe asks for, in the order in which
+    each can rely on the ones before; in front of them what costs nothing.
+
+    done: the first of these, when an earlier call made them. until: the place in STEPS to stop in front of.
+    """
+    made = list(done)
+    if not made:
+        notes: list[str] = []
+        made.append(Learned(_remove_dead(model, notes), (), tuple(notes)))
+    for wanted, step in STEPS[len(made) - 1 : until]:
+        model, goals, notes = made[-1].model, list(made[-1].goals), list(made[-1].notes)
         if wanted(recipe):
             model = step(model, training, data, recipe, log, goals, notes)
             if comes_quantized(model.graph):
                 forget_given(model.graph)
                 notes.append("its weights being others now, the ranges that the model came with are calibrated again")
-    return Learned(model, tuple(goals), tuple(notes))
+        made.append(Learned(model, tuple(goals), tuple(notes)))
+    return made
 
 
 def changes_weights(recipe: Recipe) -> bool:
     return any(wanted(recipe) for wanted, _ in STEPS)
+
+
+def require_names(model: ir.Model, recipe: Recipe) -> None:
+    """Raises InputError when the recipe names layers that the model has not; those of a student aren't known yet."""
+    if recipe.distill.is_asked_for:
+        return
+    require_nodes(model.graph, recipe.quantize.float_layers)
+    if recipe.prune.is_structured:
+        from edgecompress.compress.prune.structured import without_kept
+        from edgecompress.graph.channel_groups import channel_groups, prunable
+
+        without_kept(prunable(channel_groups(model)), recipe.prune.keep)
+    if recipe.prune.is_asked_for:
+        require_torch("[prune]")
+        from edgecompress.compress.prune.weights import prunable as prunable_weights
+
+        prunable_weights(model, recipe.prune.keep)
 
 
 def _remove_dead(model: ir.Model, notes: list[str]) -> ir.Model:
@@ -88,21 +115,47 @@ def _prune_channels(
     from edgecompress.compress.prune.structured import prune_channels
 
     settings, trains = recipe.prune, training.data is not None
+    slims = trains and settings.criterion == "scale"
+
+    def retrain(model: ir.Model, number: int) -> ir.Model:
+        stage = f"prune channels, round {number} of {settings.rounds}"
+        trained = training.floats(model, settings, stage, settings.slimming if slims else None)
+        return trained if slims else fold_batchnorm(trained)
+
     with log.stage("prune channels") as running:
-        if trains and settings.criterion == "scale":
+        if slims:
+            _require_scales(model, training, recipe)
             model = training.floats(model, settings, "network slimming", settings.slimming)
         found = prune_channels(
-            model, settings, data=training.data, loss=training.loss() if trains else None, seed=recipe.seed
-        )
+            model, settings, data=training.data, loss=training.loss() if trains else None, seed=recipe.seed,
+            retrain=retrain if trains else None,
+        )  # fmt: skip
         model = found.model
         if trains:
             model = fold_batchnorm(training.floats(model, settings, "prune channels"))
         running.stage.note = str(found)
         describe(running, model, data, recipe)
-    requested, achieved = 100 * found.requested, 100 * found.achieved
-    goals.append(Goal(what=f"{found.what} kept", unit="%", requested=requested, achieved=achieved))
+    if found.blocks:
+        goals.append(Goal(what="left out", unit="blocks", requested=settings.blocks, achieved=found.blocks))
+    if found.requested < 1:
+        requested, achieved = 100 * found.requested, 100 * found.achieved
+        goals.append(Goal(what=f"{found.what} kept", unit="%", requested=requested, achieved=achieved))
+        if settings.schedule == "gradual":
+            notes.append('channels go at once: prune.schedule = "gradual" is for single weights')
     notes += found.notes
     return model
+
+
+def _require_scales(model: ir.Model, training: Training, recipe: Recipe) -> None:
+    """Raises InputError for a group without the scales that network slimming is about to train."""
+    from edgecompress.compress.prune.channel_scores import channel_scores
+    from edgecompress.compress.prune.structured import without_kept
+    from edgecompress.graph.channel_groups import channel_groups, prunable
+    from edgecompress.train.normalised import with_batchnorm
+
+    assert training.data is not None
+    model = with_batchnorm(model, training.data)
+    channel_scores(model, without_kept(prunable(channel_groups(model)), recipe.prune.keep), "scale")
 
 
 def _prune_weights(
@@ -126,6 +179,9 @@ def _prune_weights(
         model = fold_batchnorm(found.model) if trains else found.model
         model = _remove_dead(model, notes)  # of channels that few weights are left of, some have none
         describe(running, model, data, recipe)
+    if not trains and settings.schedule == "gradual":
+        notes.append('weights go at once: prune.schedule = "gradual" needs training data')
+    notes += found.notes
     goals.append(Goal(what="zero weights", unit="%", requested=100 * found.requested, achieved=100 * found.achieved))
     return model
 
@@ -145,3 +201,4 @@ STEPS: tuple[tuple[Callable[[Recipe], bool], Step], ...] = (
     (lambda recipe: recipe.prune.is_structured, _prune_channels),
     (lambda recipe: recipe.prune.is_asked_for, _prune_weights),
 )
+CHANNELS, WEIGHTS = ([step for _, step in STEPS].index(step) for step in (_prune_channels, _prune_weights))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from edgecompress.compress.prune.criteria import NAMES, is_criterion
 from edgecompress.errors import InputError
 from edgecompress.toml import toml_value
 from edgecompress.validation import read_toml
@@ -75,6 +76,12 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _criterion(value: str) -> str:
+    if not is_criterion(value):
+        raise ValueError(f'should be one of {", ".join(NAMES)}, or "file.py:function"')
+    return value
+
+
 class Section(BaseModel):
     """A recipe table: no unknown keys, no value of another type, values checked again when changed."""
 
@@ -115,13 +122,15 @@ class Prune(Section):
     )
     align: int = Field(1, ge=1, description="channels left in a layer are a multiple of this, or all")
     blocks: int = Field(0, ge=0, description="so many blocks (residual ones, ..) are left out: those that matter least")
-    sparsity: Number | None = Field(None, gt=0, lt=1, description="share of the weights that goes; unset: none")
+    sparsity: Number | None = Field(
+        None, gt=0, lt=1, description="share of the weights that goes; unset: none, or what an N:M pattern says"
+    )
     pattern: Annotated[str, AfterValidator(_pattern)] = Field(
         "unstructured", description='which go together: "unstructured", "N:M" (N stay of M inputs: "2:4"), "block:4x1" '
         "(4 output channels by 1 input)"
     )
-    criterion: Literal["l1", "l2", "taylor", "fisher", "activation", "scale", "movement", "random"] = Field(
-        "l2", description="what scores a weight"
+    criterion: Annotated[str, AfterValidator(_criterion)] = Field(
+        "l2", description='what scores a weight, or "file.py:function" of (weight, known), larger is kept'
     )
     slimming: Number = Field(
         1e-4, ge=0, allow_inf_nan=False, description='for criterion = "scale", which a training precedes: weight of '
@@ -133,7 +142,7 @@ class Prune(Section):
     )
     schedule: Literal["one-shot", "gradual", "iterative", "lottery"] = Field(
         "gradual", description="before training, during it (cubic), in rounds of pruning and training, or in rounds "
-        "that go back to early weights"
+        "that go back to early weights; channels go at once or in rounds (iterative)"
     )
     rounds: int = Field(5, ge=1, le=100, description='for schedule = "iterative" and "lottery"')
     rewind: int = Field(0, ge=0, description='for schedule = "lottery": go back to after so many epochs')

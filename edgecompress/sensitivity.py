@@ -6,24 +6,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Group
 from rich.text import Text
 
-from edgecompress.compress.prune.channel_scores import channel_scores
+from edgecompress.compress.prune.channel_scores import ON_DATA, Scores, channel_scores
 from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.compress.prune.criteria import NAMES, is_criterion, uses_gradients
 from edgecompress.errors import InputError
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.evaluate.metrics import load_metric, snr_db
+from edgecompress.evaluate.metrics import load_metric, predictions, snr_db
 from edgecompress.evaluate.verify import run_dataset
-from edgecompress.graph.channel_groups import channel_groups, prunable
+from edgecompress.graph.channel_groups import ChannelGroup, channel_groups, prunable
 from edgecompress.graph.statistics import statistics
 from edgecompress.ingest import load
 from edgecompress.progress import progress
 from edgecompress.recipe import Preprocess
 from edgecompress.report.terminal import Shown, table
 from edgecompress.report.units import count
+from edgecompress.training import require_torch
 from edgecompress.validation import validated
 
 RATIOS = (0.25, 0.5, 0.75)
@@ -90,11 +93,16 @@ def sensitivity(
     """Read a model (anything `convert` takes) and prune each group of channels alone, in ONNX Runtime, not retrained.
 
     eval: data as for `convert`, its first `samples` are used; without labels the outputs' signal-to-noise ratio is
-    what is measured. criterion: "l1" or "l2". Raises InputError, and as `convert` does.
+    what is measured. criterion: as the recipe's for channels, on the same data; those that look at gradients or
+    activations need PyTorch, "taylor" labels that are classes. Raises InputError, and as `convert` does.
     """
+    if not is_criterion(criterion):
+        raise InputError(f"criterion {criterion!r}: expected one of {', '.join(NAMES)}, or file.py:function")
     if not ratios or not all(0 < r < 1 for r in ratios):
         raise InputError(f"ratios: expected shares of channels above 0 and below 1, found {list(ratios)}")
-    ingested = load(model, weights=weights, input_shapes=input_shapes, trust_code=trust_code)
+    ingested = load(
+        model, weights=weights, input_shapes=input_shapes, trust_code=trust_code, fold_batchnorm=criterion != "scale"
+    )
     whole = ingested.model
     settings = validated(Preprocess, dict(preprocess or {}), "preprocess")
     data = load_data(eval, whole.graph.inputs, settings).head(samples)
@@ -102,7 +110,8 @@ def sensitivity(
     free = prunable(groups)
     expected = run_dataset(OnnxRuntime(whole), data)
     measure = None if data.labels is None else load_metric(metric)
-    scores = channel_scores(whole, free, criterion)
+    original = None if measure is None or data.labels is None else measure(expected, data.labels)
+    scores = _scores(whole, free, criterion, data, expected)
     found: list[GroupSensitivity] = []
     with progress("sensitivity", len(free) * len(ratios)) as advance:
         for g in free:
@@ -124,7 +133,24 @@ def sensitivity(
     return Sensitivity(
         path=str(ingested.path) if ingested.path else None, metric="SNR dB" if measure is None else metric,
         criterion=criterion, samples=len(data),
-        original=None if measure is None or data.labels is None else measure(expected, data.labels),
+        original=original,
         original_macs=statistics(whole).macs, ratios=list(ratios), groups=found,
         fixed=[f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in groups if g.fixed],
     )  # fmt: skip
+
+
+def _scores(
+    model: ir.Model, groups: Sequence[ChannelGroup], criterion: str, data: Dataset, outputs: Sequence[np.ndarray]
+) -> Scores:
+    if criterion not in ON_DATA and not uses_gradients(criterion):
+        return channel_scores(model, groups, criterion)
+    require_torch(f"criterion {criterion!r}")
+    from edgecompress.train import TrainData
+    from edgecompress.train.losses import cross_entropy
+
+    labels = data.labels
+    classes = labels is not None and labels.dtype.kind in "iu" and labels.size == predictions(outputs[0]).size
+    if criterion == "taylor" and not classes:
+        raise InputError('criterion "taylor" needs labels that are classes; "fisher" does not')
+    samples = TrainData.from_dataset(data, model)
+    return channel_scores(model, groups, criterion, data=samples, loss=cross_entropy if classes else None)

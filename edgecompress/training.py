@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgecompress.errors import InputError, MissingPackageError
+from edgecompress.errors import MissingPackageError
 from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.recipe import Recipe, Section, Train
 from edgecompress.report.model import History
@@ -52,6 +52,10 @@ class Training:
         """[train] with the section's own `epochs` and `lr`, where it has them."""
         own = {key: getattr(section, key, None) for key in ("epochs", "lr")}
         return self.recipe.train.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+    def again(self, number: int) -> Training:
+        """For try 1, 2, .. of a whole run, with checkpoints of its own."""
+        return self if number == 1 or self.folder is None else replace(self, folder=self.folder / f"try-{number}")
 
     def checkpoint(self, name: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}.pt"
@@ -100,7 +104,6 @@ def open_training(
 ) -> Training:
     """Raises InputError when the data does not fit the model; MissingPackageError without torch."""
     if given is None:
-        require_no_training(recipe)
         return Training(model, None, None, False, recipe, None, False)
     require_torch("--train")
     from edgecompress.train import TrainData
@@ -110,23 +113,13 @@ def open_training(
     classes = data.labels is None or data.labels.dtype.kind == "i"
     if not resume and is_main_process():
         remove_checkpoints(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     return Training(model, source, data, classes, recipe, folder, resume)
-
-
-def require_no_training(recipe: Recipe) -> None:
-    """Raises InputError when the recipe asks for what needs training data."""
-    asked = {
-        "[distill]": recipe.distill.is_asked_for,
-        "[quantize] epochs": recipe.quantize.epochs is not None,
-        "[cluster] epochs": recipe.cluster.epochs is not None,
-    }
-    if needed := [what for what, yes in asked.items() if yes]:
-        raise InputError(f"the recipe's {', '.join(needed)} needs training data: give --train")
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Only what `Training.checkpoint` names, and the folder if nothing else is in it."""
+    for path in folder.glob("try-*"):
+        remove_checkpoints(path)
     for path in [*folder.glob("*.pt"), *folder.glob("*.pt.partial")]:
         path.unlink()
     if folder.is_dir() and not any(folder.iterdir()):

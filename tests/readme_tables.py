@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+from edgecompress.compress.prune.criteria import NAMES
 from edgecompress.compress.prune.structured import COMPARABLE
 from edgecompress.graph.operators import OPERATORS
 from edgecompress.ingest.keras_model import SUFFIXES
@@ -46,7 +47,7 @@ def _supported() -> str:
         ("distillation: student", ["a file", "width", "depth", "separable"], ""),
         ("distillation: features", _choices(Distill, "features")[:2], "or pairs of names"),
         ("pruning: what goes", ["channels", "blocks", "unstructured", "N:M", "block:RxC"], ""),
-        ("pruning: criteria", _choices(Prune, "criterion"), "movement for weights; activation, scale for channels"),
+        ("pruning: criteria", [*NAMES], "or your own; movement for weights; activation, scale for channels"),
         ("pruning: allocation", [*COMPARABLE], "capacity for channels alone"),
         ("pruning: schedules", _choices(Prune, "schedule"), ""),
         ("clustering: first values", _choices(Cluster, "init"), "1 to 8 bits a weight, by hand, size or noise"),

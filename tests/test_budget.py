@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgecompress import cli
+import edgecompress
+from edgecompress import cli, size_limit
 from edgecompress.budget import BITS_KEPT, LARGEST_SPARSITY, fit, parse_size, sparsity_for, within_budget
 from edgecompress.errors import InputError
 from edgecompress.recipe import PRESETS, Recipe, load_recipe
+from edgecompress.size_limit import Compressed, convert_within_size
 
 DIGITS = Path(__file__).parent.parent / "samples" / "digits"
 
@@ -69,6 +73,7 @@ def test_what_each_format_needs() -> None:
     assert chosen(["pack"], 12_000, True).cluster.bits == "auto"
     assert chosen(["pack"], 12_000, False).prune.sparsity is None  # nothing to train on
     assert chosen(["tflite"], 40_000, True).prune.parameters == pytest.approx(0.425)
+    assert chosen(["tflite"], 3, True).prune.parameters == 0.01
     unlimited = Recipe()
     assert within_budget(unlimited, 80_000, trains=True) is unlimited
 
@@ -88,3 +93,82 @@ def test_a_size_that_cannot_be_is_told_with_exit_code_4(tmp_path) -> None:
     (goal,) = report["goals"]
     assert report["status"] == "size-limit-exceeded"
     assert goal["requested"] == 1000 < goal["achieved"] == (out / "digits.int8.pack").stat().st_size
+
+
+def limited(monkeypatch, limit: int, overhead: int, **prune: object) -> tuple[Compressed, list[tuple[float, int]]]:
+    """Of a model of 10,000 weights, whose file has so many bytes beside them; what each try chose, and began with."""
+    tries = []
+
+    def learn(model, training, data, recipe, log, done=(), until=3):
+        if until == 3:
+            tries.append((recipe.prune.parameters, len(done)))
+        return [*done, *[SimpleNamespace(model=None)] * (until + 1 - len(done))]
+
+    def convert_within_limit(model, training, data, reference, recipe, profile, log):
+        size = round(10_000 * (recipe.prune.parameters or 1)) + overhead
+        return SimpleNamespace(attempt=SimpleNamespace(artifacts=[SimpleNamespace(data=bytes(size))]))
+
+    monkeypatch.setattr(size_limit, "learn", learn)
+    monkeypatch.setattr(size_limit, "statistics", lambda model: SimpleNamespace(parameters=10_000))
+    monkeypatch.setattr(size_limit, "convert_within_limit", convert_within_limit)
+    training = SimpleNamespace(data=True, again=lambda number: None)
+    recipe = Recipe.model_validate({"emit": {"formats": ["tflite"], "max_size": limit}, "prune": prune})
+    return convert_within_size(None, training, recipe, None, None, None, None), tries
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(3000, 9000), st.integers(0, 2500))
+def test_what_was_too_large_is_within_the_limit_at_the_second_try(monkeypatch, limit: int, overhead: int) -> None:
+    found, tries = limited(monkeypatch, limit, overhead)
+    assert found.bytes <= limit and len(found.notes) == len(tries) - 1 <= 1
+    assert [done for _, done in tries] == [2, 2][: len(tries)]  # the second begins behind the student
+
+
+def test_a_limit_below_everything_ends_with_the_smallest(monkeypatch) -> None:
+    found, tries = limited(monkeypatch, 3000, 4000)
+    assert found.bytes == 4100 and [share for share, _ in tries] == [0.255, 0.01]  # no less could be tried
+    found, tries = limited(monkeypatch, 12_000, 4000, criterion="movement")  # which is not for channels
+    assert found.bytes == 14_000 and tries == [(None, 2)]
+    found, _ = limited(monkeypatch, 3000, 4000)
+    assert found.notes == ("6,550 bytes with prune.parameters = 0.255: 3,550 too many, so compressed again",)
+
+
+def test_a_second_try_that_was_stopped_goes_on_to_the_same_bytes(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("torch").set_num_threads(1)
+    from edgecompress.train import checkpoint
+
+    class Killed(BaseException):
+        pass
+
+    saved, saves = checkpoint.save, []
+
+    def save(path: Path, state: dict) -> None:
+        saved(path, state)
+        saves.append(path)
+        if len(saves) == 3:
+            raise Killed
+
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[distill]\nwidth = 0.9\n[train]\nepochs = 1\nbatch = 64\noptimizer = "adam"\nlr = 0.002\n')
+
+    def convert(folder: str, resume: bool = False) -> edgecompress.Result:
+        return edgecompress.convert(
+            DIGITS / "digits.onnx", "cortex-m4", train=(x, y), recipe=recipe, formats=["tflite"],
+            max_size=7000, output=tmp_path / folder, resume=resume,
+        )  # fmt: skip
+
+    with np.load(DIGITS / "train.npz") as z:
+        x, y = z["x"][:200], z["y"][:200]
+    whole = convert("whole")
+    assert [h.stage for h in whole.report.training] == ["distillation", "prune channels", "prune channels"]
+    size, goal = whole.artifacts["tflite"].stat().st_size, whole.report.goals[-1]
+    assert (goal.what, goal.requested, goal.achieved) == ("size of .tflite", 7000, size) and whole.ok and size <= 7000
+    assert any("too many, so compressed again" in note for note in whole.report.notes)
+    monkeypatch.setattr(checkpoint, "save", save)
+    with pytest.raises(Killed):
+        convert("out")
+    assert saves[-1].parent.name == "try-2"
+    resumed = convert("out", resume=True)
+    assert len(saves) == 3  # nothing was trained again
+    assert resumed.artifacts["tflite"].read_bytes() == whole.artifacts["tflite"].read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "recipe.toml", "whole"]

@@ -142,3 +142,99 @@ def test_the_report_holds_every_epoch(whole) -> None:
     report = json.loads((whole.directory / "report.json").read_text())
     assert [len(h["epochs"]) for h in report["training"]] == [2, 2, 1, 1]
     assert all(h["validation_samples"] > 0 for h in report["training"])
+
+
+@pytest.fixture
+def no_training(monkeypatch) -> None:
+    def trained(*_):
+        raise AssertionError("something was trained first")
+
+    monkeypatch.setattr("edgecompress.train.loop._Run.__call__", trained)
+
+
+@pytest.mark.parametrize("text, message", [
+    ('[prune]\nmacs = 0.7\nsparsity = 0.5\ncriterion = "scale"', 'criterion = "scale" scores channels; for weights'),
+    ('[prune]\nmacs = 0.7\nsparsity = 0.5\nallocation = "capacity"', "for channels; for weights there are uniform"),
+    ('[prune]\nmacs = 0.7\ncriterion = "movement"', "is for single weights; for channels take"),
+    ('[prune]\nmacs = 0.7\nsparsity = 0.5\nschedule = "lottery"', "is for single weights; for channels take"),
+    ("[prune]\nmacs = 0.7\nparameters = 0.5", "prune.macs and prune.parameters each say"),
+    ('[prune]\nmacs = 0.7\npattern = "2:4"\nsparsity = 0.8', '"2:4" makes 50 % of the weights zero: take'),
+    ('[prune]\nmacs = 0.7\npattern = "block:4x1"', '"block:4x1" needs prune.sparsity'),
+    ('[prune]\nmacs = 0.7\npattern = "4:4"', "prune.pattern: expected"),
+    ('[prune]\nsparsity = 0.5\nschedule = "lottery"\nrewind = 3', "rewind = 3 is behind the end of training, 2 epochs"),
+    ("[prune]\nsparsity = 0.5\nrewind = 1", 'prune.rewind is for prune.schedule = "lottery"'),
+    ('[prune]\nmacs = 0.7\ncriterion = "none.py:f"', "none.py:f: there is no file none.py"),
+    ('[prune]\nsparsity = 0.7\nkeep = ["nobody"]\n[distill]', "prune.keep: no layer with weights is called 'nobody'"),
+    ('[prune]\nmacs = 0.7\n[quantize]\nfloat_layers = ["nobody"]', "no node or value named 'nobody'"),
+    ('[prune]\nmacs = 0.7\n[quantize]\nweights = "float16"\nepochs = 2', "quantize.epochs trains int8 weights"),
+    ("[prune]\nmacs = 0.7\n[cluster]\nepochs = 2", "cluster.epochs trains codebooks: give cluster.bits"),
+])  # fmt: skip
+def test_what_cannot_be_is_said_before_anything_is_trained(no_training, tmp_path, text: str, message: str) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f"{text}\n[train]\nepochs = 2\n")
+    with pytest.raises(InputError) as caught:
+        edgecompress.convert(MODEL, "android", train=TRAIN, recipe=recipe, output=tmp_path / "out")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [recipe]
+
+
+@pytest.mark.parametrize("text, message", [
+    ('macs = 0.7\ncriterion = "fisher"', 'prune.criterion = "fisher" needs training data: give --train'),
+    ('macs = 0.7\ncriterion = "activation"', 'prune.criterion = "activation" needs training data: give --train'),
+    ('macs = 0.7\nschedule = "iterative"', 'prune.schedule = "iterative" needs training data: give --train'),
+    ('sparsity = 0.7\nschedule = "lottery"', 'prune.schedule = "lottery" needs training data: give --train'),
+    ('sparsity = 0.7\nallocation = "sensitivity"', 'prune.allocation = "sensitivity" needs training data'),
+    ("blocks = 1", "prune.blocks needs training data: give --train"),
+])  # fmt: skip
+def test_what_needs_training_data_to_prune_says_so(tmp_path, text: str, message: str) -> None:
+    (tmp_path / "recipe.toml").write_text(f"[prune]\n{text}\n")
+    with pytest.raises(InputError, match=message):
+        edgecompress.convert(MODEL, "android", recipe=tmp_path / "recipe.toml", output=tmp_path / "out")
+
+
+def test_slimming_needs_scales_everywhere_before_it_trains(no_training, tmp_path) -> None:
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
+    (tmp_path / "recipe.toml").write_text('[prune]\nmacs = 0.5\ncriterion = "scale"\n')
+    with pytest.raises(InputError, match="no BatchNormalization behind"):
+        edgecompress.convert(
+            network, train=TRAIN, recipe=tmp_path / "recipe.toml", output=tmp_path / "out",
+            input_shapes={"input": (1, 1, 8, 8)},
+        )  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.toml"]
+
+
+def test_channels_in_rounds(tmp_path) -> None:
+    (tmp_path / "recipe.toml").write_text(
+        '[train]\nepochs = 1\noptimizer = "adam"\nlr = 0.002\n'
+        '[prune]\nmacs = 0.5\nschedule = "iterative"\nrounds = 3\n'
+    )
+    made = edgecompress.convert(
+        MODEL, train=TRAIN, eval=TEST, recipe=tmp_path / "recipe.toml", formats=["onnx"], output=tmp_path / "out"
+    )
+    names = ["prune channels, round 1 of 3", "prune channels, round 2 of 3", "prune channels"]
+    assert [h.stage for h in made.report.training] == names
+    (goal,) = made.report.goals
+    stage = next(s for s in made.report.stages if s.name == "prune channels")
+    assert 40 < goal.achieved <= goal.requested == 50
+    assert 100 * stage.macs / made.report.model.macs == pytest.approx(goal.achieved) and stage.accuracy > 90
+
+
+def test_blocks_are_a_goal_of_their_own(exported, tmp_path) -> None:
+    x = np.random.default_rng(0).normal(0, 1, (40, 3, 16, 16)).astype(np.float32)
+    (tmp_path / "recipe.toml").write_text("[train]\nepochs = 1\nbatch = 20\n[prune]\nblocks = 1\n")
+    made = edgecompress.convert(
+        exported("residual"), train=x, recipe=tmp_path / "recipe.toml", formats=["onnx"], output=tmp_path / "out"
+    )
+    (goal,) = made.report.goals
+    assert (goal.what, goal.unit, goal.requested, goal.achieved) == ("left out", "blocks", 1, 1)
+    assert "1 block " in str(made)
+    assert any("block that ends in" in note for note in made.report.notes)
+
+
+def test_a_pattern_without_training_says_what_it_leaves(tmp_path) -> None:
+    (tmp_path / "recipe.toml").write_text('[prune]\nsparsity = 0.5\npattern = "2:4"\n')
+    made = edgecompress.convert(MODEL, recipe=tmp_path / "recipe.toml", formats=["onnx"], output=tmp_path / "out")
+    notes = "\n".join(made.report.notes)
+    assert "2:4 leaves 1 of 1 inputs" in notes and 'prune.schedule = "gradual" needs training data' in notes

@@ -186,3 +186,31 @@ def test_slimming_adds_the_gradient_of_an_l1_norm(digits):
         gradients.append(torch.cat([gamma.grad for gamma in slimming.scales]))
     assert len(gradients[0]) > 8
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_users_criterion_scores_channels(digits, tmp_path):
+    """Its gradients against a loop of plain autograd; sizes alone against ours."""
+    model, data = digits
+    (tmp_path / "mine.py").write_text(
+        "def size(weight, known):\n    return abs(weight)\n\n"
+        "def sensitive(weight, known):\n    return weight ** 2 * known.squared_gradient\n"
+    )
+    groups = prunable(channel_groups(model))
+    ours, theirs = (channel_scores(model, groups, c) for c in ("l1", f"{tmp_path}/mine.py:size"))
+    assert all(np.array_equal(ours[g], theirs[g]) for g in groups)
+    data, group = data.subset(np.arange(64)), groups[0]
+    found = channel_scores(model, [group], f"{tmp_path}/mine.py:sensitive", data=data, loss=cross_entropy)[group]
+    module, batch = TorchModel(model, logits=True).eval(), data.batch(np.arange(64))  # one batch
+    cross_entropy(module(*batch.inputs), batch.labels, batch).backward()
+    expected = np.zeros(group.size)
+    weights = {x.weight for x in (*group.made_by, *group.read_by)}
+    for m in (m for m in group.members if m.value in weights):
+        weight = module.weights[m.value]
+        score = np.moveaxis((weight * weight.grad).square().detach().numpy(), m.axis, 0)
+        for position, channel in zip(m.positions, m.channels):
+            expected[channel] += score[position].sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert prune_channels(model, Prune(macs=0.7, criterion=f"{tmp_path}/mine.py:size")).achieved <= 0.7
+    (tmp_path / "mine.py").write_text("def size(weight, known):\n    return weight.sum(0)\n")
+    with pytest.raises(InputError, match=r"mine.py:size returned shape \[.*\] for layer '"):
+        channel_scores(model, groups, f"{tmp_path}/mine.py:size")

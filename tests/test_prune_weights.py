@@ -169,6 +169,7 @@ def test_without_data_the_smallest_go_and_the_others_stay(blobs) -> None:
 @pytest.mark.parametrize("keys, message", [
     ({"criterion": "scale"}, "scores channels"), ({"criterion": "taylor"}, "needs training data"),
     ({"schedule": "lottery"}, "needs training data"),
+    ({"pattern": "2:4", "sparsity": 0.8}, "makes 50 % of the weights zero"),
     ({"keep": ["nobody"]}, "no layer with weights is called 'nobody'"),
 ])  # fmt: skip
 def test_what_cannot_be_is_said(blobs, keys: dict, message: str) -> None:
@@ -176,4 +177,113 @@ def test_what_cannot_be_is_said(blobs, keys: dict, message: str) -> None:
     from edgecompress.recipe import Prune
 
     with pytest.raises(InputError, match=message):
-        prune_weights(blobs[0], Prune(sparsity=0.5, **keys))
+        prune_weights(blobs[0], Prune(**{"sparsity": 0.5, **keys}))
+
+
+CRITERIA = """
+import numpy as np
+
+def size(weight, known):
+    return np.abs(weight)
+
+def taylor(weight, known):
+    return np.abs(weight * known.gradient)
+
+def row(weight, known):
+    return weight[0]
+
+def nothing(weight, known):
+    return weight * np.nan
+
+def negative(weight, known):
+    weight[:] = -1
+    return weight
+
+def words(weight, known):
+    return "large"
+
+def broken(weight, known):
+    return known.gradient * known.hessian
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("own") / "mine.py"
+    path.write_text(CRITERIA)
+    return str(path)
+
+
+@pytest.mark.parametrize("name, shipped, keys", [
+    ("size", "l1", {}), ("taylor", "taylor", {"schedule": "one-shot"}), ("taylor", "taylor", {}),
+])  # fmt: skip
+def test_a_users_criterion_is_as_good_as_ours(blobs, own: str, name: str, shipped: str, keys: dict) -> None:
+    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.recipe import Prune, Train
+
+    model, data = blobs
+    training = Train(epochs=2, optimizer="adam", lr=0.01, batch=50, validation=0)
+    ours, theirs = (
+        prune_weights(model, Prune(sparsity=0.75, criterion=criterion, **keys), data=data, training=training).model
+        for criterion in (shipped, f"{own}:{name}")
+    )
+    for key, value in ours.graph.initializers.items():
+        assert np.array_equal(value.const_value.numpy(), theirs.graph.initializers[key].const_value.numpy())
+
+
+@pytest.mark.parametrize("name, message", [
+    ("row", r"mine.py:row returned shape \[12\] for layer '.+'; expected the weight's, \[32, 12\]"),
+    ("nothing", "mine.py:nothing returned scores from nan to nan for layer '.+'; expected finite ones"),
+    ("negative", "mine.py:negative returned scores from -1 to -1 for layer '.+'; expected finite ones"),
+    ("words", "mine.py:words returned str for layer '.+'; expected an array of shape"),
+    ("broken", "mine.py:broken failed with AttributeError: .*hessian"),
+    ("nobody", "mine.py has no function 'nobody'"),
+])  # fmt: skip
+def test_what_a_users_criterion_does_wrong_is_said(blobs, own: str, name: str, message: str) -> None:
+    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.recipe import Prune
+
+    before = {n: v.const_value.numpy().copy() for n, v in blobs[0].graph.initializers.items()}
+    with pytest.raises(InputError, match=message) as caught:
+        prune_weights(blobs[0], Prune(sparsity=0.5, criterion=f"{own}:{name}"))
+    assert "\n" not in str(caught.value)
+    assert all(np.array_equal(blobs[0].graph.initializers[n].const_value.numpy(), a) for n, a in before.items())
+
+
+def test_a_single_step_of_the_gradual_schedule_reaches_the_end(blobs) -> None:
+    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.recipe import Prune, Train
+
+    model, data = blobs
+    for samples in (50, 100):  # one step, two steps
+        training = Train(epochs=1, batch=50, validation=0)
+        found = prune_weights(model, Prune(sparsity=0.5), data=data.subset(np.arange(samples)), training=training)
+        assert found.achieved == pytest.approx(0.5, abs=0.01)
+
+
+def test_training_that_stops_before_the_rewind_is_told(blobs) -> None:
+    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.recipe import Prune, Train
+
+    model, data = blobs
+    training = Train(epochs=9, batch=50, lr=1e-30, patience=1, validation=0.1)  # nothing gets better
+    settings = Prune(sparsity=0.5, schedule="lottery", rounds=1, rewind=9)
+    found = prune_weights(model, settings, data=data, training=training)
+    assert found.training[0].stopped_early
+    assert found.notes == ("training stopped before epoch 9: pruning goes back to its best epoch's weights",)
+
+
+def test_weights_that_a_pattern_cannot_prune_are_named() -> None:
+    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.ingest import load
+    from edgecompress.recipe import Prune
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1, groups=4), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 1))
+    model = load(network, input_shapes={"input": (1, 4, 5, 5)}).model
+    for pattern, whole in {
+        "2:4": ["leaves 1 of 1 inputs"], "block:4x64": ["is one block", "is one block"], "unstructured": []
+    }.items():  # fmt: skip
+        found = prune_weights(model, Prune(sparsity=0.5, pattern=pattern, allocation="uniform"))
+        assert len(found.notes) == len(whole) and all(part in note for part, note in zip(whole, found.notes))
+        named = {note.split(":")[0] for note in found.notes}
+        assert named == {x.name for x in found.layers if x.kept == x.weights}

@@ -65,3 +65,39 @@ def test_a_group_that_nobody_reads_costs_nothing():
 def test_ratios_are_shares(ratios):
     with pytest.raises(InputError, match="ratios"):
         command.sensitivity(MODEL, DATA, ratios=ratios)
+
+
+def test_criteria(tmp_path):
+    """All that look at no training, with labels and without; what scores alike finds the same."""
+    pytest.importorskip("torch")
+    own = tmp_path / "mine.py"
+    own.write_text("def size(weight, known):\n    assert known.gradient is not None\n    return abs(weight)\n")
+    found = {
+        c: command.sensitivity(MODEL, DATA, ratios=[0.5], samples=50, criterion=c).groups
+        for c in ("l1", f"{own}:size", "fisher", "taylor", "activation", "random")
+    }
+    assert found["l1"] == found[f"{own}:size"] and len({str(groups) for groups in found.values()}) == 5
+    with np.load(DATA) as z:
+        x = z["x"][:50]
+    assert command.sensitivity(MODEL, x, ratios=[0.5], criterion="fisher").criterion == "fisher"
+    for criterion, message in {
+        "taylor": "needs labels", "movement": "for single weights", "l3": "'l3': expected one of l1, l2, .*file.py",
+        f"{own}:nobody": "no function 'nobody'", "scale": "no BatchNormalization",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            command.sensitivity(MODEL, x, ratios=[0.5], criterion=criterion)
+
+
+def test_scales_of_batchnorm():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
+                                  torch.nn.Conv2d(4, 2, 3), torch.nn.Flatten(), torch.nn.Linear(32, 3))  # fmt: skip
+    with torch.no_grad():
+        network[1].weight.copy_(torch.tensor([1.0, 0.0, 1.0, 0.0]))  # and no bias: two channels are always zero
+    x = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)
+    with pytest.raises(InputError, match="no BatchNormalization behind"):  # of the second layer
+        command.sensitivity(network.eval(), x, criterion="scale", ratios=[0.5], input_shapes={"input": (1, 1, 8, 8)})
+    network[3] = torch.nn.Sequential(network[3], torch.nn.BatchNorm2d(2).eval())
+    found = command.sensitivity(network, x, criterion="scale", ratios=[0.5], input_shapes={"input": (1, 1, 8, 8)})
+    assert found.groups[0].channels == 4 and found.groups[0].values[0] > 100  # dB

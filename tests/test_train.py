@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
@@ -21,10 +22,12 @@ from edgecompress.errors import InputError, MissingPackageError
 from edgecompress.evaluate.data import load_data
 from edgecompress.evaluate.metrics import top1
 from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.graph.torch_layers import BatchNorm
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Train
 from edgecompress.train import Hook, TrainData, train
 from edgecompress.train.augment import flip_crop, shift
+from edgecompress.train.normalised import with_batchnorm
 from edgecompress.train.optimizer import learning_rate, make_optimizer
 from edgecompress.train.precision import choose
 
@@ -304,7 +307,7 @@ def test_checkpoints_of_something_else_are_refused(tmp_path):
         with pytest.raises(InputError, match="not a checkpoint of edgecompress"):
             train(Tiny(), blobs(), Train(epochs=1, batch=16), checkpoint=path, resume=True)
     with pytest.raises(InputError, match="can't be written"):
-        train(Tiny(), blobs(), Train(epochs=1, batch=16), checkpoint=tmp_path / "nowhere" / "x")
+        train(Tiny(), blobs(), Train(epochs=1, batch=16), checkpoint=path / "x")
 
 
 def test_a_checkpoint_that_the_disk_has_no_room_for(tmp_path):
@@ -369,8 +372,54 @@ def test_two_processes_equal_one(tmp_path):
             torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape, dtype, tolerance", [
+    ((6, 5, 3, 4), torch.float32, 1e-5), ((7, 5), torch.float32, 1e-5), ((6, 5, 3, 4), torch.bfloat16, 0.02),
+], ids=str)  # fmt: skip
+def test_shared_batchnorm_is_batchnorm(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
+    """Outputs, gradients and running statistics of torch's own, when one process shares with itself."""
+    generator, found = torch.Generator().manual_seed(0), []
+    x = (3 * torch.randn(shape, generator=generator) + 5).to(dtype)
+    wanted, weights = torch.randn(shape, generator=generator), torch.rand(4, 5, generator=generator)
+    for shared in (True, False):
+        layer = BatchNorm(ir.node("BatchNormalization", []))
+        layer.over_processes = (lambda value: value) if shared else None
+        inputs = [v.clone().requires_grad_(i < 3) for i, v in enumerate((x, *weights))]
+        y = layer(*inputs)
+        (y.float() * wanted).sum().backward()
+        assert y.dtype == dtype
+        found.append([y, *(v.grad for v in inputs[:3]), *inputs[3:]])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.float(), theirs.float(), rtol=tolerance, atol=10 * tolerance)
+
+
+def normalised_run() -> tuple[TorchModel, list[float]]:
+    """Convolutions with BatchNorm behind them, of whose batches the two halves differ."""
+    model = load(SAMPLE / "digits.onnx").model
+    data = TrainData.from_dataset(load_data(SAMPLE / "train.npz", model.graph.inputs, Preprocess()), model)
+    data = data.subset(np.arange(240))
+    module = TorchModel(with_batchnorm(model, data), logits=True)
+    settings = Train(epochs=2, batch=24, lr=0.02, validation=0.1, augment="shift")
+    history = [train(module, data, settings), train(module, data, settings.model_copy(update={"epochs": 1}))]
+    return module, [e.loss for h in history for e in h.epochs]
+
+
+def normalised_state() -> list:
+    module, losses = normalised_run()
+    return [module.state_dict(), losses]
+
+
+def test_two_processes_equal_one_with_batchnorm(tmp_path):
+    alone, losses = normalised_run()
+    names = [k for k in alone.state_dict() if k.endswith(("mean", "variance"))]
+    assert len(names) > 6
+    for weights, found in by_two_processes(normalised_state, tmp_path):
+        assert found == pytest.approx(losses, rel=1e-5)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(weights[name], value, rtol=1e-5, atol=1e-5)
+
+
 def two_stages() -> list:
-    """With BatchNorm, whose statistics are of a process's part of the batch."""
+    """With a BatchNorm of torch's own, whose statistics are of a process's part of the batch."""
     module = nn.Sequential(nn.BatchNorm1d(4), Tiny())
     for _ in range(2):
         train(module, blobs(100), Train(epochs=1, batch=24, lr=0.1))
@@ -386,7 +435,6 @@ def test_two_processes_go_from_stage_to_stage_with_the_same_weights(tmp_path):
 
 def test_softmax_outputs_train_on_logits(digits):
     import onnx.parser
-    import onnx_ir as ir
 
     text = (
         '<ir_version: 10, opset_import: ["" : 21]> g (float[1, 4] x) => (float[1, 3] y)'

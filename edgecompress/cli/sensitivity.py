@@ -21,7 +21,10 @@ from edgecompress.cli.options import (
     "--ratio", "ratios", type=click.FloatRange(0, 1, min_open=True, max_open=True), multiple=True,
     default=(0.25, 0.5, 0.75), show_default="0.25, 0.5, 0.75", help="Share of a group to remove. Repeatable.",
 )  # fmt: skip
-@click.option("--criterion", type=click.Choice(["l1", "l2"]), default="l1", show_default=True, help="Which go first.")
+@click.option(
+    "--criterion", default="l1", show_default=True,
+    help="What scores channels: as a recipe's, or file.py:function of (weight, known).",
+)  # fmt: skip
 @click.option("--metric", default="top1", show_default=True, help="top1, or file.py:function of (outputs, labels).")
 @click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="At most so many, the first.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgecompress.errors import InputError
-from edgecompress.evaluate.user_code import call, is_function_spec, load_function
+from edgecompress.evaluate.user_code import is_function_spec, load_function
 
 Metric = Callable[[Sequence[np.ndarray], np.ndarray], float]
 
@@ -76,10 +76,10 @@ def load_metric(name: str) -> Metric:
         return METRICS[name]
     if not is_function_spec(name):
         raise InputError(f"metric {name!r}: expected {', '.join(map(repr, METRICS))} or 'file.py:function'")
-    load_function(name)  # says at once what is wrong with it
+    function = load_function(name)
 
     def metric(outputs: Sequence[np.ndarray], labels: np.ndarray) -> float:
-        value = call(name, list(outputs), labels)
+        value = function(list(outputs), labels)
         try:
             number = float(value)
         except (TypeError, ValueError) as error:

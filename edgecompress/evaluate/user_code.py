@@ -18,7 +18,8 @@ def is_function_spec(spec: object) -> bool:
 def load_function(spec: str) -> Callable[..., Any]:
     """The function that `file.py:function` names. The file is executed; imports from beside it work.
 
-    Raises InputError when the file or the function is missing, or executing the file fails.
+    Raises InputError when the file or the function is missing, or executing the file fails. What the function itself
+    raises becomes an InputError that names it and the cause.
     """
     file, _, name = spec.rpartition(":")
     path = Path(file)
@@ -37,13 +38,16 @@ def load_function(spec: str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         raise InputError(f"{path} has no function {name!r}; expected file.py:function")
-    return function
+
+    def named(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except (Exception, SystemExit) as error:
+            raise InputError(f"{spec} failed with {type(error).__name__}: {error}") from error
+
+    return named
 
 
 def call(spec: str, *arguments: Any) -> Any:
-    """What the named function returns; its exceptions become InputError that names it and the cause."""
-    function = load_function(spec)
-    try:
-        return function(*arguments)
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{spec} failed with {type(error).__name__}: {error}") from error
+    """What the named function returns. Raises InputError as `load_function` and its function do."""
+    return load_function(spec)(*arguments)

@@ -116,14 +116,34 @@ def gemm(node: ir.Node) -> Function:
 
 @function("BatchNormalization")
 class BatchNorm(nn.Module):
-    """Over the batch's statistics in training, which move the running ones; over those in evaluation."""
+    """Over the batch's statistics in training, which move the running ones; over those in evaluation.
+
+    processes, over_processes: how many share the batch, and a function that gives all of them the mean of their
+    tensors, through which gradients go; None: the batch is this one's alone.
+    """
 
     def __init__(self, node: ir.Node) -> None:
         super().__init__()
         self.epsilon = number(node, "epsilon", 1e-5)
+        self.processes, self.over_processes = 1, None
 
     def forward(self, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        if self.training and self.over_processes is not None:
+            return self._shared(x, scale, bias, mean, variance)
         return F.batch_norm(x, mean, variance, scale, bias, self.training, BATCHNORM_MOMENTUM, self.epsilon)
+
+    def _shared(self, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """F.batch_norm with the statistics of all processes' parts, which are equally large."""
+        axes, by_channel = [i for i in range(x.ndim) if i != 1], (1, -1, *[1] * (x.ndim - 2))
+        centre = self.over_processes(x.float().mean(axes))
+        centred = x.float() - centre.view(by_channel)
+        spread = self.over_processes(centred.square().mean(axes))
+        count = self.processes * x.numel() // x.shape[1]
+        with torch.no_grad():
+            mean.lerp_(centre, BATCHNORM_MOMENTUM)
+            variance.lerp_(spread * count / (count - 1), BATCHNORM_MOMENTUM)
+        factor = scale * (spread + self.epsilon).rsqrt()
+        return (centred * factor.view(by_channel) + bias.view(by_channel)).to(x.dtype)
 
 
 @function("InstanceNormalization")

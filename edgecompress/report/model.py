@@ -76,7 +76,7 @@ class Goal(Part):
     """One thing that a step was asked for, and what came of it."""
 
     what: str = Field(description='for example "zero weights"')
-    unit: str = Field(description='"%", "bytes" or "MACs"')
+    unit: str = Field(description='"%", "bytes", "blocks" or "MACs"')
     requested: float
     achieved: float
     note: str = ""

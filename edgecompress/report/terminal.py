@@ -164,6 +164,7 @@ _UNITS: dict[str, Callable[[float], str]] = {
     "bytes": lambda value: size(round(value)),
     "MACs": lambda value: f"{count(round(value))} MACs",
     "%": lambda value: f"{value:.1f} %",
+    "blocks": lambda value: f"{value:g} block{'' if value == 1 else 's'}",
 }
 
 

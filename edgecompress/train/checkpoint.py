@@ -22,6 +22,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     """
     partial = path.with_name(f"{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             torch.save({"version": VERSION, **state}, file)
             file.flush()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import atexit
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import distributed, nn
+from torch import autograd, distributed, nn
 
 from edgecompress.errors import InputError
 from edgecompress.graph.torch_bridge import TorchModel
+from edgecompress.graph.torch_layers import BatchNorm
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,20 @@ class Processes:
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module, whose gradients will be the means over all processes; with one, the module itself.
-
-        BatchNorm's statistics are those of each process's part of the batch; the first one's are kept.
-        """
+        """The module, whose gradients will be the means over all processes, as will BatchNorm's statistics in a
+        TorchModel until `unwrap`; with one process, the module itself."""
         if self.count == 1:
             return module
+        for layer in _batchnorms(module):
+            layer.processes, layer.over_processes = self.count, _Mean.apply
         # a transform may take a weight's place, which then has no gradient
         unused = any(isinstance(m, TorchModel) and m.weight_transforms for m in module.modules())
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=unused)
+
+    def unwrap(self, module: nn.Module) -> None:
+        """So that one process can use it without the others."""
+        for layer in _batchnorms(module):
+            layer.processes, layer.over_processes = 1, None
 
     def part(self, count: int) -> slice:
         """This process's places in a batch."""
@@ -55,6 +62,24 @@ class Processes:
             distributed.all_reduce(value)
             value /= self.count
         return value
+
+
+class _Mean(autograd.Function):
+    """A tensor's mean over all processes. The gradient is the mean too: each process's tensor is in every mean."""
+
+    @staticmethod
+    def forward(context: Any, value: torch.Tensor) -> torch.Tensor:
+        result = value.detach().contiguous().clone()
+        distributed.all_reduce(result)
+        return result / distributed.get_world_size()
+
+    @staticmethod
+    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
+        return _Mean.forward(context, gradient)
+
+
+def _batchnorms(module: nn.Module) -> list[BatchNorm]:
+    return [m for m in module.modules() if isinstance(m, BatchNorm)]
 
 
 def processes() -> Processes:

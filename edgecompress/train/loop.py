@@ -64,6 +64,7 @@ def train(
     try:
         return run(checkpoint, resume, log)
     finally:
+        group.unwrap(module)
         module.to("cpu").eval()
 
 
@@ -132,7 +133,7 @@ class _Run:
                             break
         if now.best_weights:
             self.module.load_state_dict(now.best_weights)
-        if self.group.count > 1:  # BatchNorm's statistics differ: later stages must start from the same
+        if self.group.count > 1:  # what buffers a module has of its own may differ: later stages start from the same
             self.module.load_state_dict(self.group.from_main(self.module.state_dict()))
         return self._history()
 

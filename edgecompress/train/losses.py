@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgecompress.errors import InputError
-from edgecompress.evaluate.user_code import call, is_function_spec, load_function
+from edgecompress.evaluate.user_code import is_function_spec, load_function
 from edgecompress.train.data import Batch, TrainData
 
 # (outputs in the model's order, labels or None, the batch that they are of) -> a scalar
@@ -39,7 +39,6 @@ def load_loss(name: str, data: TrainData) -> Loss:
     Raises InputError when there is none, when labels are missing, or when what the function returns is no scalar.
     """
     if is_function_spec(name):
-        load_function(name)  # says at once what is wrong with it
         return _user(name)
     if data.labels is None:
         raise InputError('training needs labels ("y" in an .npz), or a loss of your own: [train] loss = "file.py:loss"')
@@ -51,8 +50,10 @@ def load_loss(name: str, data: TrainData) -> Loss:
 
 
 def _user(spec: str) -> Loss:
+    function = load_function(spec)
+
     def loss(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
-        value = call(spec, outputs, labels, batch)
+        value = function(outputs, labels, batch)
         if not isinstance(value, Tensor) or value.ndim:
             found = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise InputError(f"{spec} returned {found}; expected a torch tensor without dimensions")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.compress.prune.criteria import CRITERIA, Statistics
+from edgecompress.compress.prune.criteria import Statistics, load_criterion, uses_gradients
 from edgecompress.errors import InputError
 from edgecompress.graph.channel_groups import ChannelGroup, Member
 from edgecompress.graph.fusion import constant
@@ -28,9 +28,9 @@ def channel_scores(
 ) -> Scores:  # fmt: skip
     """float64 [size] for each group; the channels of lowest score should go first.
 
-    A criterion in ON_DATA looks at what happens to samples; any other of `criteria.CRITERIA` is summed over the
-    weights that make or read the channel. loss: of the data's labels, or what stands in for them when it is None.
-    Raises InputError when the criterion needs data that isn't there, or is not for channels.
+    A criterion in ON_DATA looks at what happens to samples; any other, also a user's, is summed over the weights that
+    make or read the channel. loss: of the data's labels, or what stands in for them when it is None.
+    Raises InputError when the criterion needs data that isn't there, is not for channels, or returns no scores.
     """
     if criterion in ON_DATA:
         if data is None:
@@ -40,19 +40,45 @@ def channel_scores(
         raise InputError('prune.criterion = "movement" is for single weights; for channels take "fisher"')
     if criterion == "scale":
         return {g: _scales(model, g) for g in groups}
-    random = np.random.default_rng(seed)
-    return {g: _of_weights(model, g, CRITERIA[criterion], random) for g in groups}
+    score, random = load_criterion(criterion), np.random.default_rng(seed)
+    known = _gradients(model, data, loss, seed) if data is not None and uses_gradients(criterion) else {}
+
+    def scores(weight: str, layer: str) -> np.ndarray:
+        array = constant(model.graph.initializers[weight]).astype(np.float64)
+        return score(array, Statistics(draw=random.random(array.shape), **known.get(weight, {})), layer)
+
+    return {g: _of_weights(g, scores) for g in groups}
 
 
-def _of_weights(model: ir.Model, group: ChannelGroup, criterion: Callable[..., Any], random: Any) -> np.ndarray:
-    weights = {x.weight for x in (*group.made_by, *group.read_by)}
+def _of_weights(group: ChannelGroup, scores: Callable[[str, str], np.ndarray]) -> np.ndarray:
+    layers = {x.weight: x.node for x in (*group.made_by, *group.read_by)}
     total = np.zeros(group.size)
     for m in group.members:
-        if m.value in weights:
-            weight = constant(model.graph.initializers[m.value]).astype(np.float64)
-            scores = criterion(weight, Statistics(draw=random.random(weight.shape)))
-            total += _by_channel(scores, m.axis, m, group.size)
+        if m.value in layers:
+            total += _by_channel(scores(m.value, layers[m.value]), m.axis, m, group.size)
     return total
+
+
+def _gradients(model: ir.Model, data: Any, loss: Any, seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """For each weight what `Statistics` calls gradient and squared_gradient, means over batches."""
+    import torch
+
+    from edgecompress.graph.torch_bridge import TorchModel
+
+    module = TorchModel(model, logits=True).eval()
+    generator = torch.Generator().manual_seed(seed)
+    names, count = list(module.weights), 0
+    sums = {n: [np.zeros(tuple(w.shape)), np.zeros(tuple(w.shape))] for n, w in module.weights.items()}
+    for batch in _batches(data, seed):
+        outputs = module(*batch.inputs)
+        value = _sampled(outputs, generator) / len(batch.index) if loss is None else loss(outputs, batch.labels, batch)
+        gradients = torch.autograd.grad(value, [module.weights[n] for n in names], allow_unused=True)
+        for n, g in zip(names, gradients):
+            array = 0.0 if g is None else g.numpy().astype(np.float64)
+            sums[n][0] += array
+            sums[n][1] += np.square(array)
+        count += 1
+    return {n: {"gradient": s / max(count, 1), "squared_gradient": q / max(count, 1)} for n, (s, q) in sums.items()}
 
 
 def _by_channel(array: np.ndarray, axis: int, member: Member, size: int) -> np.ndarray:

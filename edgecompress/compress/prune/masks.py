@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecompress.compress.prune.allocation import choose
-from edgecompress.compress.prune.criteria import CRITERIA, Statistics
+from edgecompress.compress.prune.criteria import Statistics, load_criterion, uses_gradients
 from edgecompress.compress.prune.patterns import Pattern, from_taps, to_taps
 from edgecompress.compress.prune.schedules import SHARE, gradual
 from edgecompress.graph.torch_bridge import TorchModel
@@ -19,10 +19,14 @@ from edgecompress.train import Hook
 
 UPDATES = 200  # of the masks while a schedule runs
 MEMORY = 0.98  # of what gradients said, each step
-NEED_GRADIENTS = ("taylor", "fisher", "movement")
 
 # Name of a weight, scores of its blocks, their sizes -> scores that can be compared between layers.
 Comparable = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
+
+
+def _last(total: int) -> int:
+    """The step with which the schedule ends; of a single one, that one."""
+    return min(round(SHARE * total), total - 1)
 
 
 class Masked(nn.Module):
@@ -60,13 +64,13 @@ class Masks(Hook):
         criterion: str, *, rising: float | None = None, seed: int = 0,
     ) -> None:  # fmt: skip
         self.module, self.weights, self.pattern, self.comparable = module, weights, pattern, comparable
-        self.criterion, self.rising = criterion, rising
+        self.score, self.rising = load_criterion(criterion), rising
         random = np.random.default_rng(seed)
         self.draws = {w.name: random.random(tuple(module.weights[w.name].shape)) for w in weights}
         self.transforms = {w.name: Masked(module.weights[w.name].detach()) for w in weights}
         for name, transform in self.transforms.items():
             module.set_weight_transform(name, transform)
-        self.gathers = criterion in NEED_GRADIENTS
+        self.gathers = uses_gradients(criterion)
         self.gathered: dict[str, dict[str, Tensor]] = {}
 
     def on_start(self, module: nn.Module) -> None:
@@ -81,9 +85,9 @@ class Masks(Hook):
     def before_step(self, step: int, total: int) -> None:
         if self.rising is None:
             return
-        last = round(SHARE * total)
+        last = _last(total)
         if step == last or step < last and step % max(last // UPDATES, 1) == 0:
-            self.update(gradual(step / max(last, 1), self.rising))
+            self.update(gradual(step / last if last else 1.0, self.rising))
 
     def on_gradients(self, step: int, total: int) -> None:
         if not self.gathers:
@@ -96,11 +100,11 @@ class Masks(Hook):
             known["movement"].addcmul_(parameter.detach(), g, value=-1.0)
 
     def settled(self, step: int, total: int) -> bool:
-        return self.rising is None or step > round(SHARE * total)
+        return self.rising is None or step > _last(total)
 
     def update(self, sparsity: float) -> None:
         """New masks, by the scores of the weights as they are."""
-        scores = [to_taps(w.node, self._scores(w.name)) for w in self.weights]
+        scores = [to_taps(w.node, self._scores(w)) for w in self.weights]
         if self.pattern.keep is not None:
             masks = [self.pattern.n_of_m(s) for s in scores]
         else:
@@ -126,12 +130,12 @@ class Masks(Hook):
         self.gathered = state["gathered"]
         self.on_start(self.module)
 
-    def _scores(self, name: str) -> np.ndarray:
-        weight = self.module.weights[name].detach().cpu().numpy()
-        known = {k: v.cpu().numpy() for k, v in self.gathered.get(name, {}).items()}
+    def _scores(self, w: Prunable) -> np.ndarray:
+        weight = self.module.weights[w.name].detach().cpu().numpy()
+        known = {k: v.cpu().numpy() for k, v in self.gathered.get(w.name, {}).items()}
         statistics = Statistics(
             gradient=known.get("gradient"), squared_gradient=known.get("squared"), movement=known.get("movement"),
-            draw=self.draws[name],
+            draw=self.draws[w.name],
         )  # fmt: skip
         with np.errstate(all="ignore"):
-            return CRITERIA[self.criterion](weight, statistics)
+            return self.score(weight, statistics, str(w.node.name))

@@ -1,13 +1,16 @@
 """Pruning of channels: what the recipe asks for, out of the model."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
 from edgecompress.compress.prune.channel_scores import ON_DATA, Scores, channel_scores
+from edgecompress.compress.prune.criteria import uses_gradients
+from edgecompress.compress.prune.possible import require_possible
+from edgecompress.compress.prune.schedules import rounds
 from edgecompress.compress.prune.widths import COST, by_capacity, by_saving, lamp, narrow, relative, savings, uniform
 from edgecompress.errors import InputError
 from edgecompress.graph.channel_groups import ChannelGroup, channel_groups, prunable
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from edgecompress.train import TrainData
     from edgecompress.train.losses import Loss
 
-STEPS = 4  # scores are measured again after each part of what goes
+PARTS = 4  # scores are measured again after each part of what goes
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Width:
 @dataclass(frozen=True)
 class Pruned:
     """model: smaller, canonical. what: "channels", "macs" or "parameters"; requested, achieved: shares of it that
-    stay. notes: which groups can't be pruned and why, and what else the user may want to know.
+    stay, 1 where nothing but blocks was to go. blocks: how many are left out. notes: which groups can't be pruned and
+    why, and what else the user may want to know.
     """
 
     model: ir.Model = field(repr=False)
@@ -41,48 +45,69 @@ class Pruned:
     requested: float
     achieved: float
     groups: tuple[Width, ...]
+    blocks: int
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{100 * self.achieved:.1f} % of the {self.what} left ({100 * self.requested:.1f} % asked for)"
+        parts = [f"{self.blocks} blocks left out"] if self.blocks else []
+        if self.requested < 1:
+            left, asked = 100 * self.achieved, 100 * self.requested
+            parts.append(f"{left:.1f} % of the {self.what} left ({asked:.1f} % asked for)")
+        return ", ".join(parts)
 
 
 def prune_channels(
-    model: ir.Model, settings: Prune, *, data: TrainData | None = None, loss: Loss | None = None, seed: int = 0
-) -> Pruned:
-    """A smaller model, not yet trained again.
+    model: ir.Model, settings: Prune, *, data: TrainData | None = None, loss: Loss | None = None, seed: int = 0,
+    retrain: Callable[[ir.Model, int], ir.Model] | None = None,
+) -> Pruned:  # fmt: skip
+    """A smaller model, not yet trained again after what went last.
 
-    Criteria that look at data measure again between STEPS parts, for a channel matters more when others have gone.
-    Raises InputError when the criterion needs data, `keep` names no layer, or nothing can be pruned.
+    Criteria that look at data measure again between PARTS of it, for a channel matters more when others have gone.
+    retrain: for schedule = "iterative": the model after round 1, 2, .. (but for the last) trained again.
+    Raises InputError for settings that contradict each other or need data, and when `keep` names no layer.
     """
+    require_possible(settings, None if data is None else settings.rewind)  # training's length is not known here
     what, target = wanted(settings)
     before, notes = statistics(model), []
     if settings.blocks:
         model, gone = _without_blocks(model, settings.blocks, data)
         notes += [f"the block that ends in {name} is left out" for name in gone]
-    widths = {g.name: g.size for g in _without_kept(prunable(channel_groups(model)), settings.keep)}
+    widths = {g.name: g.size for g in without_kept(prunable(channel_groups(model)), settings.keep)}
     notes += [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
     total, left = sum(widths.values()), dict(widths)
-    steps = STEPS if settings.criterion in ON_DATA else 1
     cost = COST.get(what)
-    for step in range(1, steps + 1):
+
+    def share() -> float:
+        return sum(left.values()) / max(total, 1) if cost is None else cost(statistics(model)) / max(cost(before), 1)
+
+    parts = PARTS if settings.criterion in ON_DATA or uses_gradients(settings.criterion) else 1
+    count = settings.rounds if settings.schedule == "iterative" and retrain is not None else 1
+    steps = list(_shares(target, count, parts))
+    for step, goal in enumerate(steps if target < 1 else [], 1):
         groups = [g for g in prunable(channel_groups(model)) if g.name in widths]
         scores = channel_scores(model, groups, settings.criterion, data=data, loss=loss, seed=seed + step)
         scores = COMPARABLE[settings.allocation](model, scores, what, settings.criterion, data)
-        goal = 1 - (1 - target) * step / steps
-        now = sum(left.values()) / max(total, 1) if cost is None else cost(statistics(model)) / max(cost(before), 1)
-        model, removed = narrow(model, scores, what, min(goal / now, 1.0), settings.align if step == steps else 1)
+        align = settings.align if step == len(steps) else 1
+        model, removed = narrow(model, scores, what, min(goal / share(), 1.0), align)
         for g, channels in removed.items():
             left[g.name] -= len(channels)
-    achieved = sum(left.values()) / max(total, 1) if cost is None else cost(statistics(model)) / max(cost(before), 1)
+        if step % parts == 0 and step < len(steps) and retrain is not None:
+            model = retrain(model, step // parts)
+    achieved = share() if target < 1 else 1.0
     if achieved > target + 1e-9:
         notes.append(f"no more than {100 * (1 - achieved):.1f} % of the {what} can go")
-    return Pruned(
-        model, what, target, achieved, tuple(Width(n, size, left[n]) for n, size in widths.items()), tuple(notes)
-    )
+    groups_left = tuple(Width(n, size, left[n]) for n, size in widths.items())
+    return Pruned(model, what, target, achieved, groups_left, settings.blocks, tuple(notes))
 
 
-def _without_kept(groups: Sequence[ChannelGroup], keep: Sequence[str]) -> list[ChannelGroup]:
+def _shares(target: float, count: int, parts: int) -> Iterator[float]:
+    """What is to be left after each part of each round."""
+    for number in range(1, count + 1):
+        first, last = (1 - rounds(n, count, 1 - target) for n in (number - 1, number))
+        yield from (first - (first - last) * part / parts for part in range(1, parts + 1))
+
+
+def without_kept(groups: Sequence[ChannelGroup], keep: Sequence[str]) -> list[ChannelGroup]:
     """Those that no layer in `keep` makes channels of. Raises InputError for a name of no such layer."""
     makers = {x.node for g in groups for x in g.made_by}
     if unknown := [name for name in keep if name not in makers]:
@@ -92,7 +117,7 @@ def _without_kept(groups: Sequence[ChannelGroup], keep: Sequence[str]) -> list[C
 
 
 def wanted(settings: Prune) -> tuple[str, float]:
-    """("channels", "macs" or "parameters", the share that stays)."""
+    """("channels", "macs" or "parameters", the share that stays: 1 when only blocks are to go)."""
     if settings.macs is not None:
         return "macs", settings.macs
     if settings.parameters is not None:

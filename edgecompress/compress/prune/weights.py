@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from edgecompress.compress.prune.allocation import ALLOCATIONS
-from edgecompress.compress.prune.masks import NEED_GRADIENTS, Comparable, Masks, Prunable
-from edgecompress.compress.prune.patterns import parse_pattern
+from edgecompress.compress.prune.masks import Comparable, Masks, Prunable
+from edgecompress.compress.prune.patterns import Pattern, parse_pattern, to_taps
+from edgecompress.compress.prune.possible import require_possible
 from edgecompress.compress.prune.schedules import rounds
 from edgecompress.compress.prune.sensitivity import noise_of_layers
 from edgecompress.compress.quantize import operators
@@ -27,8 +28,6 @@ from edgecompress.report.model import History
 from edgecompress.train import Hook, TrainData, train
 from edgecompress.train.losses import Loss, load_loss
 
-FOR_WEIGHTS = ("l1", "l2", "random", *NEED_GRADIENTS)
-FOR_LAYERS = (*ALLOCATIONS, "sensitivity")
 BATCHES = 50  # for gradients before anything is pruned
 NORMALISATIONS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 
@@ -50,13 +49,14 @@ class PrunedLayer:
 class PrunedWeights:
     """A model with pruned weights, each annotated with its Sparsity, and how it came about.
 
-    requested, achieved: shares of the weights of all layers that are zero, 0 to 1.
+    requested, achieved: shares of the weights of all layers that are zero, 0 to 1. notes: what can't be pruned and why.
     """
 
     model: ir.Model = field(repr=False)
     requested: float
     layers: tuple[PrunedLayer, ...]
     training: tuple[History, ...]
+    notes: tuple[str, ...]
 
     @property
     def achieved(self) -> float:
@@ -80,7 +80,7 @@ def prune_weights(
     """
     pattern = parse_pattern(settings.pattern)
     final = _final_sparsity(settings)
-    _require_possible(settings, data)
+    require_possible(settings, None if data is None else training.epochs if training is not None else 0)
     weights = prunable(model, settings.keep)
     module = TorchModel(model, logits=True)
     trains, rising = data is not None and training is not None, None
@@ -101,10 +101,11 @@ def prune_weights(
 
     if settings.schedule == "gradual":
         return result((run(hooks=[masks], stage="prune", checkpoint=state(0)),))
-    histories, early = [], _Snapshot(settings.rewind)
+    histories, notes, early = [], [], _Snapshot(settings.rewind)
     if settings.schedule == "lottery":
         initialise(module, model, seed)
         histories.append(run(hooks=[early, masks], stage="before pruning", checkpoint=state(0)))
+        notes += early.settle()
     elif masks.gathers:
         _gather(module, masks, data, loss or load_loss(training.loss, data), training.batch, seed)
     count = 1 if settings.schedule == "one-shot" else settings.rounds
@@ -115,7 +116,7 @@ def prune_weights(
         stage = "prune" if count == 1 else f"prune, round {number} of {count}"
         histories.append(run(hooks=[masks], stage=stage, checkpoint=state(number)))
         _set_zero(module, masks)
-    return result(tuple(histories))
+    return result(tuple(histories), notes)
 
 
 def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
@@ -165,6 +166,13 @@ class _Snapshot(Hook):
         if epoch + 1 == self.epochs:
             self._take()
 
+    def settle(self) -> list[str]:
+        """Training may have stopped before the epoch came: then what it ended with is what there is to go back to."""
+        if self.weights:
+            return []
+        self._take()
+        return [f"training stopped before epoch {self.epochs}: pruning goes back to its best epoch's weights"]
+
     def rewind(self, module: TorchModel) -> None:
         with torch.no_grad():
             for name, value in self.weights.items():
@@ -196,7 +204,7 @@ def _comparable(
     settings: Prune, model: ir.Model, weights: Sequence[Prunable], data: TrainData | None
 ) -> Comparable:
     if settings.allocation == "sensitivity":
-        assert data is not None  # _require_possible sees to it
+        assert data is not None  # require_possible sees to it
         noise = noise_of_layers(model, weights, parse_pattern(settings.pattern), data)
         uniform = ALLOCATIONS["uniform"]
         return lambda name, units, sizes: noise[name](uniform(units, sizes))
@@ -207,27 +215,8 @@ def _final_sparsity(settings: Prune) -> float:
     pattern = parse_pattern(settings.pattern)
     if pattern.keep is not None:
         return 1 - pattern.keep / pattern.columns
-    if settings.sparsity is None:
-        raise InputError(f'prune.pattern = "{settings.pattern}" needs prune.sparsity')
+    assert settings.sparsity is not None  # else nothing is asked for
     return settings.sparsity
-
-
-def _require_possible(settings: Prune, data: TrainData | None) -> None:
-    if settings.criterion not in FOR_WEIGHTS:
-        raise InputError(
-            f'prune.criterion = "{settings.criterion}" scores channels; for weights there are {", ".join(FOR_WEIGHTS)}'
-        )
-    if settings.allocation == "capacity":
-        known = ", ".join(FOR_LAYERS)
-        raise InputError(f'prune.allocation = "capacity" is for channels; for weights there are {known}')
-    if data is not None:
-        return
-    if settings.criterion in NEED_GRADIENTS:
-        raise InputError(f'prune.criterion = "{settings.criterion}" needs training data: give --train')
-    if settings.schedule not in ("one-shot", "gradual"):
-        raise InputError(f'prune.schedule = "{settings.schedule}" needs training data: give --train')
-    if settings.allocation == "sensitivity":
-        raise InputError('prune.allocation = "sensitivity" needs training data: give --train')
 
 
 def _set_zero(module: TorchModel, masks: Masks) -> None:
@@ -238,10 +227,22 @@ def _set_zero(module: TorchModel, masks: Masks) -> None:
 
 
 def _result(
-    module: TorchModel, masks: Masks, final: float, settings: Prune, histories: tuple[History, ...]
-) -> PrunedWeights:
-    model, found, pruned = module.write_back(), masks.masks(), []
+    module: TorchModel, masks: Masks, final: float, settings: Prune, histories: tuple[History, ...],
+    notes: Sequence[str] = (),
+) -> PrunedWeights:  # fmt: skip
+    model, found, pruned, notes = module.write_back(), masks.masks(), [], list(notes)
     for w in masks.weights:
+        if reason := _stays_whole(w, found[w.name].shape, masks.pattern):
+            notes.append(f"{w.node.name}: all {found[w.name].size} weights stay: {reason}")
         set_sparsity(model.graph.initializers[w.name], Sparsity(found[w.name], settings.pattern))
         pruned.append(PrunedLayer(str(w.node.name), found[w.name].size, int(found[w.name].sum())))
-    return PrunedWeights(model, final, tuple(pruned), histories)
+    return PrunedWeights(model, final, tuple(pruned), histories, tuple(notes))
+
+
+def _stays_whole(w: Prunable, shape: tuple[int, ...], pattern: Pattern) -> str | None:
+    """Why the pattern can't prune a weight of this shape; None: it can."""
+    taps = to_taps(w.node, np.zeros(shape))
+    if pattern.keep is not None:
+        inputs = taps.shape[2]
+        return f"{pattern.name} leaves {inputs} of {inputs} inputs" if pattern.n_of_m(taps).all() else None
+    return f"it is one block of {pattern.name}, and a layer keeps its best" if pattern.units(taps).size == 1 else None

@@ -26,7 +26,7 @@ def require_integer(model: ir.Model, settings: Quantize) -> None:
 
 def int8_nodes(graph: ir.Graph, calibrated: Set[str], settings: Quantize) -> set[ir.Node]:
     """All nodes of the layers that will be int8."""
-    _check_names(graph, settings.float_layers)
+    require_nodes(graph, settings.float_layers)
     groups = layers(graph)
     excluded = set(settings.float_layers)
     chosen = {layer.node: layer for layer in groups if _eligible(layer, calibrated)}
@@ -102,7 +102,8 @@ def last_probabilities(graph: ir.Graph, chosen: set[ir.Node]) -> set[ir.Node]:
     }
 
 
-def _check_names(graph: ir.Graph, names: list[str]) -> None:
+def require_nodes(graph: ir.Graph, names: list[str]) -> None:
+    """Raises InputError when one of quantize.float_layers is not in the model."""
     known = {node.name for node in graph} | {v.name for node in graph for v in node.outputs}
     if unknown := [name for name in names if name not in known]:
         listed = ", ".join(map(repr, unknown))
