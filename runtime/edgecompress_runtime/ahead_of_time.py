@@ -17,6 +17,8 @@ from edgecompress_runtime.object_size import section_sizes, stack_bytes
 from edgecompress_runtime.plan import Plan
 from edgecompress_runtime.primitives import family_of
 
+DECODER = 1024  # bytes that it takes, and the kernels of coded weights more than others
+
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
@@ -50,13 +52,15 @@ def compile_plan(
     """name: of the model; characters that C does not allow become underscores.
 
     profile: the code calls edgecompress_layer(step) between steps. coded: weights that were clustered stay entropy
-    coded in flash, and are decoded as they are used (primitives/coding.py).
+    coded in flash, and are decoded as they are used (primitives/coding.py), if that saves more than the decoder takes.
     Raises UnsupportedOperatorError, RuntimeError for a triple that LLVM does not know.
     """
     if machine.triple.startswith("x86_64"):
         return _for_x86(plan, identifier(name), machine, HOOK if profile else "")
     family = family_of(machine.triple, machine.features, coded=coded)
     program = generate(plan, identifier(name), family, profile=profile)
+    if 0 < program.saved < DECODER:
+        return compile_plan(plan, name, machine, profile=profile, coded=False)
     data, assembly = compiled(machine, program.functions, program.constants)
     sizes = section_sizes(data)
     arm = machine.triple.startswith("thumb")

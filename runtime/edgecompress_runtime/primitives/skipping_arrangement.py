@@ -20,6 +20,7 @@ from edgecompress_runtime.primitives.step import Scratch, Step
 
 FASTER = 1.25  # than with all weights, by the instructions below
 LARGER = 2.5  # than coded weights, at most
+DECODING = 6.5  # instructions of a coded weight, once an inference
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class Skipping:
             return steps
         saved = sum(step.saved for step in steps or ())
         room = min(layer.weights.size, LARGER * (layer.weights.size - saved))
-        most = self.product * layer.weights.size / FASTER
+        product = self.product + (DECODING / (layer.out[0] * layer.out[1]) if saved else 0.0)
+        most = product * layer.weights.size / FASTER
         found = [_step(layer, cost, most, room) for cost in self.costs]
         return min((f for f in found if f), key=lambda f: f[0], default=(0.0, steps))[1]
 
