@@ -49,8 +49,10 @@ class Result(terminal.Shown):
 
     @property
     def ok(self) -> bool:
-        """False when an artifact lost more accuracy than max_drop, or a device has other outputs than this machine."""
-        return self.report.status == "ok" and all(run.agrees for run in self.report.devices)
+        """False when an artifact lost more accuracy than max_drop, or a device failed or has other outputs than this
+        machine."""
+        devices = not self.report.device_failures and all(run.agrees for run in self.report.devices)
+        return self.report.status == "ok" and devices
 
     @property
     def artifacts(self) -> dict[str, Path]:
@@ -102,8 +104,8 @@ def convert(
     command: kept in the report.
 
     Raises InputError (unreadable or contradictory input) and UnsupportedModelError (the model can't be
-    converted, or does not fit the target); DeviceFault, after the files are written, when a device fails. Losing
-    more than max_drop raises nothing: see `Result.ok`.
+    converted, or does not fit the target); DeviceFault, after the files are written, when the only device fails (of
+    several, the report says which). Losing more than max_drop raises nothing: see `Result.ok`.
     """
     profile = load_target(target, target_file)
     if devices:

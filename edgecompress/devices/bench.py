@@ -18,10 +18,10 @@ from edgecompress.devices.configuration import find_device
 from edgecompress.devices.lock import locked
 from edgecompress.devices.programs import Prepared, fits, prepare
 from edgecompress.devices.samples import Samples, load_samples
-from edgecompress.errors import DeviceFault, InputError
+from edgecompress.errors import DeviceFault, EdgeCompressError, InputError
 from edgecompress.progress import progress
 from edgecompress.report.devices import comparison, detail
-from edgecompress.report.model import Counts, DeviceRun
+from edgecompress.report.model import Counts, DeviceFailure, DeviceRun
 from edgecompress.report.terminal import Shown
 from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured, Summary
 from edgecompress_targets.drivers.settings import Settings
@@ -34,25 +34,26 @@ WARMUP = 3  # inferences, where time is measured
 
 
 class Bench(Shown, BaseModel):
-    """What was measured, one result for each artifact on each device. Shows itself as tables in terminals and
-    notebooks."""
+    """What was measured, one result or failure for each artifact on each device. Shows itself as tables in terminals
+    and notebooks."""
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int = 2
     results: list[DeviceRun]
+    failures: list[DeviceFailure] = []
 
     @property
     def ok(self) -> bool:
-        """Whether all outputs are as this machine's."""
-        return all(result.agrees for result in self.results)
+        """Whether everything was measured, and all outputs are as this machine's."""
+        return not self.failures and all(result.agrees for result in self.results)
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> RenderableType:
-        parts = [detail(result) for result in self.results]
-        return Group(*parts, *([comparison(self.results)] if len(parts) > 1 else []))
+        several = len(self.results) + len(self.failures) > 1
+        return Group(*map(detail, self.results), *([comparison(self.results, self.failures)] if several else []))
 
 
 def bench(
@@ -72,22 +73,51 @@ def bench(
     devices: names, see `edgecompress devices`; none: the emulator of a built folder's target, this machine for files.
     eval: as `convert` takes it; None: random inputs. runs: at most so many samples. warmup: inferences before them,
     default none on emulators. threads: of interpreters. metric: a recipe's.
-    Raises InputError for what can't be run there, DeviceFault for a device that fails.
+    Raises InputError for bad arguments. What can't be run on a device, or fails there, is among the failures; where
+    there is one device and nothing could be measured on it, its error is raised (DeviceFault, InputError).
     """
     if runs is not None and runs < 1:
         raise InputError(f"runs = {runs}: expected 1 or more")
-    results = []
     names = [devices] if isinstance(devices, str) else list(devices)
-    for path in [artifacts] if isinstance(artifacts, (str, Path)) else artifacts:
-        artifact = open_artifact(path)
-        chosen = [(name, find_device(name, config)) for name in names] or [_usual(artifact)]
-        samples = load_samples(artifact, eval, runs, preprocess, metric)
+    opened = [open_artifact(path) for path in ([artifacts] if isinstance(artifacts, (str, Path)) else artifacts)]
+    chosen = [(a, [(name, find_device(name, config)) for name in names] or [_usual(a)]) for a in opened]
+    return bench_each(chosen, eval=eval, runs=runs, warmup=warmup, threads=threads, preprocess=preprocess,
+                      metric=metric)  # fmt: skip
+
+
+def bench_each(
+    chosen: Sequence[tuple[Artifact, Sequence[tuple[str, Settings]]]],
+    *,
+    eval: Any,
+    runs: int | None = None,
+    warmup: int | None = None,
+    threads: int = 1,
+    preprocess: Mapping[str, Any] | None = None,
+    metric: str = "top1",
+) -> Bench:
+    """As `bench`, each artifact on devices of its own: name and settings."""
+    loaded = [load_samples(artifact, eval, runs, preprocess, metric) for artifact, _ in chosen]  # all, before any runs
+    results: list[DeviceRun] = []
+    failures: list[DeviceFailure] = []
+    errors: list[EdgeCompressError] = []
+    for samples, (artifact, devices) in zip(loaded, chosen, strict=True):
         here = cache(partial(on_host, samples, threads))
-        for name, settings in chosen:
-            prepared = prepare(_file_of(artifact) if name == HOST else artifact, name, settings, threads=threads)
-            others = None if name == HOST else here
-            results.append(measure(samples, prepared, name, settings, others, warmup=warmup))
-    return Bench(results=results)
+        for name, settings in devices:
+            try:
+                prepared = prepare(_file_of(artifact) if name == HOST else artifact, name, settings, threads=threads)
+                others = None if name == HOST else here
+                results.append(measure(samples, prepared, name, settings, others, warmup=warmup))
+            except EdgeCompressError as error:
+                errors.append(error)
+                failures.append(_failure(artifact, name, settings, error))
+    if not results and len({failure.device for failure in failures}) == 1:
+        raise errors[0]
+    return Bench(results=results, failures=failures)
+
+
+def _failure(artifact: Artifact, name: str, settings: Settings, error: Exception) -> DeviceFailure:
+    return DeviceFailure(artifact=artifact.path.name, format=artifact.format, device=name, driver=settings.driver,
+                         target=settings.target, error=" ".join(str(error).split()))  # fmt: skip
 
 
 def on_host(samples: Samples, threads: int = 1) -> Measured:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgecompress.devices.bench import bench
+from edgecompress.devices.artifact import open_artifact
+from edgecompress.devices.bench import bench_each
 from edgecompress.devices.configuration import find_device
 from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe
@@ -30,12 +31,13 @@ def with_formats_for(recipe: Recipe, devices: Sequence[str], config: str | Path 
 def measured(
     report: Report, folder: Path, recipe: Recipe, eval: Any, devices: Sequence[str], config: str | Path | None
 ) -> Report:
-    """The report with every artifact on every device that runs its format. Raises DeviceFault."""
-    runs = []
-    for artifact in report.artifacts:
-        chosen = [name for name in devices if artifact.format in find_device(name, config).formats]
-        if chosen:
-            found = bench(folder / artifact.path, chosen, eval=eval, preprocess=recipe.preprocess.model_dump(),
-                          metric=recipe.evaluate.metric, config=config)  # fmt: skip
-            runs += found.results
-    return report.model_copy(update={"devices": runs})
+    """The report with every artifact on every device that runs its format. Raises as `bench` does where there is one
+    device."""
+    named = [(name, find_device(name, config)) for name in devices]
+    chosen = [
+        (open_artifact(folder / artifact.path), [(n, s) for n, s in named if artifact.format in s.formats])
+        for artifact in report.artifacts
+        if any(artifact.format in s.formats for _, s in named)
+    ]
+    found = bench_each(chosen, eval=eval, preprocess=recipe.preprocess.model_dump(), metric=recipe.evaluate.metric)
+    return report.model_copy(update={"devices": found.results, "device_failures": found.failures})

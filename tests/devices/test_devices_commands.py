@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -76,6 +77,40 @@ def test_bench_compares_artifacts_on_this_machine(pack: Path, other_pack: Path) 
     assert found.ok and [r.counts.unit for r in found.results if r.counts] == ["ns", "ns"]
     assert all(r.equal is None and r.accuracy is None and r.data == "random inputs" for r in found.results)
     assert "On devices" in str(found) and max(map(len, str(found).splitlines())) <= 80
+
+
+GONE = {"driver": "serial", "port": "/dev/ttyNONE", "target": "cortex-m4", "timeout": 0.1}
+
+
+def test_a_device_that_fails_costs_no_other_its_figures(pack: Path, other_pack: Path, configured) -> None:
+    config = configured(gone=GONE)
+    arguments = "bench", pack, other_pack, "--device", "gone", "--device", "local", "--runs", "2", "--config", config
+    code, out, error = edgecompress(*arguments, "--json")
+    found = json.loads(out)
+    assert code == 5 and [r["device"] for r in found["results"]] == ["local", "local"], error
+    assert [(f["artifact"], f["device"], f["driver"]) for f in found["failures"]] == 2 * [
+        ("dense.pack", "gone", "serial")
+    ]
+    assert all(f["error"] for f in found["failures"])
+    code, out, _ = edgecompress("bench", *arguments[2:])
+    assert code == 5 and "failed" in out and "- dense.pack on gone: " in out
+    assert max(map(len, out.splitlines())) <= 80
+    code, out, error = edgecompress("bench", pack, "--device", "gone", "--config", config)
+    assert code in (2, 5) and out == "" and error.count("\n") == 1, "nothing was measured at all"
+    code, out, error = edgecompress("bench", pack, tmp := config.parent / "none.pack", "--config", config)
+    assert code == 2 and out == "" and str(tmp) in error, "bad arguments are found before anything runs"
+
+
+def test_convert_reports_what_could_be_measured(tmp_path: Path, configured) -> None:
+    code, out, error = edgecompress(
+        "convert", DIGITS / "digits.onnx", "--target", "linux-x86", "--format", "pack", "--device", "gone",
+        "--device", "local", "--config", configured(gone=GONE), "-o", tmp_path / "out",
+    )  # fmt: skip
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert code == 5 and [r.device for r in report.devices] == ["local"], error
+    (failure,) = report.device_failures
+    assert failure.device == "gone" and " on gone: " in out
+    assert failure.error[:40] in html.unescape((tmp_path / "out" / "report.html").read_text())
 
 
 def test_devices_are_added_listed_and_refused(tmp_path: Path) -> None:
