@@ -100,7 +100,8 @@ def convert(
         left beside the output folder.
     recipe: a file, or "fast", "balanced" or "smallest"; formats, preprocess, max_drop (points) and max_size (bytes, or
         text such as "32KB") go before its keys.
-    devices: names of devices (`edgecompress devices`) to run the artifacts on; config: their file, if not the usual.
+    devices: names of devices (`edgecompress devices`; "qemu": the target's emulator) to run the artifacts on; config:
+        their file, if not the usual.
     command: kept in the report.
 
     Raises InputError (unreadable or contradictory input) and UnsupportedModelError (the model can't be
@@ -109,7 +110,9 @@ def convert(
     """
     profile = load_target(target, target_file)
     if devices:
-        from edgecompress.devices.conversion import measured, with_formats_for
+        from edgecompress.devices.conversion import measured, named, with_formats_for
+
+        devices = named(devices, profile)
 
     def request(calibrated: bool) -> Recipe:
         made = effective_recipe(

@@ -40,9 +40,9 @@ def command(
     """Run each ARTIFACT (.pack, .tflite, .onnx, or what `edgecompress build` wrote to a folder) on each device.
 
     Shows how long an inference takes, accuracy as computed there, whether every output is this machine's, and
-    memory. Without --device, a built folder is run in its target's emulator, a file on this machine. Emulators count
-    instructions, not time: they know nothing of a device's clock. Exit code 4 when outputs differ, 5 when a device
-    fails; what the others measured is shown all the same.
+    memory. Without --device, a built folder is run in its target's emulator, a file on this machine; --device qemu is
+    the emulator of the artifact's target. Emulators count instructions, not time: they know nothing of a device's
+    clock. Exit code 4 when outputs differ, 5 when a device fails; what others measured is shown all the same.
     """
     from edgecompress.devices.bench import bench
 

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 
 from edgecompress.devices.artifact import Artifact, open_artifact
-from edgecompress.devices.configuration import find_device
+from edgecompress.devices.choice import HOST, Named, device_for, usual_device
 from edgecompress.devices.lock import locked
-from edgecompress.devices.programs import Prepared, fits, prepare
+from edgecompress.devices.programs import Prepared, prepare
 from edgecompress.devices.samples import Samples, load_samples
 from edgecompress.errors import DeviceFault, EdgeCompressError, InputError
 from edgecompress.progress import progress
@@ -28,7 +28,6 @@ from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.drivers.table import BUILT_IN
 from edgecompress_targets.tools import ToolError
 
-HOST = "local"
 TOLERANCE = 1e-3  # of the largest output, where floating point is computed
 WARMUP = 3  # inferences, where time is measured
 
@@ -70,7 +69,8 @@ def bench(
 ) -> Bench:
     """Run each artifact (.pack, .tflite, .onnx, or a folder of `edgecompress build`) on each device.
 
-    devices: names, see `edgecompress devices`; none: the emulator of a built folder's target, this machine for files.
+    devices: names, see `edgecompress devices`, or "qemu": the emulator of an artifact's target; none: that of a built
+    folder, this machine for files.
     eval: as `convert` takes it; None: random inputs. runs: at most so many samples. warmup: inferences before them,
     default none on emulators. threads: of interpreters. metric: a recipe's.
     Raises InputError for bad arguments. What can't be run on a device, or fails there, is among the failures; where
@@ -80,13 +80,13 @@ def bench(
         raise InputError(f"runs = {runs}: expected 1 or more")
     names = [devices] if isinstance(devices, str) else list(devices)
     opened = [open_artifact(path) for path in ([artifacts] if isinstance(artifacts, (str, Path)) else artifacts)]
-    chosen = [(a, [(name, find_device(name, config)) for name in names] or [_usual(a)]) for a in opened]
+    chosen = [(a, [device_for(a, name, config) for name in names] or [usual_device(a)]) for a in opened]
     return bench_each(chosen, eval=eval, runs=runs, warmup=warmup, threads=threads, preprocess=preprocess,
                       metric=metric)  # fmt: skip
 
 
 def bench_each(
-    chosen: Sequence[tuple[Artifact, Sequence[tuple[str, Settings]]]],
+    chosen: Sequence[tuple[Artifact, Sequence[Named]]],
     *,
     eval: Any,
     runs: int | None = None,
@@ -95,7 +95,7 @@ def bench_each(
     preprocess: Mapping[str, Any] | None = None,
     metric: str = "top1",
 ) -> Bench:
-    """As `bench`, each artifact on devices of its own: name and settings."""
+    """As `bench`, each artifact on devices of its own."""
     loaded = [load_samples(artifact, eval, runs, preprocess, metric) for artifact, _ in chosen]  # all, before any runs
     results: list[DeviceRun] = []
     failures: list[DeviceFailure] = []
@@ -105,8 +105,8 @@ def bench_each(
         for name, settings in devices:
             try:
                 prepared = prepare(_file_of(artifact) if name == HOST else artifact, name, settings, threads=threads)
-                others = None if name == HOST else here
-                results.append(measure(samples, prepared, name, settings, others, warmup=warmup))
+                results.append(measure(samples, prepared, name, settings, None if name == HOST else here, runs=runs,
+                                       warmup=warmup, threads=threads))  # fmt: skip
             except EdgeCompressError as error:
                 errors.append(error)
                 failures.append(_failure(artifact, name, settings, error))
@@ -129,7 +129,7 @@ def on_host(samples: Samples, threads: int = 1) -> Measured:
 
 def measure(
     samples: Samples, prepared: Prepared, name: str, settings: Settings, here: Callable[[], Measured] | None,
-    *, warmup: int | None = None,
+    *, runs: int | None = None, warmup: int | None = None, threads: int = 1,
 ) -> DeviceRun:  # fmt: skip
     """One artifact on one device, for which it was prepared. here: gives this machine's run of the same samples; None
     where the device is this machine. Raises DeviceFault."""
@@ -142,6 +142,10 @@ def measure(
     expected = None if here is None or own is not None else here()
     outputs = run.outputs[before * artifact.output_bytes :]
     accuracy, notes = samples.accuracy(outputs) if own is None else (None, [])
+    if runs is not None and runs > len(samples.records):
+        notes = [*notes, f"--runs {runs}: there are {len(samples.records)} samples, and each was run once"]
+    if threads > 1 and prepared.record is not None:
+        notes = [*notes, f"--threads {threads}: is for interpreters; what is compiled has one thread"]
     difference = _Difference.between(samples, outputs, None if expected is None else expected.outputs)
     host = None if accuracy is None else samples.accuracy(outputs if expected is None else expected.outputs)[0]
     record = prepared.record
@@ -194,16 +198,6 @@ def execute(
         raise DeviceFault(str(error)) from error
     finally:
         driver.close()
-
-
-def _usual(artifact: Artifact) -> tuple[str, Settings]:
-    """The emulator of what a folder was built for; this machine for a file."""
-    if artifact.record is None:
-        return HOST, BUILT_IN[HOST]
-    for name, settings in BUILT_IN.items():
-        if settings.emulated and fits(artifact.record, settings):
-            return name, settings
-    raise InputError(f"{artifact.folder}: there is no emulator for {artifact.record.target.name}: name a --device")
 
 
 def _file_of(artifact: Artifact) -> Artifact:

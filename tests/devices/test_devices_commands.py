@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from command import edgecompress
+from edgecompress.devices.artifact import open_artifact
 from edgecompress.devices.bench import bench
+from edgecompress.devices.choice import device_for
 from edgecompress.devices.configuration import load_devices
 from edgecompress.devices.run import run
+from edgecompress.firmware import build
 from edgecompress.report.model import Report
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack
@@ -138,12 +141,93 @@ def test_devices_are_added_listed_and_refused(tmp_path: Path) -> None:
         code, _, error = edgecompress("devices", "add", *arguments, "--config", config)
         assert code == 2 and expected in error and error.count("\n") == 1, error
     for text, expected in (
-        ("x = 1", "unknown key 'x'"), ("devices = 1", "expected tables"), ("[devices.pi]\nhost = 'x'", "'driver'"),
-        ("[devices.qemu-m4]\ndriver = 'ssh'\nhost = 'x'\ntarget = 'android'", "built-in"), ("[", "not valid TOML"),
-    ):  # fmt: skip
+        ("x = 1", "unknown key 'x'"), ("devices = 1", "expected tables"), ("[", "not valid TOML"),
+    ):
         config.write_text(text)
         code, _, error = edgecompress("devices", "--config", config)
         assert code == 2 and expected in error and error.count("\n") == 1, error
+
+
+BAD = {
+    "driverless": ("host = 'x'", "key 'driver': is missing"),
+    "hostless": ("driver = 'ssh'\ntarget = 'raspberry-pi'", "key 'host' is missing"),
+    "nine": ("driver = 'emulator'\ntarget = 'cortex-m4'\ncpu = 'cortex-m9'", "key 'cpu': should be one of cortex-m0,"),
+    "other-cpu": ("driver = 'emulator'\ntarget = 'cortex-m4'\ncpu = 'cortex-m3'", "expected one that driver emulator"),
+    "phone": ("driver = 'serial'\nport = 'x'\ntarget = 'android'", "found 'android', expected one that driver serial"),
+    "pi": ("driver = 'ssh'\nhost = 'x'\ntarget = 'cortex-m4'", "expected one that driver ssh reaches: android,"),
+    "typo": ("driver = 'ssh'\nhost = 'x'\ntarget = 'raspbery-pi'", "key 'target': unknown target 'raspbery-pi': did"),
+    "qemu-m4": ("driver = 'ssh'\nhost = 'x'\ntarget = 'android'", "is the name of a built-in device"),
+    "chipless": ("driver = 'serial'\nport = 'x'\ntarget = 'cortex-m4'\nflash = 'pyocd'", "key 'chip' is missing"),
+    "probe": ("driver = 'serial'\nport = 'x'\ntarget = 'cortex-m4'\nflash = 'jlink'", "should be one of pyocd,"),
+}  # fmt: skip
+
+
+def test_a_bad_table_stops_only_who_uses_it(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "edgecompress" / "devices.toml"
+    config.parent.mkdir()
+    config.write_text("".join(f"[devices.{name}]\n{text}\n" for name, (text, _) in BAD.items()))
+    np.save(tmp_path / "one.npy", np.zeros(300, np.float32))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    code, _, error = edgecompress("run", pack, "--input", tmp_path / "one.npy")
+    assert code == 0, error
+    for name, (_, expected) in BAD.items():
+        code, out, error = edgecompress("bench", pack, "--device", name)
+        assert code == 2 and out == "" and f"{config}: devices.{name}: " in error and expected in error, (name, error)
+    code, out, _ = edgecompress("devices", "--json")
+    listed = {d["name"]: d for d in json.loads(out)["devices"]}
+    assert code == 0 and listed["local"]["error"] is None
+    assert all(expected in listed[name]["error"] for name, (_, expected) in BAD.items())
+    assert "not configured: " in edgecompress("devices")[1]
+    assert edgecompress("devices", "add", "good", "adb", "serial=1")[0] == 0, "the others stay as they are"
+    config.write_text("[")
+    assert edgecompress("run", pack, "--input", tmp_path / "one.npy")[0] == 0
+    assert edgecompress("bench", pack, "--device", "good")[0] == 2
+
+
+def test_a_setting_that_is_a_text_is_written_as_one(tmp_path: Path) -> None:
+    config = tmp_path / "devices.toml"
+    for arguments in (
+        ("phone", "adb", "serial=123456789"), ("quoted", "adb", 'serial="0x1"', "timeout=3"),
+        ("pi", "ssh", "host=10", "user=1234", "target=raspberry-pi"),
+    ):  # fmt: skip
+        code, _, error = edgecompress("devices", "add", *arguments, "--config", config)
+        assert code == 0, error
+    found = load_devices(config)
+    assert (found["phone"].serial, found["pi"].host, found["pi"].user) == ("123456789", "10", "1234")
+    assert (found["quoted"].serial, found["quoted"].timeout) == ("0x1", 3)
+
+
+@CORTEX_M
+def test_qemu_is_the_emulator_that_fits(pack: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros(300, np.float32))
+    folder = build(pack, "cortex-m3", output=tmp_path / "built").directory
+    found = bench(folder, "qemu", runs=2)
+    assert [r.device for r in found.results] == ["qemu-m3"] and found.ok
+    for device in ((), ("--device", "qemu")):
+        code, out, error = edgecompress("run", folder, "--input", tmp_path / "one.npy", *device, "--json")
+        assert code == 0 and json.loads(out)["device"] == "qemu-m3", error
+    code, _, error = edgecompress("flash", folder, "--device", "qemu")
+    assert code == 2 and "device qemu-m3: nothing stays on it" in error
+    code, _, error = edgecompress("bench", pack, "--device", "qemu")
+    assert code == 2 and "does not say which target it is for: name one of qemu-m0, qemu-m3" in error
+    code, out, error = edgecompress(
+        "convert", DIGITS / "digits.onnx", "--target", "cortex-m3", "--calib", DIGITS / "train.npz", "--format", "pack",
+        "--device", "qemu", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0 and "qemu-m3" in out, error
+    (made,) = (tmp_path / "out").glob("*.pack")
+    assert device_for(open_artifact(made), "qemu")[0] == "qemu-m3", "as the report beside it says"
+    code, _, error = edgecompress("convert", DIGITS / "digits.onnx", "--target", "linux-x86", "--device", "qemu")
+    assert code == 2 and "there is no emulator for linux-x86" in error
+
+
+@CORTEX_M
+def test_options_without_effect_are_told(pack: Path) -> None:
+    (here, there) = bench(pack, ["local", "qemu-m3"], runs=30, threads=2, eval=np.zeros((3, 300), np.float32)).results
+    assert here.runs == 3 and "--runs 30: there are 3 samples, and each was run once" in here.notes
+    assert not [n for n in here.notes if "threads" in n]
+    assert [n for n in there.notes if n.startswith("--threads 2: ")]
+    assert not [n for n in there.notes if "sent again" in n], "nothing was lost while it started"
 
 
 def test_what_can_not_be_run_is_refused_in_one_line(pack: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Hello:
 
 @dataclass
 class Traffic:
-    """Frames sent, those of them sent again, and bytes in both directions."""
+    """Since the firmware answered: frames sent, those of them sent again, and bytes in both directions."""
 
     frames: int = 0
     again: int = 0
@@ -104,6 +104,7 @@ class Session:
             raise DeviceError(f"{self._name}: its firmware speaks version {version} of the protocol, this program "
                               f"{VERSION}: flash it again")  # fmt: skip
         self._chunk = payload
+        self.traffic = Traffic()  # a board that starts is deaf for a while: nothing was lost on the line
         return Hello("cycles" if counter else "systick", payload, inputs, outputs, arena, steps, digest.hex())
 
     def _write(self, record: bytes) -> None:
