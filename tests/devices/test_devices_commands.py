@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from edgecompress.firmware import build
 from edgecompress.report.model import Report
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack
+from edgecompress_targets.drivers.serial_device import SerialSettings
 from emulators import CORTEX_M
 
 DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
@@ -195,6 +198,31 @@ def test_a_setting_that_is_a_text_is_written_as_one(tmp_path: Path) -> None:
     found = load_devices(config)
     assert (found["phone"].serial, found["pi"].host, found["pi"].user) == ("123456789", "10", "1234")
     assert (found["quoted"].serial, found["quoted"].timeout) == ("0x1", 3)
+
+
+@pytest.mark.parametrize("probe", [None, "77"])
+@pytest.mark.parametrize(
+    ("flash", "expected"),
+    [
+        ("pyocd", "pyocd load {--uid 77} --target CHIP FILE"),
+        ("openocd-cmsis-dap", "openocd -f interface/cmsis-dap.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
+                              "-c 'program FILE verify reset exit'"),
+        ("openocd-jlink", "openocd -f interface/jlink.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
+                          "-c 'program FILE verify reset exit'"),
+        ("openocd-stlink", "openocd -f interface/stlink.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
+                           "-c 'program FILE verify reset exit'"),
+        ("st-flash", "st-flash {--serial 77} --reset write FILE 0x8000000"),
+        ("dfu-util", "dfu-util {--serial 77} --alt 0 --dfuse-address 0x08000000:leave --download FILE"),
+        ("esptool", "esptool --chip CHIP --port /dev/ttyACM0 write_flash 0x0 FILE"),
+        (("mine", "-p", "{port}", "--probe={probe}", "{image}"), "mine -p /dev/ttyACM0 --probe={77} FILE"),
+    ],
+)  # fmt: skip
+def test_the_exact_words_of_flash_commands(flash: object, expected: str, probe: str | None) -> None:
+    """As in a shell; in braces what a probe's number adds."""
+    chip = "CHIP" if "CHIP" in expected else None
+    settings = SerialSettings(target="cortex-m4", port="/dev/ttyACM0", flash=flash, probe=probe, chip=chip)
+    found = [word.replace("{image}", "FILE") for word in settings.flash_words]
+    assert found == shlex.split(re.sub(r"{(.*)}", r"\1" if probe else "", expected))
 
 
 @CORTEX_M

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -187,6 +188,38 @@ def test_the_flash_command_gets_the_image(board: EmulatorProcess, built: Path, c
     config = configured(board=table | {"flash": ["no-such-probe", "{image}"]})
     code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
     assert code == 5 and "its flash command 'no-such-probe' is not installed" in error
+
+
+STAND_IN = """#!/bin/sh
+# a stand-in for pyocd: lists two probes, writes down what it is called with
+[ "$1" = json ] && echo '{"boards": [{"unique_id": "0001", "info": "STLink", "target": "stm32l4r5zi"},
+                                     {"unique_id": "0002", "info": "DAPLink", "target": "nrf52840"}]}'
+echo "$@" >> "$RECORD"
+"""
+
+
+def test_pyocd_is_called_and_its_probes_are_listed(
+    board: EmulatorProcess, pack: Path, configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyocd").write_text(STAND_IN)
+    (tmp_path / "pyocd").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("RECORD", str(tmp_path / "record"))
+    config = configured(board={
+        "driver": "serial", "port": board.url, "target": "cortex-m4", "flash": "pyocd", "chip": "stm32l4r5zi",
+        "probe": "0001", "make": ["cp", "{folder}/dense.elf", "{folder}/mine.hex"], "image": "{folder}/mine.hex",
+    })  # fmt: skip
+    code, out, error = edgecompress("flash", pack, "--device", "board", "--config", config)
+    assert code == 0, error
+    *words, image = (tmp_path / "record").read_text().split()
+    assert words == "load --uid 0001 --target stm32l4r5zi".split() and image.endswith("/dense.hex"), "its own suffix"
+    code, out, _ = edgecompress("devices", "--config", config, "--json")
+    ours, other = (c for c in json.loads(out)["connected"] if c["driver"] == "probe")
+    assert code == 0 and (ours["target"], ours["description"], ours["add"]) == ("cortex-m4", "STLink, of board", None)
+    assert other["target"] is None and other["add"] == (
+        "edgecompress devices add NAME serial port=PORT target=TARGET flash=pyocd chip=nrf52840 probe=0002"
+    )
+    assert "chip=nrf52840" in " ".join(edgecompress("devices", "--config", config)[1].split())
 
 
 def test_another_boards_own_project_makes_the_image(

@@ -59,15 +59,18 @@ class SerialSettings(Settings):
         return "firmware"
 
     @property
+    def flash_words(self) -> tuple[str, ...]:
+        """The command; {image} is still to be filled in."""
+        return flash_commands.words(self.flash, {"chip": self.chip, "port": self.port, "probe": self.probe})
+
+    @property
     def resource(self) -> str:
         return self.port
 
     def open(self, name: str) -> SerialDevice:
         port = SerialPort(name, self.port, baud=self.baud, patience=self.timeout,
                           inference_patience=self.inference_timeout)  # fmt: skip
-        values = {"chip": self.chip, "port": self.port, "probe": self.probe}
-        return SerialDevice(name, port, flash=flash_commands.words(self.flash, values),
-                            flash_timeout=self.flash_timeout)  # fmt: skip
+        return SerialDevice(name, port, flash=self.flash_words, flash_timeout=self.flash_timeout)
 
 
 class SerialDevice:
