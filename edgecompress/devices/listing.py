@@ -152,7 +152,8 @@ def _probe(number: str, info: str, chip: str | None, known: Mapping[str, Setting
     for name, settings in known.items():
         if isinstance(settings, SerialSettings) and number in (settings.probe, *settings.flash):
             return Connected("probe", number, f"{info}, of {name}", settings.target, None)
-    add = _add("serial", port="PORT", target="TARGET", flash="pyocd", chip=chip or "CHIP", probe=number)
+    known_chip = chip if chip and chip != "cortex_m" else "CHIP"  # what pyocd says when it can't tell
+    add = _add("serial", port="PORT", target="TARGET", flash="pyocd", chip=known_chip, probe=number)
     return Connected("probe", number, info, None, add)
 
 

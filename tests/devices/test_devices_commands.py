@@ -204,7 +204,7 @@ def test_a_setting_that_is_a_text_is_written_as_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flash", "expected"),
     [
-        ("pyocd", "pyocd load {--uid 77} --target CHIP FILE"),
+        ("pyocd", "pyocd load --no-wait {--uid 77} --target CHIP FILE"),
         ("openocd-cmsis-dap", "openocd -f interface/cmsis-dap.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
                               "-c 'program FILE verify reset exit'"),
         ("openocd-jlink", "openocd -f interface/jlink.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "

@@ -191,9 +191,10 @@ def test_the_flash_command_gets_the_image(board: EmulatorProcess, built: Path, c
 
 
 STAND_IN = """#!/bin/sh
-# a stand-in for pyocd: lists two probes, writes down what it is called with
+# a stand-in for pyocd: lists three probes, writes down what it is called with
 [ "$1" = json ] && echo '{"boards": [{"unique_id": "0001", "info": "STLink", "target": "stm32l4r5zi"},
-                                     {"unique_id": "0002", "info": "DAPLink", "target": "nrf52840"}]}'
+                                     {"unique_id": "0002", "info": "DAPLink", "target": "nrf52840"},
+                                     {"unique_id": "0003", "info": "JLink", "target": "cortex_m"}]}'
 echo "$@" >> "$RECORD"
 """
 
@@ -212,13 +213,14 @@ def test_pyocd_is_called_and_its_probes_are_listed(
     code, out, error = edgecompress("flash", pack, "--device", "board", "--config", config)
     assert code == 0, error
     *words, image = (tmp_path / "record").read_text().split()
-    assert words == "load --uid 0001 --target stm32l4r5zi".split() and image.endswith("/dense.hex"), "its own suffix"
+    assert words == "load --no-wait --uid 0001 --target stm32l4r5zi".split() and image.endswith("/dense.hex"), "its own suffix"
     code, out, _ = edgecompress("devices", "--config", config, "--json")
-    ours, other = (c for c in json.loads(out)["connected"] if c["driver"] == "probe")
+    ours, other, bare = (c for c in json.loads(out)["connected"] if c["driver"] == "probe")
     assert code == 0 and (ours["target"], ours["description"], ours["add"]) == ("cortex-m4", "STLink, of board", None)
     assert other["target"] is None and other["add"] == (
         "edgecompress devices add NAME serial port=PORT target=TARGET flash=pyocd chip=nrf52840 probe=0002"
     )
+    assert "chip=CHIP probe=0003" in bare["add"], "pyocd does not know what is behind it"
     assert "chip=nrf52840" in " ".join(edgecompress("devices", "--config", config)[1].split())
 
 

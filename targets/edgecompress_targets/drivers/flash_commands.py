@@ -2,7 +2,8 @@
 
 {image}: the file. {chip}: its name as that program knows it (OpenOCD: of its file in target/). {port}: the serial
 port. {probe}: which probe, where several are connected: the words of the second column, or none. Addresses are those of
-STM32s and the ESP32-C3. None was ever run with hardware.
+STM32s and the ESP32-C3. None was ever run with hardware; pyocd's and esptool's words are understood by pyocd 0.46 and
+esptool 5.6.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ def _openocd(interface: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 # name -> command, words that choose a probe
 COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "pyocd": (("pyocd", "load", "{probe}", "--target", "{chip}", "{image}"), ("--uid", "{probe}")),
+    "pyocd": (("pyocd", "load", "--no-wait", "{probe}", "--target", "{chip}", "{image}"), ("--uid", "{probe}")),
     "openocd-cmsis-dap": _openocd("cmsis-dap"),
     "openocd-jlink": _openocd("jlink"),
     "openocd-stlink": _openocd("stlink"),
