@@ -213,7 +213,8 @@ def test_pyocd_is_called_and_its_probes_are_listed(
     code, out, error = edgecompress("flash", pack, "--device", "board", "--config", config)
     assert code == 0, error
     *words, image = (tmp_path / "record").read_text().split()
-    assert words == "load --no-wait --uid 0001 --target stm32l4r5zi".split() and image.endswith("/dense.hex"), "its own suffix"
+    assert words == "load --no-wait --uid 0001 --target stm32l4r5zi".split()
+    assert image.endswith("/dense.hex"), "its own suffix"
     code, out, _ = edgecompress("devices", "--config", config, "--json")
     ours, other, bare = (c for c in json.loads(out)["connected"] if c["driver"] == "probe")
     assert code == 0 and (ours["target"], ours["description"], ours["add"]) == ("cortex-m4", "STLink, of board", None)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from edgecompress_targets.drivers.driver import Advance, DeviceError, Measured, Program
-from edgecompress_targets.drivers.session import LostError, Session
+from edgecompress_targets.drivers.driver import Advance, DeviceError, LostError, Measured, Program
+from edgecompress_targets.drivers.session import Session
 
 
 class SerialPort:

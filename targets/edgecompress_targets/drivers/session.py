@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.drivers.driver import DeviceError, LostError
 from edgecompress_targets.drivers.frames import ANSWER, Frame, Kind, Receiver, Status
 
 VERSION = 1
@@ -17,10 +17,6 @@ SMALLEST = 16  # bytes of a chunk, however bad the line
 FIRST_WAIT, LEAST_WAIT, LONGEST_WAIT = 0.5, 0.05, 4.0  # seconds until a request is sent again
 OVERHEAD = 14  # bytes of a frame beside its payload
 _HELLO = struct.Struct("<BBHIIII32s")
-
-
-class LostError(DeviceError):
-    """The connection ended."""
 
 
 class Port(Protocol):
