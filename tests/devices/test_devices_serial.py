@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -140,6 +141,27 @@ def test_a_board_that_goes_away_in_the_middle(what: str, image: Path, program: P
         timer.join()
         line.close()
         process.close()
+
+
+def test_sigterm_ends_the_emulator(built: Path, tmp_path: Path) -> None:
+    """A stand-in for QEMU that writes down its process, and never answers."""
+    emulator, pid = tmp_path / "qemu-system-arm", tmp_path / "pid"
+    started = f"echo $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 60"
+    emulator.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit\n{started}\n')
+    emulator.chmod(0o755)
+    paths = os.pathsep.join(str(Path(__file__).resolve().parents[2] / room) for room in ("", "runtime", "targets"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgecompress", "bench", str(built), "--device", "qemu-m4"], text=True,
+        env=os.environ | {"PYTHONPATH": paths, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not pid.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate(timeout=30)[1].strip() == "error: interrupted"
+    assert process.returncode == 143 and not Path("/proc", pid.read_text().strip()).exists()
 
 
 def test_a_fault_of_the_cpu_is_told(tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ class AdbShell:
             if "connected to" not in said:
                 raise LostError(f"{self._name}: {said.splitlines()[-1] if said else 'adb can not connect to it'}")
             state = b"".join(self._call("-s", serial, "get-state", timeout=timeout)[1:])
-            if b"offline" not in state or time.monotonic() > deadline:
+            gone = b"offline" in state or b"not found" in state
+            if not gone or time.monotonic() > deadline:
                 break
             self._call("disconnect", serial, timeout=timeout)  # "already connected", to what is gone
             time.sleep(0.1)
