@@ -23,6 +23,7 @@ from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.emulator import EmulatorProcess, emulated_port
 from edgecompress_targets.cortex_m.firmware import link
 from edgecompress_targets.drivers.driver import DeviceError, Program
+from edgecompress_targets.drivers.flash_image import parts
 from edgecompress_targets.drivers.serial_port import SerialPort
 from edgecompress_targets.drivers.table import BUILT_IN
 from emulators import CORTEX_M
@@ -212,6 +213,38 @@ def test_the_flash_command_gets_the_image(board: EmulatorProcess, built: Path, c
     assert code == 5 and "its flash command 'no-such-probe' is not installed" in error
 
 
+def test_what_arrived_in_flash_is_read_back(
+    built: Path, other_pack: Path, program: Program, configured, tmp_path: Path
+) -> None:
+    """A board that has other weights, and says that it has this model."""
+    other = build(other_pack, "cortex-m4", output=tmp_path / "other")
+    there = (tmp_path / "other" / "dense.elf").read_bytes()
+    wrong = there.replace(bytes.fromhex(other.record.pack_sha256), bytes.fromhex(program.digest))
+    assert wrong != there
+    (tmp_path / "wrong.elf").write_bytes(wrong)
+    board = EmulatorProcess(tmp_path / "wrong.elf", BOARD)
+    config = configured(board={"driver": "serial", "port": board.url, "target": "cortex-m4", "flash": ["true"]})
+    code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
+    board.close()
+    assert code == 5 and "is not what was sent: the CRC-32 differs" in error and error.count("\n") == 1
+
+
+def test_files_for_flash_have_the_parts_that_objcopy_finds(built: Path) -> None:
+    elf, hexadecimal, plain = ((built / f"dense.{kind}").read_bytes() for kind in ("elf", "hex", "bin"))
+    for name, content in (("a.elf", elf), ("a.HEX", hexadecimal)):
+        found = parts(name, content)
+        assert found
+        memory = bytearray(len(plain))
+        for address, data in found:
+            memory[address : address + len(data)] = data
+        assert memory == plain, name
+    assert parts("a.bin", plain) is None
+    for name, content in (("a.elf", elf[:60]), ("a.elf", b"no"), ("a.hex", hexadecimal[:-13]), ("a.hex", b":0000ZZ"),
+                          ("a.hex", hexadecimal[: hexadecimal.rindex(b":")]), ("a.elf", elf[:0x1100])):
+        with pytest.raises(ValueError, match=f"{name}: not a whole file"):
+            parts(name, content)
+
+
 STAND_IN = """#!/bin/sh
 # a stand-in for pyocd: lists three probes, writes down what it is called with
 [ "$1" = json ] && echo '{"boards": [{"unique_id": "0001", "info": "STLink", "target": "stm32l4r5zi"},
@@ -230,7 +263,7 @@ def test_pyocd_is_called_and_its_probes_are_listed(
     monkeypatch.setenv("RECORD", str(tmp_path / "record"))
     config = configured(board={
         "driver": "serial", "port": board.url, "target": "cortex-m4", "flash": "pyocd", "chip": "stm32l4r5zi",
-        "probe": "0001", "make": ["cp", "{folder}/dense.elf", "{folder}/mine.hex"], "image": "{folder}/mine.hex",
+        "probe": "0001", "make": ["true"], "image": "{folder}/dense.hex",
     })  # fmt: skip
     code, out, error = edgecompress("flash", pack, "--device", "board", "--config", config)
     assert code == 0, error

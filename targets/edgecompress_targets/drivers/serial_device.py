@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from edgecompress_targets.drivers import flash_commands
 from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Measured, Program
 from edgecompress_targets.drivers.flash_commands import COMMANDS
+from edgecompress_targets.drivers.flash_image import Part, parts
 from edgecompress_targets.drivers.serial_port import SerialPort
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.profile import Profile
@@ -90,6 +91,8 @@ class SerialDevice:
             self._port.close()
             self._write_flash(program)
         self._port.require(program)
+        if self._flash:  # else the board may have another build of the same model
+            self._port.require_flash(self._parts(program))
 
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
         return self._port.measure(inputs, advance)
@@ -102,6 +105,13 @@ class SerialDevice:
 
     def close(self) -> None:
         self._port.close()
+
+    def _parts(self, program: Program) -> list[Part]:
+        """None of a file that does not say where it goes: of that, the model's digest was read back."""
+        try:
+            return parts(program.start[0], program.files[program.start[0]]) or []
+        except ValueError as error:
+            raise DeviceError(f"{self._name}: {error}") from error
 
     def _write_flash(self, program: Program) -> None:
         with tempfile.TemporaryDirectory() as work:

@@ -85,6 +85,11 @@ class Session:
         """Bytes of stack used at most since start-up."""
         return int(struct.unpack("<I", self._ask(Kind.STATISTICS, b"", answer=4))[0])
 
+    def checksum(self, address: int, length: int) -> int:
+        """CRC-32 of the device's memory, computed there."""
+        asked = struct.pack("<II", address, length)
+        return int(struct.unpack("<I", self._ask(Kind.MEMORY, asked, answer=4))[0])
+
     def steps(self) -> tuple[int, ...]:
         """Counts of the last inference's steps; empty unless the program is profiled."""
         counts: list[int] = []
