@@ -97,7 +97,7 @@ def _asked(item: tuple[str, Settings | InputError]) -> Device:
     try:
         description = driver.probe().description
     except ToolError as failure:
-        error = " ".join(str(failure).removeprefix(f"{name}: ").split())
+        error = " ".join(str(failure).removeprefix(f"{name}: ").removeprefix(f"{name} ").split())
     finally:
         driver.close()
     return Device(name, settings.driver, settings.target, settings.formats, description, error)

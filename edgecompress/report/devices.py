@@ -55,8 +55,14 @@ def comparison(runs: Sequence[DeviceRun], failures: Sequence[DeviceFailure] = ()
     ]
     rows = [[cell(run) for _, cell in columns] for run in runs]
     rows += [[f.artifact, f.device, *("-" for _ in columns[3:]), "failed"] for f in failures]
-    reasons = [Text(f"- {f.artifact} on {f.device}: {f.error.removeprefix(f'{f.device}: ')}") for f in failures]
+    reasons = [Text(f"- {f.artifact} on {_reason(f)}") for f in failures]
     return Group(table("\nOn devices", [name for name, _ in columns], rows), *reasons)
+
+
+def _reason(failure: DeviceFailure) -> str:
+    """Which device, and why; the error may begin with the device itself."""
+    begins = failure.error.startswith((f"{failure.device}:", f"{failure.device} "))
+    return failure.error if begins else f"{failure.device}: {failure.error}"
 
 
 def equal(run: DeviceRun) -> str:
