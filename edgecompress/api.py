@@ -51,8 +51,10 @@ class Result(terminal.Shown):
 
     @property
     def ok(self) -> bool:
-        """False when an artifact lost more accuracy than max_drop, or a device has other outputs than this machine."""
-        return self.report.status == "ok" and all(run.agrees for run in self.report.devices)
+        """False when an artifact lost more accuracy than max_drop, or a device failed or has other outputs than this
+        machine."""
+        devices = not self.report.device_failures and all(run.agrees for run in self.report.devices)
+        return self.report.status == "ok" and devices
 
     @property
     def artifacts(self) -> dict[str, Path]:
@@ -100,16 +102,19 @@ def convert(
         left beside the output folder.
     recipe: a file, or "fast", "balanced" or "smallest"; formats, preprocess, max_drop (points) and max_size (bytes, or
         text such as "32KB") go before its keys.
-    devices: names of devices (`edgecompress devices`) to run the artifacts on; config: their file, if not the usual.
+    devices: names of devices (`edgecompress devices`; "qemu": the target's emulator) to run the artifacts on; config:
+        their file, if not the usual.
     command: kept in the report.
 
     Raises InputError (unreadable or contradictory input) and UnsupportedModelError (the model can't be
-    converted, or does not fit the target); DeviceFault, after the files are written, when a device fails. Losing
-    more than max_drop raises nothing: see `Result.ok`.
+    converted, or does not fit the target); DeviceFault, after the files are written, when the only device fails (of
+    several, the report says which). Losing more than max_drop raises nothing: see `Result.ok`.
     """
     profile = load_target(target, target_file)
     if devices:
-        from edgecompress.devices.conversion import measured, with_formats_for
+        from edgecompress.devices.conversion import measured, named, with_formats_for
+
+        devices = named(devices, profile)
 
     def request(calibrated: bool) -> Recipe:
         made = effective_recipe(

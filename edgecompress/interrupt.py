@@ -1,48 +1,56 @@
-"""Ctrl-C, which libraries in C++ hand back as errors of their own, or drop."""
+"""Ctrl-C, which libraries in C++ hand back as errors of their own, or drop; and SIGTERM, which means the same."""
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
+
+# What Python does by itself at each signal: only in its place is ours set.
+USUAL: dict[signal.Signals, Callable[[int, FrameType | None], Any] | signal.Handlers] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 
 
 class Watch:
-    """A handler of Ctrl-C that does as Python's own and remembers that it came."""
+    """A handler of both signals that does as Python's own of Ctrl-C, and remembers which came; 0 for none."""
 
     def __init__(self) -> None:
-        self.came = False
+        self.came = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.came = True
+        self.came = number
         signal.default_int_handler(number, frame)
 
 
 @contextlib.contextmanager
 def watched() -> Iterator[Watch]:
-    """Within it, Ctrl-C is remembered whatever a library makes of the KeyboardInterrupt.
+    """Within it, Ctrl-C and SIGTERM raise KeyboardInterrupt, and are remembered whatever a library makes of that.
 
-    Where it has another meaning (a background job ignores it, another handler is set) or can't be handled
+    Where a signal has another meaning (a background job ignores Ctrl-C, another handler is set) or can't be handled
     (another thread), nothing is changed.
     """
     watch = Watch()
     ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield watch
-        return
-    signal.signal(signal.SIGINT, watch)
+    taken = [number for number, usual in USUAL.items() if ours and signal.getsignal(number) is usual]
+    for number in taken:
+        signal.signal(number, watch)
     try:
         yield watch
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in taken:
+            signal.signal(number, USUAL[number])
 
 
 def stop_if_interrupted() -> None:
-    """Raises KeyboardInterrupt when Ctrl-C came under `watched` and the run went on all the same."""
-    handler = signal.getsignal(signal.SIGINT)
-    if isinstance(handler, Watch) and handler.came:
-        raise KeyboardInterrupt
+    """Raises KeyboardInterrupt when a signal came under `watched` and the run went on all the same."""
+    for number in USUAL:
+        handler = signal.getsignal(number)
+        if isinstance(handler, Watch) and handler.came:
+            raise KeyboardInterrupt
 
 
 def reraise_interrupt(error: BaseException) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +18,7 @@ COMMANDS = (
     "bench", "build", "compare", "completion", "convert", "devices", "doctor", "flash", "inspect", "report", "run",
     "sensitivity", "targets",
 )  # fmt: skip
-INTERRUPTED = 130  # what a shell reports for a program stopped by Ctrl-C
+INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a program stopped by Ctrl-C
 
 
 class _Echo(logging.Handler):
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exit codes: 0 done; 2 bad arguments or unreadable input; 3 the model can't be converted or run; 4 converted, but
     outside the accuracy limit, or run, but with other outputs; 5 a device
-    can't be reached, is in use, or fails; 130 interrupted; 1 a defect of this program.
+    can't be reached, is in use, or fails; 130 interrupted, 143 by SIGTERM; 1 a defect of this program.
     Failures are one line on stderr; --debug anywhere on the line shows the traceback as well.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -62,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             sys.exit(cli.main(arguments, prog_name="edgecompress", standalone_mode=False))
         except Exception as error:
-            # A library that was stopped by Ctrl-C may call it anything: whatever fails after it, is it.
-            message, code = ("interrupted", INTERRUPTED) if watch.came else _failure(error)
+            # A library that was stopped by a signal may call it anything: whatever fails after it, is it.
+            message, code = ("interrupted", 128 + watch.came) if watch.came else _failure(error)
             if "--debug" in arguments:
                 import traceback
 

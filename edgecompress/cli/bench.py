@@ -15,6 +15,7 @@ from edgecompress.cli.options import (
     parse_preprocess,
     talk_options,
 )
+from edgecompress.errors import DeviceFault
 
 OUTPUTS_DIFFER = 4
 
@@ -39,9 +40,9 @@ def command(
     """Run each ARTIFACT (.pack, .tflite, .onnx, or what `edgecompress build` wrote to a folder) on each device.
 
     Shows how long an inference takes, accuracy as computed there, whether every output is this machine's, and
-    memory. Without --device, a built folder is run in its target's emulator, a file on this machine. Emulators count
-    instructions, not time: they know nothing of a device's clock. Exit code 4 when outputs differ, 5 when a device
-    fails.
+    memory. Without --device, a built folder is run in its target's emulator, a file on this machine; --device qemu is
+    the emulator of the artifact's target. Emulators count instructions, not time: they know nothing of a device's
+    clock. Exit code 4 when outputs differ, 5 when a device fails; what others measured is shown all the same.
     """
     from edgecompress.devices.bench import bench
 
@@ -53,4 +54,4 @@ def command(
         from edgecompress.report.terminal import print_fitting
 
         print_fitting(result)
-    return 0 if result.ok else OUTPUTS_DIFFER
+    return DeviceFault.exit_code if result.failures else 0 if result.ok else OUTPUTS_DIFFER

@@ -21,6 +21,7 @@ from edgecompress.cli.options import (
     talk_options,
     target_names,
 )
+from edgecompress.errors import DeviceFault
 from edgecompress.talk import is_quiet
 
 LIMIT_EXCEEDED = 4
@@ -89,4 +90,6 @@ def command(
 
         print_fitting(result)
         click.echo(f"Written to {result.directory}; report.html shows all of it")
+    if result.report.device_failures:
+        return DeviceFault.exit_code
     return 0 if result.ok else LIMIT_EXCEEDED

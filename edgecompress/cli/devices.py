@@ -41,24 +41,26 @@ def add(name: str, driver: str, settings: tuple[str, ...], config: str | None) -
     \b
     edgecompress devices add pi ssh host=raspberrypi.local user=pi target=raspberry-pi
     edgecompress devices add board serial port=/dev/ttyACM0 target=cortex-m4
-        flash='["pyocd", "load", "--target", "stm32l4r5zi", "{image}"]'
+        flash=pyocd chip=stm32l4r5zi
     """
     from edgecompress.devices.configuration import add_device
 
-    path = add_device(name, {"driver": driver} | dict(_pair(text) for text in settings), config)
+    path = add_device(name, {"driver": driver} | dict(_pair(driver, text) for text in settings), config)
     click.echo(f"{name} is in {path}")
 
 
-def _pair(text: str) -> tuple[str, Any]:
-    """"baud=9600" -> ("baud", 9600); a value that is no TOML is a text."""
+def _pair(driver: str, text: str) -> tuple[str, Any]:
+    """"baud=9600" -> ("baud", 9600); a value that is no TOML, or is of a setting that is a text, is a text."""
     import tomllib
 
+    from edgecompress.devices.configuration import is_text
     from edgecompress.errors import InputError
 
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise InputError(f"{text!r}: expected KEY=VALUE, e.g. host=raspberrypi.local")
     try:
-        return key, tomllib.loads(f"v = {value}")["v"]
+        found = tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:
         return key, value
+    return key, value if is_text(driver, key) and not isinstance(found, str) else found

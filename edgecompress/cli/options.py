@@ -46,9 +46,9 @@ def target_names() -> list[str]:
 
 
 def device_names() -> list[str]:
-    from edgecompress.devices.configuration import load_devices
+    from edgecompress.devices.configuration import EMULATOR, load_devices
 
-    return list(load_devices())
+    return [EMULATOR, *load_devices()]
 
 
 def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from edgecompress.cli.options import (
+    completes,
     config_option,
     debug_option,
+    device_names,
     file_option,
     json_option,
     not_empty,
@@ -17,19 +19,21 @@ from edgecompress.cli.options import (
 @click.command(short_help="Run an artifact on one input.")
 @click.argument("artifact", callback=not_empty)
 @file_option("--input", "source", metavar="FILE", required=True, help="Image, .npy (one sample or more), or .npz.")
-@click.option("--device", default="local", show_default=True, callback=not_empty, help="See: edgecompress devices.")
+@click.option("--device", callback=not_empty, shell_complete=completes(device_names),
+              help="Its name; see: edgecompress devices.")  # fmt: skip
 @file_option("--labels", type=click.Path(), help="Text file, a class's name in each line.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @config_option
 @json_option
 @debug_option
 def command(
-    artifact: str, source: str, device: str, labels: str | None, preprocess: str | None, config: str | None,
+    artifact: str, source: str, device: str | None, labels: str | None, preprocess: str | None, config: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Run ARTIFACT (.pack, .tflite, .onnx, or what `edgecompress build` wrote to a folder) on FILE.
 
-    Shows the best classes, or the first values of the outputs.
+    Shows the best classes, or the first values of the outputs. Without --device, a built folder is run in its target's
+    emulator, a file on this machine.
     """
     from edgecompress.devices.run import run
 

@@ -14,45 +14,45 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 
 from edgecompress.devices.artifact import Artifact, open_artifact
-from edgecompress.devices.configuration import find_device
+from edgecompress.devices.choice import HOST, Named, device_for, usual_device
 from edgecompress.devices.lock import locked
-from edgecompress.devices.programs import Prepared, fits, prepare
+from edgecompress.devices.programs import Prepared, prepare
 from edgecompress.devices.samples import Samples, load_samples
-from edgecompress.errors import DeviceFault, InputError
+from edgecompress.errors import DeviceFault, EdgeCompressError, InputError
 from edgecompress.progress import progress
 from edgecompress.report.devices import comparison, detail
-from edgecompress.report.model import Counts, DeviceRun
+from edgecompress.report.model import Counts, DeviceFailure, DeviceRun
 from edgecompress.report.terminal import Shown
 from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured, Summary
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.drivers.table import BUILT_IN
 from edgecompress_targets.tools import ToolError
 
-HOST = "local"
 TOLERANCE = 1e-3  # of the largest output, where floating point is computed
 WARMUP = 3  # inferences, where time is measured
 
 
 class Bench(Shown, BaseModel):
-    """What was measured, one result for each artifact on each device. Shows itself as tables in terminals and
-    notebooks."""
+    """What was measured, one result or failure for each artifact on each device. Shows itself as tables in terminals
+    and notebooks."""
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int = 2
     results: list[DeviceRun]
+    failures: list[DeviceFailure] = []
 
     @property
     def ok(self) -> bool:
-        """Whether all outputs are as this machine's."""
-        return all(result.agrees for result in self.results)
+        """Whether everything was measured, and all outputs are as this machine's."""
+        return not self.failures and all(result.agrees for result in self.results)
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> RenderableType:
-        parts = [detail(result) for result in self.results]
-        return Group(*parts, *([comparison(self.results)] if len(parts) > 1 else []))
+        several = len(self.results) + len(self.failures) > 1
+        return Group(*map(detail, self.results), *([comparison(self.results, self.failures)] if several else []))
 
 
 def bench(
@@ -69,25 +69,55 @@ def bench(
 ) -> Bench:
     """Run each artifact (.pack, .tflite, .onnx, or a folder of `edgecompress build`) on each device.
 
-    devices: names, see `edgecompress devices`; none: the emulator of a built folder's target, this machine for files.
+    devices: names, see `edgecompress devices`, or "qemu": the emulator of an artifact's target; none: that of a built
+    folder, this machine for files.
     eval: as `convert` takes it; None: random inputs. runs: at most so many samples. warmup: inferences before them,
     default none on emulators. threads: of interpreters. metric: a recipe's.
-    Raises InputError for what can't be run there, DeviceFault for a device that fails.
+    Raises InputError for bad arguments. What can't be run on a device, or fails there, is among the failures; where
+    there is one device and nothing could be measured on it, its error is raised (DeviceFault, InputError).
     """
     if runs is not None and runs < 1:
         raise InputError(f"runs = {runs}: expected 1 or more")
-    results = []
     names = [devices] if isinstance(devices, str) else list(devices)
-    for path in [artifacts] if isinstance(artifacts, (str, Path)) else artifacts:
-        artifact = open_artifact(path)
-        chosen = [(name, find_device(name, config)) for name in names] or [_usual(artifact)]
-        samples = load_samples(artifact, eval, runs, preprocess, metric)
+    opened = [open_artifact(path) for path in ([artifacts] if isinstance(artifacts, (str, Path)) else artifacts)]
+    chosen = [(a, [device_for(a, name, config) for name in names] or [usual_device(a)]) for a in opened]
+    return bench_each(chosen, eval=eval, runs=runs, warmup=warmup, threads=threads, preprocess=preprocess,
+                      metric=metric)  # fmt: skip
+
+
+def bench_each(
+    chosen: Sequence[tuple[Artifact, Sequence[Named]]],
+    *,
+    eval: Any,
+    runs: int | None = None,
+    warmup: int | None = None,
+    threads: int = 1,
+    preprocess: Mapping[str, Any] | None = None,
+    metric: str = "top1",
+) -> Bench:
+    """As `bench`, each artifact on devices of its own."""
+    loaded = [load_samples(artifact, eval, runs, preprocess, metric) for artifact, _ in chosen]  # all, before any runs
+    results: list[DeviceRun] = []
+    failures: list[DeviceFailure] = []
+    errors: list[EdgeCompressError] = []
+    for samples, (artifact, devices) in zip(loaded, chosen, strict=True):
         here = cache(partial(on_host, samples, threads))
-        for name, settings in chosen:
-            prepared = prepare(_file_of(artifact) if name == HOST else artifact, name, settings, threads=threads)
-            others = None if name == HOST else here
-            results.append(measure(samples, prepared, name, settings, others, warmup=warmup))
-    return Bench(results=results)
+        for name, settings in devices:
+            try:
+                prepared = prepare(_file_of(artifact) if name == HOST else artifact, name, settings, threads=threads)
+                results.append(measure(samples, prepared, name, settings, None if name == HOST else here, runs=runs,
+                                       warmup=warmup, threads=threads))  # fmt: skip
+            except EdgeCompressError as error:
+                errors.append(error)
+                failures.append(_failure(artifact, name, settings, error))
+    if not results and len({failure.device for failure in failures}) == 1:
+        raise errors[0]
+    return Bench(results=results, failures=failures)
+
+
+def _failure(artifact: Artifact, name: str, settings: Settings, error: Exception) -> DeviceFailure:
+    return DeviceFailure(artifact=artifact.path.name, format=artifact.format, device=name, driver=settings.driver,
+                         target=settings.target, error=" ".join(str(error).split()))  # fmt: skip
 
 
 def on_host(samples: Samples, threads: int = 1) -> Measured:
@@ -99,7 +129,7 @@ def on_host(samples: Samples, threads: int = 1) -> Measured:
 
 def measure(
     samples: Samples, prepared: Prepared, name: str, settings: Settings, here: Callable[[], Measured] | None,
-    *, warmup: int | None = None,
+    *, runs: int | None = None, warmup: int | None = None, threads: int = 1,
 ) -> DeviceRun:  # fmt: skip
     """One artifact on one device, for which it was prepared. here: gives this machine's run of the same samples; None
     where the device is this machine. Raises DeviceFault."""
@@ -112,6 +142,10 @@ def measure(
     expected = None if here is None or own is not None else here()
     outputs = run.outputs[before * artifact.output_bytes :]
     accuracy, notes = samples.accuracy(outputs) if own is None else (None, [])
+    if runs is not None and runs > len(samples.records):
+        notes = [*notes, f"--runs {runs}: there are {len(samples.records)} samples, and each was run once"]
+    if threads > 1 and prepared.record is not None:
+        notes = [*notes, f"--threads {threads}: is for interpreters; what is compiled has one thread"]
     difference = _Difference.between(samples, outputs, None if expected is None else expected.outputs)
     host = None if accuracy is None else samples.accuracy(outputs if expected is None else expected.outputs)[0]
     record = prepared.record
@@ -164,16 +198,6 @@ def execute(
         raise DeviceFault(str(error)) from error
     finally:
         driver.close()
-
-
-def _usual(artifact: Artifact) -> tuple[str, Settings]:
-    """The emulator of what a folder was built for; this machine for a file."""
-    if artifact.record is None:
-        return HOST, BUILT_IN[HOST]
-    for name, settings in BUILT_IN.items():
-        if settings.emulated and fits(artifact.record, settings):
-            return name, settings
-    raise InputError(f"{artifact.folder}: there is no emulator for {artifact.record.target.name}: name a --device")
 
 
 def _file_of(artifact: Artifact) -> Artifact:

@@ -9,11 +9,14 @@ from typing import Any
 
 from edgecompress.errors import InputError
 from edgecompress.output import write_files
-from edgecompress.targets import load_target
+from edgecompress.targets import all_targets, load_target
 from edgecompress.toml import toml_value
 from edgecompress.validation import nearest, validated
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.drivers.table import BUILT_IN, DRIVERS
+
+EMULATOR = "qemu"  # the built-in emulator that fits, see choice.py
+RESERVED = {*BUILT_IN, EMULATOR}
 
 
 def default_file() -> Path:
@@ -21,25 +24,38 @@ def default_file() -> Path:
     return Path(home, "edgecompress", "devices.toml").expanduser()
 
 
-def load_devices(file: str | Path | None = None) -> dict[str, Settings]:
-    """Name -> settings: the built-in devices, then the file's. file: default `default_file`, which may be missing.
-
-    Raises InputError naming the file and the key at fault.
-    """
+def load_devices(file: str | Path | None = None) -> dict[str, Settings | InputError]:
+    """Name -> settings: the built-in devices, then the file's; for a table that can't be used, the error that says why:
+    file, table, key. file: default `default_file`, which may be missing. Raises InputError for a file that can't be
+    read."""
     path = Path(file) if file is not None else default_file()
-    tables = _tables(path, file is not None)
-    found = {name: _settings(table, f"{path}: devices.{name}") for name, table in tables.items()}
-    if taken := sorted(set(found) & set(BUILT_IN)):
-        raise InputError(f"{path}: devices.{taken[0]}: is the name of a built-in device: choose another")
-    return {**BUILT_IN, **found}
+    found: dict[str, Settings | InputError] = {**BUILT_IN}
+    for name, table in _tables(path, file is not None).items():
+        where = f"{path}: devices.{name}"
+        try:
+            if name in RESERVED:
+                raise InputError(f"{where}: is the name of a built-in device: choose another")
+            found[name] = _settings(table, where)
+        except InputError as error:
+            found[name] = error
+    return found
 
 
 def find_device(name: str, file: str | Path | None = None) -> Settings:
-    """Raises InputError for an unknown name, with the nearest one."""
-    devices = load_devices(file)
+    """Raises InputError for an unknown name, with the nearest one, and for a table that can't be used. A built-in
+    device does not depend on the usual file."""
+    try:
+        devices = load_devices(file)
+    except InputError:
+        if file is None and name in BUILT_IN:
+            return BUILT_IN[name]
+        raise
     if name not in devices:
         raise InputError(f"unknown device {name!r}: {nearest(name, list(devices))} (see: edgecompress devices)")
-    return devices[name]
+    found = devices[name]
+    if isinstance(found, InputError):
+        raise found
+    return found
 
 
 def add_device(name: str, table: dict[str, Any], file: str | Path | None = None) -> Path:
@@ -48,17 +64,23 @@ def add_device(name: str, table: dict[str, Any], file: str | Path | None = None)
     Raises InputError for bad settings or a name that is taken.
     """
     path = Path(file) if file is not None else default_file()
-    if name in load_devices(path if path.exists() else None):
+    before = _tables(path, False)
+    if name in RESERVED or name in before:
         raise InputError(f"{path}: there is a device {name!r} already")
     if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"device name {name!r}: expected letters, digits, - and _ (ASCII)")
     _settings(table, f"device {name}")
-    tables = _tables(path, False) | {name: table}
     lines = []
-    for device, keys in tables.items():
+    for device, keys in (before | {name: table}).items():
         lines += [f"[devices.{device}]", *(f"{key} = {toml_value(value)}" for key, value in keys.items()), ""]
     write_files(path.parent, {path.name: "\n".join(lines).encode()})
     return path
+
+
+def is_text(driver: str, key: str) -> bool:
+    """Whether a driver's setting is a text; False for what is no setting."""
+    field = DRIVERS[driver].model_fields.get(key) if driver in DRIVERS else None
+    return field is not None and field.annotation in (str, str | None)
 
 
 def _settings(table: Any, where: str) -> Settings:
@@ -70,7 +92,14 @@ def _settings(table: Any, where: str) -> Settings:
         raise InputError(f"{where}: key 'driver': " + (f"is missing: one of {known}" if driver is None else
                                                        f"found {driver!r}, expected one of {known}"))  # fmt: skip
     settings = validated(DRIVERS[driver], table, where)
-    load_target(settings.target)
+    try:
+        profile = load_target(settings.target)
+    except InputError as error:
+        raise InputError(f"{where}: key 'target': {error}") from error
+    if not settings.can_be(profile):
+        known = ", ".join(p.name for p in all_targets() if settings.can_be(p))
+        raise InputError(f"{where}: key 'target': found {profile.name!r}, expected one that driver {driver} reaches: "
+                         f"{known}")  # fmt: skip
     return settings
 
 

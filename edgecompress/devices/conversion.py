@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgecompress.devices.bench import bench
-from edgecompress.devices.configuration import find_device
+from edgecompress.devices.artifact import open_artifact
+from edgecompress.devices.bench import bench_each
+from edgecompress.devices.choice import emulator_of
+from edgecompress.devices.configuration import EMULATOR, find_device
 from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe
 from edgecompress.report.model import Report
 from edgecompress.request import OWN_FORMAT
+from edgecompress_targets import Profile
+
+
+def named(devices: Sequence[str], target: Profile) -> list[str]:
+    """With the name of the target's emulator in place of "qemu". Raises InputError where there is none."""
+    return [emulator_of(target)[0] if name == EMULATOR else name for name in devices]
 
 
 def with_formats_for(recipe: Recipe, devices: Sequence[str], config: str | Path | None) -> Recipe:
@@ -30,12 +38,13 @@ def with_formats_for(recipe: Recipe, devices: Sequence[str], config: str | Path 
 def measured(
     report: Report, folder: Path, recipe: Recipe, eval: Any, devices: Sequence[str], config: str | Path | None
 ) -> Report:
-    """The report with every artifact on every device that runs its format. Raises DeviceFault."""
-    runs = []
-    for artifact in report.artifacts:
-        chosen = [name for name in devices if artifact.format in find_device(name, config).formats]
-        if chosen:
-            found = bench(folder / artifact.path, chosen, eval=eval, preprocess=recipe.preprocess.model_dump(),
-                          metric=recipe.evaluate.metric, config=config)  # fmt: skip
-            runs += found.results
-    return report.model_copy(update={"devices": runs})
+    """The report with every artifact on every device that runs its format. Raises as `bench` does where there is one
+    device."""
+    pairs = [(name, find_device(name, config)) for name in devices]
+    chosen = [
+        (open_artifact(folder / artifact.path), [(n, s) for n, s in pairs if artifact.format in s.formats])
+        for artifact in report.artifacts
+        if any(artifact.format in s.formats for _, s in pairs)
+    ]
+    found = bench_each(chosen, eval=eval, preprocess=recipe.preprocess.model_dump(), metric=recipe.evaluate.metric)
+    return report.model_copy(update={"devices": found.results, "device_failures": found.failures})

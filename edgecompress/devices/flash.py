@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecompress.devices.artifact import open_artifact
-from edgecompress.devices.configuration import find_device
+from edgecompress.devices.choice import device_for
 from edgecompress.devices.lock import locked
 from edgecompress.devices.programs import prepare
 from edgecompress.errors import DeviceFault, InputError
@@ -33,7 +33,8 @@ def flash(artifact: str | Path, device: str, *, config: str | Path | None = None
 
     Raises InputError for what can't run there, DeviceFault for a device that fails.
     """
-    opened, settings = open_artifact(artifact), find_device(device, config)
+    opened = open_artifact(artifact)
+    device, settings = device_for(opened, device, config)
     if settings.resource is None:
         raise InputError(f"device {device}: nothing stays on it: use `edgecompress bench` or `run`")
     program = prepare(opened, device, settings).program

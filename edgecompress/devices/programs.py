@@ -13,6 +13,7 @@ from edgecompress.errors import DeviceFault, InputError
 from edgecompress.firmware import BuildRecord, build
 from edgecompress.targets import load_target
 from edgecompress_runtime.ahead_of_time import identifier
+from edgecompress_targets import Profile
 from edgecompress_targets.drivers.benchmarks import MODEL, benchmark
 from edgecompress_targets.drivers.driver import Program
 from edgecompress_targets.drivers.settings import Settings
@@ -20,7 +21,7 @@ from edgecompress_targets.drivers.settings import Settings
 
 @dataclass(frozen=True)
 class Prepared:
-    """record: of the build behind the program; None where an interpreter runs the artifact."""
+    """record: of the build behind the program, which has one thread; None where an interpreter runs the artifact."""
 
     program: Program
     record: BuildRecord | None
@@ -38,10 +39,10 @@ def prepare(artifact: Artifact, name: str, settings: Settings, *, threads: int =
     return _compiled(artifact, name, settings)
 
 
-def fits(record: BuildRecord, settings: Settings) -> bool:
-    """Whether a device runs what was built: the same CPU's firmware, or a program for the same instruction set, of
-    which it needs no more."""
-    ours, theirs = record.target, load_target(settings.target)
+def fits(ours: Profile, settings: Settings) -> bool:
+    """Whether a device runs what was built for a target: the same CPU's firmware, or a program for the same instruction
+    set, of which it needs no more."""
+    theirs = load_target(settings.target)
     if settings.runs == "firmware":
         return ours.cpu == theirs.cpu
     return ours.triple.split("-")[:2] == theirs.triple.split("-")[:2] and set(ours.features) <= set(theirs.features)
@@ -67,10 +68,11 @@ def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:
         if folder is None or record is None:
             made = build(artifact.path, settings.target, output=Path(work) / "built")
             folder, record = made.directory, made.record
-        if not fits(record, settings):
+        if not fits(record.target, settings):
             raise InputError(f"{folder}: was built for {record.target.name}, device {name} is a {settings.target}")
-        content = _image(folder, record, name, settings)
-    file = f"{record.name}.elf" if settings.runs == "firmware" else f"{record.name}_run"
+        image = _image(folder, record, name, settings)
+        content = _read(image)
+    file = f"{record.name}{image.suffix}" if settings.runs == "firmware" else f"{record.name}_run"
     start = (file,) if settings.runs == "firmware" else (f"./{file}", "{inputs}", "{outputs}", "{times}")
     machine = record.target.triple.split("-")[0] if settings.runs == "program" else ""
     program = Program(record.name, artifact.digest, artifact.input_bytes, artifact.output_bytes, {file: content}, start,
@@ -78,20 +80,22 @@ def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:
     return Prepared(program, record)
 
 
-def _image(folder: Path, record: BuildRecord, name: str, settings: Settings) -> bytes:
+def _image(folder: Path, record: BuildRecord, name: str, settings: Settings) -> Path:
     """The program among what `build` wrote; for a board of the user's, what its `make` makes of that."""
     make = getattr(settings, "make", ())
     if make:
         for source in (resources.files("edgecompress_targets.cortex_m") / "support").iterdir():
             (folder / source.name).write_bytes(source.read_bytes())
-        path = Path(settings.image.replace("{folder}", str(folder)))  # type: ignore[attr-defined]
         done = subprocess.run([word.replace("{folder}", str(folder)) for word in make], capture_output=True, text=True)
         if done.returncode:
             raise DeviceFault(f"{name}: {make[0]} failed: {(done.stderr.strip() or 'no reason').splitlines()[-1]}")
-    elif record.image is None:
+        return Path(settings.image.replace("{folder}", str(folder)))  # type: ignore[attr-defined]
+    if record.image is None:
         raise InputError(f"{folder}: there is no program to run: {record.note}")
-    else:
-        path = folder / record.image
+    return folder / record.image
+
+
+def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -12,8 +12,8 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress.devices.artifact import open_artifact
-from edgecompress.devices.bench import HOST, execute
-from edgecompress.devices.configuration import find_device
+from edgecompress.devices.bench import execute
+from edgecompress.devices.choice import device_for, usual_device
 from edgecompress.devices.programs import prepare
 from edgecompress.devices.samples import load_samples
 from edgecompress.errors import InputError
@@ -68,25 +68,27 @@ def run(
     artifact: str | Path,
     input: Any,
     *,
-    device: str = HOST,
+    device: str | None = None,
     labels: str | Path | None = None,
     preprocess: Mapping[str, Any] | None = None,
     config: str | Path | None = None,
 ) -> Outputs:
     """One or more samples through a .pack, .tflite or .onnx, or what `edgecompress build` wrote to a folder.
 
-    input: an image file, one sample or an array of samples (.npy), or what `convert` takes as data. labels: a text
-    file, a class's name in each line. Raises InputError for what does not fit, DeviceFault for a device that fails.
+    input: an image file, one sample or an array of samples (.npy), or what `convert` takes as data. device: as for
+    `bench`. labels: a text file, a class's name in each line. Raises InputError for what does not fit, DeviceFault for
+    a device that fails.
     """
-    opened, settings = open_artifact(artifact), find_device(device, config)
-    names = _labels(labels)
+    opened = open_artifact(artifact)
+    name, settings = usual_device(opened) if device is None else device_for(opened, device, config)
+    classes = _labels(labels)
     shapes = [tuple(t.shape) for t in opened.inputs]
     samples = load_samples(opened, _samples(input, shapes), None, preprocess)
-    prepared = prepare(opened, device, settings)
-    _, measured = execute(prepared, device, settings, b"".join(samples.records))
+    prepared = prepare(opened, name, settings)
+    _, measured = execute(prepared, name, settings, b"".join(samples.records))
     found = samples.outputs(measured.outputs)
     arrays = {t.name: array for t, array in zip(opened.outputs, found, strict=True)}
-    return Outputs(opened.path.name, device, arrays, names)
+    return Outputs(opened.path.name, name, arrays, classes)
 
 
 def _samples(input: Any, shapes: list[tuple[int, ...]]) -> Any:

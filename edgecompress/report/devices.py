@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
-from edgecompress.report.model import Counts, DeviceRun
+from edgecompress.report.model import Counts, DeviceFailure, DeviceRun
 from edgecompress.report.terminal import table
 
 WORDS = {"instructions": "Instructions", "cycles": "Cycles", "ns": "Microseconds"}
@@ -42,8 +41,8 @@ def detail(run: DeviceRun) -> Group:
     return Group(head, table("", ("Measured", "Result"), rows), *notes)
 
 
-def comparison(runs: Sequence[DeviceRun]) -> Table:
-    """One line for each run, the figures that can be compared."""
+def comparison(runs: Sequence[DeviceRun], failures: Sequence[DeviceFailure] = ()) -> Group:
+    """One line for each run, the figures that can be compared; and for each failure, with the reasons below."""
     columns: list[tuple[str, Callable[[DeviceRun], str]]] = [
         ("Artifact", lambda r: r.artifact),
         ("Device", lambda r: r.device),
@@ -54,7 +53,16 @@ def comparison(runs: Sequence[DeviceRun]) -> Table:
         (" RAM", lambda r: "-" if r.arena_bytes is None else f"{r.arena_bytes + (r.stack_bytes or 0):,}"),
         ("Equal", equal),
     ]
-    return table("\nOn devices", [name for name, _ in columns], [[cell(run) for _, cell in columns] for run in runs])
+    rows = [[cell(run) for _, cell in columns] for run in runs]
+    rows += [[f.artifact, f.device, *("-" for _ in columns[3:]), "failed"] for f in failures]
+    reasons = [Text(f"- {f.artifact} on {_reason(f)}") for f in failures]
+    return Group(table("\nOn devices", [name for name, _ in columns], rows), *reasons)
+
+
+def _reason(failure: DeviceFailure) -> str:
+    """Which device, and why; the error may begin with the device itself."""
+    begins = failure.error.startswith((f"{failure.device}:", f"{failure.device} "))
+    return failure.error if begins else f"{failure.device}: {failure.error}"
 
 
 def equal(run: DeviceRun) -> str:

@@ -41,7 +41,7 @@ def page(report: Report) -> str:
     return str(_environment().get_template("report.html.j2").render(
         report=report, source=source(report), cards=cards(report), bars=bars(report), asked=terminal.requested(report),
         scatter=_scatter([("", report)]), layers=_layers(report.layers), arena=_arena(report),
-        training=[_curves(h) for h in report.training], checks=_checks(report), devices=_devices(report.devices),
+        training=[_curves(h) for h in report.training], checks=_checks(report), devices=_devices(report),
         version=__version__, bad=BAD_SNR,
     ))  # fmt: skip
 
@@ -193,7 +193,7 @@ def _checks(report: Report) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def _devices(runs: Sequence[DeviceRun]) -> list[list[str]]:
+def _devices(report: Report) -> list[list[str]]:
     def bytes_(n: int | None) -> str:
         return "-" if n is None else f"{n:,}"
 
@@ -201,8 +201,8 @@ def _devices(runs: Sequence[DeviceRun]) -> list[list[str]]:
         [r.artifact, r.device, r.description, "-" if r.counts is None else " ".join(latency(r)),
          "-" if r.accuracy is None else f"{r.accuracy:.2f}", bytes_(r.flash_bytes), bytes_(r.arena_bytes),
          bytes_(r.stack_bytes), devices.equal(r)]
-        for r in runs
-    ]  # fmt: skip
+        for r in report.devices
+    ] + [[f.artifact, f.device, f.error, *"-----", "failed"] for f in report.device_failures]  # fmt: skip
 
 
 @cache

@@ -217,6 +217,17 @@ class DeviceRun(Part):
     notes: list[str] = []
 
 
+class DeviceFailure(Part):
+    """One artifact that a device did not run, where others were measured."""
+
+    artifact: str = Field(description="file name")
+    format: str
+    device: str = Field(description="its name in the configuration")
+    driver: str
+    target: str = Field(description="the device's profile")
+    error: str = Field(description="why, in one line")
+
+
 class Buffer(Part):
     """A value's place in the arena while it is needed."""
 
@@ -255,6 +266,7 @@ class Report(Part):
     memory: MemoryPlan | None = Field(None, description="null in reports of earlier versions")
     artifacts: list[Artifact] = Field(min_length=1)
     devices: list[DeviceRun] = Field([], description="with --device: the artifacts on it")
+    device_failures: list[DeviceFailure] = Field([], description="with --device: what could not be measured there")
     recipe: str = Field("", description="the effective recipe, as in recipe.toml")
     notes: list[str]
 

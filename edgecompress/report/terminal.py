@@ -130,7 +130,8 @@ _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
 def _devices(report: Report) -> RenderableType | None:
     from edgecompress.report.devices import comparison
 
-    return comparison(report.devices) if report.devices else None
+    measured = report.devices or report.device_failures
+    return comparison(report.devices, report.device_failures) if measured else None
 
 
 def _worst_layers(report: Report) -> Table | None:

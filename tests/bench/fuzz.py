@@ -84,11 +84,21 @@ def frames(data: bytes, file: Path) -> None:
         decoded(line)
 
 
+def flash_image(data: bytes, file: Path) -> None:
+    from edgecompress_targets.drivers.flash_image import parts
+
+    for name in ("a.elf", "a.hex"):
+        try:
+            parts(name, data)
+        except ValueError:
+            pass
+
+
 _MODELS: dict[str, object] = {}
 # What reads, and the ending of its files.
 READERS: dict[str, tuple[Callable[[bytes, Path], None], str]] = {
     "onnx": (onnx_file, ".onnx"), "pack": (pack, ".pack"), "recipe": (recipe, ".toml"), "samples": (samples, ".npz"),
-    "report": (report, ".json"), "frames": (frames, ".bin"),
+    "report": (report, ".json"), "frames": (frames, ".bin"), "flash": (flash_image, ".elf"),
 }  # fmt: skip
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ HEADER = struct.Struct("<6I")
 VERSION, LARGEST = 0x01000001, 256 * 1024
 BANNER = b"device::ro.product.name=stand_in;ro.product.model=Stand-in;ro.product.device=stand_in;features=shell_v2,cmd"
 STDOUT, STDERR, EXIT = 1, 2, 3
-GETPROP = 'getprop() { case "$1" in ro.product.model) echo "Stand-in";; ro.build.version.release) echo 14;; esac; }\n'
+GETPROP = '#!/bin/sh\ncase "$1" in ro.product.model) echo "Stand-in";; ro.build.version.release) echo 14;; esac\n'
 
 
 def command(name: str) -> int:
@@ -30,13 +32,19 @@ def command(name: str) -> int:
 
 class Adbd:
     """port: it listens there. connections: open ones; `cut` ends them. full: then writing files fails as on a full
-    disk. flip: then the first byte of each file that arrives is another."""
+    disk. flip: then the first byte of each file that arrives is another. cut_pushes: so many files do not arrive, as
+    the connection ends on their way."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.connections: list[socket.socket] = []
         self.full = self.flip = False
+        self.cut_pushes = 0
+        self.programs = tempfile.TemporaryDirectory()
+        getprop = Path(self.programs.name, "getprop")
+        getprop.write_text(GETPROP)
+        getprop.chmod(0o755)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -51,6 +59,7 @@ class Adbd:
     def close(self) -> None:
         self._listener.close()
         self.cut()
+        self.programs.cleanup()
 
     def _accept(self) -> None:
         while True:
@@ -133,7 +142,7 @@ class _Stream:
         self.received.put(None)
         self.ready.release()
         if self.process is not None and self.process.poll() is None:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def _run(self, handler, argument: str) -> None:
         try:
@@ -157,8 +166,10 @@ class _Stream:
         return data
 
     def _shell(self, text: str) -> None:
-        self.process = subprocess.Popen(["/bin/sh", "-c", GETPROP + text], stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        path = f"{self.connection.adbd.programs.name}:{os.environ['PATH']}"
+        self.process = subprocess.Popen(["/bin/sh", "-c", text], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, env=os.environ | {"PATH": path},
+                                        start_new_session=True)  # fmt: skip
         out, error = self.process.communicate()
         for kind, data in ((STDOUT, out), (STDERR, error), (EXIT, bytes([self.process.returncode & 0xFF]))):
             if data:
@@ -188,6 +199,10 @@ class _Stream:
             if kind == b"DONE":
                 break
             content += self._read(length)
+            if self.connection.adbd.cut_pushes:
+                self.connection.adbd.cut_pushes -= 1
+                self.connection.adbd.cut()
+                raise EOFError
         try:
             if self.connection.adbd.full:
                 raise OSError(28, "No space left on device")

@@ -25,9 +25,9 @@ class Faults:
 class LossyLine:
     """url: for the host. Carries bytes to and from `port` on loopback until it is closed."""
 
-    def __init__(self, port: int, faults: Faults, seed: int = 0) -> None:
+    def __init__(self, port: int, faults: Faults, seed: int = 0, listen: int = 0) -> None:
         self._faults, self._random, self._port, self.carried, self.changed = faults, random.Random(seed), port, 0, 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", listen))
         self.url = f"socket://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
 

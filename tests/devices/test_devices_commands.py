@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from command import edgecompress
+from edgecompress.devices.artifact import open_artifact
 from edgecompress.devices.bench import bench
-from edgecompress.devices.configuration import load_devices
+from edgecompress.devices.choice import device_for
+from edgecompress.devices.configuration import find_device, load_devices
 from edgecompress.devices.run import run
+from edgecompress.firmware import build
 from edgecompress.report.model import Report
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack
+from edgecompress_targets.drivers import linux
+from edgecompress_targets.drivers.serial_device import SerialSettings
 from emulators import CORTEX_M
 
 DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
@@ -78,6 +86,46 @@ def test_bench_compares_artifacts_on_this_machine(pack: Path, other_pack: Path) 
     assert "On devices" in str(found) and max(map(len, str(found).splitlines())) <= 80
 
 
+# With a Python there, so that nothing has to be compiled.
+GONE = {"driver": "ssh", "host": "127.0.0.1", "port": 1, "python": "python3", "target": "raspberry-pi"}
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, "PAUSE", 0)
+
+
+def test_a_device_that_fails_costs_no_other_its_figures(pack: Path, other_pack: Path, configured, no_pause) -> None:
+    config = configured(gone=GONE)
+    arguments = "bench", pack, other_pack, "--device", "gone", "--device", "local", "--runs", "2", "--config", config
+    code, out, error = edgecompress(*arguments, "--json")
+    found = json.loads(out)
+    assert code == 5 and [r["device"] for r in found["results"]] == ["local", "local"], error
+    assert [(f["artifact"], f["device"], f["driver"]) for f in found["failures"]] == 2 * [
+        ("dense.pack", "gone", "ssh")
+    ]
+    assert all("127.0.0.1:1" in f["error"] for f in found["failures"])
+    code, out, _ = edgecompress("bench", *arguments[2:])
+    assert code == 5 and "failed" in out and "- dense.pack on gone" in out
+    assert max(map(len, out.splitlines())) <= 80
+    code, out, error = edgecompress("bench", pack, other_pack, "--device", "gone", "--config", config)
+    assert code == 5 and out == "" and error.count("\n") == 1, "nothing was measured at all"
+    code, out, error = edgecompress("bench", pack, tmp := config.parent / "none.pack", "--config", config)
+    assert code == 2 and out == "" and str(tmp) in error, "bad arguments are found before anything runs"
+
+
+def test_convert_reports_what_could_be_measured(tmp_path: Path, configured, no_pause) -> None:
+    code, out, error = edgecompress(
+        "convert", DIGITS / "digits.onnx", "--target", "linux-x86", "--format", "pack", "--device", "gone",
+        "--device", "local", "--config", configured(gone=GONE), "-o", tmp_path / "out",
+    )  # fmt: skip
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert code == 5 and [r.device for r in report.devices] == ["local"], error
+    (failure,) = report.device_failures
+    assert failure.device == "gone" and " on gone " in out
+    assert failure.error[:40] in html.unescape((tmp_path / "out" / "report.html").read_text())
+
+
 def test_devices_are_added_listed_and_refused(tmp_path: Path) -> None:
     config = tmp_path / "made" / "devices.toml"
     flash = 'flash=["pyocd", "load", "--target", "nrf52840", "{image}"]'
@@ -103,12 +151,111 @@ def test_devices_are_added_listed_and_refused(tmp_path: Path) -> None:
         code, _, error = edgecompress("devices", "add", *arguments, "--config", config)
         assert code == 2 and expected in error and error.count("\n") == 1, error
     for text, expected in (
-        ("x = 1", "unknown key 'x'"), ("devices = 1", "expected tables"), ("[devices.pi]\nhost = 'x'", "'driver'"),
-        ("[devices.qemu-m4]\ndriver = 'ssh'\nhost = 'x'\ntarget = 'android'", "built-in"), ("[", "not valid TOML"),
-    ):  # fmt: skip
+        ("x = 1", "unknown key 'x'"), ("devices = 1", "expected tables"), ("[", "not valid TOML"),
+    ):
         config.write_text(text)
         code, _, error = edgecompress("devices", "--config", config)
         assert code == 2 and expected in error and error.count("\n") == 1, error
+
+
+BAD = {
+    "driverless": ("host = 'x'", "key 'driver': is missing"),
+    "hostless": ("driver = 'ssh'\ntarget = 'raspberry-pi'", "key 'host' is missing"),
+    "nine": ("driver = 'emulator'\ntarget = 'cortex-m4'\ncpu = 'cortex-m9'", "key 'cpu': should be one of cortex-m0,"),
+    "other-cpu": ("driver = 'emulator'\ntarget = 'cortex-m4'\ncpu = 'cortex-m3'", "expected one that driver emulator"),
+    "phone": ("driver = 'serial'\nport = 'x'\ntarget = 'android'", "found 'android', expected one that driver serial"),
+    "pi": ("driver = 'ssh'\nhost = 'x'\ntarget = 'cortex-m4'", "expected one that driver ssh reaches: android,"),
+    "typo": ("driver = 'ssh'\nhost = 'x'\ntarget = 'raspbery-pi'", "key 'target': unknown target 'raspbery-pi': did"),
+    "qemu-m4": ("driver = 'ssh'\nhost = 'x'\ntarget = 'android'", "is the name of a built-in device"),
+    "chipless": ("driver = 'serial'\nport = 'x'\ntarget = 'cortex-m4'\nflash = 'pyocd'", "key 'chip' is missing"),
+    "probe": ("driver = 'serial'\nport = 'x'\ntarget = 'cortex-m4'\nflash = 'jlink'", "should be one of pyocd,"),
+}  # fmt: skip
+
+
+def test_a_bad_table_stops_only_who_uses_it(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "edgecompress" / "devices.toml"
+    config.parent.mkdir()
+    config.write_text("".join(f"[devices.{name}]\n{text}\n" for name, (text, _) in BAD.items()))
+    np.save(tmp_path / "one.npy", np.zeros(300, np.float32))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    code, _, error = edgecompress("run", pack, "--input", tmp_path / "one.npy")
+    assert code == 0, error
+    for name, (_, expected) in BAD.items():
+        code, out, error = edgecompress("bench", pack, "--device", name)
+        assert code == 2 and out == "" and f"{config}: devices.{name}: " in error and expected in error, (name, error)
+    code, out, _ = edgecompress("devices", "--json")
+    listed = {d["name"]: d for d in json.loads(out)["devices"]}
+    assert code == 0 and listed["local"]["error"] is None
+    assert all(expected in listed[name]["error"] for name, (_, expected) in BAD.items())
+    assert edgecompress("devices", "add", "good", "adb", "serial=1")[0] == 0, "the others stay as they are"
+    config.write_text("[")
+    assert find_device("local") and edgecompress("bench", pack, "--device", "good")[0] == 2
+
+
+def test_a_setting_that_is_a_text_is_written_as_one(tmp_path: Path) -> None:
+    config = tmp_path / "devices.toml"
+    for arguments in (
+        ("phone", "adb", "serial=123456789"), ("quoted", "adb", 'serial="0x1"', "timeout=3"),
+        ("pi", "ssh", "host=10", "user=1234", "target=raspberry-pi"),
+    ):  # fmt: skip
+        code, _, error = edgecompress("devices", "add", *arguments, "--config", config)
+        assert code == 0, error
+    found = load_devices(config)
+    assert (found["phone"].serial, found["pi"].host, found["pi"].user) == ("123456789", "10", "1234")
+    assert (found["quoted"].serial, found["quoted"].timeout) == ("0x1", 3)
+
+
+@pytest.mark.parametrize("probe", [None, "77"])
+@pytest.mark.parametrize(
+    ("flash", "expected"),
+    [
+        ("pyocd", "pyocd load --no-wait {--uid 77} --target CHIP FILE"),
+        ("openocd-cmsis-dap", "openocd -f interface/cmsis-dap.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
+                              "-c 'program FILE verify reset exit'"),
+        ("openocd-jlink", "openocd -f interface/jlink.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
+                          "-c 'program FILE verify reset exit'"),
+        ("openocd-stlink", "openocd -f interface/stlink.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
+                           "-c 'program FILE verify reset exit'"),
+        ("st-flash", "st-flash {--serial 77} --reset write FILE 0x8000000"),
+        ("dfu-util", "dfu-util {--serial 77} --alt 0 --dfuse-address 0x08000000:leave --download FILE"),
+        ("esptool", "esptool --chip CHIP --port /dev/ttyACM0 write_flash 0x0 FILE"),
+        (("mine", "-p", "{port}", "--probe={probe}", "{image}"), "mine -p /dev/ttyACM0 --probe={77} FILE"),
+    ],
+)  # fmt: skip
+def test_the_exact_words_of_flash_commands(flash: object, expected: str, probe: str | None) -> None:
+    """As in a shell; in braces what a probe's number adds."""
+    chip = "CHIP" if "CHIP" in expected else None
+    settings = SerialSettings(target="cortex-m4", port="/dev/ttyACM0", flash=flash, probe=probe, chip=chip)
+    found = [word.replace("{image}", "FILE") for word in settings.flash_words]
+    assert found == shlex.split(re.sub(r"{(.*)}", r"\1" if probe else "", expected))
+
+
+@CORTEX_M
+def test_qemu_is_the_emulator_that_fits(pack: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros(300, np.float32))
+    folder = build(pack, "cortex-m3", output=tmp_path / "built").directory
+    found = bench(folder, ["qemu", "local"], runs=30, threads=2, eval=np.zeros((3, 300), np.float32))
+    assert [r.device for r in found.results] == ["qemu-m3", "local"] and found.ok
+    there, here = (result.notes for result in found.results)
+    told = "--runs 30: there are 3 samples, and each was run once"
+    assert told in there and told in here and found.results[0].runs == 3
+    assert [note.partition(":")[0] for note in there if "threads" in note] == ["--threads 2"]
+    assert not any("threads" in note for note in here)
+    code, out, error = edgecompress("run", folder, "--input", tmp_path / "one.npy", "--json")
+    assert code == 0 and json.loads(out)["device"] == "qemu-m3", error
+    code, _, error = edgecompress("flash", folder, "--device", "qemu")
+    assert code == 2 and "device qemu-m3: nothing stays on it" in error
+    code, _, error = edgecompress("bench", pack, "--device", "qemu")
+    assert code == 2 and "does not say which target it is for: name one of qemu-m0, qemu-m3" in error
+    code, out, error = edgecompress(
+        "convert", DIGITS / "digits.onnx", "--target", "cortex-m3", "--calib", DIGITS / "train.npz", "--format", "pack",
+        "--device", "qemu", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0 and "qemu-m3" in out, error
+    (made,) = (tmp_path / "out").glob("*.pack")
+    assert device_for(open_artifact(made), "qemu")[0] == "qemu-m3", "as the report beside it says"
+    code, _, error = edgecompress("convert", DIGITS / "digits.onnx", "--target", "linux-x86", "--device", "qemu")
+    assert code == 2 and "there is no emulator for linux-x86" in error
 
 
 def test_what_can_not_be_run_is_refused_in_one_line(pack: Path, tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecompress_targets.drivers.frames import Frame, Receiver, decoded, stuffed, unstuffed
+from edgecompress_targets.drivers import session
+from edgecompress_targets.drivers.frames import ANSWER, Frame, Kind, Receiver, decoded, stuffed, unstuffed
 
 FRAMES = st.builds(Frame, st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.integers(0, 255), st.integers(0, 255),
                    st.binary(max_size=600))  # fmt: skip
@@ -42,6 +46,42 @@ def test_a_changed_or_lost_byte_never_gives_another_frame(frame: Frame, data: st
     else:
         del line[at]
     assert all(found in (None, frame) for found in Receiver()(bytes(line)))
+
+
+class Starting:
+    """A board that does not hear the first `deaf` requests, and then answers HELLO and STATISTICS."""
+
+    timeout: float | None = None
+
+    def __init__(self, deaf: int) -> None:
+        self._deaf, self._answers = deaf, b""
+
+    def write(self, line: bytes) -> int:
+        request = decoded(line.strip(b"\0"))
+        assert request is not None
+        self._deaf -= 1
+        if self._deaf < 0:
+            payload = HELLO if request.kind == Kind.HELLO else bytes(4)
+            self._answers += replace(request, kind=request.kind | ANSWER, payload=payload).encoded()
+        return len(line)
+
+    def read(self, size: int = 1) -> bytes:
+        answers, self._answers = self._answers[:size], self._answers[size:]
+        return answers
+
+    @property
+    def in_waiting(self) -> int:
+        return len(self._answers)
+
+
+HELLO = b"\1\0" + (256).to_bytes(2, "little") + bytes(16 + 32)
+
+
+def test_what_a_starting_board_did_not_hear_was_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "FIRST_WAIT", 0.05)
+    board = session.Session(Starting(deaf=2), "board")
+    board.stack()
+    assert (board.traffic.frames, board.traffic.again) == (1, 0)
 
 
 def test_the_specifications_example() -> None:

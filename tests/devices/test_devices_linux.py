@@ -13,12 +13,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import adbd
 import pytest
 import sshd
+from lossy import Faults, LossyLine
 
 from command import edgecompress
 from disks import mounted
@@ -62,6 +65,12 @@ def table(phone: adbd.Adbd, tmp_path: Path, **changes: object) -> dict[str, obje
             "prefix": QEMU, "timeout": 20} | changes  # fmt: skip
 
 
+@pytest.fixture
+def two_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linux, "TRIES", 2)
+    monkeypatch.setattr(linux, "PAUSE", 0.1)
+
+
 def kept(folder: Path) -> list[str]:
     """What is on the device."""
     return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
@@ -103,7 +112,7 @@ def test_ssh_runs_the_boards_own_python_and_tells_time(
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"port": 1, "timeout": 2}, "can't be reached"),
+        ({"port": 1, "timeout": 2}, "pi (127.0.0.1:1): can't be reached: Connection refused (3 tries)"),
         ({"key": "{folder}/stranger"}, "refused the key"),
         ({"known_hosts": "{folder}/none"}, "its host key is not in"),
         ({"known_hosts": "{folder}/wrong"}, "its host key is not the one in"),
@@ -124,15 +133,20 @@ def test_ssh_that_can_not_be_is_one_clear_line(
         pytest.skip("this machine is the architecture that is meant to be wrong")
     code, out, error = edgecompress("flash", built, "--device", "pi", "--config", config)
     assert code == 5 and out == "" and error.count("\n") == 1 and expected in error
+    assert ("tries" in error) == ("port" in changes), "what helps to try again is tried again, and nothing else"
 
 
 @SSH
 def test_a_port_that_speaks_no_ssh_is_one_line(server: sshd.Sshd, built: Path, configured) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         def answer() -> None:
-            connection, _ = other.accept()
-            connection.sendall(b"220 mail\r\n")
-            connection.close()
+            while True:
+                try:
+                    connection, _ = other.accept()
+                except OSError:
+                    return
+                connection.sendall(b"220 mail\r\n")
+                connection.close()
 
         threading.Thread(target=answer, daemon=True).start()
         config = configured(pi=server.table(port=other.getsockname()[1], timeout=2))
@@ -167,18 +181,59 @@ def test_flash_keeps_the_version_before_until_the_new_one_has_answered(
 
 @SSH
 @pytest.mark.parametrize("when", ["deploy", "run"])
-def test_ssh_that_is_cut(when: str, server: sshd.Sshd, built: Path, samples: Path, configured) -> None:
+def test_ssh_that_is_cut(when: str, server: sshd.Sshd, built: Path, samples: Path, configured, two_tries) -> None:
     folder, prefix = server.folder / "device", HANGS if when == "run" else ["sh", "-c", "exec sleep 60"]
     config = configured(pi=server.table(prefix=prefix), well=server.table())
-    timer = threading.Thread(target=lambda: (wait_for(folder, "process"), server.cut()))
-    timer.start()
-    code, out, error = edgecompress("bench", built, "--device", "pi", "--eval", samples, "--config", config)
-    timer.join()
-    assert code == 5 and out == "" and error.count("\n") == 1 and "the connection was lost" in error
+    with cutting(folder, server.cut, 2):
+        code, out, error = edgecompress("bench", built, "--device", "pi", "--eval", samples, "--config", config)
+    assert code == 5 and out == "" and error.count("\n") == 1
+    assert "the connection was lost" in error and "(2 tries)" in error
     assert not sleeping(folder), "what ran there was ended"
     code, _, error = edgecompress("flash", built, "--device", "well", "--config", config)
     assert code == 0 and [name.endswith(".part") for name in kept(folder)] == [False], error
     shutil.rmtree(folder)
+
+
+# hangs the first time that it has inputs
+HANGS_ONCE = ["sh", "-c", "test -s inputs.bin && mkdir {once} 2>/dev/null && exec sleep 60; "
+              'exec qemu-aarch64 "$0" "$@"']  # fmt: skip
+
+
+def once(folder: Path) -> list[str]:
+    return [word.format(once=folder / "once") for word in HANGS_ONCE]
+
+
+@SSH
+def test_ssh_that_is_cut_once_goes_on(
+    server: sshd.Sshd, built: Path, samples: Path, configured, tmp_path: Path
+) -> None:
+    folder = tmp_path / "device"
+    config = configured(pi=server.table(prefix=once(tmp_path), folder=str(folder)))
+    with cut_when(tmp_path / "once", server.cut):
+        code, out, error = edgecompress(
+            "bench", built, "--device", "pi", "--eval", samples, "--config", config, "--json"
+        )
+    assert code == 0 and json.loads(out)["results"][0]["equal"], error
+    assert kept(folder) == [] and not sleeping(folder)
+
+
+@SSH
+def test_an_ssh_server_may_come_late(server: sshd.Sshd, built: Path, configured, tmp_path: Path) -> None:
+    """First its port refuses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    known = (server.folder / "known_hosts").read_text()
+    (tmp_path / "known").write_text(known.replace(str(server.port), str(port)))
+    changes = {"port": port, "known_hosts": str(tmp_path / "known"), "folder": str(tmp_path / "device")}
+    config = configured(pi=server.table(**changes))
+    lines: list[LossyLine] = []
+    timer = threading.Timer(linux.PAUSE * 1.5, lambda: lines.append(LossyLine(server.port, Faults(), listen=port)))
+    timer.start()
+    code, _, error = edgecompress("flash", built, "--device", "pi", "--config", config)
+    timer.join()
+    lines[0].close()
+    assert code == 0 and len(kept(tmp_path / "device")) == 1, error
 
 
 @SSH
@@ -327,7 +382,7 @@ def test_a_phone_that_is_not_configured_is_listed(phone: adbd.Adbd, tmp_path: Pa
 
 
 @ADB
-def test_adb_faults(phone: adbd.Adbd, built: Path, samples: Path, configured, tmp_path) -> None:
+def test_adb_faults(phone: adbd.Adbd, built: Path, samples: Path, configured, tmp_path, two_tries) -> None:
     config = configured(
         phone=table(phone, tmp_path), nowhere=table(phone, tmp_path, serial="127.0.0.1:1"),
         unplugged=table(phone, tmp_path, serial="ABC123"), slow=table(phone, tmp_path, prefix=HANGS),
@@ -344,12 +399,24 @@ def test_adb_faults(phone: adbd.Adbd, built: Path, samples: Path, configured, tm
     phone.full, phone.flip = False, True
     assert "its SHA-256 differs" in fails("phone") and kept(tmp_path / "phone") == []
     phone.flip = False
-    timer = threading.Thread(target=lambda: (wait_for(tmp_path / "phone", "process"), phone.cut()))
-    timer.start()
-    fails("slow")
-    timer.join()
+    with cutting(tmp_path / "phone", phone.cut, 2):
+        assert "(2 tries)" in fails("slow")
     code, _, error = edgecompress("bench", built, "--device", "phone", "--eval", samples, "--config", config)
     assert code == 0 and kept(tmp_path / "phone") == [], error
+
+
+@ADB
+def test_adb_that_is_cut_once_goes_on(phone: adbd.Adbd, built: Path, samples: Path, configured, tmp_path) -> None:
+    folder = tmp_path / "phone"
+    config = configured(phone=table(phone, tmp_path, prefix=once(tmp_path)))
+    with cut_when(tmp_path / "once", phone.cut):
+        code, out, error = edgecompress(
+            "bench", built, "--device", "phone", "--eval", samples, "--config", config, "--json"
+        )
+    assert code == 0 and json.loads(out)["results"][0]["equal"], error
+    phone.cut_pushes = 1
+    code, _, error = edgecompress("flash", built, "--device", "phone", "--config", config)
+    assert code == 0 and phone.cut_pushes == 0 and len(kept(folder)) == 1, error
 
 
 @pytest.mark.parametrize(
@@ -379,6 +446,34 @@ def test_a_slow_clock_and_a_hot_cpu_are_told(said: str, expected: tuple[str, ...
 
     measured = LinuxDevice("board", Answers(), "folder").run(program, record * count)
     assert measured.notes == expected and measured.counts == (0, 0, 0) and measured.unit == "ns"
+
+
+@contextmanager
+def cutting(folder: Path, cut: Callable[[], None], times: int) -> Iterator[None]:
+    """As often, each time when a program runs on the device that was not there before."""
+    def watch() -> None:
+        for _ in range(times):
+            wait_for(folder, "process")
+            before = {path.read_text() for path in folder.glob("*/process")}
+            cut()
+            deadline = time.monotonic() + 30
+            while {p.read_text() for p in folder.glob("*/process") if p.exists()} & before:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield
+    thread.join()
+
+
+@contextmanager
+def cut_when(sign: Path, cut: Callable[[], None]) -> Iterator[None]:
+    """Once, when that file is there."""
+    thread = threading.Thread(target=lambda: (wait_for(sign.parent.parent, sign.name), cut()))
+    thread.start()
+    yield
+    thread.join()
 
 
 def wait_for(folder: Path, name: str) -> None:

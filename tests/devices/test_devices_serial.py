@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.emulator import EmulatorProcess, emulated_port
 from edgecompress_targets.cortex_m.firmware import link
 from edgecompress_targets.drivers.driver import DeviceError, Program
+from edgecompress_targets.drivers.flash_image import parts
 from edgecompress_targets.drivers.serial_port import SerialPort
 from edgecompress_targets.drivers.table import BUILT_IN
 from emulators import CORTEX_M
@@ -141,6 +144,27 @@ def test_a_board_that_goes_away_in_the_middle(what: str, image: Path, program: P
         process.close()
 
 
+def test_sigterm_ends_the_emulator(built: Path, tmp_path: Path) -> None:
+    """A stand-in for QEMU that writes down its process, and never answers."""
+    emulator, pid = tmp_path / "qemu-system-arm", tmp_path / "pid"
+    started = f"echo $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 60"
+    emulator.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit\n{started}\n')
+    emulator.chmod(0o755)
+    paths = os.pathsep.join(str(Path(__file__).resolve().parents[2] / room) for room in ("", "runtime", "targets"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgecompress", "bench", str(built), "--device", "qemu-m4"], text=True,
+        env=os.environ | {"PYTHONPATH": paths, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not pid.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate(timeout=30)[1].strip() == "error: interrupted"
+    assert process.returncode == 143 and not Path("/proc", pid.read_text().strip()).exists()
+
+
 def test_a_fault_of_the_cpu_is_told(tmp_path: Path) -> None:
     """A model that jumps to nowhere."""
     header = """#include <stdint.h>
@@ -187,6 +211,73 @@ def test_the_flash_command_gets_the_image(board: EmulatorProcess, built: Path, c
     config = configured(board=table | {"flash": ["no-such-probe", "{image}"]})
     code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
     assert code == 5 and "its flash command 'no-such-probe' is not installed" in error
+
+
+def test_what_arrived_in_flash_is_read_back(
+    built: Path, other_pack: Path, program: Program, configured, tmp_path: Path
+) -> None:
+    """A board that has other weights, and says that it has this model."""
+    other = build(other_pack, "cortex-m4", output=tmp_path / "other")
+    there = (tmp_path / "other" / "dense.elf").read_bytes()
+    wrong = there.replace(bytes.fromhex(other.record.pack_sha256), bytes.fromhex(program.digest))
+    assert wrong != there
+    (tmp_path / "wrong.elf").write_bytes(wrong)
+    board = EmulatorProcess(tmp_path / "wrong.elf", BOARD)
+    config = configured(board={"driver": "serial", "port": board.url, "target": "cortex-m4", "flash": ["true"]})
+    code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
+    board.close()
+    assert code == 5 and "is not what was sent: the CRC-32 differs" in error and error.count("\n") == 1
+
+
+def test_files_for_flash_have_the_parts_that_objcopy_finds(built: Path) -> None:
+    elf, hexadecimal, plain = ((built / f"dense.{kind}").read_bytes() for kind in ("elf", "hex", "bin"))
+    for name, content in (("a.elf", elf), ("a.HEX", hexadecimal)):
+        found = parts(name, content)
+        assert found
+        memory = bytearray(len(plain))
+        for address, data in found:
+            memory[address : address + len(data)] = data
+        assert memory == plain, name
+    assert parts("a.bin", plain) is None
+    for name, content in (("a.elf", elf[:60]), ("a.elf", b"no"), ("a.hex", hexadecimal[:-13]), ("a.hex", b":0000ZZ"),
+                          ("a.hex", hexadecimal[: hexadecimal.rindex(b":")]), ("a.elf", elf[:0x1100])):
+        with pytest.raises(ValueError, match=f"{name}: not a whole file"):
+            parts(name, content)
+
+
+STAND_IN = """#!/bin/sh
+# a stand-in for pyocd: lists three probes, writes down what it is called with
+[ "$1" = json ] && echo '{"boards": [{"unique_id": "0001", "info": "STLink", "target": "stm32l4r5zi"},
+                                     {"unique_id": "0002", "info": "DAPLink", "target": "nrf52840"},
+                                     {"unique_id": "0003", "info": "JLink", "target": "cortex_m"}]}'
+echo "$@" >> "$RECORD"
+"""
+
+
+def test_pyocd_is_called_and_its_probes_are_listed(
+    board: EmulatorProcess, pack: Path, configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pyocd").write_text(STAND_IN)
+    (tmp_path / "pyocd").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("RECORD", str(tmp_path / "record"))
+    config = configured(board={
+        "driver": "serial", "port": board.url, "target": "cortex-m4", "flash": "pyocd", "chip": "stm32l4r5zi",
+        "probe": "0001", "make": ["true"], "image": "{folder}/dense.hex",
+    })  # fmt: skip
+    code, out, error = edgecompress("flash", pack, "--device", "board", "--config", config)
+    assert code == 0, error
+    *words, image = (tmp_path / "record").read_text().split()
+    assert words == "load --no-wait --uid 0001 --target stm32l4r5zi".split()
+    assert image.endswith("/dense.hex"), "its own suffix"
+    code, out, _ = edgecompress("devices", "--config", config, "--json")
+    ours, other, bare = (c for c in json.loads(out)["connected"] if c["driver"] == "probe")
+    assert code == 0 and (ours["target"], ours["description"], ours["add"]) == ("cortex-m4", "STLink, of board", None)
+    assert other["target"] is None and other["add"] == (
+        "edgecompress devices add NAME serial port=PORT target=TARGET flash=pyocd chip=nrf52840 probe=0002"
+    )
+    assert "chip=CHIP probe=0003" in bare["add"], "pyocd does not know what is behind it"
+    assert "chip=nrf52840" in " ".join(edgecompress("devices", "--config", config)[1].split())
 
 
 def test_another_boards_own_project_makes_the_image(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import tempfile
 import time
@@ -10,13 +11,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.drivers.driver import DeviceError, LostError
 from edgecompress_targets.drivers.linux import LinuxDevice
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.tools import ToolError, require
 
 FACTS = [("model", "getprop ro.product.model"), ("cpu", "getprop ro.soc.model"),
          ("android", "getprop ro.build.version.release")]  # fmt: skip
+
+END = "edgecompress-end:"
 
 
 class AdbSettings(Settings):
@@ -56,8 +59,14 @@ class AdbShell:
         self._name, self._settings, self._connected = name, settings, False
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
-        """Exit codes need a device with shell protocol v2: Android 7 and later."""
-        return self._adb("shell", command, timeout=timeout)
+        """Exit codes need a device with shell protocol v2: Android 7 and later. `adb shell` gives 0 as well where the
+        connection is cut: only what has an end was done."""
+        code, out, error = self._adb("shell", f"sh -c {shlex.quote(command)}; printf '{END}%d' $?", timeout=timeout)
+        said, end, status = out.rpartition(END.encode())
+        if not code and not (end and status.isdigit()):
+            self._connected = False
+            raise LostError(f"{self._name}: the connection was lost")
+        return code or int(status), said, error
 
     def push(self, content: bytes, path: str) -> None:
         with tempfile.TemporaryDirectory() as work:
@@ -79,6 +88,9 @@ class AdbShell:
         if code:
             said = (error + b"\n" + out).decode(errors="replace").splitlines()
             faults = [line.partition("error: ")[2] for line in said if "error: " in line] or said or ["it failed"]
+            if "remote" not in faults[0]:  # which is what the device says itself
+                self._connected = False
+                raise LostError(f"{self._name}: adb {words[0]}: {faults[0]}")
             raise DeviceError(f"{self._name}: adb {words[0]}: {faults[0]}")
 
     def _adb(self, *words: str, timeout: float) -> tuple[int, bytes, bytes]:
@@ -87,11 +99,14 @@ class AdbShell:
         said = error.decode(errors="replace").strip()
         if code and said.startswith(("error:", "adb: device", "adb: no devices", "adb: error: failed to get feature")):
             reason = said.splitlines()[0].removeprefix("error: ")
-            hint = ": allow this computer on its screen" if "unauthorized" in said else ""
-            raise DeviceError(f"{self._name} ({self._settings.serial}): {reason}{hint}")
+            where = f"{self._name} ({self._settings.serial})"
+            if "unauthorized" in said:
+                raise DeviceError(f"{where}: {reason}: allow this computer on its screen")
+            self._connected = False
+            raise LostError(f"{where}: {reason}")
         if code == 255 or (code and "closed" in said.lower()):
             self._connected = False
-            raise DeviceError(f"{self._name}: the connection was lost")
+            raise LostError(f"{self._name}: the connection was lost")
         return code, out, error
 
     def _connect(self) -> None:
@@ -104,9 +119,10 @@ class AdbShell:
             _, out, error = self._call("connect", serial, timeout=timeout)
             said = (out + error).decode(errors="replace").strip()
             if "connected to" not in said:
-                raise DeviceError(f"{self._name}: {said.splitlines()[-1] if said else 'adb can not connect to it'}")
+                raise LostError(f"{self._name}: {said.splitlines()[-1] if said else 'adb can not connect to it'}")
             state = b"".join(self._call("-s", serial, "get-state", timeout=timeout)[1:])
-            if b"offline" not in state or time.monotonic() > deadline:
+            gone = b"offline" in state or b"not found" in state
+            if not gone or time.monotonic() > deadline:
                 break
             self._call("disconnect", serial, timeout=timeout)  # "already connected", to what is gone
             time.sleep(0.1)

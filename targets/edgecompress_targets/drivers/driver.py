@@ -15,6 +15,10 @@ class DeviceError(ToolError):
     """A device that can't be reached, refuses, or answers wrongly. The message says which, and what to do."""
 
 
+class LostError(DeviceError):
+    """The connection failed or ended: the same may work when it is tried again."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a program says of times that it keeps to itself: nanoseconds. median: None where it does not say."""

@@ -6,19 +6,30 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.emulator import PACKAGE, QEMU, EmulatorProcess, emulated_port
 from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Measured, Program
 from edgecompress_targets.drivers.serial_port import SerialPort
 from edgecompress_targets.drivers.settings import Settings
+from edgecompress_targets.profile import Profile
 from edgecompress_targets.tools import ToolError, require, version
 
 
 class EmulatedBoardSettings(Settings):
     driver: Literal["emulator"] = "emulator"
     cpu: str = Field(description=f"one of {', '.join(BOARDS)}")
+
+    @field_validator("cpu")
+    @classmethod
+    def _known(cls, cpu: str) -> str:
+        if cpu not in BOARDS:
+            raise ValueError(f"should be one of {', '.join(BOARDS)}")
+        return cpu
+
+    def can_be(self, target: Profile) -> bool:
+        return target.cpu == self.cpu
 
     @property
     def runs(self) -> str:

@@ -20,6 +20,7 @@ class Kind(IntEnum):
     READ = 4
     STATISTICS = 5
     STEPS = 6
+    MEMORY = 7
 
 
 class Status(IntEnum):

@@ -6,9 +6,19 @@ import hashlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from functools import wraps
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from edgecompress_targets.drivers.driver import Advance, Benchmark, DeviceError, Found, Measured, Program, Summary
+from edgecompress_targets.drivers.driver import (
+    Advance,
+    Benchmark,
+    DeviceError,
+    Found,
+    LostError,
+    Measured,
+    Program,
+    Summary,
+)
 from edgecompress_targets.drivers.times import from_file
 
 INPUTS, OUTPUTS, TIMES, PROCESS = "inputs.bin", "outputs.bin", "times.bin", "process"
@@ -17,10 +27,14 @@ CLOCK = f"{CPUFREQ}/scaling_cur_freq", f"{CPUFREQ}/cpuinfo_max_freq", "/sys/clas
 # Counters of the processor's energy, microjoules: powercap (RAPL), else a sensor of hwmon.
 ENERGY = "cat /sys/class/powercap/intel-rapl:0/energy_uj /sys/class/hwmon/hwmon*/energy1_input 2>/dev/null | head -n 1"
 SLOWER = 10  # times slower than the first inference with its start-up: then it hangs
+TRIES, PAUSE = 3, 0.5  # of what a lost connection cut short; seconds between them
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Shell(Protocol):
-    """Commands and files on one device. All methods raise DeviceError when it can't be reached, or in time."""
+    """Commands and files on one device. All methods raise DeviceError when it can't be reached, or in time; LostError
+    where another try may do better, for which they connect again."""
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
         """(exit code, standard output, standard error) of a command for its `sh`."""
@@ -37,6 +51,24 @@ class Shell(Protocol):
     def close(self) -> None: ...
 
 
+def tried_again(method: Callable[Concatenate[LinuxDevice, P], R]) -> Callable[Concatenate[LinuxDevice, P], R]:
+    """For what may be done twice: it has cleaned up, as far as it could, when it raises LostError."""
+
+    @wraps(method)
+    def whole(self: LinuxDevice, *args: P.args, **kwargs: P.kwargs) -> R:
+        for _ in range(TRIES - 1):
+            try:
+                return method(self, *args, **kwargs)
+            except LostError:
+                time.sleep(PAUSE)
+        try:
+            return method(self, *args, **kwargs)
+        except LostError as error:
+            raise LostError(f"{error} ({TRIES} tries)") from error
+
+    return whole
+
+
 class LinuxDevice:
     """See driver.Driver. root: the folder on the device for everything of ours. prefix: words in front of a program,
     such as an emulator. facts: commands whose output says what the device is, by name. instructions: counts those
@@ -50,8 +82,9 @@ class LinuxDevice:
         self._name, self._shell, self._root = name, shell, root
         self._prefix, self._emulated, self._facts = tuple(prefix), emulated, facts
         self._timeout, self._inference_timeout, self._instructions = timeout, inference_timeout, instructions
-        self._there_before = False
+        self._there_before = self._brought = False
 
+    @tried_again
     def probe(self) -> Found:
         self._require_prefix()
         system = self._said("uname -sm")
@@ -59,6 +92,7 @@ class LinuxDevice:
         words = ", ".join([*facts.values(), system])
         return Found(f"{self._prefix[0]} on {words}" if self._prefix else words, facts)
 
+    @tried_again
     def deploy(self, program: Program) -> None:
         self._require_prefix()
         if program.machine and not self._prefix:
@@ -67,8 +101,8 @@ class LinuxDevice:
                 raise DeviceError(f"{self._name}: it is {machine}, the program is for {program.machine}: "
                                   "set another target in its configuration")  # fmt: skip
         folder = self._folder(program)
-        self._there_before = self._is_whole(program, folder)
-        if self._there_before:
+        if self._is_whole(program, folder):
+            self._there_before = not self._brought
             return
         part = f"{folder}.part"
         try:
@@ -79,11 +113,13 @@ class LinuxDevice:
                 raise DeviceError(f"{self._name}: what arrived in {part} is not what was sent: its SHA-256 differs")
             self._do(f"cd {part} && chmod 755 {' '.join(program.files)}")
             self._answer(program, part)
+            self._brought = True  # or so it may be, where the connection is lost right behind it
             self._do(f"rm -rf {folder} && mv {part} {folder}")
         except BaseException:
             self._tidy(f"cd {part} && kill -9 $(cat {PROCESS}); rm -rf {part}")
             raise
 
+    @tried_again
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
         folder, count = self._folder(program), len(inputs) // program.input_bytes
         if program.benchmark is not None:
@@ -123,6 +159,7 @@ class LinuxDevice:
     def close(self) -> None:
         self._shell.close()
 
+    @tried_again
     def keep(self, program: Program) -> None:
         """In place of earlier versions."""
         self._there_before = True

@@ -16,6 +16,7 @@ from pydantic import Field
 from edgecompress_targets.drivers.driver import DeviceError
 from edgecompress_targets.drivers.linux import LinuxDevice
 from edgecompress_targets.drivers.settings import Settings
+from edgecompress_targets.profile import Profile
 from edgecompress_targets.user_emulation import UserEmulator
 
 CPU = "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"
@@ -25,6 +26,10 @@ class LocalSettings(Settings):
     driver: Literal["local"] = "local"
     target: str = Field("raspberry-pi" if platform.machine() == "aarch64" else "linux-x86", description="its profile")
     prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
+
+    def can_be(self, target: Profile) -> bool:
+        """With an emulator in front of programs it is anything."""
+        return bool(self.prefix) or super().can_be(target)
 
     @property
     def python(self) -> str | None:

@@ -9,18 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from edgecompress_targets.drivers import flash_commands
 from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Measured, Program
+from edgecompress_targets.drivers.flash_commands import COMMANDS
+from edgecompress_targets.drivers.flash_image import Part, parts
 from edgecompress_targets.drivers.serial_port import SerialPort
 from edgecompress_targets.drivers.settings import Settings
+from edgecompress_targets.profile import Profile
 
 
 class SerialSettings(Settings):
     driver: Literal["serial"] = "serial"
     port: str = Field(description="device file (/dev/ttyACM0), or a URL of pyserial's (socket://HOST:PORT)")
     baud: int = Field(115_200, gt=0, description="bits a second")
-    flash: tuple[str, ...] = Field((), description="command that flashes {image}; unset: it is flashed by hand")
+    flash: tuple[str, ...] = Field(
+        (), description=f"how it is flashed: {', '.join(COMMANDS)}, or the words of another command, with {{image}}, "
+        "{chip}, {port} and {probe} in them; unset: by hand"
+    )  # fmt: skip
+    chip: str | None = Field(None, min_length=1, description="its name as the flash command knows it")
+    probe: str | None = Field(None, min_length=1, description="serial number of its debug probe, if there are several")
     flash_timeout: float = Field(120, gt=0, description="seconds that flashing may take")
     make: tuple[str, ...] = Field(
         (), description="command that makes the board's image of what `build` wrote and serve.c, all in {folder}; "
@@ -28,9 +37,32 @@ class SerialSettings(Settings):
     )  # fmt: skip
     image: str = Field("", description="the file that `make` makes, which may start with {folder}")
 
+    @field_validator("flash", mode="before")
+    @classmethod
+    def _named(cls, flash: object) -> object:
+        if not isinstance(flash, str):
+            return flash
+        if flash not in COMMANDS:
+            raise ValueError(f"should be one of {', '.join(COMMANDS)}, or a list of a command's words")
+        return (flash,)
+
+    @model_validator(mode="after")
+    def _complete(self) -> SerialSettings:
+        if self.chip is None and flash_commands.needs(self.flash, "chip"):
+            raise ValueError(f"key 'chip' is missing: {self.flash[0]} needs to know it")
+        return self
+
+    def can_be(self, target: Profile) -> bool:
+        return "-none-" in target.triple
+
     @property
     def runs(self) -> str:
         return "firmware"
+
+    @property
+    def flash_words(self) -> tuple[str, ...]:
+        """The command; {image} is still to be filled in."""
+        return flash_commands.words(self.flash, {"chip": self.chip, "port": self.port, "probe": self.probe})
 
     @property
     def resource(self) -> str:
@@ -39,7 +71,7 @@ class SerialSettings(Settings):
     def open(self, name: str) -> SerialDevice:
         port = SerialPort(name, self.port, baud=self.baud, patience=self.timeout,
                           inference_patience=self.inference_timeout)  # fmt: skip
-        return SerialDevice(name, port, flash=self.flash, flash_timeout=self.flash_timeout)
+        return SerialDevice(name, port, flash=self.flash_words, flash_timeout=self.flash_timeout)
 
 
 class SerialDevice:
@@ -59,6 +91,8 @@ class SerialDevice:
             self._port.close()
             self._write_flash(program)
         self._port.require(program)
+        if self._flash:  # else the board may have another build of the same model
+            self._port.require_flash(self._parts(program))
 
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
         return self._port.measure(inputs, advance)
@@ -71,6 +105,13 @@ class SerialDevice:
 
     def close(self) -> None:
         self._port.close()
+
+    def _parts(self, program: Program) -> list[Part]:
+        """None of a file that does not say where it goes: of that, the model's digest was read back."""
+        try:
+            return parts(program.start[0], program.files[program.start[0]]) or []
+        except ValueError as error:
+            raise DeviceError(f"{self._name}: {error}") from error
 
     def _write_flash(self, program: Program) -> None:
         with tempfile.TemporaryDirectory() as work:

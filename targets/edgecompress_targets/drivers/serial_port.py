@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from edgecompress_targets.drivers.driver import Advance, DeviceError, Measured, Program
-from edgecompress_targets.drivers.session import LostError, Session
+from edgecompress_targets.drivers.driver import Advance, DeviceError, LostError, Measured, Program
+from edgecompress_targets.drivers.flash_image import Part
+from edgecompress_targets.drivers.session import Session
 
 
 class SerialPort:
@@ -54,6 +56,15 @@ class SerialPort:
         ):  # fmt: skip
             raise DeviceError(f"{self._name}: its firmware has the model with digest {found.digest[:12]}, expected "
                               f"{program.digest[:12]}: flash it first")  # fmt: skip
+
+    def require_flash(self, parts: Iterable[Part]) -> None:
+        """Raises DeviceError unless these are in the device's memory, read back by itself."""
+        for address, content in parts:
+            with self._explained():
+                found = self.session.checksum(address, len(content))
+            if found != zlib.crc32(content):
+                raise DeviceError(f"{self._name}: what is in its flash at {address:#x} is not what was sent: the "
+                                  "CRC-32 differs: flash it again")  # fmt: skip
 
     def measure(self, inputs: bytes, advance: Advance | None = None) -> Measured:
         """All records of inputs, one after the other. Raises DeviceError."""

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.drivers.driver import DeviceError, LostError
 from edgecompress_targets.drivers.frames import ANSWER, Frame, Kind, Receiver, Status
 
 VERSION = 1
@@ -17,10 +17,6 @@ SMALLEST = 16  # bytes of a chunk, however bad the line
 FIRST_WAIT, LEAST_WAIT, LONGEST_WAIT = 0.5, 0.05, 4.0  # seconds until a request is sent again
 OVERHEAD = 14  # bytes of a frame beside its payload
 _HELLO = struct.Struct("<BBHIIII32s")
-
-
-class LostError(DeviceError):
-    """The connection ended."""
 
 
 class Port(Protocol):
@@ -51,7 +47,7 @@ class Hello:
 
 @dataclass
 class Traffic:
-    """Frames sent, those of them sent again, and bytes in both directions."""
+    """Since the firmware answered: frames sent, those of them sent again, and bytes in both directions."""
 
     frames: int = 0
     again: int = 0
@@ -89,6 +85,11 @@ class Session:
         """Bytes of stack used at most since start-up."""
         return int(struct.unpack("<I", self._ask(Kind.STATISTICS, b"", answer=4))[0])
 
+    def checksum(self, address: int, length: int) -> int:
+        """CRC-32 of the device's memory, computed there."""
+        asked = struct.pack("<II", address, length)
+        return int(struct.unpack("<I", self._ask(Kind.MEMORY, asked, answer=4))[0])
+
     def steps(self) -> tuple[int, ...]:
         """Counts of the last inference's steps; empty unless the program is profiled."""
         counts: list[int] = []
@@ -104,6 +105,7 @@ class Session:
             raise DeviceError(f"{self._name}: its firmware speaks version {version} of the protocol, this program "
                               f"{VERSION}: flash it again")  # fmt: skip
         self._chunk = payload
+        self.traffic = Traffic()  # a board that starts is deaf for a while: nothing was lost on the line
         return Hello("cycles" if counter else "systick", payload, inputs, outputs, arena, steps, digest.hex())
 
     def _write(self, record: bytes) -> None:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgecompress_targets.drivers.driver import Driver
+from edgecompress_targets.profile import Profile
 
 
 class Settings(BaseModel, ABC):
@@ -22,6 +23,10 @@ class Settings(BaseModel, ABC):
     @abstractmethod
     def open(self, name: str) -> Driver:
         """The driver of this device; nothing is reached yet."""
+
+    def can_be(self, target: Profile) -> bool:
+        """Whether what this driver reaches can be such a device: one with an operating system, as most."""
+        return "linux" in target.triple
 
     @property
     def runs(self) -> str:

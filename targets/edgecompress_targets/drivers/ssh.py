@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.drivers.driver import DeviceError, LostError
 from edgecompress_targets.drivers.linux import LinuxDevice
 from edgecompress_targets.drivers.settings import Settings
 
@@ -115,7 +115,7 @@ class SshShell:
         except (paramiko.SSHException, OSError, EOFError) as failure:
             self.close()
             reason = str(failure) or type(failure).__name__
-            raise DeviceError(f"{self._name}: the connection was lost: {reason}") from failure
+            raise LostError(f"{self._name}: the connection was lost: {reason}") from failure
         return code, bytes(out), bytes(error)
 
     def _connected(self) -> Any:
@@ -148,8 +148,15 @@ class SshShell:
             client.close()
             if "not found in known_hosts" in str(error):
                 raise DeviceError(f"{where}: its host key is not in {known}: log in once with ssh") from error
-            raise DeviceError(f"{where}: can't be reached: {error}") from error
+            kind = DeviceError if isinstance(error, TimeoutError) else LostError  # who waits once more, waits long
+            raise kind(f"{where}: can't be reached: {_reason(error)}") from error
         transport = client.get_transport()
         assert transport is not None
         transport.set_keepalive(KEEP_ALIVE)
         return client
+
+
+def _reason(error: Exception) -> str:
+    """In words; paramiko hides those of a connection behind others, an error for each address."""
+    first = next(iter(getattr(error, "errors", {}).values()), error)
+    return getattr(first, "strerror", None) or str(first) or type(first).__name__

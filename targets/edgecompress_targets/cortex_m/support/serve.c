@@ -7,7 +7,7 @@
 #include "model.h"
 
 enum { VERSION = 1, PAYLOAD = 256, HEADER = 6, CHECKSUM = 4, LIMIT = HEADER + PAYLOAD + CHECKSUM };
-enum { HELLO = 1, WRITE, INVOKE, READ, STATISTICS, STEPS };
+enum { HELLO = 1, WRITE, INVOKE, READ, STATISTICS, STEPS, MEMORY };
 enum { DONE = 0, DAMAGED, REFUSED, NO_SESSION, OTHER_INPUT, FAULT };
 
 static int8_t arena[MODEL_ARENA_BYTES] __attribute__((aligned(16)));
@@ -124,6 +124,10 @@ static int32_t handled(uint32_t length) {
         return (int32_t)wanted;
     }
     if (kind == STATISTICS) return put32(answer + HEADER, stack_used()), 4;
+    if (kind == MEMORY && size == 8) {
+        put32(answer + HEADER, crc32((const void *)(uintptr_t)at, get32(payload + 4)));
+        return 4;
+    }
 #if MODEL_STEPS
     if (kind == STEPS && size == 6 && wanted <= PAYLOAD / 4 && at <= MODEL_STEPS && wanted <= MODEL_STEPS - at) {
         for (uint32_t i = 0; i < wanted; i++) put32(answer + HEADER + 4 * i, started[at + i + 1] - started[at + i]);
