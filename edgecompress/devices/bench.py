@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 
 from edgecompress.devices.artifact import Artifact, open_artifact
-from edgecompress.devices.choice import HOST, Named, device_for, usual_device
+from edgecompress.devices.choice import HOST, Named, device_for, has_program_for_host, usual_device
 from edgecompress.devices.lock import locked
 from edgecompress.devices.programs import Prepared, prepare
 from edgecompress.devices.samples import Samples, load_samples
@@ -104,8 +104,9 @@ def bench_each(
         here = cache(partial(on_host, samples, threads))
         for name, settings in devices:
             try:
-                prepared = prepare(_file_of(artifact) if name == HOST else artifact, name, settings, threads=threads)
-                results.append(measure(samples, prepared, name, settings, None if name == HOST else here, runs=runs,
+                itself = name == HOST and not has_program_for_host(artifact)
+                prepared = prepare(_file_of(artifact) if itself else artifact, name, settings, threads=threads)
+                results.append(measure(samples, prepared, name, settings, None if itself else here, runs=runs,
                                        warmup=warmup, threads=threads))  # fmt: skip
             except EdgeCompressError as error:
                 errors.append(error)

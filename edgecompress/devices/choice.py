@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 from pathlib import Path
 
 from edgecompress.devices.artifact import Artifact
@@ -31,8 +32,15 @@ def device_for(artifact: Artifact, name: str, config: str | Path | None = None) 
 
 
 def usual_device(artifact: Artifact) -> Named:
-    """The emulator of what a folder was built for; this machine for a file."""
-    return (HOST, BUILT_IN[HOST]) if artifact.record is None else emulator_of(artifact.record.target)
+    """This machine for a file and for a program that it can run; else the emulator of what a folder was built for."""
+    here = artifact.record is None or has_program_for_host(artifact)
+    return (HOST, BUILT_IN[HOST]) if here else emulator_of(artifact.record.target)
+
+
+def has_program_for_host(artifact: Artifact) -> bool:
+    """Whether it is a folder with a program for this machine."""
+    record = artifact.record
+    return record is not None and platform.system() == "Linux" and fits(record.target, BUILT_IN[HOST])
 
 
 def emulator_of(target: Profile) -> Named:

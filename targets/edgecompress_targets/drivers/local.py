@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from edgecompress_runtime.host.variants import AVX512_VNNI, available
 from edgecompress_targets.drivers.driver import DeviceError
 from edgecompress_targets.drivers.linux import LinuxDevice
 from edgecompress_targets.drivers.settings import Settings
@@ -22,9 +23,16 @@ from edgecompress_targets.user_emulation import UserEmulator
 CPU = "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"
 
 
+def _this_machine() -> str:
+    """The profile with the most of this CPU's features."""
+    if platform.machine() == "aarch64":
+        return "raspberry-pi"
+    return "linux-x86-vnni" if AVX512_VNNI in available() else "linux-x86"
+
+
 class LocalSettings(Settings):
     driver: Literal["local"] = "local"
-    target: str = Field("raspberry-pi" if platform.machine() == "aarch64" else "linux-x86", description="its profile")
+    target: str = Field(default_factory=_this_machine, description="its profile")
     prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
 
     def can_be(self, target: Profile) -> bool:
