@@ -94,6 +94,40 @@ def test_a_recipe_clusters_the_weights_and_only_the_pack_shrinks(converted, tmp_
     assert down.bits_per_weight <= 3 and "clustered" in down.cause
 
 
+@pytest.mark.parametrize("precision, bytes_each", [("float32", 4), ("float16", 2)])
+def test_clusters_of_float_weights_are_small_and_what_stays_large_is_said(tmp_path, precision, bytes_each):
+    results = {}
+    for name, section in {"plain": "", "small": "[cluster]\nbits = 4\n"}.items():
+        (tmp_path / "recipe.toml").write_text(f'[quantize]\nweights = "{precision}"\n{section}')
+        results[name] = edgecompress.convert(
+            DIGITS / "digits.onnx", "linux-x86", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
+            formats=["pack", "onnx", "tflite"], recipe=tmp_path / "recipe.toml", output=tmp_path / name,
+        )  # fmt: skip
+    report = results["small"].report
+    weights = sum(layer.weights or 0 for layer in report.layers)
+    (pack, onnx, tflite), plain = ([a.bytes for a in r.report.artifacts] for r in (results["small"], results["plain"]))
+    assert plain[0] - pack > (bytes_each - 0.65) * weights and plain[1] - onnx > (bytes_each - 0.65) * weights
+    assert tflite == plain[2]
+    assert [note for note in report.notes if "clusters make" in note] == [
+        "clusters make the .tflite no smaller: TFLite has no look-up that an interpreter does once, "
+        "when it loads a file"
+    ]
+    assert all(check.error is None and check.value >= 96 for a in report.artifacts for check in a.checks)
+    (goal,) = report.goals
+    assert (goal.unit, goal.requested) == ("bits", 4) and 3 < goal.achieved < 5
+    held = sum(c.bytes for c in inspect_pack(results["small"].artifacts["pack"]).constants if len(c.shape) > 1)
+    assert goal.achieved == pytest.approx(8 * held / weights, abs=0.8)  # and the codebooks, which the header has
+    assert "16 values" in report.layers[0].encoding
+    for page in (str(results["small"]), (results["small"].directory / "report.html").read_text()):
+        assert "bits a weight" in page and f"{goal.achieved:.2f}: entropy coded" in page
+
+
+def test_training_of_clusters_that_nobody_asked_for_is_refused(tmp_path):
+    (tmp_path / "recipe.toml").write_text("[cluster]\nepochs = 2\n")
+    with pytest.raises(edgecompress.InputError, match="epochs in .cluster. trains clusters: add bits"):
+        edgecompress.convert(DIGITS / "digits.onnx", recipe=tmp_path / "recipe.toml", output=tmp_path / "out")
+
+
 def test_clustered_weights_are_small_in_onnx_too_and_still_fuse(converted, tmp_path):
     import onnx
     import onnxruntime
