@@ -202,6 +202,16 @@ def test_every_codec_is_met() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_centroids_have_as_few_digits_as_scales(dtype: type) -> None:
+    values = np.array([-0.1, 0.0, 1 / 3, 1e-7], dtype)
+    weights = np.random.default_rng(0).choice(values, 4000)
+    header, _ = parse(write_pack(Plan((Tensor("w", (4000,), weights.dtype, data=weights),), (), (), (0,)), "m"))
+    listed = header["tensors"][0]["data"]["params"]["centroids"]
+    np.testing.assert_array_equal(np.array(listed, np.float64).astype(dtype), np.sort(values))
+    assert listed[0] == -0.1 and all(len(str(x)) <= (9 if dtype == np.float16 else 11) for x in listed)
+
+
 def test_the_header_says_what_the_plan_said() -> None:
     header, _ = parse(write_pack(small_plan(), "demo"))
     x, w, b, y = header["tensors"]
