@@ -184,17 +184,24 @@ def test_indices_that_would_not_be_the_weights_are_not_stored(model: ir.Model) -
     np.testing.assert_array_equal(numpy_helper.to_array(stored["up"]), np.asarray(constant(value)))
 
 
-def test_every_start_of_k_means_is_what_the_recipe_says(model: ir.Model) -> None:
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("integers", [False, True])
+def test_every_start_of_k_means_is_what_the_recipe_says(
+    model: ir.Model, int8: Quantized, integers: bool, per_channel: bool
+) -> None:
     """Without data a codebook for the whole layer is k-means: its optimum can't be beaten."""
-    before = np.asarray(constant(weights(model)["first"]))
+    annotated, reference = (int8.model, int8.reference) if integers else (model, model)
+    before = np.asarray(constant(weights(reference)["first"]))
     error = {}
     for init in ("optimal", "linear", "density", "random"):
-        found = cluster(model, model, None, Cluster(bits=4, init=init)).model
+        found = cluster(annotated, reference, None, Cluster(bits=4, init=init, per_channel=per_channel)).model
         error[init] = float(np.square(np.asarray(constant(weights(found)["first"])) - before).sum())
-    best = kmeans(before, np.ones(before.size), 16)
-    assert error["optimal"] == pytest.approx(np.square(best - before[..., None]).min(axis=-1).sum(), rel=0.01)
-    assert all(error["optimal"] < 0.999 * error[init] for init in ("linear", "density", "random"))
     assert len(set(error.values())) == 4
+    if not per_channel:
+        best = kmeans(before, np.ones(before.size), 16)
+        least = np.square(best - before[..., None]).min(axis=-1).sum()
+        assert error["optimal"] == pytest.approx(least, rel=0.1 if integers else 0.01)  # int8 centroids are rounded
+        assert all(error["optimal"] < 0.999 * error[init] for init in ("linear", "density", "random"))
 
 
 def test_dynamic_range_weights_keep_their_granularity(model: ir.Model, data: Dataset) -> None:
@@ -218,11 +225,15 @@ def test_pruned_weights_stay_zero(model: ir.Model, data: Dataset) -> None:
         array[np.abs(array) < np.median(np.abs(array))] = 0
         value.const_value = ir.tensor(array, name=value.name)
     annotated = quantize(pruned, data, Quantize(equalize=False))
-    for settings in (Cluster(bits=2), Cluster(snr=15)):
-        found = cluster(annotated.model, annotated.reference, data, settings)
+    integers = annotated.model, annotated.reference
+    for (start, reference), settings in (
+        (integers, Cluster(bits=2)), (integers, Cluster(snr=15)), ((pruned, pruned), Cluster(bits=2))
+    ):  # fmt: skip
+        found = cluster(start, reference, data, settings)
         for name, value in weights(found.model).items():
-            zero = np.asarray(constant(weights(pruned)[name])) == 0
+            zero, book = np.asarray(constant(weights(pruned)[name])) == 0, codebook(value)
             assert zero.any() and not np.asarray(constant(value))[zero].any()
+            assert (book.centroids == 0).sum() == 1 and (settings.bits is None or len(book.centroids) <= 4)
 
 
 def test_size_is_met(int8: Quantized, data: Dataset) -> None:
