@@ -233,7 +233,7 @@ def _notes(
     if data.calibration is not None and kind != "int8":
         checked = data.check.source == data.calibration.source
         use = "was only used to check the artifacts" if checked else "was not used"
-        if outcome.recipe.cluster.is_asked_for:
+        if asked.cluster.is_asked_for:
             use = "chose the clusters alone"
         quantize = asked.quantize
         notes.append(
@@ -251,7 +251,8 @@ def _notes(
         notes.append("no layer computes on int8: none has an int8 kernel, or all values are too large for one")
     if added := outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]:
         notes.append(f"kept in float to lose at most {asked.evaluate.max_drop:g} points: {', '.join(added)}")
-    notes += plain_clusters(outcome.attempt.model, asked.emit.formats or [])
+    if asked.cluster.is_asked_for:
+        notes += plain_clusters(outcome.attempt.model, asked.emit.formats or [])
     for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True):
         notes += [f"{c.interpreter} {c.version}, {emitted.format}: {c.error}" for c in checks if c.error]
     return notes
