@@ -183,7 +183,8 @@ def _clustered(
             found = after_training(found, model, reference, calibration)
             running.stage.note = str(found)
     quantized = encoded.quantized and dataclasses.replace(encoded.quantized, model=found.model)
-    return Encoded(found.model, quantized, (goal(found, settings),) if limit is None else ())  # else the whole file's
+    asked = settings if limit is None else settings.model_copy(update={"size": limit})
+    return Encoded(found.model, quantized, (goal(found, asked),))
 
 
 def encode_again(before: Quantized, training: Training, recipe: Recipe, profile: Profile, log: StageLog) -> Encoded:
