@@ -57,21 +57,23 @@ def look_up_table(value: ir.Value) -> np.ndarray | None:
     """What a clustered weight's indices stand for, [n], of the type that it is stored in; None where indices and table
     would be no smaller than the weight, or wouldn't be exactly it."""
     book, q, real = codebook(value), quantization(value), constant(value)
-    if book is None or real is None:
+    integers = q is not None and q.dtype == ir.DataType.INT8
+    if book is None or real is None or integers != (book.scale is None):
         return None
-    table, weight, plain = book.centroids, book.values(), real
+    table, weight, plain, scales = book.centroids, book.values(), real, 0
     if book.scale is not None and book.axis is None:
         table = table * book.scale
+    elif book.scale is not None:
+        scales = book.scale.nbytes  # multiplied behind the table
     if q is not None:
         plain = q.quantize(real)
-        if book.scale is not None:
+        if not integers:
+            if scales:
+                return None  # a product of float16 numbers is none itself
             table, weight = q.quantize(table), q.quantize(weight)
-    per_channel = book.scale is not None and book.axis is not None  # the scale is multiplied behind the table
-    if (per_channel and q is not None) or not np.array_equal(weight, plain):
-        return None
     indices = (book.indices.size + 1) // 2 if len(table) <= NARROW else book.indices.size
-    scales = book.scale.nbytes if per_channel and book.scale is not None else 0
-    return table if indices + table.nbytes + scales + LOOK_UP_BYTES < plain.nbytes else None
+    is_smaller = indices + table.nbytes + scales + LOOK_UP_BYTES < plain.nbytes
+    return table if is_smaller and np.array_equal(weight, plain) else None
 
 
 def _look_up(value: ir.Value, table: np.ndarray, added: Additions, graph: ir.Graph) -> list[ir.Node]:
