@@ -262,7 +262,7 @@ def test_noise_is_met(int8: Quantized, data: Dataset) -> None:
 def test_what_cannot_be_is_an_error(int8: Quantized, data: Dataset) -> None:
     with pytest.raises(InputError, match="cluster.size: 10 bytes are too few for .* weights"):
         cluster(int8.model, int8.reference, data, Cluster(bits="auto", size=10))
-    with pytest.raises(InputError, match="without calibration data needs cluster.size"):
+    with pytest.raises(InputError, match="is measured on calibration data: give --calib"):
         cluster(int8.model, int8.reference, None, Cluster(bits="auto"))
 
 

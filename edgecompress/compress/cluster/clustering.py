@@ -90,7 +90,9 @@ def cluster(
             )
         return found.result
     if dataset is None:
-        raise InputError('cluster.bits = "auto" without calibration data needs cluster.size')
+        raise InputError(
+            'cluster: snr, or bits = "auto", is measured on calibration data: give --calib, or ask for size or bits = 4'
+        )
     snr = DEFAULT_SNR if settings.snr is None else settings.snr
     return budget.search(
         lambda price: run(Price(2.0**price / weights)),
