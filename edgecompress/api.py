@@ -12,6 +12,7 @@ from rich.console import RenderableType
 
 from edgecompress import __version__, pipeline
 from edgecompress.budget import parse_size, within_budget
+from edgecompress.emit.clusters import plain_clusters
 from edgecompress.errors import InputError
 from edgecompress.fallback import Outcome
 from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit, require_room
@@ -184,7 +185,7 @@ def convert(
                 drop=drop,
             ),
             stages=log.stages,
-            goals=[*learned.goals, *_sizes(outcome, asked)],
+            goals=[*learned.goals, *outcome.attempt.encoded.goals, *_sizes(outcome, asked)],
             training=training.histories,
             layers=report_layers(outcome.attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model),
             memory=memory_plan(outcome.attempt.model),
@@ -244,6 +245,8 @@ def _notes(
     if data.calibration is not None and kind != "int8":
         checked = data.check.source == data.calibration.source
         use = "was only used to check the artifacts" if checked else "was not used"
+        if asked.cluster.is_asked_for:
+            use = "chose the clusters alone"
         quantize = asked.quantize
         notes.append(
             f"calibration data {use}: the recipe asks for {quantize.weights} weights and {quantize.activations} "
@@ -260,6 +263,8 @@ def _notes(
         notes.append("no layer computes on int8: none has an int8 kernel, or all values are too large for one")
     if added := outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]:
         notes.append(f"kept in float to lose at most {asked.evaluate.max_drop:g} points: {', '.join(added)}")
+    if asked.cluster.is_asked_for:
+        notes += plain_clusters(outcome.attempt.model, asked.emit.formats or [])
     for emitted, checks in zip(outcome.attempt.artifacts, outcome.attempt.checks, strict=True):
         notes += [f"{c.interpreter} {c.version}, {emitted.format}: {c.error}" for c in checks if c.error]
     return notes

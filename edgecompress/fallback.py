@@ -60,7 +60,7 @@ def _attempt(
     encoded: Encoded, recipe: Recipe, profile: Profile, reference: Reference, log: StageLog
 ) -> Attempt:
     artifacts = pipeline.emit(encoded.model, recipe, profile, log)
-    return Attempt(encoded.model, artifacts, pipeline.check(artifacts, reference, log))
+    return Attempt(encoded, artifacts, pipeline.check(artifacts, reference, log))
 
 
 def _within(attempt: Attempt, reference: Reference, recipe: Recipe) -> bool:

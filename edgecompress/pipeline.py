@@ -30,6 +30,7 @@ from edgecompress.evaluate.data import Dataset, load_data
 from edgecompress.evaluate.verify import Check, Reference, reference, verify
 from edgecompress.graph.annotations import comes_quantized, given_quantization
 from edgecompress.recipe import Preprocess, Quantize, Recipe
+from edgecompress.report.model import Goal
 from edgecompress.request import encoding
 from edgecompress.stages import StageLog
 from edgecompress.training import Training
@@ -56,19 +57,25 @@ class Emitted:
 
 @dataclass(frozen=True)
 class Encoded:
-    """An annotated model; `quantized` says how it came about when its activations are int8."""
+    """An annotated model; `quantized` says how it came about when its activations are int8, goals what was asked of
+    its clusters."""
 
     model: ir.Model
     quantized: Quantized | None = None
+    goals: tuple[Goal, ...] = ()
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """An annotated model, its artifacts, and their checks in format order."""
+    """An encoded model, its artifacts, and their checks in format order."""
 
-    model: ir.Model
+    encoded: Encoded
     artifacts: tuple[Emitted, ...]
     checks: tuple[tuple[Check, ...], ...]
+
+    @property
+    def model(self) -> ir.Model:
+        return self.encoded.model
 
     def worst_drop(self, samples: int) -> float | None:
         """Most points lost by any artifact in any interpreter that ran all samples."""
@@ -153,27 +160,31 @@ def _clustered(
     profile: Profile, log: StageLog,
 ) -> Encoded:  # fmt: skip
     """With clustered weights, if the recipe asks for them."""
-    if recipe.cluster.bits is None:
+    if not recipe.cluster.is_asked_for:
         return encoded
-    from edgecompress.compress.cluster import cluster  # brings Numba
+    from edgecompress.compress.cluster import after_training, cluster, goal  # brings Numba
+
+    settings, limit = recipe.cluster, recipe.emit.max_size if "pack" in (recipe.emit.formats or []) else None
 
     with log.stage("cluster") as running:
         run = partial(cluster, encoded.model, reference, calibration, seed=recipe.seed)
-        if recipe.emit.max_size is None or "pack" not in (recipe.emit.formats or []):
-            found = run(recipe.cluster)
+        if limit is None:
+            found = run(settings)
         else:
             found = budget.fit(
-                recipe.emit.max_size,
-                lambda size: run(recipe.cluster.model_copy(update={"size": size}), nearest=True),
+                limit,
+                lambda size: run(settings.model_copy(update={"size": size}), nearest=True),
                 lambda candidate: len(_emit_pack(candidate, recipe, profile).data),
             )
         running.stage.note = str(found)
-    model = found.model
-    if recipe.cluster.epochs is not None:
-        with log.stage("train codebooks"):
-            model = training.integers(model, recipe.cluster, "codebooks")
-    quantized = encoded.quantized and dataclasses.replace(encoded.quantized, model=model)
-    return Encoded(model, quantized)
+    if settings.epochs is not None:
+        with log.stage("train codebooks") as running:
+            model = training.integers(found.model, settings, "codebooks")
+            found = after_training(found, model, reference, calibration)
+            running.stage.note = str(found)
+    quantized = encoded.quantized and dataclasses.replace(encoded.quantized, model=found.model)
+    asked = settings if limit is None else settings.model_copy(update={"size": limit})
+    return Encoded(found.model, quantized, (goal(found, asked),))
 
 
 def encode_again(before: Quantized, training: Training, recipe: Recipe, profile: Profile, log: StageLog) -> Encoded:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from edgecompress.compress.prune.criteria import NAMES, is_criterion
 from edgecompress.errors import InputError
@@ -165,22 +165,37 @@ class Cluster(Section):
     """Weight clustering: few distinct values in each layer, which a .pack holds in few bits."""
 
     bits: Annotated[int | Literal["auto"] | None, BeforeValidator(_bits)] = Field(
-        None, description='2^bits values in each layer; "auto": as many as size or snr asks for; unset: not clustered'
+        None, description='2^bits values in each layer; "auto", or unset with size or snr: as many as these ask for; '
+        "unset without them: not clustered"
     )
     size: int | None = Field(
-        None, ge=1, description='for bits = "auto": bytes that all weights may take, entropy coded; unset: see snr'
+        None, ge=1, description="in place of bits: bytes that all weights may take, entropy coded; unset: see snr"
     )
-    snr: Finite = Field(
-        25.0, description='for bits = "auto" without size: least signal-to-noise ratio of the outputs, in dB'
+    snr: Finite | None = Field(
+        None, description="in place of bits and size: least signal-to-noise ratio of the outputs, in dB; unset, with "
+        'bits = "auto" and no size: 25'
     )
     init: Literal["optimal", "linear", "density", "random"] = Field(
         "optimal", description="k-means: the best clusters, or from evenly spaced values, quantiles, or random ones"
     )
-    per_channel: bool = Field(
-        True, description="a scale for each output channel under the layer's values, else one scale in all"
+    per_channel: bool | None = Field(
+        None, description="a scale for each output channel under the layer's values, else one in all; unset: for int8 "
+        "weights alone, as float ones would have too many values for a codebook in a .pack"
     )
     epochs: int | None = Field(None, ge=1, description="of training the values and scales; unset: none")
     lr: Finite = Field(1e-3, gt=0, description="its highest learning rate, relative to weights' sizes")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Cluster:
+        given = {"size": self.size, "snr": self.snr, "bits": None if self.bits == "auto" else self.bits}
+        if len(set_ones := [f"{key} = {value}" for key, value in given.items() if value is not None]) > 1:
+            raise ValueError(f"{' and '.join(set_ones)} exclude each other: leave out all but one")
+        return self
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether weights are clustered: a limit says so too."""
+        return not (self.bits is None and self.size is None and self.snr is None)
 
 
 class Quantize(Section):

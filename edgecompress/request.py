@@ -71,6 +71,8 @@ def _require_consistent(recipe: Recipe, profile: Profile, calibrated: bool) -> N
         raise InputError(
             f'recipe: activations = "int8" needs weights = "int8", found weights = "{quantize.weights}"'
         )
+    if recipe.cluster.epochs is not None and not recipe.cluster.is_asked_for and recipe.emit.max_size is None:
+        raise InputError('recipe: epochs in [cluster] trains clusters: add bits = "auto", bits = 4, size or snr')
     if profile.integer_only and encoding(recipe) != "int8":
         raise InputError(
             f"target {profile.name} computes on int8 only: remove weights and activations from the recipe's "

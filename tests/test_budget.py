@@ -90,7 +90,9 @@ def test_a_size_that_cannot_be_is_told_with_exit_code_4(tmp_path) -> None:
         cli.main([str(a) for a in arguments])
     assert stop.value.code == 4
     report = json.loads((out / "report.json").read_text())
-    (goal,) = report["goals"]
+    clusters, goal = report["goals"]
+    assert clusters["requested"] == 1000 and 0 < clusters["achieved"] < goal["achieved"]
+    assert "bits a weight" in clusters["note"]
     assert report["status"] == "size-limit-exceeded"
     assert goal["requested"] == 1000 < goal["achieved"] == (out / "digits.int8.pack").stat().st_size
 

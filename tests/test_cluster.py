@@ -9,8 +9,10 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecompress.compress.cluster import Clustered, cluster
+from edgecompress.compress.cluster import Clustered, cluster, goal
+from edgecompress.compress.cluster.kmeans import kmeans
 from edgecompress.compress.quantize import Quantized, quantize, quantize_dynamic, simulation, to_float16
+from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit.tflite import emit
 from edgecompress.errors import InputError
 from edgecompress.evaluate.data import Dataset, load_data
@@ -141,10 +143,65 @@ def test_channel_means_are_kept(model: ir.Model, data: Dataset) -> None:
 def test_float_weights_have_float_codebooks(model: ir.Model, data: Dataset, annotate) -> None:
     found = cluster(annotate(model), model, data, Cluster(bits=5))
     for value in weights(found.model).values():
-        book = codebook(value)
-        assert book is not None and quantization(value) is None and book.centroids.dtype == np.float32
+        book, q = codebook(value), quantization(value)
+        assert book is not None and book.centroids.dtype == np.float32 and len(book.scale) == 1
+        assert (q is None) if annotate is not to_float16 else q.dtype == ir.DataType.FLOAT16
         np.testing.assert_array_equal(np.asarray(constant(value)), book.values())
     assert unseen(found.model, model) > 20
+
+
+@pytest.mark.parametrize("bits", [4, 5])
+@pytest.mark.parametrize("per_channel", [None, True])
+@pytest.mark.parametrize("annotate, size", [(ir.Model.clone, 4), (to_float16, 2)])
+def test_the_onnx_of_float_clusters_is_small_and_exact(
+    model: ir.Model, data: Dataset, annotate, size: int, per_channel: bool | None, bits: int
+) -> None:
+    """Whatever is stored, ONNX Runtime computes what the simulation does; with one scale, and with as many as there
+    are channels where float32 can hold them behind the table, weights are indices."""
+    found = cluster(annotate(model), model, data, Cluster(bits=bits, per_channel=per_channel)).model
+    x = {"x": images(64, 3)}
+    data_, plain = onnx_emitter.emit(found), onnx_emitter.emit(annotate(model))
+    np.testing.assert_array_equal(OnnxRuntime(data_).run(x)[0], OnnxRuntime(simulation(found)).run(x)[0])
+    stored = {i.name: i for i in onnx.load_from_string(data_).graph.initializer}
+    up = stored["up"]
+    if size == 2 and per_channel:
+        assert up.data_type == TensorProto.FLOAT16
+        return
+    assert up.data_type == (TensorProto.UINT4 if bits == 4 else TensorProto.UINT8)
+    assert len(data_) < len(plain)
+    if per_channel is None:
+        assert len(up.raw_data) == (192 // 2 if bits == 4 else 192)
+        types = {i.data_type for i in stored.values() if i.dims == [2**bits]}
+        assert types == {TensorProto.FLOAT if size == 4 else TensorProto.FLOAT16}
+
+
+def test_indices_that_would_not_be_the_weights_are_not_stored(model: ir.Model) -> None:
+    """A codebook that is only nearly the weight, as that of a network clustered elsewhere."""
+    found = cluster(model, model, None, Cluster(bits=4)).model
+    value = weights(found)["up"]
+    value.const_value = ir.tensor(np.asarray(constant(value)) * np.float32(1.0001), name=value.name)
+    stored = {i.name: i for i in onnx.load_from_string(onnx_emitter.emit(found)).graph.initializer}
+    np.testing.assert_array_equal(numpy_helper.to_array(stored["up"]), np.asarray(constant(value)))
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("integers", [False, True])
+def test_every_start_of_k_means_is_what_the_recipe_says(
+    model: ir.Model, int8: Quantized, integers: bool, per_channel: bool
+) -> None:
+    """Without data a codebook for the whole layer is k-means: its optimum can't be beaten."""
+    annotated, reference = (int8.model, int8.reference) if integers else (model, model)
+    before = np.asarray(constant(weights(reference)["first"]))
+    error = {}
+    for init in ("optimal", "linear", "density", "random"):
+        found = cluster(annotated, reference, None, Cluster(bits=4, init=init, per_channel=per_channel)).model
+        error[init] = float(np.square(np.asarray(constant(weights(found)["first"])) - before).sum())
+    assert len(set(error.values())) == 4
+    if not per_channel:
+        best = kmeans(before, np.ones(before.size), 16)
+        least = np.square(best - before[..., None]).min(axis=-1).sum()
+        assert error["optimal"] == pytest.approx(least, rel=0.1 if integers else 0.01)  # int8 centroids are rounded
+        assert all(error["optimal"] < 0.999 * error[init] for init in ("linear", "density", "random"))
 
 
 def test_dynamic_range_weights_keep_their_granularity(model: ir.Model, data: Dataset) -> None:
@@ -168,33 +225,44 @@ def test_pruned_weights_stay_zero(model: ir.Model, data: Dataset) -> None:
         array[np.abs(array) < np.median(np.abs(array))] = 0
         value.const_value = ir.tensor(array, name=value.name)
     annotated = quantize(pruned, data, Quantize(equalize=False))
-    for bits in (2, "auto"):
-        found = cluster(annotated.model, annotated.reference, data, Cluster(bits=bits, snr=15))
+    integers = annotated.model, annotated.reference
+    for (start, reference), settings in (
+        (integers, Cluster(bits=2)), (integers, Cluster(snr=15)), ((pruned, pruned), Cluster(bits=2))
+    ):  # fmt: skip
+        found = cluster(start, reference, data, settings)
         for name, value in weights(found.model).items():
-            zero = np.asarray(constant(weights(pruned)[name])) == 0
+            zero, book = np.asarray(constant(weights(pruned)[name])) == 0, codebook(value)
             assert zero.any() and not np.asarray(constant(value))[zero].any()
+            assert (book.centroids == 0).sum() == 1 and (settings.bits is None or len(book.centroids) <= 4)
 
 
 def test_size_is_met(int8: Quantized, data: Dataset) -> None:
     sizes = {}
     for size in (500, 700):
-        found = cluster(int8.model, int8.reference, data, Cluster(bits="auto", size=size))
+        settings = Cluster(size=size)
+        found = cluster(int8.model, int8.reference, data, settings)
         assert size - 60 <= found.bytes <= size
+        asked = goal(found, settings)
+        assert (asked.unit, asked.requested, asked.achieved) == ("bytes", size, found.bytes)
+        count = sum(value.const_value.size for value in weights(found.model).values())
+        assert asked.note == f"{8 * found.bytes / count:.2f} bits a weight, {found.snr_db:.1f} dB"
         sizes[size] = unseen(found.model, int8.reference)
     assert sizes[700] > sizes[500] + 3
 
 
 def test_noise_is_met(int8: Quantized, data: Dataset) -> None:
-    found = {snr: cluster(int8.model, int8.reference, data, Cluster(bits="auto", snr=snr)) for snr in (12, 20)}
+    found = {snr: cluster(int8.model, int8.reference, data, Cluster(snr=snr)) for snr in (12, 20)}
     for snr, result in found.items():
         assert result.snr_db is not None and snr <= result.snr_db < snr + 2
+        asked = goal(result, Cluster(snr=snr))
+        assert (asked.unit, asked.requested, asked.achieved) == ("dB", snr, result.snr_db)
     assert found[12].bytes < found[20].bytes
 
 
 def test_what_cannot_be_is_an_error(int8: Quantized, data: Dataset) -> None:
     with pytest.raises(InputError, match="cluster.size: 10 bytes are too few for .* weights"):
         cluster(int8.model, int8.reference, data, Cluster(bits="auto", size=10))
-    with pytest.raises(InputError, match="without calibration data needs cluster.size"):
+    with pytest.raises(InputError, match="is measured on calibration data: give --calib"):
         cluster(int8.model, int8.reference, None, Cluster(bits="auto"))
 
 
@@ -211,4 +279,23 @@ def test_the_same_again_and_the_model_unchanged(int8: Quantized, data: Dataset, 
 def test_bits_are_checked(bits: str, tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(f"[cluster]\nbits = {bits}\n")
     with pytest.raises(InputError, match="'cluster.bits': should be a whole number from 1 to 8, or \"auto\""):
+        load_recipe(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize(
+    "text, wanted",
+    [("size = 900", True), ("snr = 20", True), ('bits = "auto"', True), ("bits = 3", True), ('init = "linear"', False)],
+)
+def test_a_limit_alone_asks_for_clusters(text: str, wanted: bool, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(f"[cluster]\n{text}\n")
+    recipe = load_recipe(tmp_path / "r.toml")
+    assert recipe.cluster.is_asked_for is wanted
+    (tmp_path / "again.toml").write_text(recipe.to_toml())
+    assert load_recipe(tmp_path / "again.toml") == recipe
+
+
+@pytest.mark.parametrize("text", ["size = 900\nsnr = 20", "bits = 4\nsize = 900", "bits = 4\nsnr = 20"])
+def test_limits_that_exclude_each_other_are_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(f"[cluster]\n{text}\n")
+    with pytest.raises(InputError, match="'cluster': .* and .* exclude each other: leave out all but one"):
         load_recipe(tmp_path / "r.toml")

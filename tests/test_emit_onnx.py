@@ -11,7 +11,15 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from edgecompress.emit.onnx import emit
-from edgecompress.graph.annotations import Quantization, is_int8, quantization, set_int8, set_quantization
+from edgecompress.graph.annotations import (
+    Codebook,
+    Quantization,
+    is_int8,
+    quantization,
+    set_codebook,
+    set_int8,
+    set_quantization,
+)
 from edgecompress.graph.fusion import constant, layers
 from test_interpreters import parse
 
@@ -287,6 +295,42 @@ def test_average_pool_with_dilations_spelt_out(tmp_path, dilation):
     assert optimised(data, tmp_path)["QLinearAveragePool"] == (dilation == 1)
     y, expected = run(data, feeds[0])[0], run(emit(_without_annotations(model)), feeds[0])[0]
     assert snr(expected, y) > 30
+
+
+@pytest.mark.parametrize("kind", ["clusters", "clusters of channels", "clusters in float16"])
+@pytest.mark.parametrize("count", [16, 40])
+def test_clusters_of_float_weights_cost_nothing_when_running(tmp_path, kind, count):
+    """ONNX Runtime looks the weights up once, when it loads the file, and computes exactly what they are."""
+    rng = np.random.default_rng(1)
+    text = f"(float[1, 8, 8, 8] x) => (float[1, 8, 8, 8] y) {{ c = {CONV % 1}(x, w, b)\n y = Relu(c) }}"
+    channels = 8 if kind == "clusters of channels" else 1
+    book = Codebook(
+        np.sort(rng.normal(size=count)).astype(np.float32), rng.integers(0, count, (8, 8, 3, 3)).astype(np.uint8),
+        rng.uniform(0.5, 2, channels).astype(np.float32), 0 if channels > 1 else None,
+    )  # fmt: skip
+    model = parse(text, w=book.values(), b=floats(8))
+    weight = model.graph.initializers["w"]
+    if kind == "clusters in float16":
+        half = Quantization(np.ones(1, np.float32), np.zeros(1, np.int32), dtype=ir.DataType.FLOAT16)
+        set_quantization(weight, half)
+    plain = emit(model)
+    set_codebook(weight, book)
+    data = emit(model)
+    onnx.checker.check_model(data, full_check=True)
+    assert optimised(data, tmp_path) == optimised(plain, tmp_path)
+    held = 576 * (2 if kind == "clusters in float16" else 4) - (288 if count == 16 else 576)
+    assert len(plain) - len(data) > held - 4 * count - 32 - 120
+    x = floats(1, 8, 8, 8)
+    np.testing.assert_array_equal(run(data, {"x": x})[0], run(plain, {"x": x})[0])
+
+
+def test_a_look_up_larger_than_the_weights_is_not_written():
+    indices = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    book = Codebook(np.arange(16, dtype=np.float32), indices, np.ones(1, np.float32))
+    model = parse("(float[1, 4] x) => (float[1, 4] y) { y = MatMul(x, w) }", w=book.values())
+    plain = emit(model)
+    set_codebook(model.graph.initializers["w"], book)
+    assert emit(model) == plain
 
 
 @pytest.mark.parametrize("kind", ["per tensor", "per channel", "float16"])

@@ -59,9 +59,12 @@ def test_all_stages_in_one_run(whole) -> None:
     assert [h.stage for h in report.training] == [
         "prune channels", "prune", "quantisation-aware training", "codebooks"
     ]
-    kept, pruned = report.goals
+    kept, pruned, clustered = report.goals
     assert kept.what == "parameters kept" and kept.achieved <= kept.requested == 80
     assert pruned.what == "zero weights" and pruned.achieved == pytest.approx(60, abs=1)
+    pack, _ = report.artifacts  # what the clusters are said to take is in the file, which has little else
+    assert (clustered.unit, clustered.requested) == ("bits", 3)
+    assert 0 < clustered.achieved * sum(x.weights or 0 for x in report.layers) / 8 < pack.bytes
     assert not whole.directory.with_name("out.checkpoints").exists()
     assert report.requested.training is not None and report.requested.training.samples == len(np.load(TRAIN)["y"])
     # the sample's float model has 98.9 %; a tenth of it is chance

@@ -14,6 +14,8 @@ from edgecompress.cli import cli
 from edgecompress.errors import InputError
 from edgecompress.pack_inspection import inspect_pack
 from edgecompress.report.entropy import entropy
+from edgecompress_runtime.pack import read_pack, write_pack
+from edgecompress_runtime.plan import Plan, Tensor
 
 DIGITS = Path(__file__).parents[1] / "samples" / "digits"
 
@@ -62,6 +64,44 @@ def test_inspect_adds_up(converted):
             assert constant.bits_per_value >= constant.entropy_bits - 1e-9
     shown = CliRunner().invoke(cli, ["inspect", str(path), "--json"])
     assert json.loads(shown.stdout) == json.loads(found.to_json())
+    assert {c.encoding for c in found.constants if c.dtype == "int32" and c.shape == [48]} == {"golomb"}
+    readers = [found.plan[c.operator - 1].kind for c in found.constants if len(c.shape) == 4]
+    assert set(readers) == {"CONV_2D", "DEPTHWISE_CONV_2D"}
+    graph = read_pack(path).graph
+    ends = [graph.tensors[i] for i in (*graph.inputs, *graph.outputs)]
+    assert [(v.dtype, v.shape) for v in (*found.inputs, *found.outputs)] == [("int8", list(t.shape)) for t in ends]
+
+
+def test_what_inspect_shows_is_what_a_reader_adds_up(converted, tmp_path):
+    path = converted.artifacts["pack"]
+    shown = CliRunner().invoke(cli, ["inspect", str(path)]).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    total = {line[:27].strip(): line[27:].split() for line in shown[shown.index("Total") :].splitlines()}
+    pack = read_pack(path)
+    weights = [t.data for t in pack.plan().tensors if t.data is not None and t.dtype == np.int8]
+    count, bound = sum(a.size for a in weights), sum(entropy(a) * a.size for a in weights)
+    held = sum(len(e.data) for t, e in zip(pack.graph.tensors, pack.encoded, strict=True) if e and t.dtype == np.int8)
+    assert total["weights"][0] == f"{count:,}" and f"{held:,}" == total["weights"][1]
+    assert total["weights"][-2:] == [f"{8 * held / count:.2f}", f"{bound / count:.2f}"]
+    assert f"{path.stat().st_size:,}" in total["file"] and "100.0" in total["file"]
+
+
+def test_a_blob_that_constants_share_is_counted_once(tmp_path):
+    weights = np.random.default_rng(0).integers(-128, 128, (40, 50)).astype(np.int8)
+    twice = tuple(Tensor(name, weights.shape, weights.dtype, data=weights) for name in "ab")
+    (tmp_path / "twice.pack").write_bytes(write_pack(Plan(twice, (), (), (0, 1)), "twice"))
+    found = inspect_pack(tmp_path / "twice.pack")
+    assert [(c.bytes, c.encoding) for c in found.constants] == [(2000, "raw"), (0, "raw, shared")]
+    assert sum(c.bytes for c in found.constants) < found.bytes
+
+
+def test_an_encoding_names_what_it_is_built_on(tmp_path):
+    rng = np.random.default_rng(0)
+    pruned = (rng.integers(-9, 9, 4000) * (rng.random(4000) < 0.05)).astype(np.int8)
+    plan = Plan((Tensor("p", pruned.shape, pruned.dtype, data=pruned),), (), (), (0,))
+    (tmp_path / "p.pack").write_bytes(write_pack(plan, "p"))
+    (found,) = inspect_pack(tmp_path / "p.pack").constants
+    assert found.encoding == "sparse (gaps bitpacked, values huffman)" and found.distinct == len(np.unique(pruned))
 
 
 def test_a_damaged_pack_is_one_line(converted, tmp_path):
@@ -92,6 +132,41 @@ def test_a_recipe_clusters_the_weights_and_only_the_pack_shrinks(converted, tmp_
     assert pack.checks[0].value >= 96
     down = next(layer for layer in result.report.layers if layer.encoding.endswith("8 values"))
     assert down.bits_per_weight <= 3 and "clustered" in down.cause
+
+
+@pytest.mark.parametrize("precision, bytes_each", [("float32", 4), ("float16", 2)])
+def test_clusters_of_float_weights_are_small_and_what_stays_large_is_said(tmp_path, precision, bytes_each):
+    results = {}
+    for name, section in {"plain": "", "small": "[cluster]\nbits = 4\n"}.items():
+        (tmp_path / "recipe.toml").write_text(f'[quantize]\nweights = "{precision}"\n{section}')
+        results[name] = edgecompress.convert(
+            DIGITS / "digits.onnx", "linux-x86", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
+            formats=["pack", "onnx", "tflite"], recipe=tmp_path / "recipe.toml", output=tmp_path / name,
+        )  # fmt: skip
+    report = results["small"].report
+    weights = sum(layer.weights or 0 for layer in report.layers)
+    (pack, onnx, tflite), plain = ([a.bytes for a in r.report.artifacts] for r in (results["small"], results["plain"]))
+    assert plain[0] - pack > (bytes_each - 0.65) * weights and plain[1] - onnx > (bytes_each - 0.65) * weights
+    assert tflite == plain[2]
+    assert [note for note in report.notes if "clusters make" in note] == [
+        "clusters make the .tflite no smaller: TFLite has no look-up that an interpreter does once, "
+        "when it loads a file"
+    ]
+    assert any("calibration data chose the clusters alone" in note for note in report.notes)
+    assert all(check.error is None and check.value >= 96 for a in report.artifacts for check in a.checks)
+    (goal,) = report.goals
+    assert (goal.unit, goal.requested) == ("bits", 4) and 3 < goal.achieved < 5
+    held = sum(c.bytes for c in inspect_pack(results["small"].artifacts["pack"]).constants if len(c.shape) > 1)
+    assert goal.achieved == pytest.approx(8 * held / weights, abs=0.8)  # and the codebooks, which the header has
+    assert "16 values" in report.layers[0].encoding
+    for page in (str(results["small"]), (results["small"].directory / "report.html").read_text()):
+        assert "bits a weight" in page and f"{goal.achieved:.2f}: entropy coded" in page
+
+
+def test_training_of_clusters_that_nobody_asked_for_is_refused(tmp_path):
+    (tmp_path / "recipe.toml").write_text("[cluster]\nepochs = 2\n")
+    with pytest.raises(edgecompress.InputError, match="epochs in .cluster. trains clusters: add bits"):
+        edgecompress.convert(DIGITS / "digits.onnx", recipe=tmp_path / "recipe.toml", output=tmp_path / "out")
 
 
 def test_clustered_weights_are_small_in_onnx_too_and_still_fuse(converted, tmp_path):

@@ -70,7 +70,7 @@ class Codebook:
     """A weight of few distinct values: stored = centroids[indices].
 
     centroids: ascending, at most 256: int8 where the weight has an int8 Quantization, whose stored integers
-    they are; else float32. indices: uint8, of the weight's shape.
+    they are; else float32, also where the weight is stored as float16. indices: uint8, of the weight's shape.
     scale: of float centroids: float32 [1] or [channels] along `axis`, which multiplies them; None for int8.
     """
 

@@ -96,14 +96,16 @@ def _histogram(before: np.ndarray | None, weight: ir.Value) -> Histogram | None:
 
 
 def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | None]:
-    q = quantization(weight)
-    if weight is None or q is None:
-        return "int8" if is_int8(layer.node) else "float32", None if weight is None else FLOAT_BITS
+    q, book = quantization(weight), codebook(weight)
+    if weight is None:
+        return "int8" if is_int8(layer.node) else "float32", None
+    clusters, bits = "", float(FLOAT_BITS if q is None else BITS[q.dtype])
+    if book is not None and (book.scale is None or book.axis is None):  # else of more values than a codebook holds
+        clusters, bits = f", {len(book.centroids)} values", round(entropy(book.indices), 2)
+    if q is None:
+        return ("int8" if is_int8(layer.node) else "float32") + clusters, bits
     name = q.dtype.name.lower()
     if q.dtype == ir.DataType.FLOAT16:
-        return f"{name} weights", BITS[q.dtype]
+        return f"{name} weights{clusters}", bits
     scales = "per-tensor" if q.axis is None else "per-channel"
-    book = codebook(weight)
-    clusters = "" if book is None else f", {len(book.centroids)} values"
-    bits = BITS[q.dtype] if book is None else round(entropy(book.indices), 2)
     return f"{name} {scales}" + ("" if is_int8(layer.node) else " weights") + clusters, bits

@@ -76,10 +76,10 @@ class Goal(Part):
     """One thing that a step was asked for, and what came of it."""
 
     what: str = Field(description='for example "zero weights"')
-    unit: str = Field(description='"%", "bytes", "blocks" or "MACs"')
+    unit: str = Field(description='"%", "bytes", "blocks", "MACs", "bits" or "dB"')
     requested: float
     achieved: float
-    note: str = ""
+    note: str = Field("", description="what else is to be known of what was achieved")
 
 
 class Epoch(Part):

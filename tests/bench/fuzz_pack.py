@@ -47,7 +47,7 @@ def main() -> int:
             return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
     files = {path: Path(path).read_bytes() for path in sys.argv[1:]}
     for codec in () if files else CODECS:
-        files[codec] = write_pack(network(), "fuzz", encode=partial(weights_by, codec))
+        files[codec] = write_pack(network(), "fuzz", encode=partial(constants_by, codec))
     for name, data in files.items():
         for kind, variants in KINDS.items():
             found = Counter(handled(variant) for variant in variants(data))
@@ -55,9 +55,8 @@ def main() -> int:
     return 0
 
 
-def weights_by(codec: str, index: int, tensor: Tensor) -> Encoded | None:
-    data = tensor.data
-    return CODECS[codec].encode(data) if data is not None and data.dtype == np.int8 else None
+def constants_by(codec: str, index: int, tensor: Tensor) -> Encoded | None:
+    return None if tensor.data is None else CODECS[codec].encode(tensor.data)
 
 
 def handled(data: bytes) -> str:

@@ -66,6 +66,7 @@ def test_every_codec_returns_what_it_was_given(array: np.ndarray) -> None:
             assert same(out, coded), name
             held.add(name)
     assert {"raw", "sparse"} <= held
+    assert ("golomb" in held) == (array.dtype in (np.int16, np.int32))
     if array.size and array.itemsize == 1:
         assert held >= {"bitpacked", "huffman", "rans", "codebook"}
 
@@ -262,6 +263,40 @@ HOSTILE: dict[str, tuple[str, dict[str, Any], bytes, int, str]] = {
     "a codec nobody knows": ("zip\n", {}, b"", 1, r"no codec is called 'zip\\n'"),
     "elements without bytes": ("raw", {}, b"", 2**31 - 1, "2147483647 elements in 0 bytes"),
 }
+
+
+WIDE: dict[str, tuple[str, int, bytes, int, str]] = {
+    "of bytes": ("int8", 0, b"\1", 1, "holds int16 and int32, not int8"),
+    "of 64 bits": ("int64", 0, b"\1", 1, "holds int16 and int32, not int64"),
+    "an order as large as the numbers": ("int16", 16, b"\1", 1, "order: expected an integer from 0 to 15"),
+    "fewer bits than numbers": ("int32", 0, b"\xff", 9, "1 bytes do not hold 9 numbers"),
+    "zeros to the end": ("int32", 0, b"\1\0", 9, "end after 1 of 9 numbers"),
+    "digits behind the end": ("int32", 9, b"\0\1", 1, "2 bytes do not hold 1 numbers"),
+    "bytes left": ("int32", 0, b"\1\0", 1, "2 bytes do not hold 1 numbers"),
+    "more digits than a number has": ("int16", 0, bytes(2) + b"\2" + bytes(2), 1, "do not hold 1 numbers of 16 bits"),
+    "a number too large": ("int16", 0, bytes(2) + b"\1\2\0", 1, "a number has more than 16 bits"),
+    "huge": ("int32", 0, bytes(999) + b"\x80" + bytes(1000), 1, "do not hold 1 numbers of 32 bits"),
+}
+
+
+@pytest.mark.parametrize("case", WIDE)
+def test_hostile_codes_of_wide_numbers_are_named(case: str) -> None:
+    dtype, order, data, size, message = WIDE[case]
+    with pytest.raises(PackError, match=message):
+        decode("golomb", {"order": order}, data, (size,), np.dtype(dtype))
+
+
+@pytest.mark.parametrize("spread", [3, 1000, 3e6])
+@pytest.mark.parametrize("count", [16, 64, 5000])
+def test_biases_take_little_more_than_their_entropy(count: int, spread: float) -> None:
+    """A Laplacian's entropy is log2(2 e spread) bits (T. Cover and J. Thomas, Elements of Information Theory, table
+    17.1)."""
+    rng = np.random.default_rng(0)
+    many = [np.rint(rng.laplace(0, spread, count)).astype(np.int32) for _ in range(min(200, 20000 // count))]
+    encoded = [encode_smallest(values) for values in many]
+    assert spread == 3 or {e.codec for e in encoded} == {"golomb"}
+    bits = 8 * np.mean([len(CODECS["golomb"].encode(values).data) for values in many]) / count
+    assert abs(bits - np.log2(2 * np.e * spread)) < 0.4 + 8 / count
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -93,6 +93,19 @@ def rans(data: bytes, params: dict, n: int, dtype: str) -> list[int]:
     return out
 
 
+def golomb(data: bytes, params: dict, n: int, dtype: str) -> list[int]:
+    bits, k, at, out = bits_of(data), params["order"], 0, []
+    for _ in range(n):
+        one = bits.index("1", at)
+        m = one - at + k
+        digits = bits[one + 1 : one + 1 + m]
+        u = int("1" + digits[::-1], 2) - 2**k
+        out.append(-(u + 1) // 2 if u % 2 else u // 2)
+        at = one + 1 + m
+    assert math.ceil(at / 8) == len(data)
+    return out
+
+
 def codebook(data: bytes, params: dict, n: int, dtype: str) -> list:
     inner = params["indices"]
     return [params["centroids"][i] for i in DECODERS[inner["codec"]](data, inner["params"], n, "uint8")]
@@ -114,7 +127,7 @@ def sparse(data: bytes, params: dict, n: int, dtype: str) -> list:
 
 
 DECODERS = {"raw": raw, "bitpacked": bitpacked, "huffman": huffman}
-DECODERS |= {"rans": rans, "codebook": codebook, "sparse": sparse}
+DECODERS |= {"rans": rans, "golomb": golomb, "codebook": codebook, "sparse": sparse}
 
 
 def signed(values: list, encoding: dict, dtype: str) -> list:
@@ -151,6 +164,9 @@ def arrays() -> dict[str, np.ndarray]:
         "long": rng.normal(0, 1, 70_001).round().astype(np.int8),
         "half": (weights / 4).astype(np.float16),
         "bias": rng.integers(-(2**31), 2**31, 40).astype(np.int32),
+        "biases": rng.laplace(0, 900, 64).round().astype(np.int32),
+        "short": rng.laplace(0, 90, 700).round().astype(np.int16),
+        "few": (rng.laplace(0, 9e5, 3000) * (rng.random(3000) < 0.1)).astype(np.int32),
         "wide": rng.integers(-3, 3, 900),
         "flags": rng.random(77) < 0.1,
         "constant": np.full(2000, -1, np.int8),
@@ -186,6 +202,16 @@ def test_every_codec_is_met() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_centroids_have_as_few_digits_as_scales(dtype: type) -> None:
+    values = np.array([-0.1, 0.0, 1 / 3, 1e-7], dtype)
+    weights = np.random.default_rng(0).choice(values, 4000)
+    header, _ = parse(write_pack(Plan((Tensor("w", (4000,), weights.dtype, data=weights),), (), (), (0,)), "m"))
+    listed = header["tensors"][0]["data"]["params"]["centroids"]
+    np.testing.assert_array_equal(np.array(listed, np.float64).astype(dtype), np.sort(values))
+    assert listed[0] == -0.1 and all(len(str(x)) <= (9 if dtype == np.float16 else 11) for x in listed)
+
+
 def test_the_header_says_what_the_plan_said() -> None:
     header, _ = parse(write_pack(small_plan(), "demo"))
     x, w, b, y = header["tensors"]
@@ -194,7 +220,7 @@ def test_the_header_says_what_the_plan_said() -> None:
     assert x["scale"] == [0.1] and x["zero_point"] == [-5]  # as few digits as a float32 needs
     assert y["scale"] == [0.33333334]
     assert len(w["scale"]) == 8 and w["axis"] == 0
-    assert b["name"] == 'b\n"é' and b["data"]["codec"] == "raw"
+    assert b["name"] == 'b\n"é' and b["data"]["codec"] == "golomb"
     assert header["operators"] == [
         {
             "kind": "FULLY_CONNECTED",

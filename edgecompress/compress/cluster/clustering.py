@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -10,16 +10,18 @@ import onnx_ir as ir
 from edgecompress.compress.cluster import budget
 from edgecompress.compress.cluster.calibrate import Calibrator
 from edgecompress.compress.cluster.layer import Bits, Price
-from edgecompress.compress.cluster.network import ClusteredLayer, cluster_layers, weight_count
+from edgecompress.compress.cluster.network import ClusteredLayer, cluster_layers, clustered_bytes, weight_count
 from edgecompress.compress.quantize.noise import judging_batches, output_snr_db
 from edgecompress.errors import InputError
 from edgecompress.recipe import Cluster
+from edgecompress.report.model import Goal
 
 if TYPE_CHECKING:
     from edgecompress.evaluate.data import Dataset
 
 # Where a search starts: this price made 2.4 bits a weight and 20 dB of an image classifier (ResNet-8).
 USUAL_PRICE, USUAL_BITS, USUAL_SNR = -2.7, 2.4, 20.0
+DEFAULT_SNR = 25.0  # dB, where nothing else is asked for
 DB_PER_BIT = 20 * math.log10(2)
 
 
@@ -27,18 +29,15 @@ DB_PER_BIT = 20 * math.log10(2)
 class Clustered:
     """A model with clustered weights, and how it came about.
 
-    layers: in the order in which they were clustered. snr_db: of the model's outputs against the float
-    model's, on calibration data; None without data.
+    layers: in the order in which they were clustered. bytes: of all clustered weights in a .pack: indices entropy
+    coded, codebooks and scales together. snr_db: of the model's outputs against the float model's, on calibration
+    data; None without data.
     """
 
     model: ir.Model = field(repr=False)
     layers: tuple[ClusteredLayer, ...]
+    bytes: int
     snr_db: float | None
-
-    @property
-    def bytes(self) -> int:
-        """Of all clustered weights: indices entropy coded, codebooks and scales together."""
-        return sum(layer.bytes for layer in self.layers)
 
     @property
     def bits_per_weight(self) -> float:
@@ -59,20 +58,17 @@ def cluster(
     model: canonical, annotated or not: int8 weights get int8 centroids and new scales. Weights that are zero
     have been pruned, and stay so. reference: the float model that it was annotated from (same names, same
     weights); `model` itself if it is float. dataset: calibration data, or None: then errors of all weights of
-    a layer count the same, and `bits = "auto"` needs a size. settings: with `bits` set. When no price of a bit
-    reaches settings.snr, the result is the one that comes nearest: its snr_db says so. nearest: the same for
+    a layer count the same, and a size or bits must be asked for. settings: that ask for clusters. When no price of a
+    bit reaches settings.snr, the result is the one that comes nearest: its snr_db says so. nearest: the same for
     settings.size.
-    Raises InputError when settings ask for what can't be: a size that is too small (unless nearest), "auto" without a
-    size and without data.
+    Raises InputError when settings ask for what can't be: a size that is too small (unless nearest), a signal-to-noise
+    ratio without data.
     """
     calibrator = None if dataset is None else Calibrator(reference, dataset, seed)
 
     def run(how: Bits | Price) -> Clustered:
         found = cluster_layers(model, how, calibrator, per_channel=settings.per_channel)
-        if dataset is None:
-            return Clustered(found.model, found.layers, None)
-        _, judge = judging_batches(dataset, reference)
-        return Clustered(found.model, found.layers, output_snr_db(reference, found.model, judge))
+        return Clustered(found.model, found.layers, found.bytes, _snr_db(found.model, reference, dataset))
 
     if isinstance(settings.bits, int):
         return run(Bits(settings.bits, settings.init, seed))
@@ -94,11 +90,41 @@ def cluster(
             )
         return found.result
     if dataset is None:
-        raise InputError('cluster.bits = "auto" without calibration data needs cluster.size')
+        raise InputError(
+            'cluster: snr, or bits = "auto", is measured on calibration data: give --calib, or ask for size or bits = 4'
+        )
+    snr = DEFAULT_SNR if settings.snr is None else settings.snr
     return budget.search(
         lambda price: run(Price(2.0**price / weights)),
-        lambda result: (settings.snr - (result.snr_db or 0.0)) / DB_PER_BIT,
-        USUAL_PRICE + 2 * (USUAL_SNR - settings.snr) / DB_PER_BIT,
+        lambda result: (snr - (result.snr_db or 0.0)) / DB_PER_BIT,
+        USUAL_PRICE + 2 * (USUAL_SNR - snr) / DB_PER_BIT,
         rising=True,
         close=0.1,  # 0.6 dB: the measure itself is no finer
     ).result
+
+
+def goal(found: Clustered, settings: Cluster) -> Goal:
+    """What settings asked for, and what came of it."""
+    bits = f"{found.bits_per_weight:.2f} bits a weight"
+    if isinstance(settings.bits, int):
+        return Goal(
+            what="bits a weight", unit="bits", requested=settings.bits, achieved=found.bits_per_weight,
+            note=f"entropy coded, with codebooks; at most {2**settings.bits} values a layer",
+        )  # fmt: skip
+    if settings.size is not None:
+        note = bits if found.snr_db is None else f"{bits}, {found.snr_db:.1f} dB"
+        return Goal(what="clustered weights", unit="bytes", requested=settings.size, achieved=found.bytes, note=note)
+    snr = DEFAULT_SNR if settings.snr is None else settings.snr
+    return Goal(what="clusters' SNR", unit="dB", requested=snr, achieved=found.snr_db or 0.0, note=bits)
+
+
+def after_training(found: Clustered, model: ir.Model, reference: ir.Model, dataset: Dataset | None) -> Clustered:
+    """The same after training, which made `model` of found.model: its centroids and scales moved."""
+    return replace(found, model=model, bytes=clustered_bytes(model), snr_db=_snr_db(model, reference, dataset))
+
+
+def _snr_db(model: ir.Model, reference: ir.Model, dataset: Dataset | None) -> float | None:
+    if dataset is None:
+        return None
+    _, judge = judging_batches(dataset, reference)
+    return output_snr_db(reference, model, judge)

@@ -11,9 +11,17 @@ from edgecompress.compress.cluster.calibrate import Calibrator
 from edgecompress.compress.cluster.layer import Bits, Fit, Price, fit
 from edgecompress.compress.cluster.moments import Moments, unknown
 from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.dynamic import LARGEST_HALF
 from edgecompress.compress.quantize.noise import decibels
 from edgecompress.compress.quantize.weights import BIAS_LIMIT, LIMIT, quantize_bias
-from edgecompress.graph.annotations import Codebook, Quantization, quantization, set_codebook, set_quantization
+from edgecompress.graph.annotations import (
+    Codebook,
+    Quantization,
+    codebook,
+    quantization,
+    set_codebook,
+    set_quantization,
+)
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress_runtime.pack import encode_smallest
 
@@ -23,7 +31,7 @@ class ClusteredLayer:
     """One clustered layer.
 
     name: of its node (or first output). weights: how many. centroids: how many are in use.
-    entropy: bits a weight at least. bytes: indices entropy coded, codebook and scales together.
+    entropy: bits a weight at least. bytes: in a .pack, see weight_bytes.
     snr_db: of its outputs, as predicted from calibration data, on inputs from clustered layers; without data,
     of its weights.
     """
@@ -50,11 +58,12 @@ class Network:
 
 
 def cluster_layers(
-    model: ir.Model, how: Bits | Price, calibrator: Calibrator | None, *, per_channel: bool
+    model: ir.Model, how: Bits | Price, calibrator: Calibrator | None, *, per_channel: bool | None
 ) -> Network:
     """A clone with all its layers' weights clustered in order, each seeing what the ones before make.
 
-    calibrator: None without data; then all inputs count the same.
+    calibrator: None without data; then all inputs count the same. per_channel: None for int8 weights alone. These have
+    scales beside them, but float weights of many scales are many different numbers, which no codebook holds.
     """
     clone = model.clone()
     found = []
@@ -71,9 +80,14 @@ def weight_count(model: ir.Model) -> int:
     return sum(array.size for array in arrays if array is not None)
 
 
+def clustered_bytes(model: ir.Model) -> int:
+    """Of all clustered weights in a .pack."""
+    return sum(weight_bytes(v) for v in model.graph.initializers.values() if codebook(v) is not None)
+
+
 def _cluster_layer(
     model: ir.Model, layer: Layer, value: ir.Value, how: Bits | Price, calibrator: Calibrator | None,
-    per_channel: bool,
+    per_channel: bool | None,
 ) -> ClusteredLayer:  # fmt: skip
     weight, q = np.asarray(constant(value)), quantization(value)
     matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
@@ -82,15 +96,13 @@ def _cluster_layer(
     else:
         moments = calibrator.moments(model, layer, *matrix.shape)
     integers = q is not None and q.dtype == ir.DataType.INT8
-    axis = operators.weight_axis(layer.node) if q is None or not integers else q.axis
-    found = fit(
-        matrix, moments, how,
-        per_channel=per_channel and axis is not None, whole=integers, least=_least_spread(layer),
-    )  # fmt: skip
-    codebook = _record(layer, value, found, axis, integers)
+    axis = q.axis if q is not None and integers else operators.weight_axis(layer.node)
+    channels = axis is not None and (integers if per_channel is None else per_channel)
+    found = fit(matrix, moments, how, per_channel=channels, whole=integers, least=_least_spread(layer))
+    _record(layer, value, found, axis if integers or channels else None, integers)
     if calibrator is not None and layer.bias is not None:
         _shift_bias(layer, value, moments)
-    return _report(layer, found, codebook, moments)
+    return _report(layer, value, found, moments)
 
 
 def _least_spread(layer: Layer) -> np.ndarray:
@@ -101,27 +113,35 @@ def _least_spread(layer: Layer) -> np.ndarray:
     return np.abs(np.asarray(constant(bias), np.float64)) / (float(source.scale[0]) * BIAS_LIMIT) * LIMIT
 
 
-def _record(layer: Layer, value: ir.Value, found: Fit, axis: int | None, integers: bool) -> Codebook:
-    """Puts the clustered weight into the model: its values, codebook, and quantisation if it had int8."""
+def _record(layer: Layer, value: ir.Value, found: Fit, axis: int | None, integers: bool) -> None:
+    """Puts the clustered weight into the model: its values, codebook, and quantisation."""
     shape = np.asarray(constant(value)).shape
     indices = matrices.from_matrix(layer.node, found.indices, shape)
     scale = found.centroids.scale.astype(np.float32)
     scale = scale if axis is not None else scale[:1]
     if integers:
-        codebook = Codebook(found.centroids.values.astype(np.int8), indices)
+        book = Codebook(found.centroids.values.astype(np.int8), indices)
         q = Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT8, narrow_range=True)
-        array = q.dequantize(codebook.values())
+        array = q.dequantize(book.values())
         set_quantization(value, q)
         source = quantization(layer.node.inputs[0])
         if layer.bias is not None and source is not None and quantization(layer.bias) is not None:
             set_quantization(layer.bias, quantize_bias(q, float(source.scale[0])))
     else:
-        codebook = Codebook(found.centroids.values.astype(np.float32), indices, scale, axis)
-        array = codebook.values()
-        set_quantization(value, None)
+        book = Codebook(found.centroids.values.astype(np.float32), indices, scale, axis)
+        array = book.values()
+        if np.abs(array).max(initial=0.0) > LARGEST_HALF:
+            set_quantization(value, None)
     value.const_value = ir.tensor(array, name=value.name)
-    set_codebook(value, codebook)
-    return codebook
+    set_codebook(value, book)
+
+
+def weight_bytes(value: ir.Value) -> int:
+    """What a clustered weight takes in a .pack, whose codecs are tried, with its scales if it is int8."""
+    book, q, array = codebook(value), quantization(value), np.asarray(constant(value))
+    if book is not None and book.scale is None and q is not None:
+        return encode_smallest(book.centroids[book.indices]).size + 4 * len(q.scale)
+    return encode_smallest(array if q is None else q.quantize(array)).size
 
 
 def _shift_bias(layer: Layer, value: ir.Value, moments: Moments) -> None:
@@ -134,15 +154,14 @@ def _shift_bias(layer: Layer, value: ir.Value, moments: Moments) -> None:
     bias.const_value = ir.tensor((moments.output_mean - through).astype(np.float32), name=bias.name)
 
 
-def _report(layer: Layer, found: Fit, book: Codebook, moments: Moments) -> ClusteredLayer:
+def _report(layer: Layer, value: ir.Value, found: Fit, moments: Moments) -> ClusteredLayer:
     counts = np.bincount(found.indices.ravel())
     share = counts[counts > 0] / found.indices.size
-    scale = found.centroids.scale if book.scale is None else book.scale
     return ClusteredLayer(
         name=str(layer.node.name or layer.output.name),
         weights=found.indices.size,
-        centroids=len(book.centroids),
+        centroids=len(found.centroids.values),
         entropy=float(-(share * np.log2(share)).sum()),
-        bytes=encode_smallest(book.centroids[book.indices]).size + 4 * len(scale),  # as a .pack chooses the codec
+        bytes=weight_bytes(value),
         snr_db=decibels(float(moments.energy.sum()), float(moments.noise(found.matrix).sum())),
     )

@@ -194,7 +194,7 @@ class FakeQuantized:
         else:
             with torch.no_grad():
                 scale = self._scales[name]().cpu().numpy().reshape(-1).astype(np.float32)
-        if q is None:
+        if q is None or q.dtype == ir.DataType.FLOAT16:
             return
         learned = Quantization(scale, np.zeros(len(scale), np.int32), q.axis, q.dtype, q.narrow_range)
         set_quantization(value, learned)

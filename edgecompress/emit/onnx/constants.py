@@ -13,10 +13,11 @@ from edgecompress.graph.fusion import Layer, constant
 
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}  # inputs 1 and 2 are weight and bias, if constant
 NARROW = 16  # values that the narrowest index type of ONNX before opset 25, UINT4, can tell apart
+LOOK_UP_BYTES = 60  # of a file, for the nodes of a look-up
 
 
 def store_constants(graph: ir.Graph, groups: Sequence[Layer], added: Additions) -> None:
-    """Replaces each initializer that has a Quantization by what that stores, and widens it for its users.
+    """Replaces each initializer that has a Quantization or a Codebook by what that stores, and widens it for its users.
     groups: the layers of the graph.
 
     Where an int8 node reads it: DequantizeLinear, which ONNX Runtime leaves for its integer kernels to
@@ -26,21 +27,24 @@ def store_constants(graph: ir.Graph, groups: Sequence[Layer], added: Additions) 
     int8_nodes = {node for layer in groups if is_int8(layer.node) for node in layer.nodes}
     for value in list(graph.initializers.values()):
         q, real = quantization(value), constant(value)
-        if q is None or real is None:
-            continue
         uses = [(use.node, use.idx) for use in value.uses()]
         # What meets activations is uint8 as they are: the integer kernels take one type for both.
         meets_activations = any(node.op_type not in WEIGHTED or index == 0 for node, index in uses)
-        book = None if meets_activations else codebook(value)
+        table = None if meets_activations else look_up_table(value)
+        if real is None or (q is None and table is None):
+            continue
         graph.initializers.pop(str(value.name))
-        if book is not None and len(book.centroids) <= NARROW and book.centroids.dtype == np.int8:
-            chain = _look_up(str(value.name), book, added, graph)
+        if table is not None:
+            chain = _look_up(value, table, added, graph)
             stored = chain[-1].outputs[0]
         else:
+            assert q is not None
             array = unsigned(q.quantize(real)) if meets_activations else q.quantize(real)
             chain, stored = [], ir.Value(name=value.name, const_value=ir.tensor(array, name=value.name))
             graph.register_initializer(stored)
-        if any(node in int8_nodes for node, _ in uses):
+        if q is None:
+            chain += _scaled(stored, codebook(value), real.ndim, added)
+        elif any(node in int8_nodes for node, _ in uses):
             chain.append(added.linear("DequantizeLinear", stored, q, as_unsigned=meets_activations))
         else:
             chain += _fold_when_loaded(stored, q, real.ndim, added)
@@ -49,13 +53,49 @@ def store_constants(graph: ir.Graph, groups: Sequence[Layer], added: Additions) 
             node.replace_input_with(index, chain[-1].outputs[0])
 
 
-def _look_up(name: str, book: Codebook, added: Additions, graph: ir.Graph) -> list[ir.Node]:
-    """Gather(centroids, Cast(indices of 4 bits)): ONNX Runtime folds both when it loads the model."""
-    tensor = ir.tensor(book.indices.astype(ml_dtypes.uint4), dtype=ir.DataType.UINT4, name=name)
+def look_up_table(value: ir.Value) -> np.ndarray | None:
+    """What a clustered weight's indices stand for, [n], of the type that it is stored in; None where indices and table
+    would be no smaller than the weight, or wouldn't be exactly it."""
+    book, q, real = codebook(value), quantization(value), constant(value)
+    integers = q is not None and q.dtype == ir.DataType.INT8
+    if book is None or real is None or integers != (book.scale is None):
+        return None
+    table, weight, plain, scales = book.centroids, book.values(), real, 0
+    if book.scale is not None and book.axis is None:
+        table = table * book.scale
+    elif book.scale is not None:
+        scales = book.scale.nbytes  # multiplied behind the table
+    if q is not None:
+        plain = q.quantize(real)
+        if not integers:
+            if scales:
+                return None  # a product of float16 numbers is none itself
+            table, weight = q.quantize(table), q.quantize(weight)
+    indices = (book.indices.size + 1) // 2 if len(table) <= NARROW else book.indices.size
+    is_smaller = indices + table.nbytes + scales + LOOK_UP_BYTES < plain.nbytes
+    return table if is_smaller and np.array_equal(weight, plain) else None
+
+
+def _look_up(value: ir.Value, table: np.ndarray, added: Additions, graph: ir.Graph) -> list[ir.Node]:
+    """Gather(table, Cast(indices of 4 or 8 bits)): ONNX Runtime folds both when it loads the model."""
+    book, name = codebook(value), str(value.name)
+    assert book is not None
+    if len(table) <= NARROW:
+        tensor = ir.tensor(book.indices.astype(ml_dtypes.uint4), dtype=ir.DataType.UINT4, name=name)
+    else:
+        tensor = ir.tensor(book.indices, name=name)
     indices = ir.Value(name=name, const_value=tensor)
     graph.register_initializer(indices)
     cast = added.node("Cast", [indices], to=int(ir.DataType.INT32))
-    return [cast, added.node("Gather", [added.constant(book.centroids), cast.outputs[0]])]
+    return [cast, added.node("Gather", [added.constant(table), cast.outputs[0]])]
+
+
+def _scaled(stored: ir.Value, book: Codebook | None, rank: int, added: Additions) -> list[ir.Node]:
+    """Mul by the scales of float centroids, where there are several."""
+    if book is None or book.scale is None or book.axis is None:
+        return []
+    shape = tuple(-1 if axis == book.axis else 1 for axis in range(rank))
+    return [added.node("Mul", [stored, added.constant(book.scale.reshape(shape))])]
 
 
 def _fold_when_loaded(stored: ir.Value, q: Quantization, rank: int, added: Additions) -> list[ir.Node]:

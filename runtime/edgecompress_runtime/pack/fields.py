@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from edgecompress_runtime.pack.errors import PackError
 
 T = TypeVar("T")
@@ -41,6 +43,12 @@ def number(value: Any) -> float:
     if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:  # true for NaN
         raise _wrong("a finite number", value)
     return float(value)
+
+
+def shortest(value: np.floating) -> float:
+    """The number with the fewest digits that is this value in its own type: digits are most of a header."""
+    short = float(str(value))
+    return short if type(value)(short) == value else float(value)
 
 
 def text(value: Any) -> str:

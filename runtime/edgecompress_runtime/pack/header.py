@@ -18,6 +18,7 @@ from edgecompress_runtime.pack.fields import (
     number,
     record,
     sequence,
+    shortest,
     text,
     within,
 )
@@ -55,7 +56,7 @@ def to_json(header: Header) -> tuple[dict[str, Any], list[bytes]]:
                 "name": tensor.name,
                 "shape": [int(n) for n in tensor.shape],
                 "dtype": np.dtype(tensor.dtype).name,
-                "scale": [_shortest(x) for x in tensor.scale],
+                "scale": [shortest(x) for x in tensor.scale],
                 "zero_point": tensor.zero_point.tolist(),
                 "axis": int(tensor.axis),
                 "data": data,
@@ -174,9 +175,3 @@ def _check_order(plan: Plan, encoded: tuple[Encoded | None, ...]) -> None:
     for tensor in plan.outputs:
         if not known[tensor]:
             raise PackError(f"output tensor {tensor} is never written")
-
-
-def _shortest(scale: np.float32) -> float:
-    """The float with the fewest digits that is this float32: scales are most of a header."""
-    short = float(str(np.float32(scale)))
-    return short if np.float32(short) == scale else float(scale)

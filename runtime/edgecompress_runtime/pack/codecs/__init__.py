@@ -9,6 +9,7 @@ import numpy as np
 
 from edgecompress_runtime.pack.codecs.bitpacked import Bitpacked
 from edgecompress_runtime.pack.codecs.codebook import Codebook
+from edgecompress_runtime.pack.codecs.golomb import Golomb
 from edgecompress_runtime.pack.codecs.huffman import Huffman
 from edgecompress_runtime.pack.codecs.protocol import Buffer, Codec, Encoded
 from edgecompress_runtime.pack.codecs.rans import Rans
@@ -18,7 +19,7 @@ from edgecompress_runtime.pack.errors import PackError
 
 __all__ = ["CODECS", "FAST", "Codec", "Encoded", "codec_table", "decode", "encode_smallest"]
 
-NAMES = ("raw", "bitpacked", "huffman", "rans", "codebook", "sparse")
+NAMES = ("raw", "bitpacked", "huffman", "rans", "golomb", "codebook", "sparse")
 FAST = tuple(name for name in NAMES if name != "rans")  # rANS: about 1 % smaller, several times slower
 EXPANSION = 4096  # elements a byte of a blob may stand for, so that a small file can't ask for gigabytes
 
@@ -31,7 +32,7 @@ def codec_table(allowed: Iterable[str] = NAMES) -> dict[str, Codec]:
     index: dict[str, Codec] = {codec.name: codec for codec in (Bitpacked(), Huffman(), Rans())}
     index = {name: codec for name, codec in index.items() if name in allowed}
     codebook = Codebook(index)
-    values = {"raw": Raw(), **index, "codebook": codebook}
+    values = {"raw": Raw(), **index, "golomb": Golomb(), "codebook": codebook}
     table = values | {"sparse": Sparse(index, {name: c for name, c in values.items() if name in allowed})}
     return {name: codec for name, codec in table.items() if name in allowed}
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from edgecompress_runtime.pack.codecs.protocol import Buffer, Codec, Encoded, smallest
 from edgecompress_runtime.pack.errors import PackError
-from edgecompress_runtime.pack.fields import integer, member, number, record, sequence, text
+from edgecompress_runtime.pack.fields import integer, member, number, record, sequence, shortest, text
 
 LARGEST = 256  # centroids: an index is one byte
 SAMPLE = 4096  # elements looked at before sorting all of them
@@ -36,7 +36,8 @@ class Codebook:
         encoded = smallest(rank[np.searchsorted(patterns, bits)], self._indices)
         if encoded is None:
             return None
-        params = {"centroids": centroids[order].tolist(), "indices": encoded.reference()}
+        listed = [x.item() if array.dtype.kind != "f" else shortest(x) for x in centroids[order]]
+        params = {"centroids": listed, "indices": encoded.reference()}
         return Encoded(self.name, params, encoded.data)
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
