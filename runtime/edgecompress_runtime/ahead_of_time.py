@@ -13,9 +13,10 @@ from edgecompress_runtime.host import compiler as host_compiler
 from edgecompress_runtime.host.program import program as host_program
 from edgecompress_runtime.host.variants import variant_for
 from edgecompress_runtime.interface import Interface
-from edgecompress_runtime.object_size import section_sizes, stack_bytes
+from edgecompress_runtime.object_size import section_sizes
 from edgecompress_runtime.plan import Plan
 from edgecompress_runtime.primitives import family_of
+from edgecompress_runtime.stack_use import stack_bytes
 
 DECODER = 1024  # bytes that it takes, and the kernels of coded weights more than others
 
@@ -23,8 +24,8 @@ DECODER = 1024  # bytes that it takes, and the kernels of coded weights more tha
 @dataclass(frozen=True, eq=False)
 class Compiled:
     """program: what its callers have to know. listing: what was compiled, name of a file and its text. object: ELF.
-    flash: bytes of code and constants. text: bytes of code. stack: bytes that the invoke function needs, None for CPUs
-    other than Arm's."""
+    flash: bytes of code and constants. text: bytes of code. stack: bytes that the invoke function needs, functions of
+    the C library aside; None where that is not known."""
 
     program: Interface
     listing: tuple[str, str]
@@ -63,8 +64,7 @@ def compile_plan(
         return compile_plan(plan, name, machine, profile=profile, coded=False)
     data, assembly = compiled(machine, program.functions, program.constants)
     sizes = section_sizes(data)
-    arm = machine.triple.startswith("thumb")
-    stack = stack_bytes(assembly, program.entry) if arm else None
+    stack = stack_bytes(assembly, program.entry, machine.triple)
     return Compiled(program, (f"{program.name}.py", program.text), data, sum(sizes.values()), sizes.get(".text", 0),
                     stack)  # fmt: skip
 
@@ -76,10 +76,11 @@ def _for_x86(plan: Plan, name: str, machine: Machine, hook: str) -> Compiled:
     program = host_program(plan, variant, hook=hook)
     interface = Interface(name=name, plan=plan, layout=program.layout, alignment=host_compiler.ALIGNMENT,
                           steps=program.steps, family=f"x86 {variant.name}", saved=0)  # fmt: skip
-    data, _ = host_compiler.object_of(program, target_machine(machine), interface.entry)
+    target = target_machine(machine)
+    module = host_compiler.optimised(program, target, interface.entry)
+    data, stack = target.emit_object(module), stack_bytes(target.emit_assembly(module), interface.entry, machine.triple)
     sizes = section_sizes(data)
-    text = sum(size for section, size in sizes.items() if section.startswith(".text"))
-    return Compiled(interface, (f"{name}.ll", program.text), data, sum(sizes.values()), text, None)
+    return Compiled(interface, (f"{name}.ll", program.text), data, sum(sizes.values()), sizes[".text"], stack)
 
 
 def identifier(name: str) -> str:

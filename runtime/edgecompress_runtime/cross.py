@@ -54,10 +54,15 @@ class Machine:
         return re.search("none|unknown-elf", self.triple) is not None
 
     @property
+    def has_libm(self) -> bool:
+        """Whether math.h can be had. RISC-V's programs here call Linux themselves."""
+        return not (self.bare or self.triple.startswith("riscv"))
+
+    @property
     def instructions(self) -> tuple[str, ...]:
         """Functions of math.h that LLVM has an instruction for, or the system's C library."""
         features = " ".join(f for f in self.features if f.startswith("+"))
-        rounds = not self.bare or "fp-armv8" in features or "mve.fp" in features
+        rounds = self.has_libm or "fp-armv8" in features or "mve.fp" in features
         roots = rounds or "+vfp" in features
         return (*(("trunc", "floor", "ceil") if rounds else ()), *(("sqrt",) if roots else ()))
 
@@ -174,10 +179,8 @@ def target_machine(machine: Machine) -> llvm.TargetMachine:
     _initialize()
     target = llvm.Target.from_triple(machine.full_triple)
     # firmware lies at fixed addresses; under an operating system code may go into a shared library
-    reloc, model = ("static", "jitdefault") if machine.bare else ("pic", "small")
-    return target.create_target_machine(
-        cpu=machine.cpu, features=",".join(machine.features), opt=3, reloc=reloc, codemodel=model
-    )
+    reloc, features = "static" if machine.bare else "pic", ",".join(machine.features)
+    return target.create_target_machine(cpu=machine.cpu, features=features, opt=3, reloc=reloc, codemodel="small")
 
 
 def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray]) -> llvm.ModuleRef:
@@ -185,7 +188,7 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
     functions = list(functions)
     whole = llvm.parse_assembly(_constants(constants) + definition(machine.triple))
     _link(whole, functions, machine, str(target.target_data))
-    if machine.bare:
+    if not machine.has_libm:
         wanted = {f.name for f in whole.functions if f.is_declaration} & FUNCTIONS.keys()
         library = [_float_function(name) for name in sorted(wanted)]
         _link(whole, library, machine, str(target.target_data))
@@ -269,7 +272,7 @@ def _for_machine(text: str, machine: Machine, layout: str) -> str:
     # an instruction where the CPU has one, a C library's function elsewhere
     for name in machine.instructions:
         text = text.replace(f"@{name}f(", f"@llvm.{name}.f32(").replace(f"@{name}(", f"@llvm.{name}.f64(")
-    for symbol in FUNCTIONS if machine.bare else ():
+    for symbol in () if machine.has_libm else FUNCTIONS:
         if (name := symbol.removesuffix("f")) not in machine.instructions:
             text = text.replace(f"@llvm.{name}.f32(", f"@{symbol}(")
     # or loops that fill and copy become calls of a C library's memset and memcpy

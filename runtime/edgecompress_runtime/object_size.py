@@ -1,8 +1,7 @@
-"""How much flash and stack compiled code takes."""
+"""How much flash compiled code takes."""
 
 from __future__ import annotations
 
-import re
 import struct
 
 ALLOCATED = 2  # SHF_ALLOC
@@ -23,46 +22,3 @@ def section_sizes(elf: bytes) -> dict[str, int]:
             key = elf[start : elf.index(0, start)].decode()
             sizes[key] = sizes.get(key, 0) + size
     return sizes
-
-
-FRAME = re.compile(
-    r"^\s+(?:(?:v?push(?:\.w)?|stmdb(?:\.w)?\s+sp!,|vstmdb\s+sp!,)\s*\{(?P<registers>[^}]*)\}"
-    r"|sub(?:\.w)?\s+sp,(?:\s*sp,)?\s*#(?P<bytes>\d+)|str(?:\.w)?\s+\S+,\s*\[sp, #-(?P<one>\d+)\]!)"
-)
-
-
-CALL = re.compile(r"^\s+(?:bl|b(?:\.w)?)\s+(\w+)\s*$")
-
-
-def stack_bytes(assembly: str, entry: str) -> int:
-    """Of `entry`, an Arm function: its frame and the deepest chain of frames of what it calls in this text."""
-    frames: dict[str, int] = {}
-    calls: dict[str, set[str]] = {}
-    current = ""
-    for line in assembly.splitlines():
-        if label := re.match(r"^(\w+):", line):
-            current = label[1]
-            frames[current], calls[current] = 0, set()
-        elif found := FRAME.match(line):
-            frames[current] += _frame(found)
-        elif found := CALL.match(line):
-            calls[current].add(found[1])
-
-    def depth(name: str) -> int:
-        inner = (depth(callee) for callee in calls[name] - {name} if callee in frames)
-        return frames[name] + max(inner, default=0)
-
-    return depth(entry)
-
-
-def _frame(found: re.Match[str]) -> int:
-    if (registers := found["registers"]) is None:
-        return int(found["bytes"] or found["one"])
-    return sum(_registers(part.strip()) for part in registers.split(","))
-
-
-def _registers(part: str) -> int:
-    """Bytes of "r4", "r4-r7", "d8" or "d8-d11"."""
-    first, _, last = part.partition("-")
-    count = int(last[1:]) - int(first[1:]) + 1 if last else 1
-    return count * (8 if first.startswith("d") else 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from edgecompress.targets import load_target
 from edgecompress_runtime import cross
-from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
 from edgecompress_runtime.c_header import bench_header
 from edgecompress_runtime.codegen import generate
 from edgecompress_runtime.plan import Operator, Plan, Tensor
@@ -148,6 +149,45 @@ def on_board(
     link(compiled.object, bench_header(compiled.program), BOARDS[cpu], cpu=cpu, hard_float=hard_float, to=elf)
     run = emulator.run(elf, b"".join(a.tobytes() for record in records for a in record), BOARDS[cpu])
     return split(plan, run.outputs), run
+
+
+PAINTED = """#include <stdint.h>
+#include <stdio.h>
+#include "model.h"
+enum { DEPTH = 65536, PAINT = 0x5a };
+static int8_t a[MODEL_ARENA_BYTES] __attribute__((aligned(MODEL_ARENA_ALIGNMENT)));
+static int8_t i[MODEL_INPUT_BYTES], o[MODEL_OUTPUT_BYTES];
+__attribute__((noinline)) static uintptr_t paint(void) {
+    volatile uint8_t below[DEPTH];
+    for (int n = 0; n < DEPTH; n++) below[n] = PAINT;
+    return (uintptr_t)below;
+}
+int main(void) {
+    volatile uint8_t *lowest = (volatile uint8_t *)paint();
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
+    MODEL_INVOKE(a, i, o);
+    while (*lowest == PAINT) lowest++;
+    printf("%d", (int)(here - (uintptr_t)lowest));
+}
+"""
+
+
+def one_layer() -> Plan:
+    """What takes some stack, and few arguments."""
+    made = Layers(0)
+    made.convolution((6, 10, 37), 18, (3, 3), stride=2)
+    return made.plan()
+
+
+def stack_used(compiled: Compiled, compiler: str, work: Path, *prefix: str) -> int:
+    """Bytes below the top of the frame of a program that calls it once, of a painted stack. prefix: words that run a
+    program."""
+    (work / "model.h").write_text(bench_header(compiled.program))
+    (work / "painted.c").write_text(PAINTED)
+    (work / "model.o").write_bytes(compiled.object)
+    command = [compiler, "-O1", "-static", "painted.c", "model.o", "-lm", "-o", "painted"]
+    subprocess.run(command, cwd=work, check=True)
+    return int(subprocess.run([*prefix, work / "painted"], capture_output=True, check=True).stdout)
 
 
 def split(plan: Plan, stream: bytes) -> list[list[np.ndarray]]:

@@ -28,7 +28,6 @@ from edgecompress_runtime.ahead_of_time import compile_plan, identifier
 from edgecompress_runtime.codegen import generate
 from edgecompress_runtime.cross import Machine
 from edgecompress_runtime.execute import Executor
-from edgecompress_runtime.object_size import stack_bytes
 from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.plan import Plan, Tensor
 from edgecompress_runtime.primitives import FAMILIES
@@ -37,6 +36,7 @@ from edgecompress_runtime.primitives.decoding import TO_BYTES, TO_HALVES
 from edgecompress_runtime.primitives.skipping import Lists
 from edgecompress_runtime.primitives.skipping_blocks import DSP_FOUR, PLAIN
 from edgecompress_runtime.primitives.skipping_helium import HELIUM, HELIUM_PICKED
+from edgecompress_runtime.stack_use import stack_bytes
 
 DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
 
@@ -295,4 +295,5 @@ helper:
 other:
 \tsub\tsp, #120
 """
-    assert stack_bytes(text, "f_invoke") == 16 + 24 + 36 + 100 + 16 + 4
+    assert stack_bytes(text, "f_invoke", "thumbv7em-none-eabihf") == 16 + 24 + 36 + 100 + 16 + 4
+    assert stack_bytes(text + "\tsub.w\tsp, sp, r4\n", "f_invoke", "thumbv7em-none-eabihf") is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import Layers, split
+from ahead import Layers, one_layer, split, stack_used
 from test_codegen import equal, layers
 
 from edgecompress.compress.quantize import quantize
@@ -124,6 +124,13 @@ def test_a_program_loads_the_shared_library(tmp_path: Path) -> None:
     command = [QEMU, "-cpu", "max", "-L", "/usr/aarch64-linux-gnu", tmp_path / "caller"]
     done = subprocess.run(command, input=b"".join(a.tobytes() for a in feeds), capture_output=True, check=True)
     equal(plan, feeds, split(plan, done.stdout)[0])
+
+
+def test_stack_is_what_a_run_uses(tmp_path: Path) -> None:
+    """All but the caller's frame."""
+    compiled = built(one_layer(), tmp_path)
+    assert compiled.stack is not None
+    assert abs(stack_used(compiled, AARCH64_LINUX.compiler, tmp_path, QEMU) - compiled.stack) < 64
 
 
 def test_instructions_are_counted_and_neon_needs_fewer(tmp_path: Path) -> None:

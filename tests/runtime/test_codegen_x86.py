@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ahead import Layers, split
+from ahead import Layers, one_layer, split, stack_used
 from test_codegen import equal
 from test_codegen_aarch64 import wide_layers
 
@@ -72,6 +72,13 @@ def test_layers_equal_the_hosts_kernels(target: str, tmp_path: Path) -> None:
     subprocess.run([tmp_path / "model_run", tmp_path / "i", tmp_path / "o"], check=True, capture_output=True)
     for record, outputs in zip(records, split(plan, (tmp_path / "o").read_bytes()), strict=True):
         equal(plan, record, outputs)
+
+
+def test_stack_is_what_a_run_uses(target: str, tmp_path: Path) -> None:
+    """All but the caller's frame, and what aligning one may take."""
+    compiled = built(one_layer(), tmp_path, target)
+    assert compiled.stack is not None
+    assert abs(stack_used(compiled, X86_64.compiler, tmp_path) - compiled.stack) < 128
 
 
 class Fenced:

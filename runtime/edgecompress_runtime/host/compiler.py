@@ -18,9 +18,15 @@ ALIGNMENT = 64  # bytes of a constant: a cache line
 NUMBERS = {"i": types.int32, "f": types.float32}
 
 
-def object_of(program: Program, target: llvm.TargetMachine, entry: str = ENTRY) -> tuple[bytes, tuple[str, ...]]:
-    """(object file with constants and the functions of meeting.py, C functions that it needs). entry: what the first of
-    them is called in the object."""
+def object_of(program: Program, target: llvm.TargetMachine) -> tuple[bytes, tuple[str, ...]]:
+    """(object file with constants and the functions of meeting.py, C functions that it needs)."""
+    module = optimised(program, target)
+    needed = (f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
+    return target.emit_object(module), tuple(needed)
+
+
+def optimised(program: Program, target: llvm.TargetMachine, entry: str = ENTRY) -> llvm.ModuleRef:
+    """entry: what the first function of meeting.py is called."""
     module = llvm.parse_assembly("\n".join([_constants(program), program.text]))
     public = {f.name for f in module.functions if not f.is_declaration}
     for kernel in program.kernels:
@@ -43,8 +49,7 @@ def object_of(program: Program, target: llvm.TargetMachine, entry: str = ENTRY) 
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True
     builder = llvm.create_pass_builder(target, options)
     builder.getModulePassManager().run(module, builder)
-    needed = (f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
-    return target.emit_object(module), tuple(needed)
+    return module
 
 
 def _numba_type(kind: Any) -> types.Type:
