@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from edgecompress_runtime.host.real import MAGIC
 from edgecompress_runtime.host.requantise import Fields, Rounding, channel_fields
 
 LARGEST = 2**31 - 1
@@ -61,6 +64,58 @@ def test_the_formulas_agree(multiplier, shift, largest, bias, zero, low, single,
         if abs(acc) <= largest:
             expected = reference(acc + bias, multiplier, shift) + zero
             assert np.clip(ours(acc, fields), low, 127) == np.clip(expected, low, 127)
+
+
+def real(acc: int, fields: Fields) -> int:
+    """What `vectors.requantised` does in float32 with an accumulator without bias: exact, then rounded."""
+    shifted, limit = acc + int(fields.bias[0]), int(fields.down[0])
+    assert abs(shifted) <= 2**24
+    scale, offset, below = (
+        Fraction(float(np.uint32(of[0]).view(np.float32))) for of in (fields.multiplier, fields.up, fields.nudge)
+    )
+    if fields.rounding is Rounding.REAL:
+        total = shifted * scale + offset
+        assert 2**23 < total < 2**24  # where floats are whole numbers
+        return round(total) - int(MAGIC)  # halves to even, as floats are rounded
+    total = shifted * scale + (below if shifted < limit else offset)
+    narrow = np.float32(float(total))  # has few enough bits for a double
+    assert float(total) == total and abs(narrow) < 2**21
+    return round(Fraction(float(narrow)))
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(2**30, LARGEST), st.integers(-13, -1), st.integers(1, 2**23 - 1), st.integers(-(2**18), 2**18),
+       st.integers(-128, 127), st.booleans(), st.booleans(), FRACTIONS)  # fmt: skip
+@example(2**30, -1, 2**22, 0, 3, False, False, [-1.0, 1.0, 0.0] * 7)
+@example(1518500250, -9, 2**20, 77, -128, True, False, [-1.0, 1.0, 0.0] * 7)
+def test_a_product_in_float32_is_on_the_right_side_of_every_boundary(
+    multiplier, shift, largest, bias, zero, relu, single, fractions
+):
+    assume(abs(bias) < largest)
+    low = zero if relu else -128
+    arrays = (np.array([n]) for n in (bias, largest, multiplier, shift))
+    fields = channel_fields(*arrays, zero, low=low, once=single, fuses=True)
+    assume(fields is not None and fields.rounding in (Rounding.REAL, Rounding.REAL_TWICE))
+    reference, step = once if single else twice, 2.0 ** (31 - shift) / multiplier
+    near = [round((k + 0.5) * step) + d for k in range(-260, 260) for d in (-2, -1, 0, 1, 2)]
+    near += [int(f * largest) for f in fractions] + [-largest, largest, 0, -1, 1]
+    for acc in near:
+        if abs(acc) <= largest:
+            expected = reference(acc, multiplier, shift) + zero
+            assert np.clip(real(acc - bias, fields), low, 127) == np.clip(expected, low, 127)
+
+
+def test_products_in_float32_are_found_for_usual_scales():
+    """Of 200 channels whose outputs take all of int8, with scales of 2**-2 to 2**-10."""
+    random, found = np.random.default_rng(0), []
+    for _ in range(200):
+        multiplier, shift, zero = random.integers(2**30, 2**31), random.integers(-9, -1), random.integers(-128, 128)
+        largest = int(min(400 * 2.0 ** (31 - shift) / multiplier, 2**23 - 1))
+        arrays = [np.array([n]) for n in (0, largest, multiplier, shift)]
+        for low in (-128, zero):
+            fields = channel_fields(*arrays, int(zero), low=int(low), fuses=True)
+            found.append(fields.rounding in (Rounding.REAL, Rounding.REAL_TWICE))
+    assert np.mean(found) > 0.97
 
 
 @pytest.mark.parametrize("low", [-128, -7])

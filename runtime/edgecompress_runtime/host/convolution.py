@@ -130,7 +130,8 @@ class Layer:
         largest = np.abs(values) + max(127 - x_zero, 128 + x_zero) * np.abs(rows).sum(1)
         if self.variant.products == 4:  # values are x + 128
             values = values - (128 + x_zero) * rows.sum(1)
-        return channel_fields(values, largest, multiplier, shift, y_zero, low=low, once=self.once)
+        return channel_fields(values, largest, multiplier, shift, y_zero, low=low, once=self.once,
+                              fuses=self.variant.fuses)  # fmt: skip
 
     def _measure(self) -> None:
         """Sizes, in pixels and in bytes of the copied image."""

@@ -116,7 +116,8 @@ def prepare_depthwise(
     values = np.broadcast_to(values, channels) if values.any() else np.zeros(channels, np.int64)
     largest = np.abs(values) + max(127 - x.zero, 128 + x.zero) * np.abs(taps.astype(np.int64)).sum(0)
     bounds = activation_range(options, y)
-    found = channel_fields(values, largest, *channel_multipliers(x, w, y), y.zero, low=bounds[0])
+    found = channel_fields(values, largest, *channel_multipliers(x, w, y), y.zero, low=bounds[0],
+                           fuses=variant.fuses)  # fmt: skip
     if found is None:
         return None
     vectors = -(-channels // variant.lanes)

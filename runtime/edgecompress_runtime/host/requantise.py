@@ -20,14 +20,19 @@ from enum import Enum
 
 import numpy as np
 
+from edgecompress_runtime.host.real import Real, search
+
 LIMIT = 2.0**31
 RAISED = 2**30  # added to an accumulator, so that it has no sign
 
 
 class Rounding(Enum):
-    """Of acc, raised: FLOOR: ((acc * m + term) >> 32) >> down. TWICE: (((acc * m + term) >> 32) + (acc >> 30)) >> down.
-    TWICE_UP: so, of an acc that is not raised but shifted up first, and only some channels add its bit 30."""
+    """REAL, REAL_TWICE: in float32, with one offset or two (real.py). Of acc, raised: FLOOR: ((acc * m + term) >> 32)
+    >> down. TWICE: (((acc * m + term) >> 32) + (acc >> 30)) >> down. TWICE_UP: so, of an acc that is not raised but
+    shifted up first, and only some channels add its bit 30."""
 
+    REAL = "real"
+    REAL_TWICE = "real_twice"
     FLOOR = "floor"
     TWICE = "twice"
     TWICE_UP = "twice_up"
@@ -35,7 +40,8 @@ class Rounding(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Fields:
-    """What `vectors.requantised` needs of each channel, int64 [channels]. multiplier: doubled."""
+    """What `vectors.requantised` needs of each channel, int64 [channels]. multiplier: doubled. REAL and REAL_TWICE have
+    floats' bits: the scale for multiplier, the offsets for up and nudge; and real.Real.limit for down."""
 
     bias: np.ndarray
     multiplier: np.ndarray
@@ -76,10 +82,10 @@ def in_order(groups: int, channels: int, lanes: int) -> np.ndarray:
 
 def channel_fields(
     bias: np.ndarray, largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int,
-    *, low: int = -128, once: bool = False,
+    *, low: int = -128, once: bool = False, fuses: bool = False,
 ) -> Fields | None:  # fmt: skip
-    """All arrays [channels]. largest: bound of each accumulator's magnitude, bias included. low: of what is kept. None
-    where a step would not fit in 32 bits.
+    """All arrays [channels]. largest: bound of each accumulator's magnitude, bias included. low: of what is kept.
+    fuses: whether the CPU multiplies and adds floats in one. None where a step would not fit in 32 bits.
     """
     bias, multiplier = bias.astype(np.int64), multiplier.astype(np.int64)
     up, down = np.maximum(shift.astype(np.int64), 0), np.maximum(-shift.astype(np.int64), 0)
@@ -91,6 +97,8 @@ def channel_fields(
         return None
     if (np.abs(bias) >= RAISED).any():
         return None
+    if fuses and (real := search(largest.astype(np.int64), multiplier, shift.astype(np.int64), zero, low, once=once)):
+        return _real(bias, real)
     nudge = np.where(down > 0, 1, 0)
     # sums beyond 64 bits are right again once acc * m is added
     term = (half * 2.0**32).astype(np.int64) + (zero << (down + 32)) - RAISED * 2 * multiplier
@@ -102,3 +110,11 @@ def channel_fields(
         rounding, term = Rounding.TWICE if nudge.all() else Rounding.TWICE_UP, term + 2**31 - (nudge << 32)
     raised = bias if rounding is Rounding.TWICE_UP else bias + RAISED
     return Fields(raised, 2 * multiplier, term, down, up, nudge, rounding)
+
+
+def _real(bias: np.ndarray, real: Real) -> Fields:
+    bits = [of.view(np.uint32).astype(np.int64) for of in (real.scale, real.offset)]
+    below = np.zeros_like(bias) if real.below is None else real.below.view(np.uint32).astype(np.int64)
+    rounding = Rounding.REAL if real.below is None else Rounding.REAL_TWICE
+    limit = np.zeros_like(bias) if real.limit is None else real.limit
+    return Fields(bias + real.shift, bits[0], np.zeros_like(bias), limit, bits[1], below, rounding)

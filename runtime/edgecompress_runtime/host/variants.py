@@ -39,6 +39,11 @@ class Variant:
         return 4 // self.products
 
     @property
+    def fuses(self) -> bool:
+        """Whether it multiplies and adds floats in one."""
+        return bool({"fma", "avx512f"} & set(self.needs))
+
+    @property
     def narrows(self) -> bool:
         """Whether one instruction makes bytes of a vector of int32."""
         return "avx512f" in self.needs

@@ -7,8 +7,10 @@ from itertools import groupby, islice
 from typing import NamedTuple
 
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 
+from edgecompress_runtime.host.real import MAGIC
 from edgecompress_runtime.host.requantise import RAISED, Rounding
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.primitives.words import BYTE, HALF, LONG, WORD, function, load, store
@@ -63,6 +65,8 @@ def requantised(
     b: ir.IRBuilder, variant: Variant, acc: ir.Value, fields: list[ir.Value], rounding: Rounding
 ) -> ir.Value:
     """int32 accumulators, bias included -> stored values, not yet clamped; requantise.py has the arithmetic."""
+    if rounding in (Rounding.REAL, Rounding.REAL_TWICE):
+        return _real_product(b, variant, acc, fields, rounding)
     if rounding is Rounding.TWICE_UP:
         acc = b.add(b.shl(acc, fields[UP]), constant(variant, RAISED))
     result = _upper_product(b, variant, acc, fields)
@@ -70,6 +74,21 @@ def requantised(
         positive = b.lshr(acc, constant(variant, 30))
         result = b.add(result, b.and_(positive, fields[NUDGE]) if rounding is Rounding.TWICE_UP else positive)
     return b.ashr(result, fields[DOWN])
+
+
+def _real_product(
+    b: ir.IRBuilder, variant: Variant, acc: ir.Value, fields: list[ir.Value], rounding: Rounding
+) -> ir.Value:
+    floats = ir.VectorType(ir.FloatType(), variant.lanes)
+    scale, offset, below = (b.bitcast(fields[number], floats) for number in (MULTIPLIER, UP, NUDGE))
+    if rounding is Rounding.REAL_TWICE:
+        offset = b.select(b.icmp_signed("<", acc, fields[DOWN]), below, offset)
+    fused = function(b, f"llvm.fma.v{variant.lanes}f32", floats, floats, floats, floats)
+    result = b.call(fused, [b.sitofp(acc, floats), scale, offset])
+    if rounding is Rounding.REAL_TWICE:
+        result = b.fadd(result, floats([MAGIC] * variant.lanes))
+    bits = int(np.float32(MAGIC).view(np.int32))
+    return b.sub(b.bitcast(result, words(variant)), constant(variant, bits))
 
 
 def _upper_product(b: ir.IRBuilder, variant: Variant, x: ir.Value, fields: list[ir.Value]) -> ir.Value:
