@@ -20,7 +20,6 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
     epochs = (recipe.prune.epochs or recipe.train.epochs) if trains else None
     rows = (
         (needed, f"the recipe's {', '.join(needed)} needs training data: give --train"),
-        (cluster.epochs is not None and cluster.bits is None, "cluster.epochs trains codebooks: give cluster.bits"),
         (quantize.epochs is not None and encoding(recipe) != "int8",
          "quantize.epochs trains int8 weights and activations: leave quantize.weights and quantize.activations out"),
     )  # fmt: skip

@@ -170,7 +170,7 @@ def no_training(monkeypatch) -> None:
     ('[prune]\nsparsity = 0.7\nkeep = ["nobody"]\n[distill]', "prune.keep: no layer with weights is called 'nobody'"),
     ('[prune]\nmacs = 0.7\n[quantize]\nfloat_layers = ["nobody"]', "no node or value named 'nobody'"),
     ('[prune]\nmacs = 0.7\n[quantize]\nweights = "float16"\nepochs = 2', "quantize.epochs trains int8 weights"),
-    ("[prune]\nmacs = 0.7\n[cluster]\nepochs = 2", "cluster.epochs trains codebooks: give cluster.bits"),
+    ("[prune]\nmacs = 0.7\n[cluster]\nepochs = 2", "epochs in [cluster] trains clusters: add bits"),
 ])  # fmt: skip
 def test_what_cannot_be_is_said_before_anything_is_trained(no_training, tmp_path, text: str, message: str) -> None:
     recipe = tmp_path / "recipe.toml"

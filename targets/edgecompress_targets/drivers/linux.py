@@ -21,7 +21,6 @@ from edgecompress_targets.drivers.driver import (
 )
 from edgecompress_targets.drivers.times import from_file
 
-INPUTS, OUTPUTS, TIMES, PROCESS = "inputs.bin", "outputs.bin", "times.bin", "process"
 CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
 CLOCK = f"{CPUFREQ}/scaling_cur_freq", f"{CPUFREQ}/cpuinfo_max_freq", "/sys/class/thermal/thermal_zone0/temp"
 # Counters of the processor's energy, microjoules: powercap (RAPL), else a sensor of hwmon.
@@ -83,6 +82,7 @@ class LinuxDevice:
         self._prefix, self._emulated, self._facts = tuple(prefix), emulated, facts
         self._timeout, self._inference_timeout, self._instructions = timeout, inference_timeout, instructions
         self._there_before = self._brought = False
+        self._attempts = 0
 
     @tried_again
     def probe(self) -> Found:
@@ -116,7 +116,7 @@ class LinuxDevice:
             self._brought = True  # or so it may be, where the connection is lost right behind it
             self._do(f"rm -rf {folder} && mv {part} {folder}")
         except BaseException:
-            self._tidy(f"cd {part} && kill -9 $(cat {PROCESS}); rm -rf {part}")
+            self._tidy(f"cd {part} && kill -9 $(cat {self._process}); rm -rf {part}")
             raise
 
     @tried_again
@@ -132,7 +132,8 @@ class LinuxDevice:
             outputs, times, said = self._timed(program, folder, inputs, limit)
             after = self._energy()
         except BaseException:
-            self._tidy(f"cd {folder} && kill -9 $(cat {PROCESS}); rm -f {INPUTS} {OUTPUTS} {TIMES} {PROCESS}")
+            files = " ".join([*self._files.values(), self._process])
+            self._tidy(f"cd {folder} && kill -9 $(cat {self._process}); rm -f {files}")
             raise
         if len(outputs) != count * program.output_bytes:
             raise DeviceError(f"{self._name}: {len(outputs)} bytes of outputs came back, expected {count} x "
@@ -185,20 +186,23 @@ class LinuxDevice:
 
     def _timed(self, program: Program, folder: str, inputs: bytes, timeout: float) -> tuple[bytes, bytes, str]:
         """Outputs, times, and what the program printed."""
-        self._shell.push(inputs, f"{folder}/{INPUTS}")
+        self._attempts += 1
+        files = self._files
+        self._shell.push(inputs, f"{folder}/{files['inputs']}")
         said = self._do(f"cd {folder} && {self._command(program)}", timeout)
-        outputs, times = self._shell.pull(f"{folder}/{OUTPUTS}"), self._shell.pull(f"{folder}/{TIMES}")
-        self._do(f"cd {folder} && rm -f {INPUTS} {OUTPUTS} {TIMES} {PROCESS}")
+        outputs, times = (self._shell.pull(f"{folder}/{files[name]}") for name in ("outputs", "times"))
+        self._do(f"cd {folder} && rm -f {' '.join(files.values())} {self._process}")
         return outputs, times, said
 
     def _benchmarked(self, benchmark: Benchmark, folder: str, runs: int, advance: Advance | None = None) -> Measured:
         limit = self._inference_timeout + self._timeout * runs
+        self._attempts += 1
         words = shlex.join([word.format(runs=runs) for word in benchmark.start])
         try:
-            said = self._do(f"cd {folder} && {{ echo $$ > {PROCESS}; exec {words} 2>&1; }}", limit)
+            said = self._do(f"cd {folder} && {{ echo $$ > {self._process}; exec {words} 2>&1; }}", limit)
             text = said if benchmark.result is None else self._shell.pull(f"{folder}/{benchmark.result}").decode()
         finally:
-            self._tidy(f"cd {folder} && kill -9 $(cat {PROCESS}); rm -f {PROCESS} {benchmark.result or ''}")
+            self._tidy(f"cd {folder} && kill -9 $(cat {self._process}); rm -f {self._process} {benchmark.result or ''}")
         found = benchmark.parse(text)
         if advance is not None:
             advance(runs)
@@ -214,10 +218,18 @@ class LinuxDevice:
             return
         self._timed(program, folder, b"", self._inference_timeout)
 
+    @property
+    def _process(self) -> str:
+        return f"process-{self._attempts}"
+
+    @property
+    def _files(self) -> dict[str, str]:
+        """Of this attempt: a device may get to tidying up after the last one late."""
+        return {name: f"{name}-{self._attempts}.bin" for name in ("inputs", "outputs", "times")}
+
     def _command(self, program: Program) -> str:
-        files = {"inputs": INPUTS, "outputs": OUTPUTS, "times": TIMES}
-        words = [*self._prefix, *(word.format(**files) for word in program.start)]
-        return f"echo $$ > {PROCESS}; exec {shlex.join(words)}"
+        words = [*self._prefix, *(word.format(**self._files) for word in program.start)]
+        return f"echo $$ > {self._process}; exec {shlex.join(words)}"
 
     def _is_whole(self, program: Program, folder: str) -> bool:
         """Whether all files are there as they should be, read back by the device itself."""
