@@ -96,7 +96,7 @@ def test_ssh_runs_the_boards_own_python_and_tells_time(
     server: sshd.Sshd, pack: Path, samples: Path, configured
 ) -> None:
     python = server.folder / "python"
-    python.write_text(f"#!/bin/sh\nPYTHONPATH={os.pathsep.join(sys.path)} exec {sys.executable} \"$@\"\n")
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={os.pathsep.join(sys.path)} exec {sys.executable} "$@"\n')
     python.chmod(0o755)
     config = configured(board=server.table(prefix=[], python=str(python), target="linux-x86"))
     code, out, error = edgecompress("bench", pack, "--device", "board", "--eval", samples, "--config", config, "--json")
@@ -139,6 +139,7 @@ def test_ssh_that_can_not_be_is_one_clear_line(
 @SSH
 def test_a_port_that_speaks_no_ssh_is_one_line(server: sshd.Sshd, built: Path, configured) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
+
         def answer() -> None:
             while True:
                 try:
@@ -243,7 +244,7 @@ def test_ctrl_c_cleans_up_on_the_device(server: sshd.Sshd, built: Path, samples:
     paths = os.pathsep.join(str(ROOT / room) for room in ("", "runtime", "targets"))
     command = [sys.executable, "-c", "from edgecompress.cli import main; main()", *arguments]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}, stderr=subprocess.PIPE, text=True)
-    wait_for(folder, "process")
+    wait_for(folder, "process-*")
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130 and error.strip() == "error: interrupted"
@@ -281,7 +282,7 @@ def test_benchmarks_of_others(phone: adbd.Adbd, configured, tmp_path: Path) -> N
         f'#!/bin/sh\necho "$@" > {tmp_path}/words\ntest -f model.tflite && cat {tmp_path}/said\n'
     )
     (tmp_path / "onnxruntime_perf_test").write_text(
-        '#!/bin/sh\necho Session creation time cost: 0.1 s\n'
+        "#!/bin/sh\necho Session creation time cost: 0.1 s\n"
         'i=0; while [ $i -lt $5 ]; do i=$((i + 1)); echo "model,0.00$i,4096" >> result.csv; done\n'
     )
     programs = {"tflite": str(tmp_path / "benchmark_model"), "onnx": str(tmp_path / "onnxruntime_perf_test")}
@@ -451,13 +452,14 @@ def test_a_slow_clock_and_a_hot_cpu_are_told(said: str, expected: tuple[str, ...
 @contextmanager
 def cutting(folder: Path, cut: Callable[[], None], times: int) -> Iterator[None]:
     """As often, each time when a program runs on the device that was not there before."""
+
     def watch() -> None:
         for _ in range(times):
-            wait_for(folder, "process")
-            before = {path.read_text() for path in folder.glob("*/process")}
+            wait_for(folder, "process-*")
+            before = {path.read_text() for path in folder.glob("*/process-*")}
             cut()
             deadline = time.monotonic() + 30
-            while {p.read_text() for p in folder.glob("*/process") if p.exists()} & before:
+            while {p.read_text() for p in folder.glob("*/process-*") if p.exists()} & before:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
 
