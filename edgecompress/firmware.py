@@ -45,6 +45,7 @@ class BuildRecord(BaseModel):
     flash_bytes: int = Field(description="code and constants")
     text_bytes: int = Field(description="code alone")
     coded_saving_bytes: int = Field(description="what entropy-coded weights take less of flash than plain ones")
+    layers_skipping_zeros: int = Field(0, description="layers that neither hold nor multiply weights that are zero")
     stack_bytes: int | None = Field(description="of the invoke function, read off its code")
 
 
@@ -63,6 +64,9 @@ class Build(Shown):
             needs += f", stack {record.stack_bytes:,} B"
         if record.coded_saving_bytes:
             needs += f"\nweights coded: {record.coded_saving_bytes:,} B less flash than plain"
+        if record.layers_skipping_zeros:
+            layers = "layer skips" if record.layers_skipping_zeros == 1 else "layers skip"
+            needs += f"\n{record.layers_skipping_zeros} {layers} weights that are zero"
         head = Text.assemble((record.pack, "bold"), " -> ", (record.target.name, "bold"),
                              f"  ({record.kernels} kernels)\n{needs}")  # fmt: skip
         names = set(self.files) | {record.pack}
@@ -147,6 +151,7 @@ def build(
         flash_bytes=compiled.flash,
         text_bytes=compiled.text,
         coded_saving_bytes=compiled.program.saved,
+        layers_skipping_zeros=compiled.program.skipping,
         stack_bytes=compiled.stack,
     )
     files = {**compiled.files, "model.h": model_h.encode(), **linked.files}

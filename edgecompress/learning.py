@@ -140,7 +140,7 @@ def _prune_channels(
     if found.requested < 1:
         requested, achieved = 100 * found.requested, 100 * found.achieved
         goals.append(Goal(what=f"{found.what} kept", unit="%", requested=requested, achieved=achieved))
-        if settings.schedule == "gradual":
+        if settings.schedule == "gradual" and "schedule" in settings.model_fields_set:
             notes.append('channels go at once: prune.schedule = "gradual" is for single weights')
     notes += found.notes
     return model

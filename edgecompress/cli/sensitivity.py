@@ -40,6 +40,7 @@ def command(
     Without labels: of the outputs' signal-to-noise ratio. The model is not trained in between.
     """
     from edgecompress.sensitivity import sensitivity
+    from edgecompress.talk import is_quiet
 
     found = sensitivity(
         model, data, ratios=ratios, criterion=criterion, metric=metric, samples=samples, weights=weights,
@@ -47,7 +48,7 @@ def command(
     )  # fmt: skip
     if as_json:
         click.echo(found.to_json(), nl=False)
-    else:
+    elif not is_quiet():
         from edgecompress.report.terminal import print_fitting
 
         print_fitting(found)

@@ -85,7 +85,8 @@ def _header(report: Report) -> Text:
         facts.append(f"input file {size(model.bytes)}")
     text.append(", ".join(facts))
     if report.status != "ok":
-        text.append(f"\n{report.status}: see Requested and achieved", style="bold red")
+        hint = "; with --train, weights can go" if "size" in report.status and not report.training else ""
+        text.append(f"\n{report.status}: see Requested and achieved{hint}", style="bold red")
     return text
 
 
@@ -154,7 +155,7 @@ def requested(report: Report) -> list[tuple[str, str, str]]:
     rows.append((f"{asked.metric} drop", limit, number(got.drop, ".2f", missing="not measured")))
     if report.target.flash_bytes is not None:
         largest = max(a.bytes for a in report.artifacts)
-        rows.append(("flash", f"at most {size(report.target.flash_bytes)}", size(largest)))
+        rows.append(("file, in flash", f"at most {size(report.target.flash_bytes)}", size(largest)))
     return rows
 
 

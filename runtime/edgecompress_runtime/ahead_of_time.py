@@ -18,7 +18,7 @@ from edgecompress_runtime.plan import Plan
 from edgecompress_runtime.primitives import family_of
 from edgecompress_runtime.stack_use import stack_bytes
 
-DECODER = 1024  # bytes that it takes, and the kernels of coded weights more than others
+DECODER = 1024  # bytes that it takes at most, and the kernels of coded weights more than others
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +53,26 @@ def compile_plan(
     """name: of the model; characters that C does not allow become underscores.
 
     profile: the code calls edgecompress_layer(step) between steps. coded: weights that were clustered stay entropy
-    coded in flash, and are decoded as they are used (primitives/coding.py), if that saves more than the decoder takes.
+    coded in flash, and are decoded as they are used (primitives/coding.py), if the whole takes less flash then.
     Raises UnsupportedOperatorError, RuntimeError for a triple that LLVM does not know.
     """
     if machine.triple.startswith("x86_64"):
         return _for_x86(plan, identifier(name), machine, HOOK if profile else "")
+    found = _for_family(plan, identifier(name), machine, profile, coded)
+    if not found.program.saved:
+        return found
+    # the decoder takes flash as well, and lists of weights may do without it
+    family = family_of(machine.triple, machine.features, coded=False)
+    lists = generate(plan, identifier(name), family).skipping > found.program.skipping
+    if found.program.saved >= DECODER and not lists:
+        return found
+    plain = _for_family(plan, identifier(name), machine, profile, False)
+    return found if found.flash < plain.flash else plain
+
+
+def _for_family(plan: Plan, name: str, machine: Machine, profile: bool, coded: bool) -> Compiled:
     family = family_of(machine.triple, machine.features, coded=coded)
-    program = generate(plan, identifier(name), family, profile=profile)
-    if 0 < program.saved < DECODER:
-        return compile_plan(plan, name, machine, profile=profile, coded=False)
+    program = generate(plan, name, family, profile=profile)
     data, assembly = compiled(machine, program.functions, program.constants)
     sizes = section_sizes(data)
     stack = stack_bytes(assembly, program.entry, machine.triple)
@@ -75,7 +86,8 @@ def _for_x86(plan: Plan, name: str, machine: Machine, hook: str) -> Compiled:
     variant, plan = variant_for(machine.features), with_outputs_of_their_own(plan)
     program = host_program(plan, variant, hook=hook)
     interface = Interface(name=name, plan=plan, layout=program.layout, alignment=host_compiler.ALIGNMENT,
-                          steps=program.steps, family=f"x86 {variant.name}", saved=0)  # fmt: skip
+                          steps=program.steps, family=f"x86 {variant.name}", saved=0,
+                          skipping=program.skipping)  # fmt: skip
     target = target_machine(machine)
     module = host_compiler.optimised(program, target, interface.entry)
     data, stack = target.emit_object(module), stack_bytes(target.emit_assembly(module), interface.entry, machine.triple)

@@ -102,6 +102,7 @@ class _Generator:
             steps=tuple(named),
             family=self.family.name,
             saved=sum(step.saved for _, step in steps),
+            skipping=sum(step.skips for _, step in steps),
             text=text,
             functions=self._functions(text, len(ends)),
             constants=self.constants,

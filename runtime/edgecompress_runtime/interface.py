@@ -14,7 +14,7 @@ class Interface:
 
     layout: of the arena; alignment: of its address, in bytes. steps: (operator kind, output's name) of each kernel call
     in order. family: of the CPUs whose kernels it has. saved: bytes of flash that coded weights take less than plain
-    ones.
+    ones. skipping: layers that leave out weights that are zero.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Interface:
     steps: tuple[tuple[str, str], ...]
     family: str
     saved: int
+    skipping: int
 
     @property
     def entry(self) -> str:

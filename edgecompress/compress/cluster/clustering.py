@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Where a search starts: this price made 2.4 bits a weight and 20 dB of an image classifier (ResNet-8).
 USUAL_PRICE, USUAL_BITS, USUAL_SNR = -2.7, 2.4, 20.0
 DEFAULT_SNR = 25.0  # dB, where nothing else is asked for
+FAR = 1.0  # dB from what was asked for: the search is finer
 DB_PER_BIT = 20 * math.log10(2)
 
 
@@ -115,7 +116,9 @@ def goal(found: Clustered, settings: Cluster) -> Goal:
         note = bits if found.snr_db is None else f"{bits}, {found.snr_db:.1f} dB"
         return Goal(what="clustered weights", unit="bytes", requested=settings.size, achieved=found.bytes, note=note)
     snr = DEFAULT_SNR if settings.snr is None else settings.snr
-    return Goal(what="clusters' SNR", unit="dB", requested=snr, achieved=found.snr_db or 0.0, note=bits)
+    achieved = found.snr_db or 0.0
+    note = bits if achieved >= snr - FAR else f"{bits}; clusters come no nearer"
+    return Goal(what="clusters' SNR", unit="dB", requested=snr, achieved=achieved, note=note)
 
 
 def after_training(found: Clustered, model: ir.Model, reference: ir.Model, dataset: Dataset | None) -> Clustered:

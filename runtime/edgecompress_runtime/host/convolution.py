@@ -214,4 +214,4 @@ class Layer:
         records = self.fields.records(variant.lanes, steps.channels)
         arguments = (self.x, steps.weights, steps.places, steps.starts, steps.counts, steps.order, records, self.y,
                      self.scratch, *self._copy, self.out, self.strides, *self.bounds)  # fmt: skip
-        return Step(sparse(variant, body, last, cut), arguments)
+        return Step(sparse(variant, body, last, cut), arguments, skips=True)

@@ -42,7 +42,7 @@ class Kernel:
 class Program:
     """text: functions of the layers and `ENTRY`, void (arena, inputs..., outputs...), or with several threads those of
     meeting.py. kernels: which the text calls. constants: data by symbol. layout: of the arena. steps: (operator kind,
-    output's name) of each call."""
+    output's name) of each call. skipping: layers that leave out weights that are zero."""
 
     text: str
     kernels: tuple[Kernel, ...]
@@ -50,6 +50,7 @@ class Program:
     layout: Layout
     steps: tuple[tuple[str, str], ...]
     threads: int
+    skipping: int
 
 
 def program(plan: Plan, variant: Variant, threads: int = 1, *, hook: str = "") -> Program:
@@ -100,7 +101,8 @@ class _Writer:
         invoke = entries(["%arena", *ends], self.bodies, self.meetings)
         text = "\n".join([*head, *self.text, *invoke])
         done = tuple((kind, name) for kind, name, _ in steps)
-        return Program(text, tuple(self.kernels.values()), self.constants, self.layout, done, self.threads)
+        skipping = sum(any(s.skips for s in (step, *getattr(step, "shares", ()))) for _, _, step in steps)
+        return Program(text, tuple(self.kernels.values()), self.constants, self.layout, done, self.threads, skipping)
 
     def _mark(self, number: int) -> None:
         if self.hook:

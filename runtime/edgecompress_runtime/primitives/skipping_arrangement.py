@@ -129,8 +129,8 @@ def _step(layer: Layer, cost: Cost, most: float, room: float) -> tuple[float, li
     kernel, rest = KERNELS[lists, pixels, layer.once, inside], (layer.scales.up, *layer.bounds)
     if inside:
         arguments = layer.x, made, layer.y, out_h * out_w, depth, channels, *rest
-        return time, [Step(kernel, arguments)]
+        return time, [Step(kernel, arguments, skips=True)]
     strip = Scratch(((out_w - 1) * layer.stride[1] + kernel_w) * column * lists.element)
     sizes = layer.size, (kernel_h, kernel_w), layer.out, layer.stride, layer.dilation, layer.pads, layer.x.zero
     overlap = {layer.x: trailing((1, *layer.size), (1, *layer.out), layer.stride[0], layer.pads[0])}
-    return time, [Step(kernel, (layer.x, made, layer.y, strip, *sizes, *rest), overlap)]
+    return time, [Step(kernel, (layer.x, made, layer.y, strip, *sizes, *rest), overlap, skips=True)]

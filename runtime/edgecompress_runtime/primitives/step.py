@@ -31,9 +31,10 @@ class Step(Call):
 
     overlap: inputs that the output may be written over, with the bytes in front of the input's start at which
     the output has to begin at the latest (0: in place). helpers: functions that the kernel calls. saved: bytes of
-    flash that its coded weights take less than plain ones.
+    flash that its coded weights take less than plain ones. skips: whether it leaves out weights that are zero.
     """
 
     overlap: Mapping[Tensor, int] = field(default_factory=dict)
     helpers: tuple[Function, ...] = ()
     saved: int = 0
+    skips: bool = False
