@@ -7,6 +7,11 @@ import numpy as np
 from edgecompress_runtime.interface import Interface
 from edgecompress_runtime.plan import Tensor
 
+# volatile, or compilers call a C library's memcpy
+COPY = """static inline void model_copy(volatile int8_t *to, const int8_t *from, uint32_t size) {
+    while (size--) *to++ = *from++;
+}"""
+
 
 def header(program: Interface, *, flash: int, stack: int | None = None) -> str:
     """Declares the invoke function; says what memory it needs, in bytes, and what its tensors mean.
@@ -56,19 +61,30 @@ def bench_header(program: Interface, *, profiled: bool = False, digest: bytes = 
     digest: 32 bytes that the program gives as the model's.
     """
     tensors = program.plan.tensors
-    formal, actual, sizes = ["int8_t *"], ["a"], []
+    formal, actual, sizes, buffers, copies = ["int8_t *"], ["a"], [], [], {"i": "", "o": ""}
     for letter, ends in (("i", program.plan.inputs), ("o", program.plan.outputs)):
         at = 0
         for index in ends:
-            actual.append(f"({letter}) + {at}")
+            place, size = f"({letter}) + {at}", _bytes(tensors[index])
+            if at % tensors[index].dtype.itemsize:  # which many CPUs do not load from
+                buffer = f"model_{letter}{at}"
+                buffers.append(f"static int8_t {buffer}[{size}] __attribute__((aligned(8)));")
+                ends_of = (buffer, place) if letter == "i" else (place, buffer)
+                copies[letter] += f" model_copy({', '.join(ends_of)}, {size});"
+                place = buffer
+            actual.append(place)
             formal.append("const int8_t *" if letter == "i" else "int8_t *")
-            at += _bytes(tensors[index])
+            at += size
         sizes.append(at)
+    call = f"{program.entry}({', '.join(actual)})"
+    if buffers:
+        buffers.append(COPY)
+        call = f"do {{{copies['i']} {call};{copies['o']} }} while (0)"
     lines = ["#include <stdint.h>", f"#define MODEL_ARENA_BYTES {max(program.layout.size, 1)}",
              f"#define MODEL_ARENA_ALIGNMENT {program.alignment}",
              f"#define MODEL_INPUT_BYTES {sizes[0]}", f"#define MODEL_OUTPUT_BYTES {sizes[1]}",
              f"void {program.entry}({', '.join(formal)});",
-             f"#define MODEL_INVOKE(a, i, o) {program.entry}({', '.join(actual)})"]  # fmt: skip
+             *buffers, f"#define MODEL_INVOKE(a, i, o) {call}"]  # fmt: skip
     lines.append(f"#define MODEL_DIGEST {{{', '.join(map(str, digest))}}}")
     if profiled:
         lines.append(f"#define MODEL_STEPS {len(program.steps)}")

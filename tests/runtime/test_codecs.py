@@ -275,6 +275,7 @@ WIDE: dict[str, tuple[str, int, bytes, int, str]] = {
     "bytes left": ("int32", 0, b"\1\0", 1, "2 bytes do not hold 1 numbers"),
     "more digits than a number has": ("int16", 0, bytes(2) + b"\2" + bytes(2), 1, "do not hold 1 numbers of 16 bits"),
     "a number too large": ("int16", 0, bytes(2) + b"\1\2\0", 1, "a number has more than 16 bits"),
+    "more than are read one by one": ("int16", 0, b"\xff" * 10_000, 70_000, "at most 65536 numbers, not 70000"),
     "huge": ("int32", 0, bytes(999) + b"\x80" + bytes(1000), 1, "do not hold 1 numbers of 32 bits"),
 }
 

@@ -112,6 +112,21 @@ def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(cpu: str, kernels
     assert "skipping" not in text_for(plan, cpu) and run.instructions < 0.7 * dense.instructions
 
 
+def test_floats_behind_bytes_in_a_record_are_aligned_for_the_model(tmp_path: Path) -> None:
+    scale, zero = np.float32([0.05]), np.int32([-3])
+    kinds = {"a": ((1, 3), np.int8), "x": ((1, 5), np.float32), "d": ((1, 3), np.float32), "s": ((1, 5), np.float32),
+             "r": ((1, 3), np.int8)}  # fmt: skip
+    tensors = [Tensor(name, shape, np.dtype(kind), *((scale, zero) if kind is np.int8 else ()))
+               for name, (shape, kind) in kinds.items()]  # fmt: skip
+    operators = [Operator("DEQUANTIZE", (0,), (2,), {}), Operator("QUANTIZE", (2,), (4,), {}),
+                 Operator("SOFTMAX", (1,), (3,), {"beta": 1.0})]  # fmt: skip
+    plan = Plan(tuple(tensors), tuple(operators), (0, 1), (4, 3))
+    feeds = [np.int8([[1, 2, 3]]), np.float32([[1, 2, 3, 4, 5]])]
+    ((stored, real),), _ = on_board("cortex-m4", plan, [feeds], tmp_path / "model.elf")
+    expected = Executor(plan)(*feeds)
+    assert np.array_equal(stored, expected[0]) and np.allclose(real, expected[1], rtol=1e-5)
+
+
 def text_for(plan: Plan, cpu: str) -> str:
     profile = load_target(cpu)
     return generate(plan, "model", family_of(profile.triple, profile.features)).text

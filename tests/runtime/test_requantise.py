@@ -105,6 +105,16 @@ def test_a_product_in_float32_is_on_the_right_side_of_every_boundary(
             assert np.clip(real(acc - bias, fields), low, 127) == np.clip(expected, low, 127)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_channel_that_is_always_the_same_goes_with_others():
+    arrays = (np.array(n) for n in ([0, 5], [30000, 30000], [1518500250, 0], [-6, 0]))
+    fields = channel_fields(*arrays, 7, fuses=True)
+    assert fields.rounding is Rounding.REAL_TWICE and (np.abs(fields.bias) < 2**23).all()
+    every = fields.bias, fields.multiplier, fields.term, fields.down, fields.up, fields.nudge
+    dull = Fields(*(of[1:] for of in every), fields.rounding)
+    assert {real(acc, dull) for acc in (-30000, -1, 0, 30000)} == {7}
+
+
 def test_products_in_float32_are_found_for_usual_scales():
     """Of 200 channels whose outputs take all of int8, with scales of 2**-2 to 2**-10."""
     random, found = np.random.default_rng(0), []

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ MAGIC = 1.5 * 2**23  # floats around it are whole numbers
 MOST = 2**23  # of an accumulator, and of its shift: their sum is a float without rounding
 FARTHEST = 2**20  # of what is stored, before it is clamped
 NEIGHBOURS = range(-12, 13)  # floats about the real scale
+CHANNELS, PART = 1024, 64  # at most; looked at together
+KEPT = 64  # layers
 PLACES = (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8)  # of an offset in the range that it may have
 
 
@@ -41,11 +45,29 @@ class Real:
 def search(
     largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int, low: int, *, once: bool
 ) -> Real | None:
-    """As `requantise.channel_fields`, all arrays int64 [channels]. None where a channel has no such product."""
-    if largest.max() >= MOST or (largest * multiplier * 2.0 ** (shift - 31) >= FARTHEST).any():
+    """As `requantise.channel_fields`, all arrays int64 [channels]. None where a channel has no such product, or there
+    are more channels than pay."""
+    if largest.size > CHANNELS or largest.max() >= MOST:
         return None
-    tests = _Tests(*(a.reshape(-1, 1) for a in (largest, multiplier, shift)), zero, low, once)
-    return tests.one_offset() or tests.two_offsets()
+    if (largest * multiplier * 2.0 ** (shift - 31) >= FARTHEST).any():
+        return None
+    return _found(largest.tobytes(), multiplier.tobytes(), shift.tobytes(), zero, low, once)
+
+
+@lru_cache(KEPT)  # threads that share a layer ask for the same
+def _found(largest: bytes, multiplier: bytes, shift: bytes, zero: int, low: int, once: bool) -> Real | None:
+    columns = [np.frombuffer(column, np.int64).reshape(-1, 1) for column in (largest, multiplier, shift)]
+    parts = [_Tests(*(c[at : at + PART] for c in columns), zero, low, once) for at in range(0, len(columns[0]), PART)]
+    for way in (_Tests.one_offset, _Tests.two_offsets):
+        made: list[Real] = []
+        for part in parts:
+            if (real := way(part)) is None:
+                break
+            made.append(real)
+        else:
+            fields = ([getattr(real, f.name) for real in made] for f in dataclass_fields(Real))
+            return Real(*(None if of[0] is None else np.concatenate(of) for of in fields))
+    return None
 
 
 def stored(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, *, once: bool) -> np.ndarray:
@@ -109,9 +131,8 @@ class _Tests:
         upper = self.high >= self.split, self.low >= self.split
         halves = [tuple(h & (u == side) for h, u in zip(self.holds, upper)) for side in (True, False)]
         scale, *ranges = self._scale(halves)
-        shift = np.round(np.mean(ranges[0], axis=0) / np.maximum(scale, 1e-30)).astype(np.int64)
-        if (np.abs(shift) >= self.room).any():
-            return None
+        shift = np.round(np.mean(ranges[0], axis=0) / np.where(scale > 0, scale, np.inf))
+        shift = np.where(np.abs(shift) < self.room, shift, 0).astype(np.int64)  # 0: an offset may be larger as well
         offsets, right = np.zeros((2, len(scale)), np.float32), np.zeros(len(scale), bool)
         for place in PLACES:
             tried = np.array([least + place * (most - least) - shift * scale for least, most in ranges], np.float32)

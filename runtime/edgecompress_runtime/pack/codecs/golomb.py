@@ -14,6 +14,8 @@ from edgecompress_runtime.pack.codecs.protocol import Buffer, Encoded
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import integer, member
 
+MOST = 65_536  # numbers: they are decoded one by one
+
 
 class Golomb:
     """Arrays of int16 or int32."""
@@ -21,7 +23,7 @@ class Golomb:
     name = "golomb"
 
     def encode(self, array: np.ndarray) -> Encoded | None:
-        if array.dtype not in (np.int16, np.int32):
+        if array.dtype not in (np.int16, np.int32) or array.size > MOST:
             return None
         signed = array.reshape(-1).astype(np.int64)
         folded = np.where(signed < 0, -2 * signed - 1, 2 * signed)
@@ -41,6 +43,8 @@ class Golomb:
             raise PackError(f"golomb: holds int16 and int32, not {out.dtype}")
         most = 8 * out.itemsize  # digits behind the leading one
         order = member(params, "order", integer, 0, most - 1)
+        if out.size > MOST:
+            raise PackError(f"golomb: holds at most {MOST} numbers, not {out.size}")
         if out.size > 8 * len(data):  # before memory is taken for each
             raise PackError(f"golomb: {len(data)} bytes do not hold {out.size} numbers")
         bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
