@@ -66,7 +66,7 @@ def test_every_codec_returns_what_it_was_given(array: np.ndarray) -> None:
             assert same(out, coded), name
             held.add(name)
     assert {"raw", "sparse"} <= held
-    assert ("golomb" in held) == (array.dtype in (np.int16, np.int32))
+    assert ("golomb" in held) == (array.dtype in (np.int16, np.int32) and array.size <= 65_536)
     if array.size and array.itemsize == 1:
         assert held >= {"bitpacked", "huffman", "rans", "codebook"}
 
