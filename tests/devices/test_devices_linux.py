@@ -472,7 +472,7 @@ def cutting(folder: Path, cut: Callable[[], None], times: int) -> Iterator[None]
 @contextmanager
 def cut_when(sign: Path, cut: Callable[[], None]) -> Iterator[None]:
     """Once, when that file is there."""
-    thread = threading.Thread(target=lambda: (wait_for(sign.parent.parent, sign.name), cut()))
+    thread = threading.Thread(target=lambda: (wait_for(sign.parent, sign.name), cut()))
     thread.start()
     yield
     thread.join()
@@ -481,7 +481,7 @@ def cut_when(sign: Path, cut: Callable[[], None]) -> Iterator[None]:
 def wait_for(folder: Path, name: str) -> None:
     """Until a program runs on the device."""
     deadline = time.monotonic() + 30
-    while not list(folder.glob(f"*/{name}")):
+    while not (list(folder.glob(f"*/{name}")) or list(folder.glob(name))):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     time.sleep(0.3)

@@ -131,9 +131,8 @@ def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels(seed: 
     equal(plan, feeds, here(plan, feeds))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_sparse_layers_skip_zeros_and_equal_the_ordinary_kernels(seed: int) -> None:
-    made = sparse_layers(seed)
+def test_sparse_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
+    made = sparse_layers(0)
     plan, feeds = made.plan(), made.feeds()
     assert "plain_skipping_strip_4" in generate(plan, "model", FAMILIES["generic"]).text
     equal(plan, feeds, here(plan, feeds))

@@ -105,6 +105,8 @@ def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(cpu: str, kernels
     (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
     equal(plan, feeds, outputs)
     assert set(re.findall(r"import (\w+)_skipping_(?:strip|rows)", text_for(plan, cpu))) == kernels
+    if cpu != "cortex-m4":
+        return
     for tensor in plan.tensors:  # as many weights, none of them zero
         if tensor.data is not None and tensor.is_int8:
             tensor.data[tensor.data == 0] = 1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ahead import split
+from ahead import Layers, split
 from test_codegen import equal, layers, sparse_layers
 
 from edgecompress.targets import load_target
@@ -32,10 +33,11 @@ def built(plan: Plan, target: str, folder: Path) -> Path:
     return path
 
 
-@every_target
-@pytest.mark.parametrize("kind", ["layers", "sparse layers"])
-def test_layers_equal_the_hosts_kernels(target: str, kind: str, tmp_path: Path) -> None:
-    made = {"layers": layers, "sparse layers": sparse_layers}[kind](2)
+@pytest.mark.parametrize(
+    ("target", "make"), [("linux-riscv64", layers), ("riscv32", layers), ("riscv32", sparse_layers)]
+)
+def test_layers_equal_the_hosts_kernels(target: str, make: Callable[[int], Layers], tmp_path: Path) -> None:
+    made = make(2)
     plan, records = made.plan(), [made.feeds(), made.feeds()]
     stream = b"".join(a.tobytes() for record in records for a in record)
     done = EMULATORS[target].run(built(plan, target, tmp_path), stream)

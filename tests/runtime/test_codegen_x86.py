@@ -32,7 +32,7 @@ NO_ACCESS = 0
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-@pytest.fixture(params=TARGETS)
+@pytest.fixture(scope="module", params=TARGETS)
 def target(request: pytest.FixtureRequest) -> str:
     if variant_for(load_target(request.param).features) not in available():
         pytest.skip(f"this CPU is no {request.param}")
@@ -62,15 +62,20 @@ def all_layers() -> Layers:
     return made
 
 
-def test_layers_equal_the_hosts_kernels(target: str, tmp_path: Path) -> None:
-    made = all_layers()
+@pytest.fixture(scope="module")
+def every_layer(target: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Layers, Compiled, Path]:
+    made, folder = all_layers(), tmp_path_factory.mktemp("x86")
+    return made, built(made.plan(), folder, target), folder
+
+
+def test_layers_equal_the_hosts_kernels(every_layer: tuple[Layers, Compiled, Path], target: str) -> None:
+    made, compiled, folder = every_layer
     plan, records = made.plan(), [made.feeds(), made.feeds()]
-    compiled = built(plan, tmp_path, target)
     assert compiled.program.family == {"linux-x86": "x86 avx2", "linux-x86-vnni": "x86 avx512_vnni"}[target]
     assert 0 < compiled.text < compiled.flash
-    (tmp_path / "i").write_bytes(b"".join(a.tobytes() for record in records for a in record))
-    subprocess.run([tmp_path / "model_run", tmp_path / "i", tmp_path / "o"], check=True, capture_output=True)
-    for record, outputs in zip(records, split(plan, (tmp_path / "o").read_bytes()), strict=True):
+    (folder / "i").write_bytes(b"".join(a.tobytes() for record in records for a in record))
+    subprocess.run([folder / "model_run", folder / "i", folder / "o"], check=True, capture_output=True)
+    for record, outputs in zip(records, split(plan, (folder / "o").read_bytes()), strict=True):
         equal(plan, record, outputs)
 
 
@@ -94,11 +99,12 @@ class Fenced:
         self.array = np.frombuffer(self._map, np.int8, size, self._start)
 
 
-def test_a_callers_memory_is_all_that_the_shared_library_reads_and_writes(target: str, tmp_path: Path) -> None:
-    made = all_layers()
+def test_a_callers_memory_is_all_that_the_shared_library_reads_and_writes(
+    every_layer: tuple[Layers, Compiled, Path],
+) -> None:
+    made, compiled, folder = every_layer
     plan, feeds = made.plan(), made.feeds()
-    compiled = built(plan, tmp_path, target)
-    symbols = subprocess.run(["nm", "-D", "--defined-only", tmp_path / "libmodel.so"], capture_output=True, text=True)
+    symbols = subprocess.run(["nm", "-D", "--defined-only", folder / "libmodel.so"], capture_output=True, text=True)
     assert [line.split()[1:] for line in symbols.stdout.splitlines()] == [["T", "model_invoke"]]
     alignment = compiled.program.alignment
     arena = Fenced(-(-compiled.program.layout.size // alignment) * alignment)
@@ -106,6 +112,6 @@ def test_a_callers_memory_is_all_that_the_shared_library_reads_and_writes(target
     outputs = [Fenced(plan.tensors[i].size * plan.tensors[i].dtype.itemsize) for i in plan.outputs]
     for fenced, feed in zip(inputs, feeds):
         fenced.array[:] = feed.reshape(-1).view(np.int8)
-    function = ctypes.CDLL(str(tmp_path / "libmodel.so")).model_invoke
+    function = ctypes.CDLL(str(folder / "libmodel.so")).model_invoke
     function(*(ctypes.c_void_p(fenced.address) for fenced in (arena, *inputs, *outputs)))
     equal(plan, feeds, split(plan, b"".join(fenced.array.tobytes() for fenced in outputs))[0])
