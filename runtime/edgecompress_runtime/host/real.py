@@ -24,6 +24,7 @@ import numpy as np
 MAGIC = 1.5 * 2**23  # floats around it are whole numbers
 MOST = 2**23  # of an accumulator, and of its shift: their sum is a float without rounding
 FARTHEST = 2**20  # of what is stored, before it is clamped
+FINEST = 2.0**-40  # of an offset: so that its sum with a product is a float64 without rounding, and rounded once
 NEIGHBOURS = range(-12, 13)  # floats about the real scale
 CHANNELS, PART = 1024, 64  # at most; looked at together
 KEPT = 64  # layers
@@ -135,7 +136,8 @@ class _Tests:
         shift = np.where(np.abs(shift) < self.room, shift, 0).astype(np.int64)  # 0: an offset may be larger as well
         offsets, right = np.zeros((2, len(scale)), np.float32), np.zeros(len(scale), bool)
         for place in PLACES:
-            tried = np.array([least + place * (most - least) - shift * scale for least, most in ranges], np.float32)
+            wanted = np.array([least + place * (most - least) - shift * scale for least, most in ranges])
+            tried = (np.round(wanted / FINEST) * FINEST).astype(np.float32)
 
             def product(acc: np.ndarray, of: np.ndarray = tried) -> np.ndarray:
                 offset = np.where(acc < self.split, of[1, :, None], of[0, :, None])
