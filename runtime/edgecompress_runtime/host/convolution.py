@@ -155,7 +155,7 @@ class Layer:
         row = self.size[1] * pixel
         self.window = self.dilation[0] * row, self.dilation[1] * pixel
         self.strides = self.stride[0] * row, self.stride[1] * pixel
-        self.scratch = Scratch(self.size[0] * row + self.variant.bytes)
+        self.scratch = Scratch(self.size[0] * row + 2 * self.variant.bytes)  # a step may read as much behind
         self.tail = self.filters - (-(-self.filters // self.variant.lanes) - 1) * self.variant.lanes
         self.cut = cut(self.variant, out_w, self.filters)
 

@@ -69,11 +69,15 @@ def arranged(variant: Variant, w: np.ndarray, cut: Cut) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SparseCut(Cut):
-    """sums: of each pixel and vector, taken in turn, so that they need not wait for one another. picks: whether a step
-    picks its inputs for each channel out of a vector of them."""
+    """sums: of each pixel and vector, taken in turn, so that they need not wait for one another. window: vectors of
+    inputs, 1 or 2, out of which a step picks those for each channel; 0 where a step takes the same ones for all."""
 
     sums: int
-    picks: bool
+    window: int
+
+    @property
+    def picks(self) -> bool:
+        return self.window > 0
 
     @property
     def sorts(self) -> bool:
@@ -83,26 +87,29 @@ class SparseCut(Cut):
 
 
 def sparse_cuts(variant: Variant, pixels: int, channels: int) -> list[SparseCut]:
-    """One of each kind that there is. Picking takes four vectors, for which an input is loaded once; else there is one,
-    or as many as the CPU needs so as not to wait for the sums of few pixels."""
+    """One of each kind that there is. Picking takes four vectors, for which an input is loaded once; out of two vectors
+    of inputs it takes fewer steps but longer ones, which pays where fetching weights is what takes time. Else there is
+    one, or as many as the CPU needs so as not to wait for the sums of few pixels."""
     total = -(-channels // variant.lanes)
 
-    def cut(vectors: int, most: int, picks: bool, chains: float) -> SparseCut:
+    def cut(vectors: int, most: int, window: int, chains: float) -> SparseCut:
         each = -(-pixels // -(-pixels // most))
         blocks, sums = -(-total // vectors), max(1, min(int(chains / (each * vectors)), 8))
-        return SparseCut(each, vectors, blocks, total - (blocks - 1) * vectors, sums, picks)
+        return SparseCut(each, vectors, blocks, total - (blocks - 1) * vectors, sums, window)
 
     few, four = min(max(1, int(2 * LATENCY) // pixels), 4, total), min(4, total)
-    cuts = [cut(few, min(MOST_PIXELS, variant.registers - 4), False, 2 * LATENCY)]
+    cuts = [cut(few, min(MOST_PIXELS, variant.registers - 4), 0, 2 * LATENCY)]
     if variant.pick:
-        cuts.append(cut(four, min(MOST_PIXELS, (variant.registers - 10) // four), True, LATENCY))
+        cuts.append(cut(four, min(MOST_PIXELS, (variant.registers - 10) // four), 1, LATENCY))
+        if pixels == 1:
+            cuts.append(cut(four, 1, 2, LATENCY))
     return cuts
 
 
 def sparse_time(variant: Variant, pixels: int, cut: SparseCut) -> float:
     """Cycles for a step of one vector of channels and a row of pixels."""
     dots = cut.pixels * (PICKED if cut.picks else variant.cost / 2)
-    loads = cut.pixels / cut.vectors + 2.0 if cut.picks else (cut.pixels + 2) / 2
+    loads = cut.pixels * cut.window / cut.vectors + 2.0 if cut.picks else (cut.pixels + 2) / 2
     turn = max(dots, loads, LATENCY / (cut.sums * cut.vectors)) + 0.5 / cut.vectors
     return -(-pixels // cut.pixels) * turn
 
@@ -142,7 +149,9 @@ def sparse_steps(variant: Variant, w: np.ndarray, runs: np.ndarray, cut: SparseC
         if cut.sorts:
             order[number] = _sorted(own, np.count_nonzero(w.reshape(len(w), -1), axis=1), lanes)
         rows = np.where((own >= 0)[:, None, None], w[own], 0)
-        cells, taken, needed = (_picked if cut.picks else _nonzero)(variant, rows, runs)
+        cells, taken, needed = (
+            _picked(variant, rows, runs, cut.window) if cut.picks else _nonzero(variant, rows, runs)
+        )
         needed = -(-needed // cut.sums) * cut.sums
         counts[number, : len(needed)] = needed
         starts[number] = len(weights), len(places)
@@ -179,10 +188,12 @@ def _nonzero(variant: Variant, w: np.ndarray, runs: np.ndarray) -> tuple[np.ndar
     return cells, places, np.full(vectors, steps)
 
 
-def _picked(variant: Variant, w: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _picked(
+    variant: Variant, w: np.ndarray, runs: np.ndarray, window: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """In a step every channel takes its next weights that are not zero, as far as they fit and their inputs lie in the
-    same `bytes`. int8 [steps, vectors, 2 * bytes], the inputs' numbers before the weights; int64 [steps]; the steps
-    that each vector needs, which never rise."""
+    same window, of so many vectors. int8 [steps, vectors, 2 * bytes], the inputs' numbers before the weights; int64
+    [steps]; the steps that each vector needs, which never rise."""
     lanes, width, each = variant.lanes, variant.bytes, variant.products
     vectors = len(w) // lanes
     cells, places, needed = [], [], np.zeros(vectors, np.int64)
@@ -192,7 +203,7 @@ def _picked(variant: Variant, w: np.ndarray, runs: np.ndarray) -> tuple[np.ndarr
             start = min(first) // WINDOW * WINDOW
             picked = np.zeros((vectors, lanes, 2, each), np.int8)
             for row, left in enumerate(pending):
-                taken = left[:each][left[:each] < start + width]
+                taken = left[:each][left[:each] < start + window * width]
                 found = picked[row // lanes, row % lanes, :, : taken.size]
                 found[:] = taken - start, w[row, part, taken]
                 pending[row] = left[taken.size :]

@@ -55,5 +55,5 @@ def sparse(variant: Variant, body: Shape, last: Shape, cut: SparseCut) -> Callab
                             last_block(start, strides[1], taken, steps, weights, fields, lie, target,
                                        out_channels, low, high)  # fmt: skip
 
-    kernel.__name__ = f"{'picked' if cut.picks else 'sparse'}_{body.label}_{last.label}_{cut.sums}"
+    kernel.__name__ = f"{f'picked{cut.window}' if cut.picks else 'sparse'}_{body.label}_{last.label}_{cut.sums}"
     return kernel

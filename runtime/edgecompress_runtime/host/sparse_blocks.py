@@ -36,20 +36,27 @@ def sparse_block(variant: Variant, shape: Shape, cut: SparseCut) -> Callable[...
     lanes, words_ = variant.lanes, words(variant)
     stride, part = variant.bytes * (2 if cut.picks else 1), ir.VectorType(BYTE, variant.bytes)
 
+    def window_of(b: Any, x: Any, at: Any) -> list[Any]:
+        return [load(b, x, b.add(at, LONG(n * variant.bytes)), part, 1) for n in range(cut.window)]
+
+    def picked(b: Any, window: list[Any], chosen: Any) -> Any:
+        if cut.window == 1:
+            return b.call(function(b, variant.pick, part, part, part), [*window, chosen])
+        return b.call(function(b, variant.pick_of_two, part, part, part, part), [window[0], chosen, window[1]])
+
     def step_of(b: Any, x: Any, x_step: Any, places: Any, w: Any, at: list[Any], cells: list[Any], sums: Any) -> None:
         """at: the numbers of its places."""
         starts = [b.sext(load(b, places, b.mul(n, LONG(4)), WORD, 4), LONG) for n in at]
         pixels = [b.mul(x_step, LONG(p)) for p in range(shape.pixels)]
         if cut.picks:
-            inputs = [load(b, x, b.add(starts[0], pixel), part, 1) for pixel in pixels]
+            inputs = [window_of(b, x, b.add(starts[0], pixel)) for pixel in pixels]
         for v, cell in enumerate(cells):
             first = b.mul(cell, LONG(stride))
             chosen = load(b, w, first, part, 4) if cut.picks else None
             weights = load(b, w, b.add(first, LONG(stride - variant.bytes)), words_, 4)
             for p, pixel in enumerate(pixels):
                 if cut.picks:
-                    pick = function(b, variant.pick, part, part, part)
-                    values = b.bitcast(b.call(pick, [inputs[p], chosen]), words_)
+                    values = b.bitcast(picked(b, inputs[p], chosen), words_)
                 else:
                     values = splat(b, load(b, x, b.add(starts[v], pixel), WORD, 1), lanes)
                 b.store(dot(b, variant, b.load(sums[p][v]), values, weights), sums[p][v])

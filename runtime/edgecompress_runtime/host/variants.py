@@ -18,8 +18,9 @@ class Variant:
     uint8 * int8 or 2 of int16 * int16. dot: LLVM's name of that step ("" for plain vector arithmetic).
     registers: vectors that a block may hold. needs: features of the CPU. cpu, features: what LLVM compiles for,
     "" for the CPU that it is. cost: cycles of a step, in the time of two loads. pick: LLVM's name of an instruction
-    that fills a vector with any bytes of another, "" where there is none for whole vectors. pack: LLVM's name of those
-    that make one vector of two, with half as many bits for each number ("dw" or "wb" in it), "" for none."""
+    that fills a vector with any bytes of another, "" where there is none for whole vectors; pick_of_two: of two others.
+    pack: LLVM's name of those that make one vector of two, with half as many bits for each number ("dw" or "wb" in it),
+    "" for none."""
 
     name: str
     lanes: int
@@ -31,6 +32,7 @@ class Variant:
     features: str
     cost: float = 1.0
     pick: str = ""
+    pick_of_two: str = ""
     pack: str = ""
 
     @property
@@ -59,7 +61,8 @@ AVX512_VNNI = Variant("avx512_vnni", 16, 4, "llvm.x86.avx512.vpdpbusd.512", 30,
                       ("avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"), FAR, "+avx512vnni",
                       pack=PACK_512)  # fmt: skip
 AVX512_VBMI = replace(AVX512_VNNI, name="avx512_vbmi", needs=(*AVX512_VNNI.needs, "avx512vbmi"),
-                      features="+avx512vnni,+avx512vbmi", pick="llvm.x86.avx512.permvar.qi.512")  # fmt: skip
+                      features="+avx512vnni,+avx512vbmi", pick="llvm.x86.avx512.permvar.qi.512",
+                      pick_of_two="llvm.x86.avx512.vpermi2var.qi.512")  # fmt: skip
 AVX_VNNI = Variant("avx_vnni", 8, 4, "llvm.x86.avx512.vpdpbusd.256", 15, ("avxvnni", "avx2", "fma"), NEAR, "+avxvnni",
                    pack=PACK_256)  # fmt: skip
 AVX2 = Variant("avx2", 8, 2, "llvm.x86.avx2.pmadd.wd", 15, ("avx2", "fma"), NEAR, "", 1.5, pack=PACK_256)
