@@ -165,6 +165,7 @@ def no_training(monkeypatch) -> None:
     ('[prune]\nmacs = 0.7\npattern = "block:4x1"', '"block:4x1" needs prune.sparsity'),
     ('[prune]\nmacs = 0.7\npattern = "4:4"', "prune.pattern: expected"),
     ('[prune]\nsparsity = 0.5\nschedule = "lottery"\nrewind = 3', "rewind = 3 is behind the end of training, 2 epochs"),
+    ("[prune]\nsparsity = 0.5\nrounds = 3", 'prune.rounds is for prune.schedule = "iterative" and "lottery"'),
     ("[prune]\nsparsity = 0.5\nrewind = 1", 'prune.rewind is for prune.schedule = "lottery"'),
     ('[prune]\nmacs = 0.7\ncriterion = "none.py:f"', "none.py:f: there is no file none.py"),
     ('[prune]\nsparsity = 0.7\nkeep = ["nobody"]\n[distill]', "prune.keep: no layer with weights is called 'nobody'"),

@@ -13,20 +13,24 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Faults:
     """Chances: of a byte to be changed or lost, of a block to be held back (up to 30 ms) or cut in two; and after how
-    many bytes the line is cut for good."""
+    many bytes the line is cut, so many times or (None) for good."""
 
     flip: float = 0.0
     drop: float = 0.0
     delay: float = 0.0
     split: float = 0.0
     cut_after: int | None = None
+    cuts: int | None = None
 
 
 class LossyLine:
-    """url: for the host. Carries bytes to and from `port` on loopback until it is closed."""
+    """url: for the host. Carries bytes to and from `port` on loopback until it is closed; once it was cut, to and from
+    `then`, if that is given."""
 
-    def __init__(self, port: int, faults: Faults, seed: int = 0, listen: int = 0) -> None:
-        self._faults, self._random, self._port, self.carried, self.changed = faults, random.Random(seed), port, 0, 0
+    def __init__(self, port: int, faults: Faults, seed: int = 0, listen: int = 0, then: int = 0) -> None:
+        self._faults, self._random, self._port = faults, random.Random(seed), port
+        self.carried = self.changed = self._cuts = 0
+        self._then = then or port
         self._listener = socket.create_server(("127.0.0.1", listen))
         self.url = f"socket://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -48,7 +52,7 @@ class LossyLine:
         """QEMU may not listen yet."""
         for _ in range(500):
             try:
-                return socket.create_connection(("127.0.0.1", self._port))
+                return socket.create_connection(("127.0.0.1", self._then if self._cuts else self._port))
             except OSError:
                 time.sleep(0.02)
         raise OSError("nobody listens")
@@ -61,12 +65,19 @@ class LossyLine:
                 target = board if source is host else host
                 try:
                     data = source.recv(4096)
-                    if not data or (self._faults.cut_after is not None and self.carried > self._faults.cut_after):
+                    if not data or self._is_cut():
                         return
                     self.carried += len(data)
                     self._pass_on(target, self._damaged(data))
                 except OSError:
                     return
+
+    def _is_cut(self) -> bool:
+        after, most = self._faults.cut_after, self._faults.cuts
+        if after is None or self.carried <= after * (self._cuts + 1 if most else 1) or self._cuts == most:
+            return False
+        self._cuts += 1
+        return True
 
     def _damaged(self, data: bytes) -> bytes:
         kept = bytearray()

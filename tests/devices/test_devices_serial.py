@@ -95,6 +95,36 @@ def test_a_line_that_is_cut_is_one_clear_line(board: EmulatorProcess, built: Pat
     assert code == 5 and out == "" and error.count("\n") == 1 and "the connection was lost" in error
 
 
+def test_a_line_that_is_cut_twice_goes_on(board: EmulatorProcess, built: Path, samples: Path, configured) -> None:
+    line = LossyLine(number(board), Faults(cut_after=1500, cuts=2))
+    config = configured(board={"driver": "serial", "port": line.url, "target": "cortex-m4"})
+    code, out, error = edgecompress("bench", built, "--device", "board", "--eval", samples, "--runs", "12",
+                                    "--config", config, "--json")  # fmt: skip
+    line.close()
+    assert code == 0, error
+    (found,) = json.loads(out)["results"]
+    assert found["equal"] and found["runs"] == 12 and "the connection was lost 2 times" in found["notes"]
+
+
+def test_a_line_that_comes_back_to_another_program(
+    board: EmulatorProcess, program: Program, other_pack: Path, tmp_path: Path
+) -> None:
+    other = build(other_pack, "cortex-m4", output=tmp_path / "other").directory
+    found = prepare(open_artifact(other), "qemu-m4", BUILT_IN["qemu-m4"]).program
+    (tmp_path / "other.elf").write_bytes(found.files[found.start[0]])
+    second = EmulatorProcess(tmp_path / "other.elf", BOARD)
+    line = LossyLine(number(board), Faults(cut_after=1500, cuts=1), then=number(second))
+    port = SerialPort("board", line.url)
+    try:
+        port.require(program)
+        with pytest.raises(DeviceError, match="what is there now has another program"):
+            port.measure(bytes(program.input_bytes * 100))
+    finally:
+        port.close()
+        line.close()
+        second.close()
+
+
 def test_a_dead_board_is_given_up_in_time(built: Path, configured) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"socket://127.0.0.1:{silent.getsockname()[1]}"

@@ -43,6 +43,8 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
         (channels and s.criterion == "movement", f'{criterion} is for single weights; for channels take "fisher"'),
         (channels and s.schedule == "lottery", f'{schedule} is for single weights; for channels take "iterative"'),
         (anything and s.rewind > 0 and s.schedule != "lottery", 'prune.rewind is for prune.schedule = "lottery"'),
+        (anything and s.schedule not in ROUNDS and s.rounds != type(s).model_fields["rounds"].default,
+         'prune.rounds is for prune.schedule = "iterative" and "lottery"'),
         (anything and epochs is not None and s.rewind > epochs,
          f"prune.rewind = {s.rewind} is behind the end of training, {epochs} epochs"),
         (anything and epochs is None and s.criterion in NEED_DATA, f"{criterion} {NO_DATA}"),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from edgecompress_targets.drivers.driver import Advance, DeviceError, LostError, Measured, Program
 from edgecompress_targets.drivers.flash_image import Part
-from edgecompress_targets.drivers.session import Session
+from edgecompress_targets.drivers.session import Session, Traffic
+
+TRIES = 3  # of an inference whose line was lost
 
 
 class SerialPort:
@@ -68,20 +70,33 @@ class SerialPort:
 
     def measure(self, inputs: bytes, advance: Advance | None = None) -> Measured:
         """All records of inputs, one after the other. Raises DeviceError."""
-        session, size = self.session, self.session.hello.input_bytes
+        size, sessions = self.session.hello.input_bytes, [self.session]
         outputs, counts = [], []
         for at in range(0, len(inputs), size):
-            with self._explained():
-                output, count = session.infer(inputs[at : at + size])
+            output, count = self._inferred(inputs[at : at + size])
             outputs.append(output)
             counts.append(self._in_units(count))
+            if self.session is not sessions[-1]:
+                sessions.append(self.session)
             if advance is not None:
                 advance(1)
-        traffic = session.traffic
-        again = f"{traffic.again:,} of {traffic.frames:,} frames were sent again"
-        steps = tuple(self._in_units(n) for n in session.steps())
-        notes = (again,) if traffic.again > traffic.frames // 100 else ()
-        return Measured(b"".join(outputs), tuple(counts), self._unit, session.stack(), steps, notes)
+        steps = tuple(self._in_units(n) for n in self.session.steps())
+        notes = tuple(_notes([session.traffic for session in sessions]))
+        return Measured(b"".join(outputs), tuple(counts), self._unit, self.session.stack(), steps, notes)
+
+    def _inferred(self, record: bytes) -> tuple[bytes, int]:
+        """As Session.infer. Where the line was lost, once more over a new one, to the same program."""
+        before = self.session.hello
+        for _ in range(TRIES - 1):
+            try:
+                with self._explained():
+                    return self.session.infer(record)
+            except LostError:
+                self.close()
+            if self.session.hello != before:
+                raise DeviceError(f"{self._name}: the connection was lost, and what is there now has another program")
+        with self._explained():
+            return self.session.infer(record)
 
     def close(self) -> None:
         if self._port is not None:
@@ -114,6 +129,15 @@ class SerialPort:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+
+def _notes(traffic: Sequence[Traffic]) -> Iterator[str]:
+    """Of a line's sessions, one after the other."""
+    again, frames = (sum(getattr(t, name) for t in traffic) for name in ("again", "frames"))
+    if again > frames // 100:
+        yield f"{again:,} of {frames:,} frames were sent again"
+    if len(traffic) > 1:
+        yield f"the connection was lost {len(traffic) - 1} times"
 
 
 def open_port(name: str, url: str, baud: int) -> Any:
