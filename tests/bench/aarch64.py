@@ -19,10 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import compile_plan
+from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
 from edgecompress_runtime.c_header import bench_header
 from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.plan import Plan
 from edgecompress_targets.aarch64.emulator import emulator_of
+from edgecompress_targets.drivers.driver import Measured
 from edgecompress_targets.linux.platform import AARCH64
 
 
@@ -42,17 +44,23 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def measured(network: Network, target: str, features: tuple[str, ...] | None) -> tuple[list[str], bool]:
+def emulated(
+    plan: Plan, records: np.ndarray, target: str, features: tuple[str, ...] | None = None
+) -> tuple[Compiled, Measured]:
+    """records: inputs, one after the other."""
     profile = load_target(target)
     machine = Machine(profile.triple, profile.cpu, profile.features if features is None else features)
-    emulator = emulator_of(profile)
     with tempfile.TemporaryDirectory() as work:
-        compiled = compile_plan(network.plan, "model", machine)
+        compiled = compile_plan(plan, "model", machine)
         program = Path(work) / "model_run"
         linked = AARCH64.images("model", compiled.object, bench_header(compiled.program), profile)
         program.write_bytes(linked[program.name])
         program.chmod(0o755)
-        run = emulator.counted(program, network.records.tobytes(), network.records[0].nbytes)
+        return compiled, emulator_of(profile).counted(program, records.tobytes(), records[0].nbytes)
+
+
+def measured(network: Network, target: str, features: tuple[str, ...] | None) -> tuple[list[str], bool]:
+    compiled, run = emulated(network.plan, network.records, target, features)
     exact = np.array_equal(np.frombuffer(run.outputs, np.int8), network.expected.reshape(-1))
     millions = "too long" if not run.counts else f"{run.instructions / 1e6:.3f}"
     arena, kernels = f"{compiled.program.layout.size:,}", compiled.program.family

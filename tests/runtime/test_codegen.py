@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -33,9 +34,8 @@ from edgecompress_runtime.plan import Plan, Tensor
 from edgecompress_runtime.primitives import FAMILIES
 from edgecompress_runtime.primitives.coding import coded
 from edgecompress_runtime.primitives.decoding import TO_BYTES, TO_HALVES
-from edgecompress_runtime.primitives.skipping import Lists
-from edgecompress_runtime.primitives.skipping_blocks import DSP_FOUR, PLAIN
-from edgecompress_runtime.primitives.skipping_helium import HELIUM, HELIUM_PICKED
+from edgecompress_runtime.primitives.skipping import gathered, neighbours
+from edgecompress_runtime.primitives.skipping_neon import PLACES, entries
 from edgecompress_runtime.stack_use import stack_bytes
 
 DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
@@ -87,11 +87,17 @@ def sparse_layers(seed: int) -> Layers:
         for operator in made.operators[first:]:
             w = made.tensors[operator.inputs[1]].data
             assert w is not None
-            w[np.repeat(made.random.random(w.shape), run, -1)[..., : w.shape[-1]] > share] = 0
-            w[1] = 0
-            w[2] = 0
+            thin_out(w, share, run, made.random)
             w[2].reshape(-1)[-1] = -128
     return made
+
+
+def thin_out(w: np.ndarray, share: float, run: int, random: np.random.Generator) -> None:
+    """A share of the runs of weights is left; of the second channel nothing, of the third but the last weight."""
+    w[np.repeat(random.random(w.shape), run, -1)[..., : w.shape[-1]] > share] = 0
+    w[1] = 0
+    w[2] = 0
+    w[2].reshape(-1)[-1] = -127
 
 
 def clustered_layers(seed: int) -> Layers:
@@ -138,17 +144,37 @@ def test_sparse_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
     equal(plan, feeds, here(plan, feeds))
 
 
-@given(st.integers(1, 1400), st.floats(0, 1), st.sampled_from([PLAIN, DSP_FOUR, HELIUM, HELIUM_PICKED]), st.integers(0))
-def test_a_list_has_each_weight_but_zeros_at_its_place(places: int, share: float, lists: Lists, seed: int) -> None:
-    random = np.random.default_rng(seed)
+@given(
+    st.integers(1, 1400), st.floats(0, 1), st.sampled_from([(neighbours, n) for n in (1, 4, 16)] + [(gathered, 16)]),
+    st.integers(0),
+)  # fmt: skip
+def test_a_list_has_each_weight_but_zeros_at_its_place(
+    places: int, share: float, form: tuple[Callable[..., Any], int], seed: int
+) -> None:
+    random, (made, inputs) = np.random.default_rng(seed), form
     weights = random.integers(-128, 128, places).astype(np.int8) * (random.random(places) < share**3)
-    found, at = np.zeros(places + lists.inputs + 256, np.int64), 0
-    for *values, way in lists.entries(weights):
-        at += int(np.uint8(way)) * (1 if lists is HELIUM_PICKED else lists.inputs)
-        numbers = [int(n) & 255 for n in values[lists.inputs :]] or range(lists.inputs)
-        for number, value in zip(numbers, values[: lists.inputs]):
+    found, at = np.zeros(places + inputs + 256, np.int64), 0
+    for *values, way in made(inputs)(weights):
+        at += int(np.uint8(way)) * (1 if made is gathered else inputs)
+        numbers = [int(n) & 255 for n in values[inputs:]] or range(inputs)
+        for number, value in zip(numbers, values[:inputs]):
             found[at + number] += int(value)
     assert np.array_equal(found[:places], weights) and not found[places:].any()
+
+
+@given(st.integers(64, 900), st.floats(0, 1), st.booleans(), st.integers(0))
+def test_a_list_of_sixteen_channels_has_each_weight_but_zeros_at_its_place(
+    places: int, share: float, has_dot: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    weights = random.integers(-128, 128, (16, places)).astype(np.int8) * (random.random((16, places)) < share**3)
+    found, at, order = np.zeros((16, places), np.int64), 0, PLACES[has_dot]
+    for way, cells in zip(*entries(weights, np.argsort(order.reshape(-1)))):
+        at += int(way)
+        for vector, (numbers, values) in enumerate(cells.reshape(4, 2, 16)):
+            for lane, own in enumerate(order):
+                np.add.at(found[4 * vector + lane], at + numbers[own].astype(np.int64), values[own].astype(np.int64))
+    assert np.array_equal(found, weights)
 
 
 def test_a_lone_weight_and_weights_that_hardly_repeat() -> None:

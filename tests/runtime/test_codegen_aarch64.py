@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import Layers, one_layer, split, stack_used
-from test_codegen import equal, layers
+from ahead import RELU, SAME, Layers, one_layer, split, stack_used
+from test_codegen import equal, layers, thin_out
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit.pack import plan as lowered
@@ -92,6 +92,32 @@ def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path
     _, text = built(plan, tmp_path, target).listing
     kernels = [f"{family}_convolution", f"{family}_dense", "neon_depthwise_16", "neon_depthwise_8", "neon_add"]
     assert all(f" import {kernel}" in text for kernel in kernels)
+    run(plan, tmp_path, [made.feeds(), made.feeds()], target)
+
+
+@pytest.mark.parametrize("target, family", [("raspberry-pi", "neon"), ("raspberry-pi-5", "neon_dot")])
+def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path) -> None:
+    """Four pixels, two and one; channels that are no multiple of 16; windows that end with the inputs. The last layer
+    has a weight of -128."""
+    made = Layers(4)
+    made.convolution((4, 6, 64), 33, (1, 1))
+    made.convolution((5, 7, 9), 18, (3, 3), stride=2, activation=RELU)
+    made.convolution((9, 6, 32), 16, (3, 2), dilation=(2, 1))
+    made.convolution((1, 2, 48), 17, (1, 3), padding=SAME)
+    made.convolution((1, 1, 96), 20, (3, 3))
+    made.dense(1, 800, 19, activation=RELU)
+    made.dense(3, 137, 16)
+    made.dense(5, 64, 40, scale=0.001)
+    made.convolution((4, 4, 70), 16, (1, 1))
+    for operator in made.operators:
+        w = made.tensors[operator.inputs[1]].data
+        assert w is not None
+        thin_out(w, 0.1, 1, made.random)
+    w[3, 0, 0, 69] = -128
+    plan = made.plan()
+    _, text = built(plan, tmp_path, target).listing
+    kinds = [f"{family}_skipping_{kind}" for kind in ("strip_4", "strip_2", "strip_1", "rows_4", "rows_1_once")]
+    assert all(f" import {kind}" in text for kind in kinds)
     run(plan, tmp_path, [made.feeds(), made.feeds()], target)
 
 

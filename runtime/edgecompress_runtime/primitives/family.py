@@ -19,6 +19,7 @@ from edgecompress_runtime.primitives.skipping_arrangement import (
 )
 from edgecompress_runtime.primitives.skipping_blocks import DSP, DSP_FOUR, PLAIN
 from edgecompress_runtime.primitives.skipping_helium import HELIUM, HELIUM_PICKED
+from edgecompress_runtime.primitives.skipping_neon import NEON, NEON_DOT
 from edgecompress_runtime.primitives.step import Step
 from edgecompress_runtime.primitives.vector_addition import helium_add, neon_add
 
@@ -62,6 +63,8 @@ SKIPPING = {
     "dsp": (1.05, 1.45, (Cost(DSP, 2.6, 2.4), Cost(DSP_FOUR, 6.0, 3.4))),
     # a gather loads byte after byte: it counts for eight instructions
     "helium": (0.2, 0.2, (Cost(HELIUM, 5.0, 2.0), Cost(HELIUM_PICKED, 6.0, 10.0))),
+    "neon": (0.27, 0.28, (Cost(NEON, 10.0, 19.0),)),
+    "neon_dot": (0.13, 0.13, (Cost(NEON_DOT, 10.0, 11.0),)),
 }
 
 

@@ -1,10 +1,11 @@
 """Kernels that skip zeros: CONV_2D and FULLY_CONNECTED over lists of what is left of each channel's weights.
 
-A channel's list is entries of weights, whose last byte says how far the entry's first input lies behind the one before,
-or, in the first entry, behind the window's start. Longer ways take entries of zeros. So one pointer walks through the
-window, and each weight is used for several pixels at constant distances. In front of the entries are two int32, how
-many times `multiple` entries there are, and the bias; behind them, at the next multiple of 4 bytes, three: multiplier,
-term, shift. There the next channel's list follows: a second pointer passes over all that a kernel needs.
+With NEON sixteen channels share a list (skipping_neon.py). Else a channel's list is entries of weights, whose last byte
+says how far the entry's first input lies behind the one before, or, in the first entry, behind the window's start.
+Longer ways take entries of zeros. So one pointer walks through the window, and each weight is used for several pixels
+at constant distances. In front of the entries are two int32, how many times `multiple` entries there are, and the bias;
+behind them, at the next multiple of 4 bytes, three: multiplier, term, shift. There the next channel's list follows: a
+second pointer passes over all that a kernel needs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.primitives.scaling import Scaling
@@ -26,24 +28,25 @@ HEAD, TAIL = 8, 12  # bytes in front of a channel's entries, and behind them
 
 @dataclass(frozen=True, eq=False)
 class Lists:
-    """How a family walks through a list.
+    """How a family walks through lists.
 
-    inputs: of an entry. entries: of a channel's int8 [places], as int8 [entries, bytes]; multiple: of these there is a
-    multiple of it. whole: whether it reads all `inputs` places from its first on. element, aligned, copy, blank: see
-    strip_convolution.Blocks. block(pixels, once): a function for Numba, inlined: (window, x_step, list, target, y_step,
-    up, low, high), one channel of `pixels` pixels, requantised and stored, returns where the list ends; once: as
-    scaling.scaled_once, else scaled_twice.
+    inputs: weights of an entry. listed: how many entries there are in the lists of int8 [channels, places], and these,
+    flat; None for what can't be listed. whole: whether an entry reads all `inputs` places from its first on. element,
+    aligned, copy, blank: see strip_convolution.Blocks. block(pixels, once): a function for Numba, inlined: (window,
+    x_step, list, target, y_step, up, low, high), a list's channels of `pixels` pixels, requantised and stored, returns
+    where the list ends; once: as scaling.scaled_once, else scaled_twice. channels: of a list; the last list's channels
+    are the layer's last ones.
     """
 
     inputs: int
-    entries: Callable[[np.ndarray], np.ndarray]
-    multiple: int
+    listed: Callable[[np.ndarray, Scaling], tuple[int, np.ndarray] | None]
     whole: bool
     element: int
     aligned: int
     copy: Callable[..., Any]
     blank: Callable[..., Any]
     block: Callable[[int, bool], Callable[..., Any]]
+    channels: int = 1
 
 
 def neighbours(inputs: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -84,24 +87,47 @@ def with_ways(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     return entries.astype(np.int8)
 
 
-def listed(rows: list[np.ndarray], scales: Scaling, multiple: int) -> np.ndarray:
-    """int8, flat: the lists of all channels; rows: their entries."""
-    parts = []
-    for entries, (bias, *scale) in zip(rows, scales.records()):
-        entries = np.pad(entries, ((0, -len(entries) % multiple), (0, 0)))
-        head, tail = (len(entries) // multiple, bias), scale
-        parts += [words(head), np.pad(entries.reshape(-1), (0, -entries.size % 4)), words(tail)]
-    return np.concatenate(parts)
+def each_its_own(
+    entries: Callable[[np.ndarray], np.ndarray], multiple: int = 1
+) -> Callable[[np.ndarray, Scaling], tuple[int, np.ndarray]]:
+    """See Lists.listed: a list for each channel, whose entries are a multiple of so many."""
+
+    def listed(weights: np.ndarray, scales: Scaling) -> tuple[int, np.ndarray]:
+        parts, total = [], 0
+        for channel, (bias, *scale) in zip(weights, scales.records()):
+            found = entries(channel)
+            total += len(found)
+            found = np.pad(found, ((0, -len(found) % multiple), (0, 0)))
+            padded = np.pad(found.reshape(-1), (0, -found.size % 4))
+            parts += [words((len(found) // multiple, bias)), padded, words(scale)]
+        return total, np.concatenate(parts)
+
+    return listed
 
 
-def words(values: Sequence[int]) -> np.ndarray:
+def words(values: Sequence[int] | np.ndarray) -> np.ndarray:
     return np.array(values, "<i4").view(np.int8)
+
+
+def place_of(lists: Lists) -> Callable[..., Any]:
+    """A function for Numba, inlined: (list's number, channels) -> its first channel."""
+    together = lists.channels
+
+    @njit(inline="always")
+    def alone(number, channels):
+        return number
+
+    @njit(inline="always")
+    def several(number, channels):
+        return min(i32(number * together), i32(channels - together))
+
+    return alone if together == 1 else several
 
 
 def skipping_strip(name: str, module: str, lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
     """The kernel over a strip (strip.py), for rows of `pixels` or more, to be imported as `name` from `module`."""
     strip_rows, block = strip_of(lists.element, lists.copy, lists.blank), lists.block(pixels, once)
-    element, aligned = lists.element, lists.aligned
+    element, aligned, together, place = lists.element, lists.aligned, lists.channels, place_of(lists)
 
     def kernel(x, w, y, strip, size, window, out, stride, dilation, pads, x_zero, up, low, high):
         _, _, channels = size
@@ -117,8 +143,8 @@ def skipping_strip(name: str, module: str, lists: Lists, pixels: int, once: bool
                 out_x = min(i32(number * pixels), i32(out_w - pixels))  # the row's last ones again, if need be
                 windows, part = moved(strip, i32(out_x * stride[1] * step)), w
                 target = moved(row, i32(out_x * out_channels))
-                for channel in range(out_channels):
-                    at = moved(target, channel)
+                for number in range(i32(i32(out_channels + together - 1) // i32(together))):
+                    at = moved(target, place(number, out_channels))
                     part = block(windows, i32(stride[1] * step), part, at, out_channels, up, low, high)
 
     kernel.__name__ = kernel.__qualname__ = name
@@ -128,14 +154,14 @@ def skipping_strip(name: str, module: str, lists: Lists, pixels: int, once: bool
 
 def skipping_rows(name: str, module: str, lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
     """The kernel for windows that follow one another in the input itself: `pixels` rows or more of `depth` values."""
-    block = lists.block(pixels, once)
+    block, together, place = lists.block(pixels, once), lists.channels, place_of(lists)
 
     def kernel(x, w, y, rows, depth, units, up, low, high):
         for number in range(i32(i32(rows + pixels - 1) // i32(pixels))):
             first = min(i32(number * pixels), i32(rows - pixels))
             windows, target, part = moved(x, i32(first * depth)), moved(y, i32(first * units)), w
-            for unit in range(units):
-                part = block(windows, depth, part, moved(target, unit), units, up, low, high)
+            for number in range(i32(i32(units + together - 1) // i32(together))):
+                part = block(windows, depth, part, moved(target, place(number, units)), units, up, low, high)
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module

@@ -14,7 +14,7 @@ from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives.convolution import columns_of, layer_scaling, trailing
 from edgecompress_runtime.primitives.dense import dense_layer
 from edgecompress_runtime.primitives.scaling import Scaling
-from edgecompress_runtime.primitives.skipping import Lists, listed
+from edgecompress_runtime.primitives.skipping import Lists
 from edgecompress_runtime.primitives.skipping_kernels import KERNELS, PIXELS
 from edgecompress_runtime.primitives.step import Scratch, Step
 
@@ -122,8 +122,9 @@ def _step(layer: Layer, cost: Cost, most: float, room: float) -> tuple[float, li
     each = cost.entry / pixels + cost.pixel
     if np.count_nonzero(weights) / lists.inputs * each > most:  # with no room left in any entry
         return None
-    rows = [lists.entries(channel) for channel in weights]
-    time, made = sum(map(len, rows)) * each, listed(rows, layer.scales, lists.multiple)
+    if (found := lists.listed(weights, layer.scales)) is None:
+        return None
+    time, made = found[0] * each, found[1]
     if time > most or made.size > room:
         return None
     kernel, rest = KERNELS[lists, pixels, layer.once, inside], (layer.scales.up, *layer.bounds)

@@ -15,7 +15,7 @@ from edgecompress_runtime.primitives import dsp_blocks, plain_blocks
 from edgecompress_runtime.primitives.dsp import widened
 from edgecompress_runtime.primitives.loop import Loop
 from edgecompress_runtime.primitives.scaling import scaled_once, scaled_twice
-from edgecompress_runtime.primitives.skipping import HEAD, TAIL, Lists, neighbours
+from edgecompress_runtime.primitives.skipping import HEAD, TAIL, Lists, each_its_own, neighbours
 from edgecompress_runtime.primitives.words import (
     BYTE,
     INT8_POINTER,
@@ -166,6 +166,6 @@ def dsp_four_block(pixels: int, once: bool) -> Callable[..., Any]:
     return block_of(walk(pixels, 5, ((2, four_inputs(2)), (1, four_inputs(1)))), pixels, once)
 
 
-PLAIN = Lists(1, neighbours(1), 1, True, 1, 1, plain_blocks.copy, plain_blocks.blank, plain_block)
-DSP = replace(PLAIN, multiple=2, block=dsp_block)
-DSP_FOUR = Lists(4, neighbours(4), 1, True, 2, 4, dsp_blocks.copy, dsp_blocks.blank, dsp_four_block)
+PLAIN = Lists(1, each_its_own(neighbours(1)), True, 1, 1, plain_blocks.copy, plain_blocks.blank, plain_block)
+DSP = replace(PLAIN, listed=each_its_own(neighbours(1), 2), block=dsp_block)
+DSP_FOUR = Lists(4, each_its_own(neighbours(4)), True, 2, 4, dsp_blocks.copy, dsp_blocks.blank, dsp_four_block)

@@ -20,7 +20,7 @@ from edgecompress_runtime.primitives.helium_blocks import (
     scaled_twice,
     vector,
 )
-from edgecompress_runtime.primitives.skipping import HEAD, TAIL, Lists, gathered, neighbours
+from edgecompress_runtime.primitives.skipping import HEAD, TAIL, Lists, each_its_own, gathered, neighbours
 from edgecompress_runtime.primitives.skipping_blocks import Entries, block_of, walk
 from edgecompress_runtime.primitives.words import (
     BYTE,
@@ -108,5 +108,6 @@ def blocks(some: int, turn: Entries) -> Callable[[int, bool], Callable[..., Any]
     return block
 
 
-HELIUM = Lists(16, neighbours(16), 1, True, 1, 16, helium_blocks.copy, helium_blocks.blank, blocks(17, sixteen))
-HELIUM_PICKED = replace(HELIUM, entries=gathered(16), whole=False, block=blocks(33, picked))
+HELIUM = Lists(16, each_its_own(neighbours(16)), True, 1, 16, helium_blocks.copy, helium_blocks.blank,
+               blocks(17, sixteen))  # fmt: skip
+HELIUM_PICKED = replace(HELIUM, listed=each_its_own(gathered(16)), whole=False, block=blocks(33, picked))

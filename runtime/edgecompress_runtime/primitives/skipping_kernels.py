@@ -7,8 +7,12 @@ from collections.abc import Callable
 from edgecompress_runtime.primitives.skipping import Lists, skipping_rows, skipping_strip
 from edgecompress_runtime.primitives.skipping_blocks import DSP, DSP_FOUR, PLAIN
 from edgecompress_runtime.primitives.skipping_helium import HELIUM, HELIUM_PICKED
+from edgecompress_runtime.primitives.skipping_neon import NEON, NEON_DOT
 
-LISTS = {"plain": PLAIN, "dsp": DSP, "dsp_four": DSP_FOUR, "helium": HELIUM, "helium_picked": HELIUM_PICKED}
+LISTS = {
+    "plain": PLAIN, "dsp": DSP, "dsp_four": DSP_FOUR, "helium": HELIUM, "helium_picked": HELIUM_PICKED, "neon": NEON,
+    "neon_dot": NEON_DOT,
+}  # fmt: skip
 PIXELS = (4, 2, 1)
 # (lists, pixels, rounded once, windows in the input itself) -> kernel
 KERNELS: dict[tuple[Lists, int, bool, bool], Callable[..., None]] = {}
