@@ -19,7 +19,7 @@ from edgecompress_runtime.primitives.skipping_kernels import KERNELS, PIXELS
 from edgecompress_runtime.primitives.step import Scratch, Step
 
 FASTER = 1.25  # than with all weights, by the instructions below
-LARGER = 2.5  # than coded weights, at most
+LARGER = 4.0  # than coded weights, at most
 DECODING = 6.5  # instructions of a coded weight, once an inference
 
 
