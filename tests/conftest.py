@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -49,12 +50,16 @@ def the_same_numbers_in_any_order(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory):
-    """Function from a network's name to its .onnx file; each is exported once a session."""
+    """Function from a network's name to its .onnx file; each is exported once, for tests that run side by side too."""
     networks = pytest.importorskip("networks", exc_type=ImportError)
-    folder = tmp_path_factory.mktemp("networks")
+    own, base = tmp_path_factory.mktemp("networks"), tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exported"
+    shared.mkdir(exist_ok=True)
 
     def path(name: str) -> Path:
-        file = folder / f"{name}.onnx"
-        return file if file.exists() else networks.export(name, folder)
+        file = shared / f"{name}.onnx"
+        if not file.exists():
+            networks.export(name, own).replace(file)  # whole, or not at all
+        return file
 
     return path
