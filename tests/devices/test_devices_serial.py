@@ -103,7 +103,7 @@ def test_a_line_that_is_cut_twice_goes_on(board: EmulatorProcess, built: Path, s
     line.close()
     assert code == 0, error
     (found,) = json.loads(out)["results"]
-    assert found["equal"] and found["runs"] == 12 and "the connection was lost 2 times" in found["notes"]
+    assert found["equal"] and found["runs"] == 12 and "the connection was lost, and opened again, 2 x" in found["notes"]
 
 
 def test_a_line_that_comes_back_to_another_program(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lite import SCALES, SEEDS, ZEROS, check, constant, examples, per_channel, plain, quantized
@@ -32,6 +33,17 @@ def test_fully_connected(
           **options)  # fmt: skip
     floats = [plain(x), constant(matrix.astype(np.float32)), constant(bias.astype(np.float32)) if with_bias else None]
     check("FULLY_CONNECTED", floats, [plain(y)], seed=seed, tolerance=1e-5, **options)
+
+
+@pytest.mark.parametrize("each", [False, True], ids=["per tensor", "per unit"])
+@pytest.mark.parametrize("ratio", [127 / 8, 508, 1016, 49, 8, 32, 24, 12])
+def test_fully_connected_rounds_halves_away_from_zero(each, ratio):
+    """Whose accumulators are often a half of the output's scale, `ratio` times theirs."""
+    rng = np.random.default_rng(0)
+    matrix = rng.integers(-127, 128, (300, 16)).astype(np.int8)
+    w = per_channel(matrix, np.full(300, 0.25, np.float32), 0) if each else quantized((300, 16), 0.25, 0, matrix)
+    check("FULLY_CONNECTED", [quantized((20, 16), 0.25, -3), w, None], [quantized((20, 300), ratio / 16, 0)],
+          keepNumDims=True, fusedActivationFunction=0)  # fmt: skip
 
 
 @examples(max_examples=80)

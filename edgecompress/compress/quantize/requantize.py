@@ -67,7 +67,8 @@ def fixed_point(accumulator: Accumulator) -> Scaling:
 
     def scaling(x: Tensor, scale: Tensor) -> Tensor:
         step = accumulator.step().double()
-        multiplier, shift = _multiplier(step * accumulator.count / scale.double(), accumulator.count)
+        real = step * accumulator.count / scale.double()
+        multiplier, shift = _multiplier(real, accumulator.count, above=accumulator.once)
         acc = accumulator.units(x, step)
         if accumulator.once:
             factor = _along(multiplier * 2.0 ** (shift - 31), x, accumulator.axis)
@@ -94,10 +95,12 @@ def floating_point(accumulator: Accumulator) -> Scaling:
 KERNELS: dict[str, Kernels] = {"reference": fixed_point, "xnnpack": floating_point}
 
 
-def _multiplier(real: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """float64 multiplier and shift of real / count, as `quantize_multiplier` and, for a mean, MEAN have them."""
+def _multiplier(real: Tensor, count: int, *, above: bool = False) -> tuple[Tensor, Tensor]:
+    """float64 multiplier and shift of real / count, as `quantize_multiplier` (above: `quantize_multiplier_above`) and,
+    for a mean, MEAN have them."""
     fraction, shift = torch.frexp(real)
-    multiplier = (fraction * 2.0**31 + 0.5).floor()
+    multiplier = fraction * 2.0**31
+    multiplier = multiplier.floor() + 1 if above else (multiplier + 0.5).floor()
     over = multiplier == 2.0**31
     multiplier, shift = torch.where(over, multiplier / 2, multiplier), shift + over
     if count == 1:

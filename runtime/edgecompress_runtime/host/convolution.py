@@ -31,9 +31,9 @@ from edgecompress_runtime.host.requantise import Fields, channel_fields, in_orde
 from edgecompress_runtime.host.sparse import sparse
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import FIELDS
-from edgecompress_runtime.kernels.arithmetic import activation_range, quantize_multipliers
+from edgecompress_runtime.kernels.arithmetic import activation_range
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
-from edgecompress_runtime.kernels.matmul import product_scale
+from edgecompress_runtime.kernels.matmul import unit_multipliers
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.plan import Tensor
 from edgecompress_runtime.primitives.step import Scratch, Step
@@ -72,8 +72,7 @@ def prepare_fully_connected(
         return None
     units, depth = w.shape
     count = x.size // depth
-    multiplier, shift = (channel_multipliers(x, w, y) if w.scale.size > 1 else
-                         quantize_multipliers([product_scale(x, w, y)] * units))  # fmt: skip
+    multiplier, shift = unit_multipliers(x, w, y)
     bias, bounds, weights = bias_of(inputs), activation_range(options, y), w.data.reshape(units, 1, 1, depth)
     values = np.broadcast_to(np.asarray(bias.data if isinstance(bias, Tensor) else bias).reshape(-1), units)
     used = 1 if y.size * depth < LEAST else threads

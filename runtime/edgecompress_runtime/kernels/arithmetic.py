@@ -2,13 +2,13 @@
 
 A real factor becomes multiplier * 2**(shift - 31) (TFLite quantization_util.cc, QuantizeMultiplier). Measured on
 LiteRT 2.3: an accumulator is scaled by it with two roundings, as gemmlowp does, everywhere but in
-FULLY_CONNECTED, which rounds once.
+FULLY_CONNECTED, which has round(accumulator * factor), in float64, halves away from zero.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,20 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     return multiplier, shift
 
 
-def quantize_multipliers(reals: Iterable[float]) -> tuple[np.ndarray, np.ndarray]:
+def quantize_multiplier_above(real: float) -> tuple[int, int]:
+    """The same with the least multiplier above: rounded once, halves up (`requantize_once`), a product that is a half
+    in real numbers then goes away from zero, be it positive or negative."""
+    if real == 0.0:
+        return 0, 0
+    fraction, shift = math.frexp(real)
+    return quantize_multiplier(math.ldexp(math.floor(fraction * 2.0**31) + 1, shift - 31))
+
+
+def quantize_multipliers(
+    reals: Iterable[float], one: Callable[[float], tuple[int, int]] = quantize_multiplier
+) -> tuple[np.ndarray, np.ndarray]:
     """float64 [n] -> int32 multipliers [n] and int32 shifts [n]."""
-    pairs = np.array([quantize_multiplier(float(real)) for real in reals], np.int64).reshape(-1, 2)
+    pairs = np.array([one(float(real)) for real in reals], np.int64).reshape(-1, 2)
     return pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32)
 
 
@@ -147,7 +158,7 @@ def requantize(acc, multiplier, shift):
 
 @njit(inline="always")
 def requantize_once(acc, multiplier, shift):
-    """int32 acc * multiplier * 2**(shift - 31), rounded once, half up."""
+    """int32 acc * multiplier * 2**(shift - 31), rounded once, halves up (see quantize_multiplier_above)."""
     return i32((i64(acc) * i64(multiplier) + (i64(1) << i64(30 - shift))) >> i64(31 - shift))
 
 

@@ -190,6 +190,8 @@ def bias_of(inputs: Sequence[Tensor | None], position: int = 2) -> Tensor | np.n
 
 def channel_multipliers(x: Tensor, w: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """int32 multipliers and shifts [output channels] of s_x * s_w[o] / s_y, in float64 as TFLite has it."""
-    channels = y.shape[-1]
-    scales = x.scale[0].astype(np.float64) * w.scale.astype(np.float64) / y.scale[0].astype(np.float64)
-    return quantize_multipliers(np.broadcast_to(scales, channels))
+    return quantize_multipliers(np.broadcast_to(channel_scales(x, w, y), y.shape[-1]))
+
+
+def channel_scales(x: Tensor, w: Tensor, y: Tensor) -> np.ndarray:
+    return x.scale[0].astype(np.float64) * w.scale.astype(np.float64) / y.scale[0].astype(np.float64)

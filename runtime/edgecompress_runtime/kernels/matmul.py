@@ -15,11 +15,12 @@ from edgecompress_runtime.kernels.arithmetic import (
     float_activation_range,
     i32,
     quantize_multiplier,
+    quantize_multiplier_above,
     quantize_multipliers,
     requantize,
     requantize_once,
 )
-from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
+from edgecompress_runtime.kernels.convolution import bias_of, channel_scales
 from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.kernels.strides import broadcast, contiguous
 from edgecompress_runtime.plan import Tensor
@@ -95,10 +96,7 @@ def prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: Options) 
     if not x.is_int8:
         bounds = float_activation_range(options)
         return [call(fully_connected_float, as_float(x), as_float(w), bias, y, *sizes, *bounds)]
-    if w.scale.size > 1:
-        multiplier, shift = channel_multipliers(x, w, y)
-    else:
-        multiplier, shift = quantize_multipliers([product_scale(x, w, y)] * units)
+    multiplier, shift = unit_multipliers(x, w, y)
     rest = x.zero, w.zero, y.zero, *activation_range(options, y)
     return [call(fully_connected, x, w, bias, multiplier, shift, y, *sizes, *rest)]
 
@@ -124,6 +122,12 @@ def _operand_strides(shape: Sequence[int], lead: Sequence[int], *, transposed: b
     own = contiguous(shape)
     matrix = (own[-1], own[-2]) if transposed else (own[-2], own[-1])
     return (*broadcast(tuple(shape), (*lead, *shape[-2:]))[:3], *matrix)
+
+
+def unit_multipliers(x: Tensor, w: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """int32 multipliers and shifts [units] of a fully connected layer, for `requantize_once`."""
+    scales = channel_scales(x, w, y) if w.scale.size > 1 else [product_scale(x, w, y)] * w.shape[0]
+    return quantize_multipliers(scales, quantize_multiplier_above)
 
 
 def product_scale(x: Tensor, w: Tensor, y: Tensor) -> float:

@@ -29,6 +29,7 @@ class SerialPort:
         self._per_tick, self._unit, self._ended = per_tick, unit, ended
         self._port: Any = None
         self._session: Session | None = None
+        self._traffic: list[Traffic] = []  # of each session, the last one's at the end
 
     @property
     def session(self) -> Session:
@@ -40,6 +41,7 @@ class SerialPort:
                 with self._explained():
                     self._session = Session(self._port, self._name, baud=None if "://" in self._url else self._baud,
                                             patience=self._patience, inference_patience=self._inference)  # fmt: skip
+                self._traffic.append(self._session.traffic)
             except LostError:  # a board that starts may show its port twice
                 self.close()
                 if time.monotonic() > deadline:
@@ -70,18 +72,16 @@ class SerialPort:
 
     def measure(self, inputs: bytes, advance: Advance | None = None) -> Measured:
         """All records of inputs, one after the other. Raises DeviceError."""
-        size, sessions = self.session.hello.input_bytes, [self.session]
+        size, before = self.session.hello.input_bytes, len(self._traffic) - 1
         outputs, counts = [], []
         for at in range(0, len(inputs), size):
             output, count = self._inferred(inputs[at : at + size])
             outputs.append(output)
             counts.append(self._in_units(count))
-            if self.session is not sessions[-1]:
-                sessions.append(self.session)
             if advance is not None:
                 advance(1)
         steps = tuple(self._in_units(n) for n in self.session.steps())
-        notes = tuple(_notes([session.traffic for session in sessions]))
+        notes = tuple(_notes(self._traffic[before:]))
         return Measured(b"".join(outputs), tuple(counts), self._unit, self.session.stack(), steps, notes)
 
     def _inferred(self, record: bytes) -> tuple[bytes, int]:
@@ -137,7 +137,7 @@ def _notes(traffic: Sequence[Traffic]) -> Iterator[str]:
     if again > frames // 100:
         yield f"{again:,} of {frames:,} frames were sent again"
     if len(traffic) > 1:
-        yield f"the connection was lost {len(traffic) - 1} times"
+        yield f"the connection was lost, and opened again, {len(traffic) - 1} x"
 
 
 def open_port(name: str, url: str, baud: int) -> Any:
