@@ -261,6 +261,17 @@ def test_a_single_step_of_the_gradual_schedule_reaches_the_end(blobs) -> None:
         assert found.achieved == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize("allocation", ["uniform", "global", "lamp"])
+def test_nothing_to_prune_is_told(blobs, allocation) -> None:
+    from edgecompress.compress.prune.weights import prunable, prune_weights
+    from edgecompress.recipe import Prune
+
+    model, _ = blobs
+    keep = [str(w.node.name) for w in prunable(model)]
+    with pytest.raises(InputError, match="no weights to prune beside those of the layers in prune.keep"):
+        prune_weights(model, Prune(sparsity=0.5, keep=keep, allocation=allocation))
+
+
 def test_training_that_stops_before_the_rewind_is_told(blobs) -> None:
     from edgecompress.compress.prune.weights import prune_weights
     from edgecompress.recipe import Prune, Train

@@ -106,6 +106,27 @@ def test_a_line_that_is_cut_twice_goes_on(board: EmulatorProcess, built: Path, s
     assert found["equal"] and found["runs"] == 12 and "the connection was lost, and opened again, 2 x" in found["notes"]
 
 
+def test_a_line_that_is_cut_after_the_last_inference(board: EmulatorProcess, program: Program) -> None:
+    inputs, sent = bytes(range(256)) * program.input_bytes, []
+    inputs = inputs[: program.input_bytes * 2]
+
+    def over(faults: Faults):
+        line = LossyLine(number(board), faults)
+        port = SerialPort("board", line.url)
+        try:
+            found = port.measure(inputs)
+        finally:
+            port.close()
+            line.close()
+        sent.append(line.carried)
+        return found
+
+    whole = over(Faults())
+    cut = over(Faults(cut_after=sent[0] - 12, cuts=1))
+    assert (cut.outputs, len(cut.counts), cut.stack) == (whole.outputs, 2, whole.stack)
+    assert cut.notes == ("the connection was lost, and opened again, 1 x",)
+
+
 def test_a_line_that_comes_back_to_another_program(
     board: EmulatorProcess, program: Program, other_pack: Path, tmp_path: Path
 ) -> None:

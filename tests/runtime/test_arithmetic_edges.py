@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from edgecompress_runtime.kernels.arithmetic import quantize_multiplier, quantize_multiplier_above
+from edgecompress_runtime.kernels.arithmetic import quantize_multiplier
 from edgecompress_runtime.kernels.fixed_point import half_sum, saturating_shift_left
 from edgecompress_runtime.pack import CODECS
 from edgecompress_runtime.pack.codecs.huffman_code import canonical_codes, code_lengths, short_code_lengths
@@ -86,7 +86,6 @@ def test_code_lengths_are_those_of_the_best_code(counts: list[int], limit: int) 
 @example(1 - 2.0**-33)
 def test_multipliers_in_training_are_the_runtimes(real: float) -> None:
     assert training_multiplier(real, 1) == tuple(map(int, quantize_multiplier(real)))
-    assert training_multiplier(real, 1, above=True) == tuple(map(int, quantize_multiplier_above(real)))
 
 
 @settings(deadline=None)
@@ -101,11 +100,11 @@ def test_means_in_training_divide_as_tflite_does(real: float, count: int) -> Non
     assert training_multiplier(real, count) == ((multiplier << room) // count, shift - room)
 
 
-def training_multiplier(real: float, count: int, *, above: bool = False) -> tuple[int, int]:
+def training_multiplier(real: float, count: int) -> tuple[int, int]:
     torch = pytest.importorskip("torch")
     from edgecompress.compress.quantize.requantize import _multiplier
 
-    multiplier, shift = _multiplier(torch.tensor(real, dtype=torch.float64), count, above=above)
+    multiplier, shift = _multiplier(torch.tensor(real, dtype=torch.float64), count)
     return int(multiplier), int(shift)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lite import SCALES, SEEDS, ZEROS, check, constant, examples, per_channel, plain, quantized
 
@@ -15,6 +15,8 @@ from lite import SCALES, SEEDS, ZEROS, check, constant, examples, per_channel, p
     each=st.booleans(), with_bias=st.booleans(), activation=st.sampled_from([0, 1, 2, 3]), x_scale=SCALES,
     w_scale=SCALES, spread=st.floats(0.5, 40), x_zero=ZEROS, w_zero=ZEROS, y_zero=ZEROS, seed=SEEDS,
 )  # fmt: skip
+@example(lead=(1,), depth=16, units=9, each=False, with_bias=False, activation=0, x_scale=0.15625,
+         w_scale=0.05986783894878876, spread=0.5, x_zero=-127, w_zero=-79, y_zero=0, seed=190)  # fmt: skip
 def test_fully_connected(
     lead, depth, units, each, with_bias, activation, x_scale, w_scale, spread, x_zero, w_zero, y_zero, seed
 ):

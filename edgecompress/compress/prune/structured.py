@@ -78,12 +78,13 @@ def prune_channels(
     cost = COST.get(what)
 
     def share() -> float:
-        return sum(left.values()) / max(total, 1) if cost is None else cost(statistics(model)) / max(cost(before), 1)
+        now, all_ = (sum(left.values()), total) if cost is None else (cost(statistics(model)), cost(before))
+        return now / all_ if all_ else 1.0
 
     parts = PARTS if settings.criterion in ON_DATA or uses_gradients(settings.criterion) else 1
     count = settings.rounds if settings.schedule == "iterative" and retrain is not None else 1
     steps = list(_shares(target, count, parts))
-    for step, goal in enumerate(steps if target < 1 else [], 1):
+    for step, goal in enumerate(steps if target < 1 and widths else [], 1):
         groups = [g for g in prunable(channel_groups(model)) if g.name in widths]
         scores = channel_scores(model, groups, settings.criterion, data=data, loss=loss, seed=seed + step)
         scores = COMPARABLE[settings.allocation](model, scores, what, settings.criterion, data)

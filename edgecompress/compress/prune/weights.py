@@ -82,6 +82,9 @@ def prune_weights(
     final = _final_sparsity(settings)
     require_possible(settings, None if data is None else training.epochs if training is not None else 0)
     weights = prunable(model, settings.keep)
+    if not weights:
+        beside = " beside those of the layers in prune.keep" if settings.keep else ""
+        raise InputError(f"prune: the model has no weights to prune{beside}")
     module = TorchModel(model, logits=True)
     trains, rising = data is not None and training is not None, None
     if trains and settings.schedule == "gradual":

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from edgecompress_runtime.kernels.arithmetic import multipliers_of_one_rounding
 
 # (float output of the layer, the output's scale) -> whole numbers, float64: stored - zero point, not clamped
 Scaling = Callable[[Tensor, Tensor], Tensor]
@@ -68,11 +71,13 @@ def fixed_point(accumulator: Accumulator) -> Scaling:
     def scaling(x: Tensor, scale: Tensor) -> Tensor:
         step = accumulator.step().double()
         real = step * accumulator.count / scale.double()
-        multiplier, shift = _multiplier(real, accumulator.count, above=accumulator.once)
         acc = accumulator.units(x, step)
         if accumulator.once:
+            multiplier, shift = (torch.from_numpy(n.astype(np.float64)).to(real.device)
+                                 for n in multipliers_of_one_rounding(real.detach().cpu().numpy()))  # fmt: skip
             factor = _along(multiplier * 2.0 ** (shift - 31), x, accumulator.axis)
             return acc.mul_(factor).add_(0.5).floor_()
+        multiplier, shift = _multiplier(real, accumulator.count)
         up, down = 2.0 ** (shift.clamp(min=0) - 31), 2.0 ** shift.clamp(max=0)
         high = acc.mul_(_along(multiplier * up, x, accumulator.axis)).add_(0.5).floor_()
         return round_half_away(high.mul_(_along(down, x, accumulator.axis)))
@@ -95,12 +100,10 @@ def floating_point(accumulator: Accumulator) -> Scaling:
 KERNELS: dict[str, Kernels] = {"reference": fixed_point, "xnnpack": floating_point}
 
 
-def _multiplier(real: Tensor, count: int, *, above: bool = False) -> tuple[Tensor, Tensor]:
-    """float64 multiplier and shift of real / count, as `quantize_multiplier` (above: `quantize_multiplier_above`) and,
-    for a mean, MEAN have them."""
+def _multiplier(real: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """float64 multiplier and shift of real / count, as `quantize_multiplier` and, for a mean, MEAN have them."""
     fraction, shift = torch.frexp(real)
-    multiplier = fraction * 2.0**31
-    multiplier = multiplier.floor() + 1 if above else (multiplier + 0.5).floor()
+    multiplier = (fraction * 2.0**31 + 0.5).floor()
     over = multiplier == 2.0**31
     multiplier, shift = torch.where(over, multiplier / 2, multiplier), shift + over
     if count == 1:

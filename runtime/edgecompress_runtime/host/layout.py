@@ -100,9 +100,8 @@ def sparse_cuts(variant: Variant, pixels: int, channels: int) -> list[SparseCut]
     few, four = min(max(1, int(2 * LATENCY) // pixels), 4, total), min(4, total)
     cuts = [cut(few, min(MOST_PIXELS, variant.registers - 4), 0, 2 * LATENCY)]
     if variant.pick:
-        cuts.append(cut(four, min(MOST_PIXELS, (variant.registers - 10) // four), 1, LATENCY))
-        if pixels == 1:
-            cuts.append(cut(four, 1, 2, LATENCY))
+        window = 2 if pixels == 1 else 1
+        cuts.append(cut(four, min(MOST_PIXELS, (variant.registers - 10) // four), window, LATENCY))
     return cuts
 
 

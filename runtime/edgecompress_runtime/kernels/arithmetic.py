@@ -8,7 +8,7 @@ FULLY_CONNECTED, which has round(accumulator * factor), in float64, halves away 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,21 +51,34 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     return multiplier, shift
 
 
-def quantize_multiplier_above(real: float) -> tuple[int, int]:
-    """The same with the least multiplier above: rounded once, halves up (`requantize_once`), a product that is a half
-    in real numbers then goes away from zero, be it positive or negative."""
-    if real == 0.0:
-        return 0, 0
-    fraction, shift = math.frexp(real)
-    return quantize_multiplier(math.ldexp(math.floor(fraction * 2.0**31) + 1, shift - 31))
-
-
-def quantize_multipliers(
-    reals: Iterable[float], one: Callable[[float], tuple[int, int]] = quantize_multiplier
-) -> tuple[np.ndarray, np.ndarray]:
+def quantize_multipliers(reals: Iterable[float]) -> tuple[np.ndarray, np.ndarray]:
     """float64 [n] -> int32 multipliers [n] and int32 shifts [n]."""
-    pairs = np.array([one(float(real)) for real in reals], np.int64).reshape(-1, 2)
+    pairs = np.array([quantize_multiplier(float(real)) for real in reals], np.int64).reshape(-1, 2)
     return pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32)
+
+
+def multipliers_of_one_rounding(reals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [n] -> int32 multipliers [n] and shifts [n], for `requantize_once` to give round(acc * real), in float64,
+    halves away from zero: of the two multipliers next to a factor the nearest with which it does so wherever outputs
+    change. There the product may be a half, or nearer to one than 31 bits tell."""
+    distinct, numbers = np.unique(reals, return_inverse=True)
+    found = np.array([_of_one_rounding(float(real)) for real in distinct], np.int64).reshape(-1, 2)
+    multipliers, shifts = found[numbers].T
+    return multipliers.astype(np.int32), shifts.astype(np.int32)
+
+
+def _of_one_rounding(real: float) -> tuple[int, int]:
+    multiplier, shift = nearest = quantize_multiplier(real)
+    if not -30 < shift < 31:
+        return nearest
+    middles = np.rint((np.arange(-256, 256) + 0.5) / real)
+    acc = (middles[np.abs(middles) < 2.0**31 - 2][:, None] + np.arange(-1, 2)).astype(np.int64)
+    expected = round_half_away(acc * real)
+    other = multiplier + (1 if multiplier * 2.0 ** (shift - 31) <= real else -1)
+    for candidate in (multiplier, other):
+        if np.array_equal((acc * candidate + (1 << (30 - shift)) >> (31 - shift)), expected):
+            return (candidate, shift) if candidate < 2**31 else (2**30, shift + 1)
+    return nearest
 
 
 def round_half_away(x: np.ndarray | np.floating | float) -> np.ndarray:
@@ -158,7 +171,7 @@ def requantize(acc, multiplier, shift):
 
 @njit(inline="always")
 def requantize_once(acc, multiplier, shift):
-    """int32 acc * multiplier * 2**(shift - 31), rounded once, halves up (see quantize_multiplier_above)."""
+    """int32 acc * multiplier * 2**(shift - 31), rounded once, halves up (see multipliers_of_one_rounding)."""
     return i32((i64(acc) * i64(multiplier) + (i64(1) << i64(30 - shift))) >> i64(31 - shift))
 
 

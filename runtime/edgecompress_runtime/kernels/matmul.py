@@ -14,9 +14,8 @@ from edgecompress_runtime.kernels.arithmetic import (
     f32,
     float_activation_range,
     i32,
+    multipliers_of_one_rounding,
     quantize_multiplier,
-    quantize_multiplier_above,
-    quantize_multipliers,
     requantize,
     requantize_once,
 )
@@ -126,8 +125,7 @@ def _operand_strides(shape: Sequence[int], lead: Sequence[int], *, transposed: b
 
 def unit_multipliers(x: Tensor, w: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """int32 multipliers and shifts [units] of a fully connected layer, for `requantize_once`."""
-    scales = channel_scales(x, w, y) if w.scale.size > 1 else [product_scale(x, w, y)] * w.shape[0]
-    return quantize_multipliers(scales, quantize_multiplier_above)
+    return multipliers_of_one_rounding(np.broadcast_to(channel_scales(x, w, y), w.shape[0]))
 
 
 def product_scale(x: Tensor, w: Tensor, y: Tensor) -> float:

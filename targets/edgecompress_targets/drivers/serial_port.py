@@ -6,13 +6,15 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from edgecompress_targets.drivers.driver import Advance, DeviceError, LostError, Measured, Program
 from edgecompress_targets.drivers.flash_image import Part
 from edgecompress_targets.drivers.session import Session, Traffic
 
-TRIES = 3  # of an inference whose line was lost
+TRIES = 3  # of what is asked over a line that was lost
+T = TypeVar("T")
 
 
 class SerialPort:
@@ -64,8 +66,7 @@ class SerialPort:
     def require_flash(self, parts: Iterable[Part]) -> None:
         """Raises DeviceError unless these are in the device's memory, read back by itself."""
         for address, content in parts:
-            with self._explained():
-                found = self.session.checksum(address, len(content))
+            found = self._asked(partial(Session.checksum, address=address, length=len(content)))
             if found != zlib.crc32(content):
                 raise DeviceError(f"{self._name}: what is in its flash at {address:#x} is not what was sent: the "
                                   "CRC-32 differs: flash it again")  # fmt: skip
@@ -75,28 +76,35 @@ class SerialPort:
         size, before = self.session.hello.input_bytes, len(self._traffic) - 1
         outputs, counts = [], []
         for at in range(0, len(inputs), size):
-            output, count = self._inferred(inputs[at : at + size])
+            output, count = self._asked(partial(Session.infer, record=inputs[at : at + size]))
             outputs.append(output)
             counts.append(self._in_units(count))
             if advance is not None:
                 advance(1)
-        steps = tuple(self._in_units(n) for n in self.session.steps())
-        notes = tuple(_notes(self._traffic[before:]))
-        return Measured(b"".join(outputs), tuple(counts), self._unit, self.session.stack(), steps, notes)
+        last, record = self.session, inputs[-size:]
 
-    def _inferred(self, record: bytes) -> tuple[bytes, int]:
-        """As Session.infer. Where the line was lost, once more over a new one, to the same program."""
+        def rest(session: Session) -> tuple[tuple[int, ...], int]:
+            if session is not last:
+                session.infer(record)  # a board that was reset knows of none
+            return session.steps(), session.stack()
+
+        steps, stack = self._asked(rest)
+        notes = tuple(_notes(self._traffic[before:]))
+        return Measured(b"".join(outputs), tuple(counts), self._unit, stack, tuple(map(self._in_units, steps)), notes)
+
+    def _asked(self, ask: Callable[[Session], T]) -> T:
+        """What it answers. Where the line was lost, it is asked once more over a new one, if it is the same program."""
         before = self.session.hello
         for _ in range(TRIES - 1):
             try:
                 with self._explained():
-                    return self.session.infer(record)
+                    return ask(self.session)
             except LostError:
                 self.close()
             if self.session.hello != before:
                 raise DeviceError(f"{self._name}: the connection was lost, and what is there now has another program")
         with self._explained():
-            return self.session.infer(record)
+            return ask(self.session)
 
     def close(self) -> None:
         if self._port is not None:
