@@ -456,7 +456,9 @@ def cutting(folder: Path, cut: Callable[[], None], times: int) -> Iterator[None]
     def watch() -> None:
         for _ in range(times):
             wait_for(folder, "process-*")
-            before = {path.read_text() for path in folder.glob("*/process-*")}
+            # a file that is there and has no number yet would be another one's a moment later
+            while not (before := {path.read_text() for path in folder.glob("*/process-*")} - {""}):
+                time.sleep(0.01)
             cut()
             deadline = time.monotonic() + 30
             while {p.read_text() for p in folder.glob("*/process-*") if p.exists()} & before:
