@@ -58,6 +58,14 @@ def test_target_is_met_and_nearly_so(digits, allocation, target):
     assert TorchModel(found.model)(*data.batch(np.arange(2)).inputs)[0].shape == (2, 10)
 
 
+@pytest.mark.parametrize("target", [{"macs": 0.5}, {"parameters": 0.6}, {"channels": 0.3}])
+def test_where_all_channels_are_kept_none_goes(digits, target):
+    model, _ = digits
+    keep = sorted({x.node for g in prunable(channel_groups(model)) for x in g.made_by})
+    found = prune_channels(model, Prune(keep=keep, **target))
+    assert found.achieved == 1 and any("no more than 0.0 %" in note for note in found.notes)
+
+
 def test_align(digits):
     model, data = digits
     found = prune_channels(model, Prune(macs=0.6, criterion="l1", allocation="global", align=4))

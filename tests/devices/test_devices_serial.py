@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lossy import Faults, LossyLine
@@ -68,6 +69,17 @@ def test_every_cpu_gives_this_machines_outputs(name: str, pack: Path, samples: P
     assert found["counts"]["unit"] == "instructions" and found["counts"]["min"] > 300 and found["stack_bytes"] > 50
 
 
+def benched(line: LossyLine, built: Path, samples: Path, configured) -> dict[str, Any]:
+    """Of twelve inferences over a line, which is closed then."""
+    config = configured(board={"driver": "serial", "port": line.url, "target": "cortex-m4"})
+    code, out, error = edgecompress("bench", built, "--device", "board", "--eval", samples, "--runs", "12",
+                                    "--config", config, "--json")  # fmt: skip
+    line.close()
+    assert code == 0, error
+    (found,) = json.loads(out)["results"]
+    return found
+
+
 @pytest.mark.parametrize(
     "faults",
     [Faults(flip=0.01), Faults(drop=0.01), Faults(flip=0.004, drop=0.004, delay=0.05, split=0.3)],
@@ -77,12 +89,7 @@ def test_a_bad_line_gives_the_right_results(
     faults: Faults, board: EmulatorProcess, built: Path, samples: Path, configured
 ) -> None:
     line = LossyLine(number(board), faults, seed=7)
-    config = configured(board={"driver": "serial", "port": line.url, "target": "cortex-m4"})
-    code, out, error = edgecompress("bench", built, "--device", "board", "--eval", samples, "--runs", "12",
-                                    "--config", config, "--json")  # fmt: skip
-    line.close()
-    assert code == 0, error
-    (found,) = json.loads(out)["results"]
+    found = benched(line, built, samples, configured)
     assert found["equal"] and found["counts"]["unit"] == "cycles" and "sent again" in found["notes"][0]
     assert line.changed > 30
 
@@ -97,12 +104,7 @@ def test_a_line_that_is_cut_is_one_clear_line(board: EmulatorProcess, built: Pat
 
 def test_a_line_that_is_cut_twice_goes_on(board: EmulatorProcess, built: Path, samples: Path, configured) -> None:
     line = LossyLine(number(board), Faults(cut_after=1500, cuts=2))
-    config = configured(board={"driver": "serial", "port": line.url, "target": "cortex-m4"})
-    code, out, error = edgecompress("bench", built, "--device", "board", "--eval", samples, "--runs", "12",
-                                    "--config", config, "--json")  # fmt: skip
-    line.close()
-    assert code == 0, error
-    (found,) = json.loads(out)["results"]
+    found = benched(line, built, samples, configured)
     assert found["equal"] and found["runs"] == 12 and "the connection was lost, and opened again, 2 x" in found["notes"]
 
 

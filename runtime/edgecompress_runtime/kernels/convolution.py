@@ -194,4 +194,5 @@ def channel_multipliers(x: Tensor, w: Tensor, y: Tensor) -> tuple[np.ndarray, np
 
 
 def channel_scales(x: Tensor, w: Tensor, y: Tensor) -> np.ndarray:
+    """float64 [output channels or 1]: s_x * s_w / s_y."""
     return x.scale[0].astype(np.float64) * w.scale.astype(np.float64) / y.scale[0].astype(np.float64)
