@@ -2,6 +2,7 @@
 
 The public names are imported when they are first used, so that `import edgecompress` costs nothing.
 """
+
 from __future__ import annotations
 
 import importlib

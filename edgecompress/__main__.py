@@ -1,4 +1,5 @@
 """`python -m edgecompress` is `edgecompress`."""
+
 from edgecompress.cli import main
 
 if __name__ == "__main__":

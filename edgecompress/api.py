@@ -1,4 +1,5 @@
 """`convert`: a model in, verified artifacts and a report out."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -119,9 +120,14 @@ def convert(
 
     def request(calibrated: bool) -> Recipe:
         made = effective_recipe(
-            recipe, profile, calibrated=calibrated, formats=formats, preprocess=preprocess, max_drop=max_drop,
+            recipe,
+            profile,
+            calibrated=calibrated,
+            formats=formats,
+            preprocess=preprocess,
+            max_drop=max_drop,
             max_size=parse_size(max_size) if isinstance(max_size, str) else max_size,
-        )  # fmt: skip
+        )
         return with_formats_for(made, devices, config) if devices else made
 
     asked = request(calibrated=calib is not None or train is not None)
@@ -195,7 +201,10 @@ def convert(
             ],
             recipe=outcome.recipe.to_toml(),
             notes=[
-                *ingested.notes, *data.notes, *made.notes, *learned.notes,
+                *ingested.notes,
+                *data.notes,
+                *made.notes,
+                *learned.notes,
                 *_notes(ingested, facts, kind, asked, data, outcome),
             ],
         )
@@ -219,9 +228,13 @@ def _alone(folder: Path) -> AbstractContextManager[None]:
     if not is_main_process():
         return nullcontext()
     message = f"{folder}: is being written by process"
-    return locked("outputs", str(folder.resolve()), lambda process: InputError(
-        f"{message} {process}, another conversion: wait for it, or choose another folder with -o"
-    ))  # fmt: skip
+    return locked(
+        "outputs",
+        str(folder.resolve()),
+        lambda process: InputError(
+            f"{message} {process}, another conversion: wait for it, or choose another folder with -o"
+        ),
+    )
 
 
 def _status(outcome: Outcome, asked: Recipe) -> Literal["ok", "accuracy-limit-exceeded", "size-limit-exceeded"]:

@@ -1,4 +1,5 @@
 """A limit on the size of artifacts: what it asks of pruning and clustering."""
+
 from __future__ import annotations
 
 import math
@@ -23,7 +24,7 @@ TRIES, CLOSE = 3, 0.98
 
 
 def parse_size(text: str) -> int:
-    """"32KB" -> 32000, "32KiB" -> 32768, "900" -> 900 bytes. Raises InputError for anything else."""
+    """ "32KB" -> 32000, "32KiB" -> 32768, "900" -> 900 bytes. Raises InputError for anything else."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if found is None or found[2].upper() not in UNITS or float(found[1]) <= 0:
         raise InputError(f"size {text!r}: expected a number with B, KB, KiB, MB or MiB behind it, e.g. 32KB")

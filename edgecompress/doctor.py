@@ -1,4 +1,5 @@
 """What is installed here that this program can use, and what each missing part would bring."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -48,9 +49,10 @@ class Diagnosis(Shown, BaseModel):
             return Group(head, table("", ("Part", "Found", "What for"), rows), Text("Nothing is missing."))
         lines = [(p.name, p.install) for p in missing]
         return Group(
-            head, table("", ("Part", "Found", "What for"), rows),
+            head,
+            table("", ("Part", "Found", "What for"), rows),
             table("\nTo install what is missing, as far as it is needed", ("Part", "Command"), lines),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)

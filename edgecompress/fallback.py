@@ -1,4 +1,5 @@
 """Quantise, emit and check; when too much accuracy is lost, keep the worst layers in float until it holds."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -31,9 +32,14 @@ class Outcome:
 
 
 def convert_within_limit(
-    model: ir.Model, training: Training, data: Data, reference: Reference, recipe: Recipe, profile: Profile,
+    model: ir.Model,
+    training: Training,
+    data: Data,
+    reference: Reference,
+    recipe: Recipe,
+    profile: Profile,
     log: StageLog,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Artifacts that lose at most recipe.evaluate.max_drop points, if layers in float can achieve it.
 
     Layers are added to the float ones in the order of the noise they add themselves, worst first. Each step is
@@ -56,9 +62,7 @@ def convert_within_limit(
     return Outcome(attempt, recipe, diagnoses, _within(attempt, reference, recipe))
 
 
-def _attempt(
-    encoded: Encoded, recipe: Recipe, profile: Profile, reference: Reference, log: StageLog
-) -> Attempt:
+def _attempt(encoded: Encoded, recipe: Recipe, profile: Profile, reference: Reference, log: StageLog) -> Attempt:
     artifacts = pipeline.emit(encoded.model, recipe, profile, log)
     return Attempt(encoded, artifacts, pipeline.check(artifacts, reference, log))
 

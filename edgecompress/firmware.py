@@ -67,8 +67,9 @@ class Build(Shown):
         if record.layers_skipping_zeros:
             layers = "layer skips" if record.layers_skipping_zeros == 1 else "layers skip"
             needs += f"\n{record.layers_skipping_zeros} {layers} weights that are zero"
-        head = Text.assemble((record.pack, "bold"), " -> ", (record.target.name, "bold"),
-                             f"  ({record.kernels} kernels)\n{needs}")  # fmt: skip
+        head = Text.assemble(
+            (record.pack, "bold"), " -> ", (record.target.name, "bold"), f"  ({record.kernels} kernels)\n{needs}"
+        )
         names = set(self.files) | {record.pack}
         rows = [(name, described(name, record)) for name in sorted(names)]
         note = [Text(f"Nothing linked: {record.note}")] if record.note else []
@@ -122,8 +123,10 @@ def build(
         raise InputError(f"weights = {weights!r}: expected {' or '.join(WEIGHTS)}")
     path, profile = Path(pack), load_target(target, target_file)
     if "apple" in profile.triple:
-        raise InputError(f"target {profile.name}: packs are compiled to ELF objects, which {profile.triple} does not "
-                         "link; convert to tflite or onnx for it")  # fmt: skip
+        raise InputError(
+            f"target {profile.name}: packs are compiled to ELF objects, which {profile.triple} does not "
+            "link; convert to tflite or onnx for it"
+        )
     directory = Path(output) if output is not None else path.with_name(f"{path.stem}-{profile.name}")
     require_writable(directory, (), ())
     try:
@@ -171,8 +174,9 @@ def read_record(folder: Path) -> BuildRecord:
     try:
         return BuildRecord.model_validate_json((folder / RECORD).read_bytes())
     except OSError as error:
-        raise InputError(f"{folder}: expected a folder that `edgecompress build` wrote: "
-                         f"{RECORD}: {error.strerror}") from error  # fmt: skip
+        raise InputError(
+            f"{folder}: expected a folder that `edgecompress build` wrote: {RECORD}: {error.strerror}"
+        ) from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"

@@ -1,4 +1,5 @@
 """Whether a model has room on a device, from its shapes alone: asked before any work is done."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """What is in a model, and which targets it fits: `inspect` converts nothing."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,18 +81,19 @@ class Inspection(Shown, BaseModel):
             "Operators: " + ", ".join(f"{name} x{n}" for name, n in self.operators.items()),
         )
         values = [("input", v) for v in self.inputs] + [("output", v) for v in self.outputs]
-        layers = [
-            (x.name, x.op, _shape(x.output_shape), count(x.parameters), count(x.macs)) for x in self.layers
-        ]
+        layers = [(x.name, x.op, _shape(x.output_shape), count(x.parameters), count(x.macs)) for x in self.layers]
         fits = [(t.name, in_words(t.encoding), "yes" if t.fits else "no", "; ".join(t.reasons)) for t in self.targets]
         return Group(
             head,
-            table("\nInputs and outputs", ("", "Name", "Shape", "Type"),
-                  [(kind, v.name, _shape(v.shape), v.dtype) for kind, v in values]),
+            table(
+                "\nInputs and outputs",
+                ("", "Name", "Shape", "Type"),
+                [(kind, v.name, _shape(v.shape), v.dtype) for kind, v in values],
+            ),
             table("\nLayers", ("Name", "Operator", " Output", " Parameters", " MACs"), layers),
             table("\nTargets", ("Name", "As", "Fits", "Why not"), fits),
             Text("\n".join(f"- {note}" for note in self.notes)),
-        )  # fmt: skip
+        )
 
 
 def inspect(
@@ -118,14 +120,18 @@ def inspect(
         max_relative_error=ingested.max_relative_error,
         layers=[
             LayerFacts(
-                name=x.name, op=x.op_type, input_shape=list(x.input_shape), output_shape=list(x.output_shape),
-                parameters=x.parameters, macs=x.macs,
+                name=x.name,
+                op=x.op_type,
+                input_shape=list(x.input_shape),
+                output_shape=list(x.output_shape),
+                parameters=x.parameters,
+                macs=x.macs,
             )
             for x in facts.layers
         ],
         targets=[_target_fit(ingested.model, peak, profile) for profile in all_targets()],
         notes=list(ingested.notes),
-    )  # fmt: skip
+    )
 
 
 def _target_fit(model: ir.Model, peak: int, profile: Profile) -> TargetFit:
@@ -133,9 +139,13 @@ def _target_fit(model: ir.Model, peak: int, profile: Profile) -> TargetFit:
     found = fit(model, peak, profile, encoding)
     reasons = [*found.reasons, *_refusals(model, profile)]
     return TargetFit(
-        name=profile.name, encoding=encoding, weight_bytes=found.weight_bytes,
-        activation_bytes=found.activation_bytes, fits=not reasons, reasons=reasons,
-    )  # fmt: skip
+        name=profile.name,
+        encoding=encoding,
+        weight_bytes=found.weight_bytes,
+        activation_bytes=found.activation_bytes,
+        fits=not reasons,
+        reasons=reasons,
+    )
 
 
 def _refusals(model: ir.Model, profile: Profile) -> Iterator[str]:

@@ -1,4 +1,5 @@
 """Ctrl-C, which libraries in C++ hand back as errors of their own, or drop; and SIGTERM, which means the same."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,5 @@
 """The steps of a conversion that train: a float model in, a smaller float model out."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -31,9 +32,14 @@ class Learned:
 
 
 def learn(
-    model: ir.Model, training: Training, data: Data, recipe: Recipe, log: StageLog, done: Sequence[Learned] = (),
+    model: ir.Model,
+    training: Training,
+    data: Data,
+    recipe: Recipe,
+    log: StageLog,
+    done: Sequence[Learned] = (),
     until: int | None = None,
-) -> list[Learned]:  # fmt: skip
+) -> list[Learned]:
     """What is there in front of each of STEPS, and after the last: all that the recipe asks for, in the order in which
     each can rely on the ones before; in front of them what costs nothing.
 
@@ -99,9 +105,14 @@ def _distill(
 
     with log.stage("distill") as running:
         found = distill(
-            model, training.data, recipe.distill, training.settings(recipe.distill), seed=recipe.seed,
-            checkpoint=training.checkpoint("distill"), resume=training.resume,
-        )  # fmt: skip
+            model,
+            training.data,
+            recipe.distill,
+            training.settings(recipe.distill),
+            seed=recipe.seed,
+            checkpoint=training.checkpoint("distill"),
+            resume=training.resume,
+        )
         training.histories.append(found.history)
         describe(running, found.model, data, recipe)
     notes += found.notes
@@ -127,9 +138,13 @@ def _prune_channels(
             _require_scales(model, training, recipe)
             model = training.floats(model, settings, "network slimming", settings.slimming)
         found = prune_channels(
-            model, settings, data=training.data, loss=training.loss() if trains else None, seed=recipe.seed,
+            model,
+            settings,
+            data=training.data,
+            loss=training.loss() if trains else None,
+            seed=recipe.seed,
             retrain=retrain if trains else None,
-        )  # fmt: skip
+        )
         model = found.model
         if trains:
             model = fold_batchnorm(training.floats(model, settings, "prune channels"))
@@ -170,10 +185,15 @@ def _prune_weights(
         if training.data is not None:
             model = with_batchnorm(model, training.data)
         found = prune_weights(
-            model, settings, data=training.data, training=training.settings(settings) if trains else None,
-            loss=training.loss() if trains else None, seed=recipe.seed, checkpoint=training.folder,
+            model,
+            settings,
+            data=training.data,
+            training=training.settings(settings) if trains else None,
+            loss=training.loss() if trains else None,
+            seed=recipe.seed,
+            checkpoint=training.folder,
             resume=training.resume,
-        )  # fmt: skip
+        )
         training.histories += found.training
         running.stage.note = str(found)
         model = fold_batchnorm(found.model) if trains else found.model

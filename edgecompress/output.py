@@ -1,4 +1,5 @@
 """Writing a run's files: all of them or none, and never over an input."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,4 +1,5 @@
 """What is in a `.pack` file: its plan, how each constant is encoded, and how far that is from the entropy bound."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -81,10 +82,18 @@ class PackInspection(Shown, BaseModel):
             (str(place), s.kind, ", ".join(s.inputs), ", ".join(s.outputs)) for place, s in enumerate(self.plan, 1)
         ]
         rows = [
-            (str(c.operator or "-"), _ending(c.name), _type(c.dtype, c.shape), c.encoding, f"{c.distinct:,}",
-             f"{c.bytes:,}", f"{c.bits_per_value:.2f}", f"{c.entropy_bits:.2f}" if c.is_weight else "-")
+            (
+                str(c.operator or "-"),
+                _ending(c.name),
+                _type(c.dtype, c.shape),
+                c.encoding,
+                f"{c.distinct:,}",
+                f"{c.bytes:,}",
+                f"{c.bits_per_value:.2f}",
+                f"{c.entropy_bits:.2f}" if c.is_weight else "-",
+            )
             for c in self.constants
-        ]  # fmt: skip
+        ]
         ends_shown = [(kind, v.name, _type(v.dtype, v.shape)) for kind, v in ends]
         columns = ("#", "Name", "Values", "Encoding", " Kinds", " Bytes", " Bits", " Bound")
         return Group(
@@ -103,12 +112,13 @@ class PackInspection(Shown, BaseModel):
         return [
             self._total("weights", sum(c.bytes for c in weights), sum(c.values for c in weights), bound),
             self._total(
-                "biases and other constants", sum(c.bytes for c in self.constants if not c.is_weight),
+                "biases and other constants",
+                sum(c.bytes for c in self.constants if not c.is_weight),
                 sum(c.values for c in self.constants if not c.is_weight),
             ),
             self._total("plan, checksums, padding", self.bytes - held),
             self._total("file", self.bytes),
-        ]  # fmt: skip
+        ]
 
     def _total(self, name: str, held: int, values: int = 0, bound: float | None = None) -> tuple[str, ...]:
         """values: 0 for what holds none. bound: bits for all of them."""
@@ -174,7 +184,8 @@ def _constants(pack: Pack) -> Iterator[Constant]:
 def _encoding(codec: str, params: dict[str, Any]) -> str:
     """A codec and those that it nests, by what they are for: "sparse (gaps huffman, values raw)"."""
     parts = [
-        f"{key} {_encoding(part['codec'], part.get('params', {}))}" for key, part in params.items()
+        f"{key} {_encoding(part['codec'], part.get('params', {}))}"
+        for key, part in params.items()
         if isinstance(part, dict) and isinstance(part.get("codec"), str)
     ]
     return f"{codec} ({', '.join(parts)})" if parts else codec

@@ -1,4 +1,5 @@
 """The steps of a conversion: canonical model -> annotated model -> artifacts -> checks."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -133,9 +134,7 @@ def describe_calibration(model: ir.Model) -> str:
     return f"give --calib FILE.npz with {listed} (100 or more typical samples)"
 
 
-def encode(
-    model: ir.Model, training: Training, data: Data, recipe: Recipe, profile: Profile, log: StageLog
-) -> Encoded:
+def encode(model: ir.Model, training: Training, data: Data, recipe: Recipe, profile: Profile, log: StageLog) -> Encoded:
     """The model annotated as the recipe says, and trained as what it was annotated to be."""
     kind = encoding(recipe)
     with log.stage("quantize") as running:
@@ -156,9 +155,14 @@ def encode(
 
 
 def _clustered(
-    encoded: Encoded, reference: ir.Model, training: Training, calibration: Dataset | None, recipe: Recipe,
-    profile: Profile, log: StageLog,
-) -> Encoded:  # fmt: skip
+    encoded: Encoded,
+    reference: ir.Model,
+    training: Training,
+    calibration: Dataset | None,
+    recipe: Recipe,
+    profile: Profile,
+    log: StageLog,
+) -> Encoded:
     """With clustered weights, if the recipe asks for them."""
     if not recipe.cluster.is_asked_for:
         return encoded
@@ -230,9 +234,7 @@ def emit(model: ir.Model, recipe: Recipe, profile: Profile, log: StageLog) -> tu
     return tuple(artifacts)
 
 
-def check(
-    artifacts: Sequence[Emitted], reference: Reference, log: StageLog
-) -> tuple[tuple[Check, ...], ...]:
+def check(artifacts: Sequence[Emitted], reference: Reference, log: StageLog) -> tuple[tuple[Check, ...], ...]:
     """Run every artifact in every interpreter of its format.
 
     Raises UnsupportedModelError when none of them runs an artifact.

@@ -1,4 +1,5 @@
 """Whether a run can do what its recipe asks for: found out before anything is trained."""
+
 from __future__ import annotations
 
 from edgecompress.compress.prune import possible as pruning
@@ -20,9 +21,11 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
     epochs = (recipe.prune.epochs or recipe.train.epochs) if trains else None
     rows = (
         (needed, f"the recipe's {', '.join(needed)} needs training data: give --train"),
-        (quantize.epochs is not None and encoding(recipe) != "int8",
-         "quantize.epochs trains int8 weights and activations: leave quantize.weights and quantize.activations out"),
-    )  # fmt: skip
+        (
+            quantize.epochs is not None and encoding(recipe) != "int8",
+            "quantize.epochs trains int8 weights and activations: leave quantize.weights and quantize.activations out",
+        ),
+    )
     if found := [text for wrong, text in rows if wrong] + pruning.faults(recipe.prune, epochs):
         raise InputError("; ".join(found))
     load_criterion(recipe.prune.criterion)  # says at once what is wrong with a user's file

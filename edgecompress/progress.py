@@ -1,4 +1,5 @@
 """Progress bars: nothing under a second, nothing when nobody looks."""
+
 from __future__ import annotations
 
 import threading

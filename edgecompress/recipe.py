@@ -1,4 +1,5 @@
 """The recipe: every choice of a run, as TOML. The effective one is saved with the artifacts."""
+
 from __future__ import annotations
 
 import re
@@ -100,9 +101,7 @@ class Preprocess(Section):
     )
     resize: Annotated[
         tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None, BeforeValidator(_as_tuple)
-    ] = Field(
-        None, description="[height, width] that images are resized to (bilinear); unset: the model's own"
-    )
+    ] = Field(None, description="[height, width] that images are resized to (bilinear); unset: the model's own")
     layout: Literal["auto", "nchw", "nhwc"] = Field(
         "auto", description="axis order of the samples: auto compares their shape with the model's input"
     )
@@ -126,23 +125,29 @@ class Prune(Section):
         None, gt=0, lt=1, description="share of the weights that goes; unset: none, or what an N:M pattern says"
     )
     pattern: Annotated[str, AfterValidator(_pattern)] = Field(
-        "unstructured", description='which go together: "unstructured", "N:M" (N stay of M inputs: "2:4"), "block:4x1" '
-        "(4 output channels by 1 input)"
+        "unstructured",
+        description='which go together: "unstructured", "N:M" (N stay of M inputs: "2:4"), "block:4x1" '
+        "(4 output channels by 1 input)",
     )
     criterion: Annotated[str, AfterValidator(_criterion)] = Field(
         "l2", description='what scores a weight, or "file.py:function" of (weight, known), larger is kept'
     )
     slimming: Number = Field(
-        1e-4, ge=0, allow_inf_nan=False, description='for criterion = "scale", which a training precedes: weight of '
-        "the L1 norm of BatchNormalization's scales in its loss"
+        1e-4,
+        ge=0,
+        allow_inf_nan=False,
+        description='for criterion = "scale", which a training precedes: weight of '
+        "the L1 norm of BatchNormalization's scales in its loss",
     )
     allocation: Literal["uniform", "global", "lamp", "sensitivity", "capacity"] = Field(
-        "lamp", description="how layers share the sparsity: all alike, one threshold, by layer-adaptive magnitude, "
-        "by what pruning each layer does to the outputs, or (channels) by parameters for each multiply-accumulate"
+        "lamp",
+        description="how layers share the sparsity: all alike, one threshold, by layer-adaptive magnitude, "
+        "by what pruning each layer does to the outputs, or (channels) by parameters for each multiply-accumulate",
     )
     schedule: Literal["one-shot", "gradual", "iterative", "lottery"] = Field(
-        "gradual", description="before training, during it (cubic), in rounds of pruning and training, or in rounds "
-        "that go back to early weights; channels go at once or in rounds (iterative)"
+        "gradual",
+        description="before training, during it (cubic), in rounds of pruning and training, or in rounds "
+        "that go back to early weights; channels go at once or in rounds (iterative)",
     )
     rounds: int = Field(5, ge=1, le=100, description='for schedule = "iterative" and "lottery"')
     rewind: int = Field(0, ge=0, description='for schedule = "lottery": go back to after so many epochs')
@@ -165,22 +170,25 @@ class Cluster(Section):
     """Weight clustering: few distinct values in each layer, which a .pack holds in few bits."""
 
     bits: Annotated[int | Literal["auto"] | None, BeforeValidator(_bits)] = Field(
-        None, description='2^bits values in each layer; "auto", or unset with size or snr: as many as these ask for; '
-        "unset without them: not clustered"
+        None,
+        description='2^bits values in each layer; "auto", or unset with size or snr: as many as these ask for; '
+        "unset without them: not clustered",
     )
     size: int | None = Field(
         None, ge=1, description="in place of bits: bytes that all weights may take, entropy coded; unset: see snr"
     )
     snr: Finite | None = Field(
-        None, description="in place of bits and size: least signal-to-noise ratio of the outputs, in dB; unset, with "
-        'bits = "auto" and no size: 25'
+        None,
+        description="in place of bits and size: least signal-to-noise ratio of the outputs, in dB; unset, with "
+        'bits = "auto" and no size: 25',
     )
     init: Literal["optimal", "linear", "density", "random"] = Field(
         "optimal", description="k-means: the best clusters, or from evenly spaced values, quantiles, or random ones"
     )
     per_channel: bool | None = Field(
-        None, description="a scale for each output channel under the layer's values, else one in all; unset: for int8 "
-        "weights alone, as float ones would have too many values for a codebook in a .pack"
+        None,
+        description="a scale for each output channel under the layer's values, else one in all; unset: for int8 "
+        "weights alone, as float ones would have too many values for a codebook in a .pack",
     )
     epochs: int | None = Field(None, ge=1, description="of training the values and scales; unset: none")
     lr: Finite = Field(1e-3, gt=0, description="its highest learning rate, relative to weights' sizes")
@@ -235,8 +243,7 @@ class Distill(Section):
         0.9, ge=0, le=1, description="weight of the teacher's part of the loss; the labels' is 1 - alpha"
     )
     features: Annotated[
-        Literal["none", "auto"] | list[Annotated[tuple[str, str], BeforeValidator(_as_tuple)]],
-        BeforeValidator(_pairs),
+        Literal["none", "auto"] | list[Annotated[tuple[str, str], BeforeValidator(_as_tuple)]], BeforeValidator(_pairs)
     ] = Field(
         "none",
         description="values that the student imitates: [[teacher's, its own], ...]; auto: the last of each image size",

@@ -1,4 +1,5 @@
 """What a run is asked to do: arguments, recipe and target made into one recipe without open choices."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -64,13 +65,9 @@ def _require_consistent(recipe: Recipe, profile: Profile, calibrated: bool) -> N
     loadable = (*profile.formats, OWN_FORMAT)
     unloadable = [f for f in formats if f not in loadable]
     if unloadable:
-        raise InputError(
-            f"format {unloadable[0]!r}: target {profile.name} loads only {', '.join(loadable)}"
-        )
+        raise InputError(f"format {unloadable[0]!r}: target {profile.name} loads only {', '.join(loadable)}")
     if quantize.activations == "int8" and quantize.weights != "int8":
-        raise InputError(
-            f'recipe: activations = "int8" needs weights = "int8", found weights = "{quantize.weights}"'
-        )
+        raise InputError(f'recipe: activations = "int8" needs weights = "int8", found weights = "{quantize.weights}"')
     if recipe.cluster.epochs is not None and not recipe.cluster.is_asked_for and recipe.emit.max_size is None:
         raise InputError('recipe: epochs in [cluster] trains clusters: add bits = "auto", bits = 4, size or snr')
     if profile.integer_only and encoding(recipe) != "int8":

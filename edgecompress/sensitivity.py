@@ -1,4 +1,5 @@
 """How much a model loses when one group of channels alone is pruned: `sensitivity` changes nothing."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -68,11 +69,7 @@ class Sensitivity(Shown, BaseModel):
         )
         middle, titles = len(self.ratios) // 2, [f" -{100 * r:.0f} %" for r in self.ratios]
         columns = ("Group", " Channels", f" MACs{titles[middle]}", *titles)
-        rows = [
-            (g.name, f"{g.channels}", count(g.macs[middle]),
-             *(f"{v:.2f}" for v in g.values))
-            for g in self.groups
-        ]  # fmt: skip
+        rows = [(g.name, f"{g.channels}", count(g.macs[middle]), *(f"{v:.2f}" for v in g.values)) for g in self.groups]
         notes = Text("\n".join(f"- {note}" for note in self.fixed))
         return Group(head, table("", columns, rows), notes)
 
@@ -123,20 +120,25 @@ def sensitivity(
                 outputs = run_dataset(OnnxRuntime(smaller), data)
                 values.append(
                     min(snr_db(a, b) for a, b in zip(expected, outputs) if a.dtype.kind == "f")
-                    if measure is None or data.labels is None else measure(outputs, data.labels)
-                )  # fmt: skip
+                    if measure is None or data.labels is None
+                    else measure(outputs, data.labels)
+                )
                 macs.append(statistics(smaller).macs)
                 advance(1)
             layers = len({x.node for x in (*g.made_by, *g.read_by)})
             found.append(GroupSensitivity(name=g.name, channels=g.size, layers=layers, macs=macs, values=values))
     found.sort(key=lambda g: -g.values[len(ratios) // 2])
     return Sensitivity(
-        path=str(ingested.path) if ingested.path else None, metric="SNR dB" if measure is None else metric,
-        criterion=criterion, samples=len(data),
+        path=str(ingested.path) if ingested.path else None,
+        metric="SNR dB" if measure is None else metric,
+        criterion=criterion,
+        samples=len(data),
         original=original,
-        original_macs=statistics(whole).macs, ratios=list(ratios), groups=found,
+        original_macs=statistics(whole).macs,
+        ratios=list(ratios),
+        groups=found,
         fixed=[f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in groups if g.fixed],
-    )  # fmt: skip
+    )
 
 
 def _scores(

@@ -1,4 +1,5 @@
 """Compress, measure the artifacts, and where they are too large compress again, with less."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -37,9 +38,14 @@ class Compressed:
 
 
 def convert_within_size(
-    model: ir.Model, training: Training, recipe: Recipe, data: Data, reference: Reference, profile: Profile,
+    model: ir.Model,
+    training: Training,
+    recipe: Recipe,
+    data: Data,
+    reference: Reference,
+    profile: Profile,
     log: StageLog,
-) -> Compressed:  # fmt: skip
+) -> Compressed:
     """Artifacts of at most recipe.emit.max_size bytes, or the smallest of TRIES.
 
     What was measured corrects the estimate that sparsity and channels are chosen by (`within_budget`). Each try goes on

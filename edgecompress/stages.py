@@ -1,4 +1,5 @@
 """What a run did, stage by stage, with its wall time."""
+
 from __future__ import annotations
 
 import time

@@ -2,6 +2,7 @@
 
 Information: stages and epochs as they end. The command line shows it with -v; -q leaves errors alone.
 """
+
 from __future__ import annotations
 
 import logging

@@ -1,4 +1,5 @@
 """The device profiles that --target names, or a user's own file."""
+
 from __future__ import annotations
 
 from pathlib import Path

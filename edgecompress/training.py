@@ -1,4 +1,5 @@
 """What a conversion's training shares: data, the original model as teacher, settings, checkpoints."""
+
 from __future__ import annotations
 
 import os
@@ -75,9 +76,16 @@ class Training:
         module = TorchModel(model, logits=True)
         hooks = [] if slimming is None else [Slimming(module, model, slimming)]
         history = train(
-            module, self.data, self.settings(section), loss=self.loss(), hooks=hooks, seed=self.recipe.seed,
-            stage=stage, checkpoint=self.checkpoint(stage.replace(" ", "-")), resume=self.resume,
-        )  # fmt: skip
+            module,
+            self.data,
+            self.settings(section),
+            loss=self.loss(),
+            hooks=hooks,
+            seed=self.recipe.seed,
+            stage=stage,
+            checkpoint=self.checkpoint(stage.replace(" ", "-")),
+            resume=self.resume,
+        )
         self.histories.append(history)
         return module.write_back()
 
@@ -87,9 +95,15 @@ class Training:
 
         assert self.data is not None  # require_data sees to it
         found = train_quantized(
-            model, self.data, self.settings(section), loss=self.loss(), seed=self.recipe.seed, stage=stage,
-            checkpoint=self.checkpoint(stage.replace(" ", "-")), resume=self.resume,
-        )  # fmt: skip
+            model,
+            self.data,
+            self.settings(section),
+            loss=self.loss(),
+            seed=self.recipe.seed,
+            stage=stage,
+            checkpoint=self.checkpoint(stage.replace(" ", "-")),
+            resume=self.resume,
+        )
         self.histories.append(found.history)
         return found.model
 
@@ -99,9 +113,7 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def open_training(
-    model: ir.Model, given: object, recipe: Recipe, *, folder: Path, resume: bool
-) -> Training:
+def open_training(model: ir.Model, given: object, recipe: Recipe, *, folder: Path, resume: bool) -> Training:
     """Raises InputError when the data does not fit the model; MissingPackageError without torch."""
     if given is None:
         return Training(model, None, None, False, recipe, None, False)

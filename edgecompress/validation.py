@@ -1,4 +1,5 @@
 """TOML files against pydantic models, with every fault in one readable line."""
+
 from __future__ import annotations
 
 import difflib

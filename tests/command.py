@@ -12,6 +12,7 @@ from edgecompress.cli import main
 
 def edgecompress(*arguments: str | Path) -> tuple[int, str, str]:
     """(exit code, stdout, stderr)"""
+
     @click.command(context_settings={"ignore_unknown_options": True})
     @click.argument("rest", nargs=-1, type=click.UNPROCESSED)
     def whole(rest: tuple[str, ...]) -> None:

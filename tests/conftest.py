@@ -1,4 +1,5 @@
 """What the tests share: `from networks import ...` works from every test folder."""
+
 from __future__ import annotations
 
 import ipaddress

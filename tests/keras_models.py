@@ -30,11 +30,18 @@ def main(folder: Path, version: str) -> None:
     x, y = train["x"].reshape(-1, 8, 8, 1).astype(np.float32), train["y"]
     shown = test["x"].reshape(-1, 8, 8, 1).astype(np.float32)[:32]
     layers = keras.layers
-    model = keras.Sequential([
-        keras.Input((8, 8, 1), name="image"), layers.Conv2D(8, 3, padding="same", use_bias=False),
-        layers.BatchNormalization(), layers.ReLU(), layers.DepthwiseConv2D(3, strides=2, padding="same"),
-        layers.Conv2D(16, 1, activation="relu"), layers.Flatten(), layers.Dense(10, activation="softmax"),
-    ])  # fmt: skip
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1), name="image"),
+            layers.Conv2D(8, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.DepthwiseConv2D(3, strides=2, padding="same"),
+            layers.Conv2D(16, 1, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
 
     def fit(net: object, epochs: int, *callbacks: object) -> object:
         net.compile("adam", "sparse_categorical_crossentropy")

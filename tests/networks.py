@@ -81,9 +81,7 @@ NETWORKS: dict[str, Network] = {
     "two_branches": Network(conv.TwoBranches, ((1, 3, 24, 24), (1, 1, 12, 12)), True),
     "arithmetic_2d": Network(images.Arithmetic2d, (IMAGE,), True),
     "transformer": Network(sequence.Transformer, ((1, 9, 12),), False),
-    "transformer_norm_first": Network(
-        partial(sequence.Transformer, True), ((1, 9, 12),), False, "torchscript", 14
-    ),
+    "transformer_norm_first": Network(partial(sequence.Transformer, True), ((1, 9, 12),), False, "torchscript", 14),
     "language_model": Network(sequence.CausalLanguageModel, (Tokens((1, 10), 40),), False, "torchscript", 17),
     "language_model_dynamo": Network(sequence.CausalLanguageModel, (Tokens((1, 10), 40),), False),
     "attention": Network(sequence.Attention, ((1, 2, 7, 16), (1, 2, 7, 16)), False),
@@ -191,9 +189,7 @@ def _spread(module: nn.Module) -> None:
             if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
                 size = torch.exp(0.4 * torch.randn(layer.weight.shape[0]))
                 layer.weight.mul_(size.reshape(-1, *[1] * (layer.weight.ndim - 1)))
-            elif isinstance(
-                layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm | nn.LayerNorm
-            ):
+            elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.InstanceNorm2d | nn.GroupNorm | nn.LayerNorm):
                 if layer.weight is not None:
                     layer.weight.uniform_(0.6, 1.4)
                 if layer.bias is not None:
@@ -227,7 +223,5 @@ def _onnx_runner(model: onnx.ModelProto) -> Callable[[dict[str, np.ndarray]], li
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return partial(session.run, None)

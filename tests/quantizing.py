@@ -1,4 +1,5 @@
 """Small canonical models with data, and what the tests of quantisation ask of them."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -41,8 +41,11 @@ def replaced(text: str) -> str:
 
 def _supported() -> str:
     rows = [
-        ("models", [".onnx", *READERS, *SUFFIXES, "SavedModel", "file.py:factory"],
-         "also a torch.nn.Module or an ONNX model in Python"),
+        (
+            "models",
+            [".onnx", *READERS, *SUFFIXES, "SavedModel", "file.py:factory"],
+            "also a torch.nn.Module or an ONNX model in Python",
+        ),
         ("operators of ONNX", [], f"{len(OPERATORS)}, [by name](#operators)"),
         ("distillation: student", ["a file", "width", "depth", "separable"], ""),
         ("distillation: features", _choices(Distill, "features")[:2], "or pairs of names"),

@@ -227,9 +227,12 @@ def test_a_claim_in_a_header_takes_no_memory(tmp_path: Path) -> None:
     files = sorted(str(p) for p in tmp_path.iterdir())
     assert len(files) == 5
     done = subprocess.run(
-        [sys.executable, "-c", CLAIM, str(DIGITS / "digits.onnx"), *files], capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", CLAIM, str(DIGITS / "digits.onnx"), *files],
+        capture_output=True,
+        text=True,
+        timeout=120,
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "read" not in done.stdout and int(done.stdout.split()[-1]) < 200, done.stdout
 
@@ -248,8 +251,9 @@ LEAVES = st.one_of(
 )
 VALUES = st.recursive(
     LEAVES,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3), max_leaves=8,
-)  # fmt: skip
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
+    max_leaves=8,
+)
 
 
 def toml_of(table: dict) -> str:
@@ -300,9 +304,13 @@ def test_any_report_is_shown_or_refused(tmp_path_factory, report: str, data: st.
 
 @pytest.mark.parametrize(
     ("place", "value"),
-    [(("artifacts",), []), (("artifacts", 0, "bytes"), 0), (("layers", 0, "histogram", "after"), []),
-     (("layers", 0, "histogram", "after", 0), -1)],
-)  # fmt: skip
+    [
+        (("artifacts",), []),
+        (("artifacts", 0, "bytes"), 0),
+        (("layers", 0, "histogram", "after"), []),
+        (("layers", 0, "histogram", "after", 0), -1),
+    ],
+)
 def test_reports_that_made_no_page_are_refused(tmp_path, report: str, place: tuple, value) -> None:
     """Found by the test above."""
     changed = json.loads(report)

@@ -1,4 +1,5 @@
 """Models that can't be read or converted: one clear line each, of the right kind; never anything else."""
+
 from __future__ import annotations
 
 import os
@@ -18,12 +19,8 @@ from edgecompress.ingest import external_data, load
 RNG = np.random.default_rng(3)
 
 
-def model(
-    nodes: str, inputs: str = "float[N,3,8,8] x", opset: int = 13, **constants: np.ndarray
-) -> onnx.ModelProto:
-    proto = parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : {opset}]> g ({inputs}) => (float y) {{ {nodes} }}'
-    )
+def model(nodes: str, inputs: str = "float[N,3,8,8] x", opset: int = 13, **constants: np.ndarray) -> onnx.ModelProto:
+    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> g ({inputs}) => (float y) {{ {nodes} }}')
     proto.graph.initializer.extend(numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items())
     return proto
 
@@ -125,9 +122,7 @@ def test_every_truncation_is_refused(file: Path):
         refused(file, InputError, str(file))
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\0" * 100, b"PK\x03\x04 a zip", b"# some text\n" * 20, os.urandom(2000)]
-)
+@pytest.mark.parametrize("data", [b"", b"\0" * 100, b"PK\x03\x04 a zip", b"# some text\n" * 20, os.urandom(2000)])
 def test_other_files_are_refused(file: Path, data: bytes):
     file.write_bytes(data)
     refused(file, InputError, str(file))
@@ -173,10 +168,7 @@ def test_external_data_beside_the_model_is_read(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     path = external(tmp_path, "weights.bin")
     found = load(path).model
-    assert "k" in found.graph.initializers and found.graph.initializers["k"].const_value.numpy().shape == (
-        4,
-        64,
-    )
+    assert "k" in found.graph.initializers and found.graph.initializers["k"].const_value.numpy().shape == (4, 64)
     (tmp_path / "weights.bin").rename(tmp_path / "sub" / "w")
     assert load(external(tmp_path, "sub/w")).max_relative_error <= 1e-5
 
@@ -263,13 +255,11 @@ def test_shapes_that_do_not_fit_name_the_node():
 
 
 def test_dynamic_dimensions_besides_the_batch_are_named():
-    message = refused(
-        model("y = Relu(x)", "float[N,3,height,width] x"), InputError, "'x'", "2 (height)", "3 (width)"
-    )
+    message = refused(model("y = Relu(x)", "float[N,3,height,width] x"), InputError, "'x'", "2 (height)", "3 (width)")
     assert "--input-shape x:1,3," in message
-    assert load(
-        model("y = Relu(x)", "float[N,3,h,w] x"), input_shapes={"x": (2, 3, 4, 5)}
-    ).model.graph.inputs[0].shape == [2, 3, 4, 5]
+    assert load(model("y = Relu(x)", "float[N,3,h,w] x"), input_shapes={"x": (2, 3, 4, 5)}).model.graph.inputs[
+        0
+    ].shape == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -305,9 +295,7 @@ def test_other_objects_are_no_models(source: object, named: str):
 
 
 def test_every_unsupported_operator_is_listed_at_once():
-    proto = model(
-        "a = Sin(x) b = Foo(a) c = Relu(b) d = Flatten(c) e = Foo(d) y = CumSum(e, k)", k=np.array(1)
-    )
+    proto = model("a = Sin(x) b = Foo(a) c = Relu(b) d = Flatten(c) e = Foo(d) y = CumSum(e, k)", k=np.array(1))
     message = refused(
         proto, UnsupportedModelError, "4 nodes", "operator Sin: 1", "operator Foo: 2", "operator CumSum: 1"
     )
@@ -323,8 +311,10 @@ def test_operators_of_other_domains_are_named():
 def test_control_flow_and_quantised_models_get_advice():
     quantised = model(
         "q = QuantizeLinear(x, s, z) c = ConvInteger(q, w, z) f = Cast<to=1>(c) y = Mul(f, s)",
-        s=np.float32(0.1), z=np.uint8(0), w=np.ones((2, 3, 1, 1), np.uint8),
-    )  # fmt: skip
+        s=np.float32(0.1),
+        z=np.uint8(0),
+        w=np.ones((2, 3, 1, 1), np.uint8),
+    )
     refused(quantised, UnsupportedModelError, "QDQ format", "QuantizeLinear: 1", "ConvInteger: 1")
     looped = model(
         "m = ReduceMax<keepdims=0>(x) b = Greater(m, z) "
@@ -348,10 +338,7 @@ def test_control_flow_and_quantised_models_get_advice():
 )
 def test_forms_of_known_operators_that_are_refused(nodes: str, mentions: str | None):
     proto = model(
-        nodes,
-        p=np.array([0, 0, 1, 1, 0, 0, 1, 1]),
-        s=np.array([1, 1, 2, 2], np.float32),
-        ws=np.array([1, 3, 1, 1]),
+        nodes, p=np.array([0, 0, 1, 1, 0, 0, 1, 1]), s=np.array([1, 1, 2, 2], np.float32), ws=np.array([1, 3, 1, 1])
     )
     if mentions is None:  # the second output is dead here, and that is fine
         assert load(proto).max_relative_error <= 1e-5
@@ -369,9 +356,7 @@ def test_a_volume_convolution_is_refused():
 
 
 def test_values_that_no_device_could_hold_are_refused():
-    refused(
-        model("y = Expand(x, s)", "float[1] x", s=np.array([2**20, 2**15])), UnsupportedModelError, "elements"
-    )
+    refused(model("y = Expand(x, s)", "float[1] x", s=np.array([2**20, 2**15])), UnsupportedModelError, "elements")
 
 
 def test_recursive_functions_end():

@@ -141,7 +141,6 @@ def test_an_object_that_nothing_would_link_is_not_built(packs, tmp_path):
     assert not (tmp_path / "built").exists()
 
 
-
 def test_build_reads_well_and_records_what_it_made(packs: dict[str, Path], tmp_path: Path) -> None:
     code, out, _ = edgecompress("build", packs["int8"], "-o", tmp_path / "built")
     assert code == 0 and max(map(len, out.splitlines())) <= 80
@@ -164,8 +163,9 @@ def test_without_tools_nothing_is_linked_and_bench_names_the_packages(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(toolchain, "find_spec", lambda name: None)  # ziglang, which no PATH hides
     for target, linker, emulator in (
-        ("cortex-m4", "gcc-arm-none-eabi", "qemu-system-arm"), ("android", "gcc-aarch64-linux-gnu", "qemu-user")
-    ):  # fmt: skip
+        ("cortex-m4", "gcc-arm-none-eabi", "qemu-system-arm"),
+        ("android", "gcc-aarch64-linux-gnu", "qemu-user"),
+    ):
         code, out, _ = edgecompress("build", packs["int8"], "--target", target, "-o", tmp_path / target)
         words = " ".join(out.split())
         assert code == 0 and "Nothing linked" in words and linker in words and "libdigits_int8.a" in words

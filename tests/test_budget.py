@@ -155,9 +155,15 @@ def test_a_second_try_that_was_stopped_goes_on_to_the_same_bytes(tmp_path, monke
 
     def convert(folder: str, resume: bool = False) -> edgecompress.Result:
         return edgecompress.convert(
-            DIGITS / "digits.onnx", "cortex-m4", train=(x, y), recipe=recipe, formats=["tflite"],
-            max_size=7000, output=tmp_path / folder, resume=resume,
-        )  # fmt: skip
+            DIGITS / "digits.onnx",
+            "cortex-m4",
+            train=(x, y),
+            recipe=recipe,
+            formats=["tflite"],
+            max_size=7000,
+            output=tmp_path / folder,
+            resume=resume,
+        )
 
     with np.load(DIGITS / "train.npz") as z:
         x, y = z["x"][:200], z["y"][:200]

@@ -1,4 +1,5 @@
 """Histograms, ranges and the calibration pass against brute force on the raw values."""
+
 from __future__ import annotations
 
 import tracemalloc

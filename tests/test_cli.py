@@ -1,4 +1,5 @@
 """The command line and `convert` on the sample: what it writes, what it says, and its exit codes."""
+
 from __future__ import annotations
 
 import contextlib
@@ -87,9 +88,7 @@ def test_convert_for_a_microcontroller(tmp_path, monkeypatch, capfd) -> None:
 
 def test_reported_accuracy_is_that_of_the_file(tmp_path) -> None:
     """Fed by hand from what report.json says about input and output, in LiteRT."""
-    result = edgecompress.convert(
-        str(MODEL), "cortex-m4", output=tmp_path / "out", calib=str(TRAIN), eval=str(TEST)
-    )
+    result = edgecompress.convert(str(MODEL), "cortex-m4", output=tmp_path / "out", calib=str(TRAIN), eval=str(TEST))
     (artifact,) = result.report.artifacts
     image, scores = artifact.inputs[0], artifact.outputs[0]
     kind = OpResolverType.AUTO
@@ -455,8 +454,12 @@ def test_input_shape_names_may_hold_colons() -> None:
 
 def test_preprocess_text() -> None:
     assert parse_preprocess("scale=0.5,mean=1,2.5,3,layout=nhwc,resize=32,24,std=2") == {
-        "scale": 0.5, "mean": [1, 2.5, 3], "layout": "nhwc", "resize": [32, 24], "std": [2],
-    }  # fmt: skip
+        "scale": 0.5,
+        "mean": [1, 2.5, 3],
+        "layout": "nhwc",
+        "resize": [32, 24],
+        "std": [2],
+    }
     assert parse_preprocess(None) == {}
 
 

@@ -1,4 +1,5 @@
 """Clustering of whole models, as their artifacts and ONNX Runtime see it."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -53,10 +54,15 @@ def network() -> onnx.ModelProto:
         helper.make_node("Add", ["m", "b5"], ["y"]),
     ]
     constants = [
-        weight("first", 8, 3, 3, 3), weight("depthwise", 8, 1, 3, 3), weight("residual", 8, 8, 1, 1),
-        weight("up", 8, 6, 2, 2), weight("dense", 6, 6), weight("last", 3, 5),
-        *(weight(f"b{n}", n) for n in (5, 6, 8)), numpy_helper.from_array(np.array([1, 2, 3]), "rows"),
-    ]  # fmt: skip
+        weight("first", 8, 3, 3, 3),
+        weight("depthwise", 8, 1, 3, 3),
+        weight("residual", 8, 8, 1, 1),
+        weight("up", 8, 6, 2, 2),
+        weight("dense", 6, 6),
+        weight("last", 3, 5),
+        *(weight(f"b{n}", n) for n in (5, 6, 8)),
+        numpy_helper.from_array(np.array([1, 2, 3]), "rows"),
+    ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 5])
     graph = helper.make_graph(nodes, "net", [x], [y], constants)
@@ -227,8 +233,10 @@ def test_pruned_weights_stay_zero(model: ir.Model, data: Dataset) -> None:
     annotated = quantize(pruned, data, Quantize(equalize=False))
     integers = annotated.model, annotated.reference
     for (start, reference), settings in (
-        (integers, Cluster(bits=2)), (integers, Cluster(snr=15)), ((pruned, pruned), Cluster(bits=2))
-    ):  # fmt: skip
+        (integers, Cluster(bits=2)),
+        (integers, Cluster(snr=15)),
+        ((pruned, pruned), Cluster(bits=2)),
+    ):
         found = cluster(start, reference, data, settings)
         for name, value in weights(found.model).items():
             zero, book = np.asarray(constant(weights(pruned)[name])) == 0, codebook(value)

@@ -1,4 +1,5 @@
 """k-means against enumeration of all partitions."""
+
 from __future__ import annotations
 
 from itertools import combinations

@@ -1,4 +1,5 @@
 """One layer's clustering against least squares, brute force and rate-distortion theory."""
+
 from __future__ import annotations
 
 import itertools
@@ -39,20 +40,35 @@ def output_channels(op_type: str, weight: np.ndarray, attributes: dict[str, obje
 
 @settings(deadline=None)
 @given(
-    seeds, st.sampled_from(["Conv", "ConvTranspose"]), st.integers(1, 2), st.sampled_from([1, 2]),
-    st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.lists(st.integers(0, 2), min_size=4, max_size=4),
-)  # fmt: skip
+    seeds,
+    st.sampled_from(["Conv", "ConvTranspose"]),
+    st.integers(1, 2),
+    st.sampled_from([1, 2]),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.lists(st.integers(0, 2), min_size=4, max_size=4),
+)
 def test_convolutions_are_matrix_products(
-    rng: np.random.Generator, op_type: str, rank: int, group: int, kernel: int, stride: int, dilation: int,
+    rng: np.random.Generator,
+    op_type: str,
+    rank: int,
+    group: int,
+    kernel: int,
+    stride: int,
+    dilation: int,
     pads: list[int],
-) -> None:  # fmt: skip
+) -> None:
     channels = (2 * group, 3) if op_type == "ConvTranspose" else (3 * group, 2)
     weight = rng.normal(size=(*channels, *[kernel] * rank)).astype(np.float32)
     x = rng.normal(size=(2, 2 * group, *range(6, 6 + rank))).astype(np.float32)
     attributes = {
-        "kernel_shape": [kernel] * rank, "strides": [stride] * rank, "dilations": [dilation] * rank,
-        "pads": pads[: 2 * rank], "group": group,
-    }  # fmt: skip
+        "kernel_shape": [kernel] * rank,
+        "strides": [stride] * rank,
+        "dilations": [dilation] * rank,
+        "pads": pads[: 2 * rank],
+        "group": group,
+    }
     if op_type == "ConvTranspose":
         attributes["output_padding"] = [min(stride, dilation + 1) - 1] * rank
     node, y = node_of(op_type, x, weight, **attributes)
@@ -186,12 +202,9 @@ def test_price_reaches_what_theory_allows(bits: float) -> None:
 
 @settings(deadline=None)
 @given(
-    seeds, st.sampled_from([Bits(1), Bits(3), Bits(3, "random"), Price(1e-3), Price(1.0)]), st.booleans(),
-    st.booleans(),
-)  # fmt: skip
-def test_a_fit_keeps_its_promises(
-    rng: np.random.Generator, how: Bits | Price, per_channel: bool, whole: bool
-) -> None:
+    seeds, st.sampled_from([Bits(1), Bits(3), Bits(3, "random"), Price(1e-3), Price(1.0)]), st.booleans(), st.booleans()
+)
+def test_a_fit_keeps_its_promises(rng: np.random.Generator, how: Bits | Price, per_channel: bool, whole: bool) -> None:
     matrix = rng.normal(size=(6, 12)) * rng.uniform(0.01, 1, (6, 1))
     matrix[rng.random(matrix.shape) < 0.3] = 0.0
     matrix[0] = 0.0

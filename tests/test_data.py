@@ -1,4 +1,5 @@
 """Reading data: against the arrays that were stored, and the errors that bad data gets."""
+
 from __future__ import annotations
 
 import io
@@ -226,9 +227,7 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, form, data):
 
 def test_header_that_promises_too_much(tmp_path):
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|u1", "fortran_order": False, "shape": (10**15, 4, 5, 3)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**15, 4, 5, 3)})
     (tmp_path / "d.npy").write_bytes(header.getvalue() + PIXELS.tobytes())
     refused("ends after 7 of 1000000000000000 samples", tmp_path / "d.npy")
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:

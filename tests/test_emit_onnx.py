@@ -1,4 +1,5 @@
 """The ONNX emitter: what ONNX Runtime makes of the file, and that it computes what the annotations say."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -46,8 +47,7 @@ def annotate(model: ir.Model, samples: int = 16) -> list[dict[str, np.ndarray]]:
     """Min/max quantisation of every layer, on normal noise, which is returned."""
     graph, run = model.graph, ReferenceEvaluator(ir.to_proto(model))
     feeds = [
-        {str(v.name): RNG.normal(size=v.shape.numpy()).astype(np.float32) for v in graph.inputs}
-        for _ in range(samples)
+        {str(v.name): RNG.normal(size=v.shape.numpy()).astype(np.float32) for v in graph.inputs} for _ in range(samples)
     ]
     values = [v for node in graph for v in node.outputs]
     found = [{**feed, **run.run(None, feed, intermediate=True)} for feed in feeds]
@@ -117,10 +117,18 @@ def residual_net() -> ir.Model:
     }}"""
     model = parse(
         text,
-        w1=floats(8, 3, 3, 3), b1=floats(8), w2=floats(8, 1, 3, 3), b2=floats(8), w3=floats(8, 8, 3, 3) / 5,
-        b3=floats(8), w4=floats(10, 16), b4=floats(10), shape=np.array([1, 16]),
-        lowest=np.float32(0), highest=np.float32(6),
-    )  # fmt: skip
+        w1=floats(8, 3, 3, 3),
+        b1=floats(8),
+        w2=floats(8, 1, 3, 3),
+        b2=floats(8),
+        w3=floats(8, 8, 3, 3) / 5,
+        b3=floats(8),
+        w4=floats(10, 16),
+        b4=floats(10),
+        shape=np.array([1, 16]),
+        lowest=np.float32(0),
+        highest=np.float32(6),
+    )
     model.graph.inputs[0].name, model.graph.outputs[0].name = "in/größe:0", "a"  # "a" is also a short name
     next(v for n in model.graph for v in n.outputs if v.name == "r1").name = "layer/relu:0"
     return model
@@ -135,9 +143,17 @@ def test_integer_kernels_for_every_layer(tmp_path):
     assert operators.pop("Transpose", 0) <= 2  # ONNX Runtime's own, to channels last
     operators["MaxPool"] += operators.pop("NhwcMaxPool", 0)
     assert operators == Counter(
-        QuantizeLinear=1, DequantizeLinear=1, QLinearConv=3, QLinearAdd=1, QLinearConcat=1, MaxPool=1,
-        QLinearAveragePool=1, Reshape=1, QGemm=1, QLinearSoftmax=1,
-    )  # fmt: skip
+        QuantizeLinear=1,
+        DequantizeLinear=1,
+        QLinearConv=3,
+        QLinearAdd=1,
+        QLinearConcat=1,
+        MaxPool=1,
+        QLinearAveragePool=1,
+        Reshape=1,
+        QGemm=1,
+        QLinearSoftmax=1,
+    )
 
 
 def test_results_are_those_of_the_annotations():
@@ -250,8 +266,11 @@ def test_mixed_precision_rounds_only_what_int8_layers_read(tmp_path):
             d = {CONV % 1}(s, w2, b2)
             y = Add(s, d)
         }}""",
-        w=floats(4, 4, 3, 3), b=floats(4), w2=floats(4, 4, 3, 3), b2=floats(4),
-    )  # fmt: skip
+        w=floats(4, 4, 3, 3),
+        b=floats(4),
+        w2=floats(4, 4, 3, 3),
+        b2=floats(4),
+    )
     feeds = annotate(model)
     for node in model.graph:
         set_int8(node, node.op_type == "Conv" and node.outputs[0].name == "d")
@@ -274,9 +293,13 @@ def test_a_float_layer_between_int8_ones_stays_float(tmp_path):
             r = Relu(d)
             y = {CONV % 1}(r, w3, b3)
         }}""",
-        w=floats(4, 4, 3, 3), b=floats(4), w2=floats(4, 4, 3, 3), b2=floats(4), w3=floats(4, 4, 3, 3),
+        w=floats(4, 4, 3, 3),
+        b=floats(4),
+        w2=floats(4, 4, 3, 3),
+        b2=floats(4),
+        w3=floats(4, 4, 3, 3),
         b3=floats(4),
-    )  # fmt: skip
+    )
     annotate(model)
     for node in model.graph:
         set_int8(node, node.outputs[0].name in "cy")
@@ -305,9 +328,11 @@ def test_clusters_of_float_weights_cost_nothing_when_running(tmp_path, kind, cou
     text = f"(float[1, 8, 8, 8] x) => (float[1, 8, 8, 8] y) {{ c = {CONV % 1}(x, w, b)\n y = Relu(c) }}"
     channels = 8 if kind == "clusters of channels" else 1
     book = Codebook(
-        np.sort(rng.normal(size=count)).astype(np.float32), rng.integers(0, count, (8, 8, 3, 3)).astype(np.uint8),
-        rng.uniform(0.5, 2, channels).astype(np.float32), 0 if channels > 1 else None,
-    )  # fmt: skip
+        np.sort(rng.normal(size=count)).astype(np.float32),
+        rng.integers(0, count, (8, 8, 3, 3)).astype(np.uint8),
+        rng.uniform(0.5, 2, channels).astype(np.float32),
+        0 if channels > 1 else None,
+    )
     model = parse(text, w=book.values(), b=floats(8))
     weight = model.graph.initializers["w"]
     if kind == "clusters in float16":
@@ -343,8 +368,12 @@ def test_weights_alone_cost_nothing_when_running(tmp_path, kind):
             f = Reshape(r, shape)
             y = Gemm<transB = 1>(f, v, u)
         }}""",
-        w=floats(8, 8, 3, 3), b=floats(8), v=floats(10, 512), u=floats(10), shape=np.array([1, 512]),
-    )  # fmt: skip
+        w=floats(8, 8, 3, 3),
+        b=floats(8),
+        v=floats(10, 512),
+        u=floats(10),
+        shape=np.array([1, 512]),
+    )
     plain = emit(model)
     for name in ("w", "v"):
         half = Quantization(np.ones(1, np.float32), np.zeros(1, np.int32), dtype=ir.DataType.FLOAT16)
@@ -363,6 +392,4 @@ def test_requantise_points_are_two_pairs_and_no_node():
     model = parse("(float[1, 4] x) => (float[1, 8] y) { i = Identity(x)\n y = Concat<axis = 1>(i, i) }")
     annotate(model)
     graph = onnx.load_from_string(emit(model)).graph
-    assert Counter(node.op_type for node in graph.node) == Counter(
-        QuantizeLinear=3, DequantizeLinear=3, Concat=1
-    )
+    assert Counter(node.op_type for node in graph.node) == Counter(QuantizeLinear=3, DequantizeLinear=3, Concat=1)

@@ -1,4 +1,5 @@
 """`load` on every kind of source, against ONNX Runtime or torch on the original."""
+
 from __future__ import annotations
 
 import contextlib
@@ -28,16 +29,12 @@ def small() -> onnx.ModelProto:
     )
     rng = np.random.default_rng(0)
     for name, shape in {"w": (2, 3, 3, 3), "k": (72, 5), "b": (5,)}.items():
-        proto.graph.initializer.append(
-            numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
-        )
+        proto.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
     return proto
 
 
 def run(model: ir.Model, *inputs: np.ndarray) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {i.name: x for i, x in zip(session.get_inputs(), inputs)})
 
 
@@ -133,23 +130,9 @@ def test_without_torch_the_message_installs_it(tmp_path: Path, monkeypatch: pyte
 
 
 def test_expressions_of_archives_are_arithmetic():
-    for text in (
-        "s0",
-        "2*s0 + Mod(s1, 3)",
-        "Symbol('s31', positive=True, integer=True)",
-        "(s0//2)**2",
-        "-1.5",
-    ):
+    for text in ("s0", "2*s0 + Mod(s1, 3)", "Symbol('s31', positive=True, integer=True)", "(s0//2)**2", "-1.5"):
         assert EXPRESSION.fullmatch(text), text
-    for text in (
-        "__import__('os')",
-        "exec('a')",
-        "().__class__",
-        "a.b",
-        "Symbol('a').x",
-        "open('f')",
-        "f ('x')",
-    ):
+    for text in ("__import__('os')", "exec('a')", "().__class__", "a.b", "Symbol('a').x", "open('f')", "f ('x')"):
         assert not EXPRESSION.fullmatch(text), text
 
 
@@ -219,9 +202,7 @@ def test_torch_sources_agree_with_torch(
         options = options | {"weights": trained / options["weights"]}
     found = load(str(trained / source), **options)
     assert found.format == format_ and found.max_relative_error <= 1e-5
-    assert sorted(
-        {n.op_type for n in found.model.graph} - {"GlobalAveragePool", "ReduceMean", "Reshape"}
-    ) == [
+    assert sorted({n.op_type for n in found.model.graph} - {"GlobalAveragePool", "ReduceMean", "Reshape"}) == [
         "Conv",
         "Gemm",
         "Relu",

@@ -35,8 +35,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keras")
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     for version in "23":
-        made = subprocess.run([sys.executable, HERE / "keras_models.py", folder, version], env=environment,
-                              capture_output=True, text=True)  # fmt: skip
+        made = subprocess.run(
+            [sys.executable, HERE / "keras_models.py", folder, version], env=environment, capture_output=True, text=True
+        )
         assert made.returncode == 0, made.stderr[-3000:]
     return folder
 
@@ -62,8 +63,9 @@ def test_outputs_are_keras_own(models: Path, name: str) -> None:
 def test_no_transpose_is_left(models: Path, tmp_path: Path, name: str) -> None:
     from ai_edge_litert.interpreter import Interpreter
 
-    made = edgecompress.convert(models / name, "android", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
-                                output=tmp_path / "out")  # fmt: skip
+    made = edgecompress.convert(
+        models / name, "android", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz", output=tmp_path / "out"
+    )
     interpreter = Interpreter(model_path=str(made.artifacts["tflite"]))
     assert "TRANSPOSE" not in {op["op_name"] for op in interpreter._get_ops_details()}
     assert made.report.achieved.drop < 1.5 and made.report.model.format in ("keras", "saved_model")
@@ -76,12 +78,19 @@ def test_pruned_weights_stay_zero(models: Path, tmp_path: Path, name: str) -> No
     found = load(models / name)
     masks = {v.name: sparsity(v) for v in found.model.graph.initializers.values() if sparsity(v) is not None}
     assert len(masks) >= 3 and all((~m.mask).mean() == pytest.approx(0.6, abs=0.06) for m in masks.values())
-    made = edgecompress.convert(models / name, "cortex-m4", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
-                                formats=["pack"], output=tmp_path / "out")  # fmt: skip
+    made = edgecompress.convert(
+        models / name,
+        "cortex-m4",
+        calib=DIGITS / "train.npz",
+        eval=DIGITS / "test.npz",
+        formats=["pack"],
+        output=tmp_path / "out",
+    )
     sparse = [x.sparsity for x in made.report.layers if x.sparsity and x.sparsity > 0.5]
     assert len(sparse) >= 3 and any("zeros" in note for note in made.report.notes)
-    plain = edgecompress.convert(models / "keras2.h5", "cortex-m4", calib=DIGITS / "train.npz", formats=["pack"],
-                                 output=tmp_path / "plain")  # fmt: skip
+    plain = edgecompress.convert(
+        models / "keras2.h5", "cortex-m4", calib=DIGITS / "train.npz", formats=["pack"], output=tmp_path / "plain"
+    )
     assert made.report.artifacts[0].bytes < 0.85 * plain.report.artifacts[0].bytes
 
 
@@ -96,12 +105,19 @@ def test_clusters_survive_folding(models: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(book.values(), weight, atol=1e-5 * np.abs(weight).max())
     folded = max(books.values(), key=lambda pair: pair[0].scale.std())
     assert len(np.unique(folded[1])) > 16, "a BatchNormalization gives each channel values of its own"
-    made = edgecompress.convert(models / "clustered.h5", "cortex-m4", calib=DIGITS / "train.npz",
-                                eval=DIGITS / "test.npz", formats=["pack"], output=tmp_path / "out")  # fmt: skip
+    made = edgecompress.convert(
+        models / "clustered.h5",
+        "cortex-m4",
+        calib=DIGITS / "train.npz",
+        eval=DIGITS / "test.npz",
+        formats=["pack"],
+        output=tmp_path / "out",
+    )
     held = [x for x in made.report.layers if x.weights and "values" in x.encoding]
     assert len(held) == 3 and all(x.bits_per_weight <= 5 for x in held) and made.report.achieved.drop < 1.5
-    small = edgecompress.convert(models / "clustered.h5", "android", calib=DIGITS / "train.npz", formats=["onnx"],
-                                 output=tmp_path / "onnx")  # fmt: skip
+    small = edgecompress.convert(
+        models / "clustered.h5", "android", calib=DIGITS / "train.npz", formats=["onnx"], output=tmp_path / "onnx"
+    )
     types = [t.data_type for t in onnx.load(small.artifacts["onnx"]).graph.initializer]
     assert onnx.TensorProto.UINT4 in types
 
@@ -109,8 +125,14 @@ def test_clusters_survive_folding(models: Path, tmp_path: Path) -> None:
 @TENSORFLOW
 @pytest.mark.parametrize("name", ["aware.h5", "aware"])
 def test_what_was_trained_for_int8_is_what_tensorflow_makes_of_it(models: Path, tmp_path: Path, name: str) -> None:
-    made = edgecompress.convert(models / name, "android", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
-                                formats=["tflite"], output=tmp_path / "out")  # fmt: skip
+    made = edgecompress.convert(
+        models / name,
+        "android",
+        calib=DIGITS / "train.npz",
+        eval=DIGITS / "test.npz",
+        formats=["tflite"],
+        output=tmp_path / "out",
+    )
     x = np.load(DIGITS / "test.npz")["x"].reshape(-1, 1, 8, 8, 1).astype(np.float32)
     (ours, scales), (theirs, their_scales) = (_run(f, x) for f in (made.artifacts["tflite"], models / "aware.tflite"))
     assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.995

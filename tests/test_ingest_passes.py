@@ -1,6 +1,7 @@
 """Each rule of the normalisation, on the smallest graph that shows it, against ONNX Runtime on the
 original.
 """
+
 from __future__ import annotations
 
 import math
@@ -20,11 +21,7 @@ RNG = np.random.default_rng(7)
 
 
 def graph(
-    nodes: str,
-    inputs: str = "float[1,3,8,8] x",
-    outputs: str = "float y",
-    opset: int = 17,
-    **constants: np.ndarray,
+    nodes: str, inputs: str = "float[1,3,8,8] x", outputs: str = "float y", opset: int = 17, **constants: np.ndarray
 ) -> onnx.ModelProto:
     """A model from ONNX text; constants by name become initializers."""
     proto = parser.parse_model(
@@ -45,9 +42,7 @@ def run(proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray
     proto.opset_import[0].version = min(proto.opset_import[0].version, 26)  # the newest that ONNX Runtime has
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, feeds)
 
 
@@ -89,9 +84,7 @@ def test_batchnorm_and_affine_followers_go_into_a_convolution_without_bias():
     assert kinds(model) == ["Conv"]
     conv = only(model, "Conv")
     assert conv.outputs[0].name == "y" and array(conv.inputs[2]).shape == (4,)
-    assert {
-        k: list(conv.attributes.get_ints(k)) for k in ("kernel_shape", "strides", "dilations", "pads")
-    } == {
+    assert {k: list(conv.attributes.get_ints(k)) for k in ("kernel_shape", "strides", "dilations", "pads")} == {
         "kernel_shape": [3, 3],
         "strides": [1, 1],
         "dilations": [1, 1],
@@ -134,12 +127,7 @@ def test_batchnorm_alone_is_mul_and_add():
 
 def test_a_value_with_another_reader_is_not_absorbed():
     model = normalised(
-        graph(
-            "y = Conv(x, w) z = Mul(y, k)",
-            outputs="float y, float z",
-            w=floats(4, 3, 1, 1),
-            k=floats(4, 1, 1),
-        )
+        graph("y = Conv(x, w) z = Mul(y, k)", outputs="float y, float z", w=floats(4, 3, 1, 1), k=floats(4, 1, 1))
     )
     assert kinds(model) == ["Conv", "Mul"]
 
@@ -239,10 +227,8 @@ def test_matmul_of_more_dimensions_keeps_a_bias_of_one_dimension():
 
 
 GELU = {
-    "x * 0.5 * (1 + erf(x / sqrt 2))": "d = Div(x, r2) e = Erf(d) f = Add(e, one) g = Mul(x, half) y = "
-    "Mul(g, f)",
-    "0.5 * (x * (1 + erf(x * sqrt 0.5)))": "d = Mul(x, r) e = Erf(d) f = Add(one, e) g = Mul(x, f) y = "
-    "Mul(half, g)",
+    "x * 0.5 * (1 + erf(x / sqrt 2))": "d = Div(x, r2) e = Erf(d) f = Add(e, one) g = Mul(x, half) y = Mul(g, f)",
+    "0.5 * (x * (1 + erf(x * sqrt 0.5)))": "d = Mul(x, r) e = Erf(d) f = Add(one, e) g = Mul(x, f) y = Mul(half, g)",
     "x * (0.5 + 0.5 * erf)": "d = Mul(r, x) e = Erf(d) f = Mul(e, half) g = Add(f, half) y = Mul(g, x)",
     "tanh, x^3 by Pow": "p = Pow(x, three) q = Mul(p, k) r1 = Add(x, q) s = Mul(r1, c) t = Tanh(s) u = "
     "Add(t, one) h = Mul(x, half) y = Mul(h, u)",
@@ -341,9 +327,7 @@ def test_shapes_are_computed_beforehand():
 def test_constants_of_any_size_are_folded():
     model = normalised(
         graph(
-            "t = Transpose<perm=[1,0]>(w) u = Mul(t, t) y = MatMul(x, u)",
-            inputs="float[1,300] x",
-            w=floats(400, 300),
+            "t = Transpose<perm=[1,0]>(w) u = Mul(t, t) y = MatMul(x, u)", inputs="float[1,300] x", w=floats(400, 300)
         )
     )
     assert kinds(model) == ["Gemm"]
@@ -469,9 +453,7 @@ def test_parameters_are_non_negative_constants():
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 def test_resize_by_scales_becomes_sizes(mode: str):
-    model = normalised(
-        graph(f'y = Resize<mode="{mode}">(x, , scales)', scales=np.array([1, 1, 2, 1.5], np.float32))
-    )
+    model = normalised(graph(f'y = Resize<mode="{mode}">(x, , scales)', scales=np.array([1, 1, 2, 1.5], np.float32)))
     resize = only(model, "Resize")
     assert len(resize.inputs) == 4 and array(resize.inputs[3]).tolist() == [1, 3, 16, 12]
 
@@ -564,9 +546,7 @@ def test_a_batch_written_into_reshapes_becomes_one():
 
 def test_baked_batch_is_the_most_frequent_first_dimension():
     model = ir.from_proto(
-        graph(
-            "a = Reshape(x, s) b = Reshape(a, t) y = Reshape(b, t)", s=np.array([2, -1]), t=np.array([4, -1])
-        )
+        graph("a = Reshape(x, s) b = Reshape(a, t) y = Reshape(b, t)", s=np.array([2, -1]), t=np.array([4, -1]))
     )
     assert baked_batch(model) == 4
 
@@ -602,9 +582,7 @@ def test_names_of_any_characters_survive():
 
 
 def test_an_input_that_is_an_output_and_a_value_that_is_two():
-    proto = graph(
-        "a = Relu(x) y = Identity(a) z = Identity(a) i = Identity(x)", outputs="float y, float z, float i"
-    )
+    proto = graph("a = Relu(x) y = Identity(a) z = Identity(a) i = Identity(x)", outputs="float y, float z, float i")
     model = normalised(proto)
     assert [v.name for v in model.graph.outputs] == ["y", "z", "i"]
 

@@ -46,24 +46,30 @@ def quantized(folder: Path, kind: str, form: str = "QDQ") -> Path:
 
     activations, weights, per_channel = KINDS[kind]
     quantize_static(
-        DIGITS / "digits.onnx", folder / f"{kind}.onnx", Reader(), quant_format=QuantFormat[form],
-        per_channel=per_channel, activation_type=QuantType[activations], weight_type=QuantType[weights],
-    )  # fmt: skip
+        DIGITS / "digits.onnx",
+        folder / f"{kind}.onnx",
+        Reader(),
+        quant_format=QuantFormat[form],
+        per_channel=per_channel,
+        activation_type=QuantType[activations],
+        weight_type=QuantType[weights],
+    )
     return folder / f"{kind}.onnx"
 
 
 def outputs(path: Path) -> np.ndarray:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return np.concatenate([
-        session.run(None, {"pixels": x[None]})[0] for x in np.load(DIGITS / "test.npz")["x"].astype(np.float32)
-    ])  # fmt: skip
+    return np.concatenate(
+        [session.run(None, {"pixels": x[None]})[0] for x in np.load(DIGITS / "test.npz")["x"].astype(np.float32)]
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_onnx_runtime_quantised(tmp_path: Path, kind: str) -> None:
     path = quantized(tmp_path, kind)
-    made = edgecompress.convert(path, "android", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
-                                formats=["onnx"], output=tmp_path / "out")  # fmt: skip
+    made = edgecompress.convert(
+        path, "android", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz", formats=["onnx"], output=tmp_path / "out"
+    )
     ours, theirs = outputs(made.artifacts["onnx"]), outputs(path)
     assert (ours.argmax(1) == theirs.argmax(1)).mean() >= 0.995
     if kind == "int8":  # the same scales and integers; a tie may be rounded otherwise
@@ -101,8 +107,10 @@ def test_scales_are_kept_where_values_are_moved_between_the_pair() -> None:
     proto = model(
         "a = Conv(x, w) q = QuantizeLinear(a, s, z) m = Transpose<perm=[0, 2, 3, 1]>(q) d = DequantizeLinear(m, s, z) "
         "y = Relu(d)",
-        w=np.ones((2, 3, 1, 1), np.float32), s=np.float32(0.25), z=np.uint8(100),
-    )  # fmt: skip
+        w=np.ones((2, 3, 1, 1), np.float32),
+        s=np.float32(0.25),
+        z=np.uint8(100),
+    )
     found = load(proto)
     assert "QuantizeLinear" not in {n.op_type for n in found.model.graph}
     (kept,) = [q for n in found.model.graph if (q := given_quantization(n.outputs[0])) is not None]
@@ -112,10 +120,16 @@ def test_scales_are_kept_where_values_are_moved_between_the_pair() -> None:
 def test_a_range_without_negative_numbers_is_a_relu_but_once() -> None:
     pair = "q{0} = QuantizeLinear({1}, s, z) {0} = DequantizeLinear(q{0}, s, z) "
     proto = model(
-        "a = Conv(x, w) " + pair.format("b", "a") + "c = MaxPool<kernel_shape=[2, 2]>(b) " + pair.format("d", "c")
-        + "e = Relu(d) " + pair.format("y", "e"),
-        w=np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype(np.float32), s=np.float32(0.05), z=np.uint8(0),
-    )  # fmt: skip
+        "a = Conv(x, w) "
+        + pair.format("b", "a")
+        + "c = MaxPool<kernel_shape=[2, 2]>(b) "
+        + pair.format("d", "c")
+        + "e = Relu(d) "
+        + pair.format("y", "e"),
+        w=np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype(np.float32),
+        s=np.float32(0.05),
+        z=np.uint8(0),
+    )
     canonical = load(proto).model
     assert [layer.last.op_type for layer in layers(canonical.graph)].count("Relu") <= 2
     x = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
@@ -126,8 +140,13 @@ def test_a_range_without_negative_numbers_is_a_relu_but_once() -> None:
 
 @pytest.mark.parametrize("low", [-1.0, 0.0])
 def test_a_clip_stays_one_operator(low: float) -> None:
-    proto = model("c = Clip(x, low, high) q = QuantizeLinear(c, s, z) y = DequantizeLinear(q, s, z)",
-                  low=np.float32(low), high=np.float32(2), s=np.float32(0.01), z=np.uint8(0))  # fmt: skip
+    proto = model(
+        "c = Clip(x, low, high) q = QuantizeLinear(c, s, z) y = DequantizeLinear(q, s, z)",
+        low=np.float32(low),
+        high=np.float32(2),
+        s=np.float32(0.01),
+        z=np.uint8(0),
+    )
     canonical = load(proto).model
     x = np.random.default_rng(1).normal(size=(1, 3, 8, 8)).astype(np.float32)
     (got,) = OnnxRuntime(canonical).run({"x": x})
@@ -136,15 +155,21 @@ def test_a_clip_stays_one_operator(low: float) -> None:
 
 
 def test_integers_read_with_another_scale_are_refused() -> None:
-    proto = model("q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, t, z)",
-                  s=np.float32(0.1), t=np.float32(0.2), z=np.int8(0))  # fmt: skip
+    proto = model(
+        "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, t, z)", s=np.float32(0.1), t=np.float32(0.2), z=np.int8(0)
+    )
     with pytest.raises(UnsupportedModelError, match="DequantizeLinear: 1"):
         load(proto)
 
 
 def test_without_a_zero_point_it_is_zero_and_uint8() -> None:
-    found = load(model("a = Conv(x, w) q = QuantizeLinear(a, s) y = DequantizeLinear(q, s)",
-                       w=np.ones((2, 3, 1, 1), np.float32), s=np.float32(0.1)))  # fmt: skip
+    found = load(
+        model(
+            "a = Conv(x, w) q = QuantizeLinear(a, s) y = DequantizeLinear(q, s)",
+            w=np.ones((2, 3, 1, 1), np.float32),
+            s=np.float32(0.1),
+        )
+    )
     (kept,) = [q for n in found.model.graph if (q := given_quantization(n.outputs[0])) is not None]
     assert kept.zero_point == -128
 
@@ -159,8 +184,9 @@ def test_scales_that_are_computed_are_refused() -> None:
 @settings(max_examples=200, deadline=None)
 @given(
     arrays.arrays(np.int8, st.tuples(st.integers(1, 6), st.integers(1, 40)), elements=st.integers(-127, 127)),
-    st.floats(1e-4, 1e2), st.integers(0, 2**32 - 1),
-)  # fmt: skip
+    st.floats(1e-4, 1e2),
+    st.integers(0, 2**32 - 1),
+)
 def test_integers_are_found_again_in_folded_weights(integers: np.ndarray, step: float, seed: int) -> None:
     """One step for all channels; a factor for each is folded in afterwards. What is stored is the weight, exactly."""
     factor = np.random.default_rng(seed).uniform(-3, 3, (len(integers), 1)).astype(np.float32)
@@ -179,7 +205,13 @@ def test_weights_off_any_grid_keep_ordinary_scales() -> None:
 def test_another_weight_means_another_range(tmp_path: Path) -> None:
     recipe = tmp_path / "prune.toml"
     recipe.write_text("[prune]\nsparsity = 0.5\n")
-    made = edgecompress.convert(quantized(tmp_path, "int8"), "android", calib=DIGITS / "train.npz", recipe=recipe,
-                                formats=["onnx"], output=tmp_path / "out")  # fmt: skip
+    made = edgecompress.convert(
+        quantized(tmp_path, "int8"),
+        "android",
+        calib=DIGITS / "train.npz",
+        recipe=recipe,
+        formats=["onnx"],
+        output=tmp_path / "out",
+    )
     assert any("calibrated again" in note for note in made.report.notes)
     onnx.checker.check_model(onnx.load(made.artifacts["onnx"]))

@@ -1,4 +1,5 @@
 """Interpreters against NumPy and against each other; what they do with batches, names and bad models."""
+
 from __future__ import annotations
 
 import subprocess

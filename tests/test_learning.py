@@ -53,12 +53,18 @@ def whole(tmp_path_factory, recipe):
 def test_all_stages_in_one_run(whole) -> None:
     report = whole.report
     assert [s.name for s in report.stages if s.name not in ("import", "float reference", "diagnose")] == [
-        "prune channels", "prune weights", "quantize", "quantisation-aware training", "cluster", "train codebooks",
-        "emit pack", "emit tflite", "check pack", "check tflite",
-    ]  # fmt: skip
-    assert [h.stage for h in report.training] == [
-        "prune channels", "prune", "quantisation-aware training", "codebooks"
+        "prune channels",
+        "prune weights",
+        "quantize",
+        "quantisation-aware training",
+        "cluster",
+        "train codebooks",
+        "emit pack",
+        "emit tflite",
+        "check pack",
+        "check tflite",
     ]
+    assert [h.stage for h in report.training] == ["prune channels", "prune", "quantisation-aware training", "codebooks"]
     kept, pruned, clustered = report.goals
     assert kept.what == "parameters kept" and kept.achieved <= kept.requested == 80
     assert pruned.what == "zero weights" and pruned.achieved == pytest.approx(60, abs=1)
@@ -155,24 +161,36 @@ def no_training(monkeypatch) -> None:
     monkeypatch.setattr("edgecompress.train.loop._Run.__call__", trained)
 
 
-@pytest.mark.parametrize("text, message", [
-    ('[prune]\nmacs = 0.7\nsparsity = 0.5\ncriterion = "scale"', 'criterion = "scale" scores channels; for weights'),
-    ('[prune]\nmacs = 0.7\nsparsity = 0.5\nallocation = "capacity"', "for channels; for weights there are uniform"),
-    ('[prune]\nmacs = 0.7\ncriterion = "movement"', "is for single weights; for channels take"),
-    ('[prune]\nmacs = 0.7\nsparsity = 0.5\nschedule = "lottery"', "is for single weights; for channels take"),
-    ("[prune]\nmacs = 0.7\nparameters = 0.5", "prune.macs and prune.parameters each say"),
-    ('[prune]\nmacs = 0.7\npattern = "2:4"\nsparsity = 0.8', '"2:4" makes 50 % of the weights zero: take'),
-    ('[prune]\nmacs = 0.7\npattern = "block:4x1"', '"block:4x1" needs prune.sparsity'),
-    ('[prune]\nmacs = 0.7\npattern = "4:4"', "prune.pattern: expected"),
-    ('[prune]\nsparsity = 0.5\nschedule = "lottery"\nrewind = 3', "rewind = 3 is behind the end of training, 2 epochs"),
-    ("[prune]\nsparsity = 0.5\nrounds = 3", 'prune.rounds is for prune.schedule = "iterative" and "lottery"'),
-    ("[prune]\nsparsity = 0.5\nrewind = 1", 'prune.rewind is for prune.schedule = "lottery"'),
-    ('[prune]\nmacs = 0.7\ncriterion = "none.py:f"', "none.py:f: there is no file none.py"),
-    ('[prune]\nsparsity = 0.7\nkeep = ["nobody"]\n[distill]', "prune.keep: no layer with weights is called 'nobody'"),
-    ('[prune]\nmacs = 0.7\n[quantize]\nfloat_layers = ["nobody"]', "no node or value named 'nobody'"),
-    ('[prune]\nmacs = 0.7\n[quantize]\nweights = "float16"\nepochs = 2', "quantize.epochs trains int8 weights"),
-    ("[prune]\nmacs = 0.7\n[cluster]\nepochs = 2", "epochs in [cluster] trains clusters: add bits"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            '[prune]\nmacs = 0.7\nsparsity = 0.5\ncriterion = "scale"',
+            'criterion = "scale" scores channels; for weights',
+        ),
+        ('[prune]\nmacs = 0.7\nsparsity = 0.5\nallocation = "capacity"', "for channels; for weights there are uniform"),
+        ('[prune]\nmacs = 0.7\ncriterion = "movement"', "is for single weights; for channels take"),
+        ('[prune]\nmacs = 0.7\nsparsity = 0.5\nschedule = "lottery"', "is for single weights; for channels take"),
+        ("[prune]\nmacs = 0.7\nparameters = 0.5", "prune.macs and prune.parameters each say"),
+        ('[prune]\nmacs = 0.7\npattern = "2:4"\nsparsity = 0.8', '"2:4" makes 50 % of the weights zero: take'),
+        ('[prune]\nmacs = 0.7\npattern = "block:4x1"', '"block:4x1" needs prune.sparsity'),
+        ('[prune]\nmacs = 0.7\npattern = "4:4"', "prune.pattern: expected"),
+        (
+            '[prune]\nsparsity = 0.5\nschedule = "lottery"\nrewind = 3',
+            "rewind = 3 is behind the end of training, 2 epochs",
+        ),
+        ("[prune]\nsparsity = 0.5\nrounds = 3", 'prune.rounds is for prune.schedule = "iterative" and "lottery"'),
+        ("[prune]\nsparsity = 0.5\nrewind = 1", 'prune.rewind is for prune.schedule = "lottery"'),
+        ('[prune]\nmacs = 0.7\ncriterion = "none.py:f"', "none.py:f: there is no file none.py"),
+        (
+            '[prune]\nsparsity = 0.7\nkeep = ["nobody"]\n[distill]',
+            "prune.keep: no layer with weights is called 'nobody'",
+        ),
+        ('[prune]\nmacs = 0.7\n[quantize]\nfloat_layers = ["nobody"]', "no node or value named 'nobody'"),
+        ('[prune]\nmacs = 0.7\n[quantize]\nweights = "float16"\nepochs = 2', "quantize.epochs trains int8 weights"),
+        ("[prune]\nmacs = 0.7\n[cluster]\nepochs = 2", "epochs in [cluster] trains clusters: add bits"),
+    ],
+)
 def test_what_cannot_be_is_said_before_anything_is_trained(no_training, tmp_path, text: str, message: str) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f"{text}\n[train]\nepochs = 2\n")
@@ -182,14 +200,17 @@ def test_what_cannot_be_is_said_before_anything_is_trained(no_training, tmp_path
     assert list(tmp_path.iterdir()) == [recipe]
 
 
-@pytest.mark.parametrize("text, message", [
-    ('macs = 0.7\ncriterion = "fisher"', 'prune.criterion = "fisher" needs training data: give --train'),
-    ('macs = 0.7\ncriterion = "activation"', 'prune.criterion = "activation" needs training data: give --train'),
-    ('macs = 0.7\nschedule = "iterative"', 'prune.schedule = "iterative" needs training data: give --train'),
-    ('sparsity = 0.7\nschedule = "lottery"', 'prune.schedule = "lottery" needs training data: give --train'),
-    ('sparsity = 0.7\nallocation = "sensitivity"', 'prune.allocation = "sensitivity" needs training data'),
-    ("blocks = 1", "prune.blocks needs training data: give --train"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('macs = 0.7\ncriterion = "fisher"', 'prune.criterion = "fisher" needs training data: give --train'),
+        ('macs = 0.7\ncriterion = "activation"', 'prune.criterion = "activation" needs training data: give --train'),
+        ('macs = 0.7\nschedule = "iterative"', 'prune.schedule = "iterative" needs training data: give --train'),
+        ('sparsity = 0.7\nschedule = "lottery"', 'prune.schedule = "lottery" needs training data: give --train'),
+        ('sparsity = 0.7\nallocation = "sensitivity"', 'prune.allocation = "sensitivity" needs training data'),
+        ("blocks = 1", "prune.blocks needs training data: give --train"),
+    ],
+)
 def test_what_needs_training_data_to_prune_says_so(tmp_path, text: str, message: str) -> None:
     (tmp_path / "recipe.toml").write_text(f"[prune]\n{text}\n")
     with pytest.raises(InputError, match=message):
@@ -203,16 +224,18 @@ def test_slimming_needs_scales_everywhere_before_it_trains(no_training, tmp_path
     (tmp_path / "recipe.toml").write_text('[prune]\nmacs = 0.5\ncriterion = "scale"\n')
     with pytest.raises(InputError, match="no BatchNormalization behind"):
         edgecompress.convert(
-            network, train=TRAIN, recipe=tmp_path / "recipe.toml", output=tmp_path / "out",
+            network,
+            train=TRAIN,
+            recipe=tmp_path / "recipe.toml",
+            output=tmp_path / "out",
             input_shapes={"input": (1, 1, 8, 8)},
-        )  # fmt: skip
+        )
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.toml"]
 
 
 def test_channels_in_rounds(tmp_path) -> None:
     (tmp_path / "recipe.toml").write_text(
-        '[train]\nepochs = 1\noptimizer = "adam"\nlr = 0.002\n'
-        '[prune]\nmacs = 0.5\nschedule = "iterative"\nrounds = 3\n'
+        '[train]\nepochs = 1\noptimizer = "adam"\nlr = 0.002\n[prune]\nmacs = 0.5\nschedule = "iterative"\nrounds = 3\n'
     )
     made = edgecompress.convert(
         MODEL, train=TRAIN, eval=TEST, recipe=tmp_path / "recipe.toml", formats=["onnx"], output=tmp_path / "out"

@@ -74,12 +74,15 @@ def test_completion_script_is_one_that_the_shell_reads(shell: str) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("edgecompress con", {"convert"}), ("edgecompress convert --target cortex-m5", {"cortex-m55"}),
-        ("edgecompress convert --recipe f", {"fast"}), ("edgecompress convert --format p", {"pack"}),
-        ("edgecompress bench --device qemu-m5", {"qemu-m55"}), ("edgecompress flash --device loc", {"local"}),
+        ("edgecompress con", {"convert"}),
+        ("edgecompress convert --target cortex-m5", {"cortex-m55"}),
+        ("edgecompress convert --recipe f", {"fast"}),
+        ("edgecompress convert --format p", {"pack"}),
+        ("edgecompress bench --device qemu-m5", {"qemu-m55"}),
+        ("edgecompress flash --device loc", {"local"}),
         ("edgecompress convert --max-", {"--max-drop", "--max-size"}),
     ],
-)  # fmt: skip
+)
 def test_completion(words: str, expected: set[str], monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     from edgecompress.cli import main
 
@@ -135,8 +138,23 @@ def test_where_the_cache_cannot_be_written_locks_are_among_temporary_files(
 def test_no_color(tmp_path: Path) -> None:
     """On a terminal, by way of a pseudo-terminal: a status that is red otherwise."""
     (tmp_path / "few.toml").write_text("[cluster]\nbits = 1\n")
-    arguments = [MODEL, "--target", "cortex-m4", "--format", "pack", "--calib", TRAIN, "--eval", TEST, "--recipe",
-                 str(tmp_path / "few.toml"), "--max-drop", "0", "-o", str(tmp_path / "out")]  # fmt: skip
+    arguments = [
+        MODEL,
+        "--target",
+        "cortex-m4",
+        "--format",
+        "pack",
+        "--calib",
+        TRAIN,
+        "--eval",
+        TEST,
+        "--recipe",
+        str(tmp_path / "few.toml"),
+        "--max-drop",
+        "0",
+        "-o",
+        str(tmp_path / "out"),
+    ]
     environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm-256color"}
     for variables, red in (({}, True), ({"NO_COLOR": "1"}, False)):
         master, slave = pty.openpty()

@@ -31,9 +31,7 @@ def test_export_equals_torch(name, exported):
     session = onnxruntime.InferenceSession(exported(name), providers=["CPUExecutionProvider"])
     assert [value.name for value in session.get_inputs()] == list(inputs)
     for ours, torch_output in zip(session.run(None, inputs), reference(name, inputs), strict=True):
-        np.testing.assert_allclose(
-            ours, torch_output, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(torch_output).max())
-        )
+        np.testing.assert_allclose(ours, torch_output, rtol=1e-4, atol=1e-5 * max(1.0, np.abs(torch_output).max()))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -1,4 +1,5 @@
 """`.pack` files end to end: converted, run by the runtime, inspected."""
+
 from __future__ import annotations
 
 import json
@@ -24,9 +25,13 @@ DIGITS = Path(__file__).parents[1] / "samples" / "digits"
 def converted(tmp_path_factory) -> edgecompress.Result:
     folder = tmp_path_factory.mktemp("pack")
     return edgecompress.convert(
-        DIGITS / "digits.onnx", "cortex-m4", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
-        formats=["pack", "tflite"], output=folder,
-    )  # fmt: skip
+        DIGITS / "digits.onnx",
+        "cortex-m4",
+        calib=DIGITS / "train.npz",
+        eval=DIGITS / "test.npz",
+        formats=["pack", "tflite"],
+        output=folder,
+    )
 
 
 def test_the_runtime_gives_the_bits_of_litert_s_reference_kernels(converted):
@@ -124,9 +129,14 @@ def test_a_recipe_clusters_the_weights_and_only_the_pack_shrinks(converted, tmp_
     recipe = tmp_path / "clustered.toml"
     recipe.write_text("[cluster]\nbits = 3\n")
     result = edgecompress.convert(
-        DIGITS / "digits.onnx", "cortex-m4", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
-        formats=["pack", "tflite"], recipe=recipe, output=tmp_path / "out",
-    )  # fmt: skip
+        DIGITS / "digits.onnx",
+        "cortex-m4",
+        calib=DIGITS / "train.npz",
+        eval=DIGITS / "test.npz",
+        formats=["pack", "tflite"],
+        recipe=recipe,
+        output=tmp_path / "out",
+    )
     (plain, _), (pack, tflite) = converted.report.artifacts, result.report.artifacts
     assert pack.bytes < 0.65 * plain.bytes and pack.bytes < tflite.bytes
     assert pack.checks[0].value >= 96
@@ -140,9 +150,14 @@ def test_clusters_of_float_weights_are_small_and_what_stays_large_is_said(tmp_pa
     for name, section in {"plain": "", "small": "[cluster]\nbits = 4\n"}.items():
         (tmp_path / "recipe.toml").write_text(f'[quantize]\nweights = "{precision}"\n{section}')
         results[name] = edgecompress.convert(
-            DIGITS / "digits.onnx", "linux-x86", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz",
-            formats=["pack", "onnx", "tflite"], recipe=tmp_path / "recipe.toml", output=tmp_path / name,
-        )  # fmt: skip
+            DIGITS / "digits.onnx",
+            "linux-x86",
+            calib=DIGITS / "train.npz",
+            eval=DIGITS / "test.npz",
+            formats=["pack", "onnx", "tflite"],
+            recipe=tmp_path / "recipe.toml",
+            output=tmp_path / name,
+        )
     report = results["small"].report
     weights = sum(layer.weights or 0 for layer in report.layers)
     (pack, onnx, tflite), plain = ([a.bytes for a in r.report.artifacts] for r in (results["small"], results["plain"]))

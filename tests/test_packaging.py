@@ -1,4 +1,5 @@
 """The three rooms: who may import whom, what is installed, and what `--help` costs."""
+
 from __future__ import annotations
 
 import ast
@@ -66,10 +67,12 @@ def test_torch_is_imported_only_by_what_trains() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.update({node.module, *(f"{node.module}.{a.name}" for a in node.names)})
     needs_torch: set[str] = set()
-    while more := {
-        m for m, names in imports.items()
-        if any(n.split(".")[0] == "torch" or n in needs_torch for n in names)
-    } - needs_torch:  # fmt: skip
+    while (
+        more := {
+            m for m, names in imports.items() if any(n.split(".")[0] == "torch" or n in needs_torch for n in names)
+        }
+        - needs_torch
+    ):
         needs_torch |= more
     assert needs_torch
     may = ("edgecompress.graph.", "edgecompress.train", "edgecompress.compress.")
@@ -97,9 +100,19 @@ def test_core_dependencies_have_lower_bounds_and_no_torch() -> None:
     setup = setup_cfg()
     core = setup["options"]["install_requires"].split()
     assert sorted(line.split(">=")[0] for line in core) == [
-        "ai-edge-litert", "click", "jinja2", "numba", "numpy",
-        "onnx", "onnx-ir", "onnxruntime", "onnxscript", "pydantic", "pyserial", "rich",
-    ]  # fmt: skip
+        "ai-edge-litert",
+        "click",
+        "jinja2",
+        "numba",
+        "numpy",
+        "onnx",
+        "onnx-ir",
+        "onnxruntime",
+        "onnxscript",
+        "pydantic",
+        "pyserial",
+        "rich",
+    ]
     assert all(">=" in line and "<" not in line for line in core)
     extras = setup["options.extras_require"]
     assert {"torch", "test", "tflite-runtime", "images", "devices"} <= set(extras)

@@ -51,9 +51,10 @@ def test_target_is_met_and_nearly_so(digits, allocation, target):
     assert found.achieved <= found.requested <= found.achieved + 0.1
     before, after = statistics(model), statistics(found.model)
     measured = {
-        "macs": after.macs / before.macs, "parameters": after.parameters / before.parameters,
+        "macs": after.macs / before.macs,
+        "parameters": after.parameters / before.parameters,
         "channels": sum(g.after for g in found.groups) / sum(g.before for g in found.groups),
-    }  # fmt: skip
+    }
     assert measured[found.what] == pytest.approx(found.achieved)
     assert TorchModel(found.model)(*data.batch(np.arange(2)).inputs)[0].shape == (2, 10)
 

@@ -90,16 +90,18 @@ def test_schedules_are_their_formulas() -> None:
         assert 1 - rounds(number, 3, 0.9) == pytest.approx(left)
 
 
-@pytest.mark.parametrize("shape, op_type", [((4, 3, 2, 5), "Conv"), ((3, 4, 2, 2), "ConvTranspose"), ((6, 5), "Gemm"),
-                                            ((5, 6), "MatMul")])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape, op_type", [((4, 3, 2, 5), "Conv"), ((3, 4, 2, 2), "ConvTranspose"), ((6, 5), "Gemm"), ((5, 6), "MatMul")]
+)
 def test_taps_are_the_weights_in_another_order(shape: tuple[int, ...], op_type: str) -> None:
     node = ir.node(op_type, [ir.Value(name="x"), ir.Value(name="w")])
     weight = np.arange(np.prod(shape)).reshape(shape)
     taps = to_taps(node, weight)
     outputs, inputs = {"Conv": (0, 1), "ConvTranspose": (1, 0), "Gemm": (0, 1), "MatMul": (1, 0)}[op_type]
     assert taps.shape[0] == shape[outputs] and taps.shape[2] == shape[inputs]
-    assert np.array_equal(taps[1, 0], weight.take(1, outputs).take(0, -1).take(0, -1) if weight.ndim == 4
-                          else weight.take(1, outputs))  # fmt: skip
+    assert np.array_equal(
+        taps[1, 0], weight.take(1, outputs).take(0, -1).take(0, -1) if weight.ndim == 4 else weight.take(1, outputs)
+    )
     assert np.array_equal(from_taps(node, taps, shape), weight)
 
 
@@ -129,11 +131,22 @@ def zeros(model: ir.Model) -> float:
     return 1 - sum(np.count_nonzero(a) for a in arrays) / sum(a.size for a in arrays)
 
 
-@pytest.mark.parametrize("keys", [
-    {}, {"schedule": "one-shot", "criterion": "taylor"}, {"schedule": "iterative", "rounds": 2},
-    {"schedule": "lottery", "rounds": 2, "rewind": 1}, {"criterion": "movement"}, {"criterion": "fisher"},
-    {"pattern": "1:4"}, {"pattern": "block:4x1"}, {"allocation": "sensitivity"}, {"allocation": "uniform"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"schedule": "one-shot", "criterion": "taylor"},
+        {"schedule": "iterative", "rounds": 2},
+        {"schedule": "lottery", "rounds": 2, "rewind": 1},
+        {"criterion": "movement"},
+        {"criterion": "fisher"},
+        {"pattern": "1:4"},
+        {"pattern": "block:4x1"},
+        {"allocation": "sensitivity"},
+        {"allocation": "uniform"},
+    ],
+    ids=str,
+)
 def test_pruned_training_learns_and_zeros_stay(blobs, keys: dict) -> None:
     from edgecompress.compress.prune.weights import prune_weights
     from edgecompress.graph.annotations import sparsity
@@ -166,12 +179,16 @@ def test_without_data_the_smallest_go_and_the_others_stay(blobs) -> None:
         assert np.array_equal(after, np.where(np.abs(array) > threshold, array, 0))
 
 
-@pytest.mark.parametrize("keys, message", [
-    ({"criterion": "scale"}, "scores channels"), ({"criterion": "taylor"}, "needs training data"),
-    ({"schedule": "lottery"}, "needs training data"),
-    ({"pattern": "2:4", "sparsity": 0.8}, "makes 50 % of the weights zero"),
-    ({"keep": ["nobody"]}, "no layer with weights is called 'nobody'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"criterion": "scale"}, "scores channels"),
+        ({"criterion": "taylor"}, "needs training data"),
+        ({"schedule": "lottery"}, "needs training data"),
+        ({"pattern": "2:4", "sparsity": 0.8}, "makes 50 % of the weights zero"),
+        ({"keep": ["nobody"]}, "no layer with weights is called 'nobody'"),
+    ],
+)
 def test_what_cannot_be_is_said(blobs, keys: dict, message: str) -> None:
     from edgecompress.compress.prune.weights import prune_weights
     from edgecompress.recipe import Prune
@@ -214,9 +231,10 @@ def own(tmp_path_factory) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name, shipped, keys", [
-    ("size", "l1", {}), ("taylor", "taylor", {"schedule": "one-shot"}), ("taylor", "taylor", {}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, shipped, keys",
+    [("size", "l1", {}), ("taylor", "taylor", {"schedule": "one-shot"}), ("taylor", "taylor", {})],
+)
 def test_a_users_criterion_is_as_good_as_ours(blobs, own: str, name: str, shipped: str, keys: dict) -> None:
     from edgecompress.compress.prune.weights import prune_weights
     from edgecompress.recipe import Prune, Train
@@ -231,14 +249,17 @@ def test_a_users_criterion_is_as_good_as_ours(blobs, own: str, name: str, shippe
         assert np.array_equal(value.const_value.numpy(), theirs.graph.initializers[key].const_value.numpy())
 
 
-@pytest.mark.parametrize("name, message", [
-    ("row", r"mine.py:row returned shape \[12\] for layer '.+'; expected the weight's, \[32, 12\]"),
-    ("nothing", "mine.py:nothing returned scores from nan to nan for layer '.+'; expected finite ones"),
-    ("negative", "mine.py:negative returned scores from -1 to -1 for layer '.+'; expected finite ones"),
-    ("words", "mine.py:words returned str for layer '.+'; expected an array of shape"),
-    ("broken", "mine.py:broken failed with AttributeError: .*hessian"),
-    ("nobody", "mine.py has no function 'nobody'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("row", r"mine.py:row returned shape \[12\] for layer '.+'; expected the weight's, \[32, 12\]"),
+        ("nothing", "mine.py:nothing returned scores from nan to nan for layer '.+'; expected finite ones"),
+        ("negative", "mine.py:negative returned scores from -1 to -1 for layer '.+'; expected finite ones"),
+        ("words", "mine.py:words returned str for layer '.+'; expected an array of shape"),
+        ("broken", "mine.py:broken failed with AttributeError: .*hessian"),
+        ("nobody", "mine.py has no function 'nobody'"),
+    ],
+)
 def test_what_a_users_criterion_does_wrong_is_said(blobs, own: str, name: str, message: str) -> None:
     from edgecompress.compress.prune.weights import prune_weights
     from edgecompress.recipe import Prune
@@ -292,8 +313,10 @@ def test_weights_that_a_pattern_cannot_prune_are_named() -> None:
     network = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1, groups=4), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 1))
     model = load(network, input_shapes={"input": (1, 4, 5, 5)}).model
     for pattern, whole in {
-        "2:4": ["leaves 1 of 1 inputs"], "block:4x64": ["is one block", "is one block"], "unstructured": []
-    }.items():  # fmt: skip
+        "2:4": ["leaves 1 of 1 inputs"],
+        "block:4x64": ["is one block", "is one block"],
+        "unstructured": [],
+    }.items():
         found = prune_weights(model, Prune(sparsity=0.5, pattern=pattern, allocation="uniform"))
         assert len(found.notes) == len(whole) and all(part in note for part, note in zip(whole, found.notes))
         named = {note.split(":")[0] for note in found.notes}

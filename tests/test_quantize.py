@@ -1,4 +1,5 @@
 """Which layers get int8 and with which scales."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -34,8 +35,9 @@ def test_scales_are_shared_where_the_operator_does_not_rescale():
         """a = Conv <pads = [1, 1, 1, 1]> (x, w, b) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
         z = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (x) c = Concat <axis = 1> (p, z)
         t = Transpose <perm = [0, 2, 3, 1]> (c) y = GlobalAveragePool(t)""",
-        w=9 * normal(4, 3, 3, 3), b=normal(4),
-    )  # fmt: skip
+        w=9 * normal(4, 3, 3, 3),
+        b=normal(4),
+    )
     found = static(model)
     group = {name: parameters(found, name) for name in ("a", "p", "x", "z", "c", "t")}
     assert len(set(group.values())) == 1

@@ -1,4 +1,5 @@
 """Quantisation-aware training against integer interpreters, brute force, and what must not change."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -104,8 +105,14 @@ def test_evaluation_equals_integer_interpreters(name: str, per_channel: bool) ->
 @pytest.mark.parametrize("float_layer", ["d", "s", "y"])
 def test_float_layers_read_what_is_not_rounded(float_layer: str) -> None:
     """Even of an input, and of a value that int8 layers read as well."""
-    model = network(**{**NETWORKS["residual"], "body": NETWORKS["residual"]["body"].replace("Mul(d, d)", "Mul(d, e)")
-                       .replace("y =", "e = Conv <group = 3, pads = [1, 1, 1, 1], strides = [2, 2]> (t, v, b) y =")})
+    model = network(
+        **{
+            **NETWORKS["residual"],
+            "body": NETWORKS["residual"]["body"]
+            .replace("Mul(d, d)", "Mul(d, e)")
+            .replace("y =", "e = Conv <group = 3, pads = [1, 1, 1, 1], strides = [2, 2]> (t, v, b) y ="),
+        }
+    )
     found = static(model, settings=PLAIN.model_copy(update={"float_layers": [float_layer]}))
     assert not all(is_int8(node) for node in found.graph)
     arrays = samples(model, 16, seed=9)
@@ -215,10 +222,13 @@ def constants(model: ir.Model, count: int) -> dict[str, list[np.ndarray]]:
     packed = read_pack(emit_pack.emit(model).data).plan()
     found = {
         "onnx": [onnx.numpy_helper.to_array(i) for i in onnx_file.graph.initializer],
-        "tflite": [lite.get_tensor(t["index"]) for t in lite.get_tensor_details() if t["dtype"] == np.int8
-                   and int(np.prod(t["shape"])) == count and not t["name"].startswith(("r", "a"))],
+        "tflite": [
+            lite.get_tensor(t["index"])
+            for t in lite.get_tensor_details()
+            if t["dtype"] == np.int8 and int(np.prod(t["shape"])) == count and not t["name"].startswith(("r", "a"))
+        ],
         "pack": [t.data for t in packed.tensors if t.data is not None],
-    }  # fmt: skip
+    }
     return {kind: [a for a in arrays if a.size == count and a.dtype == np.int8] for kind, arrays in found.items()}
 
 

@@ -1,4 +1,5 @@
 """Cross-layer equalisation and bias correction: the function is kept, and the error shrinks."""
+
 from __future__ import annotations
 
 import numpy as np

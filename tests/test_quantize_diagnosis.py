@@ -1,4 +1,5 @@
 """Diagnosis: planted faults are found, blamed on the right layer, and called by their name."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """The simulated model against real int8 interpreters."""
+
 from __future__ import annotations
 
 import numpy as np

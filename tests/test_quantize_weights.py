@@ -1,4 +1,5 @@
 """Scales of weights, biases and ranges; models of which only the weights are quantised."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -80,9 +81,14 @@ def test_a_range_always_has_an_exact_zero(low, high):
 def test_dynamic_range_and_float16():
     body = "a = Conv(x, w, b) f = Reshape(a, flat) y = Gemm <transB = 1> (f, v, c)"
     model = network(
-        body, output="float[A, B] y",
-        w=normal(4, 3, 1, 1), b=normal(4), v=normal(5, 256), c=normal(5), flat=np.array([1, 256]),
-    )  # fmt: skip
+        body,
+        output="float[A, B] y",
+        w=normal(4, 3, 1, 1),
+        b=normal(4),
+        v=normal(5, 256),
+        c=normal(5),
+        flat=np.array([1, 256]),
+    )
     arrays = samples(model, 8)
     exact = OnnxRuntime(model).run(arrays)[0]
     dynamic = quantize_dynamic(model, Quantize())

@@ -1,4 +1,5 @@
 """Recipes: what is written is read back the same, and mistakes are named."""
+
 from __future__ import annotations
 
 import tomllib
@@ -31,9 +32,7 @@ recipes = st.builds(
         samples=st.none() | st.integers(1),
     ),
     evaluate=st.builds(
-        Evaluate,
-        metric=st.text(st.characters(codec="utf-8"), min_size=1),
-        max_drop=st.none() | st.floats(0, 100),
+        Evaluate, metric=st.text(st.characters(codec="utf-8"), min_size=1), max_drop=st.none() | st.floats(0, 100)
     ),
 )
 
@@ -55,9 +54,7 @@ def test_every_key_is_documented() -> None:
         for name, field in kind.model_fields.items():
             assert field.description, f"{kind.__name__}.{name}"
         kinds = [f.annotation for f in kind.model_fields.values()]
-        return len(kind.model_fields) + sum(
-            check(k) for k in kinds if isinstance(k, type) and issubclass(k, Section)
-        )
+        return len(kind.model_fields) + sum(check(k) for k in kinds if isinstance(k, type) and issubclass(k, Section))
 
     assert check(Recipe) > 20
 

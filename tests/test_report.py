@@ -50,7 +50,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "failed": lambda: {"recipe": work / "two.toml", "max_drop": 0.0, **pack},
         "device": lambda: {"devices": ["local"], **pack},
         "trained": lambda: {"train": TRAIN, "recipe": work / "train.toml", **pack},
-    }  # fmt: skip
+    }
     for name, arguments in made.items():
         edgecompress.convert(MODEL, output=work / name, **arguments())
     edgecompress.convert(_hostile(), output=work / "hostile")
@@ -143,8 +143,15 @@ def browser() -> Iterator[object]:
     playwright = pytest.importorskip("playwright.sync_api", reason="not installed: playwright")
     if CHROMIUM is None:
         pytest.skip("not installed: chromium (apt install chromium)")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync"]  # fmt: skip
+    quiet = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     with playwright.sync_playwright() as p:
         with p.chromium.launch(executable_path=CHROMIUM, args=quiet) as launched:
             yield launched

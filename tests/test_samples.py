@@ -32,9 +32,12 @@ def run(sample: str, folder: Path, needed: tuple[str, ...] = (), **variables: st
         program.chmod(0o755)
     rooms = os.pathsep.join(map(str, (ROOT, ROOT / "runtime", ROOT / "targets")))
     environment = os.environ | {
-        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": rooms, "OMP_NUM_THREADS": "1",
-        "XDG_CONFIG_HOME": str(folder / "configuration"), **variables,
-    }  # fmt: skip
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": rooms,
+        "OMP_NUM_THREADS": "1",
+        "XDG_CONFIG_HOME": str(folder / "configuration"),
+        **variables,
+    }
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "samples" / sample / "README.md").read_text(), re.DOTALL)
     assert blocks
     done = subprocess.run(

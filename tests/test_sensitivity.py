@@ -81,9 +81,12 @@ def test_criteria(tmp_path):
         x = z["x"][:50]
     assert command.sensitivity(MODEL, x, ratios=[0.5], criterion="fisher").criterion == "fisher"
     for criterion, message in {
-        "taylor": "needs labels", "movement": "for single weights", "l3": "'l3': expected one of l1, l2, .*file.py",
-        f"{own}:nobody": "no function 'nobody'", "scale": "no BatchNormalization",
-    }.items():  # fmt: skip
+        "taylor": "needs labels",
+        "movement": "for single weights",
+        "l3": "'l3': expected one of l1, l2, .*file.py",
+        f"{own}:nobody": "no function 'nobody'",
+        "scale": "no BatchNormalization",
+    }.items():
         with pytest.raises(InputError, match=message):
             command.sensitivity(MODEL, x, ratios=[0.5], criterion=criterion)
 
@@ -91,8 +94,14 @@ def test_criteria(tmp_path):
 def test_scales_of_batchnorm():
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
-                                  torch.nn.Conv2d(4, 2, 3), torch.nn.Flatten(), torch.nn.Linear(32, 3))  # fmt: skip
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(4, 2, 3),
+        torch.nn.Flatten(),
+        torch.nn.Linear(32, 3),
+    )
     with torch.no_grad():
         network[1].weight.copy_(torch.tensor([1.0, 0.0, 1.0, 0.0]))  # and no bias: two channels are always zero
     x = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)

@@ -1,4 +1,5 @@
 """Costs, counted by hand for each operator, and by forward hooks in torch for a network."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -11,14 +12,10 @@ from edgecompress.ingest import load
 
 
 def costs(nodes: str, inputs: str, **constants: tuple[int, ...]) -> ModelStatistics:
-    proto = parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : 17]> g ({inputs}) => (float y) {{ {nodes} }}'
-    )
+    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g ({inputs}) => (float y) {{ {nodes} }}')
     rng = np.random.default_rng(0)
     for name, shape in constants.items():
-        proto.graph.initializer.append(
-            numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
-        )
+        proto.graph.initializer.append(numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name))
     return statistics(load(proto).model)
 
 
@@ -61,8 +58,7 @@ def test_macs_and_parameters(nodes: str, inputs: str, constants: dict, macs: int
 def test_peak_of_a_chain_is_the_largest_pair():
     # 48 -> 96 (conv and its relu are one step) -> 24 -> 24
     found = costs(
-        "c = Conv<pads=[1,1,1,1]>(x, w) r = Relu(c) p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) y = "
-        "Tanh(p)",
+        "c = Conv<pads=[1,1,1,1]>(x, w) r = Relu(c) p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(r) y = Tanh(p)",
         "float[1,3,4,4] x",
         w=(6, 3, 3, 3),
     )
@@ -88,9 +84,7 @@ def test_an_output_stays_alive_to_the_end():
 
 
 def test_layers_name_shapes_and_own_costs():
-    found = costs(
-        "c = Conv(x, w) f = Flatten(c) y = Gemm(f, k)", "float[1,3,8,8] x", w=(4, 3, 3, 3), k=(144, 5)
-    )
+    found = costs("c = Conv(x, w) f = Flatten(c) y = Gemm(f, k)", "float[1,3,8,8] x", w=(4, 3, 3, 3), k=(144, 5))
     assert [layer.op_type for layer in found.layers] == ["Conv", "Reshape", "Gemm"]
     last = found.layers[-1]
     assert (last.input_shape, last.output_shape, last.parameters, last.macs) == ((1, 144), (1, 5), 725, 720)
@@ -112,9 +106,7 @@ def test_a_network_against_torch_hooks():
     def count(module: nn.Module, inputs: tuple, output: object) -> None:
         positions = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
         macs.append(
-            module.weight[0].numel()
-            * positions[0, 0].numel()
-            * (positions.shape[1] if positions.ndim > 2 else 1)
+            module.weight[0].numel() * positions[0, 0].numel() * (positions.shape[1] if positions.ndim > 2 else 1)
         )
 
     for module in net:

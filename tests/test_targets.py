@@ -1,4 +1,5 @@
 """Profiles: every one is valid, LLVM knows its processor, and mistakes in one are named."""
+
 from __future__ import annotations
 
 import sys

@@ -143,8 +143,9 @@ def test_parameter_groups():
     groups = [{"params": [weight, frozen], "lr_scale": 0.1}, {"params": [bias]}]
     optimizer = make_optimizer(groups, Train(weight_decay=0.5))
     assert [(len(g["params"]), g["lr_scale"], g["weight_decay"]) for g in optimizer.param_groups] == [
-        (1, 0.1, 0.5), (1, 1.0, 0.0)
-    ]  # fmt: skip
+        (1, 0.1, 0.5),
+        (1, 1.0, 0.0),
+    ]
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -161,9 +162,11 @@ def test_augmented_images_are_moved_ones(augment, reach, mode, flips, last):
         padded = np.pad(image, ((0, 0), (reach, reach), (reach, reach)), mode)
         found = [
             (r, c, flip)
-            for r in range(2 * reach + 1) for c in range(2 * reach + 1) for flip in (False, True)
+            for r in range(2 * reach + 1)
+            for c in range(2 * reach + 1)
+            for flip in (False, True)
             if np.array_equal(padded[:, r : r + 16, c : c + 13][..., :: -1 if flip else 1], result)
-        ]  # fmt: skip
+        ]
         assert len(found) == 1
         seen.add(found[0])
     assert len(seen) > 8 and {flip for *_, flip in seen} == ({False, True} if flips else {False})
@@ -372,9 +375,11 @@ def test_two_processes_equal_one(tmp_path):
             torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape, dtype, tolerance", [
-    ((6, 5, 3, 4), torch.float32, 1e-5), ((7, 5), torch.float32, 1e-5), ((6, 5, 3, 4), torch.bfloat16, 0.02),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "shape, dtype, tolerance",
+    [((6, 5, 3, 4), torch.float32, 1e-5), ((7, 5), torch.float32, 1e-5), ((6, 5, 3, 4), torch.bfloat16, 0.02)],
+    ids=str,
+)
 def test_shared_batchnorm_is_batchnorm(shape: tuple[int, ...], dtype: torch.dtype, tolerance: float) -> None:
     """Outputs, gradients and running statistics of torch's own, when one process shares with itself."""
     generator, found = torch.Generator().manual_seed(0), []

@@ -1,4 +1,5 @@
 """Metrics against scikit-learn and plain arithmetic; verification of artifacts that are right and wrong."""
+
 from __future__ import annotations
 
 import numpy as np

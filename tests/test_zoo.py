@@ -1,4 +1,5 @@
 """Every network through the whole chain: float files equal torch, int8 ones of convolutions keep 20 dB."""
+
 from __future__ import annotations
 
 from functools import cache

@@ -1,4 +1,5 @@
 """The command line: `edgecompress`. A command's module is imported when the command is asked for."""
+
 from __future__ import annotations
 
 import importlib

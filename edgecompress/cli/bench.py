@@ -22,8 +22,14 @@ OUTPUTS_DIFFER = 4
 
 @click.command(short_help="Run artifacts on devices: time, accuracy, memory.")
 @click.argument("artifacts", metavar="ARTIFACT...", nargs=-1, required=True)
-@click.option("--device", "devices", multiple=True, callback=not_empty, shell_complete=completes(device_names),
-              help="Its name; see: edgecompress devices. Repeatable.")  # fmt: skip
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    callback=not_empty,
+    shell_complete=completes(device_names),
+    help="Its name; see: edgecompress devices. Repeatable.",
+)
 @file_option("--eval", "data", metavar="DATA", help="Samples, with labels if there are any; as convert.")
 @click.option("--runs", type=click.IntRange(1), help="How many samples, from the first.  [default: all]")
 @click.option("--warmup", type=click.IntRange(0), help="Inferences before those.  [default: 3; emulators: 0]")
@@ -34,9 +40,16 @@ OUTPUTS_DIFFER = 4
 @json_option
 @debug_option
 def command(
-    artifacts: tuple[str, ...], devices: tuple[str, ...], data: str | None, runs: int | None, warmup: int | None,
-    threads: int, preprocess: str | None, config: str | None, as_json: bool,
-) -> int:  # fmt: skip
+    artifacts: tuple[str, ...],
+    devices: tuple[str, ...],
+    data: str | None,
+    runs: int | None,
+    warmup: int | None,
+    threads: int,
+    preprocess: str | None,
+    config: str | None,
+    as_json: bool,
+) -> int:
     """Run each ARTIFACT (.pack, .tflite, .onnx, or what `edgecompress build` wrote to a folder) on each device.
 
     Shows how long an inference takes, accuracy as computed there, whether every output is this machine's, and
@@ -46,8 +59,16 @@ def command(
     """
     from edgecompress.devices.bench import bench
 
-    result = bench(artifacts, devices, eval=data, runs=runs, warmup=warmup, threads=threads,
-                   preprocess=parse_preprocess(preprocess), config=config)  # fmt: skip
+    result = bench(
+        artifacts,
+        devices,
+        eval=data,
+        runs=runs,
+        warmup=warmup,
+        threads=threads,
+        preprocess=parse_preprocess(preprocess),
+        config=config,
+    )
     if as_json:
         click.echo(result.to_json(), nl=False)
     else:

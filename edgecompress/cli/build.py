@@ -18,18 +18,26 @@ from edgecompress.talk import is_quiet
 
 @click.command(short_help="Compile a .pack for a CPU, ahead of time.")
 @click.argument("pack", metavar="FILE.pack", callback=not_empty)
-@click.option("--target", default="cortex-m4", show_default=True, shell_complete=completes(target_names),
-              help="Device; see: edgecompress targets.")  # fmt: skip
+@click.option(
+    "--target",
+    default="cortex-m4",
+    show_default=True,
+    shell_complete=completes(target_names),
+    help="Device; see: edgecompress targets.",
+)
 @file_option("--target-file", type=click.Path(), help="Your own board's profile (TOML).")
 @file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: FILE-TARGET]")
-@click.option("--weights", type=click.Choice(("coded", "plain")), default="coded", show_default=True,
-              help="Clustered weights in flash: entropy coded, or int8 (larger, a little faster).")  # fmt: skip
+@click.option(
+    "--weights",
+    type=click.Choice(("coded", "plain")),
+    default="coded",
+    show_default=True,
+    help="Clustered weights in flash: entropy coded, or int8 (larger, a little faster).",
+)
 @json_option
 @talk_options
 @debug_option
-def command(
-    pack: str, target: str, target_file: str | None, output: str | None, weights: str, as_json: bool
-) -> None:
+def command(pack: str, target: str, target_file: str | None, output: str | None, weights: str, as_json: bool) -> None:
     """Compile FILE.pack ahead of time: object file, static library, C header and example.
 
     Needs no C toolchain. With arm-none-eabi-gcc or the Python package ziglang, Cortex-M targets also get firmware

@@ -1,4 +1,5 @@
 """`edgecompress compare`: conversions side by side."""
+
 from __future__ import annotations
 
 import json

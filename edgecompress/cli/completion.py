@@ -1,4 +1,5 @@
 """`edgecompress completion`: what a shell needs to complete this program's command lines."""
+
 from __future__ import annotations
 
 import click

@@ -1,4 +1,5 @@
 """`edgecompress convert`: a model in, verified artifacts for one target out."""
+
 from __future__ import annotations
 
 import shlex
@@ -36,31 +37,56 @@ def preset_names() -> list[str]:
 
 @click.command(short_help="Convert a model for a device.")
 @model_options
-@click.option("--target", default="android", show_default=True, shell_complete=completes(target_names),
-              help="Device; see: edgecompress targets.")  # fmt: skip
+@click.option(
+    "--target",
+    default="android",
+    show_default=True,
+    shell_complete=completes(target_names),
+    help="Device; see: edgecompress targets.",
+)
 @file_option("--target-file", type=click.Path(), help="Your own board's profile (TOML).")
 @file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: MODEL-TARGET]")
 @file_option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
 @file_option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
 @file_option("--train", metavar="DATA", help="Training data in the same forms, for the recipe's methods that learn.")
 @click.option("--resume", is_flag=True, help="Go on with a training run that was stopped; else it starts anew.")
-@file_option("--recipe", type=click.Path(), shell_complete=completes(preset_names),
-             help="Recipe (TOML), or fast, balanced, smallest; options go before it.")  # fmt: skip
-@click.option("--format", "formats", multiple=True, shell_complete=completes(lambda: FORMATS),
-              help="Artifact format: onnx, tflite or pack. Repeatable.")  # fmt: skip
+@file_option(
+    "--recipe",
+    type=click.Path(),
+    shell_complete=completes(preset_names),
+    help="Recipe (TOML), or fast, balanced, smallest; options go before it.",
+)
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    shell_complete=completes(lambda: FORMATS),
+    help="Artifact format: onnx, tflite or pack. Repeatable.",
+)
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @click.option("--max-drop", type=float, help="Points of accuracy that may be lost; else exit code 4.")
-@click.option("--device", "devices", multiple=True, callback=not_empty, shell_complete=completes(device_names),
-              help="Run the artifacts on it as well; see: edgecompress devices. Repeatable.")  # fmt: skip
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    callback=not_empty,
+    shell_complete=completes(device_names),
+    help="Run the artifacts on it as well; see: edgecompress devices. Repeatable.",
+)
 @config_option
 @click.option("--max-size", metavar="SIZE", help="Of an artifact, e.g. 32KB: picks sparsity, bits; else exit code 4.")
 @json_option
 @talk_options
 @debug_option
 def command(
-    model: str, input_shapes: tuple[str, ...], formats: tuple[str, ...], evaluation: str | None,
-    preprocess: str | None, as_json: bool, **options: Any,
-) -> int:  # fmt: skip
+    model: str,
+    input_shapes: tuple[str, ...],
+    formats: tuple[str, ...],
+    evaluation: str | None,
+    preprocess: str | None,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Convert MODEL (.onnx, .pt2, TorchScript .pt, .keras, .h5, SavedModel, or file.py:factory) for a device.
 
     Writes the artifacts, report.json, report.html and the recipe that repeats the run. Without --calib, weights become

@@ -50,7 +50,7 @@ def add(name: str, driver: str, settings: tuple[str, ...], config: str | None) -
 
 
 def _pair(driver: str, text: str) -> tuple[str, Any]:
-    """"baud=9600" -> ("baud", 9600); a value that is no TOML, or is of a setting that is a text, is a text."""
+    """ "baud=9600" -> ("baud", 9600); a value that is no TOML, or is of a setting that is a text, is a text."""
     import tomllib
 
     from edgecompress.devices.configuration import is_text

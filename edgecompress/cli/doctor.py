@@ -1,4 +1,5 @@
 """`edgecompress doctor`: what is installed, and what is missing."""
+
 from __future__ import annotations
 
 import click

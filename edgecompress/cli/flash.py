@@ -18,8 +18,13 @@ from edgecompress.talk import is_quiet
 
 @click.command(short_help="Put an artifact on a device, to stay there.")
 @click.argument("artifact", callback=not_empty)
-@click.option("--device", required=True, callback=not_empty, shell_complete=completes(device_names),
-              help="Its name; see: edgecompress devices.")  # fmt: skip
+@click.option(
+    "--device",
+    required=True,
+    callback=not_empty,
+    shell_complete=completes(device_names),
+    help="Its name; see: edgecompress devices.",
+)
 @talk_options
 @config_option
 @json_option

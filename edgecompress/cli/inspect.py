@@ -1,4 +1,5 @@
 """`edgecompress inspect`: what is in a model, and which targets it fits."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -16,9 +17,7 @@ if TYPE_CHECKING:
 @model_options
 @json_option
 @debug_option
-def command(
-    model: str, weights: str | None, trust_code: bool, input_shapes: tuple[str, ...], as_json: bool
-) -> None:
+def command(model: str, weights: str | None, trust_code: bool, input_shapes: tuple[str, ...], as_json: bool) -> None:
     """Show MODEL's operators, shapes, parameters, MACs and memory, and for each target whether it fits.
 
     Of a .pack file: its plan, and how each constant is encoded.

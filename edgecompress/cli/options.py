@@ -1,4 +1,5 @@
 """Option values that need parsing, and options that several commands share."""
+
 from __future__ import annotations
 
 import logging
@@ -25,11 +26,23 @@ def _level(level: int) -> Callable[..., None]:
 def talk_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """-q and -v, of commands that take a while."""
     for option in (
-        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_level(logging.INFO),
-                     help="Say on stderr what is being done."),
-        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_level(logging.ERROR),
-                     help="No progress, no tables: only the names of files that are written, and errors."),
-    ):  # fmt: skip
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=_level(logging.INFO),
+            help="Say on stderr what is being done.",
+        ),
+        click.option(
+            "-q",
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            callback=_level(logging.ERROR),
+            help="No progress, no tables: only the names of files that are written, and errors.",
+        ),
+    ):
         command = option(command)
     return command
 
@@ -102,7 +115,7 @@ def parse_input_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
 
 
 def parse_preprocess(text: str | None) -> Mapping[str, Any]:
-    """"scale=0.5,mean=1,2,3" -> {"scale": 0.5, "mean": [1.0, 2.0, 3.0]}; pieces without = continue a list."""
+    """ "scale=0.5,mean=1,2,3" -> {"scale": 0.5, "mean": [1.0, 2.0, 3.0]}; pieces without = continue a list."""
     lists: dict[str, list[str]] = {}
     key = None
     for piece in (text or "").split(",") if text else []:

@@ -1,4 +1,5 @@
 """`edgecompress report`: report.html, made again from report.json."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -19,17 +19,23 @@ from edgecompress.cli.options import (
 @click.command(short_help="Run an artifact on one input.")
 @click.argument("artifact", callback=not_empty)
 @file_option("--input", "source", metavar="FILE", required=True, help="Image, .npy (one sample or more), or .npz.")
-@click.option("--device", callback=not_empty, shell_complete=completes(device_names),
-              help="Its name; see: edgecompress devices.")  # fmt: skip
+@click.option(
+    "--device", callback=not_empty, shell_complete=completes(device_names), help="Its name; see: edgecompress devices."
+)
 @file_option("--labels", type=click.Path(), help="Text file, a class's name in each line.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @config_option
 @json_option
 @debug_option
 def command(
-    artifact: str, source: str, device: str | None, labels: str | None, preprocess: str | None, config: str | None,
+    artifact: str,
+    source: str,
+    device: str | None,
+    labels: str | None,
+    preprocess: str | None,
+    config: str | None,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Run ARTIFACT (.pack, .tflite, .onnx, or what `edgecompress build` wrote to a folder) on FILE.
 
     Shows the best classes, or the first values of the outputs. Without --device, a built folder is run in its target's

@@ -1,4 +1,5 @@
 """`edgecompress sensitivity`: what pruning each group of channels alone does to the accuracy."""
+
 from __future__ import annotations
 
 import click
@@ -18,13 +19,20 @@ from edgecompress.cli.options import (
 @model_options
 @file_option("--eval", "data", metavar="DATA", required=True, help="Samples, with labels if there are any; as convert.")
 @click.option(
-    "--ratio", "ratios", type=click.FloatRange(0, 1, min_open=True, max_open=True), multiple=True,
-    default=(0.25, 0.5, 0.75), show_default="0.25, 0.5, 0.75", help="Share of a group to remove. Repeatable.",
-)  # fmt: skip
+    "--ratio",
+    "ratios",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    multiple=True,
+    default=(0.25, 0.5, 0.75),
+    show_default="0.25, 0.5, 0.75",
+    help="Share of a group to remove. Repeatable.",
+)
 @click.option(
-    "--criterion", default="l1", show_default=True,
+    "--criterion",
+    default="l1",
+    show_default=True,
     help="What scores channels: as a recipe's, or file.py:function of (weight, known).",
-)  # fmt: skip
+)
 @click.option("--metric", default="top1", show_default=True, help="top1, or file.py:function of (outputs, labels).")
 @click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="At most so many, the first.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
@@ -32,9 +40,18 @@ from edgecompress.cli.options import (
 @talk_options
 @debug_option
 def command(
-    model: str, weights: str | None, trust_code: bool, input_shapes: tuple[str, ...], data: str,
-    ratios: tuple[float, ...], criterion: str, metric: str, samples: int, preprocess: str | None, as_json: bool,
-) -> None:  # fmt: skip
+    model: str,
+    weights: str | None,
+    trust_code: bool,
+    input_shapes: tuple[str, ...],
+    data: str,
+    ratios: tuple[float, ...],
+    criterion: str,
+    metric: str,
+    samples: int,
+    preprocess: str | None,
+    as_json: bool,
+) -> None:
     """Remove channels from one group of MODEL at a time, and show what is left of the accuracy.
 
     Without labels: of the outputs' signal-to-noise ratio. The model is not trained in between.
@@ -43,9 +60,17 @@ def command(
     from edgecompress.talk import is_quiet
 
     found = sensitivity(
-        model, data, ratios=ratios, criterion=criterion, metric=metric, samples=samples, weights=weights,
-        trust_code=trust_code, input_shapes=parse_input_shapes(input_shapes), preprocess=parse_preprocess(preprocess),
-    )  # fmt: skip
+        model,
+        data,
+        ratios=ratios,
+        criterion=criterion,
+        metric=metric,
+        samples=samples,
+        weights=weights,
+        trust_code=trust_code,
+        input_shapes=parse_input_shapes(input_shapes),
+        preprocess=parse_preprocess(preprocess),
+    )
     if as_json:
         click.echo(found.to_json(), nl=False)
     elif not is_quiet():

@@ -1,4 +1,5 @@
 """`edgecompress targets`: the known devices."""
+
 from __future__ import annotations
 
 import click

@@ -81,8 +81,9 @@ def bench(
     names = [devices] if isinstance(devices, str) else list(devices)
     opened = [open_artifact(path) for path in ([artifacts] if isinstance(artifacts, (str, Path)) else artifacts)]
     chosen = [(a, [device_for(a, name, config) for name in names] or [usual_device(a)]) for a in opened]
-    return bench_each(chosen, eval=eval, runs=runs, warmup=warmup, threads=threads, preprocess=preprocess,
-                      metric=metric)  # fmt: skip
+    return bench_each(
+        chosen, eval=eval, runs=runs, warmup=warmup, threads=threads, preprocess=preprocess, metric=metric
+    )
 
 
 def bench_each(
@@ -106,8 +107,18 @@ def bench_each(
             try:
                 itself = name == HOST and not has_program_for_host(artifact)
                 prepared = prepare(_file_of(artifact) if itself else artifact, name, settings, threads=threads)
-                results.append(measure(samples, prepared, name, settings, None if itself else here, runs=runs,
-                                       warmup=warmup, threads=threads))  # fmt: skip
+                results.append(
+                    measure(
+                        samples,
+                        prepared,
+                        name,
+                        settings,
+                        None if itself else here,
+                        runs=runs,
+                        warmup=warmup,
+                        threads=threads,
+                    )
+                )
             except EdgeCompressError as error:
                 errors.append(error)
                 failures.append(_failure(artifact, name, settings, error))
@@ -117,8 +128,14 @@ def bench_each(
 
 
 def _failure(artifact: Artifact, name: str, settings: Settings, error: Exception) -> DeviceFailure:
-    return DeviceFailure(artifact=artifact.path.name, format=artifact.format, device=name, driver=settings.driver,
-                         target=settings.target, error=" ".join(str(error).split()))  # fmt: skip
+    return DeviceFailure(
+        artifact=artifact.path.name,
+        format=artifact.format,
+        device=name,
+        driver=settings.driver,
+        target=settings.target,
+        error=" ".join(str(error).split()),
+    )
 
 
 def on_host(samples: Samples, threads: int = 1) -> Measured:
@@ -129,9 +146,16 @@ def on_host(samples: Samples, threads: int = 1) -> Measured:
 
 
 def measure(
-    samples: Samples, prepared: Prepared, name: str, settings: Settings, here: Callable[[], Measured] | None,
-    *, runs: int | None = None, warmup: int | None = None, threads: int = 1,
-) -> DeviceRun:  # fmt: skip
+    samples: Samples,
+    prepared: Prepared,
+    name: str,
+    settings: Settings,
+    here: Callable[[], Measured] | None,
+    *,
+    runs: int | None = None,
+    warmup: int | None = None,
+    threads: int = 1,
+) -> DeviceRun:
     """One artifact on one device, for which it was prepared. here: gives this machine's run of the same samples; None
     where the device is this machine. Raises DeviceFault."""
     artifact, begun = samples.artifact, time.perf_counter()
@@ -232,8 +256,16 @@ def _relative(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _said(summary: Summary) -> Counts:
-    return Counts(unit="ns", min=round(summary.min), max=round(summary.max), mean=summary.mean, spread=summary.spread,
-                  median=summary.median, p90=None, p99=None)  # fmt: skip
+    return Counts(
+        unit="ns",
+        min=round(summary.min),
+        max=round(summary.max),
+        mean=summary.mean,
+        spread=summary.spread,
+        median=summary.median,
+        p90=None,
+        p99=None,
+    )
 
 
 def _counts(values: Sequence[int], unit: Any) -> Counts | None:
@@ -241,5 +273,13 @@ def _counts(values: Sequence[int], unit: Any) -> Counts | None:
         return None
     array = np.array(values, np.float64)
     median, p90, p99 = (float(np.percentile(array, p)) for p in (50, 90, 99))
-    return Counts(unit=unit, min=int(array.min()), median=median, p90=p90, p99=p99, max=int(array.max()),
-                  mean=round(float(array.mean()), 3), spread=round(float(array.std()), 3))  # fmt: skip
+    return Counts(
+        unit=unit,
+        min=int(array.min()),
+        median=median,
+        p90=p90,
+        p99=p99,
+        max=int(array.max()),
+        mean=round(float(array.mean()), 3),
+        spread=round(float(array.std()), 3),
+    )

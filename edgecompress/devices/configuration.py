@@ -89,8 +89,10 @@ def _settings(table: Any, where: str) -> Settings:
     driver = table.get("driver")
     if driver not in DRIVERS:
         known = ", ".join(DRIVERS)
-        raise InputError(f"{where}: key 'driver': " + (f"is missing: one of {known}" if driver is None else
-                                                       f"found {driver!r}, expected one of {known}"))  # fmt: skip
+        raise InputError(
+            f"{where}: key 'driver': "
+            + (f"is missing: one of {known}" if driver is None else f"found {driver!r}, expected one of {known}")
+        )
     settings = validated(DRIVERS[driver], table, where)
     try:
         profile = load_target(settings.target)
@@ -98,8 +100,9 @@ def _settings(table: Any, where: str) -> Settings:
         raise InputError(f"{where}: key 'target': {error}") from error
     if not settings.can_be(profile):
         known = ", ".join(p.name for p in all_targets() if settings.can_be(p))
-        raise InputError(f"{where}: key 'target': found {profile.name!r}, expected one that driver {driver} reaches: "
-                         f"{known}")  # fmt: skip
+        raise InputError(
+            f"{where}: key 'target': found {profile.name!r}, expected one that driver {driver} reaches: {known}"
+        )
     return settings
 
 

@@ -115,8 +115,9 @@ def _serial_ports() -> list[Connected]:
 
     return [
         Connected("serial", port.device, port.description, None, _add("serial", port=port.device, target="TARGET"))
-        for port in comports() if port.hwid != "n/a"
-    ]  # fmt: skip
+        for port in comports()
+        if port.hwid != "n/a"
+    ]
 
 
 def _add(driver: str, **settings: str) -> str:

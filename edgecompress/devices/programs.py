@@ -52,14 +52,27 @@ def _script(artifact: Artifact, python: str, threads: int) -> Program:
     script, model = "run_model.py", f"model.{artifact.format}"
     source = (resources.files("edgecompress_targets.drivers") / script).read_bytes()
     start = python, script, model, "{inputs}", "{outputs}", "{times}", str(threads)
-    return Program(identifier(artifact.path.stem), artifact.digest, artifact.input_bytes, artifact.output_bytes,
-                   {script: source, model: artifact.content}, start)  # fmt: skip
+    return Program(
+        identifier(artifact.path.stem),
+        artifact.digest,
+        artifact.input_bytes,
+        artifact.output_bytes,
+        {script: source, model: artifact.content},
+        start,
+    )
 
 
 def _benchmarked(artifact: Artifact, program: str, threads: int) -> Program:
     files = {f"{MODEL}.{artifact.format}": artifact.content}
-    return Program(identifier(artifact.path.stem), artifact.digest, artifact.input_bytes, artifact.output_bytes, files,
-                   (), benchmark=benchmark(artifact.format, program, threads))  # fmt: skip
+    return Program(
+        identifier(artifact.path.stem),
+        artifact.digest,
+        artifact.input_bytes,
+        artifact.output_bytes,
+        files,
+        (),
+        benchmark=benchmark(artifact.format, program, threads),
+    )
 
 
 def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:
@@ -75,8 +88,9 @@ def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:
     file = f"{record.name}{image.suffix}" if settings.runs == "firmware" else f"{record.name}_run"
     start = (file,) if settings.runs == "firmware" else (f"./{file}", "{inputs}", "{outputs}", "{times}")
     machine = record.target.triple.split("-")[0] if settings.runs == "program" else ""
-    program = Program(record.name, artifact.digest, artifact.input_bytes, artifact.output_bytes, {file: content}, start,
-                      machine)  # fmt: skip
+    program = Program(
+        record.name, artifact.digest, artifact.input_bytes, artifact.output_bytes, {file: content}, start, machine
+    )
     return Prepared(program, record)
 
 

@@ -40,8 +40,11 @@ class Outputs(Shown):
         return is_classifier(list(self.arrays.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"artifact": self.artifact, "device": self.device,
-                "outputs": {name: array.tolist() for name, array in self.arrays.items()}}  # fmt: skip
+        return {
+            "artifact": self.artifact,
+            "device": self.device,
+            "outputs": {name: array.tolist() for name, array in self.arrays.items()},
+        }
 
     def __rich__(self) -> Group:
         head = Text.assemble((self.artifact, "bold"), " on ", (self.device, "bold"))

@@ -1,4 +1,5 @@
 """Which clustered weights a format stores as plainly as any other, and why."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,5 @@
 """onnx_ir.Model -> the runtime's plan and `.pack` file: the same lowered graph that the TFLite emitter writes."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Samples to the runs of a model of fixed shapes, and its outputs back to samples."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,5 @@
 """Calibration and evaluation data: where the user keeps it -> batches that a model takes."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence

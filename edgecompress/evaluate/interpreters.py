@@ -1,4 +1,5 @@
 """Run a model or an artifact in the program that devices run it in."""
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -167,9 +168,7 @@ class LiteRT(_TFLite):
     name = "LiteRT"
     package = "ai-edge-litert"
 
-    def __init__(
-        self, data: bytes | Path, io: TFLiteIO, *, reference: bool = False, threads: int = 1
-    ) -> None:
+    def __init__(self, data: bytes | Path, io: TFLiteIO, *, reference: bool = False, threads: int = 1) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         kind = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO

@@ -1,4 +1,5 @@
 """How good outputs are, against labels or against another model's outputs."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

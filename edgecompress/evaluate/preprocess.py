@@ -1,4 +1,5 @@
 """From stored samples to model inputs: axis order, type, (x * scale - mean) / std, and the checks."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,12 +12,7 @@ from edgecompress.evaluate.sources import Source
 from edgecompress.recipe import Preprocess
 
 # kind of the model's input type -> kinds of stored types that it can be made from, in words
-ACCEPTED = {
-    "f": ("uifb", "numbers"),
-    "i": ("ui", "integers"),
-    "u": ("ui", "integers"),
-    "b": ("b", "booleans"),
-}
+ACCEPTED = {"f": ("uifb", "numbers"), "i": ("ui", "integers"), "u": ("ui", "integers"), "b": ("b", "booleans")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +57,7 @@ class Adapter:
             raise InputError(f"{self.source}: sample {index} for input {self.name!r} has {what}")
 
 
-def adapt(
-    source: Source, described: str, value: ir.Value, preprocess: Preprocess
-) -> tuple[Adapter, str | None]:
+def adapt(source: Source, described: str, value: ir.Value, preprocess: Preprocess) -> tuple[Adapter, str | None]:
     """How `source` feeds the model input `value`, and a note if its samples change shape on the way.
 
     described: the data's name, for messages. A sample is the input without its batch axis (axis 0), or
@@ -109,9 +103,7 @@ def _match_shape(
     raise InputError(f"{where}: samples of shape {sample}; expected {expected}")
 
 
-def _per_channel(
-    what: str, numbers: list[float], shape: tuple[int, ...], batched: bool, where: str
-) -> np.ndarray:
+def _per_channel(what: str, numbers: list[float], shape: tuple[int, ...], batched: bool, where: str) -> np.ndarray:
     values = np.asarray(numbers, np.float32)
     if values.size == 1:
         return values.reshape(())

@@ -1,5 +1,6 @@
 """Where samples come from: arrays in memory, .npy data in a file or a .npz, images. Each is read a chunk
 at a time, so that memory does not grow with the number of samples."""
+
 from __future__ import annotations
 
 import itertools
@@ -205,9 +206,7 @@ def list_images(folder: Path) -> tuple[tuple[Path, ...], np.ndarray | None, tupl
     first n of them are spread over all. Raises InputError when there is no image.
     """
     classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    groups = [
-        [(file, label) for file in _images_in(group)] for label, group in enumerate(classes or [folder])
-    ]
+    groups = [[(file, label) for file in _images_in(group)] for label, group in enumerate(classes or [folder])]
     found = [entry for turn in itertools.zip_longest(*groups) for entry in turn if entry is not None]
     if not found:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))

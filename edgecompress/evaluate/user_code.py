@@ -1,4 +1,5 @@
 """`file.py:function`: a user's own Python, run because they named it."""
+
 from __future__ import annotations
 
 import importlib.util

@@ -1,4 +1,5 @@
 """Run an artifact in every interpreter there is for it, against the float model it was made from."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -72,9 +73,7 @@ class Check:
         return self.reference_value - self.value
 
 
-def run_dataset(
-    interpreter: Interpreter, dataset: Dataset, progress: Progress | None = None
-) -> list[np.ndarray]:
+def run_dataset(interpreter: Interpreter, dataset: Dataset, progress: Progress | None = None) -> list[np.ndarray]:
     """All outputs on all samples, [n, ...] each. Inputs are streamed, outputs kept.
 
     progress: called with the number of samples done since the last call.
@@ -87,9 +86,7 @@ def run_dataset(
     return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 
-def reference(
-    model: ir.Model, dataset: Dataset, metric: str = "top1", progress: Progress | None = None
-) -> Reference:
+def reference(model: ir.Model, dataset: Dataset, metric: str = "top1", progress: Progress | None = None) -> Reference:
     """Runs the float model (canonical, in ONNX Runtime) once, for every artifact to be compared with.
 
     Raises InputError when the metric doesn't fit outputs and labels.

@@ -1,4 +1,5 @@
 """What compression decides about a value or a node, kept on it (`meta`) and read by the emitters."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """Where the batch goes in a graph whose Reshapes were written for a batch of one."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

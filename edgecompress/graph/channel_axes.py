@@ -1,4 +1,5 @@
 """Positions along the axes of all values, and which of them can only be removed together."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
 """Groups of channels that are like each other: any of a group's channels can be removed from the whole graph."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -175,9 +176,15 @@ def _keys(members: tuple[Member, ...]) -> Iterator[tuple[str, int]]:
 
 
 def _group(
-    channels: list[np.ndarray], places: list[tuple[ir.Value, int]], owners: np.ndarray, axes: ChannelAxes,
-    makers: Makers, readers: Makers, fixed: np.ndarray, approximate: np.ndarray,
-) -> ChannelGroup | None:  # fmt: skip
+    channels: list[np.ndarray],
+    places: list[tuple[ir.Value, int]],
+    owners: np.ndarray,
+    axes: ChannelAxes,
+    makers: Makers,
+    readers: Makers,
+    fixed: np.ndarray,
+    approximate: np.ndarray,
+) -> ChannelGroup | None:
     where = [places[i] for i in np.unique(owners[channels[0]])]
     keys = [(str(v.name), a) for v, a in where]
     if not any(k in makers for k in keys):
@@ -206,6 +213,11 @@ def _group(
     made_by = layers(makers)
     stays, inexact = int(fixed[ids[0]]), int(approximate[ids].max())
     return ChannelGroup(
-        made_by[0].node, len(channels), made_by, layers(readers), tuple(members),
-        axes.reason(stays) if stays else None, axes.reason(inexact) if inexact else None,
-    )  # fmt: skip
+        made_by[0].node,
+        len(channels),
+        made_by,
+        layers(readers),
+        tuple(members),
+        axes.reason(stays) if stays else None,
+        axes.reason(inexact) if inexact else None,
+    )

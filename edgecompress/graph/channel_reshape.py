@@ -1,4 +1,5 @@
 """What a Reshape does to channels: dimensions that are split or joined."""
+
 from __future__ import annotations
 
 import math
@@ -51,9 +52,7 @@ def _block(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> Block:
 
     def parts(side: list[tuple[int, int]], last: list[int]) -> tuple[tuple[int, tuple[int, ...]], ...]:
         starts = [1, *last[:-1]]
-        return tuple(
-            (axis, tuple(range(ends.index(s), ends.index(e)))) for (axis, _), s, e in zip(side, starts, last)
-        )
+        return tuple((axis, tuple(range(ends.index(s), ends.index(e)))) for (axis, _), s, e in zip(side, starts, last))
 
     return Block(parts(a, ends_a), parts(b, ends_b), factors)
 
@@ -107,9 +106,12 @@ def _by_factor(ids: np.ndarray, own: tuple[int, ...], factors: tuple[int, ...], 
 
 
 def _free(
-    factor: int, factors: tuple[int, ...], places: list[tuple[ir.Value, int, tuple[int, ...]]], axes: ChannelAxes,
+    factor: int,
+    factors: tuple[int, ...],
+    places: list[tuple[ir.Value, int, tuple[int, ...]]],
+    axes: ChannelAxes,
     fixed: np.ndarray,
-) -> bool:  # fmt: skip
+) -> bool:
     """Whether some of its positions aren't fixed along any axis that has the factor."""
     stays = np.zeros(factors[factor], bool)
     for value, axis, own in places:

@@ -1,4 +1,5 @@
 """What each operator says about channels: a table from operator to the rule that couples positions."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -24,10 +25,38 @@ def rule(*op_types: str) -> Callable[[Rule], Rule]:
 
 
 @rule(
-    "Abs", "Add", "BatchNormalization", "Cast", "Div", "Elu", "Equal", "Erf", "Exp", "Gelu", "Greater", "HardSigmoid",
-    "HardSwish", "Identity", "LeakyRelu", "Less", "Log", "Max", "Min", "Mul", "Neg", "Not", "PRelu", "Pow",
-    "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Sub", "Tanh", "Where",
-)  # fmt: skip
+    "Abs",
+    "Add",
+    "BatchNormalization",
+    "Cast",
+    "Div",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Gelu",
+    "Greater",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LeakyRelu",
+    "Less",
+    "Log",
+    "Max",
+    "Min",
+    "Mul",
+    "Neg",
+    "Not",
+    "PRelu",
+    "Pow",
+    "Reciprocal",
+    "Relu",
+    "Sigmoid",
+    "Sqrt",
+    "Sub",
+    "Tanh",
+    "Where",
+)
 def elementwise(node: ir.Node, axes: ChannelAxes) -> None:
     """Position by position; a dimension of 1 goes with every position."""
     for value in node.inputs:

@@ -3,6 +3,7 @@
 The values inside such a group never exist at run time, so they are not quantised, and both
 emitters and the quantiser must agree on the grouping: it is decided here alone.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
 
 
 def activation_kind(node: ir.Node) -> str | None:
-    """"Relu", "Relu6" or "ReluN1To1" when a TFLite operator can absorb the node, else None."""
+    """ "Relu", "Relu6" or "ReluN1To1" when a TFLite operator can absorb the node, else None."""
     if node.op_type == "Relu":
         return "Relu"
     if node.op_type == "Clip":

@@ -1,4 +1,5 @@
 """Bounds of every value of a canonical model that hold for all finite inputs, channel by channel."""
+
 from __future__ import annotations
 
 import math

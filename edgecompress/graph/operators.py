@@ -1,4 +1,5 @@
 """Which ONNX operators (opset 21) can be converted, and what is refused about them."""
+
 from __future__ import annotations
 
 from collections import Counter

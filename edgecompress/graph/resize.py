@@ -1,4 +1,5 @@
 """Where ONNX's Resize samples its input."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """What a model costs: parameters, multiply-accumulates, and the most activations alive at once."""
+
 from __future__ import annotations
 
 import math

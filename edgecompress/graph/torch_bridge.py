@@ -1,4 +1,5 @@
 """An onnx_ir.Model in canonical form as a torch.nn.Module that can be trained, and back."""
+
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
@@ -175,9 +176,7 @@ def _before_softmax(value: ir.Value) -> ir.Value:
 def _plan(graph: ir.Graph, slots: dict[ir.Value, int], outputs: tuple[int, ...]) -> list[Step]:
     """Steps in graph order. Constants and outputs stay to the end."""
     kept = {0, *outputs, *(slots[v] for v in graph.initializers.values())}
-    rows = [
-        (tuple(0 if v is None else slots[v] for v in n.inputs), tuple(slots[v] for v in n.outputs)) for n in graph
-    ]
+    rows = [(tuple(0 if v is None else slots[v] for v in n.inputs), tuple(slots[v] for v in n.outputs)) for n in graph]
     last = {slot: i for i, (inputs, outputs) in enumerate(rows) for slot in (*outputs, *inputs)}
     return [
         Step(inputs, outputs, tuple({s for s in (*inputs, *outputs) if last[s] == i and s not in kept}))

@@ -1,4 +1,5 @@
 """What each ONNX operator computes, in torch: convolutions, pools, normalisations, recurrent layers, Resize."""
+
 from __future__ import annotations
 
 import functools
@@ -38,9 +39,11 @@ def _shape(value: ir.Value) -> list[int]:
 def convolution(node: ir.Node) -> Function:
     before, after = _pads(node)
     convolve = functools.partial(
-        CONVOLUTIONS[len(before) + 2], stride=node.attributes.get_ints("strides"),
-        dilation=node.attributes.get_ints("dilations"), groups=integer(node, "group", 1),
-    )  # fmt: skip
+        CONVOLUTIONS[len(before) + 2],
+        stride=node.attributes.get_ints("strides"),
+        dilation=node.attributes.get_ints("dilations"),
+        groups=integer(node, "group", 1),
+    )
     if before == after:
         return functools.partial(convolve, padding=tuple(before))
     amounts = _torch_order(before, after)
@@ -51,10 +54,12 @@ def convolution(node: ir.Node) -> Function:
 def transposed_convolution(node: ir.Node) -> Function:
     before, after = _pads(node)
     convolve = functools.partial(
-        TRANSPOSED[len(before) + 2], stride=node.attributes.get_ints("strides"),
-        output_padding=node.attributes.get_ints("output_padding"), groups=integer(node, "group", 1),
+        TRANSPOSED[len(before) + 2],
+        stride=node.attributes.get_ints("strides"),
+        output_padding=node.attributes.get_ints("output_padding"),
+        groups=integer(node, "group", 1),
         dilation=node.attributes.get_ints("dilations"),
-    )  # fmt: skip
+    )
     if before == after:
         return functools.partial(convolve, padding=tuple(before))
     amounts = _torch_order([-n for n in before], [-n for n in after])
@@ -66,9 +71,11 @@ def max_pool(node: ir.Node) -> Function:
     before, after = _pads(node)
     kernel = node.attributes.get_ints("kernel_shape")
     pool = functools.partial(
-        MAX_POOLS[len(kernel) + 2], kernel_size=kernel, stride=node.attributes.get_ints("strides"),
+        MAX_POOLS[len(kernel) + 2],
+        kernel_size=kernel,
+        stride=node.attributes.get_ints("strides"),
         dilation=node.attributes.get_ints("dilations"),
-    )  # fmt: skip
+    )
     if before == after and all(2 * n <= k for n, k in zip(before, kernel)):  # torch refuses larger pads
         return functools.partial(pool, padding=tuple(before))
     amounts = _torch_order(before, after)
@@ -81,10 +88,17 @@ def average_pool(node: ir.Node) -> Function:
     before, after = _pads(node)
     kernel, strides = list(node.attributes.get_ints("kernel_shape")), list(node.attributes.get_ints("strides"))
     dilations, include = list(node.attributes.get_ints("dilations")), bool(integer(node, "count_include_pad"))
-    if before == after and set(dilations) == {1} and not integer(node, "ceil_mode") and \
-            all(2 * n <= k for n, k in zip(before, kernel)):  # fmt: skip
-        return functools.partial(  # fmt: skip
-            AVERAGE_POOLS[len(kernel) + 2], kernel_size=kernel, stride=strides, padding=before,
+    if (
+        before == after
+        and set(dilations) == {1}
+        and not integer(node, "ceil_mode")
+        and all(2 * n <= k for n, k in zip(before, kernel))
+    ):
+        return functools.partial(
+            AVERAGE_POOLS[len(kernel) + 2],
+            kernel_size=kernel,
+            stride=strides,
+            padding=before,
             count_include_pad=include,
         )
     size, out = _shape(node.inputs[0])[2:], _shape(node.outputs[0])[2:]
@@ -226,8 +240,17 @@ def _directions(node: ir.Node) -> list[bool]:
     return kinds[node.attributes.get_string("direction", "forward")]
 
 
-def _recurrent(directions: list[bool], step, states: int, x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None,
-               lengths: None = None, *initial: Tensor | None) -> list[Tensor]:  # fmt: skip
+def _recurrent(
+    directions: list[bool],
+    step,
+    states: int,
+    x: Tensor,
+    w: Tensor,
+    r: Tensor,
+    b: Tensor | None = None,
+    lengths: None = None,
+    *initial: Tensor | None,
+) -> list[Tensor]:
     """x [steps, batch, in] -> Y [steps, directions, batch, hidden], and the last states [directions, batch, hidden]."""
     batch, hidden = x.shape[1], r.shape[-1]
     outputs, finals = [], []

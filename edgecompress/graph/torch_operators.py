@@ -3,6 +3,7 @@
 An entry of FUNCTIONS takes a node of a canonical model and returns a function of the node's inputs (None for an
 absent one) that has the node's attributes and constant parameters built in. Layers are in `torch_layers`.
 """
+
 from __future__ import annotations
 
 import functools
@@ -259,10 +260,11 @@ def batch_reshapes(node: ir.Node) -> list[Function]:
     merged = [still[i] for i, n in enumerate(target) if n != 1]
     moved = [
         functools.partial(_reshape_sample, target, old, n, inner, new)
-        for new, m in enumerate(target) if m == 1
+        for new, m in enumerate(target)
+        if m == 1
         for old, n in enumerate(before)
         for inner in ((False,) if n == 1 else (False, True))
-    ]  # fmt: skip
+    ]
     return [*alone, *moved, *merged, reshape(node)]
 
 
@@ -270,9 +272,7 @@ def _reshape(target: tuple[int, ...], x: Tensor, shape: Tensor) -> Tensor:
     return x.reshape(target)
 
 
-def _reshape_sample(
-    target: list[int], old: int, size: int, inner: bool, new: int, x: Tensor, shape: Tensor
-) -> Tensor:
+def _reshape_sample(target: list[int], old: int, size: int, inner: bool, new: int, x: Tensor, shape: Tensor) -> Tensor:
     """The batch is dimension `old` of x, or the outer or inner part of it beside the `size` that the model says."""
     split = (size, x.shape[old] // size) if inner else (x.shape[old] // size, size)
     samples = x.unflatten(old, split).movedim(old + inner, 0)

@@ -1,4 +1,5 @@
 """Which constants of a canonical model are its weights: what training may change."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,5 @@
 """Whether the normalised model computes what the original does: both run in ONNX Runtime on one input."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -33,9 +34,7 @@ def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int
     run_original = _runner_of_original(original)
     for draw in (_normal, _positive):
         feeds = random_inputs(model, np.random.default_rng(seed), draw, run_original.dtypes)
-        expected = run_original(
-            {k: np.repeat(v, batch, axis=0) if batch > 1 else v for k, v in feeds.items()}
-        )
+        expected = run_original({k: np.repeat(v, batch, axis=0) if batch > 1 else v for k, v in feeds.items()})
         if all(np.isfinite(a).all() for a in expected):
             break
     del run_original  # its copy of the weights
@@ -140,9 +139,7 @@ class _Runner:
         options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._reference = reference
-        self.dtypes = {
-            i.name: np.dtype(_NUMPY[i.type]) for i in self._session.get_inputs() if i.type in _NUMPY
-        }
+        self.dtypes = {i.name: np.dtype(_NUMPY[i.type]) for i in self._session.get_inputs() if i.type in _NUMPY}
 
     def __call__(self, feeds: Arrays) -> list[np.ndarray]:
         feeds = {k: v.astype(self.dtypes[k], copy=False) for k, v in feeds.items() if k in self.dtypes}

@@ -1,4 +1,5 @@
 """Weights kept in files beside the model, read only from where they may be."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -45,8 +46,7 @@ def embed(proto: onnx.ModelProto, path: Path) -> None:
 def require_below_limit(size: int, path: Path) -> None:
     if size > LARGEST_MODEL:
         raise InputError(
-            f"{path}: the model has {size / 2**30:.1f} GiB or more of weights; models below 2 GiB can be "
-            f"converted"
+            f"{path}: the model has {size / 2**30:.1f} GiB or more of weights; models below 2 GiB can be converted"
         )
 
 
@@ -74,9 +74,7 @@ def _number(fields: dict[str, str], key: str, default: int, name: str, path: Pat
     if text is None:
         return default
     if not (text.isascii() and text.isdigit()):
-        raise InputError(
-            f"{path}: tensor {name!r} has the external data {key} {text!r}; a number is expected"
-        )
+        raise InputError(f"{path}: tensor {name!r} has the external data {key} {text!r}; a number is expected")
     return int(text)
 
 

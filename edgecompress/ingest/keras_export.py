@@ -5,6 +5,7 @@
 TensorFlow stays out of the process that converts: which Keras it brings is decided by the environment before it is
 imported, and its memory goes with this process. A model that can't be read is told of by {"error": ...} in made.json.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -174,7 +175,7 @@ def _write_kernels(folder: Path, arrays: list[Any]) -> None:
 
 
 def _plain(name: str) -> str:
-    """"image:0" -> "image"."""
+    """ "image:0" -> "image"."""
     return name.partition(":")[0].replace("/", "_")
 
 

@@ -4,6 +4,7 @@ TensorFlow runs in a process of its own (`keras_export`). TensorFlow Model Optim
 that Keras holds; conversion scales each output channel of them where a BatchNormalization follows. Zeros stay zeros by
 that, and the clusters are found again: what Keras holds, times a factor for each channel.
 """
+
 from __future__ import annotations
 
 import json
@@ -88,12 +89,19 @@ def keep(model: ir.Model, decided: Decided) -> list[str]:
 
 def _export(path: Path, folder: Path, trust_code: bool) -> dict[str, object]:
     command = [sys.executable, "-m", "edgecompress.ingest.keras_export", str(path.absolute()), str(folder)]
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "",
-                                "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}  # fmt: skip
+    environment = os.environ | {
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+    }
     done = subprocess.run(
-        [*command, *(["--trust-code"] if trust_code else [])], env=environment, capture_output=True, text=True,
-        errors="replace", stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        [*command, *(["--trust-code"] if trust_code else [])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+    )
     try:
         made: dict[str, object] = json.loads((folder / "made.json").read_text())
     except (OSError, ValueError) as error:

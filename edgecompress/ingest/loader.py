@@ -1,4 +1,5 @@
 """`load`: any model that we read, as an Ingested."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,9 +93,7 @@ def _load(
 
         format_, proto, path = torch_model.read(source, weights, shapes, fold_batchnorm)
     if weights is not None and format_ != "python":
-        raise InputError(
-            f"weights ({weights}) go with a model given as file.py:factory; this one has its own"
-        )
+        raise InputError(f"weights ({weights}) go with a model given as file.py:factory; this one has its own")
     with quiet("onnx_ir", "onnxscript"):
         found = _ingest(proto, format_, path, shapes, fold_batchnorm)
     if decided is None:
@@ -102,9 +101,7 @@ def _load(
     return replace(found, notes=(*found.notes, *keras_model.keep(found.model, decided)))
 
 
-def _ingest(
-    proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Shapes, fold_batchnorm: bool
-) -> Ingested:
+def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Shapes, fold_batchnorm: bool) -> Ingested:
     notes = []
     model = _parse(proto)
     opset = next((v for d, v in model.opset_imports.items() if d in ("", "ai.onnx")), 0)

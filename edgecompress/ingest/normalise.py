@@ -1,4 +1,5 @@
 """Brings a model to the canonical form that everything after ingest relies on: a list of passes."""
+
 from __future__ import annotations
 
 import math
@@ -38,9 +39,7 @@ from edgecompress.interrupt import reraise_interrupt
 IR_VERSION = 10  # the one that came with opset 21
 
 
-def passes(
-    input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = True
-) -> list[ir.passes.PassBase]:
+def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = True) -> list[ir.passes.PassBase]:
     """In order; each may rely on the ones before it."""
     return [
         # One flat graph of standard operators with static input shapes.
@@ -97,9 +96,7 @@ def passes(
     ]
 
 
-def normalise(
-    model: ir.Model, input_shapes: Mapping[str, Sequence[int]], *, fold_batchnorm: bool = True
-) -> ir.Model:
+def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]], *, fold_batchnorm: bool = True) -> ir.Model:
     """The model, changed in place, in canonical form. Raises InputError and UnsupportedModelError.
 
     Without fold_batchnorm, BatchNormalization (of evaluation, with constant statistics) stays, to be trained.

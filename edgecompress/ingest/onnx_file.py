@@ -1,4 +1,5 @@
 """An .onnx file, of any origin and in any condition -> a ModelProto that is whole and valid."""
+
 from __future__ import annotations
 
 import contextlib
@@ -32,8 +33,7 @@ def read(path: Path) -> onnx.ModelProto:
         ) from error
     if not proto.HasField("graph") or not proto.opset_import or not proto.graph.output:
         raise InputError(
-            f"{path}: not a whole ONNX model (it has no graph with outputs); it is truncated or another kind "
-            f"of file"
+            f"{path}: not a whole ONNX model (it has no graph with outputs); it is truncated or another kind of file"
         )
     embed(proto, path)
     try:
@@ -89,9 +89,7 @@ def _lenient(proto: onnx.ModelProto) -> Iterator[None]:
     """
     unknown = [(node, node.domain) for node in proto.graph.node if _unknown(node, proto)]
     values = [*proto.graph.input, *proto.graph.output]
-    shapeless = [
-        v for v in values if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
-    ]
+    shapeless = [v for v in values if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")]
     for node, _ in unknown:
         node.domain = UNKNOWN
     for value in shapeless:
@@ -128,9 +126,7 @@ def _unknown(node: onnx.NodeProto, proto: onnx.ModelProto) -> bool:
         return False
     domains = ("", "ai.onnx") if node.domain in ("", "ai.onnx") else (node.domain,)
     opset = next((o.version for o in proto.opset_import if o.domain in domains), 1)
-    return not onnx.defs.has(
-        node.op_type, max(1, min(opset, 2**31 - 1)), "" if "" in domains else node.domain
-    )
+    return not onnx.defs.has(node.op_type, max(1, min(opset, 2**31 - 1)), "" if "" in domains else node.domain)
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:

@@ -4,6 +4,7 @@ ONNX Runtime's quantisation (QDQ) and torch's write such; TensorFlow Model Optim
 become such in ONNX. Ours is a float model again, whose values know their scales and zero points; weights, made float
 by constant folding, stay on the grid of their integers.
 """
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Libraries kept from the terminal: whatever they say that matters is checked here, and said in our words."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,4 +1,5 @@
 """The input shapes that a user passes, checked before anything is made of them."""
+
 from __future__ import annotations
 
 import math

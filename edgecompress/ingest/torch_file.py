@@ -1,4 +1,5 @@
 """What a file holds that torch was to read and refused: said plainly, and without unpickling anything."""
+
 from __future__ import annotations
 
 import io
@@ -35,7 +36,7 @@ def instead_of_weights(path: Path, data: bytes) -> str:
 
 
 def _kind(data: bytes) -> str:
-    """"torchscript", "weights", "pickle", or "" for anything else."""
+    """ "torchscript", "weights", "pickle", or "" for anything else."""
     import torch
 
     members = _members(data)

@@ -1,4 +1,5 @@
 """A PyTorch model (a .pt2 or TorchScript file, a module, a factory in a .py file) -> an ONNX ModelProto."""
+
 from __future__ import annotations
 
 import contextlib
@@ -129,13 +130,9 @@ def _call_factory(path: Path, function: str) -> torch.nn.Module:
         raise
     except Exception as error:
         reraise_interrupt(error)
-        raise InputError(
-            f"{path}:{function} failed with {type(error).__name__}: {_one_line(error)}"
-        ) from error
+        raise InputError(f"{path}:{function} failed with {type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(module, torch.nn.Module):
-        raise InputError(
-            f"{path}:{function} returned {_a(module)}; a torch.nn.Module is expected"
-        )
+        raise InputError(f"{path}:{function} returned {_a(module)}; a torch.nn.Module is expected")
     return module
 
 

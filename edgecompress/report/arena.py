@@ -1,4 +1,5 @@
 """A picture of activation memory: which values are needed when, and where in one arena they can lie."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

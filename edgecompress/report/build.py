@@ -1,4 +1,5 @@
 """From what a run made and measured to the report's parts."""
+
 from __future__ import annotations
 
 import hashlib
@@ -51,9 +52,7 @@ def data_summary(dataset: Dataset | None) -> Data | None:
     return None if dataset is None else Data(source=dataset.source, samples=len(dataset))
 
 
-def artifact(
-    emitted: Emitted, name: str, encoding: str, model: ir.Model, checks: Sequence[Measured]
-) -> Artifact:
+def artifact(emitted: Emitted, name: str, encoding: str, model: ir.Model, checks: Sequence[Measured]) -> Artifact:
     """model: the normalised one, whose inputs and outputs an ONNX artifact keeps."""
     if emitted.io is not None:
         inputs = [_tensor(t) for t in emitted.io.inputs]

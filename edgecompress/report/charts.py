@@ -2,6 +2,7 @@
 
 Plotting libraries were weighed: their pages need megabytes of script, or colours that can't follow light and dark.
 """
+
 from __future__ import annotations
 
 import math
@@ -79,10 +80,14 @@ def lines(curves: Sequence[tuple[str, str, Sequence[float | None]]]) -> Lines:
     longest = max(len(values) for _, _, values in curves)
     x = axis([1, max(longest, 2)], LEFT, WIDTH - RIGHT, count=min(max(longest, 2) - 1, 8))
     y = axis([v for _, _, values in curves for v in values if v is not None], HEIGHT - BOTTOM, TOP)
-    return Lines(x, y, tuple(
-        Line(name, " ".join(f"{x(i)},{y(v)}" for i, v in enumerate(values, 1) if v is not None), style)
-        for name, style, values in curves
-    ))  # fmt: skip
+    return Lines(
+        x,
+        y,
+        tuple(
+            Line(name, " ".join(f"{x(i)},{y(v)}" for i, v in enumerate(values, 1) if v is not None), style)
+            for name, style, values in curves
+        ),
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 """Runs side by side."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,5 @@
 """The least that a code of single values can take."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """The files of a report: report.json, and report.html made of it."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,4 +1,5 @@
 """report.html: one file that needs nothing else, made of report.json alone."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -38,21 +39,36 @@ class Bar:
 
 def page(report: Report) -> str:
     """The whole document."""
-    return str(_environment().get_template("report.html.j2").render(
-        report=report, source=source(report), cards=cards(report), bars=bars(report), asked=terminal.requested(report),
-        scatter=_scatter([("", report)]), layers=_layers(report.layers), arena=_arena(report),
-        training=[_curves(h) for h in report.training], checks=_checks(report), devices=_devices(report),
-        version=__version__, bad=BAD_SNR,
-    ))  # fmt: skip
+    return str(
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            source=source(report),
+            cards=cards(report),
+            bars=bars(report),
+            asked=terminal.requested(report),
+            scatter=_scatter([("", report)]),
+            layers=_layers(report.layers),
+            arena=_arena(report),
+            training=[_curves(h) for h in report.training],
+            checks=_checks(report),
+            devices=_devices(report),
+            version=__version__,
+            bad=BAD_SNR,
+        )
+    )
 
 
 def comparison_page(
     reports: Sequence[tuple[str, Report]], columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> str:
     """reports: with their names; columns, rows: the figures side by side."""
-    return str(_environment().get_template("compare.html.j2").render(
-        reports=reports, columns=columns, rows=rows, scatter=_scatter(reports), version=__version__,
-    ))  # fmt: skip
+    return str(
+        _environment()
+        .get_template("compare.html.j2")
+        .render(reports=reports, columns=columns, rows=rows, scatter=_scatter(reports), version=__version__)
+    )
 
 
 def source(report: Report) -> str:
@@ -157,8 +173,10 @@ def _layers(layers: Sequence[Layer]) -> list[dict[str, Any]]:
             highest = max(*h.after, *(h.before or [0]))
             path = {
                 "before": charts.steps(h.before, highest, *HISTOGRAM) if h.before else "",
-                "after": charts.steps(h.after, highest, *HISTOGRAM), "low": f"{h.low:.3g}", "high": f"{h.high:.3g}",
-            }  # fmt: skip
+                "after": charts.steps(h.after, highest, *HISTOGRAM),
+                "low": f"{h.low:.3g}",
+                "high": f"{h.high:.3g}",
+            }
         result.append({"layer": layer, "histogram": path})
     return result
 
@@ -173,9 +191,18 @@ def _arena(report: Report) -> charts.Rectangles | None:
 
 def _curves(history: History) -> dict[str, Any]:
     epochs = history.epochs
-    found = [charts.lines([("training loss", "one", [e.loss for e in epochs]),
-                           *([("validation loss", "two", [e.validation_loss for e in epochs])]
-                             if any(e.validation_loss is not None for e in epochs) else [])])]  # fmt: skip
+    found = [
+        charts.lines(
+            [
+                ("training loss", "one", [e.loss for e in epochs]),
+                *(
+                    [("validation loss", "two", [e.validation_loss for e in epochs])]
+                    if any(e.validation_loss is not None for e in epochs)
+                    else []
+                ),
+            ]
+        )
+    ]
     if any(e.validation_value is not None for e in epochs):
         name = f"{history.metric}, validation"
         found.append(charts.lines([(name, "two", [e.validation_value for e in epochs])]))
@@ -185,12 +212,24 @@ def _curves(history: History) -> dict[str, Any]:
 def _checks(report: Report) -> list[list[str]]:
     form = terminal.number
     return [
-        [a.path, f"{c.interpreter} {c.version}", f"{c.samples:,}", *(
-            ["failed"] * 4 if c.error else
-            [form(c.reference_value, ".2f"), form(c.value, ".2f"), form(c.agreement_percent, ".2f"),
-             form(c.snr_db, ".1f", "exact")])]
-        for a in report.artifacts for c in a.checks
-    ]  # fmt: skip
+        [
+            a.path,
+            f"{c.interpreter} {c.version}",
+            f"{c.samples:,}",
+            *(
+                ["failed"] * 4
+                if c.error
+                else [
+                    form(c.reference_value, ".2f"),
+                    form(c.value, ".2f"),
+                    form(c.agreement_percent, ".2f"),
+                    form(c.snr_db, ".1f", "exact"),
+                ]
+            ),
+        ]
+        for a in report.artifacts
+        for c in a.checks
+    ]
 
 
 def _devices(report: Report) -> list[list[str]]:
@@ -198,11 +237,19 @@ def _devices(report: Report) -> list[list[str]]:
         return "-" if n is None else f"{n:,}"
 
     return [
-        [r.artifact, r.device, r.description, "-" if r.counts is None else " ".join(latency(r)),
-         "-" if r.accuracy is None else f"{r.accuracy:.2f}", bytes_(r.flash_bytes), bytes_(r.arena_bytes),
-         bytes_(r.stack_bytes), devices.equal(r)]
+        [
+            r.artifact,
+            r.device,
+            r.description,
+            "-" if r.counts is None else " ".join(latency(r)),
+            "-" if r.accuracy is None else f"{r.accuracy:.2f}",
+            bytes_(r.flash_bytes),
+            bytes_(r.arena_bytes),
+            bytes_(r.stack_bytes),
+            devices.equal(r),
+        ]
         for r in report.devices
-    ] + [[f.artifact, f.device, f.error, *"-----", "failed"] for f in report.device_failures]  # fmt: skip
+    ] + [[f.artifact, f.device, f.error, *"-----", "failed"] for f in report.device_failures]
 
 
 @cache
@@ -210,8 +257,11 @@ def _environment() -> Any:
     import jinja2  # takes longer to import than a command may take to start
 
     made = jinja2.Environment(
-        loader=jinja2.PackageLoader("edgecompress.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("edgecompress.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    )
     made.filters |= {"count": count, "size": size}
     return made

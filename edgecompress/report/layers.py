@@ -1,4 +1,5 @@
 """The report's list of layers: how each one's weights are stored, and how far its output is off."""
+
 from __future__ import annotations
 
 import math

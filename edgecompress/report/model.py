@@ -1,4 +1,5 @@
 """The schema of report.json: what was asked, what was achieved, and how it was measured."""
+
 from __future__ import annotations
 
 import re

@@ -4,6 +4,7 @@
 
 writes it again after a change of model.py, which a test asks for.
 """
+
 from __future__ import annotations
 
 import json

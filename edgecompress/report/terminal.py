@@ -1,4 +1,5 @@
 """The report as tables of at most 80 columns, for terminals and notebooks."""
+
 from __future__ import annotations
 
 import abc
@@ -106,9 +107,7 @@ def _accuracy(report: Report) -> Table | None:
     score = report.achieved.float_value
     title = "\nAgainst the float model" if score is None else f"\nAccuracy: {report.requested.metric}"
     columns = [(name, cell) for name, cell in _CHECK_COLUMNS if score is not None or name not in _SCORES]
-    rows = [
-        ["failed" if c.error and name not in _WHICH else cell(a, c) for name, cell in columns] for a, c in checks
-    ]
+    rows = [["failed" if c.error and name not in _WHICH else cell(a, c) for name, cell in columns] for a, c in checks]
     return table(title, [name for name, _ in columns], rows)
 
 

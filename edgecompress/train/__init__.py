@@ -1,4 +1,5 @@
 """The one training loop, which pruning, clustering, quantisation-aware training and distillation share."""
+
 from __future__ import annotations
 
 from edgecompress.train.data import TrainData

@@ -1,4 +1,5 @@
 """Augmentation of whole batches of images, the same for the same seed, epoch and step."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

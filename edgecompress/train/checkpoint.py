@@ -1,4 +1,5 @@
 """The state of a run in one file, which is whole or not there."""
+
 from __future__ import annotations
 
 import os

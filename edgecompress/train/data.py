@@ -1,4 +1,5 @@
 """Training samples in memory, as they are stored, and the batches made of them."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

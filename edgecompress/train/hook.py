@@ -1,4 +1,5 @@
 """What a method adds to the training loop."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

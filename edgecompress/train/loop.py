@@ -1,4 +1,5 @@
 """The training loop."""
+
 from __future__ import annotations
 
 import time
@@ -83,10 +84,19 @@ class _Progress:
 
 class _Run:
     def __init__(
-        self, module: nn.Module, data: TrainData, settings: Train, group: Processes, loss: Loss | None,
-        metric: Metric | None, hooks: Sequence[Hook], parameters: Any, validation: TrainData | None, seed: int,
+        self,
+        module: nn.Module,
+        data: TrainData,
+        settings: Train,
+        group: Processes,
+        loss: Loss | None,
+        metric: Metric | None,
+        hooks: Sequence[Hook],
+        parameters: Any,
+        validation: TrainData | None,
+        seed: int,
         stage: str,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.module, self.settings, self.group, self.hooks = module.to(group.device), settings, group, hooks
         self.seed, self.stage = seed, stage
         self.data, held = (data, validation) if validation is not None else data.split(settings.validation, seed)
@@ -163,9 +173,13 @@ class _Run:
         call(self.hooks, "on_epoch", epoch)
         held_loss, value = self.group.from_main(self._validate() if self.group.is_main else None)
         record = Epoch(
-            epoch=epoch + 1, loss=mean, validation_loss=held_loss, validation_value=value, learning_rate=rate,
+            epoch=epoch + 1,
+            loss=mean,
+            validation_loss=held_loss,
+            validation_value=value,
+            learning_rate=rate,
             seconds=trained,
-        )  # fmt: skip
+        )
         now.epochs.append(record)
         self._judge(record, (epoch + 1) * self.steps)
         now.finished |= epoch + 1 == self.settings.epochs
@@ -252,9 +266,12 @@ class _Run:
         settings = self.settings.model_dump(exclude={"tensorboard"})
         shapes = {k: list(v.shape) for k, v in self.module.state_dict().items()}
         return {
-            "stage": self.stage, "seed": self.seed, "settings": settings, "samples": len(self.data),
+            "stage": self.stage,
+            "seed": self.seed,
+            "settings": settings,
+            "samples": len(self.data),
             "model": {k: str(v) for k, v in shapes.items()},
-        }  # fmt: skip
+        }
 
     def _state(self) -> dict[str, Any]:
         now = self.progress
@@ -283,12 +300,18 @@ class _Run:
         now = self.progress
         seconds = sum(e.seconds for e in now.epochs)
         return History(
-            stage=self.stage, epochs=now.epochs, best_epoch=now.best_epoch, stopped_early=now.stopped_early,
-            metric=self.metric_name, samples=len(self.data),
+            stage=self.stage,
+            epochs=now.epochs,
+            best_epoch=now.best_epoch,
+            stopped_early=now.stopped_early,
+            metric=self.metric_name,
+            samples=len(self.data),
             validation_samples=0 if self.validation is None else len(self.validation),
             samples_per_second=len(now.epochs) * self.steps * self.batch / max(seconds, 1e-9),
-            device=str(self.group.device), precision=self.precision, processes=self.group.count,
-        )  # fmt: skip
+            device=str(self.group.device),
+            precision=self.precision,
+            processes=self.group.count,
+        )
 
 
 def _array(y: torch.Tensor) -> np.ndarray:

@@ -1,4 +1,5 @@
 """What is made small: named losses, or the user's own."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -21,8 +22,10 @@ def cross_entropy(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch
         return F.cross_entropy(outputs[0], labels)
     except IndexError as error:  # on a CPU; checked only when it fails, as it costs a pass over the labels
         classes = outputs[0].shape[1]
-        raise InputError(f"training labels: expected 0 to {classes - 1}, as the model has {classes} outputs; "
-                         f"found {int(labels.min())} to {int(labels.max())}") from error  # fmt: skip
+        raise InputError(
+            f"training labels: expected 0 to {classes - 1}, as the model has {classes} outputs; "
+            f"found {int(labels.min())} to {int(labels.max())}"
+        ) from error
 
 
 def mse(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:

@@ -1,4 +1,5 @@
 """BatchNormalization put back behind convolutions that it was folded into, so that the model trains as it once did."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -63,9 +64,7 @@ def _is_normalised(node: ir.Node) -> bool:
     return any(reader.op_type == "BatchNormalization" for reader in node.outputs[0].consumers())
 
 
-def _moments(
-    model: ir.Model, names: list[str], data: TrainData
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def _moments(model: ir.Model, names: list[str], data: TrainData) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Mean and variance of each channel of these values [n, channels, ...], by name."""
     module = TorchModel(model).eval()
     sums = {name: [0.0, 0.0, 0] for name in names}

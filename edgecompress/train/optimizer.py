@@ -1,4 +1,5 @@
 """Optimizers, and the learning rate of each step."""
+
 from __future__ import annotations
 
 import math
@@ -40,8 +41,9 @@ def make_optimizer(
         trained = [p for p in group["params"] if p.requires_grad]
         decay = rest.pop("weight_decay", settings.weight_decay)
         for params, weight_decay in (
-            ([p for p in trained if p.ndim > 1], decay), ([p for p in trained if p.ndim <= 1], 0.0)
-        ):  # fmt: skip
+            ([p for p in trained if p.ndim > 1], decay),
+            ([p for p in trained if p.ndim <= 1], 0.0),
+        ):
             if params:
                 split.append({"lr_scale": 1.0, **rest, "params": params, "weight_decay": weight_decay})
     if settings.optimizer == "adam":

@@ -1,4 +1,5 @@
 """Mixed precision, where it is faster."""
+
 from __future__ import annotations
 
 import copy
@@ -18,7 +19,7 @@ TRIALS = 3
 
 
 def choose(settings: Train, device: torch.device, module: nn.Module, loss: Callable[[nn.Module], Tensor]) -> str:
-    """"float32", "bfloat16" or "float16".
+    """ "float32", "bfloat16" or "float16".
 
     On a CPU bfloat16 is only taken when asked for and measured faster on a copy of the module: without the
     instructions (AVX512_BF16, AMX) it is emulated.

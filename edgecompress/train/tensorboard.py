@@ -1,4 +1,5 @@
 """Figures of each epoch for TensorBoard, if the user wants them."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """What runs on the device. Imports NumPy and Numba only, and neither of the other two rooms.
 
-    from edgecompress_runtime import load
-    model = load("model.pack")
-    y = model(x)
+from edgecompress_runtime import load
+model = load("model.pack")
+y = model(x)
 """
 
 from __future__ import annotations

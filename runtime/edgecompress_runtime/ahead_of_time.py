@@ -47,9 +47,7 @@ class Compiled:
         }
 
 
-def compile_plan(
-    plan: Plan, name: str, machine: Machine, *, profile: bool = False, coded: bool = True
-) -> Compiled:
+def compile_plan(plan: Plan, name: str, machine: Machine, *, profile: bool = False, coded: bool = True) -> Compiled:
     """name: of the model; characters that C does not allow become underscores.
 
     profile: the code calls edgecompress_layer(step) between steps. coded: weights that were clustered stay entropy
@@ -76,8 +74,9 @@ def _for_family(plan: Plan, name: str, machine: Machine, profile: bool, coded: b
     data, assembly = compiled(machine, program.functions, program.constants)
     sizes = section_sizes(data)
     stack = stack_bytes(assembly, program.entry, machine.triple)
-    return Compiled(program, (f"{program.name}.py", program.text), data, sum(sizes.values()), sizes.get(".text", 0),
-                    stack)  # fmt: skip
+    return Compiled(
+        program, (f"{program.name}.py", program.text), data, sum(sizes.values()), sizes.get(".text", 0), stack
+    )
 
 
 def _for_x86(plan: Plan, name: str, machine: Machine, hook: str) -> Compiled:
@@ -85,9 +84,16 @@ def _for_x86(plan: Plan, name: str, machine: Machine, hook: str) -> Compiled:
     there. Weights are plain: memory is not what is short."""
     variant, plan = variant_for(machine.features), with_outputs_of_their_own(plan)
     program = host_program(plan, variant, hook=hook)
-    interface = Interface(name=name, plan=plan, layout=program.layout, alignment=host_compiler.ALIGNMENT,
-                          steps=program.steps, family=f"x86 {variant.name}", saved=0,
-                          skipping=program.skipping)  # fmt: skip
+    interface = Interface(
+        name=name,
+        plan=plan,
+        layout=program.layout,
+        alignment=host_compiler.ALIGNMENT,
+        steps=program.steps,
+        family=f"x86 {variant.name}",
+        saved=0,
+        skipping=program.skipping,
+    )
     target = target_machine(machine)
     module = host_compiler.optimised(program, target, interface.entry)
     data, stack = target.emit_object(module), stack_bytes(target.emit_assembly(module), interface.entry, machine.triple)

@@ -33,8 +33,9 @@ class Executor:
         for index, array in zip(self.plan.inputs, inputs):
             tensor = self.plan.tensors[index]
             if array.shape != tensor.shape or array.dtype != tensor.dtype:
-                raise RuntimeModelError(f"input {tensor.name!r}: expected {tensor.dtype} {tensor.shape}, "
-                                        f"got {array.dtype} {array.shape}")  # fmt: skip
+                raise RuntimeModelError(
+                    f"input {tensor.name!r}: expected {tensor.dtype} {tensor.shape}, got {array.dtype} {array.shape}"
+                )
             self._arrays[tensor][:] = array.reshape(-1)
         for kernel, arguments in self._calls:
             kernel(*arguments)

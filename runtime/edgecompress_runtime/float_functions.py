@@ -20,8 +20,21 @@ LN2_HIGH = f32(355.0 / 512)  # few bits: times a whole number below 2^14 it is e
 LN2_LOW = f32(math.log(2) - 355.0 / 512)
 SQRT_2 = f32(math.sqrt(2))
 # erfc(x) exp(x^2) / t as a polynomial of t = 1 / (1 + x / 2), least squares of the relative error over x >= 0
-ERFC = tuple(f32(c) for c in (0.28209475, 0.28210369, 0.24652512, 0.18029476, 0.0588173, 0.07803554, -0.19639277,
-                              0.02887943, 0.065331, -0.02568897))  # fmt: skip
+ERFC = tuple(
+    f32(c)
+    for c in (
+        0.28209475,
+        0.28210369,
+        0.24652512,
+        0.18029476,
+        0.0588173,
+        0.07803554,
+        -0.19639277,
+        0.02887943,
+        0.065331,
+        -0.02568897,
+    )
+)
 
 
 def _reinterpreted(source: type, target: type) -> object:

@@ -68,13 +68,16 @@ def _lower_bound(buffers: Sequence[Buffer], allowed: Mapping[tuple[Hashable, Has
     """What the busiest step needs, if everything that may overlap did so fully."""
     shared = {key for key, _ in allowed}
     steps = range(max((b.last for b in buffers), default=-1) + 1)
-    return max((sum(b.size for b in buffers if b.first <= s <= b.last and not (b.first == s and b.key in shared))
-                for s in steps), default=0)  # fmt: skip
+    return max(
+        (
+            sum(b.size for b in buffers if b.first <= s <= b.last and not (b.first == s and b.key in shared))
+            for s in steps
+        ),
+        default=0,
+    )
 
 
-def _placed(
-    order: Sequence[Buffer], allowed: Mapping[tuple[Hashable, Hashable], int], alignment: int
-) -> Layout:
+def _placed(order: Sequence[Buffer], allowed: Mapping[tuple[Hashable, Hashable], int], alignment: int) -> Layout:
     """Each buffer at the lowest offset that the ones before it leave."""
     placed: list[tuple[Buffer, int]] = []
     for buffer in order:

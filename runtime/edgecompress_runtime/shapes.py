@@ -115,8 +115,29 @@ def channels(inputs: Sequence[Any], w: Tensor, count: int) -> None:
         require(bias is None or (bias.data is not None and bias.dtype == np.int32), "expected a constant int32 bias")
 
 
-@rule("ABS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGICAL_NOT", "LOGISTIC", "NEG", "RELU",
-      "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "RSQRT", "SQRT", "TANH", "QUANTIZE", "DEQUANTIZE", "CAST")  # fmt: skip
+@rule(
+    "ABS",
+    "ELU",
+    "EXP",
+    "FLOOR",
+    "GELU",
+    "HARD_SWISH",
+    "LEAKY_RELU",
+    "LOG",
+    "LOGICAL_NOT",
+    "LOGISTIC",
+    "NEG",
+    "RELU",
+    "RELU6",
+    "RELU_0_TO_1",
+    "RELU_N1_TO_1",
+    "RSQRT",
+    "SQRT",
+    "TANH",
+    "QUANTIZE",
+    "DEQUANTIZE",
+    "CAST",
+)
 def elementwise(inputs, outputs, options):
     return [inputs[0].shape]
 
@@ -135,8 +156,24 @@ def reverse(inputs, outputs, options):
     return [inputs[0].shape]
 
 
-@rule("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW", "PRELU", "EQUAL", "NOT_EQUAL", "GREATER", "LESS",
-      "GREATER_EQUAL", "LESS_EQUAL", "LOGICAL_AND", "LOGICAL_OR")  # fmt: skip
+@rule(
+    "ADD",
+    "SUB",
+    "MUL",
+    "DIV",
+    "MAXIMUM",
+    "MINIMUM",
+    "POW",
+    "PRELU",
+    "EQUAL",
+    "NOT_EQUAL",
+    "GREATER",
+    "LESS",
+    "GREATER_EQUAL",
+    "LESS_EQUAL",
+    "LOGICAL_AND",
+    "LOGICAL_OR",
+)
 def binary(inputs, outputs, options):
     a, b = inputs
     return [np.broadcast_shapes(a.shape, b.shape)]
@@ -340,5 +377,3 @@ def resize(inputs, outputs, options):
     n, h, w, c = inputs[0].shape
     height, width = numbers(inputs[1])
     return [(n, height, width, c)]
-
-

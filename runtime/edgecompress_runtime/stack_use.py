@@ -18,8 +18,12 @@ class Instructions:
 
 
 def _instructions(frame: str, call: str, unknown: str, pushed: int = 0) -> Instructions:
-    return Instructions(re.compile(rf"^\s+(?:{frame})"), re.compile(rf"^\s+(?:{call})\s+(\w+)(?:@PLT)?\s*$"),
-                        re.compile(rf"^\s+(?:{unknown})"), pushed)  # fmt: skip
+    return Instructions(
+        re.compile(rf"^\s+(?:{frame})"),
+        re.compile(rf"^\s+(?:{call})\s+(\w+)(?:@PLT)?\s*$"),
+        re.compile(rf"^\s+(?:{unknown})"),
+        pushed,
+    )
 
 
 # by how a triple starts

@@ -56,9 +56,13 @@ def main(folder: Path, names: list[str]) -> None:
     for name in names:
         model, start = folder / f"{name}.onnx", time.perf_counter()
         result = edgecompress.convert(
-            model, recipe=RECIPES / f"{name}.toml", train=folder / "train.npz", eval=folder / "test.npz",
-            output=folder / f"{name}-compressed", resume=True,
-        )  # fmt: skip
+            model,
+            recipe=RECIPES / f"{name}.toml",
+            train=folder / "train.npz",
+            eval=folder / "test.npz",
+            output=folder / f"{name}-compressed",
+            resume=True,
+        )
         minutes = (time.perf_counter() - start) / 60
         float_bytes = 4 * sum(int(np.prod(t.dims)) for t in onnx.load(model).graph.initializer if t.data_type == 1)
         (artifact,) = result.report.artifacts

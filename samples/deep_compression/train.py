@@ -72,8 +72,9 @@ def main(data: Path, folder: Path) -> None:
         parts = {part: (stored[f"{part}_x"][..., None], stored[f"{part}_y"]) for part in ("train", "test")}
     for part, (x, y) in parts.items():
         np.savez(folder / f"{part}.npz", x=x, y=y.astype(np.int64))
-    (x, y), (test_x, test_y) = ((torch.from_numpy(x).float().permute(0, 3, 1, 2) / 255, torch.from_numpy(y).long())
-                                for x, y in parts.values())  # fmt: skip
+    (x, y), (test_x, test_y) = (
+        (torch.from_numpy(x).float().permute(0, 3, 1, 2) / 255, torch.from_numpy(y).long()) for x, y in parts.values()
+    )
     for name, make in NETWORKS.items():
         torch.manual_seed(0)
         network = make()

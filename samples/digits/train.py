@@ -43,10 +43,7 @@ class Digits(nn.Module):
             nn.BatchNorm2d(16),
         )
         self.down = nn.Sequential(
-            nn.Conv2d(16, 48, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(48),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
+            nn.Conv2d(16, 48, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(48), nn.ReLU(), nn.MaxPool2d(2)
         )
         self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(48 * 4, 10))
 
@@ -118,12 +115,7 @@ def export(model: Digits, x: np.ndarray) -> None:
         node.meta.pop("stack_trace", None)  # would name this machine's folders
     torch.export.save(program, HERE / "digits.pt2")
     exported = torch.onnx.export(
-        program,
-        input_names=["pixels"],
-        output_names=["logits"],
-        dynamic_shapes=batch,
-        dynamo=True,
-        verbose=False,
+        program, input_names=["pixels"], output_names=["logits"], dynamic_shapes=batch, dynamo=True, verbose=False
     )
     for item in (*exported.model.graph, *exported.model.graph.inputs, *exported.model.graph.outputs):
         item.metadata_props.clear()  # the exporter's notes, three times the size of the graph

@@ -1,6 +1,6 @@
 """Writes images.h: one test image of each digit, as float pixels, for main.c.
 
-    python images.py TEST.npz images.h
+python images.py TEST.npz images.h
 """
 
 import sys

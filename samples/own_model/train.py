@@ -1,6 +1,6 @@
 """Trains net.py on the digits sample and saves its state_dict.
 
-    python samples/own_model/train.py WEIGHTS.pt
+python samples/own_model/train.py WEIGHTS.pt
 """
 
 import sys

@@ -60,26 +60,39 @@ def main() -> int:
         facts = statistics(model)
         (scores,) = OnnxRuntime(model).run({model.graph.inputs[0].name: test})
         top1 = 100 * np.mean(scores.argmax(1) == truth)
-        print(f"{name}: {top1:.2f} % top-1 on {len(truth):,} test images, {facts.macs:,} MACs, "
-              f"{facts.parameters:,} parameters")  # fmt: skip
+        print(
+            f"{name}: {top1:.2f} % top-1 on {len(truth):,} test images, {facts.macs:,} MACs, "
+            f"{facts.parameters:,} parameters"
+        )
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(f"{(used.ru_utime + used.ru_stime) / 60:.1f} CPU minutes, {(time.perf_counter() - start) / 60:.1f} minutes")
     return 0
 
 
-def _trained(
-    model: ir.Model, original: ir.Model, data: TrainData, arguments: argparse.Namespace
-) -> ir.Model:
+def _trained(model: ir.Model, original: ir.Model, data: TrainData, arguments: argparse.Namespace) -> ir.Model:
     student, teacher = TorchModel(with_batchnorm(model, data), logits=True), TorchModel(original, logits=True)
     loss = DistillationLoss(teacher, Distill(), classes=True, features=[], task=cross_entropy)
     training = Train(
-        epochs=arguments.epochs, lr=0.05, weight_decay=1e-4, warmup=1, augment="flip-crop", clip=10.0, validation=0.0,
+        epochs=arguments.epochs,
+        lr=0.05,
+        weight_decay=1e-4,
+        warmup=1,
+        augment="flip-crop",
+        clip=10.0,
+        validation=0.0,
         precision="mixed",
-    )  # fmt: skip
+    )
     train(
-        student, data, training, loss=loss, seed=SEED, stage="fine-tuning", resume=arguments.resume,
-        checkpoint=arguments.output.with_suffix(".pt"), log=lambda line: print(line, flush=True),
-    )  # fmt: skip
+        student,
+        data,
+        training,
+        loss=loss,
+        seed=SEED,
+        stage="fine-tuning",
+        resume=arguments.resume,
+        checkpoint=arguments.output.with_suffix(".pt"),
+        log=lambda line: print(line, flush=True),
+    )
     return fold_batchnorm(student.write_back())
 
 

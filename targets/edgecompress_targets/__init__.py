@@ -3,6 +3,7 @@
 Built-in profiles are the .toml files in this package's folders, one folder a family. Another package adds
 its own by an entry point in the group "edgecompress_targets" whose value is a package holding .toml files.
 """
+
 from edgecompress_targets.catalogue import profile_files
 from edgecompress_targets.operators import OPERATOR_SETS
 from edgecompress_targets.profile import Profile

@@ -1,4 +1,5 @@
 """Where profiles are found: the folders of this package, and those that other packages announce."""
+
 from __future__ import annotations
 
 from importlib import metadata, resources

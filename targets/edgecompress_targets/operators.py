@@ -1,4 +1,5 @@
 """Which TFLite builtin operators a device's runtime has."""
+
 from __future__ import annotations
 
 # TensorFlow Lite Micro: every builtin that MicroMutableOpResolver can register

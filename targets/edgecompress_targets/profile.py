@@ -1,4 +1,5 @@
 """What a profile says about a device."""
+
 from __future__ import annotations
 
 from typing import Literal

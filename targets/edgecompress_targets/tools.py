@@ -30,6 +30,6 @@ def call(*command: str | Path, packages: tuple[str, ...]) -> None:
 
 
 def version(program: str) -> str:
-    """"7.2.22", from what `program --version` says first ("" when it says none)."""
+    """ "7.2.22", from what `program --version` says first ("" when it says none)."""
     words = subprocess.run([program, "--version"], capture_output=True, text=True).stdout.split()
     return next((word for word in words if word[0].isdigit()), "")

@@ -53,8 +53,11 @@ def main(samples: int = 20_000, epochs: int = 1) -> int:
     settings = Train(epochs=epochs, optimizer="adam", lr=1e-3, augment="flip-crop", validation=0)
     start = time.process_time()
     found = train_quantized(annotated, TrainData.from_dataset(given, model), settings, loss=loss)
-    print(f"trained: {samples:,} images, {epochs} epochs, {time.process_time() - start:.0f} s of CPU time, "
-          f"loss {found.history.epochs[-1].loss:.4f}", flush=True)  # fmt: skip
+    print(
+        f"trained: {samples:,} images, {epochs} epochs, {time.process_time() - start:.0f} s of CPU time, "
+        f"loss {found.history.epochs[-1].loss:.4f}",
+        flush=True,
+    )
     return 1 if min(lowest, show("after training", found.model, inputs, labels)) < LIMIT else 0
 
 
@@ -67,8 +70,11 @@ def show(what: str, model: ir.Model, inputs: dict[str, np.ndarray], labels: np.n
         outside = interpreter(emitted.data, emitted).run(inputs)[0].argmax(1)
         agreed.append(100 * float(np.mean(inside == outside)))
         top1 = [100 * np.mean(found == labels) for found in (inside, outside)]
-        print(f"{what}, {kernels}: top-1 {top1[0]:.2f} % in training's evaluation, {top1[1]:.2f} % in the file; "
-              f"agreement {agreed[-1]:.2f} %", flush=True)  # fmt: skip
+        print(
+            f"{what}, {kernels}: top-1 {top1[0]:.2f} % in training's evaluation, {top1[1]:.2f} % in the file; "
+            f"agreement {agreed[-1]:.2f} %",
+            flush=True,
+        )
     return min(agreed)
 
 

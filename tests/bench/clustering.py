@@ -39,15 +39,22 @@ def main() -> int:
             recipe = Path(output) / "recipe.toml"
             recipe.write_text(f'[cluster]\nbits = "auto"\nsize = {size}\n')
             result = edgecompress.convert(
-                Path(folder) / "models" / "ic_resnet8.onnx", "linux-x86", calib={"x": train},
-                eval={"x": test, "y": labels.astype(np.int64)}, formats=["pack"], recipe=recipe,
+                Path(folder) / "models" / "ic_resnet8.onnx",
+                "linux-x86",
+                calib={"x": train},
+                eval={"x": test, "y": labels.astype(np.int64)},
+                formats=["pack"],
+                recipe=recipe,
                 output=Path(output) / "out",
-            )  # fmt: skip
+            )
         pack = result.report.artifacts[0]
         check = pack.checks[0]
         found.append((pack.bytes, check.reference_value - check.value))
-        print(f"{size:13,}  {pack.bytes:8,}  {check.value:6.2f}  {check.reference_value:6.2f}  "
-              f"{check.agreement_percent:.2f}", flush=True)  # fmt: skip
+        print(
+            f"{size:13,}  {pack.bytes:8,}  {check.value:6.2f}  {check.reference_value:6.2f}  "
+            f"{check.agreement_percent:.2f}",
+            flush=True,
+        )
     missed = [limit for limit in LIMITS if not any(b <= limit[0] and drop <= limit[1] for b, drop in found)]
     for most, drop in missed:
         print(f"no pack of at most {most:,} bytes within {drop:g} points")

@@ -54,8 +54,16 @@ def main() -> int:
             failed += not good
             arenas = plain.program.layout.size, packed.program.layout.size
             sizes = [f"{n:,}" for n in (plain.flash, packed.flash, *arenas)]
-            table.add_row(f"{bytes_:,}", cpu, f"{before.instructions / 1e6:.3f}", f"{after.instructions / 1e6:.3f}",
-                          f"{more:.2f}", *sizes, "yes" if exact else "NO", style=None if good else "red")  # fmt: skip
+            table.add_row(
+                f"{bytes_:,}",
+                cpu,
+                f"{before.instructions / 1e6:.3f}",
+                f"{after.instructions / 1e6:.3f}",
+                f"{more:.2f}",
+                *sizes,
+                "yes" if exact else "NO",
+                style=None if good else "red",
+            )
         table.add_section()
     Console(width=120).print(table)
     return 1 if failed else 0
@@ -65,8 +73,14 @@ def clustered(folder: Path, calibration: np.ndarray, size: int, work: Path) -> P
     """The .pack of ResNet-8 with `size` bytes for its weights."""
     recipe = work / "recipe.toml"
     recipe.write_text(f'[cluster]\nbits = "auto"\nsize = {size}\n')
-    result = edgecompress.convert(folder / "models" / "ic_resnet8.onnx", "cortex-m4", calib={"x": calibration},
-                                  formats=["pack"], recipe=recipe, output=work / "out")  # fmt: skip
+    result = edgecompress.convert(
+        folder / "models" / "ic_resnet8.onnx",
+        "cortex-m4",
+        calib={"x": calibration},
+        formats=["pack"],
+        recipe=recipe,
+        output=work / "out",
+    )
     return work / "out" / result.report.artifacts[0].path
 
 

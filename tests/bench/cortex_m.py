@@ -124,8 +124,11 @@ def autoencoder(folder: Path) -> Network:
 
 def _network(name: str, path: Path, calibration: np.ndarray, samples: np.ndarray) -> Network:
     model = load(path).model
-    data = load_data(calibration.reshape(len(calibration), *model.graph.inputs[0].shape.numpy()[1:]),
-                     model.graph.inputs, Preprocess())  # fmt: skip
+    data = load_data(
+        calibration.reshape(len(calibration), *model.graph.inputs[0].shape.numpy()[1:]),
+        model.graph.inputs,
+        Preprocess(),
+    )
     quantized = quantize(model, data, Quantize(), integer_only=True).model
     plan = lowered(quantized, io_dtype=ir.DataType.INT8)
     x = plan.tensors[plan.inputs[0]]

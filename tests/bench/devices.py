@@ -69,12 +69,27 @@ def adb(work: Path) -> bool:
 
 def _command(work: Path, target: str, device: str, config: Path | None) -> bool:
     output = work / "converted"
-    words = ["convert", str(DIGITS / "digits.onnx"), "--target", target, "--calib", str(DIGITS / "train.npz"),
-             "--eval", str(DIGITS / "test.npz"), "--device", device, "-o", str(output)]  # fmt: skip
+    words = [
+        "convert",
+        str(DIGITS / "digits.onnx"),
+        "--target",
+        target,
+        "--calib",
+        str(DIGITS / "train.npz"),
+        "--eval",
+        str(DIGITS / "test.npz"),
+        "--device",
+        device,
+        "-o",
+        str(output),
+    ]
     words += ["--config", str(config)] if config else []
     begun = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "from edgecompress.cli import main; main()", *words], check=True,
-                   stdout=subprocess.DEVNULL)  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-c", "from edgecompress.cli import main; main()", *words],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     wall = time.perf_counter() - begun
     (run,) = Report.model_validate_json((output / "report.json").read_bytes()).devices
     print(f"  whole command {wall:.1f} s, of it deploying and running {run.wall_seconds:.1f} s")
@@ -90,8 +105,13 @@ def _told(run: DeviceRun) -> bool:
 
 def lossy(work: Path) -> bool:
     """1,000 inferences of the digits model over a serial line that changes 1 % of the bytes."""
-    made = convert(DIGITS / "digits.onnx", "cortex-m4", calib=str(DIGITS / "train.npz"), formats=["pack"],
-                   output=work / "converted")  # fmt: skip
+    made = convert(
+        DIGITS / "digits.onnx",
+        "cortex-m4",
+        calib=str(DIGITS / "train.npz"),
+        formats=["pack"],
+        output=work / "converted",
+    )
     artifact = open_artifact(made.artifacts["pack"])
     samples = load_samples(artifact, str(DIGITS / "test.npz"), None, None)
     inputs = [samples.records[i % len(samples.records)] for i in range(INFERENCES)]
@@ -119,8 +139,10 @@ def lossy(work: Path) -> bool:
             process.close()
         wrong = sum(measured.outputs[at : at + size] != right[at : at + size] for at in range(0, len(right), size))
         good &= wrong == 0
-        print(f"  {line.changed:,} of {line.carried:,} bytes changed: {INFERENCES} inferences, {wrong} wrong, "
-              f"{walls[-1]:.1f} s, {traffic.again:,} of {traffic.frames:,} frames sent again")  # fmt: skip
+        print(
+            f"  {line.changed:,} of {line.carried:,} bytes changed: {INFERENCES} inferences, {wrong} wrong, "
+            f"{walls[-1]:.1f} s, {traffic.again:,} of {traffic.frames:,} frames sent again"
+        )
     print(f"  time over that of the good line: {walls[1] / walls[0]:.2f}")
     return good
 
@@ -135,8 +157,13 @@ def resnet8(work: Path) -> bool:
     load = _module(folder / "data" / "datasets.py").load
     images, labels = load("cifar10", "test", INFERENCES)
     calibration = load("cifar10", "train", 500)[0].astype(np.float32)
-    made = convert(folder / "models" / "ic_resnet8.onnx", "cortex-m4", calib=calibration, formats=["pack"],
-                   output=work / "converted")  # fmt: skip
+    made = convert(
+        folder / "models" / "ic_resnet8.onnx",
+        "cortex-m4",
+        calib=calibration,
+        formats=["pack"],
+        output=work / "converted",
+    )
     begun = time.perf_counter()
     result = bench(made.artifacts["pack"], "qemu-m4", eval=(images.astype(np.float32), labels))
     print(f"  bench, building included: {time.perf_counter() - begun:.0f} s")

@@ -110,9 +110,12 @@ def seeds(folder: Path) -> None:
         DIGITS / "digits.onnx", "cortex-m4", calib=DIGITS / "train.npz", formats=["pack"], output=folder / "made"
     )
     found = {
-        "onnx": DIGITS / "digits.onnx", "pack": made.artifacts["pack"], "recipe": folder / "made" / "recipe.toml",
-        "samples": DIGITS / "test.npz", "report": folder / "made" / "report.json",
-    }  # fmt: skip
+        "onnx": DIGITS / "digits.onnx",
+        "pack": made.artifacts["pack"],
+        "recipe": folder / "made" / "recipe.toml",
+        "samples": DIGITS / "test.npz",
+        "report": folder / "made" / "report.json",
+    }
     for name in READERS:
         (folder / name).mkdir()
         content = found[name].read_bytes() if name in found else b"\x01\x02\x03\x00"

@@ -63,8 +63,17 @@ def resnet8(models: Path, data: Path) -> Iterator[Line]:
         work = Path(temporary)
         np.savez(work / "calib.npz", x=images[:200])
         (work / "all.toml").write_text('[emit]\nformats = ["pack", "tflite", "onnx"]\n')
-        measure.convert(models / "ic_resnet8.onnx", "--target", "android", "--recipe", work / "all.toml", "--calib",
-                        work / "calib.npz", "-o", work / "out")  # fmt: skip
+        measure.convert(
+            models / "ic_resnet8.onnx",
+            "--target",
+            "android",
+            "--recipe",
+            work / "all.toml",
+            "--calib",
+            work / "calib.npz",
+            "-o",
+            work / "out",
+        )
         pack, tflite, onnx = (_one(work / "out", suffix) for suffix in ("pack", "tflite", "onnx"))
         os.environ["NUMBA_CACHE_DIR"] = str(work / "cache")  # so that first calls are first calls
         pixels = images[200].transpose(2, 0, 1)

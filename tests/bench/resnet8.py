@@ -87,34 +87,20 @@ def resnet8(models: Path, data: Path, work: Path) -> Iterator[Line]:
     yield Line("whole command: peak memory", cost.megabytes, "MB", high=1200)
     (work / "io.toml").write_text('[emit]\nio = "int8"\nformats = ["tflite"]\n')
     measure.convert(
-        model,
-        "--target",
-        "android",
-        "--recipe",
-        work / "io.toml",
-        "--calib",
-        work / "calib.npz",
-        "-o",
-        work / "io",
+        model, "--target", "android", "--recipe", work / "io.toml", "--calib", work / "calib.npz", "-o", work / "io"
     )
     measure.convert(model, "--target", "android", "-o", work / "dynamic")
     changed = hashlib.sha256(model.read_bytes()).digest() != digest
     yield Line("input files changed", changed, "", high=0)
 
-    ours, onnx, int8_io = (
-        _one(work / "int8", "tflite"),
-        _one(work / "int8", "onnx"),
-        _one(work / "io", "tflite"),
-    )
+    ours, onnx, int8_io = (_one(work / "int8", "tflite"), _one(work / "int8", "onnx"), _one(work / "io", "tflite"))
     peer = _quantize_static(model, calibration, work / "peer.onnx")
     float_top1 = score(measure.onnx_runner(model))
     yield Line("float .onnx, ONNX Runtime: top-1", float_top1, "%")
 
     modern = score(measure.tflite_runner(ours))
     yield Line("int8 .tflite, LiteRT: top-1", modern, "%", low=86.9)
-    yield Line(
-        "int8 .tflite with int8 in and out: top-1", score(measure.tflite_runner(int8_io)), "%", low=86.9
-    )
+    yield Line("int8 .tflite with int8 in and out: top-1", score(measure.tflite_runner(int8_io)), "%", low=86.9)
     yield Line("TensorFlow's int8 .tflite, LiteRT: top-1", score(measure.tflite_runner(reference)), "%")
     yield Line("int8 .tflite: size", ours.stat().st_size, "bytes", high=94_000)
     yield Line("int8 .tflite with int8 in and out: size", int8_io.stat().st_size, "bytes", high=94_000)
@@ -123,8 +109,10 @@ def resnet8(models: Path, data: Path, work: Path) -> Iterator[Line]:
     yield Line(f"int8 .tflite: operators that move data {sorted(unwanted)}", len(unwanted), "", high=0)
     pixels = test[0]
     for file, name in ((ours, "int8 .tflite"), (int8_io, "int8 .tflite with int8 in and out")):
-        yield from _latency(name, *measure.latency_ratio(
-            measure.tflite_invoker(file, pixels), measure.tflite_invoker(reference, pixels)))  # fmt: skip
+        yield from _latency(
+            name,
+            *measure.latency_ratio(measure.tflite_invoker(file, pixels), measure.tflite_invoker(reference, pixels)),
+        )
 
     yield Line("int8 .onnx, ONNX Runtime: top-1", score(measure.onnx_runner(onnx)), "%", low=86.9)
     yield Line("quantize_static's .onnx: top-1", score(measure.onnx_runner(peer)), "%")
@@ -159,18 +147,24 @@ def autoencoder(models: Path, data: Path, work: Path) -> Iterator[Line]:
     runners: list[tuple[str, measure.Runner, float | None]] = [
         ("int8 .tflite, LiteRT", measure.tflite_runner(tflite), 30),
         ("int8 .onnx, ONNX Runtime", measure.onnx_runner(onnx), 30),
-        ("TensorFlow's int8 .tflite, LiteRT",
-         measure.tflite_runner(models / "ad_autoencoder_reference_int8.tflite"), None),
+        (
+            "TensorFlow's int8 .tflite, LiteRT",
+            measure.tflite_runner(models / "ad_autoencoder_reference_int8.tflite"),
+            None,
+        ),
         ("quantize_static's .onnx", measure.onnx_runner(peer), None),
         ("dynamic-range .tflite, LiteRT", measure.tflite_runner(_one(work / "ad_dynamic", "tflite")), None),
         ("dynamic-range .onnx, ONNX Runtime", measure.onnx_runner(_one(work / "ad_dynamic", "onnx")), None),
-    ]  # fmt: skip
+    ]
     if _old_runtime():
         runners += [
             ("int8 .tflite, tflite-runtime", measure.tflite_runner(tflite, OLD_RUNTIME), 30),
-            ("dynamic-range .tflite, tflite-runtime",
-             measure.tflite_runner(_one(work / "ad_dynamic", "tflite"), OLD_RUNTIME), None),
-        ]  # fmt: skip
+            (
+                "dynamic-range .tflite, tflite-runtime",
+                measure.tflite_runner(_one(work / "ad_dynamic", "tflite"), OLD_RUNTIME),
+                None,
+            ),
+        ]
     for name, runner, low in runners:
         yield Line(f"autoencoder, {name}: signal-to-noise", measure.snr(runner, rows, expected), "dB", low)
     for name, file in (("int8 .tflite", tflite), ("int8 .onnx", onnx), ("quantize_static's .onnx", peer)):

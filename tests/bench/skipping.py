@@ -64,11 +64,18 @@ def measured(cpu: str, kind: str, size: tuple[int, ...], w: np.ndarray) -> tuple
     weights = w.reshape(outputs, -1) if flat else w
     tensors = (
         Tensor("x", shapes[0], np.dtype(np.int8), scale, zero),
-        Tensor("w", weights.shape, np.dtype(np.int8), np.full(outputs, 0.01, np.float32), np.zeros(outputs, np.int32),
-               0, weights),
+        Tensor(
+            "w",
+            weights.shape,
+            np.dtype(np.int8),
+            np.full(outputs, 0.01, np.float32),
+            np.zeros(outputs, np.int32),
+            0,
+            weights,
+        ),
         Tensor("b", (outputs,), np.dtype(np.int32), none, none, 0, np.arange(outputs, dtype=np.int32)),
         Tensor("y", shapes[1], np.dtype(np.int8), y_scale, zero),
-    )  # fmt: skip
+    )
     options = {} if flat else {"padding": 0, "strideH": 1, "strideW": 1}
     plan = Plan(tensors, (Operator(kind, (0, 1, 2), (3,), options | {"fusedActivationFunction": 0}),), (0,), (3,))
     x = np.random.default_rng(1).integers(-128, 128, shapes[0]).astype(np.int8)

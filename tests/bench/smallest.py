@@ -44,9 +44,14 @@ def main() -> int:
         np.savez(work / "test.npz", x=x, y=y)
         start = time.perf_counter()
         result = edgecompress.convert(
-            Path(folder) / "models" / "ic_resnet8.onnx", "cortex-m4", train=datasets.load("cifar10", "train"),
-            eval=work / "test.npz", recipe=recipe, formats=["pack"], output=work / "out",
-        )  # fmt: skip
+            Path(folder) / "models" / "ic_resnet8.onnx",
+            "cortex-m4",
+            train=datasets.load("cifar10", "train"),
+            eval=work / "test.npz",
+            recipe=recipe,
+            formats=["pack"],
+            output=work / "out",
+        )
         wall = time.perf_counter() - start
         used = resource.getrusage(resource.RUSAGE_SELF)
         print(result)

@@ -61,8 +61,9 @@ def main() -> int:
         good = all(layer.exact for layer in layers)
         good &= inputs < LARGE or all(dense / us >= FASTER for us in sparse[:2])
         failed += not good
-        cells = [f"{us:.2f}, {dense / us:.2f}{'' if layer.skips else ' (as dense)'}"
-                 for us, layer in zip(sparse, layers[1:])]  # fmt: skip
+        cells = [
+            f"{us:.2f}, {dense / us:.2f}{'' if layer.skips else ' (as dense)'}" for us, layer in zip(sparse, layers[1:])
+        ]
         name = f"{kind} {outputs} x {inputs}" + (f", {pixels[0]}x{pixels[1]}" if pixels else "")
         table.add_row(name, f"{dense:.2f} us", *cells, style=None if good else "red")
     Console(width=130).print(table)

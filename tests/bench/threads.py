@@ -75,8 +75,17 @@ def networks(work: Path) -> Iterator[tuple[str, bytes]]:
     if folder := os.environ.get("EDGECOMPRESS_BENCH_DATA"):
         images, _ = _module(Path(folder) / "data" / "datasets.py").load("cifar10", "train", 200)
         np.savez(work / "calib.npz", x=images)
-        measure.convert(Path(folder) / "models" / "ic_resnet8.onnx", "--target", "android", "--format", "pack",
-                        "--calib", work / "calib.npz", "-o", work / "out")  # fmt: skip
+        measure.convert(
+            Path(folder) / "models" / "ic_resnet8.onnx",
+            "--target",
+            "android",
+            "--format",
+            "pack",
+            "--calib",
+            work / "calib.npz",
+            "-o",
+            work / "out",
+        )
         yield "ResNet-8, 32x32", _one(work / "out", "pack").read_bytes()
 
 
@@ -90,10 +99,13 @@ def mobilenet() -> Plan:
         channels = w.shape[axis]
         scales = np.full(channels, 0.5 / 74 / fan_in**0.5, np.float32)  # 74: standard deviation of the weights
         first = len(tensors)
-        tensors.extend([
-            Tensor("w", w.shape, w.dtype, scales, np.zeros(channels, np.int32), axis, w),
-            Tensor("b", (channels,), np.dtype(np.int32), data=np.zeros(channels, np.int32)), activation(shape),
-        ])  # fmt: skip
+        tensors.extend(
+            [
+                Tensor("w", w.shape, w.dtype, scales, np.zeros(channels, np.int32), axis, w),
+                Tensor("b", (channels,), np.dtype(np.int32), data=np.zeros(channels, np.int32)),
+                activation(shape),
+            ]
+        )
         operators.append(Operator(kind, (first - 1, first, first + 1), (first + 2,), options))
 
     def convolution(out: int, kernel: int, stride: int, kind: str = "CONV_2D") -> None:
@@ -102,8 +114,14 @@ def mobilenet() -> Plan:
         w = rng.integers(-127, 128, (out, kernel, kernel, channels) if deep else (1, kernel, kernel, out))
         options = {"padding": 0, "strideH": stride, "strideW": stride, "fusedActivationFunction": 3}
         shape = 1, -(-height // stride), -(-width // stride), out
-        layer(kind, w.astype(np.int8), 0 if deep else 3, shape, kernel * kernel * (channels if deep else 1),
-              options | ({} if deep else {"depthMultiplier": 1}))  # fmt: skip
+        layer(
+            kind,
+            w.astype(np.int8),
+            0 if deep else 3,
+            shape,
+            kernel * kernel * (channels if deep else 1),
+            options | ({} if deep else {"depthMultiplier": 1}),
+        )
 
     convolution(32, 3, 2)
     for out, stride in BLOCKS:

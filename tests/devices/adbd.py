@@ -80,8 +80,9 @@ class _Connection:
     def send(self, name: str, first: int, second: int, data: bytes = b"") -> None:
         kind = command(name)
         with self.lock:
-            self.connection.sendall(HEADER.pack(kind, first, second, len(data), sum(data) & 0xFFFFFFFF,
-                                                kind ^ 0xFFFFFFFF) + data)  # fmt: skip
+            self.connection.sendall(
+                HEADER.pack(kind, first, second, len(data), sum(data) & 0xFFFFFFFF, kind ^ 0xFFFFFFFF) + data
+            )
 
     def serve(self) -> None:
         try:
@@ -167,9 +168,14 @@ class _Stream:
 
     def _shell(self, text: str) -> None:
         path = f"{self.connection.adbd.programs.name}:{os.environ['PATH']}"
-        self.process = subprocess.Popen(["/bin/sh", "-c", text], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, env=os.environ | {"PATH": path},
-                                        start_new_session=True)  # fmt: skip
+        self.process = subprocess.Popen(
+            ["/bin/sh", "-c", text],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PATH": path},
+            start_new_session=True,
+        )
         out, error = self.process.communicate()
         for kind, data in ((STDOUT, out), (STDERR, error), (EXIT, bytes([self.process.returncode & 0xFF]))):
             if data:

@@ -49,6 +49,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def configured(tmp_path: Path):
     """Function of name=table...: a configuration file with these devices."""
+
     def write(**devices: dict[str, object]) -> Path:
         path = tmp_path / "devices.toml"
         path.unlink(missing_ok=True)

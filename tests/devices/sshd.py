@@ -26,11 +26,17 @@ class Sshd:
     def table(self, **changes: object) -> dict[str, object]:
         """For devices.toml."""
         return {
-            "driver": "ssh", "host": "127.0.0.1", "port": self.port, "user": getpass.getuser(),
-            "target": "raspberry-pi", "key": str(self.folder / "client"), "timeout": 20,
-            "known_hosts": str(self.folder / "known_hosts"), "folder": str(self.folder / "device"),
+            "driver": "ssh",
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": getpass.getuser(),
+            "target": "raspberry-pi",
+            "key": str(self.folder / "client"),
+            "timeout": 20,
+            "known_hosts": str(self.folder / "known_hosts"),
+            "folder": str(self.folder / "device"),
             "prefix": ["qemu-aarch64", "-cpu", "cortex-a53"],
-        } | changes  # fmt: skip
+        } | changes
 
     def cut(self) -> None:
         """End every connection, as a cable does: the servers of single connections, and theirs."""

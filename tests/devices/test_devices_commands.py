@@ -35,9 +35,19 @@ def test_convert_measures_on_the_device_and_reports_it(tmp_path: Path) -> None:
     with np.load(DIGITS / "test.npz") as data:
         np.savez(few, x=data["x"][:40], y=data["y"][:40])
     code, out, error = edgecompress(
-        "convert", DIGITS / "digits.onnx", "--target", "cortex-m4", "--calib", DIGITS / "train.npz", "--eval", few,
-        "--device", "qemu-m4", "-o", tmp_path / "out",
-    )  # fmt: skip
+        "convert",
+        DIGITS / "digits.onnx",
+        "--target",
+        "cortex-m4",
+        "--calib",
+        DIGITS / "train.npz",
+        "--eval",
+        few,
+        "--device",
+        "qemu-m4",
+        "-o",
+        tmp_path / "out",
+    )
     assert code == 0 and "On devices" in out, error
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert [a.format for a in report.artifacts] == ["tflite", "pack"], "the device needs a pack"
@@ -101,9 +111,7 @@ def test_a_device_that_fails_costs_no_other_its_figures(pack: Path, other_pack: 
     code, out, error = edgecompress(*arguments, "--json")
     found = json.loads(out)
     assert code == 5 and [r["device"] for r in found["results"]] == ["local", "local"], error
-    assert [(f["artifact"], f["device"], f["driver"]) for f in found["failures"]] == 2 * [
-        ("dense.pack", "gone", "ssh")
-    ]
+    assert [(f["artifact"], f["device"], f["driver"]) for f in found["failures"]] == 2 * [("dense.pack", "gone", "ssh")]
     assert all("127.0.0.1:1" in f["error"] for f in found["failures"])
     code, out, _ = edgecompress("bench", *arguments[2:])
     assert code == 5 and "failed" in out and "- dense.pack on gone" in out
@@ -116,9 +124,21 @@ def test_a_device_that_fails_costs_no_other_its_figures(pack: Path, other_pack: 
 
 def test_convert_reports_what_could_be_measured(tmp_path: Path, configured, no_pause) -> None:
     code, out, error = edgecompress(
-        "convert", DIGITS / "digits.onnx", "--target", "linux-x86", "--format", "pack", "--device", "gone",
-        "--device", "local", "--config", configured(gone=GONE), "-o", tmp_path / "out",
-    )  # fmt: skip
+        "convert",
+        DIGITS / "digits.onnx",
+        "--target",
+        "linux-x86",
+        "--format",
+        "pack",
+        "--device",
+        "gone",
+        "--device",
+        "local",
+        "--config",
+        configured(gone=GONE),
+        "-o",
+        tmp_path / "out",
+    )
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert code == 5 and [r.device for r in report.devices] == ["local"], error
     (failure,) = report.device_failures
@@ -150,9 +170,7 @@ def test_devices_are_added_listed_and_refused(tmp_path: Path) -> None:
     ):
         code, _, error = edgecompress("devices", "add", *arguments, "--config", config)
         assert code == 2 and expected in error and error.count("\n") == 1, error
-    for text, expected in (
-        ("x = 1", "unknown key 'x'"), ("devices = 1", "expected tables"), ("[", "not valid TOML"),
-    ):
+    for text, expected in (("x = 1", "unknown key 'x'"), ("devices = 1", "expected tables"), ("[", "not valid TOML")):
         config.write_text(text)
         code, _, error = edgecompress("devices", "--config", config)
         assert code == 2 and expected in error and error.count("\n") == 1, error
@@ -195,9 +213,10 @@ def test_a_bad_table_stops_only_who_uses_it(pack: Path, tmp_path: Path, monkeypa
 def test_a_setting_that_is_a_text_is_written_as_one(tmp_path: Path) -> None:
     config = tmp_path / "devices.toml"
     for arguments in (
-        ("phone", "adb", "serial=123456789"), ("quoted", "adb", 'serial="0x1"', "timeout=3"),
+        ("phone", "adb", "serial=123456789"),
+        ("quoted", "adb", 'serial="0x1"', "timeout=3"),
         ("pi", "ssh", "host=10", "user=1234", "target=raspberry-pi"),
-    ):  # fmt: skip
+    ):
         code, _, error = edgecompress("devices", "add", *arguments, "--config", config)
         assert code == 0, error
     found = load_devices(config)
@@ -210,18 +229,27 @@ def test_a_setting_that_is_a_text_is_written_as_one(tmp_path: Path) -> None:
     ("flash", "expected"),
     [
         ("pyocd", "pyocd load --no-wait {--uid 77} --target CHIP FILE"),
-        ("openocd-cmsis-dap", "openocd -f interface/cmsis-dap.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
-                              "-c 'program FILE verify reset exit'"),
-        ("openocd-jlink", "openocd -f interface/jlink.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
-                          "-c 'program FILE verify reset exit'"),
-        ("openocd-stlink", "openocd -f interface/stlink.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
-                           "-c 'program FILE verify reset exit'"),
+        (
+            "openocd-cmsis-dap",
+            "openocd -f interface/cmsis-dap.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
+            "-c 'program FILE verify reset exit'",
+        ),
+        (
+            "openocd-jlink",
+            "openocd -f interface/jlink.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
+            "-c 'program FILE verify reset exit'",
+        ),
+        (
+            "openocd-stlink",
+            "openocd -f interface/stlink.cfg {-c 'adapter serial 77'} -f target/CHIP.cfg "
+            "-c 'program FILE verify reset exit'",
+        ),
         ("st-flash", "st-flash {--serial 77} --reset write FILE 0x8000000"),
         ("dfu-util", "dfu-util {--serial 77} --alt 0 --dfuse-address 0x08000000:leave --download FILE"),
         ("esptool", "esptool --chip CHIP --port /dev/ttyACM0 write_flash 0x0 FILE"),
         (("mine", "-p", "{port}", "--probe={probe}", "{image}"), "mine -p /dev/ttyACM0 --probe={77} FILE"),
     ],
-)  # fmt: skip
+)
 def test_the_exact_words_of_flash_commands(flash: object, expected: str, probe: str | None) -> None:
     """As in a shell; in braces what a probe's number adds."""
     chip = "CHIP" if "CHIP" in expected else None
@@ -248,9 +276,19 @@ def test_qemu_is_the_emulator_that_fits(pack: Path, tmp_path: Path) -> None:
     code, _, error = edgecompress("bench", pack, "--device", "qemu")
     assert code == 2 and "does not say which target it is for: name one of qemu-m0, qemu-m3" in error
     code, out, error = edgecompress(
-        "convert", DIGITS / "digits.onnx", "--target", "cortex-m3", "--calib", DIGITS / "train.npz", "--format", "pack",
-        "--device", "qemu", "-o", tmp_path / "out",
-    )  # fmt: skip
+        "convert",
+        DIGITS / "digits.onnx",
+        "--target",
+        "cortex-m3",
+        "--calib",
+        DIGITS / "train.npz",
+        "--format",
+        "pack",
+        "--device",
+        "qemu",
+        "-o",
+        tmp_path / "out",
+    )
     assert code == 0 and "qemu-m3" in out, error
     (made,) = (tmp_path / "out").glob("*.pack")
     assert device_for(open_artifact(made), "qemu")[0] == "qemu-m3", "as the report beside it says"

@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from edgecompress_targets.drivers import session
 from edgecompress_targets.drivers.frames import ANSWER, Frame, Kind, Receiver, decoded, stuffed, unstuffed
 
-FRAMES = st.builds(Frame, st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.integers(0, 255), st.integers(0, 255),
-                   st.binary(max_size=600))  # fmt: skip
+FRAMES = st.builds(
+    Frame,
+    st.integers(0, 0xFFFF),
+    st.integers(0, 0xFFFF),
+    st.integers(0, 255),
+    st.integers(0, 255),
+    st.binary(max_size=600),
+)
 
 
 @given(st.one_of(st.binary(max_size=1000), st.integers(0, 600).map(lambda n: b"x" * n)))

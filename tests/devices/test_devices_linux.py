@@ -61,8 +61,13 @@ def phone(tmp_path_factory: pytest.TempPathFactory):
 
 
 def table(phone: adbd.Adbd, tmp_path: Path, **changes: object) -> dict[str, object]:
-    return {"driver": "adb", "serial": f"127.0.0.1:{phone.port}", "folder": str(tmp_path / "phone"),
-            "prefix": QEMU, "timeout": 20} | changes  # fmt: skip
+    return {
+        "driver": "adb",
+        "serial": f"127.0.0.1:{phone.port}",
+        "folder": str(tmp_path / "phone"),
+        "prefix": QEMU,
+        "timeout": 20,
+    } | changes
 
 
 @pytest.fixture
@@ -153,8 +158,7 @@ def test_a_port_that_speaks_no_ssh_is_one_line(server: sshd.Sshd, built: Path, c
         config = configured(pi=server.table(port=other.getsockname()[1], timeout=2))
         paths = os.pathsep.join(str(ROOT / room) for room in ("", "runtime", "targets"))
         main = "from edgecompress.cli import main; main()"
-        command = [sys.executable, "-c", main, "flash", str(built), "--device", "pi",
-                   "--config", str(config)]  # fmt: skip
+        command = [sys.executable, "-c", main, "flash", str(built), "--device", "pi", "--config", str(config)]
         done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True)
     assert done.returncode == 5 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
 
@@ -385,9 +389,11 @@ def test_a_phone_that_is_not_configured_is_listed(phone: adbd.Adbd, tmp_path: Pa
 @ADB
 def test_adb_faults(phone: adbd.Adbd, built: Path, samples: Path, configured, tmp_path, two_tries) -> None:
     config = configured(
-        phone=table(phone, tmp_path), nowhere=table(phone, tmp_path, serial="127.0.0.1:1"),
-        unplugged=table(phone, tmp_path, serial="ABC123"), slow=table(phone, tmp_path, prefix=HANGS),
-    )  # fmt: skip
+        phone=table(phone, tmp_path),
+        nowhere=table(phone, tmp_path, serial="127.0.0.1:1"),
+        unplugged=table(phone, tmp_path, serial="ABC123"),
+        slow=table(phone, tmp_path, prefix=HANGS),
+    )
 
     def fails(device: str) -> str:
         code, out, error = edgecompress("bench", built, "--device", device, "--eval", samples, "--config", config)
@@ -423,12 +429,14 @@ def test_adb_that_is_cut_once_goes_on(phone: adbd.Adbd, built: Path, samples: Pa
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ("600000\n1800000\n81500\n", ("clock after the run: 600 of 1800 MHz",
-                                       "temperature after the run: 82 degrees Celsius")),
+        (
+            "600000\n1800000\n81500\n",
+            ("clock after the run: 600 of 1800 MHz", "temperature after the run: 82 degrees Celsius"),
+        ),
         ("none\nnone\n47000\n", ("temperature after the run: 47 degrees Celsius",)),
         ("none\nnone\nnone\n", ()),
     ],
-)  # fmt: skip
+)
 def test_a_slow_clock_and_a_hot_cpu_are_told(said: str, expected: tuple[str, ...]) -> None:
     """A board that answers as the kernel's files do; no such board was ever asked."""
     record, count = bytes(4), 3

@@ -72,8 +72,9 @@ def test_every_cpu_gives_this_machines_outputs(name: str, pack: Path, samples: P
 def benched(line: LossyLine, built: Path, samples: Path, configured) -> dict[str, Any]:
     """Of twelve inferences over a line, which is closed then."""
     config = configured(board={"driver": "serial", "port": line.url, "target": "cortex-m4"})
-    code, out, error = edgecompress("bench", built, "--device", "board", "--eval", samples, "--runs", "12",
-                                    "--config", config, "--json")  # fmt: skip
+    code, out, error = edgecompress(
+        "bench", built, "--device", "board", "--eval", samples, "--runs", "12", "--config", config, "--json"
+    )
     line.close()
     assert code == 0, error
     (found,) = json.loads(out)["results"]
@@ -164,8 +165,10 @@ def test_a_dead_board_is_given_up_in_time(built: Path, configured) -> None:
 def test_a_board_without_a_port_and_one_with_another_model(
     board: EmulatorProcess, other_pack: Path, configured
 ) -> None:
-    config = configured(gone={"driver": "serial", "port": "/dev/ttyNONE", "target": "cortex-m4", "timeout": 0.1},
-                        board={"driver": "serial", "port": board.url, "target": "cortex-m4"})  # fmt: skip
+    config = configured(
+        gone={"driver": "serial", "port": "/dev/ttyNONE", "target": "cortex-m4", "timeout": 0.1},
+        board={"driver": "serial", "port": board.url, "target": "cortex-m4"},
+    )
     code, _, error = edgecompress("run", other_pack, "--input", other_pack, "--device", "gone", "--config", config)
     assert code == 2 and "expected .npz" in error
     code, _, error = edgecompress("flash", other_pack, "--device", "gone", "--config", config)
@@ -209,10 +212,11 @@ def test_sigterm_ends_the_emulator(built: Path, tmp_path: Path) -> None:
     emulator.chmod(0o755)
     paths = os.pathsep.join(str(Path(__file__).resolve().parents[2] / room) for room in ("", "runtime", "targets"))
     process = subprocess.Popen(
-        [sys.executable, "-m", "edgecompress", "bench", str(built), "--device", "qemu-m4"], text=True,
+        [sys.executable, "-m", "edgecompress", "bench", str(built), "--device", "qemu-m4"],
+        text=True,
         env=os.environ | {"PYTHONPATH": paths, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
         stderr=subprocess.PIPE,
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + 30
     while not pid.exists():
         assert time.monotonic() < deadline
@@ -296,8 +300,14 @@ def test_files_for_flash_have_the_parts_that_objcopy_finds(built: Path) -> None:
             memory[address : address + len(data)] = data
         assert memory == plain, name
     assert parts("a.bin", plain) is None
-    for name, content in (("a.elf", elf[:60]), ("a.elf", b"no"), ("a.hex", hexadecimal[:-13]), ("a.hex", b":0000ZZ"),
-                          ("a.hex", hexadecimal[: hexadecimal.rindex(b":")]), ("a.elf", elf[:0x1100])):
+    for name, content in (
+        ("a.elf", elf[:60]),
+        ("a.elf", b"no"),
+        ("a.hex", hexadecimal[:-13]),
+        ("a.hex", b":0000ZZ"),
+        ("a.hex", hexadecimal[: hexadecimal.rindex(b":")]),
+        ("a.elf", elf[:0x1100]),
+    ):
         with pytest.raises(ValueError, match=f"{name}: not a whole file"):
             parts(name, content)
 
@@ -318,10 +328,18 @@ def test_pyocd_is_called_and_its_probes_are_listed(
     (tmp_path / "pyocd").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("RECORD", str(tmp_path / "record"))
-    config = configured(board={
-        "driver": "serial", "port": board.url, "target": "cortex-m4", "flash": "pyocd", "chip": "stm32l4r5zi",
-        "probe": "0001", "make": ["true"], "image": "{folder}/dense.hex",
-    })  # fmt: skip
+    config = configured(
+        board={
+            "driver": "serial",
+            "port": board.url,
+            "target": "cortex-m4",
+            "flash": "pyocd",
+            "chip": "stm32l4r5zi",
+            "probe": "0001",
+            "make": ["true"],
+            "image": "{folder}/dense.hex",
+        }
+    )
     code, out, error = edgecompress("flash", pack, "--device", "board", "--config", config)
     assert code == 0, error
     *words, image = (tmp_path / "record").read_text().split()
@@ -343,8 +361,14 @@ def test_another_boards_own_project_makes_the_image(
     """A project in one line, for want of another board."""
     copy = tmp_path / "flashed.bin"
     make = "cd {folder} && ls serve.c board.h counter.h model.h libdense.a && cp dense.elf mine.bin"
-    table = {"driver": "serial", "port": board.url, "target": "cortex-m4", "make": ["sh", "-c", make],
-             "image": "{folder}/mine.bin", "flash": ["cp", "{image}", str(copy)]}  # fmt: skip
+    table = {
+        "driver": "serial",
+        "port": board.url,
+        "target": "cortex-m4",
+        "make": ["sh", "-c", make],
+        "image": "{folder}/mine.bin",
+        "flash": ["cp", "{image}", str(copy)],
+    }
     config = configured(board=table, broken=table | {"make": ["sh", "-c", "echo no compiler >&2; exit 1"]})
     arguments = "bench", pack, "--eval", samples, "--runs", "2", "--config", config, "--device"
     code, _, error = edgecompress(*arguments, "board")

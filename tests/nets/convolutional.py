@@ -7,15 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def block(
-    inputs: int, outputs: int, kernel: int = 3, activation: nn.Module | None = None, **conv
-) -> nn.Sequential:
+def block(inputs: int, outputs: int, kernel: int = 3, activation: nn.Module | None = None, **conv) -> nn.Sequential:
     """Conv (no bias) -> BatchNorm -> activation (ReLU unless given), padded to keep the size at stride 1."""
     conv.setdefault("padding", kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, bias=False, **conv),
-        nn.BatchNorm2d(outputs),
-        activation or nn.ReLU(),
+        nn.Conv2d(inputs, outputs, kernel, bias=False, **conv), nn.BatchNorm2d(outputs), activation or nn.ReLU()
     )
 
 
@@ -24,9 +20,7 @@ class Residual(nn.Module):
         super().__init__()
         self.stem = block(3, 16)
         self.first = nn.Sequential(block(16, 16), nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16))
-        self.second = nn.Sequential(
-            block(16, 24, stride=2), nn.Conv2d(24, 24, 3, padding=1), nn.BatchNorm2d(24)
-        )
+        self.second = nn.Sequential(block(16, 24, stride=2), nn.Conv2d(24, 24, 3, padding=1), nn.BatchNorm2d(24))
         self.shortcut = nn.Conv2d(16, 24, 1, stride=2)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 10))
 
@@ -40,11 +34,7 @@ class SqueezeExcitation(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, 8, 1),
-            nn.ReLU(),
-            nn.Conv2d(8, channels, 1),
-            nn.Hardsigmoid(),
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(channels, 8, 1), nn.ReLU(), nn.Conv2d(8, channels, 1), nn.Hardsigmoid()
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,12 +55,7 @@ class InvertedResidual(nn.Module):
             nn.BatchNorm2d(16),
         )
         self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(16, 32),
-            nn.Hardswish(),
-            nn.Dropout(0.2),
-            nn.Linear(32, 10),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 32), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(32, 10)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,9 +99,7 @@ class Dense(nn.Module):
         self.layers = nn.ModuleList(
             nn.Sequential(nn.BatchNorm2d(n), nn.ReLU(), nn.Conv2d(n, 8, 3, padding=1)) for n in (12, 20, 28)
         )
-        self.head = nn.Sequential(
-            nn.BatchNorm2d(36), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(36 * 16, 10)
-        )
+        self.head = nn.Sequential(nn.BatchNorm2d(36), nn.ReLU(), nn.AvgPool2d(4), nn.Flatten(), nn.Linear(36 * 16, 10))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(self.input_norm(x))
@@ -130,10 +113,7 @@ class MobileNet(nn.Module):
         super().__init__()
         layers = [block(3, 8, stride=2, activation=nn.ReLU6())]
         for a, b, stride in ((8, 16, 1), (16, 32, 2), (32, 32, 1)):
-            layers += [
-                block(a, a, activation=nn.ReLU6(), stride=stride, groups=a),
-                block(a, b, 1, nn.ReLU6()),
-            ]
+            layers += [block(a, a, activation=nn.ReLU6(), stride=stride, groups=a), block(a, b, 1, nn.ReLU6())]
         self.body = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10), nn.Softmax(-1))
 
@@ -155,9 +135,7 @@ class Activations(nn.Module):
             nn.Hardtanh(),
             nn.GELU(),
         )
-        self.body = nn.ModuleList(
-            block(3 if i == 0 else 12, 12, activation=kind) for i, kind in enumerate(kinds)
-        )
+        self.body = nn.ModuleList(block(3 if i == 0 else 12, 12, activation=kind) for i, kind in enumerate(kinds))
         self.head = nn.Conv2d(12, 6, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -76,13 +76,7 @@ class Moves(nn.Module):
         crossed = x.unsqueeze(3) * self.query.expand(x.shape[0], x.shape[1], 6).unsqueeze(2)
         blocks = x.reshape(x.shape[0], 2, 4, 3, 2).permute(0, 3, 1, 4, 2)
         last = x[:, -1:].squeeze(1)
-        return (
-            picked,
-            crossed.sum(-1),
-            blocks,
-            self.linear(last)[:, None].expand(-1, 5, -1),
-            x[:, -6:-1:2, 1:],
-        )
+        return (picked, crossed.sum(-1), blocks, self.linear(last)[:, None].expand(-1, 5, -1), x[:, -6:-1:2, 1:])
 
 
 class Scores(nn.Module):

@@ -63,12 +63,15 @@ class Inception(nn.Module):
         super().__init__()
         self.stem = block(3, 8)
         self.modules_ = nn.ModuleList(
-            nn.ModuleList([
-                block(n, 6, 1), nn.Sequential(block(n, 4, 1), block(4, 8)),
-                nn.Sequential(nn.MaxPool2d(3, 1, 1), block(n, 4, 1)),
-            ])
+            nn.ModuleList(
+                [
+                    block(n, 6, 1),
+                    nn.Sequential(block(n, 4, 1), block(4, 8)),
+                    nn.Sequential(nn.MaxPool2d(3, 1, 1), block(n, 4, 1)),
+                ]
+            )
             for n in (8, 18)
-        )  # fmt: skip
+        )
         self.head = nn.Conv2d(18, 10, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,11 +106,14 @@ class EfficientNet(nn.Module):
         self.stem = block(3, 8, activation=nn.SiLU(), stride=2)
         self.blocks = nn.ModuleList(
             nn.Sequential(
-                block(a, 4 * a, 1, nn.SiLU()), block(4 * a, 4 * a, 3, nn.SiLU(), groups=4 * a),
-                SqueezeExcitation(4 * a), nn.Conv2d(4 * a, b, 1), nn.BatchNorm2d(b),
+                block(a, 4 * a, 1, nn.SiLU()),
+                block(4 * a, 4 * a, 3, nn.SiLU(), groups=4 * a),
+                SqueezeExcitation(4 * a),
+                nn.Conv2d(4 * a, b, 1),
+                nn.BatchNorm2d(b),
             )
             for a, b in ((8, 8), (8, 12), (12, 12))
-        )  # fmt: skip
+        )
         self.head = nn.Linear(12, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -169,9 +175,15 @@ class Generator(nn.Module):
         super().__init__()
         self.start = nn.Linear(12, 16 * 4 * 4)
         self.body = nn.Sequential(
-            nn.ReLU(), nn.ConvTranspose2d(16, 8, 4, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
-            nn.ConvTranspose2d(8, 8, 4, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1), nn.Tanh(),
-        )  # fmt: skip
+            nn.ReLU(),
+            nn.ConvTranspose2d(16, 8, 4, 2, 1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.ConvTranspose2d(8, 8, 4, 2, 1, groups=2),
+            nn.ReLU(),
+            nn.Conv2d(8, 3, 3, padding=1),
+            nn.Tanh(),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(self.start(x).view(-1, 16, 4, 4))

@@ -20,9 +20,7 @@ def _model(
     """A checked model; shapes may have symbolic dimensions (str)."""
 
     def infos(shapes: dict[str, list]) -> list[onnx.ValueInfoProto]:
-        return [
-            helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape) for n, shape in shapes.items()
-        ]
+        return [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape) for n, shape in shapes.items()]
 
     graph = helper.make_graph(
         nodes,
@@ -32,9 +30,7 @@ def _model(
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
     # IR version 8 and up is what every opset here may be written with.
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 21 else 10
-    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 if opset < 21 else 10)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -58,17 +54,9 @@ def same_pads() -> onnx.ModelProto:
             strides=[2, 2],
             kernel_shape=[3, 3],
         ),
-        node(
-            "BatchNormalization", ["größe/1", "gamma", "beta", "mean", "variance"], ["bn;1"], "", epsilon=1e-3
-        ),
+        node("BatchNormalization", ["größe/1", "gamma", "beta", "mean", "variance"], ["bn;1"], "", epsilon=1e-3),
         node("Relu", ["bn;1"], ["a/Relu:0"]),
-        node(
-            "Conv",
-            ["a/Relu:0", "w/even:0", "b/even"],
-            ["a//even"],
-            auto_pad="SAME_LOWER",
-            kernel_shape=[2, 2],
-        ),
+        node("Conv", ["a/Relu:0", "w/even:0", "b/even"], ["a//even"], auto_pad="SAME_LOWER", kernel_shape=[2, 2]),
         node("Dropout", ["a//even"], ["dropped"]),
         node("MaxPool", ["dropped"], ["池"], auto_pad="SAME_UPPER", kernel_shape=[3, 3], strides=[2, 2]),
         node("Identity", ["池"], ["same"]),
@@ -87,9 +75,7 @@ def same_pads() -> onnx.ModelProto:
         "w dense": _float(rng, 5, 8 * 9).T.copy(),
         "b dense": 0.1 * _float(rng, 5),
     }
-    return _model(
-        nodes, {"images:0": ["batch size", 3, 16, 16]}, {"output:0": ["batch size", 5]}, weights, 13
-    )
+    return _model(nodes, {"images:0": ["batch size", 3, 16, 16]}, {"output:0": ["batch size", 5]}, weights, 13)
 
 
 def depth_to_space() -> onnx.ModelProto:
@@ -124,9 +110,7 @@ def depth_to_space() -> onnx.ModelProto:
         "first": np.array([0]),
         "rest": np.array([2, 3]),
     }
-    return _model(
-        nodes, {"x": ["N", 3, 12, 12]}, {"image": ["N", 4, 12, 12], "logits": ["N", 2, 3]}, weights, 13
-    )
+    return _model(nodes, {"x": ["N", 3, 12, 12]}, {"image": ["N", 4, 12, 12], "logits": ["N", 2, 3]}, weights, 13)
 
 
 def resizes() -> onnx.ModelProto:
@@ -142,20 +126,8 @@ def resizes() -> onnx.ModelProto:
             nearest_mode="floor",
             coordinate_transformation_mode="asymmetric",
         ),
-        node(
-            "Resize",
-            ["y", "", "", "sizes"],
-            ["half"],
-            mode="linear",
-            coordinate_transformation_mode="half_pixel",
-        ),
-        node(
-            "Resize",
-            ["y", "", "double"],
-            ["plain"],
-            mode="linear",
-            coordinate_transformation_mode="asymmetric",
-        ),
+        node("Resize", ["y", "", "", "sizes"], ["half"], mode="linear", coordinate_transformation_mode="half_pixel"),
+        node("Resize", ["y", "", "double"], ["plain"], mode="linear", coordinate_transformation_mode="asymmetric"),
     ]
     weights = {
         "w": _float(rng, 6, 3, 3, 3),

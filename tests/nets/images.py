@@ -49,11 +49,7 @@ class PixelShuffle(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.PixelUnshuffle(2),
-            block(12, 16),
-            block(16, 16),
-            nn.Conv2d(16, 48, 3, padding=1),
-            nn.PixelShuffle(4),
+            nn.PixelUnshuffle(2), block(12, 16), block(16, 16), nn.Conv2d(16, 48, 3, padding=1), nn.PixelShuffle(4)
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,10 +31,7 @@ class CausalLanguageModel(nn.Module):
     def __init__(self, vocabulary: int = 40, width: int = 32, heads: int = 4, length: int = 10) -> None:
         super().__init__()
         self.heads = heads
-        self.tokens, self.positions = (
-            nn.Embedding(vocabulary, width),
-            nn.Parameter(0.1 * torch.randn(length, width)),
-        )
+        self.tokens, self.positions = (nn.Embedding(vocabulary, width), nn.Parameter(0.1 * torch.randn(length, width)))
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width, bias=False)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width, bias=False)
         self.mlp = nn.Sequential(nn.Linear(width, 64), nn.GELU("tanh"), nn.Linear(64, width))
@@ -55,9 +52,7 @@ class Attention(nn.Module):
     """A bare matrix product of activations, batched and with a broadcast batch."""
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        return (torch.matmul(q, k.transpose(-1, -2)) / 4).softmax(-1) @ k, torch.matmul(
-            q, k[:, :1].transpose(-1, -2)
-        )
+        return (torch.matmul(q, k.transpose(-1, -2)) / 4).softmax(-1) @ k, torch.matmul(q, k[:, :1].transpose(-1, -2))
 
 
 class LSTM(nn.Module):

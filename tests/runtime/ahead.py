@@ -44,9 +44,15 @@ class Layers:
         return [self.random.integers(-128, 128, self.tensors[i].shape).astype(np.int8) for i in self.inputs]
 
     def convolution(
-        self, size: tuple[int, int, int], out: int, kernel: tuple[int, int], stride: int = 1, padding: int = SAME,
-        activation: int = NONE, dilation: tuple[int, int] = (1, 1),
-    ) -> None:  # fmt: skip
+        self,
+        size: tuple[int, int, int],
+        out: int,
+        kernel: tuple[int, int],
+        stride: int = 1,
+        padding: int = SAME,
+        activation: int = NONE,
+        dilation: tuple[int, int] = (1, 1),
+    ) -> None:
         height, width, channels = size
         effective = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
         spare = [0 if padding == SAME else e - 1 for e in effective]
@@ -55,8 +61,14 @@ class Layers:
         depth = kernel[0] * kernel[1] * channels
         w, bias = self._weights((out, *kernel, channels), out), self._bias(out)
         y = self._activation((1, *shape, out), 0.02 * depth**0.5)
-        options = {"padding": padding, "strideH": stride, "strideW": stride, "fusedActivationFunction": activation,
-                   "dilationHFactor": dilation[0], "dilationWFactor": dilation[1]}  # fmt: skip
+        options = {
+            "padding": padding,
+            "strideH": stride,
+            "strideW": stride,
+            "fusedActivationFunction": activation,
+            "dilationHFactor": dilation[0],
+            "dilationWFactor": dilation[1],
+        }
         self._operator("CONV_2D", x, [w, bias], y, options)
 
     def depthwise(self, size: tuple[int, int, int], kernel: tuple[int, int], stride: int = 1, times: int = 1) -> None:
@@ -64,8 +76,13 @@ class Layers:
         x, out = self._activation((1, *size)), channels * times
         w, bias = self._weights((1, *kernel, out), out), self._bias(out)
         y = self._activation((1, -(-height // stride), -(-width // stride), out), 0.02 * (kernel[0] * kernel[1]) ** 0.5)
-        options = {"padding": SAME, "strideH": stride, "strideW": stride, "depthMultiplier": times,
-                   "fusedActivationFunction": NONE}  # fmt: skip
+        options = {
+            "padding": SAME,
+            "strideH": stride,
+            "strideW": stride,
+            "depthMultiplier": times,
+            "fusedActivationFunction": NONE,
+        }
         self._operator("DEPTHWISE_CONV_2D", x, [w, bias], y, options)
 
     def dense(self, rows: int, depth: int, units: int, scale: float = 0.02, activation: int = NONE) -> None:

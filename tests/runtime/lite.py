@@ -53,8 +53,9 @@ def _tensor(tensor: schema.TensorT, stored: np.ndarray | None) -> Tensor:
     if q is None or q.scale is None:
         return Tensor(tensor.name.decode(), shape, dtype, data=array)
     zero_point = np.asarray(q.zeroPoint, np.int32)
-    return Tensor(tensor.name.decode(), shape, dtype, np.asarray(q.scale, np.float32), zero_point,
-                  q.quantizedDimension, array)  # fmt: skip
+    return Tensor(
+        tensor.name.decode(), shape, dtype, np.asarray(q.scale, np.float32), zero_point, q.quantizedDimension, array
+    )
 
 
 # What LiteRT 2.3 registers no reference kernel for (of int8); its reference SUM of int8 returns -1 for almost anything.
@@ -76,9 +77,10 @@ def run_reference(data: bytes, inputs: list[np.ndarray], *, optimised: bool = Fa
 def every_tensor(data: bytes, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """What each tensor of the file holds after LiteRT's reference kernels ran, by index."""
     interpreter = Interpreter(
-        model_content=data, experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+        model_content=data,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
         experimental_preserve_all_tensors=True,
-    )  # fmt: skip
+    )
     interpreter.allocate_tensors()
     for detail, array in zip(interpreter.get_input_details(), inputs, strict=True):
         interpreter.set_tensor(detail["index"], array)

@@ -28,9 +28,7 @@ ROOT = Path(__file__).parents[2]
 def arrays(draw: st.DrawFn, most: int = 3000) -> np.ndarray:
     """Any dtype, 0 to 3 dimensions, from constant over clustered and sparse to noise, and extreme values."""
     dtype = DTYPES[draw(st.sampled_from(sorted(DTYPES)))]
-    shape = draw(
-        st.sampled_from([(), (0,), (1,), (0, 3), (7, 1, 5), (2, 700)]) | st.tuples(st.integers(0, most))
-    )
+    shape = draw(st.sampled_from([(), (0,), (1,), (0, 3), (7, 1, 5), (2, 700)]) | st.tuples(st.integers(0, most)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     values = rng.integers(0, 256, (draw(st.integers(1, 300)), dtype.itemsize), np.uint8)
     if draw(st.booleans()):  # small numbers, as weights are
@@ -181,9 +179,7 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(arrays(300), st.data())
 def test_damaged_encodings_give_an_array_or_a_pack_error(array: np.ndarray, data: st.DataObject) -> None:
-    name, params, blob = encode_smallest(
-        array, [data.draw(st.sampled_from(sorted(CODECS))), "huffman", "rans"]
-    )
+    name, params, blob = encode_smallest(array, [data.draw(st.sampled_from(sorted(CODECS))), "huffman", "rans"])
     damaged = bytearray(blob)
     for _ in range(data.draw(st.integers(0, 4))):
         if damaged:
@@ -252,10 +248,7 @@ HOSTILE: dict[str, tuple[str, dict[str, Any], bytes, int, str]] = {
     ),
     "sparse: gaps outside the blob": (
         "sparse",
-        {
-            "gaps": {"codec": "raw", "params": {}, "count": 2, "bytes": 9},
-            "values": {"codec": "raw", "params": {}},
-        },
+        {"gaps": {"codec": "raw", "params": {}, "count": 2, "bytes": 9}, "values": {"codec": "raw", "params": {}}},
         b"\5\5\1\1",
         12,
         "bytes: expected an integer from 0 to 4",

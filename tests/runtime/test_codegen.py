@@ -132,8 +132,13 @@ def test_layers_equal_the_ordinary_kernels(seed: int) -> None:
 def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels(seed: int) -> None:
     made = clustered_layers(seed)
     plan, feeds = made.plan(), made.feeds()
-    steps = [s for o in plan.operators for s in FAMILIES["generic"].steps(
-        o.kind, [plan.tensors[i] for i in o.inputs], [plan.tensors[i] for i in o.outputs], o.options)]  # fmt: skip
+    steps = [
+        s
+        for o in plan.operators
+        for s in FAMILIES["generic"].steps(
+            o.kind, [plan.tensors[i] for i in o.inputs], [plan.tensors[i] for i in o.outputs], o.options
+        )
+    ]
     assert all(step.saved > 0 for step in steps), [step.kernel.__name__ for step in steps]
     equal(plan, feeds, here(plan, feeds))
 
@@ -146,9 +151,11 @@ def test_sparse_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
 
 
 @given(
-    st.integers(1, 1400), st.floats(0, 1), st.sampled_from([(neighbours, n) for n in (1, 4, 16)] + [(gathered, 16)]),
+    st.integers(1, 1400),
+    st.floats(0, 1),
+    st.sampled_from([(neighbours, n) for n in (1, 4, 16)] + [(gathered, 16)]),
     st.integers(0),
-)  # fmt: skip
+)
 def test_a_list_has_each_weight_but_zeros_at_its_place(
     places: int, share: float, form: tuple[Callable[..., Any], int], seed: int
 ) -> None:

@@ -145,8 +145,9 @@ def test_a_program_loads_the_shared_library(tmp_path: Path) -> None:
     (tmp_path / "caller.c").write_text(CALLER)
     subprocess.run(
         ["aarch64-linux-gnu-gcc", "caller.c", "-I.", "-L.", "-lmodel", "-Wl,-rpath,$ORIGIN", "-o", "caller"],
-        cwd=tmp_path, check=True,
-    )  # fmt: skip
+        cwd=tmp_path,
+        check=True,
+    )
     command = [QEMU, "-cpu", "max", "-L", "/usr/aarch64-linux-gnu", tmp_path / "caller"]
     done = subprocess.run(command, input=b"".join(a.tobytes() for a in feeds), capture_output=True, check=True)
     equal(plan, feeds, split(plan, done.stdout)[0])

@@ -116,12 +116,22 @@ def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(cpu: str, kernels
 
 def test_floats_behind_bytes_in_a_record_are_aligned_for_the_model(tmp_path: Path) -> None:
     scale, zero = np.float32([0.05]), np.int32([-3])
-    kinds = {"a": ((1, 3), np.int8), "x": ((1, 5), np.float32), "d": ((1, 3), np.float32), "s": ((1, 5), np.float32),
-             "r": ((1, 3), np.int8)}  # fmt: skip
-    tensors = [Tensor(name, shape, np.dtype(kind), *((scale, zero) if kind is np.int8 else ()))
-               for name, (shape, kind) in kinds.items()]  # fmt: skip
-    operators = [Operator("DEQUANTIZE", (0,), (2,), {}), Operator("QUANTIZE", (2,), (4,), {}),
-                 Operator("SOFTMAX", (1,), (3,), {"beta": 1.0})]  # fmt: skip
+    kinds = {
+        "a": ((1, 3), np.int8),
+        "x": ((1, 5), np.float32),
+        "d": ((1, 3), np.float32),
+        "s": ((1, 5), np.float32),
+        "r": ((1, 3), np.int8),
+    }
+    tensors = [
+        Tensor(name, shape, np.dtype(kind), *((scale, zero) if kind is np.int8 else ()))
+        for name, (shape, kind) in kinds.items()
+    ]
+    operators = [
+        Operator("DEQUANTIZE", (0,), (2,), {}),
+        Operator("QUANTIZE", (2,), (4,), {}),
+        Operator("SOFTMAX", (1,), (3,), {"beta": 1.0}),
+    ]
     plan = Plan(tuple(tensors), tuple(operators), (0, 1), (4, 3))
     feeds = [np.int8([[1, 2, 3]]), np.float32([[1, 2, 3, 4, 5]])]
     ((stored, real),), _ = on_board("cortex-m4", plan, [feeds], tmp_path / "model.elf")
@@ -150,8 +160,10 @@ def float_layers() -> tuple[Plan, list[np.ndarray]]:
     first = len(tensors)
     scale, zero = np.float32([0.013]), np.int32([-3])
     tensors += [Tensor("x", shape, kind), Tensor("q", shape, byte, scale, zero), Tensor("y", shape, kind)]
-    operators += [Operator("QUANTIZE", (first,), (first + 1,), {}),
-                  Operator("DEQUANTIZE", (first + 1,), (first + 2,), {})]  # fmt: skip
+    operators += [
+        Operator("QUANTIZE", (first,), (first + 1,), {}),
+        Operator("DEQUANTIZE", (first + 1,), (first + 2,), {}),
+    ]
     outputs = tuple(o.outputs[0] for o in operators if o.kind != "QUANTIZE")
     positive = {"LOG", "SQRT", "RSQRT"}
     feeds = [random.normal(0, 2, shape).astype(np.float32) for _ in (*FUNCTIONS, "x")]
@@ -159,8 +171,10 @@ def float_layers() -> tuple[Plan, list[np.ndarray]]:
     return Plan(tuple(tensors), tuple(operators), (*inputs, first), outputs), feeds
 
 
-@pytest.mark.parametrize(("cpu", "soft"), [("cortex-m0", True), ("cortex-m4", False), ("cortex-m4", True),
-                                           ("cortex-m7", False), ("cortex-m55", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cpu", "soft"),
+    [("cortex-m0", True), ("cortex-m4", False), ("cortex-m4", True), ("cortex-m7", False), ("cortex-m55", False)],
+)
 def test_float_layers_need_no_c_library(cpu: str, soft: bool, tmp_path: Path) -> None:
     plan, feeds = float_layers()
     (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "floats.elf", soft=soft)

@@ -72,8 +72,10 @@ def weights(shape, axis, rng) -> tuple[Tensor, Tensor]:
     scales = (0.001 * 10 ** rng.uniform(0, 2, channels)).astype(np.float32)
     w = rng.integers(-128, 128, shape).astype(np.int8)
     bias = rng.integers(-3000, 3000, channels).astype(np.int32)
-    return (Tensor("w", tuple(shape), w.dtype, scales, np.zeros(channels, np.int32), axis, w),
-            Tensor("b", (channels,), bias.dtype, data=bias))  # fmt: skip
+    return (
+        Tensor("w", tuple(shape), w.dtype, scales, np.zeros(channels, np.int32), axis, w),
+        Tensor("b", (channels,), bias.dtype, data=bias),
+    )
 
 
 def feeds_of(plan: Plan, seed: int) -> list[np.ndarray]:
@@ -104,8 +106,9 @@ def same(
 
 
 # input channels, output channels, groups
-CHANNELS = st.sampled_from([(3, 5, 1), (4, 70, 1), (16, 16, 1), (6, 6, 3), (8, 40, 2), (1, 1, 1), (33, 17, 1),
-                            (5, 130, 1)])  # fmt: skip
+CHANNELS = st.sampled_from(
+    [(3, 5, 1), (4, 70, 1), (16, 16, 1), (6, 6, 3), (8, 40, 2), (1, 1, 1), (33, 17, 1), (5, 130, 1)]
+)
 CONVOLUTION = st.fixed_dictionaries(CASE | {"groups": CHANNELS, "y_scale": st.floats(0.02, 5)})
 
 
@@ -122,8 +125,14 @@ def add_convolution(layers: Layers, case: dict, images: int) -> None:
 
 def window(case: dict) -> dict:
     (stride_h, stride_w), (dilation_h, dilation_w) = case["strides"], case["dilations"]
-    return {"padding": case["padding"], "strideH": stride_h, "strideW": stride_w, "dilationHFactor": dilation_h,
-            "dilationWFactor": dilation_w, "fusedActivationFunction": case["activation"]}  # fmt: skip
+    return {
+        "padding": case["padding"],
+        "strideH": stride_h,
+        "strideW": stride_w,
+        "dilationHFactor": dilation_h,
+        "dilationWFactor": dilation_w,
+        "fusedActivationFunction": case["activation"],
+    }
 
 
 @every_variant
@@ -138,8 +147,12 @@ def test_convolutions(variant, cases, images, seed):
 
 @every_variant
 @few
-@given(cases=st.lists(st.fixed_dictionaries(CASE | {"y_scale": st.floats(0.02, 1)}), min_size=4, max_size=4),
-       channels=st.lists(st.integers(1, 40), min_size=4, max_size=4), images=st.integers(1, 2), seed=SEEDS)  # fmt: skip
+@given(
+    cases=st.lists(st.fixed_dictionaries(CASE | {"y_scale": st.floats(0.02, 1)}), min_size=4, max_size=4),
+    channels=st.lists(st.integers(1, 40), min_size=4, max_size=4),
+    images=st.integers(1, 2),
+    seed=SEEDS,
+)
 def test_depthwise_convolutions(variant, cases, channels, images, seed):
     layers = Layers()
     for case, n in zip(cases, channels):
@@ -152,11 +165,19 @@ def test_depthwise_convolutions(variant, cases, channels, images, seed):
     same(layers.plan(), variant, seed)
 
 
-DENSE = st.fixed_dictionaries({
-    "lead": st.sampled_from([(1,), (7,), (2, 3), (1, 40)]), "depth": st.integers(1, 300), "units": st.integers(1, 150),
-    "activation": st.sampled_from([0, 1, 3]), "x_scale": SCALES, "x_zero": ZEROS, "y_zero": ZEROS, "spread": SCALE,
-    "seed": SEEDS,
-})  # fmt: skip
+DENSE = st.fixed_dictionaries(
+    {
+        "lead": st.sampled_from([(1,), (7,), (2, 3), (1, 40)]),
+        "depth": st.integers(1, 300),
+        "units": st.integers(1, 150),
+        "activation": st.sampled_from([0, 1, 3]),
+        "x_scale": SCALES,
+        "x_zero": ZEROS,
+        "y_zero": ZEROS,
+        "spread": SCALE,
+        "seed": SEEDS,
+    }
+)
 
 
 @every_variant
@@ -185,17 +206,23 @@ def pruned(w: np.ndarray, pattern: str, rng) -> np.ndarray:
 
 
 # where nothing can be picked, zeros that lie anywhere are multiplied like other weights
-PATTERNS = pytest.mark.parametrize("variant, pattern, expected", [
-    *((v, pattern, "sparse") for v in TESTED for pattern in ("blocks", "nothing")),
-    *((v, pattern, "picked") for v in TESTED if VARIANTS[v].pick for pattern in ("1:5", "anywhere")),
-])  # fmt: skip
+PATTERNS = pytest.mark.parametrize(
+    "variant, pattern, expected",
+    [
+        *((v, pattern, "sparse") for v in TESTED for pattern in ("blocks", "nothing")),
+        *((v, pattern, "picked") for v in TESTED if VARIANTS[v].pick for pattern in ("1:5", "anywhere")),
+    ],
+)
 
 
 @PATTERNS
 def test_sparse_convolutions(variant, pattern, expected):
     rng, layers = np.random.default_rng(0), Layers()
-    for filters, kernel, stride, size in ((16, (1, 1), (1, 1), (5, 6)), (37, (1, 1), (2, 2), (5, 6)),
-                                          (37, (3, 2), (2, 1), (9, 8))):  # fmt: skip
+    for filters, kernel, stride, size in (
+        (16, (1, 1), (1, 1), (5, 6)),
+        (37, (1, 1), (2, 2), (5, 6)),
+        (37, (3, 2), (2, 1), (9, 8)),
+    ):
         w, bias = weights((filters, *kernel, 166), 0, rng)
         w = replace(w, data=pruned(w.data, pattern, rng))
         y = quantized((2, *(-(-n // s) for n, s in zip(size, stride)), filters), 0.7, 3)
@@ -215,10 +242,16 @@ def test_sparse_fully_connected(variant, pattern, expected):
     same(layers.plan(), variant, expected=expected)
 
 
-SUM = st.fixed_dictionaries({
-    "kind": st.sampled_from(["ADD", "SUB"]), "size": st.integers(1, 100), "activation": st.sampled_from([0, 1, 3]),
-    "scales": st.tuples(SCALES, SCALES, SCALES), "zeros": st.tuples(ZEROS, ZEROS, ZEROS), "equal": st.booleans(),
-})  # fmt: skip
+SUM = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["ADD", "SUB"]),
+        "size": st.integers(1, 100),
+        "activation": st.sampled_from([0, 1, 3]),
+        "scales": st.tuples(SCALES, SCALES, SCALES),
+        "zeros": st.tuples(ZEROS, ZEROS, ZEROS),
+        "equal": st.booleans(),
+    }
+)
 
 
 @every_variant
@@ -273,8 +306,9 @@ def test_a_sum_that_threads_share_is_written_over_no_operand():
     same(plan, TESTED[0], threads=2)
 
 
-WINDOW = st.fixed_dictionaries(CASE | {"kind": st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "SUM"]),
-                                       "channels": st.integers(1, 80)})  # fmt: skip
+WINDOW = st.fixed_dictionaries(
+    CASE | {"kind": st.sampled_from(["MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "SUM"]), "channels": st.integers(1, 80)}
+)
 
 
 @every_variant
@@ -335,17 +369,38 @@ def test_the_kernels_for_this_cpu_are_the_ones_that_run(exported):
 def large_layers() -> Plan:
     """Each large enough for threads to share: odd rows, padding, strides, dilation, groups, a few rows and only one."""
     rng, layers = np.random.default_rng(0), Layers()
-    convolution = {"padding": 0, "strides": (1, 1), "dilations": (1, 1), "activation": 0, "seed": 1, "x_scale": 0.05,
-                   "x_zero": -7, "y_scale": 0.7, "y_zero": 3, "kernel": (3, 3), "size": (31, 33)}  # fmt: skip
-    for changed in ({"groups": (16, 40, 1)}, {"groups": (16, 40, 1), "strides": (2, 1)},
-                    {"groups": (16, 64, 2), "dilations": (3, 2), "padding": 1},
-                    {"groups": (33, 17, 1), "kernel": (1, 1)}):  # fmt: skip
+    convolution = {
+        "padding": 0,
+        "strides": (1, 1),
+        "dilations": (1, 1),
+        "activation": 0,
+        "seed": 1,
+        "x_scale": 0.05,
+        "x_zero": -7,
+        "y_scale": 0.7,
+        "y_zero": 3,
+        "kernel": (3, 3),
+        "size": (31, 33),
+    }
+    for changed in (
+        {"groups": (16, 40, 1)},
+        {"groups": (16, 40, 1), "strides": (2, 1)},
+        {"groups": (16, 64, 2), "dilations": (3, 2), "padding": 1},
+        {"groups": (33, 17, 1), "kernel": (1, 1)},
+    ):
         add_convolution(layers, convolution | changed, 1)
     w, bias = weights((1, 3, 3, 40), 3, rng)
     for size, stride in ((33, 1), (67, 2)):
         y = quantized((1, -(-size // stride), -(-size // stride), 40), 0.2, 5)
-        layers.add("DEPTHWISE_CONV_2D", [quantized((1, size, size, 40), 0.05, 9), w, bias], y, depthMultiplier=1,
-                   padding=0, strideH=stride, strideW=stride)  # fmt: skip
+        layers.add(
+            "DEPTHWISE_CONV_2D",
+            [quantized((1, size, size, 40), 0.05, 9), w, bias],
+            y,
+            depthMultiplier=1,
+            padding=0,
+            strideH=stride,
+            strideW=stride,
+        )
     for units, depth, count in ((777, 700, 1), (37, 700, 19)):
         w, bias = weights((units, depth), 0, rng)
         layers.add("FULLY_CONNECTED", [quantized((count, depth), 0.05, 9), w, bias], quantized((count, units), 1.0, 3))

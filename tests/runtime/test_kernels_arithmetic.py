@@ -27,9 +27,15 @@ def test_a_multiplier_is_the_nearest_of_31_bits(real):
 
 @pytest.mark.parametrize(
     "real, expected",
-    [(0.0, (0, 0)), (1.0, (2**30, 1)), (-0.5, (-(2**30), 0)), (2**-33, (0, 0)), (1e12, (2**31 - 1, 30)),
-     (math.nextafter(1.0, 0), (2**30, 1))],
-)  # fmt: skip
+    [
+        (0.0, (0, 0)),
+        (1.0, (2**30, 1)),
+        (-0.5, (-(2**30), 0)),
+        (2**-33, (0, 0)),
+        (1e12, (2**31 - 1, 30)),
+        (math.nextafter(1.0, 0), (2**30, 1)),
+    ],
+)
 def test_multipliers_at_the_edges(real, expected):
     assert arithmetic.quantize_multiplier(real) == expected
 

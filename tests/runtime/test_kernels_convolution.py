@@ -45,8 +45,14 @@ def test_conv_2d(
     out = out_size(size, kernel, strides, dilations, padding)
     assume(min(out) > 0)
     w, bias = weights((filters, *kernel, channels // group), 0, x_scale, seed, each=each)
-    options = {"padding": padding, "strideH": strides[0], "strideW": strides[1], "dilationHFactor": dilations[0],
-               "dilationWFactor": dilations[1], "fusedActivationFunction": activation}  # fmt: skip
+    options = {
+        "padding": padding,
+        "strideH": strides[0],
+        "strideW": strides[1],
+        "dilationHFactor": dilations[0],
+        "dilationWFactor": dilations[1],
+        "fusedActivationFunction": activation,
+    }
     x, y = (2, *size, channels), (2, *out, filters)
     check("CONV_2D", [quantized(x, x_scale, x_zero), w, bias], [quantized(y, y_scale, y_zero)], seed=seed, **options)
     floats = [plain(x), constant(w.data.astype(np.float32) / 100), constant(bias.data.astype(np.float32) / 1000)]
@@ -61,9 +67,15 @@ def test_depthwise_conv_2d(
     out = out_size(size, kernel, strides, dilations, padding)
     assume(min(out) > 0)
     w, bias = weights((1, *kernel, channels * times), 3, x_scale, seed, each=each)
-    options = {"padding": padding, "strideH": strides[0], "strideW": strides[1], "dilationHFactor": dilations[0],
-               "dilationWFactor": dilations[1], "fusedActivationFunction": activation,
-               "depthMultiplier": times}  # fmt: skip
+    options = {
+        "padding": padding,
+        "strideH": strides[0],
+        "strideW": strides[1],
+        "dilationHFactor": dilations[0],
+        "dilationWFactor": dilations[1],
+        "fusedActivationFunction": activation,
+        "depthMultiplier": times,
+    }
     x, y = (2, *size, channels), (2, *out, channels * times)
     inputs = [quantized(x, x_scale, x_zero), w, bias]
     check("DEPTHWISE_CONV_2D", inputs, [quantized(y, y_scale, y_zero)], seed=seed, **options)
@@ -73,11 +85,19 @@ def test_depthwise_conv_2d(
 
 @examples(max_examples=60)
 @given(
-    size=st.tuples(st.integers(1, 5), st.integers(1, 5)), kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    strides=PAIR, extra=st.tuples(st.integers(0, 2), st.integers(0, 2)), padding=st.sampled_from([SAME, VALID]),
-    channels=st.tuples(st.integers(1, 5), st.integers(1, 4)), with_bias=st.booleans(), x_scale=SCALES,
-    y_scale=SCALES, x_zero=ZEROS, y_zero=ZEROS, seed=SEEDS,
-)  # fmt: skip
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    strides=PAIR,
+    extra=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    padding=st.sampled_from([SAME, VALID]),
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 4)),
+    with_bias=st.booleans(),
+    x_scale=SCALES,
+    y_scale=SCALES,
+    x_zero=ZEROS,
+    y_zero=ZEROS,
+    seed=SEEDS,
+)
 def test_transpose_conv(
     size, kernel, strides, extra, padding, channels, with_bias, x_scale, y_scale, x_zero, y_zero, seed
 ):

@@ -23,10 +23,19 @@ from lite import (
     run_reference,
 )
 
-SHAPES = st.sampled_from([
-    ((5,), (5,)), ((2, 3, 4, 5), (2, 3, 4, 5)), ((2, 3, 4, 5), (5,)), ((2, 3, 4, 5), ()), ((1, 1, 1, 5), (2, 3, 4, 5)),
-    ((2, 1, 4, 1), (1, 3, 1, 5)), ((2, 3, 1, 5), (1, 1, 4, 1)), ((3, 4), (2, 3, 1)), ((2, 1, 2, 1, 3), (1, 2, 1, 2, 1)),
-])  # fmt: skip
+SHAPES = st.sampled_from(
+    [
+        ((5,), (5,)),
+        ((2, 3, 4, 5), (2, 3, 4, 5)),
+        ((2, 3, 4, 5), (5,)),
+        ((2, 3, 4, 5), ()),
+        ((1, 1, 1, 5), (2, 3, 4, 5)),
+        ((2, 1, 4, 1), (1, 3, 1, 5)),
+        ((2, 3, 1, 5), (1, 1, 4, 1)),
+        ((3, 4), (2, 3, 1)),
+        ((2, 1, 2, 1, 3), (1, 2, 1, 2, 1)),
+    ]
+)
 EVERY = np.arange(-128, 128).astype(np.int8)
 
 
@@ -36,8 +45,13 @@ def out_shape(shapes):
 
 @pytest.mark.parametrize("kind", ["ADD", "SUB", "MUL"])
 @examples(max_examples=60)
-@given(shapes=SHAPES, scales=st.tuples(SCALES, SCALES, SCALES), zeros=st.tuples(ZEROS, ZEROS, ZEROS),
-       activation=st.sampled_from([0, 1, 2, 3]), seed=SEEDS)  # fmt: skip
+@given(
+    shapes=SHAPES,
+    scales=st.tuples(SCALES, SCALES, SCALES),
+    zeros=st.tuples(ZEROS, ZEROS, ZEROS),
+    activation=st.sampled_from([0, 1, 2, 3]),
+    seed=SEEDS,
+)
 def test_sums_and_products(kind, shapes, scales, zeros, activation, seed):
     y, options = out_shape(shapes), {"fusedActivationFunction": activation}
     inputs = [quantized(s, scale, zero) for s, scale, zero in zip(shapes, scales, zeros)]
@@ -82,8 +96,13 @@ def test_logic(kind, shapes, seed):
 
 
 @examples(max_examples=60)
-@given(channels=st.integers(1, 6), shared=st.booleans(), scales=st.tuples(SCALES, SCALES, SCALES),
-       zeros=st.tuples(ZEROS, ZEROS, ZEROS), seed=SEEDS)  # fmt: skip
+@given(
+    channels=st.integers(1, 6),
+    shared=st.booleans(),
+    scales=st.tuples(SCALES, SCALES, SCALES),
+    zeros=st.tuples(ZEROS, ZEROS, ZEROS),
+    seed=SEEDS,
+)
 def test_prelu(channels, shared, scales, zeros, seed):
     shape, slope = (2, 3, 4, channels), (1, 1, channels if shared else 1)
     rng = np.random.default_rng(seed)
@@ -164,8 +183,9 @@ def test_float_functions(kind):
     options = [{"alpha": 0.3}] if kind == "LEAKY_RELU" else [{}]
     options = [{"approximate": False}, {"approximate": True}] if kind == "GELU" else options
     for given_options in options:
-        check(kind, [plain(x.shape)], [plain(x.shape)], feeds=[x], tolerance=0 if kind in EXACT else 2e-6,
-              **given_options)  # fmt: skip
+        check(
+            kind, [plain(x.shape)], [plain(x.shape)], feeds=[x], tolerance=0 if kind in EXACT else 2e-6, **given_options
+        )
 
 
 def test_logical_not():
@@ -190,12 +210,15 @@ def test_quantising_rounds_halves_away_from_zero_and_saturates():
 @pytest.mark.parametrize("into", [np.float32, np.int32, np.int64, bool])
 @pytest.mark.parametrize("source", [np.float32, np.int32, np.int64, bool])
 def test_casts(source, into):
-    check("CAST", [plain((4, 30), source)], [plain((4, 30), into)],
-          inDataType=_type(source), outDataType=_type(into))  # fmt: skip
+    check("CAST", [plain((4, 30), source)], [plain((4, 30), into)], inDataType=_type(source), outDataType=_type(into))
 
 
 def _type(dtype) -> int:
     from ai_edge_litert.schema_py_generated import TensorType
 
-    return {np.float32: TensorType.FLOAT32, np.int32: TensorType.INT32, np.int64: TensorType.INT64,
-            bool: TensorType.BOOL}[dtype]  # fmt: skip
+    return {
+        np.float32: TensorType.FLOAT32,
+        np.int32: TensorType.INT32,
+        np.int64: TensorType.INT64,
+        bool: TensorType.BOOL,
+    }[dtype]

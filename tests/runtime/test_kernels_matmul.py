@@ -11,12 +11,35 @@ from lite import SCALES, SEEDS, ZEROS, check, constant, examples, per_channel, p
 
 @examples(max_examples=80)
 @given(
-    lead=st.sampled_from([(1,), (7,), (2, 3), (1, 2, 2)]), depth=st.integers(1, 70), units=st.integers(1, 20),
-    each=st.booleans(), with_bias=st.booleans(), activation=st.sampled_from([0, 1, 2, 3]), x_scale=SCALES,
-    w_scale=SCALES, spread=st.floats(0.5, 40), x_zero=ZEROS, w_zero=ZEROS, y_zero=ZEROS, seed=SEEDS,
-)  # fmt: skip
-@example(lead=(1,), depth=16, units=9, each=False, with_bias=False, activation=0, x_scale=0.15625,
-         w_scale=0.05986783894878876, spread=0.5, x_zero=-127, w_zero=-79, y_zero=0, seed=190)  # fmt: skip
+    lead=st.sampled_from([(1,), (7,), (2, 3), (1, 2, 2)]),
+    depth=st.integers(1, 70),
+    units=st.integers(1, 20),
+    each=st.booleans(),
+    with_bias=st.booleans(),
+    activation=st.sampled_from([0, 1, 2, 3]),
+    x_scale=SCALES,
+    w_scale=SCALES,
+    spread=st.floats(0.5, 40),
+    x_zero=ZEROS,
+    w_zero=ZEROS,
+    y_zero=ZEROS,
+    seed=SEEDS,
+)
+@example(
+    lead=(1,),
+    depth=16,
+    units=9,
+    each=False,
+    with_bias=False,
+    activation=0,
+    x_scale=0.15625,
+    w_scale=0.05986783894878876,
+    spread=0.5,
+    x_zero=-127,
+    w_zero=-79,
+    y_zero=0,
+    seed=190,
+)
 def test_fully_connected(
     lead, depth, units, each, with_bias, activation, x_scale, w_scale, spread, x_zero, w_zero, y_zero, seed
 ):
@@ -31,8 +54,9 @@ def test_fully_connected(
     y_scale = x_scale * w_scale * 127 * depth**0.5 / spread
     options = {"keepNumDims": len(lead) > 1, "fusedActivationFunction": activation}
     x, y = (*lead, depth), (*lead, units)
-    check("FULLY_CONNECTED", [quantized(x, x_scale, x_zero), w, b], [quantized(y, y_scale, y_zero)], seed=seed,
-          **options)  # fmt: skip
+    check(
+        "FULLY_CONNECTED", [quantized(x, x_scale, x_zero), w, b], [quantized(y, y_scale, y_zero)], seed=seed, **options
+    )
     floats = [plain(x), constant(matrix.astype(np.float32)), constant(bias.astype(np.float32)) if with_bias else None]
     check("FULLY_CONNECTED", floats, [plain(y)], seed=seed, tolerance=1e-5, **options)
 
@@ -44,24 +68,41 @@ def test_fully_connected_rounds_halves_away_from_zero(each, ratio):
     rng = np.random.default_rng(0)
     matrix = rng.integers(-127, 128, (300, 16)).astype(np.int8)
     w = per_channel(matrix, np.full(300, 0.25, np.float32), 0) if each else quantized((300, 16), 0.25, 0, matrix)
-    check("FULLY_CONNECTED", [quantized((20, 16), 0.25, -3), w, None], [quantized((20, 300), ratio / 16, 0)],
-          keepNumDims=True, fusedActivationFunction=0)  # fmt: skip
+    check(
+        "FULLY_CONNECTED",
+        [quantized((20, 16), 0.25, -3), w, None],
+        [quantized((20, 300), ratio / 16, 0)],
+        keepNumDims=True,
+        fusedActivationFunction=0,
+    )
 
 
 @examples(max_examples=80)
 @given(
-    batch=st.sampled_from([((), ()), ((3,), (3,)), ((1,), (4,)), ((2, 3), (2, 3)), ((2, 1), (3,)), ((), (2, 2)),
-                           ((2, 1, 2), (1, 3, 1))]),
-    rows=st.integers(1, 6), depth=st.integers(1, 20), columns=st.integers(1, 6), adj_x=st.booleans(),
-    adj_y=st.booleans(), scales=st.tuples(SCALES, SCALES), spread=st.floats(0.5, 40),
-    zeros=st.tuples(ZEROS, ZEROS, ZEROS), seed=SEEDS,
-)  # fmt: skip
+    batch=st.sampled_from(
+        [((), ()), ((3,), (3,)), ((1,), (4,)), ((2, 3), (2, 3)), ((2, 1), (3,)), ((), (2, 2)), ((2, 1, 2), (1, 3, 1))]
+    ),
+    rows=st.integers(1, 6),
+    depth=st.integers(1, 20),
+    columns=st.integers(1, 6),
+    adj_x=st.booleans(),
+    adj_y=st.booleans(),
+    scales=st.tuples(SCALES, SCALES),
+    spread=st.floats(0.5, 40),
+    zeros=st.tuples(ZEROS, ZEROS, ZEROS),
+    seed=SEEDS,
+)
 def test_batch_matmul(batch, rows, depth, columns, adj_x, adj_y, scales, spread, zeros, seed):
     a = (*batch[0], *((depth, rows) if adj_x else (rows, depth)))
     b = (*batch[1], *((columns, depth) if adj_y else (depth, columns)))
     y = (*np.broadcast_shapes(*batch), rows, columns)
     y_scale = scales[0] * scales[1] * 127 * depth**0.5 / spread
     options = {"adjX": adj_x, "adjY": adj_y}
-    check("BATCH_MATMUL", [quantized(a, scales[0], zeros[0]), quantized(b, scales[1], zeros[1])],
-          [quantized(y, y_scale, zeros[2])], seed=seed, **options)  # fmt: skip
+    check(
+        "BATCH_MATMUL",
+        [quantized(a, scales[0], zeros[0]), quantized(b, scales[1], zeros[1])],
+        [quantized(y, y_scale, zeros[2])],
+        seed=seed,
+        **options,
+    )
     check("BATCH_MATMUL", [plain(a), plain(b)], [plain(y)], seed=seed, tolerance=1e-5, **options)

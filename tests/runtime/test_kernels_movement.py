@@ -97,8 +97,11 @@ def test_reverse(make, shape, data, seed):
 
 @both_types
 @examples(max_examples=20)
-@given(size=st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
-       block=st.integers(2, 3), seed=SEEDS)  # fmt: skip
+@given(
+    size=st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3)),
+    block=st.integers(2, 3),
+    seed=SEEDS,
+)
 def test_space_and_depth(make, size, block, seed):
     n, h, w, c = size
     deep, wide = (n, h, w, c * block * block), (n, h * block, w * block, c)
@@ -121,8 +124,12 @@ def test_gather(make, shape, where, data, seed):
 
 @both_types
 @examples(max_examples=30)
-@given(shapes=st.sampled_from([((2, 3, 4), (2, 3, 4), (2, 3, 4)), ((1, 4), (3, 1), (3, 4)), ((2, 1, 1), (3, 1), (4,)),
-                               ((), (2, 3), ())]), seed=SEEDS)  # fmt: skip
+@given(
+    shapes=st.sampled_from(
+        [((2, 3, 4), (2, 3, 4), (2, 3, 4)), ((1, 4), (3, 1), (3, 4)), ((2, 1, 1), (3, 1), (4,)), ((), (2, 3), ())]
+    ),
+    seed=SEEDS,
+)
 def test_select(make, shapes, seed):
     condition, a, b = shapes
     check("SELECT_V2", [plain(condition, bool), make(a), make(b)], [make(np.broadcast_shapes(*shapes))], seed=seed)

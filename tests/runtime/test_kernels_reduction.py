@@ -16,24 +16,45 @@ PAIR = st.tuples(st.integers(1, 4), st.integers(1, 4))
 @pytest.mark.parametrize("kind", ["MAX_POOL_2D", "AVERAGE_POOL_2D"])
 @examples(max_examples=60)
 @given(
-    size=st.tuples(st.integers(1, 8), st.integers(1, 8)), kernel=PAIR, strides=PAIR, channels=st.integers(1, 5),
-    padding=st.sampled_from([SAME, VALID]), activation=st.sampled_from([0, 1, 2, 3]), scale=SCALES, zero=ZEROS,
+    size=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    kernel=PAIR,
+    strides=PAIR,
+    channels=st.integers(1, 5),
+    padding=st.sampled_from([SAME, VALID]),
+    activation=st.sampled_from([0, 1, 2, 3]),
+    scale=SCALES,
+    zero=ZEROS,
     seed=SEEDS,
-)  # fmt: skip
+)
 def test_pools(kind, size, kernel, strides, channels, padding, activation, scale, zero, seed):
     out = out_size(size, kernel, strides, (1, 1), padding)
     assume(min(out) > 0)
-    options = {"padding": padding, "strideH": strides[0], "strideW": strides[1], "filterHeight": kernel[0],
-               "filterWidth": kernel[1], "fusedActivationFunction": activation}  # fmt: skip
+    options = {
+        "padding": padding,
+        "strideH": strides[0],
+        "strideW": strides[1],
+        "filterHeight": kernel[0],
+        "filterWidth": kernel[1],
+        "fusedActivationFunction": activation,
+    }
     x, y = (2, *size, channels), (2, *out, channels)
     check(kind, [quantized(x, scale, zero)], [quantized(y, scale, zero)], seed=seed, **options)
     check(kind, [plain(x)], [plain(y)], seed=seed, tolerance=1e-6, **options)
 
 
-AXES = st.sampled_from([
-    ((2, 5, 6, 3), (1, 2)), ((2, 5, 6, 3), (0, 3)), ((2, 5, 6, 3), (1, 3)), ((2, 5, 6, 3), (0, 1, 2, 3)),
-    ((7,), (0,)), ((4, 9), (-1,)), ((3, 4, 5), (0,)), ((2, 3, 2, 3, 2), (0, 2, 4)), ((2, 1, 70, 3), (1, 2)),
-])  # fmt: skip
+AXES = st.sampled_from(
+    [
+        ((2, 5, 6, 3), (1, 2)),
+        ((2, 5, 6, 3), (0, 3)),
+        ((2, 5, 6, 3), (1, 3)),
+        ((2, 5, 6, 3), (0, 1, 2, 3)),
+        ((7,), (0,)),
+        ((4, 9), (-1,)),
+        ((3, 4, 5), (0,)),
+        ((2, 3, 2, 3, 2), (0, 2, 4)),
+        ((2, 1, 70, 3), (1, 2)),
+    ]
+)
 
 
 def reduced(shape, axes, keep):

@@ -21,8 +21,14 @@ def tensor(scale: float, zero: int) -> Tensor:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.sampled_from(["ADD", "SUB"]), st.tuples(SCALE, SCALE), st.floats(0.3, 3), st.tuples(ZERO, ZERO, ZERO),
-       st.sampled_from([0, 1, 3]), st.booleans())  # fmt: skip
+@given(
+    st.sampled_from(["ADD", "SUB"]),
+    st.tuples(SCALE, SCALE),
+    st.floats(0.3, 3),
+    st.tuples(ZERO, ZERO, ZERO),
+    st.sampled_from([0, 1, 3]),
+    st.booleans(),
+)
 def test_every_pair(kind, scales, spread, zeros, activation, rounded):
     a, b = (tensor(s, z) for s, z in zip(scales, zeros))
     y = tensor(float(np.hypot(*scales)) * spread, zeros[2])

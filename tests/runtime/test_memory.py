@@ -14,8 +14,12 @@ def chains(draw: st.DrawFn) -> tuple[list[Buffer], list[Overlap]]:
     for key in range(count):
         first = draw(st.integers(0, 10))
         buffers.append(Buffer(key, draw(st.integers(0, 400)), first, first + draw(st.integers(0, 4))))
-    overlaps = [Overlap(w.key, r.key, draw(st.integers(0, 100))) for w in buffers for r in buffers
-                if w is not r and w.first == r.last and draw(st.booleans())]  # fmt: skip
+    overlaps = [
+        Overlap(w.key, r.key, draw(st.integers(0, 100)))
+        for w in buffers
+        for r in buffers
+        if w is not r and w.first == r.last and draw(st.booleans())
+    ]
     return buffers, overlaps
 
 

@@ -36,9 +36,7 @@ def small_plan() -> Plan:
         Tensor('b\n"é', (8,), np.dtype("int32"), data=np.arange(-4, 4, dtype=np.int32)),
         Tensor("y", (1, 8), np.dtype("int8"), np.float32([1 / 3]), np.int32([3])),
     )
-    operator = Operator(
-        "FULLY_CONNECTED", (0, 1, 2), (3,), {"fusedActivationFunction": 1, "keepNumDims": False}
-    )
+    operator = Operator("FULLY_CONNECTED", (0, 1, 2), (3,), {"fusedActivationFunction": 1, "keepNumDims": False})
     return Plan(tensors, (operator,), inputs=(0,), outputs=(3,))
 
 
@@ -52,12 +50,7 @@ def assert_same(a: Plan, b: Plan) -> None:
             assert x.data.dtype == y.data.dtype and x.data.shape == y.data.shape
             assert x.data.tobytes() == y.data.tobytes()
     for o, p in zip(a.operators, b.operators, strict=True):
-        assert (o.kind, o.inputs, o.outputs, dict(o.options)) == (
-            p.kind,
-            p.inputs,
-            p.outputs,
-            dict(p.options),
-        )
+        assert (o.kind, o.inputs, o.outputs, dict(o.options)) == (p.kind, p.inputs, p.outputs, dict(p.options))
 
 
 @pytest.mark.parametrize("codecs", [("raw",), ("huffman",), ("sparse", "huffman"), tuple(CODECS)])
@@ -97,9 +90,7 @@ def test_any_plan_comes_back(data: st.DataObject) -> None:
     )
     options = st.dictionaries(st.text(), option | st.lists(option, max_size=3), max_size=4)
     inputs = st.lists(st.integers(-1, len(tensors) - 1), max_size=3)
-    operators = [
-        Operator(data.draw(st.text()), tuple(data.draw(inputs)), (), data.draw(options)) for _ in range(2)
-    ]
+    operators = [Operator(data.draw(st.text()), tuple(data.draw(inputs)), (), data.draw(options)) for _ in range(2)]
     plan = Plan(tuple(tensors), tuple(operators), (), tuple(range(len(tensors))))
     name = data.draw(st.text())
     pack = read_pack(write_pack(plan, name))
@@ -179,9 +170,7 @@ def edited(change: Callable[[dict[str, Any]], object]) -> bytes:
 
 
 def test_the_editing_of_these_tests_is_sound() -> None:
-    assert_same(
-        read_pack(edited(lambda header: header.update(later="unknown keys are ignored"))).plan(), small_plan()
-    )
+    assert_same(read_pack(edited(lambda header: header.update(later="unknown keys are ignored"))).plan(), small_plan())
 
 
 HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
@@ -189,20 +178,11 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "another format": (lambda h: h.update(format="zip"), "expected 'edgecompress.pack', found 'zip'"),
     "another version": (lambda h: h.update(version=2), "version: expected an integer from 1 to 1, found 2"),
     "tensors is a number": (lambda h: h.update(tensors=7), "tensors: expected a list"),
-    "a tensor is a number": (
-        lambda h: h["tensors"].append(7),
-        "tensors: item 4: expected an object, found 7",
-    ),
+    "a tensor is a number": (lambda h: h["tensors"].append(7), "tensors: item 4: expected an object, found 7"),
     "no name": (lambda h: h["tensors"][0].pop("name"), "name is missing"),
     "huge shape": (lambda h: h["tensors"][1].update(shape=[2**31 - 1] * 8), "'w': shape: expected at most"),
-    "negative shape": (
-        lambda h: h["tensors"][1].update(shape=[-1, 40]),
-        "'w': shape: item 0: expected an integer",
-    ),
-    "deep shape": (
-        lambda h: h["tensors"][1].update(shape=[1] * 9),
-        "a list of at most 8 items, found a list of 9",
-    ),
+    "negative shape": (lambda h: h["tensors"][1].update(shape=[-1, 40]), "'w': shape: item 0: expected an integer"),
+    "deep shape": (lambda h: h["tensors"][1].update(shape=[1] * 9), "a list of at most 8 items, found a list of 9"),
     "another shape": (lambda h: h["tensors"][1].update(shape=[8, 41]), "tensor 'w'"),
     "expansion": (lambda h: h["tensors"][2].update(shape=[2**30]), "1073741824 elements in 4 bytes"),
     "float shape": (lambda h: h["tensors"][1].update(shape=[8.0, 40]), "item 0: expected an integer"),
@@ -212,19 +192,10 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "zero scale": (lambda h: h["tensors"][0].update(scale=[0]), "expected a positive float32"),
     "infinite scale": (lambda h: h["tensors"][0].update(scale=[float("inf")]), "Infinity is not JSON"),
     "huge integer scale": (lambda h: h["tensors"][0].update(scale=[10**4000]), "scale"),
-    "zero point": (
-        lambda h: h["tensors"][0].update(zero_point=[2**31]),
-        "zero_point: item 0: expected an integer",
-    ),
+    "zero point": (lambda h: h["tensors"][0].update(zero_point=[2**31]), "zero_point: item 0: expected an integer"),
     "axis": (lambda h: h["tensors"][1].update(axis=2), "axis: expected an integer from 0 to 1"),
-    "blob": (
-        lambda h: h["tensors"][1]["data"].update(blob=2),
-        "blob: expected an integer from 0 to 1, found 2",
-    ),
-    "negative blob": (
-        lambda h: h["tensors"][1]["data"].update(blob=-1),
-        "blob: expected an integer from 0 to 1",
-    ),
+    "blob": (lambda h: h["tensors"][1]["data"].update(blob=2), "blob: expected an integer from 0 to 1, found 2"),
+    "negative blob": (lambda h: h["tensors"][1]["data"].update(blob=-1), "blob: expected an integer from 0 to 1"),
     "the other blob": (lambda h: h["tensors"][1]["data"].update(blob=1), "tensor 'w'"),
     "codec": (lambda h: h["tensors"][1]["data"].update(codec="zip"), "no codec is called 'zip'"),
     "params": (lambda h: h["tensors"][1]["data"].update(params=[]), "params: expected an object"),
@@ -233,16 +204,10 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "output never written": (lambda h: h.update(operators=[]), "output tensor 3 is never written"),
     "read before written": (lambda h: h.update(inputs=[]), "reads tensor 0 before anything wrote it"),
     "written twice": (lambda h: h["operators"].append(h["operators"][0]), "operator 1 .* writes tensor 3"),
-    "operand outside": (
-        lambda h: h["operators"][0].update(inputs=[-2]),
-        "item 0: expected an integer from -1 to 3",
-    ),
+    "operand outside": (lambda h: h["operators"][0].update(inputs=[-2]), "item 0: expected an integer from -1 to 3"),
     "kind": (lambda h: h["operators"][0].update(kind=3), "kind: expected a string, found 3"),
     "option": (lambda h: h["operators"][0]["options"].update(a={}), "option 'a': expected a number"),
-    "huge option": (
-        lambda h: h["operators"][0]["options"].update(a=2**63),
-        "an integer from -9223372036854775808",
-    ),
+    "huge option": (lambda h: h["operators"][0]["options"].update(a=2**63), "an integer from -9223372036854775808"),
     "nested option": (lambda h: h["operators"][0]["options"].update(a=[[1]]), "option 'a': item 0: expected"),
 }
 

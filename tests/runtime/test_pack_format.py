@@ -157,9 +157,7 @@ def arrays() -> dict[str, np.ndarray]:
     return {
         "weights": weights.astype(np.int8).reshape(50, 10, 10),
         "pruned": pruned.astype(np.int8),
-        "clustered": rng.choice(
-            np.array([-99, -40, 0, 40, 99], np.int8), 9000, p=[0.02, 0.03, 0.9, 0.04, 0.01]
-        ),
+        "clustered": rng.choice(np.array([-99, -40, 0, 40, 99], np.int8), 9000, p=[0.02, 0.03, 0.9, 0.04, 0.01]),
         "pruned_float": pruned.astype(np.float32),
         "long": rng.normal(0, 1, 70_001).round().astype(np.int8),
         "half": (weights / 4).astype(np.float16),
@@ -196,10 +194,7 @@ def test_every_codec_is_met() -> None:
             met.add(data["codec"])
             parts = {key: data["params"].get(key) for key in ("gaps", "values", "indices")}
             met |= {f"{key} {part['codec']}" for key, part in parts.items() if part}
-    assert (
-        set(CODECS) | {"gaps huffman", "values raw", "values huffman", "indices huffman", "indices rans"}
-        <= met
-    )
+    assert set(CODECS) | {"gaps huffman", "values raw", "values huffman", "indices huffman", "indices rans"} <= met
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

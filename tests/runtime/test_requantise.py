@@ -47,8 +47,16 @@ def ours(acc: int, fields: Fields) -> int:
 
 
 @settings(deadline=None, max_examples=500)
-@given(MULTIPLIER, st.integers(-31, 8), st.integers(0, 2**30), st.integers(-(2**20), 2**20), st.integers(-128, 127),
-       st.integers(-128, 127), st.booleans(), FRACTIONS)  # fmt: skip
+@given(
+    MULTIPLIER,
+    st.integers(-31, 8),
+    st.integers(0, 2**30),
+    st.integers(-(2**20), 2**20),
+    st.integers(-128, 127),
+    st.integers(-128, 127),
+    st.booleans(),
+    FRACTIONS,
+)
 @example(LARGEST, -30, 2**29, 0, -128, -128, False, [-1.0, 1.0, 0.0] * 7)
 @example(2**30, -1, 2**29, 0, 0, -128, False, [-1.0, 1.0, 0.0] * 7)
 def test_the_formulas_agree(multiplier, shift, largest, bias, zero, low, single, fractions):
@@ -84,8 +92,16 @@ def real(acc: int, fields: Fields) -> int:
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.integers(2**30, LARGEST), st.integers(-13, -1), st.integers(1, 2**23 - 1), st.integers(-(2**18), 2**18),
-       st.integers(-128, 127), st.booleans(), st.booleans(), FRACTIONS)  # fmt: skip
+@given(
+    st.integers(2**30, LARGEST),
+    st.integers(-13, -1),
+    st.integers(1, 2**23 - 1),
+    st.integers(-(2**18), 2**18),
+    st.integers(-128, 127),
+    st.booleans(),
+    st.booleans(),
+    FRACTIONS,
+)
 @example(2**30, -1, 2**22, 0, 3, False, False, [-1.0, 1.0, 0.0] * 7)
 @example(1518500250, -9, 2**20, 77, -128, True, False, [-1.0, 1.0, 0.0] * 7)
 def test_a_product_in_float32_is_on_the_right_side_of_every_boundary(

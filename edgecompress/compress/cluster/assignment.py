@@ -3,6 +3,7 @@
 Every choice minimises error + price * length of the index's code (rate and distortion: P. Chou et al.,
 "Entropy-constrained vector quantization", IEEE Trans. ASSP 37(1), 1989); a price of 0 gives the nearest.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -10,9 +11,14 @@ from numba import njit
 
 
 def assign(
-    target: np.ndarray, hessian: np.ndarray, scale: np.ndarray, centroids: np.ndarray, lengths: np.ndarray,
-    price: float, pruned: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+    target: np.ndarray,
+    hessian: np.ndarray,
+    scale: np.ndarray,
+    centroids: np.ndarray,
+    lengths: np.ndarray,
+    price: float,
+    pruned: np.ndarray,
+) -> np.ndarray:
     """Column by column, the error of each pushed to the columns not yet assigned: indices int64 [rows, k].
 
     E. Frantar et al., "GPTQ" (ICLR 2023): with U^T U = hessian^-1 (U upper triangular), column j's error e
@@ -33,9 +39,15 @@ def conditional_energy(hessian: np.ndarray) -> np.ndarray:
 
 
 def improve(
-    target: np.ndarray, hessian: np.ndarray, scale: np.ndarray, centroids: np.ndarray, lengths: np.ndarray,
-    price: float, pruned: np.ndarray, indices: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+    target: np.ndarray,
+    hessian: np.ndarray,
+    scale: np.ndarray,
+    centroids: np.ndarray,
+    lengths: np.ndarray,
+    price: float,
+    pruned: np.ndarray,
+    indices: np.ndarray,
+) -> np.ndarray:
     """Coordinate descent: each weight in turn gets its best index, all others as they are. Never worse.
 
     Arguments as for `assign`; returns new indices.

@@ -4,6 +4,7 @@ At the best allocation the last bit buys the same everywhere (Y. Shoham and A. G
 allocation for an arbitrary set of quantizers", IEEE Trans. ASSP 36(9), 1988). What it buys is noise relative
 to each layer's output: layers in a chain pass their noise-to-signal ratios on, and these add up.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """Moments of a layer's inputs in the model as clustered so far, with its outputs in the float model."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Clustering as a step of a conversion: what the recipe's [cluster] section asks for."""
+
 from __future__ import annotations
 
 import math
@@ -51,9 +52,14 @@ class Clustered:
 
 
 def cluster(
-    model: ir.Model, reference: ir.Model, dataset: Dataset | None, settings: Cluster, *, seed: int = 0,
+    model: ir.Model,
+    reference: ir.Model,
+    dataset: Dataset | None,
+    settings: Cluster,
+    *,
+    seed: int = 0,
     nearest: bool = False,
-) -> Clustered:  # fmt: skip
+) -> Clustered:
     """Cluster all weights of Conv, ConvTranspose, Gemm and MatMul; the model passed in is not changed.
 
     model: canonical, annotated or not: int8 weights get int8 centroids and new scales. Weights that are zero
@@ -109,9 +115,12 @@ def goal(found: Clustered, settings: Cluster) -> Goal:
     bits = f"{found.bits_per_weight:.2f} bits a weight"
     if isinstance(settings.bits, int):
         return Goal(
-            what="bits a weight", unit="bits", requested=settings.bits, achieved=found.bits_per_weight,
+            what="bits a weight",
+            unit="bits",
+            requested=settings.bits,
+            achieved=found.bits_per_weight,
             note=f"entropy coded, with codebooks; at most {2**settings.bits} values a layer",
-        )  # fmt: skip
+        )
     if settings.size is not None:
         note = bits if found.snr_db is None else f"{bits}, {found.snr_db:.1f} dB"
         return Goal(what="clustered weights", unit="bytes", requested=settings.size, achieved=found.bytes, note=note)

@@ -2,6 +2,7 @@
 
 Centroids multiply a scale of each output channel. Those of int8 weights are whole numbers up to 127.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -33,9 +34,7 @@ class Centroids:
         return np.searchsorted(between, matrix / self.scale[:, None])
 
 
-def spread(
-    matrix: np.ndarray, pruned: np.ndarray, per_channel: bool, least: np.ndarray | float = 0.0
-) -> np.ndarray:
+def spread(matrix: np.ndarray, pruned: np.ndarray, per_channel: bool, least: np.ndarray | float = 0.0) -> np.ndarray:
     """Root mean square of the weights of each channel that aren't pruned, or of all channels: [channels] > 0.
 
     least: [channels] or one number that it is raised to.
@@ -49,9 +48,16 @@ def spread(
 
 
 def clustered(
-    matrix: np.ndarray, scale: np.ndarray, importance: np.ndarray, pruned: np.ndarray, count: int, *,
-    init: str, seed: int, whole: bool,
-) -> Centroids:  # fmt: skip
+    matrix: np.ndarray,
+    scale: np.ndarray,
+    importance: np.ndarray,
+    pruned: np.ndarray,
+    count: int,
+    *,
+    init: str,
+    seed: int,
+    whole: bool,
+) -> Centroids:
     """At most `count` centroids by k-means over a layer's weights, each divided by its channel's scale.
 
     importance: what an error in each weight costs, [channels, k]. pruned: these get a centroid at zero.
@@ -64,9 +70,7 @@ def clustered(
     return rounded(Centroids(kmeans(values, weights, count, init=init, seed=seed), scale), whole)
 
 
-def lattice(
-    matrix: np.ndarray, scale: np.ndarray, importance: np.ndarray, price: float, whole: bool
-) -> Centroids:
+def lattice(matrix: np.ndarray, scale: np.ndarray, importance: np.ndarray, price: float, whole: bool) -> Centroids:
     """Evenly spaced centroids about zero, as far as the weights reach.
 
     With entropy coding even steps are the best ones at high rates (H. Gish and J. Pierce, "Asymptotically
@@ -84,9 +88,14 @@ def lattice(
 
 
 def refitted(
-    centroids: Centroids, indices: np.ndarray, target: np.ndarray, hessian: np.ndarray, *,
-    per_channel: bool, whole: bool,
-) -> Centroids:  # fmt: skip
+    centroids: Centroids,
+    indices: np.ndarray,
+    target: np.ndarray,
+    hessian: np.ndarray,
+    *,
+    per_channel: bool,
+    whole: bool,
+) -> Centroids:
     """Scales, then centroids of least squared error for given indices; a centroid at zero stays there.
 
     target: [channels, k]; hessian: [groups, k, k]: an error e [k] of a channel costs e^T hessian e.
@@ -101,9 +110,7 @@ def refitted(
     return rounded(replace(centroids, values=_least_squares(centroids, indices, wanted, hessian)), whole)
 
 
-def _least_squares(
-    centroids: Centroids, indices: np.ndarray, wanted: np.ndarray, hessian: np.ndarray
-) -> np.ndarray:
+def _least_squares(centroids: Centroids, indices: np.ndarray, wanted: np.ndarray, hessian: np.ndarray) -> np.ndarray:
     """Centroids from the normal equations over all channels: [n], ascending."""
     n, per_group = len(centroids.values), len(indices) // len(hessian)
     left, right = np.zeros((n, n)), np.zeros(n)
@@ -118,9 +125,7 @@ def _least_squares(
     if free.any():
         kept = left[np.ix_(free, free)]
         stay = 1e-6 * np.trace(kept) / len(kept)  # where data leaves a direction open
-        values[free] = np.linalg.solve(
-            kept + stay * np.eye(len(kept)), right[free] + stay * values[free]
-        )
+        values[free] = np.linalg.solve(kept + stay * np.eye(len(kept)), right[free] + stay * values[free])
     return values
 
 

@@ -4,6 +4,7 @@ Starts as in S. Han et al., "Deep Compression" (ICLR 2016), section 3.2. The opt
 dynamic programming as in H. Wang and M. Song, "Ckmeans.1d.dp" (The R Journal 3/2, 2011), whose inner minimum
 moves monotonically (A. Gronlund et al., arXiv:1701.07204), so divide and conquer finds it in n log n steps.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -54,9 +55,7 @@ Method = Callable[[np.ndarray, np.ndarray, int, np.random.Generator], np.ndarray
 def optimal(points: np.ndarray, masses: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
     """The global optimum."""
     centred = points - np.average(points, weights=masses)  # prefix sums of squares lose digits otherwise
-    mass, first, second = (
-        np.concatenate([[0.0], np.cumsum(masses * centred**power)]) for power in range(3)
-    )
+    mass, first, second = (np.concatenate([[0.0], np.cumsum(masses * centred**power)]) for power in range(3))
     starts = _partition(mass, first, second, clusters)
     ends = np.append(starts[1:], len(points))
     return np.array([np.average(points[a:b], weights=masses[a:b]) for a, b in zip(starts, ends, strict=True)])

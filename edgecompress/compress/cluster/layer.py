@@ -1,4 +1,5 @@
 """One layer's weights as indices into a codebook, for the least error of its outputs."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -46,9 +47,14 @@ class Fit:
 
 
 def fit(
-    matrix: np.ndarray, moments: Moments, how: Bits | Price, *, per_channel: bool, whole: bool,
+    matrix: np.ndarray,
+    moments: Moments,
+    how: Bits | Price,
+    *,
+    per_channel: bool,
+    whole: bool,
     least: np.ndarray | float = 0.0,
-) -> Fit:  # fmt: skip
+) -> Fit:
     """Cluster a layer's weights [channels, k]; weights that are zero have been pruned, and stay so.
 
     The layer's inputs may come from layers that were clustered before and differ from the float model's:
@@ -74,9 +80,7 @@ def fit(
     indices = assign(target, hessian, centroids.scale, centroids.values, lengths, price, pruned)
     indices = step(centroids, indices)
     for _ in range(refits):
-        centroids = codebook.refitted(
-            centroids, indices, target, hessian, per_channel=per_channel, whole=whole
-        )
+        centroids = codebook.refitted(centroids, indices, target, hessian, per_channel=per_channel, whole=whole)
         indices = step(centroids, indices)
     return _compact(centroids, indices)
 
@@ -88,14 +92,11 @@ def code_lengths(indices: np.ndarray, count: int) -> np.ndarray:
 
 
 def _descend(
-    target: np.ndarray, hessian: np.ndarray, price: float, pruned: np.ndarray, centroids: Centroids,
-    indices: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+    target: np.ndarray, hessian: np.ndarray, price: float, pruned: np.ndarray, centroids: Centroids, indices: np.ndarray
+) -> np.ndarray:
     for _ in range(ROUNDS):
         lengths = code_lengths(indices, len(centroids.values))
-        indices = improve(
-            target, hessian, centroids.scale, centroids.values, lengths, price, pruned, indices
-        )
+        indices = improve(target, hessian, centroids.scale, centroids.values, lengths, price, pruned, indices)
     return indices
 
 

@@ -1,4 +1,5 @@
 """Every layer with weights as a matrix product: outputs = inputs @ matrix.T, for each group of channels."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

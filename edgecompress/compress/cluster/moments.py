@@ -1,4 +1,5 @@
 """What calibration data says about one layer: second moments of its inputs, and of these with its outputs."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
 """Clustering of a model, layer after layer."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -86,9 +87,13 @@ def clustered_bytes(model: ir.Model) -> int:
 
 
 def _cluster_layer(
-    model: ir.Model, layer: Layer, value: ir.Value, how: Bits | Price, calibrator: Calibrator | None,
+    model: ir.Model,
+    layer: Layer,
+    value: ir.Value,
+    how: Bits | Price,
+    calibrator: Calibrator | None,
     per_channel: bool | None,
-) -> ClusteredLayer:  # fmt: skip
+) -> ClusteredLayer:
     weight, q = np.asarray(constant(value)), quantization(value)
     matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
     if calibrator is None:

@@ -1,4 +1,5 @@
 """A codebook that training moves: which weight has which centroid stays, where the centroids are does not."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -2,6 +2,7 @@
 
 Torch is imported when `distill` is called, not before.
 """
+
 from __future__ import annotations
 
 from edgecompress.compress.distill.student import derive

@@ -1,4 +1,5 @@
 """The same network with fewer blocks."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

@@ -1,4 +1,5 @@
 """Training a student on what the teacher says."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -60,14 +61,25 @@ def distill(
         torch.manual_seed(seed)  # of the adapters' weights
         module = Imitator(TorchModel(student, logits=True), found)
     loss = DistillationLoss(
-        TorchModel(teacher, logits=True), settings, classes=_is_classifier(teacher, data),
+        TorchModel(teacher, logits=True),
+        settings,
+        classes=_is_classifier(teacher, data),
         features=[str(theirs.name) for theirs, _ in found],
         task=None if data.labels is None else load_loss(training.loss, data),
-    )  # fmt: skip
+    )
     history = train(
-        module, data, training, loss=loss, hooks=hooks, validation=validation, seed=seed, stage="distillation",
-        checkpoint=checkpoint, resume=resume, log=log,
-    )  # fmt: skip
+        module,
+        data,
+        training,
+        loss=loss,
+        hooks=hooks,
+        validation=validation,
+        seed=seed,
+        stage="distillation",
+        checkpoint=checkpoint,
+        resume=resume,
+        log=log,
+    )
     model = fold_batchnorm(module.student.write_back())
     return Distilled(model, history, tuple(_notes(teacher, model, found)))
 

@@ -1,4 +1,5 @@
 """Which values of the student imitate which of the teacher's, and how they are compared."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
 """What the student is to make small."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

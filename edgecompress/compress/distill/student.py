@@ -1,4 +1,5 @@
 """A student made from the teacher: narrower, with fewer blocks, with separable convolutions; its first weights."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -50,11 +51,16 @@ def separable(model: ir.Model) -> ir.Model:
         stem = str(node.inputs[1].name)
         attributes = {k: a.value for k, a in node.attributes.items()} | {"group": inputs}
         depthwise = edit.insert(
-            node, "Conv",
-            [node.inputs[0], edit.constant(f"{stem}/depthwise", np.zeros((inputs, 1, *kernel), np.float32)),
-             edit.constant(f"{stem}/depthwise_bias", np.zeros(inputs, np.float32))],
-            attributes, shape=(1, inputs, *static_shape(node.outputs[0])[2:]),
-        )  # fmt: skip
+            node,
+            "Conv",
+            [
+                node.inputs[0],
+                edit.constant(f"{stem}/depthwise", np.zeros((inputs, 1, *kernel), np.float32)),
+                edit.constant(f"{stem}/depthwise_bias", np.zeros(inputs, np.float32)),
+            ],
+            attributes,
+            shape=(1, inputs, *static_shape(node.outputs[0])[2:]),
+        )
         relu = edit.insert(node, "Relu", [depthwise], shape=depthwise.shape)
         node.replace_input_with(0, relu)
         pointwise = np.zeros((outputs, inputs, *(1 for _ in kernel)), np.float32)

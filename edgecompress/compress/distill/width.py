@@ -1,4 +1,5 @@
 """The same network with narrower layers."""
+
 from __future__ import annotations
 
 import numpy as np

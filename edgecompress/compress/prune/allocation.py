@@ -1,4 +1,5 @@
 """How many weights each layer keeps, from one number for the whole model."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

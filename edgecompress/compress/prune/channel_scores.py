@@ -1,4 +1,5 @@
 """How much each channel of a group matters."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +24,14 @@ Scores = dict[ChannelGroup, np.ndarray]
 
 
 def channel_scores(
-    model: ir.Model, groups: Sequence[ChannelGroup], criterion: str, *, data: TrainData | None = None,
-    loss: Loss | None = None, seed: int = 0,
-) -> Scores:  # fmt: skip
+    model: ir.Model,
+    groups: Sequence[ChannelGroup],
+    criterion: str,
+    *,
+    data: TrainData | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
+) -> Scores:
     """float64 [size] for each group; the channels of lowest score should go first.
 
     A criterion in ON_DATA looks at what happens to samples; any other, also a user's, is summed over the weights that
@@ -89,9 +95,7 @@ def _by_channel(array: np.ndarray, axis: int, member: Member, size: int) -> np.n
 
 def _scales(model: ir.Model, group: ChannelGroup) -> np.ndarray:
     """|gamma| of the BatchNormalizations that the channels go through (Z. Liu et al., "Network slimming", 2017)."""
-    gammas = {
-        n.inputs[1].name: np.abs(constant(n.inputs[1])) for n in model.graph if n.op_type == "BatchNormalization"
-    }
+    gammas = {n.inputs[1].name: np.abs(constant(n.inputs[1])) for n in model.graph if n.op_type == "BatchNormalization"}
     found = [_by_channel(gammas[m.value], 0, m, group.size) for m in group.members if m.value in gammas]
     if not found:
         raise InputError(

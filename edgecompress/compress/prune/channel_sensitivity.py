@@ -1,4 +1,5 @@
 """What a model's outputs lose when one group of channels, or one block, is pruned alone."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

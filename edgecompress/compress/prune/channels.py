@@ -1,4 +1,5 @@
 """Channels taken out of a model: what is left is a smaller dense model."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

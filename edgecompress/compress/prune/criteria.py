@@ -5,6 +5,7 @@ weight's shape, finite and at least 0; the lowest go first. A block's score is t
 the sum over all weights that make or read it. A new criterion is one function in `CRITERIA` (and, if it needs
 gradients, in `NEED_GRADIENTS`); a user's own is named in the recipe, criterion = "file.py:function".
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -100,15 +101,21 @@ def load_criterion(name: str) -> Callable[[np.ndarray, Statistics, str], np.ndar
         try:
             found = np.asarray(returned, np.float64)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"{name} returned {type(returned).__name__} for layer {layer!r}; expected an array of "
-                             f"shape {list(weight.shape)}") from error  # fmt: skip
+            raise InputError(
+                f"{name} returned {type(returned).__name__} for layer {layer!r}; expected an array of "
+                f"shape {list(weight.shape)}"
+            ) from error
         if found.shape != weight.shape:
-            raise InputError(f"{name} returned shape {list(found.shape)} for layer {layer!r}; expected the weight's, "
-                             f"{list(weight.shape)}")  # fmt: skip
+            raise InputError(
+                f"{name} returned shape {list(found.shape)} for layer {layer!r}; expected the weight's, "
+                f"{list(weight.shape)}"
+            )
         # Weights that aren't finite are those of a training that runs away, whose loss says so.
         if np.isfinite(weight).all() and not (np.isfinite(found).all() and found.min(initial=0) >= 0):
-            raise InputError(f"{name} returned scores from {found.min():g} to {found.max():g} for layer {layer!r}; "
-                             "expected finite ones that are at least 0")  # fmt: skip
+            raise InputError(
+                f"{name} returned scores from {found.min():g} to {found.max():g} for layer {layer!r}; "
+                "expected finite ones that are at least 0"
+            )
         return found
 
     return scores

@@ -1,4 +1,5 @@
 """Channels that can go without any change of the outputs, found without data."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -31,9 +32,15 @@ class Dead:
         return self.unread + self.constant + self.negligible
 
     def __str__(self) -> str:
-        parts = [f"{n} {what}" for n, what in (
-            (self.unread, "that nothing reads"), (self.constant, "constant"), (self.negligible, "negligible"),
-        ) if n]  # fmt: skip
+        parts = [
+            f"{n} {what}"
+            for n, what in (
+                (self.unread, "that nothing reads"),
+                (self.constant, "constant"),
+                (self.negligible, "negligible"),
+            )
+            if n
+        ]
         return f"{self.group}: {' and '.join(parts)}"
 
 

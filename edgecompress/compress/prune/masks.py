@@ -1,4 +1,5 @@
 """Masks of weights while a model trains: which weights there are, and when the others go."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -60,9 +61,16 @@ class Masks(Hook):
     """
 
     def __init__(
-        self, module: TorchModel, weights: Sequence[Prunable], pattern: Pattern, comparable: Comparable,
-        criterion: str, *, rising: float | None = None, seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        module: TorchModel,
+        weights: Sequence[Prunable],
+        pattern: Pattern,
+        comparable: Comparable,
+        criterion: str,
+        *,
+        rising: float | None = None,
+        seed: int = 0,
+    ) -> None:
         self.module, self.weights, self.pattern, self.comparable = module, weights, pattern, comparable
         self.score, self.rising = load_criterion(criterion), rising
         random = np.random.default_rng(seed)
@@ -134,8 +142,10 @@ class Masks(Hook):
         weight = self.module.weights[w.name].detach().cpu().numpy()
         known = {k: v.cpu().numpy() for k, v in self.gathered.get(w.name, {}).items()}
         statistics = Statistics(
-            gradient=known.get("gradient"), squared_gradient=known.get("squared"), movement=known.get("movement"),
+            gradient=known.get("gradient"),
+            squared_gradient=known.get("squared"),
+            movement=known.get("movement"),
             draw=self.draws[w.name],
-        )  # fmt: skip
+        )
         with np.errstate(all="ignore"):
             return self.score(weight, statistics, str(w.node.name))

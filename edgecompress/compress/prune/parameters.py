@@ -1,4 +1,5 @@
 """Parameters of operators that say how long an axis is, after some of its positions have gone."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """Which weights of a layer stay, for the largest sum of their scores: anywhere, N of M, or whole blocks."""
+
 from __future__ import annotations
 
 import re
@@ -57,7 +58,7 @@ class Pattern:
 
 
 def parse_pattern(text: str) -> Pattern:
-    """"unstructured", "N:M" ("2:4") or "block:RxC" ("block:4x1": four output channels by one input).
+    """ "unstructured", "N:M" ("2:4") or "block:RxC" ("block:4x1": four output channels by one input).
 
     Raises InputError for anything else.
     """

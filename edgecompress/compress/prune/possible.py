@@ -1,4 +1,5 @@
 """Settings of pruning that can't be had, or contradict each other: found before anything is trained."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -32,24 +33,35 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
     anything = weights or channels
     rows = (
         (len(shares) > 1, f"prune.{' and prune.'.join(shares)} each say how many channels go: give one of them"),
-        (fixed is not None and s.sparsity is not None and abs(s.sparsity - fixed) > ROUNDING,
-         f'prune.pattern = "{s.pattern}" makes {100 * (fixed or 0):g} % of the weights zero: take prune.sparsity out, '
-         f'or take "unstructured"'),
+        (
+            fixed is not None and s.sparsity is not None and abs(s.sparsity - fixed) > ROUNDING,
+            f'prune.pattern = "{s.pattern}" makes {100 * (fixed or 0):g} % of the weights zero: take prune.sparsity '
+            f'out, or take "unstructured"',
+        ),
         (s.pattern.startswith("block") and s.sparsity is None, f'prune.pattern = "{s.pattern}" needs prune.sparsity'),
-        (weights and s.criterion in OF_CHANNELS,
-         f"{criterion} scores channels; for weights there are {', '.join(CRITERIA)} and file.py:function"),
-        (weights and s.allocation == "capacity",
-         'prune.allocation = "capacity" is for channels; for weights there are uniform, global, lamp and sensitivity'),
+        (
+            weights and s.criterion in OF_CHANNELS,
+            f"{criterion} scores channels; for weights there are {', '.join(CRITERIA)} and file.py:function",
+        ),
+        (
+            weights and s.allocation == "capacity",
+            'prune.allocation = "capacity" is for channels; for weights there are uniform, global, lamp and '
+            "sensitivity",
+        ),
         (channels and s.criterion == "movement", f'{criterion} is for single weights; for channels take "fisher"'),
         (channels and s.schedule == "lottery", f'{schedule} is for single weights; for channels take "iterative"'),
         (anything and s.rewind > 0 and s.schedule != "lottery", 'prune.rewind is for prune.schedule = "lottery"'),
-        (anything and s.schedule not in ROUNDS and s.rounds != type(s).model_fields["rounds"].default,
-         'prune.rounds is for prune.schedule = "iterative" and "lottery"'),
-        (anything and epochs is not None and s.rewind > epochs,
-         f"prune.rewind = {s.rewind} is behind the end of training, {epochs} epochs"),
+        (
+            anything and s.schedule not in ROUNDS and s.rounds != type(s).model_fields["rounds"].default,
+            'prune.rounds is for prune.schedule = "iterative" and "lottery"',
+        ),
+        (
+            anything and epochs is not None and s.rewind > epochs,
+            f"prune.rewind = {s.rewind} is behind the end of training, {epochs} epochs",
+        ),
         (anything and epochs is None and s.criterion in NEED_DATA, f"{criterion} {NO_DATA}"),
         (anything and epochs is None and s.schedule in ROUNDS, f"{schedule} {NO_DATA}"),
         (anything and epochs is None and s.allocation == "sensitivity", f'prune.allocation = "sensitivity" {NO_DATA}'),
         (s.blocks > 0 and epochs is None, f"prune.blocks {NO_DATA}, to find those that matter least"),
-    )  # fmt: skip
+    )
     return [text for wrong, text in rows if wrong]

@@ -1,4 +1,5 @@
 """How sparse a model is at each step of its training."""
+
 from __future__ import annotations
 
 # Of a run's steps, the schedule takes this share; the rest trains what is left.

@@ -1,4 +1,5 @@
 """What pruning one layer alone does to a model's outputs."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,5 @@
 """Network slimming: training that drives the scales of channels that matter little to zero."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

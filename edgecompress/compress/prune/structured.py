@@ -1,4 +1,5 @@
 """Pruning of channels: what the recipe asks for, out of the model."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -57,9 +58,14 @@ class Pruned:
 
 
 def prune_channels(
-    model: ir.Model, settings: Prune, *, data: TrainData | None = None, loss: Loss | None = None, seed: int = 0,
+    model: ir.Model,
+    settings: Prune,
+    *,
+    data: TrainData | None = None,
+    loss: Loss | None = None,
+    seed: int = 0,
     retrain: Callable[[ir.Model, int], ir.Model] | None = None,
-) -> Pruned:  # fmt: skip
+) -> Pruned:
     """A smaller model, not yet trained again after what went last.
 
     Criteria that look at data measure again between PARTS of it, for a channel matters more when others have gone.
@@ -112,8 +118,10 @@ def without_kept(groups: Sequence[ChannelGroup], keep: Sequence[str]) -> list[Ch
     """Those that no layer in `keep` makes channels of. Raises InputError for a name of no such layer."""
     makers = {x.node for g in groups for x in g.made_by}
     if unknown := [name for name in keep if name not in makers]:
-        raise InputError(f"prune.keep: no layer that channels can be removed from is called {unknown[0]!r}; there are "
-                         f"{', '.join(sorted(makers))}")  # fmt: skip
+        raise InputError(
+            f"prune.keep: no layer that channels can be removed from is called {unknown[0]!r}; there are "
+            f"{', '.join(sorted(makers))}"
+        )
     return [g for g in groups if not any(x.node in keep for x in g.made_by)]
 
 

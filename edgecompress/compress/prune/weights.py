@@ -1,4 +1,5 @@
 """Single weights, or blocks of them, made zero and kept zero: with training around it, or without."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -67,10 +68,18 @@ class PrunedWeights:
 
 
 def prune_weights(
-    model: ir.Model, settings: Prune, *, data: TrainData | None = None, training: Train | None = None,
-    loss: Loss | None = None, validation: TrainData | None = None, seed: int = 0, checkpoint: Path | None = None,
-    resume: bool = False, log: Any = None,
-) -> PrunedWeights:  # fmt: skip
+    model: ir.Model,
+    settings: Prune,
+    *,
+    data: TrainData | None = None,
+    training: Train | None = None,
+    loss: Loss | None = None,
+    validation: TrainData | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    log: Any = None,
+) -> PrunedWeights:
     """Prune the weights of Conv, ConvTranspose, Gemm and MatMul; the model passed in is not changed.
 
     model: canonical float model. settings: with `sparsity` set, or an N:M pattern. data, training: to train while
@@ -90,7 +99,12 @@ def prune_weights(
     if trains and settings.schedule == "gradual":
         rising = final
     masks = Masks(
-        module, weights, pattern, _comparable(settings, model, weights, data), settings.criterion, rising=rising,
+        module,
+        weights,
+        pattern,
+        _comparable(settings, model, weights, data),
+        settings.criterion,
+        rising=rising,
         seed=seed,
     )
     result = partial(_result, module, masks, final, settings)
@@ -203,9 +217,7 @@ def _gather(module: TorchModel, masks: Masks, data: TrainData, loss: Loss, size:
     module.zero_grad()
 
 
-def _comparable(
-    settings: Prune, model: ir.Model, weights: Sequence[Prunable], data: TrainData | None
-) -> Comparable:
+def _comparable(settings: Prune, model: ir.Model, weights: Sequence[Prunable], data: TrainData | None) -> Comparable:
     if settings.allocation == "sensitivity":
         assert data is not None  # require_possible sees to it
         noise = noise_of_layers(model, weights, parse_pattern(settings.pattern), data)
@@ -230,9 +242,13 @@ def _set_zero(module: TorchModel, masks: Masks) -> None:
 
 
 def _result(
-    module: TorchModel, masks: Masks, final: float, settings: Prune, histories: tuple[History, ...],
+    module: TorchModel,
+    masks: Masks,
+    final: float,
+    settings: Prune,
+    histories: tuple[History, ...],
     notes: Sequence[str] = (),
-) -> PrunedWeights:  # fmt: skip
+) -> PrunedWeights:
     model, found, pruned, notes = module.write_back(), masks.masks(), [], list(notes)
     for w in masks.weights:
         if reason := _stays_whole(w, found[w.name].shape, masks.pattern):

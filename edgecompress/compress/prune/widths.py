@@ -1,4 +1,5 @@
 """How many channels each group keeps, from one number for the whole model."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -48,10 +49,7 @@ def lamp(scores: Scores) -> Scores:
     return result
 
 
-COST: dict[str, Callable[[ModelStatistics], int]] = {
-    "macs": lambda s: s.macs,
-    "parameters": lambda s: s.parameters,
-}
+COST: dict[str, Callable[[ModelStatistics], int]] = {"macs": lambda s: s.macs, "parameters": lambda s: s.parameters}
 
 
 def savings(model: ir.Model, scores: Scores, what: str) -> dict[ChannelGroup, float]:

@@ -1,4 +1,5 @@
 """How the int8 kernel of each layer comes to its output: what it adds up, and in which units."""
+
 from __future__ import annotations
 
 import math

@@ -1,4 +1,5 @@
 """Static quantisation: scales for all values of the int8 layers, recorded on values and nodes."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Quantisation-aware training: an annotated model learns to do with its integers, codebooks and zeros."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -45,10 +46,17 @@ class Aware:
 
 
 def train_quantized(
-    model: ir.Model, data: TrainData, training: Train, *, loss: Loss | None = None,
-    validation: TrainData | None = None, seed: int = 0, stage: str = "quantisation-aware training",
-    checkpoint: Path | None = None, resume: bool = False,
-) -> Aware:  # fmt: skip
+    model: ir.Model,
+    data: TrainData,
+    training: Train,
+    *,
+    loss: Loss | None = None,
+    validation: TrainData | None = None,
+    seed: int = 0,
+    stage: str = "quantisation-aware training",
+    checkpoint: Path | None = None,
+    resume: bool = False,
+) -> Aware:
     """Trains a model that quantisation, and perhaps clustering, has annotated; the one passed in is not changed.
 
     Forward it computes what the integers will: values, weights and biases rounded where the annotations say. What
@@ -58,9 +66,17 @@ def train_quantized(
     fake = FakeQuantized(model)
     training = training.model_copy(update={"precision": "float32"})  # 16 bits can't hold sums of integers
     history = train(
-        fake.module, data, training, loss=loss, parameters=fake.parameters(training), validation=validation, seed=seed,
-        stage=stage, checkpoint=checkpoint, resume=resume,
-    )  # fmt: skip
+        fake.module,
+        data,
+        training,
+        loss=loss,
+        parameters=fake.parameters(training),
+        validation=validation,
+        seed=seed,
+        stage=stage,
+        checkpoint=checkpoint,
+        resume=resume,
+    )
     return Aware(fake.annotated(), history)
 
 

@@ -1,4 +1,5 @@
 """Running a model on many samples at once, and looking at any of its values."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -27,9 +28,7 @@ class Runner:
     beforehand: as known from another runner, or because results depend on the batch by intent.
     """
 
-    def __init__(
-        self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None
-    ) -> None:
+    def __init__(self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None) -> None:
         self._model, self._outputs, self._samples = model, list(outputs), samples
         self._whole = whole
         self._interpreter: OnnxRuntime | None = None

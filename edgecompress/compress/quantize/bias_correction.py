@@ -4,6 +4,7 @@ M. Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Co
 section 4.2, in its empirical form (appendix D): E[quantised - float] of each output channel, before the
 activation, over calibration data, layer after layer, each seeing its predecessors corrected.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -39,9 +40,7 @@ class BiasCorrection:
         return f"{measured}: {'kept' if self.kept else 'not kept'}"
 
 
-def correct_bias(
-    reference: ir.Model, quantized: ir.Model, calibration: Calibration
-) -> tuple[ir.Model, BiasCorrection]:
+def correct_bias(reference: ir.Model, quantized: ir.Model, calibration: Calibration) -> tuple[ir.Model, BiasCorrection]:
     """The quantised model with corrected biases if it is nearer to the float one then, else as it was.
 
     reference: the float model that `quantized` was annotated from (same names, same weights). Means are over

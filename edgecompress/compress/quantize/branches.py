@@ -1,4 +1,5 @@
 """A float value that int8 layers read too: there it is rounded, elsewhere not."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

@@ -1,4 +1,5 @@
 """Histograms of all activations over calibration data, in one pass."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field

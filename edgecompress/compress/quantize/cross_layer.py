@@ -5,6 +5,7 @@ section 4.1: f(s x) = s f(x) for s > 0 and f = Relu and the like, so W2 f(W1 x +
 i of W1 and b1 divided by s_i and of W2 multiplied by it. Equation 11: s_i = sqrt(r1_i / r2_i) (there
 (1 / r2_i) sqrt(r1_i r2_i)) makes both ranges sqrt(r1_i r2_i).
 """
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -1,4 +1,5 @@
 """Which layers quantisation hurts, and why, as far as it can be measured."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -137,9 +138,15 @@ def _diagnosis(layer: Layer, evidence: _Evidence, total: Noise, own: Noise) -> L
     inherited = own.noise[name] < INHERITED * total.noise[name]
     cause = "error of its inputs" if inherited else _own_cause(layer, evidence, own.noise[name], percent)
     return LayerDiagnosis(
-        layer.node.name or name, layer.node.op_type, name, total.snr_db(name), own.snr_db(name),
-        weight_snr, percent, cause,
-    )  # fmt: skip
+        layer.node.name or name,
+        layer.node.op_type,
+        name,
+        total.snr_db(name),
+        own.snr_db(name),
+        weight_snr,
+        percent,
+        cause,
+    )
 
 
 def _own_cause(layer: Layer, evidence: _Evidence, noise: float, saturated_percent: float) -> str:

@@ -1,4 +1,5 @@
 """Weights alone in 8 or 16 bits; activations stay float, so no data is needed."""
+
 from __future__ import annotations
 
 import numpy as np

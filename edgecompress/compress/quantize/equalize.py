@@ -1,4 +1,5 @@
 """Cross-layer equalisation as a step of quantisation: measured, and kept only where it helps."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

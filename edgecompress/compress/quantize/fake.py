@@ -2,6 +2,7 @@
 
 In training mode values are rounded once, to nearest; in evaluation mode as the kernels do it (`requantize`).
 """
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Union-find: which values belong together."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -1,4 +1,5 @@
 """A histogram that one pass fills: fixed number of bins, range that grows with the data."""
+
 from __future__ import annotations
 
 import math

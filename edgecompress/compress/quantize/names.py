@@ -1,4 +1,5 @@
 """Names for values and nodes that are put into a user's graph."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

@@ -1,4 +1,5 @@
 """How far the quantised model's results are from the float model's."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -3,6 +3,7 @@
 The constraints are those of the TFLite 8-bit quantisation specification
 (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,5 @@
 """The steps of post-training quantisation in one call: equalise, calibrate, annotate, correct biases."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -33,9 +34,7 @@ class Quantized:
     bias_correction: BiasCorrection | None
 
 
-def quantize(
-    model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False
-) -> Quantized:
+def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False) -> Quantized:
     """Quantise weights and activations with calibration data; the model passed in is not changed.
 
     A model that came quantised is neither equalised nor are its biases corrected.

@@ -1,4 +1,5 @@
 """Which layers compute on int8, and which stay in float."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
@@ -96,9 +97,11 @@ def last_probabilities(graph: ir.Graph, chosen: set[ir.Node]) -> set[ir.Node]:
     """Softmax and the like that only the graph's outputs read: int8 would tie classes closer than 1/256, and XNNPACK
     has no int8 kernel for them. Worth staying float where the output is float anyway."""
     return {
-        node for node in chosen
+        node
+        for node in chosen
         if operators.RULES[node.op_type].fixed is not None
-        and node.outputs[0].is_graph_output() and not node.outputs[0].uses()
+        and node.outputs[0].is_graph_output()
+        and not node.outputs[0].uses()
     }
 
 

@@ -3,6 +3,7 @@
 Every function takes a Histogram with at least one value and the recipe's [quantize] section, and returns
 (low, high). The caller extends the range to zero.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -4,6 +4,7 @@ A layer's output arrives as a float; what the kernel has is an integer, `step` t
 the two ways in use to scale it to the output: fixed-point numbers with two roundings, as LiteRT's reference kernels,
 TFLite Micro and the runtime do (gemmlowp), or float32 and one rounding, as XNNPACK does.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -73,8 +74,10 @@ def fixed_point(accumulator: Accumulator) -> Scaling:
         real = step * accumulator.count / scale.double()
         acc = accumulator.units(x, step)
         if accumulator.once:
-            multiplier, shift = (torch.from_numpy(n.astype(np.float64)).to(real.device)
-                                 for n in multipliers_of_one_rounding(real.detach().cpu().numpy()))  # fmt: skip
+            multiplier, shift = (
+                torch.from_numpy(n.astype(np.float64)).to(real.device)
+                for n in multipliers_of_one_rounding(real.detach().cpu().numpy())
+            )
             factor = _along(multiplier * 2.0 ** (shift - 31), x, accumulator.axis)
             return acc.mul_(factor).add_(0.5).floor_()
         multiplier, shift = _multiplier(real, accumulator.count)

@@ -1,4 +1,5 @@
 """A float model that rounds where the quantised one does: for measuring, not for shipping."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

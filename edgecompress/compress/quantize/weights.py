@@ -1,4 +1,5 @@
 """Scales: int8 symmetric for weights, int32 at input scale * weight scale for biases, int8 for ranges."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -16,8 +17,9 @@ OFF_GRID = 1e-3  # of a step: float32's error is a tenth of it, and no rounding 
 SMALLEST_RATIO = 2.0**-24  # of the largest scale: what is below can't be seen beside the other channels
 
 
-def quantize_weight(weight: np.ndarray, axis: int | None, *, bias: np.ndarray | None = None,
-                    input_scale: float | None = None) -> Quantization:
+def quantize_weight(
+    weight: np.ndarray, axis: int | None, *, bias: np.ndarray | None = None, input_scale: float | None = None
+) -> Quantization:
     """Symmetric narrow-range int8 scales for a float weight, per channel along `axis` or one (None).
 
     The largest magnitude is 127 steps. Scales are widened where, given the input's scale, the bias

@@ -4,6 +4,7 @@ ONNX Runtime turns `DequantizeLinear -> operator -> QuantizeLinear` into the ope
 other consumers of ONNX (TensorRT, OpenVINO, QNN) read the same form. So every int8 value is a pair of the
 two, weights are integers behind one DequantizeLinear, and nothing stands inside a fused layer.
 """
+
 from __future__ import annotations
 
 import onnx_ir as ir

@@ -1,4 +1,5 @@
 """What the QDQ form adds to a graph: nodes, scales and zero points, under names as short as can be."""
+
 from __future__ import annotations
 
 import itertools
@@ -38,7 +39,7 @@ class Additions:
 
     def linear(self, op_type: str, value: ir.Value, q: Quantization, *, as_unsigned: bool) -> ir.Node:
         """QuantizeLinear or DequantizeLinear of `value` with q's scale and zero point."""
-        shape, axis = (((), {}) if q.axis is None else ((-1,), {"axis": q.axis}))
+        shape, axis = ((), {}) if q.axis is None else ((-1,), {"axis": q.axis})
         scale = self.constant(q.scale.astype(np.float32).reshape(shape))
         zero_point = q.zero_point.astype(q.dtype.numpy()).reshape(shape)
         stored = self.constant(unsigned(zero_point) if as_unsigned else zero_point)
@@ -59,7 +60,7 @@ def values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 
 def _unused_names(taken: set[str | None]) -> Iterator[str]:
-    """"a", "b", ... "aa", ...: each is written two or three times in the file."""
+    """ "a", "b", ... "aa", ...: each is written two or three times in the file."""
     for length in itertools.count(1):
         for letters in itertools.product(string.ascii_lowercase, repeat=length):
             if (name := "".join(letters)) not in taken:

@@ -1,4 +1,5 @@
 """Weights and other constants: stored as integers or halves, widened by one or two nodes."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

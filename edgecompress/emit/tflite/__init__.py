@@ -3,6 +3,7 @@
 Reads what `graph/annotations` records on values and nodes: a float, float16, dynamic-range or int8 file
 comes from the same code.
 """
+
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -5,6 +5,7 @@ consumer asks for the form it needs, and only where the two differ in memory ord
 written. ONNX Transposes move nothing: they only rename axes, so a pair of them, or one that TFLite's
 own layout undoes, costs nothing.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -4,6 +4,7 @@ Two things the generated `Pack` methods do not do, and a device needs: constant 
 16 bytes (schema.fbs, `force_align: 16`; a Cortex-M faults on an unaligned 32-bit load), and equal
 vectors (shapes, zero points, scales) are stored once.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -83,9 +84,7 @@ class FlatBuffer:
         """Indices of the tensors that an operator or one of `ends` (the graph's inputs and outputs) refers to."""
         return sorted({i for o in self.operators for i in (*o.inputs, *o.outputs) if i >= 0}.union(ends))
 
-    def finish(
-        self, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], description: str
-    ) -> bytes:
+    def finish(self, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], description: str) -> bytes:
         """(signature name, tensor index) of inputs and outputs -> the file's bytes."""
         order = self.used([i for _, i in (*inputs, *outputs)])
         index = {old: new for new, old in enumerate(order)} | {-1: -1}

@@ -4,6 +4,7 @@ A form has one entry per TFLite axis: the ONNX axis it holds, or None for an ins
 An NCHW value stored as NHWC has form (0, 2, 3, 1); a 1-D signal [N, C, L] stored as an image of
 height 1 has (0, None, 2, 1). All functions here are pure.
 """
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -62,9 +63,7 @@ def transposed(form: Form, permutation: Sequence[int]) -> Form:
 
 def reduced(form: Form, removed: Sequence[int]) -> Form:
     """Form after ONNX axes `removed` are dropped from the value."""
-    return tuple(
-        None if a is None else a - sum(r < a for r in removed) for a in form if a is None or a not in removed
-    )
+    return tuple(None if a is None else a - sum(r < a for r in removed) for a in form if a is None or a not in removed)
 
 
 def reshaped(before: Sequence[int], after: Sequence[int], form: Form) -> Form | None:

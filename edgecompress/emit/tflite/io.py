@@ -1,4 +1,5 @@
 """How an emitted TFLite model's inputs and outputs relate to the values of the ONNX model."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -3,6 +3,7 @@
 Runs on a copy just before emission (the parts compute in float); for a target that needs every operator in
 int8, `INTEGER_RULES` run before calibration. A rule is one function; the table `RULES` is the whole dispatch.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,5 @@
 """The table from ONNX operator to the function that writes it as TFLite operators."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

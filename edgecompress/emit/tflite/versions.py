@@ -3,6 +3,7 @@
 Source: TensorFlow Lite's operator versioning rules (op_version.cc) and the runtime release that first
 had each version (runtime_version.cc).
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,4 +1,5 @@
 """A constant multiplied by or added to what a linear layer gives, worked into its weights."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -40,10 +41,7 @@ class FuseAffine(NodePass):
         scale, shift = np.ones(len(bias)), bias.astype(np.float64)
         absorbed = []
         follower = only_user(node.outputs[0])
-        while (
-            follower is not None
-            and (step := _affine(follower, node.outputs[0], linear, absorbed)) is not None
-        ):
+        while follower is not None and (step := _affine(follower, node.outputs[0], linear, absorbed)) is not None:
             scale, shift = scale * step[0], shift * step[0] + step[1]
             absorbed.append(follower)
             follower = only_user(follower.outputs[0])
@@ -78,12 +76,7 @@ def _affine(
     position = 0 if follower.inputs[0] is current else 1
     other = constant(follower.inputs[1 - position])
     shape = static_shape(origin)
-    if (
-        other is None
-        or shape is None
-        or static_shape(follower.outputs[0]) != shape
-        or other.dtype != np.float32
-    ):
+    if other is None or shape is None or static_shape(follower.outputs[0]) != shape or other.dtype != np.float32:
         return None
     channel = _per_channel(other.astype(np.float64), shape, linear.output_axis)
     if channel is None:

@@ -1,4 +1,5 @@
 """A batch size that an exporter wrote into the Reshapes of a model whose batch is declared dynamic."""
+
 from __future__ import annotations
 
 from collections import Counter
@@ -21,9 +22,7 @@ class BatchInReshape(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         for value, target in _targets(model):
             if target[0] == self.batch:
-                value.const_value = ir.tensor(
-                    np.concatenate([[1], target[1:]]).astype(np.int64), name=value.name
-                )
+                value.const_value = ir.tensor(np.concatenate([[1], target[1:]]).astype(np.int64), name=value.name)
         return ir.passes.PassResult(model, True)
 
 
@@ -36,6 +35,4 @@ def baked_batch(model: ir.Model) -> int | None:
 def _targets(model: ir.Model) -> list[tuple[ir.Value, np.ndarray]]:
     """(value, array) of the target of each Reshape that has an initializer for it."""
     values = [n.inputs[1] for n in model.graph if n.op_type == "Reshape" and len(n.inputs) > 1]
-    return [
-        (v, a) for v in values if v is not None and (a := constant(v)) is not None and a.ndim == 1 and len(a)
-    ]
+    return [(v, a) for v in values if v is not None and (a := constant(v)) is not None and a.ndim == 1 and len(a)]

@@ -1,4 +1,5 @@
 """BatchNormalization as a multiplication and an addition per channel."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -32,10 +33,10 @@ class BatchNormToAffine(NodePass):
         form = (1, -1, *(1,) * (len(x.shape) - 2))
         stem = node.inputs[1].name
         product = edit.insert(
-            node, "Mul", [x, edit.constant(f"{stem}/scale", scale.reshape(form).astype(np.float32))],
+            node,
+            "Mul",
+            [x, edit.constant(f"{stem}/scale", scale.reshape(form).astype(np.float32))],
             shape=node.outputs[0].shape,
-        )  # fmt: skip
-        edit.replace(
-            node, "Add", [product, edit.constant(f"{stem}/shift", shift.reshape(form).astype(np.float32))]
         )
+        edit.replace(node, "Add", [product, edit.constant(f"{stem}/shift", shift.reshape(form).astype(np.float32))])
         return True

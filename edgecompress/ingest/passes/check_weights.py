@@ -1,4 +1,5 @@
 """No NaN in any constant, no infinity in a weight, and the largest float for any other infinity."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -7,9 +8,7 @@ import onnx_ir as ir
 from edgecompress.errors import InputError
 
 # An infinity elsewhere can be meant: a bound of Clip, the -inf of an attention mask.
-WEIGHTED = frozenset(
-    "BatchNormalization Conv ConvTranspose GRU Gemm LSTM LayerNormalization MatMul PRelu".split()
-)
+WEIGHTED = frozenset("BatchNormalization Conv ConvTranspose GRU Gemm LSTM LayerNormalization MatMul PRelu".split())
 LARGEST = np.finfo(np.float32).max
 
 

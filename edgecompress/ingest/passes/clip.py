@@ -1,4 +1,5 @@
 """Bounds in one form: Relu and Clip."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -52,12 +53,7 @@ def _is_canonical(node: ir.Node, low: float, high: float) -> bool:
 
 def _bounds(node: ir.Node) -> tuple[ir.Value, Bounds] | None:
     """(value, (low, high)) of a float node that only bounds its input, else None."""
-    if (
-        node.domain != ""
-        or not node.inputs
-        or node.inputs[0] is None
-        or node.outputs[0].dtype != ir.DataType.FLOAT
-    ):
+    if node.domain != "" or not node.inputs or node.inputs[0] is None or node.outputs[0].dtype != ir.DataType.FLOAT:
         return None
     if node.op_type == "Relu":
         return node.inputs[0], (0.0, np.inf)

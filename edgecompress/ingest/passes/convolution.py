@@ -1,4 +1,5 @@
 """Conv and ConvTranspose with every attribute spelt out and a bias."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -33,8 +34,11 @@ class CanonicalConvolution(NodePass):
         group = attributes.get_int("group", 1)
         spans = [d * (k - 1) + 1 for k, d in zip(kernel_shape, dilations)]
         new: dict[str, object] = {
-            "kernel_shape": kernel_shape, "strides": strides, "dilations": dilations, "group": group,
-        }  # fmt: skip
+            "kernel_shape": kernel_shape,
+            "strides": strides,
+            "dilations": dilations,
+            "group": group,
+        }
         if node.op_type == "Conv":
             new["pads"] = explicit_pads(attributes, size[2:], spans, strides)
         else:
@@ -70,9 +74,7 @@ def set_attributes(node: ir.Node, new: dict[str, object], drop: tuple[str, ...] 
     return modified
 
 
-def explicit_pads(
-    attributes: ir.Attributes, size: tuple[int, ...], spans: list[int], strides: list[int]
-) -> list[int]:
+def explicit_pads(attributes: ir.Attributes, size: tuple[int, ...], spans: list[int], strides: list[int]) -> list[int]:
     """[begin.., end..] of a convolution or pool over `size`, whose kernel spans `spans` with its dilation.
 
     auto_pad as the ONNX operator specification (Conv) has it: SAME_* gives ceil(size / stride) outputs, the

@@ -1,4 +1,5 @@
 """Small edits of a graph that keep its value names unique and its users' names alive."""
+
 from __future__ import annotations
 
 import abc

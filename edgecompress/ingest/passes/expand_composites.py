@@ -1,4 +1,5 @@
 """Operators that the ONNX standard defines by others are replaced by their definition."""
+
 from __future__ import annotations
 
 import onnx
@@ -78,8 +79,6 @@ def _definition(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
     if not versions:
         return None
     body = schema.get_context_dependent_function_with_opset_version(
-        max(versions),
-        ir.serde.serialize_node(node).SerializeToString(),
-        [t.SerializeToString() for t in types],
+        max(versions), ir.serde.serialize_node(node).SerializeToString(), [t.SerializeToString() for t in types]
     )
     return onnx.FunctionProto.FromString(body) if body else None

@@ -1,4 +1,5 @@
 """Float16, bfloat16 and float64 models, computed in float32."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -29,9 +30,7 @@ def holds(model: ir.Model, dtypes: frozenset[ir.DataType]) -> bool:
     """Whether an input or a constant of the model has one of the types."""
     values = (*model.graph.inputs, *model.graph.initializers.values())
     constants = (n.attributes.get_tensor("value") for n in model.graph if n.op_type == "Constant")
-    return any(v.dtype in dtypes for v in values) or any(
-        t is not None and t.dtype in dtypes for t in constants
-    )
+    return any(v.dtype in dtypes for v in values) or any(t is not None and t.dtype in dtypes for t in constants)
 
 
 def _cast(value: ir.Value) -> bool:

@@ -1,4 +1,5 @@
 """Inputs of small integers (uint8 pixels) that the model turns to float at once are taken as float."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

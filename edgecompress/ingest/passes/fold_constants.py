@@ -1,4 +1,5 @@
 """Everything that can be known before the model runs is computed now (by onnxscript's optimizer)."""
+
 from __future__ import annotations
 
 import math

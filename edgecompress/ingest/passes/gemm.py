@@ -1,4 +1,5 @@
 """Fully connected layers: Gemm with transB = 1, alpha = beta = 1, weight [out, in] and bias [out]."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -66,9 +67,7 @@ class CanonicalGemm(NodePass):
             return False
         columns = np.zeros(shape[1], np.float32)
         if bias is not None and (bias.size == 1 or bias.shape in ((shape[1],), (1, shape[1]))):
-            columns = (
-                (bias.astype(np.float64) * beta + np.zeros(shape[1])).reshape(shape[1]).astype(np.float32)
-            )
+            columns = (bias.astype(np.float64) * beta + np.zeros(shape[1])).reshape(shape[1]).astype(np.float32)
             c = None
         canonical = (alpha, beta, trans_a, trans_b) == (1.0, 1.0, 0, 1)
         if weight is not None and canonical and bias is not None and bias.shape == (shape[1],):
@@ -82,17 +81,13 @@ class CanonicalGemm(NodePass):
                 b = edit.insert(node, "Transpose", [b], {"perm": [1, 0]})
             result = edit.insert(node, "MatMul", [a, b], shape=shape)
             if alpha != 1.0:
-                result = edit.insert(
-                    node, "Mul", [result, edit.constant("alpha", np.float32(alpha))], shape=shape
-                )
+                result = edit.insert(node, "Mul", [result, edit.constant("alpha", np.float32(alpha))], shape=shape)
             if c is None and columns.any():
                 result = edit.insert(node, "Add", [result, edit.constant("bias", columns)], shape=shape)
         else:
             kernel = (weight if trans_b else weight.T).astype(np.float64) * alpha
             value = edit.renewed(b, kernel.astype(np.float32))
-            result = edit.insert(
-                node, "Gemm", [a, value, edit.constant(f"{b.name}/bias", columns)], _GEMM, shape=shape
-            )
+            result = edit.insert(node, "Gemm", [a, value, edit.constant(f"{b.name}/bias", columns)], _GEMM, shape=shape)
         if c is not None:
             if beta != 1.0:
                 c = edit.insert(node, "Mul", [c, edit.constant("beta", np.float32(beta))])

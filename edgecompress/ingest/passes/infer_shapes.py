@@ -1,4 +1,5 @@
 """Shape and dtype of every value, from the operators' own rules in the onnx package."""
+
 from __future__ import annotations
 
 import onnx

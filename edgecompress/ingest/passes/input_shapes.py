@@ -1,4 +1,5 @@
 """Static input shapes: a dynamic batch becomes 1, any other dynamic dimension must be given."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +23,7 @@ class FixInputShapes(ir.passes.InPlacePass):
         names = [v.name for v in model.graph.inputs]
         for name in self.shapes:
             if name not in names:
-                raise InputError(
-                    f"the model has no input {name!r}; its inputs are {', '.join(map(repr, names))}"
-                )
+                raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(map(repr, names))}")
         for value in model.graph.inputs:
             value.shape = ir.Shape(self._fixed(value))
         return ir.passes.PassResult(model, True)
@@ -35,18 +34,15 @@ class FixInputShapes(ir.passes.InPlacePass):
         if given is not None:
             declared = value.shape
             if declared is not None and (
-                len(declared) != len(given)
-                or any(isinstance(d, int) and d != g for d, g in zip(declared, given))
+                len(declared) != len(given) or any(isinstance(d, int) and d != g for d, g in zip(declared, given))
             ):
                 raise InputError(
-                    f"--input-shape {name}:{_join(given)} doesn't fit the model, which declares "
-                    f"{_join(declared)}"
+                    f"--input-shape {name}:{_join(given)} doesn't fit the model, which declares {_join(declared)}"
                 )
             return tuple(given)
         if value.shape is None:
             raise InputError(
-                f"input {name!r} has no declared shape; pass one, for example --input-shape "
-                f"{name}:1,3,224,224"
+                f"input {name!r} has no declared shape; pass one, for example --input-shape {name}:1,3,224,224"
             )
         dims = list(value.shape)
         if dims and not isinstance(dims[0], int):
@@ -60,9 +56,7 @@ class FixInputShapes(ir.passes.InPlacePass):
                 f"--input-shape {name}:{example}, a number in the place of each N"
             )
         if any(d < 1 for d in dims):
-            raise InputError(
-                f"input {name!r} has the shape {_join(dims)}; every dimension must be at least 1"
-            )
+            raise InputError(f"input {name!r} has the shape {_join(dims)}; every dimension must be at least 1")
         return tuple(dims)
 
 

@@ -1,4 +1,5 @@
 """Operators that are another operator, or a few, under a different name: a table from one to the other."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -94,12 +95,7 @@ def _divide(node: ir.Node, edit: Edit) -> bool:
             return False
         edit.replace(node, "Mul", [a, edit.constant(f"{b.name}/reciprocal", factor)])
         return True
-    if (
-        numerator is not None
-        and numerator.size == 1
-        and numerator.reshape(()) == 1.0
-        and _keeps_rank(b, numerator)
-    ):
+    if numerator is not None and numerator.size == 1 and numerator.reshape(()) == 1.0 and _keeps_rank(b, numerator):
         edit.replace(node, "Reciprocal", [b])
         return True
     return False
@@ -179,9 +175,14 @@ def _where(node: ir.Node, edit: Edit) -> bool:
     test, source = condition.producer(), x.producer()
     filler = constant(zero)
     if (
-        test is None or test.op_type != "IsNaN" or test.inputs[0] is not x
-        or source is None or source.op_type != "Softmax" or filler is None or filler.any()
-    ):  # fmt: skip
+        test is None
+        or test.op_type != "IsNaN"
+        or test.inputs[0] is not x
+        or source is None
+        or source.op_type != "Softmax"
+        or filler is None
+        or filler.any()
+    ):
         return False
     edit.substitute(node, x)
     return True
@@ -226,9 +227,7 @@ def _transpose(node: ir.Node, edit: Edit) -> bool:
 def _identity(node: ir.Node, edit: Edit) -> bool:
     """Gone, except between an input (or a constant) and an output of the model."""
     value, output = node.inputs[0], node.outputs[0]
-    if output.is_graph_output() and (
-        value.is_graph_input() or value.is_initializer() or value.is_graph_output()
-    ):
+    if output.is_graph_output() and (value.is_graph_input() or value.is_initializer() or value.is_graph_output()):
         return False
     edit.substitute(node, value)
     return True

@@ -1,4 +1,5 @@
 """Any default-domain opset from 13 on, read as 21."""
+
 from __future__ import annotations
 
 import numpy as np

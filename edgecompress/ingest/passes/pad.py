@@ -1,4 +1,5 @@
 """Pad with its pads spelt out, and worked into the convolution or pool behind it."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -49,12 +50,7 @@ class MergePad(NodePass):
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         pad = node.inputs[0].producer()
         own = node.attributes.get_ints("pads")
-        if (
-            pad is None
-            or pad.op_type != "Pad"
-            or own is None
-            or pad.attributes.get_string("mode") != "constant"
-        ):
+        if pad is None or pad.op_type != "Pad" or own is None or pad.attributes.get_string("mode") != "constant":
             return False
         amounts, fill = constant(pad.inputs[1]), constant(input_or_none(pad, 2))
         if amounts is None or fill is None:

@@ -1,4 +1,5 @@
 """Axes, shapes and sizes as non-negative constants, one form for each operator that has them."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -137,9 +138,7 @@ def _resize(node: ir.Node, edit: Edit) -> bool:
                 else False
             )
     sizes = edit.constant("sizes", np.array(out, np.int64))
-    attributes = {
-        k: a.value for k, a in node.attributes.items() if k not in ("axes", "keep_aspect_ratio_policy")
-    }
+    attributes = {k: a.value for k, a in node.attributes.items() if k not in ("axes", "keep_aspect_ratio_policy")}
     edit.replace(node, "Resize", [node.inputs[0], None, None, sizes], attributes)
     return True
 

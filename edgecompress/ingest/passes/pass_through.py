@@ -1,4 +1,5 @@
 """Inputs that are outputs as well, without a node in between."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

@@ -1,4 +1,5 @@
 """MaxPool and AveragePool with every attribute spelt out."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

@@ -1,4 +1,5 @@
 """Gelu and HardSwish, written out in smaller operators, found by what they compute."""
+
 from __future__ import annotations
 
 import math
@@ -34,13 +35,7 @@ _S = math.sqrt(2 / math.pi)
 FORMS = (
     # Hendrycks and Gimpel 2016: x * Phi(x) = 0.5 x (1 + erf(x / sqrt 2)), and its tanh approximation.
     _Form("Erf", {(1, 0): math.sqrt(0.5)}, {(1, 0): 0.5, (1, 1): 0.5}, "Gelu", {"approximate": "none"}),
-    _Form(
-        "Tanh",
-        {(1, 0): _S, (3, 0): _S * 0.044715},
-        {(1, 0): 0.5, (1, 1): 0.5},
-        "Gelu",
-        {"approximate": "tanh"},
-    ),
+    _Form("Tanh", {(1, 0): _S, (3, 0): _S * 0.044715}, {(1, 0): 0.5, (1, 1): 0.5}, "Gelu", {"approximate": "tanh"}),
     # Howard et al. 2019 (MobileNetV3): x * relu6(x + 3) / 6.
     _Form("Clip", {(1, 0): 1.0, (0, 0): 3.0}, {(1, 1): 1 / 6}, "HardSwish", {}),
     _Form("HardSigmoid", {(1, 0): 1.0}, {(1, 1): 1.0}, "HardSwish", {}),
@@ -107,19 +102,12 @@ def _below(value: ir.Value) -> list[ir.Value]:
     found: list[ir.Value] = []
     frontier = [value]
     for _ in range(DEEPEST):
-        frontier = [
-            n.outputs[0]
-            for v in frontier
-            for n in v.consumers()
-            if n.op_type in ARITHMETIC and n.domain == ""
-        ]
+        frontier = [n.outputs[0] for v in frontier for n in v.consumers() if n.op_type in ARITHMETIC and n.domain == ""]
         found += [v for v in frontier if v not in found]
     return found
 
 
-def _polynomial(
-    value: ir.Value, known: dict[ir.Value, Polynomial], depth: int = 2 * DEEPEST
-) -> Polynomial | None:
+def _polynomial(value: ir.Value, known: dict[ir.Value, Polynomial], depth: int = 2 * DEEPEST) -> Polynomial | None:
     """The value as a polynomial in the known ones, or None when it isn't one."""
     if value in known:
         return known[value]

@@ -1,4 +1,5 @@
 """LayerNormalization, written out in smaller operators by exporters below opset 17."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -99,9 +100,7 @@ def _normalised(root: ir.Node, centred: ir.Value) -> ir.Node | None:
     return None
 
 
-def _follow(
-    node: ir.Node, op_type: str, shape: tuple[int, ...], default: float
-) -> tuple[np.ndarray, ir.Node]:
+def _follow(node: ir.Node, op_type: str, shape: tuple[int, ...], default: float) -> tuple[np.ndarray, ir.Node]:
     """(constant of a following Mul or Add, that node), or (defaults, node) when none of the shape follows."""
     user = only_user(node.outputs[0])
     if user is not None and user.op_type == op_type and user.domain == "":

@@ -1,4 +1,5 @@
 """Reshape with a constant, fully known shape, in the place of all that only changes the shape."""
+
 from __future__ import annotations
 
 import numpy as np

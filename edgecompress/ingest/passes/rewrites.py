@@ -1,4 +1,5 @@
 """The rules of onnxscript's rewriter that fit the canonical form."""
+
 from __future__ import annotations
 
 import onnx_ir as ir

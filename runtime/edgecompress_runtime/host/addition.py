@@ -14,16 +14,7 @@ from numba.extending import intrinsic
 from edgecompress_runtime.host.division import LEAST_ELEMENTS, divided, part, ranges
 from edgecompress_runtime.host.requantise import RAISED, Fields, Rounding
 from edgecompress_runtime.host.variants import Variant
-from edgecompress_runtime.host.vectors import (
-    BIAS,
-    NUMBERS,
-    Piece,
-    requantised,
-    splat,
-    spread,
-    store_clamped,
-    widened,
-)
+from edgecompress_runtime.host.vectors import BIAS, NUMBERS, Piece, requantised, splat, spread, store_clamped, widened
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.registry import KERNELS
 from edgecompress_runtime.plan import Tensor
@@ -72,9 +63,13 @@ def sum_kernel(variant: Variant, vectors: int) -> Callable[..., None]:
 
 
 def prepare_sum(
-    kind: str, variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor],
+    kind: str,
+    variant: Variant,
+    threads: int,
+    inputs: Sequence[Any],
+    outputs: Sequence[Tensor],
     options: Mapping[str, Any],
-) -> list[Step] | None:  # fmt: skip
+) -> list[Step] | None:
     (call,), (y,) = KERNELS[kind](inputs, outputs, options), outputs
     found = linear_sum(call, y)
     if found is None or y.size < variant.lanes:

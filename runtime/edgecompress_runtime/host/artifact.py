@@ -42,8 +42,15 @@ class Artifact:
 def place(pack: bytes, variant: str, threads: int = 1) -> Path:
     """Where the code of a pack lies, or will lie."""
     cpu = llvm.get_host_cpu_name() if variant == "generic" else ""
-    parts = (variant, str(threads), platform.machine(), cpu, llvmlite.__version__, _sources(),
-             hashlib.sha256(pack).hexdigest())  # fmt: skip
+    parts = (
+        variant,
+        str(threads),
+        platform.machine(),
+        cpu,
+        llvmlite.__version__,
+        _sources(),
+        hashlib.sha256(pack).hexdigest(),
+    )
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = os.environ.get("NUMBA_CACHE_DIR") or Path(folder) / "edgecompress"
@@ -91,8 +98,14 @@ def _sources() -> str:
 
 
 def _fields(t: Tensor) -> dict[str, Any]:
-    return {"name": t.name, "shape": t.shape, "dtype": t.dtype.name, "scale": [float(s) for s in t.scale],
-            "zero_point": [int(z) for z in t.zero_point], "axis": t.axis}  # fmt: skip
+    return {
+        "name": t.name,
+        "shape": t.shape,
+        "dtype": t.dtype.name,
+        "scale": [float(s) for s in t.scale],
+        "zero_point": [int(z) for z in t.zero_point],
+        "axis": t.axis,
+    }
 
 
 def _tensor(f: dict[str, Any]) -> Tensor:

@@ -99,8 +99,10 @@ def dot_block(variant: Variant, shape: Shape) -> Callable[..., Any]:
                 source = b.add(start, b.mul(turn.index, LONG(4 * shape.unroll)))
                 weights = b.mul(b.add(b.mul(part, turns), turn.index), LONG(turn_bytes))
                 for step in range(shape.unroll):
-                    ws = [load(b, w, b.add(weights, LONG(4 * lanes * (step * shape.vectors + v))), words_, 4)
-                          for v in range(shape.vectors)]  # fmt: skip
+                    ws = [
+                        load(b, w, b.add(weights, LONG(4 * lanes * (step * shape.vectors + v))), words_, 4)
+                        for v in range(shape.vectors)
+                    ]
                     for p, pixel in enumerate(sums):
                         at = b.add(source, b.add(b.mul(x_step, LONG(p)), LONG(4 * step)))
                         values = splat(b, load(b, x, at, WORD, 1), lanes)
@@ -110,9 +112,7 @@ def dot_block(variant: Variant, shape: Shape) -> Callable[..., Any]:
         return context.get_dummy_value()
 
     @intrinsic
-    def block(
-        typingctx, x, x_step, rows, row_step, columns, column_step, turns, w, records, y, y_step, low, high
-    ):
+    def block(typingctx, x, x_step, rows, row_step, columns, column_step, turns, w, records, y, y_step, low, high):
         n, data = types.int32, INT8_POINTER
         return types.void(data, *[n] * 6, data, INT32_POINTER, data, n, n, n), generate
 

@@ -78,9 +78,10 @@ def prepare_fully_connected(
     used = 1 if y.size * depth < LEAST else threads
     steps = []
     for (first, last), own in (
-        [((0, count), slice(a, b)) for a, b in ranges(units, used, variant.lanes)] if count == 1 else
-        [(r, slice(0, units)) for r in ranges(count, used)]
-    ):  # fmt: skip
+        [((0, count), slice(a, b)) for a, b in ranges(units, used, variant.lanes)]
+        if count == 1
+        else [(r, slice(0, units)) for r in ranges(count, used)]
+    ):
         shapes = (1, 1, last - first, depth), (1, 1, last - first, own.stop - own.start)
         at = part(x, first * depth), part(y, first * units + own.start)
         layer = Layer(variant, *shapes, weights[own], (1, 1), (1, 1), (0, 0), True)
@@ -107,9 +108,15 @@ class Layer:
     once: bool
 
     def step(
-        self, x: Tensor, y: Tensor, x_at: Any, y_at: Any, bias: Tensor | np.ndarray,
-        scaling: tuple[np.ndarray, np.ndarray], bounds: Pair,
-    ) -> Step | None:  # fmt: skip
+        self,
+        x: Tensor,
+        y: Tensor,
+        x_at: Any,
+        y_at: Any,
+        bias: Tensor | np.ndarray,
+        scaling: tuple[np.ndarray, np.ndarray],
+        bounds: Pair,
+    ) -> Step | None:
         """x_at, y_at: where it reads and writes, as arguments. None where the arithmetic would not fit
         (requantise.py)."""
         values = np.asarray(bias.data if isinstance(bias, Tensor) else bias)
@@ -129,8 +136,9 @@ class Layer:
         largest = np.abs(values) + max(127 - x_zero, 128 + x_zero) * np.abs(rows).sum(1)
         if self.variant.products == 4:  # values are x + 128
             values = values - (128 + x_zero) * rows.sum(1)
-        return channel_fields(values, largest, multiplier, shift, y_zero, low=low, once=self.once,
-                              fuses=self.variant.fuses)  # fmt: skip
+        return channel_fields(
+            values, largest, multiplier, shift, y_zero, low=low, once=self.once, fuses=self.variant.fuses
+        )
 
     def _measure(self) -> None:
         """Sizes, in pixels and in bytes of the copied image."""
@@ -177,8 +185,19 @@ class Layer:
         block = self.rows * self.columns * self.count * chosen.vectors * variant.bytes
         out = *self.out, self.filters, chosen.blocks, block
         records = self.fields.records(lanes, in_order(self.groups, self.filters, lanes))
-        arguments = (self.x, weights, records, self.y, self.scratch, *self._copy, groups, window, out, self.strides,
-                     *self.bounds)  # fmt: skip
+        arguments = (
+            self.x,
+            weights,
+            records,
+            self.y,
+            self.scratch,
+            *self._copy,
+            groups,
+            window,
+            out,
+            self.strides,
+            *self.bounds,
+        )
         return Step(blocked(variant, body, last), arguments)
 
     def _rounds(self, pixels: int) -> int:
@@ -211,6 +230,19 @@ class Layer:
         last = self._shape(cut.pixels, cut.last, self.tail)
         body = replace(last, vectors=cut.vectors, tail=variant.lanes) if cut.blocks > 1 else last
         records = self.fields.records(variant.lanes, steps.channels)
-        arguments = (self.x, steps.weights, steps.places, steps.starts, steps.counts, steps.order, records, self.y,
-                     self.scratch, *self._copy, self.out, self.strides, *self.bounds)  # fmt: skip
+        arguments = (
+            self.x,
+            steps.weights,
+            steps.places,
+            steps.starts,
+            steps.counts,
+            steps.order,
+            records,
+            self.y,
+            self.scratch,
+            *self._copy,
+            self.out,
+            self.strides,
+            *self.bounds,
+        )
         return Step(sparse(variant, body, last, cut), arguments, skips=True)

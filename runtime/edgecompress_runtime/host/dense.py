@@ -21,9 +21,7 @@ def blocked(variant: Variant, body: Shape, last: Shape) -> Callable[..., None]:
     pixels, block_channels, block_records = body.pixels, body.vectors * lanes, body.vectors * FIELDS * lanes
     same = body == last
 
-    def kernel(
-        x, w, records, y, padded, images, image, size, pads, zero, groups, window, out, strides, low, high
-    ):
+    def kernel(x, w, records, y, padded, images, image, size, pads, zero, groups, window, out, strides, low, high):
         """image: (height, width, channels). size: of the padded image. groups: (number, bytes of a pixel, bytes of
         weights, records). window: (rows, row step, columns, column step, turns). out: (height, width, channels,
         channels of a group, blocks of a group, bytes of a block's weights). strides: bytes from row to row and
@@ -45,11 +43,37 @@ def blocked(variant: Variant, body: Shape, last: Shape) -> Callable[..., None]:
                             start = moved(source, i32(out_x * strides[1]))
                             target = moved(row, i32(out_x * out_channels))
                             if same or j < blocks - 1:
-                                block(start, strides[1], rows, row_step, columns, column_step, turns, weights, fields,
-                                      target, out_channels, low, high)  # fmt: skip
+                                block(
+                                    start,
+                                    strides[1],
+                                    rows,
+                                    row_step,
+                                    columns,
+                                    column_step,
+                                    turns,
+                                    weights,
+                                    fields,
+                                    target,
+                                    out_channels,
+                                    low,
+                                    high,
+                                )
                             else:
-                                last_block(start, strides[1], rows, row_step, columns, column_step, turns, weights,
-                                           fields, target, out_channels, low, high)  # fmt: skip
+                                last_block(
+                                    start,
+                                    strides[1],
+                                    rows,
+                                    row_step,
+                                    columns,
+                                    column_step,
+                                    turns,
+                                    weights,
+                                    fields,
+                                    target,
+                                    out_channels,
+                                    low,
+                                    high,
+                                )
 
     kernel.__name__ = f"blocked_{body.label}" + ("" if same else f"_{last.label}")
     return kernel

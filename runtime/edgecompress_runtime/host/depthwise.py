@@ -41,7 +41,8 @@ def taps_block(variant: Variant, pixels: int, count: int, rounding: Rounding) ->
     def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
         x, w, records, y, low, high = (args[i] for i in (0, 6, 8, 9, 11, 12))
         x_step, rows, row_step, columns, column_step, w_step, y_step = (
-            b.sext(args[i], LONG) for i in (1, 2, 3, 4, 5, 7, 10))  # fmt: skip
+            b.sext(args[i], LONG) for i in (1, 2, 3, 4, 5, 7, 10)
+        )
         fields = [load(b, records, 4 * lanes * number, words(variant), 4) for number in range(FIELDS)]
         sums = [cgutils.alloca_once_value(b, fields[BIAS]) for _ in range(pixels)]
         with cgutils.for_range(b, rows) as row, cgutils.for_range(b, columns) as column:
@@ -51,8 +52,9 @@ def taps_block(variant: Variant, pixels: int, count: int, rounding: Rounding) ->
             for p, total in enumerate(sums):
                 values = load(b, x, b.add(start, b.mul(x_step, LONG(p))), halves, 2)
                 b.store(b.add(b.load(total), b.sext(b.mul(values, weights), words(variant))), total)
-        pieces = (Piece(requantised(b, variant, b.load(total), fields, rounding), p, 0, count)
-                  for p, total in enumerate(sums))  # fmt: skip
+        pieces = (
+            Piece(requantised(b, variant, b.load(total), fields, rounding), p, 0, count) for p, total in enumerate(sums)
+        )
         store_clamped(b, variant, pieces, y, y_step, low, high)
         return context.get_dummy_value()
 
@@ -90,11 +92,37 @@ def depthwise(variant: Variant, pixels: int, tail: int, rounding: Rounding) -> C
                         source, weights = moved(start, i32(channel * 2)), moved(w, i32(channel * 2))
                         fields = moved_words(records, i32(v * lanes * FIELDS))
                         if v < vectors - 1:
-                            block(source, strides[1], rows, row_step, columns, column_step, weights, w_step, fields,
-                                  moved(target, channel), channels, low, high)  # fmt: skip
+                            block(
+                                source,
+                                strides[1],
+                                rows,
+                                row_step,
+                                columns,
+                                column_step,
+                                weights,
+                                w_step,
+                                fields,
+                                moved(target, channel),
+                                channels,
+                                low,
+                                high,
+                            )
                         else:
-                            last_block(source, strides[1], rows, row_step, columns, column_step, weights, w_step,
-                                       fields, moved(target, channel), channels, low, high)  # fmt: skip
+                            last_block(
+                                source,
+                                strides[1],
+                                rows,
+                                row_step,
+                                columns,
+                                column_step,
+                                weights,
+                                w_step,
+                                fields,
+                                moved(target, channel),
+                                channels,
+                                low,
+                                high,
+                            )
 
     kernel.__name__ = "depthwise"
     return kernel
@@ -116,8 +144,7 @@ def prepare_depthwise(
     values = np.broadcast_to(values, channels) if values.any() else np.zeros(channels, np.int64)
     largest = np.abs(values) + max(127 - x.zero, 128 + x.zero) * np.abs(taps.astype(np.int64)).sum(0)
     bounds = activation_range(options, y)
-    found = channel_fields(values, largest, *channel_multipliers(x, w, y), y.zero, low=bounds[0],
-                           fuses=variant.fuses)  # fmt: skip
+    found = channel_fields(values, largest, *channel_multipliers(x, w, y), y.zero, low=bounds[0], fuses=variant.fuses)
     if found is None:
         return None
     vectors = -(-channels // variant.lanes)
@@ -128,17 +155,28 @@ def prepare_depthwise(
     pixels = min(y.shape[2], (variant.registers - 4) // 2)
     tail = channels - (vectors - 1) * variant.lanes
     steps = []
-    for rows in divided_rows(threads, DEARER * y.size * len(taps), x.shape, y.shape, kernel_h, stride[0], dilation[0],
-                             pads[0]):  # fmt: skip
+    for rows in divided_rows(
+        threads, DEARER * y.size * len(taps), x.shape, y.shape, kernel_h, stride[0], dilation[0], pads[0]
+    ):
         out = rows.last - rows.first, y.shape[2]
         size = tuple((o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(out, stride, (kernel_h, kernel_w), dilation))
         row = size[1] * pixel
         arguments = (
-            part(x, rows.start * width * channels), wide.reshape(-1).view(np.int8), records,
-            part(y, rows.first * y.shape[2] * channels), Scratch(size[0] * row + variant.bytes), images,
-            (rows.end - rows.start, width, channels), size, (rows.pad, pads[1]), x.zero,
-            (kernel_h, dilation[0] * row, kernel_w, dilation[1] * pixel, wide.shape[1] * ELEMENT), out,
-            (stride[0] * row, stride[1] * pixel), vectors, *bounds,
-        )  # fmt: skip
+            part(x, rows.start * width * channels),
+            wide.reshape(-1).view(np.int8),
+            records,
+            part(y, rows.first * y.shape[2] * channels),
+            Scratch(size[0] * row + variant.bytes),
+            images,
+            (rows.end - rows.start, width, channels),
+            size,
+            (rows.pad, pads[1]),
+            x.zero,
+            (kernel_h, dilation[0] * row, kernel_w, dilation[1] * pixel, wide.shape[1] * ELEMENT),
+            out,
+            (stride[0] * row, stride[1] * pixel),
+            vectors,
+            *bounds,
+        )
         steps.append(Step(depthwise(variant, pixels, tail, found.rounding), arguments))
     return [divided(steps)]

@@ -64,9 +64,15 @@ class Rows:
 
 
 def rows(
-    threads: int, work: int, x_shape: Sequence[int], y_shape: Sequence[int], window: int, stride: int, dilation: int,
+    threads: int,
+    work: int,
+    x_shape: Sequence[int],
+    y_shape: Sequence[int],
+    window: int,
+    stride: int,
+    dilation: int,
     pad: int,
-) -> list[Rows]:  # fmt: skip
+) -> list[Rows]:
     """Of a convolution of `work` multiplications; window: its rows. All in one where sharing would not pay."""
     (images, height, *_), out_h = x_shape, y_shape[1]
     whole = [Rows(0, out_h, 0, height, pad)]

@@ -58,8 +58,9 @@ def arranged(variant: Variant, w: np.ndarray, cut: Cut) -> np.ndarray:
     """
     groups, channels, parts, run = w.shape
     total, steps = (cut.blocks - 1) * cut.vectors + cut.last, -(-run // variant.products)
-    padded = np.zeros((groups, total * variant.lanes, parts, steps * variant.products),
-                      np.int8 if variant.products == 4 else np.int16)  # fmt: skip
+    padded = np.zeros(
+        (groups, total * variant.lanes, parts, steps * variant.products), np.int8 if variant.products == 4 else np.int16
+    )
     padded[:, :channels, :, :run] = w
     split = padded.reshape(groups, total, variant.lanes, parts, steps, variant.products).transpose(0, 3, 4, 1, 2, 5)
     starts = range(0, total, cut.vectors)
@@ -148,9 +149,7 @@ def sparse_steps(variant: Variant, w: np.ndarray, runs: np.ndarray, cut: SparseC
         if cut.sorts:
             order[number] = _sorted(own, np.count_nonzero(w.reshape(len(w), -1), axis=1), lanes)
         rows = np.where((own >= 0)[:, None, None], w[own], 0)
-        cells, taken, needed = (
-            _picked(variant, rows, runs, cut.window) if cut.picks else _nonzero(variant, rows, runs)
-        )
+        cells, taken, needed = _picked(variant, rows, runs, cut.window) if cut.picks else _nonzero(variant, rows, runs)
         needed = -(-needed // cut.sums) * cut.sums
         counts[number, : len(needed)] = needed
         starts[number] = len(weights), len(places)

@@ -88,12 +88,20 @@ def entries(ends: Sequence[str], bodies: Sequence[Sequence[str]], meetings: int)
     for thread, body in enumerate(bodies):
         lines = [f"%base = mul i64 %round, {threads * meetings}", *body]
         if thread == 0:
-            lines += [f"%finished = getelementptr i8, ptr %sync, i64 {FINISHED}", "%rounds = add i64 %round, 1",
-                      "store i64 %rounds, ptr %finished, align 8"]  # fmt: skip
+            lines += [
+                f"%finished = getelementptr i8, ptr %sync, i64 {FINISHED}",
+                "%rounds = add i64 %round, 1",
+                "store i64 %rounds, ptr %finished, align 8",
+            ]
         text.append(_function(f"{ENTRY}_{thread}", f"{formal}, ptr %sync, i64 %round", lines))
         if thread:
-            text.append(_filled(WAIT).replace("NAME", ENTRY).replace("THREAD", str(thread)).replace("FORMAL", formal)
-                        .replace("ACTUAL", formal))  # fmt: skip
+            text.append(
+                _filled(WAIT)
+                .replace("NAME", ENTRY)
+                .replace("THREAD", str(thread))
+                .replace("FORMAL", formal)
+                .replace("ACTUAL", formal)
+            )
     return text
 
 
@@ -105,7 +113,12 @@ def _function(name: str, formal: str, lines: Sequence[str]) -> str:
 def _filled(text: str) -> str:
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     pause = "call void @llvm.x86.sse2.pause()" if x86 else ""
-    for name, value in (("PAUSE", pause), ("PATIENCE", PATIENCE), ("LAST_TURN", TURNS - 1), ("BEGUN", BEGUN),
-                        ("STOP", STOP)):  # fmt: skip
+    for name, value in (
+        ("PAUSE", pause),
+        ("PATIENCE", PATIENCE),
+        ("LAST_TURN", TURNS - 1),
+        ("BEGUN", BEGUN),
+        ("STOP", STOP),
+    ):
         text = text.replace(name, str(value))
     return text

@@ -33,8 +33,10 @@ class Native:
         self.inputs, self.outputs = artifact.inputs, artifact.outputs
         # inputs and outputs have places of their own: handing a caller's arrays over costs more than to copy them
         self._arena = _aligned(artifact.arena)
-        self._into, self._out = ([_aligned(t.size * t.dtype.itemsize).view(t.dtype).reshape(t.shape) for t in tensors]
-                                 for tensors in (self.inputs, self.outputs))  # fmt: skip
+        self._into, self._out = (
+            [_aligned(t.size * t.dtype.itemsize).view(t.dtype).reshape(t.shape) for t in tensors]
+            for tensors in (self.inputs, self.outputs)
+        )
         memory = self._arena, *self._into, *self._out
         self._call = self._alone(memory) if artifact.threads == 1 else Team(self._engine, memory, artifact.threads)
         self._lock = threading.Lock()
@@ -59,8 +61,9 @@ def check(tensors: tuple[Tensor, ...], arrays: tuple[np.ndarray, ...]) -> None:
         raise RuntimeModelError(f"expected {len(tensors)} inputs, got {len(arrays)}")
     for tensor, array in zip(tensors, arrays):
         if array.shape != tensor.shape or array.dtype != tensor.dtype:
-            raise RuntimeModelError(f"input {tensor.name!r}: expected {tensor.dtype} {tensor.shape}, "
-                                    f"got {array.dtype} {array.shape}")  # fmt: skip
+            raise RuntimeModelError(
+                f"input {tensor.name!r}: expected {tensor.dtype} {tensor.shape}, got {array.dtype} {array.shape}"
+            )
 
 
 def _aligned(size: int) -> np.ndarray:

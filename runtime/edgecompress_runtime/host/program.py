@@ -137,8 +137,10 @@ class _Writer:
         formal = ", ".join(f"ptr %p{i}" for i in range(len(pointers)))
         if key not in self.layers:
             self.layers[key] = layer = f"layer_{len(self.layers)}"
-            self.text.append(f"define void @{layer}({formal}) noinline {{\n"
-                             f"  call void @{kernel.symbol}({', '.join(literals)})\n  ret void\n}}")  # fmt: skip
+            self.text.append(
+                f"define void @{layer}({formal}) noinline {{\n"
+                f"  call void @{kernel.symbol}({', '.join(literals)})\n  ret void\n}}"
+            )
         actual = ", ".join(f"ptr {pointer}" for pointer in pointers)
         self.body.append(f"call void @{self.layers[key]}({actual})")
 

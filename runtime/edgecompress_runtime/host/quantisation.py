@@ -62,5 +62,11 @@ def prepare_quantize(
         return None
     x, y, count, *rest = call.arguments
     whole = threads == 1 or count < LEAST_ELEMENTS
-    return [divided([Step(quantize_kernel(variant), (part(x, first), part(y, first), last - first, *rest))
-                     for first, last in ([(0, count)] if whole else ranges(count, threads))])]  # fmt: skip
+    return [
+        divided(
+            [
+                Step(quantize_kernel(variant), (part(x, first), part(y, first), last - first, *rest))
+                for first, last in ([(0, count)] if whole else ranges(count, threads))
+            ]
+        )
+    ]

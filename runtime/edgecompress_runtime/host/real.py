@@ -163,8 +163,10 @@ class _Tests:
     def _range(self, scale: np.ndarray, holds: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Where offsets of the tests that hold are: [channels], the least and the most."""
         over, under = (value - 0.5 - acc * scale[:, None] for value, acc in zip(self.value, (self.high, self.low)))
-        return (np.max(over, axis=1, where=holds[0], initial=self.zero - 0.5),
-                np.min(under, axis=1, where=holds[1], initial=self.zero + 0.5))  # fmt: skip
+        return (
+            np.max(over, axis=1, where=holds[0], initial=self.zero - 0.5),
+            np.min(under, axis=1, where=holds[1], initial=self.zero + 0.5),
+        )
 
     def _right(self, product: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         """bool [channels]"""

@@ -81,9 +81,16 @@ def in_order(groups: int, channels: int, lanes: int) -> np.ndarray:
 
 
 def channel_fields(
-    bias: np.ndarray, largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int,
-    *, low: int = -128, once: bool = False, fuses: bool = False,
-) -> Fields | None:  # fmt: skip
+    bias: np.ndarray,
+    largest: np.ndarray,
+    multiplier: np.ndarray,
+    shift: np.ndarray,
+    zero: int,
+    *,
+    low: int = -128,
+    once: bool = False,
+    fuses: bool = False,
+) -> Fields | None:
     """All arrays [channels]. largest: bound of each accumulator's magnitude, bias included. low: of what is kept.
     fuses: whether the CPU multiplies and adds floats in one. None where a step would not fit in 32 bits.
     """

@@ -28,9 +28,25 @@ def sparse(variant: Variant, body: Shape, last: Shape, cut: SparseCut) -> Callab
     block, last_block = (sparse_block(variant, shape, cut) for shape in (body, last))
 
     def kernel(
-        x, w, places, starts, counts, order, records, y, padded, images, image, size, pads, zero, out, strides, low,
+        x,
+        w,
+        places,
+        starts,
+        counts,
+        order,
+        records,
+        y,
+        padded,
+        images,
+        image,
+        size,
+        pads,
+        zero,
+        out,
+        strides,
+        low,
         high,
-    ):  # fmt: skip
+    ):
         """w, places, starts, counts, order: of `layout.Steps`. The rest: as in `blocked`."""
         out_h, out_w, out_channels = out
         blocks = i32(i32(out_channels + block_channels - 1) // i32(block_channels))
@@ -49,11 +65,13 @@ def sparse(variant: Variant, body: Shape, last: Shape, cut: SparseCut) -> Callab
                         start = moved(source, i32(out_x * strides[1]))
                         target = moved(row, i32(out_x * out_channels))
                         if j < blocks - 1:
-                            block(start, strides[1], taken, steps, weights, fields, lie, target, out_channels,
-                                  low, high)  # fmt: skip
+                            block(
+                                start, strides[1], taken, steps, weights, fields, lie, target, out_channels, low, high
+                            )
                         else:
-                            last_block(start, strides[1], taken, steps, weights, fields, lie, target,
-                                       out_channels, low, high)  # fmt: skip
+                            last_block(
+                                start, strides[1], taken, steps, weights, fields, lie, target, out_channels, low, high
+                            )
 
     kernel.__name__ = f"{f'picked{cut.window}' if cut.picks else 'sparse'}_{body.label}_{last.label}_{cut.sums}"
     return kernel

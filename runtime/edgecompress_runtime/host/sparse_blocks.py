@@ -16,15 +16,7 @@ from edgecompress_runtime.host.blocks import Shape, field, finish
 from edgecompress_runtime.host.layout import SparseCut
 from edgecompress_runtime.host.variants import Variant
 from edgecompress_runtime.host.vectors import BIAS, constant, dot, splat, words
-from edgecompress_runtime.primitives.words import (
-    BYTE,
-    INT8_POINTER,
-    INT32_POINTER,
-    LONG,
-    WORD,
-    function,
-    load,
-)
+from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, INT32_POINTER, LONG, WORD, function, load
 
 
 @cache
@@ -76,8 +68,16 @@ def sparse_block(variant: Variant, shape: Shape, cut: SparseCut) -> Callable[...
                 for k in range(cut.sums):
                     step = b.add(b.mul(turn.index, LONG(cut.sums)), LONG(k))
                     cells = [b.add(b.add(done, b.mul(step, LONG(vectors))), LONG(v)) for v in range(vectors)]
-                    step_of(b, x, x_step, places, w, [b.add(before, step)] if cut.picks else cells, cells,
-                            [[vector[k] for vector in pixel] for pixel in parts])  # fmt: skip
+                    step_of(
+                        b,
+                        x,
+                        x_step,
+                        places,
+                        w,
+                        [b.add(before, step)] if cut.picks else cells,
+                        cells,
+                        [[vector[k] for vector in pixel] for pixel in parts],
+                    )
             done, before = b.add(done, b.mul(b.sub(steps, before), LONG(vectors))), steps
         for first, *others in chain(*parts):
             for other in others:

@@ -57,17 +57,32 @@ class Variant:
 
 
 PACK_512, PACK_256 = "llvm.x86.avx512.packss{}.512", "llvm.x86.avx2.packss{}"
-AVX512_VNNI = Variant("avx512_vnni", 16, 4, "llvm.x86.avx512.vpdpbusd.512", 30,
-                      ("avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"), FAR, "+avx512vnni",
-                      pack=PACK_512)  # fmt: skip
-AVX512_VBMI = replace(AVX512_VNNI, name="avx512_vbmi", needs=(*AVX512_VNNI.needs, "avx512vbmi"),
-                      features="+avx512vnni,+avx512vbmi", pick="llvm.x86.avx512.permvar.qi.512",
-                      pick_of_two="llvm.x86.avx512.vpermi2var.qi.512")  # fmt: skip
-AVX_VNNI = Variant("avx_vnni", 8, 4, "llvm.x86.avx512.vpdpbusd.256", 15, ("avxvnni", "avx2", "fma"), NEAR, "+avxvnni",
-                   pack=PACK_256)  # fmt: skip
+AVX512_VNNI = Variant(
+    "avx512_vnni",
+    16,
+    4,
+    "llvm.x86.avx512.vpdpbusd.512",
+    30,
+    ("avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl"),
+    FAR,
+    "+avx512vnni",
+    pack=PACK_512,
+)
+AVX512_VBMI = replace(
+    AVX512_VNNI,
+    name="avx512_vbmi",
+    needs=(*AVX512_VNNI.needs, "avx512vbmi"),
+    features="+avx512vnni,+avx512vbmi",
+    pick="llvm.x86.avx512.permvar.qi.512",
+    pick_of_two="llvm.x86.avx512.vpermi2var.qi.512",
+)
+AVX_VNNI = Variant(
+    "avx_vnni", 8, 4, "llvm.x86.avx512.vpdpbusd.256", 15, ("avxvnni", "avx2", "fma"), NEAR, "+avxvnni", pack=PACK_256
+)
 AVX2 = Variant("avx2", 8, 2, "llvm.x86.avx2.pmadd.wd", 15, ("avx2", "fma"), NEAR, "", 1.5, pack=PACK_256)
-SSE = Variant("sse", 4, 2, "llvm.x86.sse2.pmadd.wd", 15, ("sse4.1", "popcnt"), OLD, "", 1.5,
-              pack="llvm.x86.sse2.packss{}.128")  # fmt: skip
+SSE = Variant(
+    "sse", 4, 2, "llvm.x86.sse2.pmadd.wd", 15, ("sse4.1", "popcnt"), OLD, "", 1.5, pack="llvm.x86.sse2.packss{}.128"
+)
 GENERIC = Variant("generic", 4, 2, "", 15, (), "", "", 2.0)
 # best first
 VARIANTS = {variant.name: variant for variant in (AVX512_VBMI, AVX512_VNNI, AVX_VNNI, AVX2, SSE, GENERIC)}

@@ -121,9 +121,14 @@ class Piece(NamedTuple):
 
 
 def store_clamped(
-    b: ir.IRBuilder, variant: Variant, pieces: Iterable[Piece], y: ir.Value, y_step: ir.Value, low: ir.Value,
+    b: ir.IRBuilder,
+    variant: Variant,
+    pieces: Iterable[Piece],
+    y: ir.Value,
+    y_step: ir.Value,
+    low: ir.Value,
     high: ir.Value,
-) -> None:  # fmt: skip
+) -> None:
     """y: where row 0 starts; y_step: bytes to the next. Pieces are asked for when their turn comes, so that few have to
     be kept."""
     left = iter(pieces)
@@ -148,9 +153,15 @@ def _neighbours(group: list[Piece]) -> list[list[Piece]]:
 
 
 def store_picked(
-    b: ir.IRBuilder, variant: Variant, pieces: Iterable[Piece], order: ir.Value, y: ir.Value, y_step: ir.Value,
-    low: ir.Value, high: ir.Value,
-) -> None:  # fmt: skip
+    b: ir.IRBuilder,
+    variant: Variant,
+    pieces: Iterable[Piece],
+    order: ir.Value,
+    y: ir.Value,
+    y_step: ir.Value,
+    low: ir.Value,
+    high: ir.Value,
+) -> None:
     """A row of up to four pieces at a time. order: of each byte of a row where it lies in `_packed`."""
     for row, group in groupby(pieces, lambda piece: piece.row):
         some = list(group)

@@ -26,9 +26,25 @@ HEADROOM = 20  # bits by which ADD and SUB scale their operands up (add.cc, left
 
 
 def add_int8(
-    a, b, y, dims, a_strides, b_strides, a_zero, b_zero, y_zero, a_multiplier, a_shift, b_multiplier, b_shift,
-    y_multiplier, y_shift, sign, low, high,
-):  # fmt: skip
+    a,
+    b,
+    y,
+    dims,
+    a_strides,
+    b_strides,
+    a_zero,
+    b_zero,
+    y_zero,
+    a_multiplier,
+    a_shift,
+    b_multiplier,
+    b_shift,
+    y_multiplier,
+    y_shift,
+    sign,
+    low,
+    high,
+):
     """a + sign * b: both operands are brought to twice the larger scale, added, and scaled to y's."""
     for row in range(row_count(dims)):
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
@@ -51,9 +67,20 @@ def mul_int8(a, b, y, dims, a_strides, b_strides, a_zero, b_zero, y_zero, multip
 
 
 def prelu_int8(
-    x, slope, y, dims, x_strides, slope_strides, x_zero, slope_zero, y_zero, multiplier, shift, slope_multiplier,
+    x,
+    slope,
+    y,
+    dims,
+    x_strides,
+    slope_strides,
+    x_zero,
+    slope_zero,
+    y_zero,
+    multiplier,
+    shift,
+    slope_multiplier,
     slope_shift,
-):  # fmt: skip
+):
     """x where x >= 0, else x * slope."""
     for row in range(row_count(dims)):
         x_row, slope_row = offset(row, dims, x_strides), offset(row, dims, slope_strides)

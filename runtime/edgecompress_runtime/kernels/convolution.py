@@ -26,9 +26,8 @@ from edgecompress_runtime.plan import Tensor
 
 
 def conv_2d(
-    x, w, bias, multiplier, shift, y, x_shape, w_shape, y_shape, strides, dilations, pads, x_zero, y_zero, low,
-    high,
-):  # fmt: skip
+    x, w, bias, multiplier, shift, y, x_shape, w_shape, y_shape, strides, dilations, pads, x_zero, y_zero, low, high
+):
     batches, height, width, channels = x_shape
     out_channels, kernel_h, kernel_w, depth = w_shape
     _, out_h, out_w, _ = y_shape
@@ -89,9 +88,8 @@ def conv_2d_float(x, w, bias, y, x_shape, w_shape, y_shape, strides, dilations, 
 
 
 def depthwise_conv_2d(
-    x, w, bias, multiplier, shift, y, x_shape, w_shape, y_shape, strides, dilations, pads, x_zero, y_zero, low,
-    high,
-):  # fmt: skip
+    x, w, bias, multiplier, shift, y, x_shape, w_shape, y_shape, strides, dilations, pads, x_zero, y_zero, low, high
+):
     batches, height, width, channels = x_shape
     _, kernel_h, kernel_w, out_channels = w_shape
     _, out_h, out_w, _ = y_shape

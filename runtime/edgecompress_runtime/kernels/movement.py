@@ -63,8 +63,15 @@ def gather(x, indices, y, outer, length, count, inner):
 # ---- preparation ----
 
 
-def copy(x: Tensor, y: Tensor, dims: Sequence[int], x_strides: Sequence[int], y_strides: Sequence[int],
-         x_start: int = 0, y_start: int = 0) -> Call:  # fmt: skip
+def copy(
+    x: Tensor,
+    y: Tensor,
+    dims: Sequence[int],
+    x_strides: Sequence[int],
+    y_strides: Sequence[int],
+    x_start: int = 0,
+    y_start: int = 0,
+) -> Call:
     return call(strided_copy, Raw(x), Raw(y), *collapsed(dims, x_strides, y_strides), x_start, y_start)
 
 
@@ -95,8 +102,10 @@ def prepare_concatenation(inputs: Inputs, outputs: Outputs, options: Options) ->
     (y,) = outputs
     axis, strides = options["axis"] % len(y.shape), contiguous(y.shape)
     starts = np.cumsum([0, *(x.shape[axis] for x in inputs)])
-    return [copy(x, y, x.shape, contiguous(x.shape), strides, 0, int(start) * strides[axis])
-            for x, start in zip(inputs, starts)]  # fmt: skip
+    return [
+        copy(x, y, x.shape, contiguous(x.shape), strides, 0, int(start) * strides[axis])
+        for x, start in zip(inputs, starts)
+    ]
 
 
 @prepares("SPLIT")
@@ -112,8 +121,10 @@ def prepare_split_v(inputs: Inputs, outputs: Outputs, options: Options) -> list[
 def _split(x: Tensor, outputs: Sequence[Tensor], axis: int) -> list[Call]:
     axis, strides = axis % len(x.shape), contiguous(x.shape)
     starts = np.cumsum([0, *(y.shape[axis] for y in outputs)])
-    return [copy(x, y, y.shape, strides, contiguous(y.shape), int(start) * strides[axis])
-            for y, start in zip(outputs, starts)]  # fmt: skip
+    return [
+        copy(x, y, y.shape, strides, contiguous(y.shape), int(start) * strides[axis])
+        for y, start in zip(outputs, starts)
+    ]
 
 
 @prepares("SLICE")

@@ -9,14 +9,4 @@ from edgecompress_runtime.pack.codecs import CODECS, FAST, Encoded, decode, enco
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.pack import Pack, read_pack, write_pack
 
-__all__ = [
-    "CODECS",
-    "FAST",
-    "Encoded",
-    "Pack",
-    "PackError",
-    "decode",
-    "encode_smallest",
-    "read_pack",
-    "write_pack",
-]
+__all__ = ["CODECS", "FAST", "Encoded", "Pack", "PackError", "decode", "encode_smallest", "read_pack", "write_pack"]

@@ -25,10 +25,7 @@ from edgecompress_runtime.pack.fields import (
 from edgecompress_runtime.plan import Operator, Option, Plan, Tensor
 
 FORMAT = "edgecompress.pack"
-DTYPES = {
-    name: np.dtype(name)
-    for name in ("int8", "uint8", "int16", "int32", "int64", "bool", "float16", "float32")
-}
+DTYPES = {name: np.dtype(name) for name in ("int8", "uint8", "int16", "int32", "int64", "bool", "float16", "float32")}
 MOST_DIMENSIONS = 8
 MOST_ELEMENTS = 2**31 - 1
 MOST_ITEMS = 1 << 20  # tensors, operators, items of an option
@@ -95,9 +92,7 @@ def _tensor(value: Any, blobs: tuple[memoryview, ...]) -> tuple[Tensor, Encoded 
     return within(repr(name[:80]), _named_tensor, name, json, blobs)
 
 
-def _named_tensor(
-    name: str, json: dict[str, Any], blobs: tuple[memoryview, ...]
-) -> tuple[Tensor, Encoded | None]:
+def _named_tensor(name: str, json: dict[str, Any], blobs: tuple[memoryview, ...]) -> tuple[Tensor, Encoded | None]:
     shape = member(json, "shape", sequence, MOST_DIMENSIONS, integer, 0, MOST_ELEMENTS)
     if math.prod(shape) > MOST_ELEMENTS:
         raise PackError(f"shape: expected at most {MOST_ELEMENTS} elements, found {math.prod(shape)}")
@@ -109,12 +104,8 @@ def _named_tensor(
     scale = member(json, "scale", sequence, max(1, channels), _scale)
     zero_point = member(json, "zero_point", sequence, max(1, channels), integer, *INT32)
     if len(scale) not in (0, 1, channels) or len(zero_point) != len(scale):
-        raise PackError(
-            f"expected 0, 1 or {channels} scales and zero points, found {len(scale)} and {len(zero_point)}"
-        )
-    tensor = Tensor(
-        name, shape, dtype, np.array(scale, np.float32), np.array(zero_point, np.int32), axis, data=None
-    )
+        raise PackError(f"expected 0, 1 or {channels} scales and zero points, found {len(scale)} and {len(zero_point)}")
+    tensor = Tensor(name, shape, dtype, np.array(scale, np.float32), np.array(zero_point, np.int32), axis, data=None)
     return tensor, None if json.get("data") is None else member(json, "data", _encoded, blobs)
 
 

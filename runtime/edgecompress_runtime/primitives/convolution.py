@@ -77,9 +77,23 @@ class Arrangement:
         bank = Scratch(bank_groups * self.channels * size * self.element if banked else 0)
         # parts read the input again, after the first of them has written
         overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])} if parts == 1 else {}
-        arguments = (x, held or arranged, self.records(scales, groups).reshape(-1), y, strip, bank, x.shape[1:],
-                     (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads, x.zero,
-                     *activation_range(options, y), bank_groups)  # fmt: skip
+        arguments = (
+            x,
+            held or arranged,
+            self.records(scales, groups).reshape(-1),
+            y,
+            strip,
+            bank,
+            x.shape[1:],
+            (kernel_h, kernel_w),
+            y.shape[1:],
+            stride,
+            dilation[0],
+            pads,
+            x.zero,
+            *activation_range(options, y),
+            bank_groups,
+        )
         return [held.step(arguments, overlap) if held else Step(self.kernel, arguments, overlap)]
 
 
@@ -95,10 +109,12 @@ def vector_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
 
 PLAIN = Arrangement(plain_convolution, 1, 1, 1, False, channel_records, Coded(plain_convolution_coded, TO_BYTES))
 V6M = Arrangement(v6m_convolution, 0, 1, 1, False, channel_records, Coded(v6m_convolution_coded, TO_BYTES))
-DSP = Arrangement(dsp_convolution, 4, 2, 4, True, channel_records,
-                  Coded(dsp_convolution_coded, TO_HALVES, (0, 2, 1, 3)))  # fmt: skip
-HELIUM = Arrangement(helium_convolution, 0, 1, 16, False, helium_blocks.records,
-                     Coded(helium_convolution_coded, TO_BYTES))  # fmt: skip
+DSP = Arrangement(
+    dsp_convolution, 4, 2, 4, True, channel_records, Coded(dsp_convolution_coded, TO_HALVES, (0, 2, 1, 3))
+)
+HELIUM = Arrangement(
+    helium_convolution, 0, 1, 16, False, helium_blocks.records, Coded(helium_convolution_coded, TO_BYTES)
+)
 NEON = Arrangement(neon_convolution, 16, 1, 16, False, vector_records, None, CHANNELS, neon.LEAST)
 NEON_DOT = replace(NEON, kernel=neon_dot_convolution, least=-128)
 

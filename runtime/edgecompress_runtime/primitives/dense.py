@@ -72,9 +72,7 @@ class DenseLayer:
     bounds: tuple[int, int]
 
 
-def dense_layer(
-    inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
-) -> DenseLayer | None:
+def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> DenseLayer | None:
     """None for weights that are not constant or have a zero point, and scales that need the ordinary kernel."""
     (ordinary,) = prepare_fully_connected(inputs, outputs, options)
     if ordinary.kernel is not fully_connected:
@@ -119,6 +117,17 @@ class DenseArrangement:
         arranged = arranged.reshape(-1, GROUP, padded // run, run).transpose(0, 2, 1, 3).reshape(-1)
         held = self.coded(arranged, memory=GROUP * padded) if self.coded else None
         records, scratch = self.records(scales, groups).reshape(-1), Scratch(self.scratch * padded)
-        arguments = (layer.x, held or arranged, records, layer.y, scratch, layer.rows, depth, padded, units, scales.up,
-                     *layer.bounds)  # fmt: skip
+        arguments = (
+            layer.x,
+            held or arranged,
+            records,
+            layer.y,
+            scratch,
+            layer.rows,
+            depth,
+            padded,
+            units,
+            scales.up,
+            *layer.bounds,
+        )
         return [held.step(arguments) if held else Step(self.kernel, arguments)]

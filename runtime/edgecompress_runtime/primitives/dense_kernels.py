@@ -181,8 +181,9 @@ def helium_dot_stored(typingctx, x, w, depth, records, record, target, up, low, 
         store(b, b.trunc(clamped(b, y, low, high), FOUR_BYTES), target, 0, 1)
         return context.get_dummy_value()
 
-    return types.void(INT8_POINTER, INT8_POINTER, types.int32, INT32_POINTER, types.int32, INT8_POINTER,
-                      *[types.int32] * 3), generate  # fmt: skip
+    return types.void(
+        INT8_POINTER, INT8_POINTER, types.int32, INT32_POINTER, types.int32, INT8_POINTER, *[types.int32] * 3
+    ), generate
 
 
 @njit(inline="always")

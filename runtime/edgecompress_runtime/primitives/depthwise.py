@@ -40,8 +40,15 @@ from edgecompress_runtime.primitives.words import (
 UNROLLED = 3  # taps in an iteration: most kernels are 3x3
 
 
-def depthwise(name: str, module: str, group: int, copy: Callable[..., Any], blank: Callable[..., Any],
-              block: Callable[..., Any], taken: Callable[..., Any]) -> Callable[..., None]:  # fmt: skip
+def depthwise(
+    name: str,
+    module: str,
+    group: int,
+    copy: Callable[..., Any],
+    blank: Callable[..., Any],
+    block: Callable[..., Any],
+    taken: Callable[..., Any],
+) -> Callable[..., None]:
     """The kernel of a family.
 
     block(window, weights, taps, channels, records, number, target, low, high): the `number`th group of `group` channels
@@ -63,8 +70,17 @@ def depthwise(name: str, module: str, group: int, copy: Callable[..., Any], blan
                 target = moved(y, i32((out_y * out_w + out_x) * channels))
                 for number in range(i32(i32(channels + group - 1) // i32(group))):
                     c = min(i32(number * group), i32(channels - group))
-                    block(moved(pixels, c), moved(weights, c), i32(kernel_h * kernel_w), channels, records, number,
-                          moved(target, c), low, high)  # fmt: skip
+                    block(
+                        moved(pixels, c),
+                        moved(weights, c),
+                        i32(kernel_h * kernel_w),
+                        channels,
+                        records,
+                        number,
+                        moved(target, c),
+                        low,
+                        high,
+                    )
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module
@@ -179,8 +195,17 @@ def helium_channels(typingctx, window, weights, taps, channels, records, number,
         store(b, b.trunc(clamped(b, y, low, high), FOUR_BYTES), target, 0, 1)
         return context.get_dummy_value()
 
-    return types.void(INT8_POINTER, INT8_POINTER, types.int32, types.int32, INT32_POINTER, types.int32, INT8_POINTER,
-                      types.int32, types.int32), generate  # fmt: skip
+    return types.void(
+        INT8_POINTER,
+        INT8_POINTER,
+        types.int32,
+        types.int32,
+        INT32_POINTER,
+        types.int32,
+        INT8_POINTER,
+        types.int32,
+        types.int32,
+    ), generate
 
 
 @njit(inline="always")
@@ -249,9 +274,21 @@ class DepthwiseArrangement:
         strip = Scratch(((y.shape[2] - 1) * stride[1] + kernel_w) * kernel_h * channels)
         weights = w.data.transpose(0, 2, 1, 3).reshape(-1)
         held = self.coded(weights, memory=weights.size) if self.coded else None
-        arguments = (x, held or weights, records.reshape(-1), y, strip, x.shape[1:],
-                     (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads, x.zero,
-                     *activation_range(options, y))  # fmt: skip
+        arguments = (
+            x,
+            held or weights,
+            records.reshape(-1),
+            y,
+            strip,
+            x.shape[1:],
+            (kernel_h, kernel_w),
+            y.shape[1:],
+            stride,
+            dilation[0],
+            pads,
+            x.zero,
+            *activation_range(options, y),
+        )
         overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])}
         return [held.step(arguments, overlap) if held else Step(self.kernel, arguments, overlap)]
 

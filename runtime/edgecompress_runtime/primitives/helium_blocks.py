@@ -94,8 +94,16 @@ def dot_2x2_stored(typingctx, x, x_step, w, depth, records, record, target, y_st
         b.call(scatter, [target, offsets, clamped(b, y, low, high), WORD(8), WORD(0)])
         return context.get_dummy_value()
 
-    return types.void(INT8_POINTER, types.int32, INT8_POINTER, types.int32, INT32_POINTER, types.int32, INT8_POINTER,
-                      *[types.int32] * 3), generate  # fmt: skip
+    return types.void(
+        INT8_POINTER,
+        types.int32,
+        INT8_POINTER,
+        types.int32,
+        INT32_POINTER,
+        types.int32,
+        INT8_POINTER,
+        *[types.int32] * 3,
+    ), generate
 
 
 @intrinsic

@@ -47,8 +47,10 @@ def linear_sum(call: Call, y: Tensor, *, rounded: bool = False) -> LinearSum | N
     a, b, _, _, _, _, *zeros, a_m, a_shift, b_m, b_shift, y_m, y_shift, sign, low, high = call.arguments
     if a.shape != y.shape or b.shape != y.shape:
         return None
-    operands = [requantized((BYTES - zero) << HEADROOM, *scaling) * factor for zero, scaling, factor in
-                zip(zeros, ((a_m, a_shift), (b_m, b_shift)), (1, sign))]  # fmt: skip
+    operands = [
+        requantized((BYTES - zero) << HEADROOM, *scaling) * factor
+        for zero, scaling, factor in zip(zeros, ((a_m, a_shift), (b_m, b_shift)), (1, sign))
+    ]
     exact = requantized(operands[0][:, None] + operands[1], y_m, y_shift) + zeros[2]
     pairs = _Pairs(np.clip(exact, low, high).reshape(-1), (low, high))
     rises = [(int(n[-1]) - int(n[0])) / 255 for n in operands]
@@ -76,9 +78,12 @@ class _Pairs:
         """One in the middle of those with which every sum gets where it belongs."""
         sums = (BYTES[:, None] * slopes[0] + BYTES * slopes[1]).reshape(-1)[self.order]
         least, most = -(2**62), 2**62
-        for y, smallest, largest in zip(*(n.tolist() for n in (
-            self.outputs, np.minimum.reduceat(sums, self.starts), np.maximum.reduceat(sums, self.starts)
-        ))):  # fmt: skip
+        for y, smallest, largest in zip(
+            *(
+                n.tolist()
+                for n in (self.outputs, np.minimum.reduceat(sums, self.starts), np.maximum.reduceat(sums, self.starts))
+            )
+        ):
             if y > self.bounds[0]:
                 least = max(least, (y << down + 32) - smallest * multiplier)
             if y < self.bounds[1]:

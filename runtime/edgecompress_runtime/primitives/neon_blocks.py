@@ -54,8 +54,16 @@ def block_of(has_dot: bool) -> Callable[..., Any]:
                 store(b, b.extract_element(result, WORD(p)), target, b.mul(y_step, WORD(p)), 1)
             return context.get_dummy_value()
 
-        return types.void(INT8_POINTER, types.int32, INT8_POINTER, types.int32, INT32_POINTER, types.int32,
-                          INT8_POINTER, *[types.int32] * 3), generate  # fmt: skip
+        return types.void(
+            INT8_POINTER,
+            types.int32,
+            INT8_POINTER,
+            types.int32,
+            INT32_POINTER,
+            types.int32,
+            INT8_POINTER,
+            *[types.int32] * 3,
+        ), generate
 
     @njit(inline="always")
     def block(window, x_step, weights, depth, records, record, target, y_step, low, high):

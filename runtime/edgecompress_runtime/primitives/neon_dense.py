@@ -13,16 +13,7 @@ from edgecompress_runtime.primitives.dense import dense
 from edgecompress_runtime.primitives.helium_blocks import FOUR_BYTES, LANES, clamped, vector
 from edgecompress_runtime.primitives.neon import blank, copy, scaled_once, totals
 from edgecompress_runtime.primitives.neon_blocks import block_sums
-from edgecompress_runtime.primitives.words import (
-    BYTE,
-    INT8_POINTER,
-    INT32_POINTER,
-    WORD,
-    address,
-    load,
-    moved,
-    store,
-)
+from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, INT32_POINTER, WORD, address, load, moved, store
 
 
 @njit(inline="always")
@@ -50,8 +41,9 @@ def block_of(has_dot: bool) -> Callable[..., Any]:
             store(b, b.trunc(clamped(b, y, low, high), FOUR_BYTES), target, 0, 1)
             return context.get_dummy_value()
 
-        return types.void(INT8_POINTER, INT8_POINTER, types.int32, INT32_POINTER, types.int32, INT8_POINTER,
-                          *[types.int32] * 3), generate  # fmt: skip
+        return types.void(
+            INT8_POINTER, INT8_POINTER, types.int32, INT32_POINTER, types.int32, INT8_POINTER, *[types.int32] * 3
+        ), generate
 
     @njit(inline="always")
     def block(row, weights, padded, records, group, target, up, low, high):

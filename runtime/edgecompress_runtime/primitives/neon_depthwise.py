@@ -28,8 +28,9 @@ from edgecompress_runtime.primitives.words import (
 def block_of(channels: int) -> Callable[..., Any]:
     stored = ir.VectorType(BYTE, channels)
 
-    def tap_sums(b: ir.IRBuilder, x: ir.Value, w: ir.Value, taps: ir.Value, step: ir.Value,
-                 biases: list[ir.Value]) -> list[ir.Value]:  # fmt: skip
+    def tap_sums(
+        b: ir.IRBuilder, x: ir.Value, w: ir.Value, taps: ir.Value, step: ir.Value, biases: list[ir.Value]
+    ) -> list[ir.Value]:
         """Of four channels a vector. step: bytes from tap to tap."""
         multiply = function(b, "llvm.aarch64.neon.smull.v8i16", HALVES, EIGHT_BYTES, EIGHT_BYTES)
         pointers, sums = [x, w], biases
@@ -55,8 +56,9 @@ def block_of(channels: int) -> Callable[..., Any]:
         def generate(context, b, signature, args):
             window, weights, taps, step, records, number, target, low, high = args
             records = address(b, records, b.mul(number, WORD(16 * channels)), BYTE)
-            fields = [[load(b, records, 4 * (channels * k + n), LANES) for n in range(0, channels, 4)]
-                      for k in range(4)]  # fmt: skip
+            fields = [
+                [load(b, records, 4 * (channels * k + n), LANES) for n in range(0, channels, 4)] for k in range(4)
+            ]
             sums = tap_sums(b, window, weights, taps, step, fields[0])
             values = [scaled_twice(b, *parts) for parts in zip(sums, *fields[1:])]
             # eight channels: both halves of the vector
@@ -64,8 +66,17 @@ def block_of(channels: int) -> Callable[..., Any]:
             store(b, result if channels == 16 else half(b, result, 0), target, 0, 1)
             return context.get_dummy_value()
 
-        return types.void(INT8_POINTER, INT8_POINTER, types.int32, types.int32, INT32_POINTER, types.int32,
-                          INT8_POINTER, types.int32, types.int32), generate  # fmt: skip
+        return types.void(
+            INT8_POINTER,
+            INT8_POINTER,
+            types.int32,
+            types.int32,
+            INT32_POINTER,
+            types.int32,
+            INT8_POINTER,
+            types.int32,
+            types.int32,
+        ), generate
 
     @njit(inline="always")
     def block(window, weights, taps, channels, records, number, target, low, high):

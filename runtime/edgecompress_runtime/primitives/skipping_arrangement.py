@@ -55,9 +55,7 @@ class Layer:
         return self.weights.shape[1:3] == (1, 1) and self.stride == (1, 1) and self.size[:2] == self.out[:2]
 
 
-def convolution_layer(
-    inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
-) -> Layer | None:
+def convolution_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> Layer | None:
     """None for groups, dilated columns and batches."""
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None or x.shape[0] != 1 or w.shape[3] != x.shape[3]:
@@ -67,13 +65,12 @@ def convolution_layer(
     if dilation[1] != 1 or (scales := layer_scaling(inputs, y)) is None:
         return None
     pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
-    return Layer(x, y, w.data, scales, False, activation_range(options, y), x.shape[1:], y.shape[1:], stride,
-                 dilation[0], pads)  # fmt: skip
+    return Layer(
+        x, y, w.data, scales, False, activation_range(options, y), x.shape[1:], y.shape[1:], stride, dilation[0], pads
+    )
 
 
-def fully_connected_layer(
-    inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
-) -> Layer | None:
+def fully_connected_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> Layer | None:
     if (found := dense_layer(inputs, outputs, options)) is None:
         return None
     units, depth = found.weights.shape

@@ -12,26 +12,10 @@ from numba.extending import intrinsic
 
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.primitives import helium_blocks
-from edgecompress_runtime.primitives.helium_blocks import (
-    BYTES,
-    LANES,
-    clamped,
-    scaled_once_lanes,
-    scaled_twice,
-    vector,
-)
+from edgecompress_runtime.primitives.helium_blocks import BYTES, LANES, clamped, scaled_once_lanes, scaled_twice, vector
 from edgecompress_runtime.primitives.skipping import HEAD, TAIL, Lists, each_its_own, gathered, neighbours
 from edgecompress_runtime.primitives.skipping_blocks import Entries, block_of, walk
-from edgecompress_runtime.primitives.words import (
-    BYTE,
-    INT8_POINTER,
-    WORD,
-    address,
-    function,
-    load,
-    moved,
-    word_at,
-)
+from edgecompress_runtime.primitives.words import BYTE, INT8_POINTER, WORD, address, function, load, moved, word_at
 
 PIXELS = 4  # the lanes of a vector
 
@@ -108,6 +92,7 @@ def blocks(some: int, turn: Entries) -> Callable[[int, bool], Callable[..., Any]
     return block
 
 
-HELIUM = Lists(16, each_its_own(neighbours(16)), True, 1, 16, helium_blocks.copy, helium_blocks.blank,
-               blocks(17, sixteen))  # fmt: skip
+HELIUM = Lists(
+    16, each_its_own(neighbours(16)), True, 1, 16, helium_blocks.copy, helium_blocks.blank, blocks(17, sixteen)
+)
 HELIUM_PICKED = replace(HELIUM, listed=each_its_own(gathered(16)), whole=False, block=blocks(33, picked))

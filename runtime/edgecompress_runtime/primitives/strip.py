@@ -39,7 +39,15 @@ def strip_of(element: int, copy: Callable[..., Any], blank: Callable[..., Any]) 
         for ky in range(kernel_h):
             in_y = i32(top + ky * dilation)
             inside = min(width, i32(columns - left)) if 0 <= in_y < height else i32(0)
-            filled(moved(x, i32(in_y * width * channels)), moved(strip, i32(ky * channels * element)), inside, left,
-                   columns, step, channels, zero)  # fmt: skip
+            filled(
+                moved(x, i32(in_y * width * channels)),
+                moved(strip, i32(ky * channels * element)),
+                inside,
+                left,
+                columns,
+                step,
+                channels,
+                zero,
+            )
 
     return strip_rows

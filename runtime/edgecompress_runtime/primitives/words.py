@@ -54,8 +54,9 @@ def store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.
 
 def address(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int, type_: ir.Type) -> ir.Value:
     offset = WORD(offset) if isinstance(offset, int) else offset
-    return builder.bitcast(builder.gep(builder.bitcast(pointer, BYTE.as_pointer()), [offset], source_etype=BYTE),
-                           type_.as_pointer())  # fmt: skip
+    return builder.bitcast(
+        builder.gep(builder.bitcast(pointer, BYTE.as_pointer()), [offset], source_etype=BYTE), type_.as_pointer()
+    )
 
 
 def function(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.Type) -> ir.Function:

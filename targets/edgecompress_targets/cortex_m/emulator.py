@@ -22,11 +22,25 @@ class EmulatorProcess:
         require(QEMU, PACKAGE)
         port = _free_port()
         self.url = f"socket://127.0.0.1:{port}"
-        command = [QEMU, "-M", board.machine, "-kernel", str(elf), "-icount", "shift=0", "-display", "none",
-                   "-monitor", monitor, "-serial", f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on"]  # fmt: skip
+        command = [
+            QEMU,
+            "-M",
+            board.machine,
+            "-kernel",
+            str(elf),
+            "-icount",
+            "shift=0",
+            "-display",
+            "none",
+            "-monitor",
+            monitor,
+            "-serial",
+            f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on",
+        ]
         self._said = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                         stderr=self._said)  # fmt: skip
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said
+        )
 
     def ended(self) -> str | None:
         """What QEMU said when it ended by itself; None while it runs."""
@@ -58,9 +72,14 @@ def emulated_port(
 ) -> SerialPort:
     """The line to an emulated board. name: for messages."""
     return SerialPort(
-        name, process.url, patience=patience, inference_patience=inference_patience,
-        per_tick=board.instructions_per_tick, unit="instructions", ended=process.ended,
-    )  # fmt: skip
+        name,
+        process.url,
+        patience=patience,
+        inference_patience=inference_patience,
+        per_tick=board.instructions_per_tick,
+        unit="instructions",
+        ended=process.ended,
+    )
 
 
 def _free_port() -> int:

@@ -59,5 +59,6 @@ def installed() -> Toolchain:
         return GNU
     if find_spec(ZIG_PACKAGE):
         return ZIG
-    raise MissingToolError(f"{GCC} is not installed; on Debian: apt install {' '.join(PACKAGES)}; "
-                           f"anywhere: pip install {ZIG_PACKAGE}")  # fmt: skip
+    raise MissingToolError(
+        f"{GCC} is not installed; on Debian: apt install {' '.join(PACKAGES)}; anywhere: pip install {ZIG_PACKAGE}"
+    )

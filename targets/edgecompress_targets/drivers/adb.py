@@ -31,9 +31,10 @@ class AdbSettings(Settings):
     prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
 
     benchmark: dict[Literal["tflite", "onnx"], str] = Field(
-        {}, description="by format, a benchmark program that is on the device: tflite: benchmark_model, onnx: "
-        "onnxruntime_perf_test; unset: .pack files alone run there"
-    )  # fmt: skip
+        {},
+        description="by format, a benchmark program that is on the device: tflite: benchmark_model, onnx: "
+        "onnxruntime_perf_test; unset: .pack files alone run there",
+    )
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -48,8 +49,16 @@ class AdbSettings(Settings):
         return self.serial
 
     def open(self, name: str) -> LinuxDevice:
-        return LinuxDevice(name, AdbShell(name, self), self.folder, prefix=self.prefix, emulated=self.emulated,
-                           timeout=self.timeout, inference_timeout=self.inference_timeout, facts=FACTS)  # fmt: skip
+        return LinuxDevice(
+            name,
+            AdbShell(name, self),
+            self.folder,
+            prefix=self.prefix,
+            emulated=self.emulated,
+            timeout=self.timeout,
+            inference_timeout=self.inference_timeout,
+            facts=FACTS,
+        )
 
 
 class AdbShell:
@@ -131,8 +140,9 @@ class AdbShell:
     def _call(self, *words: str, timeout: float) -> tuple[int, bytes, bytes]:
         try:
             require(self._settings.adb, "adb")
-            done = subprocess.run([self._settings.adb, *words], stdin=subprocess.DEVNULL, capture_output=True,
-                                  timeout=timeout)  # fmt: skip
+            done = subprocess.run(
+                [self._settings.adb, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
+            )
         except ToolError as error:
             raise DeviceError(f"{self._name}: {error}") from error
         except subprocess.TimeoutExpired:
@@ -141,7 +151,9 @@ class AdbShell:
 
 
 def _without_news(said: bytes) -> bytes:
-    """"* daemon not running; starting now at tcp:5037" and the like is no answer."""
-    return said if not said.startswith(b"* daemon") else b"\n".join(
-        line for line in said.split(b"\n") if not line.startswith(b"* daemon")
-    )  # fmt: skip
+    """ "* daemon not running; starting now at tcp:5037" and the like is no answer."""
+    return (
+        said
+        if not said.startswith(b"* daemon")
+        else b"\n".join(line for line in said.split(b"\n") if not line.startswith(b"* daemon"))
+    )

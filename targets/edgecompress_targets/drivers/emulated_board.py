@@ -66,8 +66,13 @@ class EmulatedBoard:
             image.write_bytes(program.files[program.start[0]])
             try:
                 self._process = EmulatorProcess(image, self._board)
-                self._port = emulated_port(self._name, self._process, self._board, patience=self._settings.timeout,
-                                           inference_patience=self._settings.inference_timeout)  # fmt: skip
+                self._port = emulated_port(
+                    self._name,
+                    self._process,
+                    self._board,
+                    patience=self._settings.timeout,
+                    inference_patience=self._settings.inference_timeout,
+                )
                 self._port.require(program)  # it answers, so QEMU has read the file
             except BaseException:
                 self.close()

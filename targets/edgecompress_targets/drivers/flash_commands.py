@@ -12,8 +12,16 @@ from collections.abc import Mapping, Sequence
 
 
 def _openocd(interface: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return ("openocd", "-f", f"interface/{interface}.cfg", "{probe}", "-f", "target/{chip}.cfg",
-            "-c", "program {image} verify reset exit"), ("-c", "adapter serial {probe}")  # fmt: skip
+    return (
+        "openocd",
+        "-f",
+        f"interface/{interface}.cfg",
+        "{probe}",
+        "-f",
+        "target/{chip}.cfg",
+        "-c",
+        "program {image} verify reset exit",
+    ), ("-c", "adapter serial {probe}")
 
 
 # name -> command, words that choose a probe

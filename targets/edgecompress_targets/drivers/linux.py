@@ -74,10 +74,18 @@ class LinuxDevice:
     of a program, by its path, for one inference on an emulator that can."""
 
     def __init__(
-        self, name: str, shell: Shell, root: str, *, prefix: Sequence[str] = (), emulated: bool = False,
-        timeout: float = 20, inference_timeout: float = 300, facts: Sequence[tuple[str, str]] = (),
+        self,
+        name: str,
+        shell: Shell,
+        root: str,
+        *,
+        prefix: Sequence[str] = (),
+        emulated: bool = False,
+        timeout: float = 20,
+        inference_timeout: float = 300,
+        facts: Sequence[tuple[str, str]] = (),
         instructions: Callable[[str, bytes], int | None] = lambda file, record: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._name, self._shell, self._root = name, shell, root
         self._prefix, self._emulated, self._facts = tuple(prefix), emulated, facts
         self._timeout, self._inference_timeout, self._instructions = timeout, inference_timeout, instructions
@@ -98,8 +106,10 @@ class LinuxDevice:
         if program.machine and not self._prefix:
             machine = self._said("uname -m")
             if machine != program.machine:
-                raise DeviceError(f"{self._name}: it is {machine}, the program is for {program.machine}: "
-                                  "set another target in its configuration")  # fmt: skip
+                raise DeviceError(
+                    f"{self._name}: it is {machine}, the program is for {program.machine}: "
+                    "set another target in its configuration"
+                )
         folder = self._folder(program)
         if self._is_whole(program, folder):
             self._there_before = not self._brought
@@ -136,8 +146,9 @@ class LinuxDevice:
             self._tidy(f"cd {folder} && kill -9 $(cat {self._process}); rm -f {files}")
             raise
         if len(outputs) != count * program.output_bytes:
-            raise DeviceError(f"{self._name}: {len(outputs)} bytes of outputs came back, expected {count} x "
-                              f"{program.output_bytes}")  # fmt: skip
+            raise DeviceError(
+                f"{self._name}: {len(outputs)} bytes of outputs came back, expected {count} x {program.output_bytes}"
+            )
         if advance is not None:
             advance(count)
         if self._emulated:

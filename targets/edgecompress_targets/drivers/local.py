@@ -53,9 +53,17 @@ class LocalSettings(Settings):
 
     def open(self, name: str) -> LinuxDevice:
         shell = LocalShell(name)
-        return LinuxDevice(name, shell, shell.root, prefix=self.prefix, emulated=self.emulated, timeout=self.timeout,
-                           inference_timeout=self.inference_timeout, facts=[("cpu", CPU)],
-                           instructions=self._instructions)  # fmt: skip
+        return LinuxDevice(
+            name,
+            shell,
+            shell.root,
+            prefix=self.prefix,
+            emulated=self.emulated,
+            timeout=self.timeout,
+            inference_timeout=self.inference_timeout,
+            facts=[("cpu", CPU)],
+            instructions=self._instructions,
+        )
 
     def _instructions(self, file: str, record: bytes) -> int | None:
         """By QEMU's log; other emulators have none."""
@@ -73,8 +81,14 @@ class LocalShell:
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        process = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                   stderr=subprocess.PIPE, env=environment, start_new_session=True)  # fmt: skip
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
         try:
             out, error = process.communicate(timeout=timeout)
         except BaseException as failure:

@@ -25,16 +25,18 @@ class SerialSettings(Settings):
     port: str = Field(description="device file (/dev/ttyACM0), or a URL of pyserial's (socket://HOST:PORT)")
     baud: int = Field(115_200, gt=0, description="bits a second")
     flash: tuple[str, ...] = Field(
-        (), description=f"how it is flashed: {', '.join(COMMANDS)}, or the words of another command, with {{image}}, "
-        "{chip}, {port} and {probe} in them; unset: by hand"
-    )  # fmt: skip
+        (),
+        description=f"how it is flashed: {', '.join(COMMANDS)}, or the words of another command, with {{image}}, "
+        "{chip}, {port} and {probe} in them; unset: by hand",
+    )
     chip: str | None = Field(None, min_length=1, description="its name as the flash command knows it")
     probe: str | None = Field(None, min_length=1, description="serial number of its debug probe, if there are several")
     flash_timeout: float = Field(120, gt=0, description="seconds that flashing may take")
     make: tuple[str, ...] = Field(
-        (), description="command that makes the board's image of what `build` wrote and serve.c, all in {folder}; "
-        "unset: the image is for the board that QEMU emulates"
-    )  # fmt: skip
+        (),
+        description="command that makes the board's image of what `build` wrote and serve.c, all in {folder}; "
+        "unset: the image is for the board that QEMU emulates",
+    )
     image: str = Field("", description="the file that `make` makes, which may start with {folder}")
 
     @field_validator("flash", mode="before")
@@ -69,8 +71,9 @@ class SerialSettings(Settings):
         return self.port
 
     def open(self, name: str) -> SerialDevice:
-        port = SerialPort(name, self.port, baud=self.baud, patience=self.timeout,
-                          inference_patience=self.inference_timeout)  # fmt: skip
+        port = SerialPort(
+            name, self.port, baud=self.baud, patience=self.timeout, inference_patience=self.inference_timeout
+        )
         return SerialDevice(name, port, flash=self.flash_words, flash_timeout=self.flash_timeout)
 
 
@@ -123,8 +126,9 @@ class SerialDevice:
             try:
                 done = subprocess.run(words, capture_output=True, text=True, timeout=self._flash_timeout)
             except subprocess.TimeoutExpired:
-                raise DeviceError(f"{self._name}: {words[0]} did not end within {self._flash_timeout:g} s: is the "
-                                  "probe connected?") from None  # fmt: skip
+                raise DeviceError(
+                    f"{self._name}: {words[0]} did not end within {self._flash_timeout:g} s: is the probe connected?"
+                ) from None
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
             raise DeviceError(f"{self._name}: {words[0]} failed: {said[-1]}")

@@ -23,9 +23,17 @@ class SerialPort:
     worth. ended: says why nothing can be behind the port any more."""
 
     def __init__(
-        self, name: str, url: str, *, baud: int = 115_200, patience: float = 10, inference_patience: float = 120,
-        per_tick: float = 1.0, unit: str = "cycles", ended: Callable[[], str | None] = lambda: None,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        url: str,
+        *,
+        baud: int = 115_200,
+        patience: float = 10,
+        inference_patience: float = 120,
+        per_tick: float = 1.0,
+        unit: str = "cycles",
+        ended: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._name, self._url, self._baud = name, url, baud
         self._patience, self._inference = patience, inference_patience
         self._per_tick, self._unit, self._ended = per_tick, unit, ended
@@ -41,8 +49,13 @@ class SerialPort:
             self._port = self._opened()
             try:
                 with self._explained():
-                    self._session = Session(self._port, self._name, baud=None if "://" in self._url else self._baud,
-                                            patience=self._patience, inference_patience=self._inference)  # fmt: skip
+                    self._session = Session(
+                        self._port,
+                        self._name,
+                        baud=None if "://" in self._url else self._baud,
+                        patience=self._patience,
+                        inference_patience=self._inference,
+                    )
                 self._traffic.append(self._session.traffic)
             except LostError:  # a board that starts may show its port twice
                 self.close()
@@ -58,18 +71,24 @@ class SerialPort:
         """Raises DeviceError unless the firmware runs this program's model."""
         found = self.session.hello
         if (found.digest, found.input_bytes, found.output_bytes) != (
-            program.digest, program.input_bytes, program.output_bytes
-        ):  # fmt: skip
-            raise DeviceError(f"{self._name}: its firmware has the model with digest {found.digest[:12]}, expected "
-                              f"{program.digest[:12]}: flash it first")  # fmt: skip
+            program.digest,
+            program.input_bytes,
+            program.output_bytes,
+        ):
+            raise DeviceError(
+                f"{self._name}: its firmware has the model with digest {found.digest[:12]}, expected "
+                f"{program.digest[:12]}: flash it first"
+            )
 
     def require_flash(self, parts: Iterable[Part]) -> None:
         """Raises DeviceError unless these are in the device's memory, read back by itself."""
         for address, content in parts:
             found = self._asked(partial(Session.checksum, address=address, length=len(content)))
             if found != zlib.crc32(content):
-                raise DeviceError(f"{self._name}: what is in its flash at {address:#x} is not what was sent: the "
-                                  "CRC-32 differs: flash it again")  # fmt: skip
+                raise DeviceError(
+                    f"{self._name}: what is in its flash at {address:#x} is not what was sent: the "
+                    "CRC-32 differs: flash it again"
+                )
 
     def measure(self, inputs: bytes, advance: Advance | None = None) -> Measured:
         """All records of inputs, one after the other. Raises DeviceError."""

@@ -102,8 +102,10 @@ class Session:
         fields = _HELLO.unpack(self._ask(Kind.HELLO, b"", answer=_HELLO.size))
         version, counter, payload, inputs, outputs, arena, steps, digest = fields
         if version != VERSION:
-            raise DeviceError(f"{self._name}: its firmware speaks version {version} of the protocol, this program "
-                              f"{VERSION}: flash it again")  # fmt: skip
+            raise DeviceError(
+                f"{self._name}: its firmware speaks version {version} of the protocol, this program "
+                f"{VERSION}: flash it again"
+            )
         self._chunk = payload
         self.traffic = Traffic()  # a board that starts is deaf for a while: nothing was lost on the line
         return Hello("cycles" if counter else "systick", payload, inputs, outputs, arena, steps, digest.hex())
@@ -138,8 +140,9 @@ class Session:
                 return self._checked(found, kind, answer)
             if found == "late":
                 wait = min(2 * wait, max(LONGEST_WAIT, wait))
-        raise DeviceError(f"{self._name}: no answer to {kind.name} within {time.monotonic() - begun:.0f} s "
-                          f"({tries} tries)")  # fmt: skip
+        raise DeviceError(
+            f"{self._name}: no answer to {kind.name} within {time.monotonic() - begun:.0f} s ({tries} tries)"
+        )
 
     def _first_wait(self, kind: Kind, length: int) -> float:
         on_the_line = 10 * (length + OVERHEAD) / self._baud if self._baud else 0.0
@@ -191,8 +194,10 @@ class Session:
         if frame.status == Status.OTHER_INPUT:
             raise DeviceError(f"{self._name}: the input that arrived is not the one that was sent")
         if frame.status != Status.DONE or len(frame.payload) != length:
-            raise DeviceError(f"{self._name}: unexpected answer to {kind.name}: status {frame.status}, "
-                              f"{len(frame.payload)} bytes of {length}")  # fmt: skip
+            raise DeviceError(
+                f"{self._name}: unexpected answer to {kind.name}: status {frame.status}, "
+                f"{len(frame.payload)} bytes of {length}"
+            )
         return frame.payload
 
     def _lost(self, error: OSError) -> LostError:

@@ -28,9 +28,10 @@ class SshSettings(Settings):
     known_hosts: str = Field("~/.ssh/known_hosts", description="where its host key is: log in once with ssh")
     folder: str = Field(".cache/edgecompress", pattern=r"^[\w./-]+$", description="of ours, below the home folder")
     python: str | None = Field(
-        None, description="a Python on the board that has edgecompress-runtime, LiteRT or ONNX Runtime; unset: it gets "
-        "a compiled program, for .pack files"
-    )  # fmt: skip
+        None,
+        description="a Python on the board that has edgecompress-runtime, LiteRT or ONNX Runtime; unset: it gets "
+        "a compiled program, for .pack files",
+    )
     prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
 
     @property
@@ -46,9 +47,16 @@ class SshSettings(Settings):
         return f"{self.host}:{self.port}"
 
     def open(self, name: str) -> LinuxDevice:
-        return LinuxDevice(name, SshShell(name, self), self.folder, prefix=self.prefix, emulated=self.emulated,
-                           timeout=self.timeout, inference_timeout=self.inference_timeout,
-                           facts=[("model", MODEL), ("cpu", CPU)])  # fmt: skip
+        return LinuxDevice(
+            name,
+            SshShell(name, self),
+            self.folder,
+            prefix=self.prefix,
+            emulated=self.emulated,
+            timeout=self.timeout,
+            inference_timeout=self.inference_timeout,
+            facts=[("model", MODEL), ("cpu", CPU)],
+        )
 
 
 class SshShell:
@@ -136,12 +144,20 @@ class SshShell:
             if known.exists():
                 client.load_host_keys(str(known))
             client.connect(
-                s.host, s.port, s.user, key_filename=str(Path(s.key).expanduser()) if s.key else None,
-                look_for_keys=s.key is None, timeout=s.timeout, banner_timeout=s.timeout, auth_timeout=s.timeout,
-            )  # fmt: skip
+                s.host,
+                s.port,
+                s.user,
+                key_filename=str(Path(s.key).expanduser()) if s.key else None,
+                look_for_keys=s.key is None,
+                timeout=s.timeout,
+                banner_timeout=s.timeout,
+                auth_timeout=s.timeout,
+            )
         except paramiko.BadHostKeyException as error:
-            raise DeviceError(f"{where}: its host key is not the one in {known}: if that is right, remove the old "
-                              "one with ssh-keygen -R") from error  # fmt: skip
+            raise DeviceError(
+                f"{where}: its host key is not the one in {known}: if that is right, remove the old "
+                "one with ssh-keygen -R"
+            ) from error
         except paramiko.AuthenticationException as error:
             raise DeviceError(f"{where}: refused the key of user {s.user or 'of this machine'}: {error}") from error
         except (paramiko.SSHException, OSError) as error:

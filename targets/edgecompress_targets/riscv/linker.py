@@ -21,8 +21,19 @@ def program(model: bytes, model_h: str, profile: Profile) -> bytes:
         (work / "model.o").write_bytes(model)
         (work / "model.h").write_text(model_h)
         options = "-O2", "-ffreestanding", "-nostdlib", "-static", "-Wl,--no-relax", "-Wl,--build-id=none", "-s"
-        call(GCC, *_machine(profile), *options, "-I", work, sources / "runner.c", work / "model.o", "-lgcc", "-o",
-             work / "run", packages=PACKAGES)  # fmt: skip
+        call(
+            GCC,
+            *_machine(profile),
+            *options,
+            "-I",
+            work,
+            sources / "runner.c",
+            work / "model.o",
+            "-lgcc",
+            "-o",
+            work / "run",
+            packages=PACKAGES,
+        )
         return (work / "run").read_bytes()
 
 

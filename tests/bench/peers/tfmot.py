@@ -141,8 +141,18 @@ def main() -> int:
         for what, names in (("all", ("base", *KINDS)), ("int8", ("aware",))):
             if all((work / f"{name}.tflite").exists() for name in names):
                 continue
-            command = [sys.executable, __file__, "--train", what, "--work", str(work), "--epochs", str(options.epochs),
-                       "--finetune", str(options.finetune)]  # fmt: skip
+            command = [
+                sys.executable,
+                __file__,
+                "--train",
+                what,
+                "--work",
+                str(work),
+                "--epochs",
+                str(options.epochs),
+                "--finetune",
+                str(options.finetune),
+            ]
             start = time.perf_counter()
             subprocess.run(command, env=os.environ | settings, check=True)
             print(f"Keras and TFMOT, {what}: {(time.perf_counter() - start) / 60:.1f} minutes")
@@ -156,8 +166,14 @@ def compare_int8(folder: Path, work: Path) -> int:
     import edgecompress
 
     (x, _), (xt, yt) = data(folder, "train"), data(folder, "test")
-    made = edgecompress.convert(work / "aware.h5", "android", calib=x[:500], eval={"x": xt, "y": yt},
-                                formats=["tflite", "pack"], output=work / "aware-converted")  # fmt: skip
+    made = edgecompress.convert(
+        work / "aware.h5",
+        "android",
+        calib=x[:500],
+        eval={"x": xt, "y": yt},
+        formats=["tflite", "pack"],
+        output=work / "aware-converted",
+    )
     files = {"TensorFlow": work / "aware.tflite", "ours": made.artifacts["tflite"]}
     images = xt.transpose(0, 3, 1, 2)
     classes = {by: _predictions(measure.tflite_runner(file), images) for by, file in files.items()}
@@ -165,8 +181,10 @@ def compare_int8(folder: Path, work: Path) -> int:
     for by, file in files.items():
         accuracy = 100 * np.mean(classes[by] == yt)
         print(f"trained for int8, {by}: {file.stat().st_size:,} bytes, {accuracy:.2f} % in LiteRT")
-    print(f"trained for int8, .pack: {made.artifacts['pack'].stat().st_size:,} bytes; *.tflite: {same:.2f} % of the "
-          f"predictions are those of TensorFlow's; {'; '.join(made.report.notes)}")  # fmt: skip
+    print(
+        f"trained for int8, .pack: {made.artifacts['pack'].stat().st_size:,} bytes; *.tflite: {same:.2f} % of the "
+        f"predictions are those of TensorFlow's; {'; '.join(made.report.notes)}"
+    )
     return int(same < AGREEMENT)
 
 
@@ -191,8 +209,16 @@ def compare(folder: Path, work: Path, finetune: int) -> int:
     def row(name: str, by: str, file: Path, accuracy: float, same: float | None, latency: float) -> None:
         packed = len(gzip.compress(file.read_bytes(), 9))
         agreed = "" if same is None else f"{same:.2f} %"
-        table.add_row(name, by, file.suffix, f"{file.stat().st_size:,}", f"{packed:,}", f"{accuracy:.2f}", agreed,
-                      f"{latency:.0f}")  # fmt: skip
+        table.add_row(
+            name,
+            by,
+            file.suffix,
+            f"{file.stat().st_size:,}",
+            f"{packed:,}",
+            f"{accuracy:.2f}",
+            agreed,
+            f"{latency:.0f}",
+        )
 
     for name in KINDS:
         peer = work / f"{name}.tflite"
@@ -205,8 +231,9 @@ def compare(folder: Path, work: Path, finetune: int) -> int:
             ("ours alone", "ours", work / "base.h5", {"train": {"x": x, "y": y}, "recipe": recipe}),
         ):
             formats = ["pack", "onnx", "tflite"]
-            made = edgecompress.convert(source, "linux-x86", eval=test, formats=formats,
-                                        output=work / f"{name}-{folder_}", **arguments)  # fmt: skip
+            made = edgecompress.convert(
+                source, "linux-x86", eval=test, formats=formats, output=work / f"{name}-{folder_}", **arguments
+            )
             model = edgecompress_runtime.load(made.artifacts["pack"])
             model(xt[:1])
             ours, latency, _ = measure.latency_ratio(lambda: model(xt[:1]), invoke)  # noqa: B023

@@ -1,4 +1,5 @@
 """Conv and ConvTranspose: CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -41,8 +42,14 @@ def same_pads(size: int, out: int, kernel: int, stride: int, dilation: int) -> t
 
 
 def fit_padding(
-    ctx: Context, source: int, out: Sequence[int], kernel: Sequence[int], strides: Sequence[int],
-    dilations: Sequence[int], pads: Window, fill: float = 0.0,
+    ctx: Context,
+    source: int,
+    out: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Window,
+    fill: float = 0.0,
 ) -> tuple[int, int]:
     """(source, padding scheme): SAME or VALID where they say what `pads` says, else an explicit pad and VALID."""
     size = ctx.tensor(source).shape[1:3]
@@ -71,9 +78,13 @@ def conv(ctx: Context, layer: Layer) -> None:
     out = ctx.tensor(target).shape[1:3]
     source, padding = fit_padding(ctx, source, out, kernel, strides, dilations, pads)
     options = {
-        "padding": padding, "strideH": strides[0], "strideW": strides[1], "dilationHFactor": dilations[0],
-        "dilationWFactor": dilations[1], "fusedActivationFunction": ACTIVATIONS[layer.activation_kind],
-    }  # fmt: skip
+        "padding": padding,
+        "strideH": strides[0],
+        "strideW": strides[1],
+        "dilationHFactor": dilations[0],
+        "dilationWFactor": dilations[1],
+        "fusedActivationFunction": ACTIVATIONS[layer.activation_kind],
+    }
     channels, out_channels = shape(x)[1], shape(y)[1]
     groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
     if groups == channels and groups > 1:
@@ -146,8 +157,14 @@ def conv_transpose(ctx: Context, layer: Layer) -> None:
 
     def write(result: int, dims: Sequence[int], padding: int) -> None:
         output_shape = ctx.ints([1, *dims, shape(y)[1]])
-        ctx.op("TRANSPOSE_CONV", [output_shape, filters, source, bias], [result],
-               padding=padding, strideH=strides[0], strideW=strides[1])  # fmt: skip
+        ctx.op(
+            "TRANSPOSE_CONV",
+            [output_shape, filters, source, bias],
+            [result],
+            padding=padding,
+            strideH=strides[0],
+            strideW=strides[1],
+        )
 
     if exact and before == [p for p, _ in same]:
         return write(target, out, SAME)

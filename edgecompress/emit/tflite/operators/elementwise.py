@@ -1,4 +1,5 @@
 """Operators that work element by element: any layout will do, so they take the one their operands lie in."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -91,8 +92,12 @@ def gelu(ctx: Context, layer: Layer) -> None:
     x, int8 = layer.node.inputs[0], ctx.layer_int8(layer)
     form = ctx.form(x)
     kind = layer.node.attributes.get("approximate")
-    ctx.op("GELU", [ctx.get(x, form, int8)], [ctx.new(layer.output, form, int8)],
-           approximate=kind is not None and kind.as_string() == "tanh")  # fmt: skip
+    ctx.op(
+        "GELU",
+        [ctx.get(x, form, int8)],
+        [ctx.new(layer.output, form, int8)],
+        approximate=kind is not None and kind.as_string() == "tanh",
+    )
 
 
 @lowering("PRelu")

@@ -1,4 +1,5 @@
 """Gemm and MatMul: FULLY_CONNECTED where one side is constant, else BATCH_MATMUL."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -70,8 +71,13 @@ def fully_connected(ctx: Context, layer: Layer, source: int, matrix: int, form: 
     y = layer.output
     target = ctx.new(y, form, int8)
     bias = -1 if layer.bias is None else bias_tensor(ctx, layer, int8)
-    ctx.op("FULLY_CONNECTED", [source, matrix, bias], [target], keepNumDims=len(form) > 2,
-           fusedActivationFunction=ACTIVATIONS[layer.activation_kind])  # fmt: skip
+    ctx.op(
+        "FULLY_CONNECTED",
+        [source, matrix, bias],
+        [target],
+        keepNumDims=len(form) > 2,
+        fusedActivationFunction=ACTIVATIONS[layer.activation_kind],
+    )
 
 
 def batch_matmul(ctx: Context, layer: Layer) -> None:

@@ -1,4 +1,5 @@
 """MaxPool, AveragePool and their global forms."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -87,5 +88,13 @@ def write_pool(
     if before.quantization is not None and not before.quantization.same_as(after.quantization):
         if kind == "AVERAGE_POOL_2D" and tuple(kernel) == before.shape[1:3]:
             return ctx.op("MEAN", [source, ctx.ints([1, 2])], [target], keepDims=True)
-    return ctx.op(kind, [source], [target], padding=padding, strideH=strides[0], strideW=strides[1],
-                  filterHeight=kernel[0], filterWidth=kernel[1])  # fmt: skip
+    return ctx.op(
+        kind,
+        [source],
+        [target],
+        padding=padding,
+        strideH=strides[0],
+        strideW=strides[1],
+        filterHeight=kernel[0],
+        filterWidth=kernel[1],
+    )

@@ -1,4 +1,5 @@
 """Reductions along axes, softmax and arg max."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -42,8 +43,12 @@ def sum_int8(ctx: Context, source: int, positions: int, target: int, count: int,
     scale, and multiplying by count = 127 steps of count / 127 gives them back exactly."""
     result = ctx.tensor(target)
     q = Quantization(result.quantization.scale / np.float32(count), result.quantization.zero_point)
-    mean = ctx.op("MEAN", [source, positions], [ctx.temporary(f"{result.name}/mean", result.shape, result.dtype, q)],
-                  keepDims=keep)  # fmt: skip
+    mean = ctx.op(
+        "MEAN",
+        [source, positions],
+        [ctx.temporary(f"{result.name}/mean", result.shape, result.dtype, q)],
+        keepDims=keep,
+    )
     factor = Quantization(np.array([count / 127], np.float32), np.zeros(1, np.int32))
     ctx.op("MUL", [mean, ctx.constant(np.array([127], np.int8), factor)], [target])
 

@@ -1,4 +1,5 @@
 """Resize: RESIZE_NEAREST_NEIGHBOR and RESIZE_BILINEAR, or gathers and a matrix where their rounding differs."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -27,16 +28,23 @@ def resize(ctx: Context, layer: Layer) -> None:
     mode = text(node, "mode", "nearest")
     coordinates = text(node, "coordinate_transformation_mode", "half_pixel")
     before, after, rank = shape(x), shape(y), len(shape(x))
-    if mode not in ("nearest", "linear") or coordinates not in COORDINATES or rank not in (3, 4) or \
-            before[:2] != after[:2] or _integer(node, "antialias"):  # fmt: skip
+    if (
+        mode not in ("nearest", "linear")
+        or coordinates not in COORDINATES
+        or rank not in (3, 4)
+        or before[:2] != after[:2]
+        or _integer(node, "antialias")
+    ):
         raise UnsupportedModelError(
             f"node {node.name!r}: Resize mode={mode!r}, coordinates={coordinates!r} from {before} to {after}; "
             "nearest and linear over the spatial dimensions of an image can be converted"
         )
     form = forms.channels_last(rank)
     scales = _scales(ctx, node, before, after)
-    positions = [COORDINATES[coordinates](np.arange(after[a], dtype=np.float64), scales[a], before[a], after[a])
-                 for a in range(2, rank)]  # fmt: skip
+    positions = [
+        COORDINATES[coordinates](np.arange(after[a], dtype=np.float64), scales[a], before[a], after[a])
+        for a in range(2, rank)
+    ]
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
     sizes = ctx.tensor(source).shape[1:3], ctx.tensor(target).shape[1:3]
     if rank == 3:
@@ -47,14 +55,21 @@ def resize(ctx: Context, layer: Layer) -> None:
         picked = [np.clip(rounding(p), 0, n - 1).astype(np.int32) for p, n in zip(positions, sizes[0])]
         native = [nearest_indices(n, out, align, half) for n, out in zip(*sizes)]
         if all(np.array_equal(a, b) for a, b in zip(picked, native)):
-            ctx.op("RESIZE_NEAREST_NEIGHBOR", [source, ctx.ints(sizes[1])], [target], alignCorners=align,
-                   halfPixelCenters=half)  # fmt: skip
+            ctx.op(
+                "RESIZE_NEAREST_NEIGHBOR",
+                [source, ctx.ints(sizes[1])],
+                [target],
+                alignCorners=align,
+                halfPixelCenters=half,
+            )
         else:
             gather_rows(ctx, source, target, picked)
         return
     native = [linear_positions(n, out, align, half) for n, out in zip(*sizes)]
-    if not all(np.allclose(np.clip(a, 0, n - 1), np.clip(b, 0, n - 1), atol=1e-5)
-               for a, b, n in zip(positions, native, sizes[0])):  # fmt: skip
+    if not all(
+        np.allclose(np.clip(a, 0, n - 1), np.clip(b, 0, n - 1), atol=1e-5)
+        for a, b, n in zip(positions, native, sizes[0])
+    ):
         raise UnsupportedModelError(
             f"node {node.name!r}: bilinear Resize from {before} to {after} with scales {scales} samples other points "
             "than TFLite's; export it with sizes (or recompute_scale_factor=True) in place of scales"

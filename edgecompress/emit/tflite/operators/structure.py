@@ -1,4 +1,5 @@
 """Operators that move, cut or join data and compute nothing."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -100,8 +101,10 @@ def pad(ctx: Context, layer: Layer) -> None:
     pads = {a: (amounts[i], amounts[i + len(axes)]) for i, a in enumerate(axes)}
     mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
     if mode not in ("constant", "reflect") or min(amounts) < 0:
-        raise UnsupportedModelError(f"node {node.name!r}: Pad mode {mode!r} with pads {amounts}; constant and reflect "
-                                    "padding by 0 or more can be converted")  # fmt: skip
+        raise UnsupportedModelError(
+            f"node {node.name!r}: Pad mode {mode!r} with pads {amounts}; constant and reflect "
+            "padding by 0 or more can be converted"
+        )
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
     ordered = [pads.get(a, (0, 0)) for a in form]
     if mode == "reflect":

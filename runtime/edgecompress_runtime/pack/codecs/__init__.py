@@ -52,9 +52,7 @@ def encode_smallest(array: np.ndarray, allowed: Iterable[str] = FAST) -> Encoded
     return min((e for e in found if array.size <= _most_elements(e.data)), key=lambda encoded: encoded.size)
 
 
-def decode(
-    name: str, params: dict[str, Any], data: Buffer, shape: tuple[int, ...], dtype: np.dtype
-) -> np.ndarray:
+def decode(name: str, params: dict[str, Any], data: Buffer, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """The array [shape] of `dtype`. Raises PackError for whatever does not describe exactly that array."""
     codec = CODECS.get(name)
     if codec is None:
@@ -63,9 +61,7 @@ def decode(
     for size in shape:
         elements *= size
     if elements > _most_elements(data):
-        raise PackError(
-            f"{elements} elements in {len(data)} bytes, at most {_most_elements(data)} are allowed"
-        )
+        raise PackError(f"{elements} elements in {len(data)} bytes, at most {_most_elements(data)} are allowed")
     out = np.empty(shape, dtype)
     if dtype != np.bool_:
         return codec.decode(data, params, out)

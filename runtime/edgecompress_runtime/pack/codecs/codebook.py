@@ -61,6 +61,4 @@ def _centroids(params: dict[str, Any], dtype: np.dtype) -> np.ndarray:
             raise PackError(f"codebook: a centroid is too large for {dtype}")
         return values.astype(dtype)
     limits = np.iinfo(dtype)
-    return np.array(
-        member(params, "centroids", sequence, LARGEST, integer, int(limits.min), int(limits.max)), dtype
-    )
+    return np.array(member(params, "centroids", sequence, LARGEST, integer, int(limits.min), int(limits.max)), dtype)

@@ -11,12 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.pack.codecs.huffman_code import (
-    ALPHABET,
-    MAX_LENGTH,
-    canonical_codes,
-    short_code_lengths,
-)
+from edgecompress_runtime.pack.codecs.huffman_code import ALPHABET, MAX_LENGTH, canonical_codes, short_code_lengths
 from edgecompress_runtime.pack.codecs.protocol import Buffer, Encoded, symbols
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import integer, member, sequence

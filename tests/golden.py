@@ -1,0 +1,120 @@
+"""The bytes of what twelve networks become, as they were recorded: a change of structure must not change them.
+
+    python tests/golden.py          converts all of them and compares; exits 1 where something differs
+    python tests/golden.py record   writes what they are now to golden.json, for a change that is meant to change them
+
+Every network is converted by each of RECIPES to TFLite, ONNX and `.pack`, and the `.pack` is compiled for a Cortex-M4.
+Calibration and training compute in float32, whose last bits depend on the processor and on the libraries. So the
+digests are kept by `environment`, and a machine that none were recorded for can only say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import edgecompress
+from edgecompress.firmware import build
+
+ROOT = Path(__file__).resolve().parent
+FILE = ROOT / "golden.json"
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "torch", "numba", "llvmlite", "ai-edge-litert")
+NETWORKS = (
+    "residual", "inverted_residual", "unet_bilinear", "dense", "mobilenet", "activations", "convnext", "upconvolutions",
+    "transformer", "lstm", "masks", "moves",
+)  # fmt: skip
+# recipe -> its text, and which data it is given
+RECIPES: dict[str, tuple[str, str]] = {
+    "float16": ('[quantize]\nweights = "float16"\n', "none"),
+    "clustered": ('[cluster]\nbits = "auto"\nsnr = 25.0\n', "calib"),
+    "learned": (
+        "[train]\nepochs = 1\nbatch = 16\n[prune]\nsparsity = 0.5\n[quantize]\nepochs = 1\n[cluster]\nbits = 4\n",
+        "train",
+    ),
+}
+SAMPLES = 32
+
+
+def environment() -> str:
+    """Digest of what the last bits depend on: the libraries' versions, and sums as this processor makes them."""
+    generator = np.random.default_rng(0)
+    a, b = (generator.normal(size=(64, 193)).astype(np.float32) for _ in range(2))
+    image, kernel = (
+        torch.from_numpy(a[:16].reshape(1, 16, 193, 1)),
+        torch.from_numpy(b[:16, :144].reshape(16, 16, 9, 1)),
+    )
+    torch.set_num_threads(1)
+    sums = [a @ b.T, np.exp(a), torch.nn.functional.conv2d(image, kernel).numpy(), torch.sigmoid(image).numpy()]
+    text = [f"{name} {version(name)}" for name in LIBRARIES]
+    return hashlib.sha256(repr(text).encode() + b"".join(s.tobytes() for s in sums)).hexdigest()[:16]
+
+
+def digests(network: str, recipe: str, folder: Path) -> dict[str, str]:
+    """Kind of file -> SHA-256 of its bytes; of a conversion that is refused, the refusal."""
+    import networks
+
+    text, use = RECIPES[recipe]
+    file = folder / f"{recipe}.toml"
+    file.write_text(text, encoding="utf-8")
+    data = {} if use == "none" else {use: networks.example(network, SAMPLES, 1)}
+    made: dict[str, str] = {}
+    for kind in ("tflite", "onnx", "pack"):
+        output = folder / f"{network}-{recipe}-{kind}"
+        try:
+            result = edgecompress.convert(
+                networks.export(network, folder), "android", output=output, recipe=file, formats=[kind], **data
+            )
+            made[kind] = _digest(result.artifacts[kind])
+            if kind == "pack":
+                built = build(result.artifacts[kind], "cortex-m4", output=folder / "built")
+                made["cortex-m4"] = _digest(built.directory / f"{built.record.name}.o")
+        except edgecompress.EdgeCompressError as error:
+            made[kind] = f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER")
+    return made
+
+
+def recorded() -> dict[str, dict[str, str]]:
+    """ "network recipe" -> digests, as recorded for this environment; empty where there are none."""
+    return json.loads(FILE.read_text(encoding="utf-8")).get(environment(), {})
+
+
+def main(arguments: list[str]) -> int:
+    """Converts everything; returns the exit code."""
+    found: dict[str, dict[str, str]] = {}
+    expected = {} if "record" in arguments else recorded()
+    if not expected and "record" not in arguments:
+        print(f"nothing is recorded for {environment()}: run `python tests/golden.py record` before the change")
+        return 2
+    start, different = time.perf_counter(), []
+    for network in NETWORKS:
+        for recipe in RECIPES:
+            with tempfile.TemporaryDirectory() as folder:
+                key = f"{network} {recipe}"
+                found[key] = digests(network, recipe, Path(folder))
+            if expected and found[key] != expected[key]:
+                different.append(key)
+                changed = [k for k in found[key] if found[key][k] != expected[key].get(k)]
+                print(f"{key}: {', '.join(changed)} differs", flush=True)
+    if "record" in arguments:
+        stored = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+        stored[environment()] = found
+        FILE.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    seconds = time.perf_counter() - start
+    print(f"{len(found)} conversions, {len(different)} different, {seconds:.0f} s")
+    return 1 if different else 0
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
