@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgecompress.api import Result, convert
     from edgecompress.errors import EdgeCompressError, InputError, MissingPackageError, UnsupportedModelError
-    from edgecompress.inspection import Inspection, inspect
+    from edgecompress.inspection.model_inspection import Inspection, inspect
     from edgecompress.recipe import Recipe, load_recipe
     from edgecompress.targets import load_target
 
@@ -20,13 +20,13 @@ __version__ = "0.1.0"
 _HOME = {
     "EdgeCompressError": "errors",
     "InputError": "errors",
-    "Inspection": "inspection",
+    "Inspection": "inspection.model_inspection",
     "MissingPackageError": "errors",
     "Recipe": "recipe",
     "Result": "api",
     "UnsupportedModelError": "errors",
     "convert": "api",
-    "inspect": "inspection",
+    "inspect": "inspection.model_inspection",
     "load_recipe": "recipe",
     "load_target": "targets",
 }

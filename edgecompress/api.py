@@ -11,32 +11,34 @@ from typing import Any, Literal
 
 from rich.console import RenderableType
 
-from edgecompress import __version__, pipeline
-from edgecompress.budget import parse_size, within_budget
+from edgecompress import __version__
+from edgecompress.analysis.statistics import ModelStatistics, statistics
+from edgecompress.conversion import steps as pipeline
+from edgecompress.conversion.accuracy_limit import Outcome
+from edgecompress.conversion.float_stages import changes_weights, require_names
+from edgecompress.conversion.possible import require_possible
+from edgecompress.conversion.size_budget import parse_size, within_budget
+from edgecompress.conversion.size_limit import convert_within_size
+from edgecompress.conversion.training_run import CALIBRATION_SAMPLES, is_main_process, open_training, remove_checkpoints
 from edgecompress.emit.clusters import plain_clusters
 from edgecompress.errors import InputError
-from edgecompress.fallback import Outcome
-from edgecompress.fit import ACTIVATION_BYTES, fit, require_fit, require_room
 from edgecompress.graph.annotations import is_int8
-from edgecompress.graph.statistics import ModelStatistics, statistics
 from edgecompress.ingest import Ingested, load
-from edgecompress.interrupt import stop_if_interrupted
-from edgecompress.learning import changes_weights, require_names
-from edgecompress.lock import locked
-from edgecompress.output import require_writable, stale_files, write_files
-from edgecompress.possible import require_possible
+from edgecompress.inspection.memory_fit import ACTIVATION_BYTES, fit, require_fit, require_room
 from edgecompress.recipe import Recipe, recipe_file
-from edgecompress.report import build, terminal
+from edgecompress.recipe.effective import effective_recipe, encoding
+from edgecompress.record.report import Achieved, Goal, Report, Requested
+from edgecompress.record.stages import StageLog
+from edgecompress.record.units import size
+from edgecompress.report import summaries as build
+from edgecompress.report import terminal
 from edgecompress.report.arena import memory_plan
 from edgecompress.report.files import PAGE, REPORT, report_files
 from edgecompress.report.layers import report_layers
-from edgecompress.report.model import Achieved, Goal, Report, Requested
-from edgecompress.report.units import size
-from edgecompress.request import effective_recipe, encoding
-from edgecompress.size_limit import convert_within_size
-from edgecompress.stages import StageLog
+from edgecompress.support.interrupt import stop_if_interrupted
+from edgecompress.support.lock import locked
+from edgecompress.support.output import require_writable, stale_files, write_files
 from edgecompress.targets import load_target
-from edgecompress.training import CALIBRATION_SAMPLES, is_main_process, open_training, remove_checkpoints
 
 RECIPE = "recipe.toml"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecompress.errors import InputError
-from edgecompress.validation import nearest, read_toml
+from edgecompress.support.validation import nearest, read_toml
 from edgecompress_targets import Profile, profile_files
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgecompress.graph.channel_groups import WEIGHTS, ChannelGroup
+from edgecompress.analysis.channel_groups import WEIGHTS, ChannelGroup
 from edgecompress.graph.fusion import constant
 
 BIASES = {"Add": (0, 1), "Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,)}

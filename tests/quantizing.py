@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import calibrate, quantize_static
-from edgecompress.evaluate.data import Dataset, load_data
+from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.graph.annotations import quantization
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize

@@ -11,16 +11,16 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+from edgecompress.analysis.supported import OPERATORS
 from edgecompress.compress.prune.criteria import NAMES
-from edgecompress.compress.prune.structured import COMPARABLE
-from edgecompress.graph.operators import OPERATORS
+from edgecompress.compress.prune.prune_channels import COMPARABLE
+from edgecompress.conversion.steps import EMITTERS
 from edgecompress.ingest.keras_model import SUFFIXES
-from edgecompress.ingest.torch_model import READERS
-from edgecompress.pipeline import EMITTERS
+from edgecompress.ingest.torch_export import READERS
 from edgecompress.recipe import PRESETS, Cluster, Distill, Prune, Quantize, Train
 from edgecompress.targets import all_targets
 from edgecompress_runtime.pack.codecs import CODECS
-from edgecompress_targets.drivers.table import BUILT_IN, DRIVERS
+from edgecompress_targets.drivers.driver_table import BUILT_IN, DRIVERS
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -29,9 +29,9 @@ import edgecompress
 from command import edgecompress as command
 from disks import mounted
 from edgecompress.errors import EdgeCompressError, InputError
-from edgecompress.output import write_files
 from edgecompress.recipe import load_recipe
 from edgecompress.report.files import read_report
+from edgecompress.support.output import write_files
 from edgecompress.targets import load_target
 
 ROOT = Path(__file__).parent.parent
@@ -103,7 +103,7 @@ def test_killed_between_any_two_steps_of_writing(tmp_path: Path, at: int) -> Non
 
 
 def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
-    from edgecompress.output import _PREFIX
+    from edgecompress.support.output import _PREFIX
 
     theirs = tmp_path / f"{_PREFIX}{os.getppid()}-x"
     theirs.mkdir()
@@ -257,7 +257,7 @@ VALUES = st.recursive(
 
 
 def toml_of(table: dict) -> str:
-    from edgecompress.toml import toml_value
+    from edgecompress.support.toml import toml_value
 
     return "".join(f"{key} = {toml_value(value)}\n" for key, value in table.items())
 

@@ -11,12 +11,12 @@ import pytest
 
 from command import edgecompress
 from edgecompress.compress.quantize import quantize
+from edgecompress.devices.firmware import build
 from edgecompress.emit import pack
-from edgecompress.evaluate.data import load_data
-from edgecompress.firmware import build
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
-from edgecompress.report.model import DeviceRun
+from edgecompress.record.report import DeviceRun
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack, write_pack
 from edgecompress_targets.cortex_m import toolchain

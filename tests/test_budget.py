@@ -13,11 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgecompress
-from edgecompress import cli, size_limit
-from edgecompress.budget import BITS_KEPT, LARGEST_SPARSITY, fit, parse_size, sparsity_for, within_budget
+from edgecompress import cli
+from edgecompress.conversion import size_limit
+from edgecompress.conversion.size_budget import (
+    BITS_KEPT,
+    LARGEST_SPARSITY,
+    fit,
+    parse_size,
+    sparsity_for,
+    within_budget,
+)
+from edgecompress.conversion.size_limit import Compressed, convert_within_size
 from edgecompress.errors import InputError
 from edgecompress.recipe import PRESETS, Recipe, load_recipe
-from edgecompress.size_limit import Compressed, convert_within_size
 
 DIGITS = Path(__file__).parent.parent / "samples" / "digits"
 

@@ -15,7 +15,7 @@ from edgecompress.compress.quantize import calibrate, ranges
 from edgecompress.compress.quantize.batch import Runner, batch_size
 from edgecompress.compress.quantize.histogram import BINS, Histogram
 from edgecompress.errors import InputError
-from edgecompress.evaluate.data import Dataset, load_data
+from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 

@@ -11,11 +11,11 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from edgecompress.analysis.channel_groups import channel_groups, prunable
+from edgecompress.analysis.statistics import statistics
+from edgecompress.analysis.supported import OPERATORS
 from edgecompress.compress.prune.channels import remove_channels
-from edgecompress.graph.channel_groups import channel_groups, prunable
 from edgecompress.graph.channel_rules import RULES
-from edgecompress.graph.operators import OPERATORS
-from edgecompress.graph.statistics import statistics
 from edgecompress.ingest import load
 from nets.families import FAMILIES
 from networks import NETWORKS, example

@@ -20,11 +20,12 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import edgecompress
-from edgecompress import cli, output
+from edgecompress import cli
 from edgecompress.cli.options import parse_input_shapes, parse_preprocess
 from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe, load_recipe
-from edgecompress.report.model import Report
+from edgecompress.record.report import Report
+from edgecompress.support import output
 
 DIGITS = Path(__file__).parent.parent / "samples" / "digits"
 MODEL, TRAIN, TEST = DIGITS / "digits.onnx", DIGITS / "train.npz", DIGITS / "test.npz"
@@ -467,7 +468,7 @@ def test_preprocess_text() -> None:
 def test_progress_shows_on_a_terminal_after_a_second(seconds: float, shown: bool) -> None:
     code = f"""
 import time
-from edgecompress.progress import progress
+from edgecompress.support.progress import progress
 with progress("counting sheep", total=2) as advance:
     advance(1)
     time.sleep({seconds})

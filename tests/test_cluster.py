@@ -16,7 +16,7 @@ from edgecompress.compress.quantize import Quantized, quantize, quantize_dynamic
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit.tflite import emit
 from edgecompress.errors import InputError
-from edgecompress.evaluate.data import Dataset, load_data
+from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
 from edgecompress.evaluate.metrics import snr_db
 from edgecompress.graph.annotations import codebook, quantization

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecompress.compress.cluster import codebook, matrices
+from edgecompress.compress.cluster import codebooks as codebook
+from edgecompress.compress.cluster import matrices
 from edgecompress.compress.cluster.assignment import assign, improve
-from edgecompress.compress.cluster.codebook import Centroids
+from edgecompress.compress.cluster.codebooks import Centroids
 from edgecompress.compress.cluster.layer import Bits, Price, fit
 from edgecompress.compress.cluster.moments import Accumulator, unknown
 from edgecompress.evaluate.interpreters import OnnxRuntime

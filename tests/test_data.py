@@ -15,7 +15,7 @@ from PIL import Image
 
 from edgecompress.errors import InputError, MissingPackageError
 from edgecompress.evaluate import sources
-from edgecompress.evaluate.data import Dataset, load_data
+from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.recipe import Preprocess
 
 RNG = np.random.default_rng(0)

@@ -8,19 +8,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.distill import derive
 from edgecompress.compress.distill.depth import removable_blocks, shallower
 from edgecompress.compress.distill.distillation import distill
-from edgecompress.compress.distill.losses import DistillationLoss, likeness, softened
+from edgecompress.compress.distill.distillation_loss import DistillationLoss, likeness, softened
 from edgecompress.compress.distill.student import initialise, separable, with_batchnorm
 from edgecompress.compress.distill.width import narrowed
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.metrics import top1
-from edgecompress.graph.statistics import statistics
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.recipe import Distill, Train
 from edgecompress.train import TrainData
+from edgecompress.train.module.torch_model import TorchModel
 from networks import example
 from test_torch_bridge import assert_close, run_onnx
 from test_train import SAMPLE, digits  # noqa: F401 (a fixture)

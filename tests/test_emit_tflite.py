@@ -13,9 +13,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edgecompress.emit.tflite import context, emit, forms
+from edgecompress.emit.tflite import emit
 from edgecompress.emit.tflite.operators import reduction, resize
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.lowering import context, forms
 
 BUILTINS = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
 RNG = np.random.default_rng(0)
@@ -323,7 +324,7 @@ def test_a_target_without_an_operator_is_told_which_and_where(small):
 
 def quantized(m: ir.Model, **samples: np.ndarray) -> ir.Model:
     from edgecompress.compress.quantize import quantize
-    from edgecompress.evaluate.data import load_data
+    from edgecompress.evaluate.dataset import load_data
     from edgecompress.recipe import Recipe
 
     recipe = Recipe()

@@ -15,7 +15,7 @@ from onnx import numpy_helper, parser
 
 from edgecompress.ingest import load
 from edgecompress.ingest.passes.batch_in_reshape import baked_batch
-from edgecompress.ingest.passes.convolution import explicit_pads
+from edgecompress.ingest.passes.canonical_convolution import explicit_pads
 
 RNG = np.random.default_rng(7)
 

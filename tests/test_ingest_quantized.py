@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import edgecompress
-from edgecompress.compress.quantize.weights import keep_grid, quantize_weight
+from edgecompress.compress.quantize.weight_scales import keep_grid, quantize_weight
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import Quantization, given_quantization

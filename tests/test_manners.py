@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from command import edgecompress
-from edgecompress.doctor import CHECKS
-from edgecompress.lock import locked
+from edgecompress.inspection.environment import CHECKS
+from edgecompress.support.lock import locked
 
 DIGITS = Path(__file__).parent.parent / "samples" / "digits"
 MODEL, TRAIN, TEST = (str(DIGITS / name) for name in ("digits.onnx", "train.npz", "test.npz"))
 HOLD = """
 import sys, time
-from edgecompress.lock import locked
+from edgecompress.support.lock import locked
 with locked("outputs", sys.argv[1], RuntimeError):
     print(1, flush=True)
     time.sleep(60)

@@ -13,7 +13,7 @@ import edgecompress
 import edgecompress_runtime
 from edgecompress.cli import cli
 from edgecompress.errors import InputError
-from edgecompress.pack_inspection import inspect_pack
+from edgecompress.inspection.pack_inspection import inspect_pack
 from edgecompress.report.entropy import entropy
 from edgecompress_runtime.pack import read_pack, write_pack
 from edgecompress_runtime.plan import Plan, Tensor

@@ -9,19 +9,19 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from edgecompress.analysis.channel_groups import channel_groups, prunable
+from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.prune.channel_scores import channel_scores
+from edgecompress.compress.prune.prune_channels import prune_channels
 from edgecompress.compress.prune.slimming import Slimming
-from edgecompress.compress.prune.structured import prune_channels
 from edgecompress.errors import InputError
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.metrics import top1
-from edgecompress.graph.channel_groups import channel_groups, prunable
-from edgecompress.graph.statistics import statistics
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Prune
 from edgecompress.train import TrainData
 from edgecompress.train.losses import cross_entropy
+from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.normalised import with_batchnorm
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "digits"

@@ -10,11 +10,11 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
+from edgecompress.analysis.channel_groups import channel_groups, prunable
+from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.prune.dead import remove_dead_channels
-from edgecompress.graph.channel_groups import channel_groups, prunable
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.intervals import intervals
-from edgecompress.graph.statistics import statistics
 from edgecompress.ingest import load
 from networks import example
 from pruning import run

@@ -148,10 +148,10 @@ def zeros(model: ir.Model) -> float:
     ids=str,
 )
 def test_pruned_training_learns_and_zeros_stay(blobs, keys: dict) -> None:
-    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.compress.prune.prune_weights import prune_weights
     from edgecompress.graph.annotations import sparsity
-    from edgecompress.graph.torch_bridge import TorchModel
     from edgecompress.recipe import Prune, Train
+    from edgecompress.train.module.torch_model import TorchModel
 
     model, data = blobs
     training = Train(epochs=6, optimizer="adam", lr=0.01, batch=50, validation=0)
@@ -167,7 +167,7 @@ def test_pruned_training_learns_and_zeros_stay(blobs, keys: dict) -> None:
 
 
 def test_without_data_the_smallest_go_and_the_others_stay(blobs) -> None:
-    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.compress.prune.prune_weights import prune_weights
     from edgecompress.recipe import Prune
 
     model, _ = blobs
@@ -190,7 +190,7 @@ def test_without_data_the_smallest_go_and_the_others_stay(blobs) -> None:
     ],
 )
 def test_what_cannot_be_is_said(blobs, keys: dict, message: str) -> None:
-    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.compress.prune.prune_weights import prune_weights
     from edgecompress.recipe import Prune
 
     with pytest.raises(InputError, match=message):
@@ -236,7 +236,7 @@ def own(tmp_path_factory) -> str:
     [("size", "l1", {}), ("taylor", "taylor", {"schedule": "one-shot"}), ("taylor", "taylor", {})],
 )
 def test_a_users_criterion_is_as_good_as_ours(blobs, own: str, name: str, shipped: str, keys: dict) -> None:
-    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.compress.prune.prune_weights import prune_weights
     from edgecompress.recipe import Prune, Train
 
     model, data = blobs
@@ -261,7 +261,7 @@ def test_a_users_criterion_is_as_good_as_ours(blobs, own: str, name: str, shippe
     ],
 )
 def test_what_a_users_criterion_does_wrong_is_said(blobs, own: str, name: str, message: str) -> None:
-    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.compress.prune.prune_weights import prune_weights
     from edgecompress.recipe import Prune
 
     before = {n: v.const_value.numpy().copy() for n, v in blobs[0].graph.initializers.items()}
@@ -272,7 +272,7 @@ def test_what_a_users_criterion_does_wrong_is_said(blobs, own: str, name: str, m
 
 
 def test_a_single_step_of_the_gradual_schedule_reaches_the_end(blobs) -> None:
-    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.compress.prune.prune_weights import prune_weights
     from edgecompress.recipe import Prune, Train
 
     model, data = blobs
@@ -284,7 +284,7 @@ def test_a_single_step_of_the_gradual_schedule_reaches_the_end(blobs) -> None:
 
 @pytest.mark.parametrize("allocation", ["uniform", "global", "lamp"])
 def test_nothing_to_prune_is_told(blobs, allocation) -> None:
-    from edgecompress.compress.prune.weights import prunable, prune_weights
+    from edgecompress.compress.prune.prune_weights import prunable, prune_weights
     from edgecompress.recipe import Prune
 
     model, _ = blobs
@@ -294,7 +294,7 @@ def test_nothing_to_prune_is_told(blobs, allocation) -> None:
 
 
 def test_training_that_stops_before_the_rewind_is_told(blobs) -> None:
-    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.compress.prune.prune_weights import prune_weights
     from edgecompress.recipe import Prune, Train
 
     model, data = blobs
@@ -306,7 +306,7 @@ def test_training_that_stops_before_the_rewind_is_told(blobs) -> None:
 
 
 def test_weights_that_a_pattern_cannot_prune_are_named() -> None:
-    from edgecompress.compress.prune.weights import prune_weights
+    from edgecompress.compress.prune.prune_weights import prune_weights
     from edgecompress.ingest import load
     from edgecompress.recipe import Prune
 

@@ -17,15 +17,15 @@ from edgecompress.compress.quantize.aware import FakeQuantized, train_quantized
 from edgecompress.compress.quantize.calibrate import runtime_values
 from edgecompress.compress.quantize.dynamic import to_float16
 from edgecompress.compress.quantize.fake import Range, Weight
-from edgecompress.compress.quantize.weights import quantize_weight
+from edgecompress.compress.quantize.weight_scales import quantize_weight
 from edgecompress.emit import onnx as emit_onnx
 from edgecompress.emit import pack as emit_pack
 from edgecompress.emit import tflite as emit_tflite
 from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
 from edgecompress.graph.annotations import Codebook, Sparsity, codebook, is_int8, quantization, set_sparsity, sparsity
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.recipe import Cluster, Train
 from edgecompress.train import TrainData, train
+from edgecompress.train.module.torch_model import TorchModel
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack
 from quantizing import CONV, PLAIN, data, network, normal, parameters, samples, snr_db, static

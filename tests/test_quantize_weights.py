@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from edgecompress.compress.quantize import quantize_dynamic, simulation, to_float16
-from edgecompress.compress.quantize.weights import quantize_bias, quantize_range, quantize_weight
+from edgecompress.compress.quantize.weight_scales import quantize_bias, quantize_range, quantize_weight
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import Quantization, is_int8, quantization
 from edgecompress.recipe import Quantize

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import readme_tables
+from edgecompress.analysis.supported import OPERATORS
 from edgecompress.cli import COMMANDS
-from edgecompress.graph.operators import OPERATORS
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-import edgecompress.sensitivity as command
+import edgecompress.inspection.layer_sensitivity as command
 from edgecompress.cli import main
 from edgecompress.errors import InputError
 from edgecompress.report.terminal import as_text
@@ -48,7 +48,7 @@ def test_a_group_that_nobody_reads_costs_nothing():
     """All weights that read it made zero: nothing is lost, whatever goes."""
     model = onnx.load(MODEL)
     first = command.sensitivity(MODEL, DATA, ratios=[0.5], samples=50).groups[-1].name
-    from edgecompress.graph.channel_groups import channel_groups
+    from edgecompress.analysis.channel_groups import channel_groups
     from edgecompress.ingest import load
 
     group = next(g for g in channel_groups(load(model).model) if g.name == first)

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper, parser
 
-from edgecompress.graph.statistics import ModelStatistics, statistics
+from edgecompress.analysis.statistics import ModelStatistics, statistics
 from edgecompress.ingest import load
 
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from edgecompress.graph.operators import OPERATORS, TRAINED
-from edgecompress.graph.torch_bridge import TorchModel
-from edgecompress.graph.torch_operators import FUNCTIONS
+from edgecompress.analysis.supported import OPERATORS, TRAINED
 from edgecompress.ingest import fold_batchnorm, load
+from edgecompress.train.module.torch_model import TorchModel
+from edgecompress.train.module.torch_operators import FUNCTIONS
 from networks import NETWORKS, build, example, input_names
 
 torch.set_num_threads(1)

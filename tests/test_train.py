@@ -19,17 +19,17 @@ from torch import nn
 from torch.nn import functional as F
 
 from edgecompress.errors import InputError, MissingPackageError
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.metrics import top1
-from edgecompress.graph.torch_bridge import TorchModel
-from edgecompress.graph.torch_layers import BatchNorm
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Train
 from edgecompress.train import Hook, TrainData, train
 from edgecompress.train.augment import flip_crop, shift
+from edgecompress.train.mixed_precision import choose
+from edgecompress.train.module.torch_layers import BatchNorm
+from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.normalised import with_batchnorm
 from edgecompress.train.optimizer import learning_rate, make_optimizer
-from edgecompress.train.precision import choose
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "digits"
 torch.set_num_threads(1)
@@ -233,11 +233,11 @@ def test_bfloat16_is_taken_only_when_faster(monkeypatch):
     cpu = torch.device("cpu")
     assert choose(Train(), cpu, module, loss) == "float32"
     seconds = {"float32": 1.0, "bfloat16": 0.6}
-    monkeypatch.setattr("edgecompress.train.precision._seconds", lambda module, loss, name: seconds[name])
+    monkeypatch.setattr("edgecompress.train.mixed_precision._seconds", lambda module, loss, name: seconds[name])
     assert choose(Train(precision="mixed"), cpu, module, loss) == "bfloat16"
     seconds["bfloat16"] = 0.95
     assert choose(Train(precision="mixed"), cpu, module, loss) == "float32"
-    monkeypatch.setattr("edgecompress.train.precision.choose", lambda *arguments: "bfloat16")
+    monkeypatch.setattr("edgecompress.train.mixed_precision.choose", lambda *arguments: "bfloat16")
     history = train(module, blobs(), Train(epochs=5, batch=16, lr=0.1, precision="mixed"))
     assert history.precision == "bfloat16" and history.epochs[-1].loss < history.epochs[0].loss
 

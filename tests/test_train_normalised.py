@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("torch")
 
 from edgecompress.evaluate.interpreters import OnnxRuntime  # noqa: E402
-from edgecompress.graph.torch_bridge import TorchModel  # noqa: E402
 from edgecompress.ingest import fold_batchnorm, load  # noqa: E402
 from edgecompress.train import TrainData  # noqa: E402
+from edgecompress.train.module.torch_model import TorchModel  # noqa: E402
 from edgecompress.train.normalised import with_batchnorm  # noqa: E402
 
 

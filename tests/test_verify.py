@@ -11,7 +11,7 @@ from edgecompress.emit.onnx import emit as emit_onnx
 from edgecompress.emit.tflite import emit as emit_tflite
 from edgecompress.errors import InputError
 from edgecompress.evaluate import metrics
-from edgecompress.evaluate.data import Dataset, load_data
+from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.interpreters import OnnxRuntime, installed_tflite_interpreters
 from edgecompress.evaluate.verify import REFERENCE_SAMPLES, reference, run_dataset, verify
 from edgecompress.recipe import Preprocess

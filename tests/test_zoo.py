@@ -11,7 +11,7 @@ import pytest
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import onnx as emit_onnx
 from edgecompress.emit import tflite as emit_tflite
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.interpreters import Interpreter, OnnxRuntime, installed_tflite_interpreters
 from edgecompress.ingest import load
 from edgecompress.recipe import Recipe

@@ -12,8 +12,8 @@ import click
 
 from edgecompress import __version__
 from edgecompress.errors import EdgeCompressError, InputError
-from edgecompress.interrupt import watched
-from edgecompress.talk import LOGGER
+from edgecompress.support.interrupt import watched
+from edgecompress.support.log import LOGGER
 
 COMMANDS = (
     "bench", "build", "compare", "completion", "convert", "devices", "doctor", "flash", "inspect", "report", "run",

@@ -13,7 +13,7 @@ from edgecompress.cli.options import (
     talk_options,
     target_names,
 )
-from edgecompress.talk import is_quiet
+from edgecompress.support.log import is_quiet
 
 
 @click.command(short_help="Compile a .pack for a CPU, ahead of time.")
@@ -44,7 +44,7 @@ def command(pack: str, target: str, target_file: str | None, output: str | None,
     for the board that QEMU emulates; with aarch64-linux-gnu-gcc or x86_64-linux-gnu-gcc, 64-bit Linux and Android get
     a shared library and a program.
     """
-    from edgecompress.firmware import RECORD, build
+    from edgecompress.devices.firmware import RECORD, build
     from edgecompress.report.terminal import print_fitting
 
     made = build(pack, target, output=output, target_file=target_file, weights=weights)

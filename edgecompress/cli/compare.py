@@ -17,10 +17,10 @@ from edgecompress.cli.options import debug_option, file_option, json_option, not
 @debug_option
 def command(folders: tuple[str, ...], output: str | None, as_json: bool) -> None:
     """Put conversions side by side: size, accuracy and figures from devices. DIR is a conversion's output folder."""
-    from edgecompress.output import write_files
-    from edgecompress.report.compare import HEADINGS, comparison, read_reports, rows
+    from edgecompress.report.comparison import HEADINGS, comparison, read_reports, rows
     from edgecompress.report.html import comparison_page
     from edgecompress.report.terminal import print_fitting
+    from edgecompress.support.output import write_files
 
     reports = read_reports(folders)
     if output is not None:

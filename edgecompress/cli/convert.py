@@ -23,7 +23,7 @@ from edgecompress.cli.options import (
     target_names,
 )
 from edgecompress.errors import DeviceFault
-from edgecompress.talk import is_quiet
+from edgecompress.support.log import is_quiet
 
 LIMIT_EXCEEDED = 4
 FORMATS = ("onnx", "tflite", "pack")
@@ -94,7 +94,7 @@ def command(
     executed: name only files that you trust.
     """
     from edgecompress.api import convert
-    from edgecompress.training import is_main_process
+    from edgecompress.conversion.training_run import is_main_process
 
     result = convert(
         model,

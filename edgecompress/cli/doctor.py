@@ -12,7 +12,7 @@ from edgecompress.cli.options import debug_option, json_option
 @debug_option
 def command(as_json: bool) -> None:
     """Show which interpreters, linkers, emulators and probes are installed, and what each missing one would enable."""
-    from edgecompress.doctor import doctor
+    from edgecompress.inspection.environment import doctor
     from edgecompress.report.terminal import print_fitting
 
     found = doctor()

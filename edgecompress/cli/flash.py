@@ -13,7 +13,7 @@ from edgecompress.cli.options import (
     not_empty,
     talk_options,
 )
-from edgecompress.talk import is_quiet
+from edgecompress.support.log import is_quiet
 
 
 @click.command(short_help="Put an artifact on a device, to stay there.")

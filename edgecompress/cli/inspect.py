@@ -9,8 +9,8 @@ import click
 from edgecompress.cli.options import debug_option, json_option, model_options, parse_input_shapes
 
 if TYPE_CHECKING:
-    from edgecompress.inspection import Inspection
-    from edgecompress.pack_inspection import PackInspection
+    from edgecompress.inspection.model_inspection import Inspection
+    from edgecompress.inspection.pack_inspection import PackInspection
 
 
 @click.command(short_help="Show what is in a model or a .pack.")
@@ -24,11 +24,11 @@ def command(model: str, weights: str | None, trust_code: bool, input_shapes: tup
     """
     found: Inspection | PackInspection
     if model.endswith(".pack"):
-        from edgecompress.pack_inspection import inspect_pack
+        from edgecompress.inspection.pack_inspection import inspect_pack
 
         found = inspect_pack(model)
     else:
-        from edgecompress.inspection import inspect
+        from edgecompress.inspection.model_inspection import inspect
 
         shapes = parse_input_shapes(input_shapes)
         found = inspect(model, weights=weights, input_shapes=shapes, trust_code=trust_code)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from edgecompress.errors import InputError
-from edgecompress.talk import LOGGER
+from edgecompress.support.log import LOGGER
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")

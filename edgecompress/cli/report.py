@@ -16,10 +16,10 @@ from edgecompress.cli.options import debug_option, json_option, not_empty
 @debug_option
 def command(folder: str, opens: bool, as_json: bool) -> None:
     """Print a conversion's report, and write its report.html again. DIR is a conversion's output folder."""
-    from edgecompress.output import write_files
     from edgecompress.report.files import PAGE, read_report
     from edgecompress.report.html import page
     from edgecompress.report.terminal import print_fitting, render
+    from edgecompress.support.output import write_files
 
     report = read_report(folder)
     path = Path(folder)

@@ -56,8 +56,8 @@ def command(
 
     Without labels: of the outputs' signal-to-noise ratio. The model is not trained in between.
     """
-    from edgecompress.sensitivity import sensitivity
-    from edgecompress.talk import is_quiet
+    from edgecompress.inspection.layer_sensitivity import sensitivity
+    from edgecompress.support.log import is_quiet
 
     found = sensitivity(
         model,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.emit.tflite.io import TensorIO
+from edgecompress.devices.firmware import BuildRecord, read_record
 from edgecompress.errors import InputError, UnsupportedModelError
-from edgecompress.firmware import BuildRecord, read_record
+from edgecompress.lowering.tensor_io import TensorIO
 from edgecompress_runtime.pack import PackError, read_pack
 from edgecompress_runtime.plan import Tensor
 

@@ -15,17 +15,17 @@ from rich.console import Group, RenderableType
 
 from edgecompress.devices.artifact import Artifact, open_artifact
 from edgecompress.devices.choice import HOST, Named, device_for, has_program_for_host, usual_device
-from edgecompress.devices.lock import locked
+from edgecompress.devices.device_lock import locked
 from edgecompress.devices.programs import Prepared, prepare
 from edgecompress.devices.samples import Samples, load_samples
 from edgecompress.errors import DeviceFault, EdgeCompressError, InputError
-from edgecompress.progress import progress
-from edgecompress.report.devices import comparison, detail
-from edgecompress.report.model import Counts, DeviceFailure, DeviceRun
+from edgecompress.record.report import Counts, DeviceFailure, DeviceRun
+from edgecompress.report.device_table import comparison, detail
 from edgecompress.report.terminal import Shown
+from edgecompress.support.progress import progress
 from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured, Summary
+from edgecompress_targets.drivers.driver_table import BUILT_IN
 from edgecompress_targets.drivers.settings import Settings
-from edgecompress_targets.drivers.table import BUILT_IN
 from edgecompress_targets.tools import ToolError
 
 TOLERANCE = 1e-3  # of the largest output, where floating point is computed

@@ -13,8 +13,8 @@ from edgecompress.errors import InputError
 from edgecompress.report.files import REPORT, read_report
 from edgecompress.targets import load_target
 from edgecompress_targets import Profile
+from edgecompress_targets.drivers.driver_table import BUILT_IN
 from edgecompress_targets.drivers.settings import Settings
-from edgecompress_targets.drivers.table import BUILT_IN
 
 HOST = "local"
 Named = tuple[str, Settings]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edgecompress.errors import InputError
-from edgecompress.output import write_files
+from edgecompress.support.output import write_files
+from edgecompress.support.toml import toml_value
+from edgecompress.support.validation import nearest, validated
 from edgecompress.targets import all_targets, load_target
-from edgecompress.toml import toml_value
-from edgecompress.validation import nearest, validated
+from edgecompress_targets.drivers.driver_table import BUILT_IN, DRIVERS
 from edgecompress_targets.drivers.settings import Settings
-from edgecompress_targets.drivers.table import BUILT_IN, DRIVERS
 
 EMULATOR = "qemu"  # the built-in emulator that fits, see choice.py
 RESERVED = {*BUILT_IN, EMULATOR}

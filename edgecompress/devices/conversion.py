@@ -12,8 +12,8 @@ from edgecompress.devices.choice import emulator_of
 from edgecompress.devices.configuration import EMULATOR, find_device
 from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe
-from edgecompress.report.model import Report
-from edgecompress.request import OWN_FORMAT
+from edgecompress.recipe.effective import OWN_FORMAT
+from edgecompress.record.report import Report
 from edgecompress_targets import Profile
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgecompress.devices.artifact import open_artifact
 from edgecompress.devices.choice import device_for
-from edgecompress.devices.lock import locked
+from edgecompress.devices.device_lock import locked
 from edgecompress.devices.programs import prepare
 from edgecompress.errors import DeviceFault, InputError
 from edgecompress_targets.tools import ToolError

@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 
 from edgecompress.devices.artifact import Artifact
+from edgecompress.devices.firmware import BuildRecord, build
 from edgecompress.errors import DeviceFault, InputError
-from edgecompress.firmware import BuildRecord, build
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import identifier
+from edgecompress_runtime.building.ahead_of_time import identifier
 from edgecompress_targets import Profile
 from edgecompress_targets.drivers.benchmarks import MODEL, benchmark
 from edgecompress_targets.drivers.driver import Program

@@ -10,13 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.devices.artifact import Artifact
-from edgecompress.emit.tflite.io import TensorIO
 from edgecompress.errors import InputError
 from edgecompress.evaluate.batching import feeds, join
-from edgecompress.evaluate.data import Dataset, load_data
+from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.metrics import is_classifier, load_metric
+from edgecompress.lowering.tensor_io import TensorIO
 from edgecompress.recipe import Preprocess
-from edgecompress.validation import validated
+from edgecompress.support.validation import validated
 
 RANDOM_SAMPLES = 20  # without data
 

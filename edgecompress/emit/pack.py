@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.emit import tflite
-from edgecompress.emit.tflite import flatbuffer
-from edgecompress.emit.tflite.io import TFLiteModel
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.lowering import flatbuffer
+from edgecompress.lowering.tensor_io import TFLiteModel
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.pack.codecs import CODECS, FAST

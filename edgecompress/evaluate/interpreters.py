@@ -17,10 +17,10 @@ import onnx_ir as ir
 
 from edgecompress.errors import EdgeCompressError
 from edgecompress.evaluate.batching import Shape, feeds, join
-from edgecompress.interrupt import reraise_interrupt
+from edgecompress.support.interrupt import reraise_interrupt
 
 if TYPE_CHECKING:
-    from edgecompress.emit.tflite.io import TensorIO
+    from edgecompress.lowering.tensor_io import TensorIO
 
 LARGE = 1 << 16  # bytes of an initializer that is handed over in place: copying it costs more than it saves
 

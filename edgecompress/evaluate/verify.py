@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.evaluate.data import Dataset
+from edgecompress.evaluate.dataset import Dataset
 from edgecompress.evaluate.interpreters import (
     Interpreter,
     InterpreterError,

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from edgecompress.errors import InputError, UnsupportedModelError
-from edgecompress.interrupt import reraise_interrupt
+from edgecompress.support.interrupt import reraise_interrupt
 
 LIMIT = 1e-5  # largest max|a - b| / max|a| over an output
 READABLE_IR_VERSION = 10  # by every onnxruntime that we allow

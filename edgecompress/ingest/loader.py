@@ -19,8 +19,8 @@ from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_ba
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 from edgecompress.ingest.passes.float_inputs import SMALL
 from edgecompress.ingest.quiet import quiet
-from edgecompress.ingest.shapes import checked_shapes
-from edgecompress.interrupt import reraise_interrupt
+from edgecompress.ingest.static_shapes import checked_shapes
+from edgecompress.support.interrupt import reraise_interrupt
 
 Shapes = Mapping[str, Sequence[int]]
 
@@ -89,7 +89,7 @@ def _load(
     elif path is not None and keras_model.is_keras(path):
         format_, proto, decided = keras_model.read(path, trust_code)
     else:
-        from edgecompress.ingest import torch_model
+        from edgecompress.ingest import torch_export as torch_model
 
         format_, proto, path = torch_model.read(source, weights, shapes, fold_batchnorm)
     if weights is not None and format_ != "python":

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgecompress.analysis.supported import TRAINED, require_supported
 from edgecompress.errors import EdgeCompressError, UnsupportedModelError
-from edgecompress.graph.operators import TRAINED, require_supported
 from edgecompress.ingest.passes.affine import FuseAffine
 from edgecompress.ingest.passes.batchnorm import BatchNormToAffine
+from edgecompress.ingest.passes.canonical_convolution import CanonicalConvolution, OwnWeights
+from edgecompress.ingest.passes.canonical_pooling import CanonicalPooling
 from edgecompress.ingest.passes.check_weights import CheckWeights
 from edgecompress.ingest.passes.clip import CanonicalClip
-from edgecompress.ingest.passes.convolution import CanonicalConvolution, OwnWeights
 from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.ingest.passes.expand_composites import ExpandComposites
 from edgecompress.ingest.passes.float32 import CastToFloat32
@@ -23,18 +24,17 @@ from edgecompress.ingest.passes.fold_constants import FoldConstants
 from edgecompress.ingest.passes.gemm import CanonicalGemm
 from edgecompress.ingest.passes.infer_shapes import InferShapes
 from edgecompress.ingest.passes.input_shapes import FixInputShapes
-from edgecompress.ingest.passes.operators import RewriteOperators
+from edgecompress.ingest.passes.operator_parameters import ExplicitParameters
 from edgecompress.ingest.passes.opset import CANONICAL, ConvertOpset
 from edgecompress.ingest.passes.pad import CanonicalPad, MergePad
-from edgecompress.ingest.passes.parameters import ExplicitParameters
 from edgecompress.ingest.passes.pass_through import PassThrough
-from edgecompress.ingest.passes.pooling import CanonicalPooling
 from edgecompress.ingest.passes.recognise_activations import RecogniseActivations
 from edgecompress.ingest.passes.recognise_layernorm import RecogniseLayerNormalization
 from edgecompress.ingest.passes.reshape import CanonicalReshape
+from edgecompress.ingest.passes.rewrite_operators import RewriteOperators
 from edgecompress.ingest.passes.rewrites import RewriteWithOnnxscript
-from edgecompress.ingest.shapes import LARGEST_ELEMENTS
-from edgecompress.interrupt import reraise_interrupt
+from edgecompress.ingest.static_shapes import LARGEST_ELEMENTS
+from edgecompress.support.interrupt import reraise_interrupt
 
 IR_VERSION = 10  # the one that came with opset 21
 

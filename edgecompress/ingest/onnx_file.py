@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from edgecompress.errors import InputError
 from edgecompress.ingest.external_data import embed, require_below_limit
-from edgecompress.interrupt import reraise_interrupt
+from edgecompress.support.interrupt import reraise_interrupt
 
 UNKNOWN = "edgecompress.unknown"
 

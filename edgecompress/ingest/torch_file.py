@@ -6,7 +6,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from edgecompress.interrupt import reraise_interrupt
+from edgecompress.support.interrupt import reraise_interrupt
 
 PICKLED = (
     "a pickled Python object, which could run code when it is read; save only its weights, with "

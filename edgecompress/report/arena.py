@@ -6,8 +6,8 @@ import onnx_ir as ir
 
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.fusion import layers
-from edgecompress.report.model import Buffer, MemoryPlan
-from edgecompress_runtime import memory
+from edgecompress.record.report import Buffer, MemoryPlan
+from edgecompress_runtime.codegen import memory
 
 SAME_BYTES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgecompress.errors import InputError
-from edgecompress.report.model import SCHEMA_VERSION, Report
+from edgecompress.record.report import SCHEMA_VERSION, Report
 
 REPORT, PAGE = "report.json", "report.html"
 

@@ -9,9 +9,10 @@ from pathlib import PurePath
 from typing import Any
 
 from edgecompress import __version__
-from edgecompress.report import charts, devices, terminal
-from edgecompress.report.model import Artifact, DeviceRun, History, Layer, Report
-from edgecompress.report.units import count, size
+from edgecompress.record.report import Artifact, DeviceRun, History, Layer, Report
+from edgecompress.record.units import count, size
+from edgecompress.report import charts, terminal
+from edgecompress.report import device_table as devices
 
 HISTOGRAM = 240, 70
 MOST_HISTOGRAMS = 120  # and as many in a table's rows: a page of at most 1 MB

@@ -13,8 +13,8 @@ from edgecompress.graph.annotations import codebook, is_int8, quantization
 from edgecompress.graph.fusion import Layer as FusedLayer
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.fusion import layers as fused_layers
+from edgecompress.record.report import Histogram, Layer
 from edgecompress.report.entropy import entropy
-from edgecompress.report.model import Histogram, Layer
 
 FLOAT_BITS = 32
 BINS = 48

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgecompress.report.model import Report
+from edgecompress.record.report import Report
 
 PATH = Path(__file__).with_name("report.schema.json")
 

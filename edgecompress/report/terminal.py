@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from edgecompress.report.model import Artifact, Check, Report
-from edgecompress.report.units import count, size
+from edgecompress.record.report import Artifact, Check, Report
+from edgecompress.record.units import count, size
 
 WIDTH = 80
 WORST_LAYERS = 5
@@ -128,7 +128,7 @@ _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
 
 
 def _devices(report: Report) -> RenderableType | None:
-    from edgecompress.report.devices import comparison
+    from edgecompress.report.device_table import comparison
 
     measured = report.devices or report.device_failures
     return comparison(report.devices, report.device_failures) if measured else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgecompress.train.data import TrainData
 from edgecompress.train.hook import Hook
 from edgecompress.train.loop import train
+from edgecompress.train.train_data import TrainData
 
 __all__ = ["Hook", "TrainData", "train"]

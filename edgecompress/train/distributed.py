@@ -11,8 +11,8 @@ import torch
 from torch import autograd, distributed, nn
 
 from edgecompress.errors import InputError
-from edgecompress.graph.torch_bridge import TorchModel
-from edgecompress.graph.torch_layers import BatchNorm
+from edgecompress.train.module.torch_layers import BatchNorm
+from edgecompress.train.module.torch_model import TorchModel
 
 
 @dataclass(frozen=True)

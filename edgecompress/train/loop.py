@@ -14,19 +14,19 @@ from torch import nn
 
 from edgecompress.errors import InputError
 from edgecompress.evaluate.metrics import Metric, load_metric
-from edgecompress.progress import progress
 from edgecompress.recipe import Train
-from edgecompress.report.model import Epoch, History
-from edgecompress.talk import LOGGER
+from edgecompress.record.report import Epoch, History
+from edgecompress.support.log import LOGGER
+from edgecompress.support.progress import progress
 from edgecompress.train import checkpoint as files
-from edgecompress.train import precision
+from edgecompress.train import mixed_precision as precision
 from edgecompress.train.augment import AUGMENTS, require_images
-from edgecompress.train.data import Batch, TrainData
 from edgecompress.train.distributed import Processes, processes
 from edgecompress.train.hook import Hook, call
 from edgecompress.train.losses import Loss, load_loss
 from edgecompress.train.optimizer import learning_rate, make_optimizer, set_learning_rate
 from edgecompress.train.tensorboard import Board, open_board
+from edgecompress.train.train_data import Batch, TrainData
 
 NOTE_EVERY = 10  # steps: reading the loss waits for a GPU
 Log = Callable[[str], None]

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from edgecompress.errors import InputError
 from edgecompress.evaluate.user_code import is_function_spec, load_function
-from edgecompress.train.data import Batch, TrainData
+from edgecompress.train.train_data import Batch, TrainData
 
 # (outputs in the model's order, labels or None, the batch that they are of) -> a scalar
 Loss = Callable[[Sequence[Tensor], Tensor | None, Batch], Tensor]

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import torch
 
 from edgecompress.graph.fusion import constant
-from edgecompress.graph.torch_bridge import TorchModel
-from edgecompress.train.data import TrainData
+from edgecompress.train.module.torch_model import TorchModel
+from edgecompress.train.train_data import TrainData
 
 EPSILON = 1e-5
 SAMPLES, BATCH = 1024, 128

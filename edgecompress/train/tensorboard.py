@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from edgecompress.errors import MissingPackageError
-from edgecompress.report.model import Epoch
+from edgecompress.record.report import Epoch
 
 FIGURES = ("loss", "validation_loss", "validation_value", "learning_rate", "seconds")
 

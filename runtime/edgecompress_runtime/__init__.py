@@ -16,7 +16,7 @@ __all__ = ["load"]
 def __getattr__(name: str) -> Any:
     """`load` on first use: whoever only reads packs does not wait for Numba."""
     if name == "load":
-        from edgecompress_runtime.model import load
+        from edgecompress_runtime.loading.model import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

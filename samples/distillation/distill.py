@@ -23,14 +23,14 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from edgecompress.analysis.statistics import statistics as costs
 from edgecompress.compress.distill.distillation import distill, make_student
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.metrics import top1
-from edgecompress.graph.statistics import statistics as costs
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.recipe import Distill, Preprocess, Train
 from edgecompress.train import TrainData
+from edgecompress.train.module.torch_model import TorchModel
 
 STUDENT = {"width": 0.5, "depth": 0.0}
 TEACHER = {"temperature": 4.0, "alpha": 0.9}

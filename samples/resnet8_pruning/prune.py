@@ -21,15 +21,15 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from edgecompress.compress.distill.losses import DistillationLoss
-from edgecompress.compress.prune.structured import prune_channels
+from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.distill.distillation_loss import DistillationLoss
+from edgecompress.compress.prune.prune_channels import prune_channels
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.graph.statistics import statistics
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.recipe import Distill, Prune, Train
 from edgecompress.train import TrainData, train
 from edgecompress.train.losses import cross_entropy
+from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.normalised import with_batchnorm
 
 SEED = 0

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
-from edgecompress_runtime.c_header import bench_header
-from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
+from edgecompress_runtime.building.c_header import bench_header
+from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
 from edgecompress_targets.aarch64.emulator import emulator_of
 from edgecompress_targets.drivers.driver import Measured

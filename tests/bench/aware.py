@@ -19,16 +19,16 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from edgecompress.compress.distill.losses import DistillationLoss
+from edgecompress.compress.distill.distillation_loss import DistillationLoss
 from edgecompress.compress.quantize import quantize
 from edgecompress.compress.quantize.aware import FakeQuantized, train_quantized
 from edgecompress.emit import pack, tflite
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.interpreters import LiteRT, PackRuntime
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.ingest import load
 from edgecompress.recipe import Distill, Preprocess, Quantize, Train
 from edgecompress.train import TrainData
+from edgecompress.train.module.torch_model import TorchModel
 
 LIMIT = 99.9  # percent
 

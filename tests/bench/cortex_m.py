@@ -28,17 +28,17 @@ from rich.table import Table
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import tflite
 from edgecompress.emit.pack import plan as lowered
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
-from edgecompress_runtime.c_header import bench_header
-from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
+from edgecompress_runtime.building.c_header import bench_header
+from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
 from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS
-from edgecompress_targets.cortex_m.firmware import link
+from edgecompress_targets.cortex_m.firmware_image import link
 from edgecompress_targets.drivers.driver import Measured
 
 CPUS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")

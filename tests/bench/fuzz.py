@@ -54,7 +54,7 @@ def recipe(data: bytes, file: Path) -> None:
 
 def samples(data: bytes, file: Path) -> None:
     from edgecompress.errors import InputError
-    from edgecompress.evaluate.data import load_data
+    from edgecompress.evaluate.dataset import load_data
     from edgecompress.ingest import load
     from edgecompress.recipe import Preprocess
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import edgecompress_runtime
-from edgecompress_runtime.host.variants import available
+from edgecompress_runtime.families.x86.variants import available
 
 MACS = 12.50e6  # of ResNet-8
 # the most that a variant may take, in the time of LiteRT, which uses all that the CPU has

@@ -89,11 +89,11 @@ def work(checkpoint: Path, output: Path) -> None:
     """One run: from the checkpoint, if it is there, to the trained model."""
     import onnx_ir as ir
 
-    from edgecompress.evaluate.data import load_data
-    from edgecompress.graph.torch_bridge import TorchModel
+    from edgecompress.evaluate.dataset import load_data
     from edgecompress.ingest import load
     from edgecompress.recipe import Preprocess, Train
     from edgecompress.train import Hook, TrainData, train
+    from edgecompress.train.module.torch_model import TorchModel
 
     class Begun(Hook):
         """Loading torch's optimizers takes longer than an epoch."""

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEAST = 0.9
 SECONDS = 300  # a mutant that makes a test hang is killed by that
 PACK, KERNELS = "runtime/edgecompress_runtime/pack/codecs", "runtime/edgecompress_runtime/kernels"
+X86 = "runtime/edgecompress_runtime/families/x86"
 EDGES = "tests/runtime/test_arithmetic_edges.py"
 # file, functions (all of its, if none are named), tests
 SAMPLED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
@@ -37,7 +38,11 @@ SAMPLED: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (f"{PACK}/rans_kernels.py", (), ("tests/runtime/test_codecs.py",)),
     (f"{PACK}/bitpacked.py", (), ("tests/runtime/test_codecs.py",)),
     ("edgecompress/compress/quantize/requantize.py", (), ("tests/test_quantize_aware.py", EDGES)),
-    ("runtime/edgecompress_runtime/host/requantise.py", ("channel_fields",), ("tests/runtime/test_requantise.py",)),
+    (
+        "runtime/edgecompress_runtime/families/x86/x86_requantize.py",
+        ("channel_fields",),
+        ("tests/runtime/test_requantise.py",),
+    ),
 )
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Div: ast.Mult,

@@ -19,7 +19,7 @@ import numpy as np
 
 import edgecompress
 from edgecompress.devices.bench import bench
-from edgecompress.firmware import build
+from edgecompress.devices.firmware import build
 from edgecompress.recipe import load_recipe
 
 LARGEST, LEAST = 30_000, 86.0

@@ -19,12 +19,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from edgecompress_runtime.codegen.meeting import ENTRY
+from edgecompress_runtime.codegen.x86_program import program
 from edgecompress_runtime.execute import Executor
-from edgecompress_runtime.host.build import build
-from edgecompress_runtime.host.meeting import ENTRY
-from edgecompress_runtime.host.native import Native
-from edgecompress_runtime.host.program import program
-from edgecompress_runtime.host.variants import VARIANTS, Variant, available
+from edgecompress_runtime.families.x86.variants import VARIANTS, Variant, available
+from edgecompress_runtime.loading.compile_for_host import build
+from edgecompress_runtime.loading.native import Native
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 ROUNDS, SECONDS = 30, 300e-6  # a round

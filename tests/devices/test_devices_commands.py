@@ -16,9 +16,9 @@ from edgecompress.devices.artifact import open_artifact
 from edgecompress.devices.bench import bench
 from edgecompress.devices.choice import device_for
 from edgecompress.devices.configuration import find_device, load_devices
+from edgecompress.devices.firmware import build
 from edgecompress.devices.run import run
-from edgecompress.firmware import build
-from edgecompress.report.model import Report
+from edgecompress.record.report import Report
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack
 from edgecompress_targets.drivers import linux

@@ -26,7 +26,7 @@ from lossy import Faults, LossyLine
 from command import edgecompress
 from disks import mounted
 from edgecompress import convert
-from edgecompress.firmware import build
+from edgecompress.devices.firmware import build
 from edgecompress_targets.drivers import linux, ssh
 from edgecompress_targets.drivers.driver import Program
 from edgecompress_targets.drivers.linux import LinuxDevice

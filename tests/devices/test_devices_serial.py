@@ -17,16 +17,16 @@ from lossy import Faults, LossyLine
 
 from command import edgecompress
 from edgecompress.devices.artifact import open_artifact
-from edgecompress.devices.lock import locked
+from edgecompress.devices.device_lock import locked
+from edgecompress.devices.firmware import build
 from edgecompress.devices.programs import prepare
-from edgecompress.firmware import build
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.emulator import EmulatorProcess, emulated_port
-from edgecompress_targets.cortex_m.firmware import link
+from edgecompress_targets.cortex_m.firmware_image import link
 from edgecompress_targets.drivers.driver import DeviceError, Program
+from edgecompress_targets.drivers.driver_table import BUILT_IN
 from edgecompress_targets.drivers.flash_image import parts
 from edgecompress_targets.drivers.serial_port import SerialPort
-from edgecompress_targets.drivers.table import BUILT_IN
 from emulators import CORTEX_M
 
 pytestmark = CORTEX_M

@@ -11,15 +11,15 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from edgecompress.targets import load_target
-from edgecompress_runtime import cross
-from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
-from edgecompress_runtime.c_header import bench_header
-from edgecompress_runtime.codegen import generate
+from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
+from edgecompress_runtime.building.c_header import bench_header
+from edgecompress_runtime.codegen.generator import generate
+from edgecompress_runtime.families.table import FAMILIES
+from edgecompress_runtime.llvm import cross
 from edgecompress_runtime.plan import Operator, Plan, Tensor
-from edgecompress_runtime.primitives import FAMILIES
 from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS
-from edgecompress_targets.cortex_m.firmware import link
+from edgecompress_targets.cortex_m.firmware_image import link
 from edgecompress_targets.drivers.driver import Measured
 
 SAME, VALID, NONE, RELU = 0, 1, 0, 1

@@ -11,10 +11,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from edgecompress.emit.tflite.context import Context
-from edgecompress.emit.tflite.flatbuffer import FlatBuffer
-from edgecompress.emit.tflite.flatbuffer import Tensor as FileTensor
 from edgecompress.graph.annotations import Quantization
+from edgecompress.lowering.context import Context
+from edgecompress.lowering.flatbuffer import FlatBuffer
+from edgecompress.lowering.flatbuffer import Tensor as FileTensor
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 

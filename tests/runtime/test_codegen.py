@@ -21,22 +21,22 @@ from hypothesis import strategies as st
 from edgecompress.cli.build import command
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit.pack import plan as lowered
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import all_targets, load_target
-from edgecompress_runtime.ahead_of_time import compile_plan, identifier
-from edgecompress_runtime.codegen import generate
-from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.building.ahead_of_time import compile_plan, identifier
+from edgecompress_runtime.building.stack_use import stack_bytes
+from edgecompress_runtime.codegen.generator import generate
 from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.families.aarch64.skipping_neon import PLACES, entries
+from edgecompress_runtime.families.shared.coding import coded
+from edgecompress_runtime.families.shared.decoding import TO_BYTES, TO_HALVES
+from edgecompress_runtime.families.shared.skipping import gathered, neighbours
+from edgecompress_runtime.families.table import FAMILIES
+from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.plan import Plan, Tensor
-from edgecompress_runtime.primitives import FAMILIES
-from edgecompress_runtime.primitives.coding import coded
-from edgecompress_runtime.primitives.decoding import TO_BYTES, TO_HALVES
-from edgecompress_runtime.primitives.skipping import gathered, neighbours
-from edgecompress_runtime.primitives.skipping_neon import PLACES, entries
-from edgecompress_runtime.stack_use import stack_bytes
 
 DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
 

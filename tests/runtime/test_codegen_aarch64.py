@@ -15,13 +15,13 @@ from test_codegen import equal, layers, thin_out
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit.pack import plan as lowered
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
-from edgecompress_runtime.c_header import bench_header
-from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
+from edgecompress_runtime.building.c_header import bench_header
+from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
 from edgecompress_targets.aarch64.emulator import QEMU, emulator_of
 from edgecompress_targets.drivers.driver import DeviceError

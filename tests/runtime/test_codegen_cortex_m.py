@@ -16,20 +16,20 @@ from test_codegen import DIGITS, clustered_layers, equal, layers, sparse_layers
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import tflite
 from edgecompress.emit.pack import plan as lowered
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import compile_plan
-from edgecompress_runtime.c_header import bench_header
-from edgecompress_runtime.codegen import generate
-from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.building.ahead_of_time import compile_plan
+from edgecompress_runtime.building.c_header import bench_header
+from edgecompress_runtime.codegen.generator import generate
 from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.families.table import family_of
+from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Operator, Plan, Tensor
-from edgecompress_runtime.primitives import family_of
 from edgecompress_targets.cortex_m import emulator, toolchain
 from edgecompress_targets.cortex_m.boards import BOARDS
-from edgecompress_targets.cortex_m.firmware import link
+from edgecompress_targets.cortex_m.firmware_image import link
 from edgecompress_targets.cortex_m.toolchain import GNU, ZIG
 from edgecompress_targets.tools import MissingToolError
 from emulators import CORTEX_M

@@ -11,9 +11,9 @@ from ahead import Layers, split
 from test_codegen import equal, layers, sparse_layers
 
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import compile_plan
-from edgecompress_runtime.c_header import bench_header
-from edgecompress_runtime.cross import Machine
+from edgecompress_runtime.building.ahead_of_time import compile_plan
+from edgecompress_runtime.building.c_header import bench_header
+from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
 from edgecompress_targets.drivers.driver import DeviceError
 from edgecompress_targets.riscv.linker import program

@@ -15,10 +15,10 @@ from test_codegen import equal
 from test_codegen_aarch64 import wide_layers
 
 from edgecompress.targets import load_target
-from edgecompress_runtime.ahead_of_time import Compiled, compile_plan
-from edgecompress_runtime.c_header import bench_header
-from edgecompress_runtime.cross import Machine
-from edgecompress_runtime.host.variants import available, variant_for
+from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
+from edgecompress_runtime.building.c_header import bench_header
+from edgecompress_runtime.families.x86.variants import available, variant_for
+from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
 from edgecompress_targets.linux.platform import X86_64
 from emulators import needs

@@ -11,7 +11,7 @@ from lite import every_tensor, file_of, plain, plan_of, quantized, run_reference
 
 from edgecompress.compress.quantize import calibrate, quantize_dynamic, quantize_static, to_float16
 from edgecompress.emit.tflite import emit
-from edgecompress.evaluate.data import load_data
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress_runtime.errors import RuntimeModelError, UnsupportedOperatorError

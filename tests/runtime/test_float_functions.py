@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numba import njit
 
-from edgecompress_runtime.float_functions import FUNCTIONS
+from edgecompress_runtime.llvm.float_functions import FUNCTIONS
 
 COMPILED = {name: njit(function) for name, function in FUNCTIONS.items()}
 EXACT: dict[str, Callable[[float], float]] = {

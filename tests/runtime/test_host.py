@@ -25,14 +25,14 @@ import edgecompress_runtime as runtime
 import networks
 from edgecompress.emit.tflite import emit
 from edgecompress.ingest import load
+from edgecompress_runtime.codegen.x86_program import program
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.execute import Executor
-from edgecompress_runtime.host.build import build
-from edgecompress_runtime.host.division import Divided
-from edgecompress_runtime.host.family import host_family
-from edgecompress_runtime.host.native import Native
-from edgecompress_runtime.host.program import program
-from edgecompress_runtime.host.variants import VARIANTS, available
+from edgecompress_runtime.families.shared.division import Divided
+from edgecompress_runtime.families.x86.variants import VARIANTS, available
+from edgecompress_runtime.families.x86.x86_family import host_family
+from edgecompress_runtime.loading.compile_for_host import build
+from edgecompress_runtime.loading.native import Native
 from edgecompress_runtime.pack import read_pack, write_pack
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 

@@ -7,9 +7,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.families.shared.linear_sum import linear_sum
 from edgecompress_runtime.kernels.registry import KERNELS
 from edgecompress_runtime.plan import Operator, Plan, Tensor
-from edgecompress_runtime.primitives.linear_sum import linear_sum
 
 PAIRS = np.repeat(np.arange(-128, 128), 256), np.tile(np.arange(-128, 128), 256)
 SCALE, ZERO = st.floats(0.005, 0.5), st.integers(-128, 127)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecompress_runtime.memory import ALIGNMENT, Buffer, Overlap, arrange
+from edgecompress_runtime.codegen.memory import ALIGNMENT, Buffer, Overlap, arrange
 
 
 @st.composite

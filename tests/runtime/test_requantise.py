@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from edgecompress_runtime.host.real import MAGIC
-from edgecompress_runtime.host.requantise import Fields, Rounding, channel_fields
+from edgecompress_runtime.families.x86.real import MAGIC
+from edgecompress_runtime.families.x86.x86_requantize import Fields, Rounding, channel_fields
 
 LARGEST = 2**31 - 1
 MULTIPLIER = st.one_of(st.integers(2**30, LARGEST), st.sampled_from([0, 2**30, LARGEST]))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgecompress_runtime.rounded_product import SYMBOL, definition
+from edgecompress_runtime.llvm.rounded_product import SYMBOL, definition
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from edgecompress.compress.cluster import budget
-from edgecompress.compress.cluster.calibrate import Calibrator
+from edgecompress.compress.cluster import bit_budget as budget
 from edgecompress.compress.cluster.layer import Bits, Price
+from edgecompress.compress.cluster.layer_inputs import Calibrator
 from edgecompress.compress.cluster.network import ClusteredLayer, cluster_layers, clustered_bytes, weight_count
 from edgecompress.compress.quantize.noise import judging_batches, output_snr_db
 from edgecompress.errors import InputError
 from edgecompress.recipe import Cluster
-from edgecompress.report.model import Goal
+from edgecompress.record.report import Goal
 
 if TYPE_CHECKING:
-    from edgecompress.evaluate.data import Dataset
+    from edgecompress.evaluate.dataset import Dataset
 
 # Where a search starts: this price made 2.4 bits a weight and 20 dB of an image classifier (ResNet-8).
 USUAL_PRICE, USUAL_BITS, USUAL_SNR = -2.7, 2.4, 20.0

@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from edgecompress.compress.cluster import codebook
+from edgecompress.compress.cluster import codebooks as codebook
 from edgecompress.compress.cluster.assignment import assign, conditional_energy, improve
-from edgecompress.compress.cluster.codebook import Centroids
+from edgecompress.compress.cluster.codebooks import Centroids
 from edgecompress.compress.cluster.moments import Moments
 
 DAMPING = 0.01  # of the mean input energy; as in GPTQ

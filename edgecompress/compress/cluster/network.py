@@ -8,13 +8,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.cluster import matrices
-from edgecompress.compress.cluster.calibrate import Calibrator
 from edgecompress.compress.cluster.layer import Bits, Fit, Price, fit
+from edgecompress.compress.cluster.layer_inputs import Calibrator
 from edgecompress.compress.cluster.moments import Moments, unknown
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.dynamic import LARGEST_HALF
 from edgecompress.compress.quantize.noise import decibels
-from edgecompress.compress.quantize.weights import BIAS_LIMIT, LIMIT, quantize_bias
+from edgecompress.compress.quantize.weight_scales import BIAS_LIMIT, LIMIT, quantize_bias
 from edgecompress.graph.annotations import (
     Codebook,
     Quantization,

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecompress.compress.cluster.codebook import rounded_scale
-from edgecompress.compress.quantize.weights import LIMIT
+from edgecompress.compress.cluster.codebooks import rounded_scale
+from edgecompress.compress.quantize.weight_scales import LIMIT
 from edgecompress.graph.annotations import Codebook
 
 

@@ -9,19 +9,19 @@ from pathlib import Path
 import onnx_ir as ir
 import torch
 
+from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.distill.distillation_loss import DistillationLoss
 from edgecompress.compress.distill.features import Imitator, pairs
-from edgecompress.compress.distill.losses import DistillationLoss
 from edgecompress.compress.distill.student import derive
 from edgecompress.errors import InputError
-from edgecompress.graph.statistics import statistics
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.recipe import Distill, Train
-from edgecompress.report.model import History
+from edgecompress.record.report import History
 from edgecompress.train import Hook, TrainData, train
 from edgecompress.train.loop import Log
 from edgecompress.train.losses import load_loss
+from edgecompress.train.module.torch_model import TorchModel
 
 CLASSIFIERS = ("Softmax", "LogSoftmax")
 

@@ -8,9 +8,9 @@ import onnx_ir as ir
 from torch import Tensor, nn
 
 from edgecompress.errors import InputError
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.recipe import Distill
+from edgecompress.train.module.torch_model import TorchModel
 
 Pair = tuple[str, str]  # teacher's value, student's value
 

@@ -9,7 +9,7 @@ from edgecompress.compress.distill.depth import shallower
 from edgecompress.compress.distill.width import narrowed
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest.normalise import normalise
-from edgecompress.ingest.passes.convolution import set_attributes
+from edgecompress.ingest.passes.canonical_convolution import set_attributes
 from edgecompress.ingest.passes.edit import Edit, static_shape
 from edgecompress.recipe import Distill
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.channel_groups import channel_groups, prunable
 from edgecompress.compress.prune.channels import remove_channels
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.channel_groups import channel_groups, prunable
 
 
 def narrowed(model: ir.Model, multiplier: float, align: int = 1) -> ir.Model:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.channel_groups import ChannelGroup, Member
 from edgecompress.compress.prune.criteria import Statistics, load_criterion, uses_gradients
 from edgecompress.errors import InputError
-from edgecompress.graph.channel_groups import ChannelGroup, Member
 from edgecompress.graph.fusion import constant
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _gradients(model: ir.Model, data: Any, loss: Any, seed: int) -> dict[str, di
     """For each weight what `Statistics` calls gradient and squared_gradient, means over batches."""
     import torch
 
-    from edgecompress.graph.torch_bridge import TorchModel
+    from edgecompress.train.module.torch_model import TorchModel
 
     module = TorchModel(model, logits=True).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -149,7 +149,7 @@ def _gates(model: ir.Model, groups: Sequence[ChannelGroup], data: Any, loss: Any
     """dL/dg for each sample: the sum of y dL/dy over all that the layers make of a channel."""
     import torch
 
-    from edgecompress.graph.torch_bridge import TorchModel
+    from edgecompress.train.module.torch_model import TorchModel
 
     made = _made(model, groups)
     names = sorted({m.value for members in made.values() for m in members})
@@ -169,7 +169,7 @@ def _gates(model: ir.Model, groups: Sequence[ChannelGroup], data: Any, loss: Any
 def _outputs(model: ir.Model, groups: Sequence[ChannelGroup], data: Any) -> Samples:
     import torch
 
-    from edgecompress.graph.torch_bridge import TorchModel
+    from edgecompress.train.module.torch_model import TorchModel
 
     made = _made(model, groups)
     names = sorted({m.value for members in made.values() for m in members})

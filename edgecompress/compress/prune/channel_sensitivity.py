@@ -12,9 +12,9 @@ from edgecompress.compress.distill.depth import removable_blocks
 from edgecompress.compress.prune.channel_scores import Scores
 from edgecompress.compress.prune.channels import remove_channels
 from edgecompress.errors import InputError
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.ingest.normalise import normalise
 from edgecompress.train import TrainData
+from edgecompress.train.module.torch_model import TorchModel
 
 RATIOS = (0.25, 0.5, 0.75)
 SAMPLES = 256

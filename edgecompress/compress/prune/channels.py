@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.compress.prune.parameters import CHANGES
+from edgecompress.analysis.channel_groups import ChannelGroup
+from edgecompress.compress.prune.channel_parameters import CHANGES
 from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
 from edgecompress.graph.channel_axes import shape
-from edgecompress.graph.channel_groups import ChannelGroup
 from edgecompress.ingest.passes.edit import Edit
 from edgecompress.ingest.passes.infer_shapes import InferShapes
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.channel_groups import WEIGHTS, ChannelGroup, channel_groups, is_depthwise, name_of, prunable
 from edgecompress.compress.prune.channels import remove_channels
 from edgecompress.graph.channel_axes import shape
-from edgecompress.graph.channel_groups import WEIGHTS, ChannelGroup, channel_groups, is_depthwise, name_of, prunable
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.intervals import UNIT, Values, along, intervals, padded
 

@@ -15,8 +15,8 @@ from edgecompress.compress.prune.allocation import choose
 from edgecompress.compress.prune.criteria import Statistics, load_criterion, uses_gradients
 from edgecompress.compress.prune.patterns import Pattern, from_taps, to_taps
 from edgecompress.compress.prune.schedules import SHARE, gradual
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.train import Hook
+from edgecompress.train.module.torch_model import TorchModel
 
 UPDATES = 200  # of the masks while a schedule runs
 MEMORY = 0.98  # of what gradients said, each step

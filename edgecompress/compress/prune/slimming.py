@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.train import Hook
+from edgecompress.train.module.torch_model import TorchModel
 
 
 class Slimming(Hook):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.channel_groups import ChannelGroup
+from edgecompress.analysis.statistics import ModelStatistics, statistics
 from edgecompress.compress.prune.channel_scores import Scores
 from edgecompress.compress.prune.channels import remove_channels
-from edgecompress.graph.channel_groups import ChannelGroup
-from edgecompress.graph.statistics import ModelStatistics, statistics
 
 LEAST = 1 / 8  # of a group's channels stay, whatever their scores
 

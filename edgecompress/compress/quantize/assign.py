@@ -17,7 +17,7 @@ from edgecompress.compress.quantize.precision import (
     last_probabilities,
     require_all,
 )
-from edgecompress.compress.quantize.weights import (
+from edgecompress.compress.quantize.weight_scales import (
     keep_clusters,
     keep_grid,
     quantize_bias,

@@ -18,7 +18,7 @@ from edgecompress.compress.quantize.accumulators import Scales, kernel_scaling, 
 from edgecompress.compress.quantize.branches import is_for_int8_alone, is_stored, join_branches, split_branches
 from edgecompress.compress.quantize.fake import Bias, Range, Through, Weight
 from edgecompress.compress.quantize.requantize import KERNELS, Kernels
-from edgecompress.compress.quantize.weights import quantize_bias
+from edgecompress.compress.quantize.weight_scales import quantize_bias
 from edgecompress.graph.annotations import (
     Quantization,
     codebook,
@@ -28,11 +28,11 @@ from edgecompress.graph.annotations import (
     sparsity,
 )
 from edgecompress.graph.fusion import Layer, constant, layers
-from edgecompress.graph.torch_bridge import TorchModel
 from edgecompress.recipe import Train
-from edgecompress.report.model import History
+from edgecompress.record.report import History
 from edgecompress.train import TrainData, train
 from edgecompress.train.losses import Loss
+from edgecompress.train.module.torch_model import TorchModel
 
 FIXED = {id(rule.fixed) for rule in operators.RULES.values() if rule.fixed is not None}
 

@@ -14,7 +14,7 @@ from edgecompress.graph.fusion import layers
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
-    from edgecompress.evaluate.data import Dataset
+    from edgecompress.evaluate.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, codebook
 from edgecompress.graph.fusion import Layer, constant, layers
 
 if TYPE_CHECKING:
-    from edgecompress.evaluate.data import Dataset
+    from edgecompress.evaluate.dataset import Dataset
 
 SAMPLES = 64
 INHERITED = 0.25  # own noise below this share of all the noise: it came with the inputs

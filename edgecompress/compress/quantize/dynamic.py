@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
-from edgecompress.compress.quantize.weights import keep_clusters, quantize_weight
+from edgecompress.compress.quantize.weight_scales import keep_clusters, quantize_weight
 from edgecompress.graph.annotations import Quantization, set_int8, set_quantization
 from edgecompress.graph.fusion import constant, layers
 from edgecompress.recipe import Quantize

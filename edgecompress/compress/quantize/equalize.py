@@ -16,7 +16,7 @@ from edgecompress.compress.quantize.noise import WORTH_DB, output_snr_db
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
-    from edgecompress.evaluate.data import Dataset
+    from edgecompress.evaluate.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecompress.compress.quantize.requantize import Scaling
-from edgecompress.compress.quantize.weights import BIAS_LIMIT, LIMIT, SMALLEST_RATIO
+from edgecompress.compress.quantize.weight_scales import BIAS_LIMIT, LIMIT, SMALLEST_RATIO
 
 LOW, HIGH = -128, 127
 LOWEST_SCALE = float(np.finfo(np.float32).tiny)

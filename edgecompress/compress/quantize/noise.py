@@ -11,7 +11,7 @@ from edgecompress.compress.quantize.batch import Arrays, Runner, batch_size
 from edgecompress.compress.quantize.simulate import simulation
 
 if TYPE_CHECKING:
-    from edgecompress.evaluate.data import Dataset
+    from edgecompress.evaluate.dataset import Dataset
 
 # Operators at the end that squash or rank: the signal is measured before them, where error still counts.
 HEADS = {"Softmax", "LogSoftmax", "Sigmoid", "ArgMax"}

@@ -16,7 +16,7 @@ from edgecompress.graph.annotations import codebook, comes_quantized
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
-    from edgecompress.evaluate.data import Dataset
+    from edgecompress.evaluate.dataset import Dataset
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgecompress.emit.tflite import forms
-from edgecompress.emit.tflite.context import Context, shape
-from edgecompress.emit.tflite.flatbuffer import TENSOR_TYPES, FlatBuffer
-from edgecompress.emit.tflite.forms import Form
-from edgecompress.emit.tflite.io import TensorIO, TFLiteModel
 from edgecompress.emit.tflite.lower import lower
 from edgecompress.emit.tflite.operators import LOWERINGS
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.fusion import layers
+from edgecompress.lowering import forms
+from edgecompress.lowering.context import Context, shape
+from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
+from edgecompress.lowering.forms import Form
+from edgecompress.lowering.tensor_io import TensorIO, TFLiteModel
 
 # operators whose result does not depend on the layout: the search for an input's layout looks through them
 LAYOUT_FREE = {

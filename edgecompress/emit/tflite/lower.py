@@ -12,8 +12,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
-from edgecompress.emit.tflite.context import shape
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.lowering.context import shape
 
 MAX_STEPS = 512  # an unrolled step is a dozen operators
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgecompress.emit.tflite.context import Context
 from edgecompress.graph.fusion import Layer
+from edgecompress.lowering.context import Context
 
 Lowering = Callable[[Context, Layer], None]
 LOWERINGS: dict[str, Lowering] = {}

@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from edgecompress.graph.operators import OPERATORS, REWRITTEN
+from edgecompress.analysis.supported import OPERATORS, REWRITTEN
 
 DOMAIN = "edgecompress.composite"
 LARGEST_DEPTH = 8  # a definition may use composites again

@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from edgecompress.errors import InputError
-from edgecompress.interrupt import reraise_interrupt
+from edgecompress.support.interrupt import reraise_interrupt
 
 # Inputs up to this many elements are given by value: they are shapes, axes, pads and the like.
 LARGEST_PARAMETER = 256

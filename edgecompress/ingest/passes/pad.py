@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.convolution import set_attributes
+from edgecompress.ingest.passes.canonical_convolution import set_attributes
 from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
 
 LOWEST = float(np.finfo(np.float32).min)

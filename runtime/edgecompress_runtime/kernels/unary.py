@@ -9,8 +9,8 @@ import numpy as np
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels.arithmetic import clamp, f32
+from edgecompress_runtime.kernels.int8_table import TABLES, table_call
 from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, Prepare, call, prepares
-from edgecompress_runtime.kernels.table import TABLES, table_call
 
 SQRT_HALF, SQRT_2_OVER_PI = f32(math.sqrt(0.5)), f32(math.sqrt(2 / math.pi))
 

@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from edgecompress_runtime.pack.codecs import CODECS, FAST, Encoded, decode, encode_smallest
 from edgecompress_runtime.pack.errors import PackError
-from edgecompress_runtime.pack.pack import Pack, read_pack, write_pack
+from edgecompress_runtime.pack.pack_file import Pack, read_pack, write_pack
 
 __all__ = ["CODECS", "FAST", "Encoded", "Pack", "PackError", "decode", "encode_smallest", "read_pack", "write_pack"]

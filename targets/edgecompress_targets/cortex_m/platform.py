@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgecompress_targets.cortex_m.boards import BOARDS, Board
-from edgecompress_targets.cortex_m.firmware import images
+from edgecompress_targets.cortex_m.firmware_image import images
 from edgecompress_targets.profile import Profile
 from edgecompress_targets.tools import ToolError
 

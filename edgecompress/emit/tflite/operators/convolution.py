@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
-from edgecompress.emit.tflite import forms
-from edgecompress.emit.tflite.context import ACTIVATIONS, Context, shape
 from edgecompress.emit.tflite.registry import lowering
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.fusion import Layer
+from edgecompress.lowering import forms
+from edgecompress.lowering.context import ACTIVATIONS, Context, shape
 
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
 Window = list[tuple[int, int]]

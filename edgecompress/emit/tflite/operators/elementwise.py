@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.emit.tflite import forms
-from edgecompress.emit.tflite.context import ACTIVATIONS, Context, shape
-from edgecompress.emit.tflite.flatbuffer import TENSOR_TYPES
 from edgecompress.emit.tflite.registry import lowering
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.fusion import Layer
+from edgecompress.lowering import forms
+from edgecompress.lowering.context import ACTIVATIONS, Context, shape
+from edgecompress.lowering.flatbuffer import TENSOR_TYPES
 
 BINARY = {
     "Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Min": "MINIMUM", "Max": "MAXIMUM", "Pow": "POW",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.emit.tflite import forms
-from edgecompress.emit.tflite.context import ACTIVATIONS, Context, shape
 from edgecompress.emit.tflite.operators.convolution import bias_tensor
 from edgecompress.emit.tflite.registry import lowering
 from edgecompress.graph.annotations import Quantization, quantization
 from edgecompress.graph.fusion import Layer
+from edgecompress.lowering import forms
+from edgecompress.lowering.context import ACTIVATIONS, Context, shape
 
 
 @lowering("Gemm")

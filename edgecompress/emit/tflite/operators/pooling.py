@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.emit.tflite import forms
-from edgecompress.emit.tflite.context import Context, shape
 from edgecompress.emit.tflite.operators.convolution import VALID, fit_padding, window
 from edgecompress.emit.tflite.registry import lowering
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, quantization
 from edgecompress.graph.fusion import Layer
+from edgecompress.lowering import forms
+from edgecompress.lowering.context import Context, shape
 
 LOWEST = float(np.finfo(np.float32).min)
 

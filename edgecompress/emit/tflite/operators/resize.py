@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.emit.tflite import forms
-from edgecompress.emit.tflite.context import Context, shape
 from edgecompress.emit.tflite.registry import lowering
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.fusion import Layer
 from edgecompress.graph.resize import COORDINATES, ROUNDING
+from edgecompress.lowering import forms
+from edgecompress.lowering.context import Context, shape
 
 # TFLite flags (align_corners, half_pixel_centers)
 FLAGS = {"half_pixel": (False, True), "pytorch_half_pixel": (False, True), "align_corners": (True, False),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecompress.emit.tflite import forms
-from edgecompress.emit.tflite.context import Context, shape
 from edgecompress.emit.tflite.operators.reduction import integer
 from edgecompress.emit.tflite.registry import lowering
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.fusion import Layer
+from edgecompress.lowering import forms
+from edgecompress.lowering.context import Context, shape
 
 
 @lowering("Transpose")

@@ -1,0 +1,267 @@
+"""Single weights, or blocks of them, made zero and kept zero: with training around it, or without."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from edgecompress.compress.prune.allocation import ALLOCATIONS
+from edgecompress.compress.prune.masks import Comparable, Masks, Prunable
+from edgecompress.compress.prune.patterns import Pattern, parse_pattern, to_taps
+from edgecompress.compress.prune.recipe_faults import require_possible
+from edgecompress.compress.prune.schedules import rounds
+from edgecompress.compress.prune.weight_sensitivity import noise_of_layers
+from edgecompress.compress.quantize import operators
+from edgecompress.errors import InputError
+from edgecompress.graph.annotations import Sparsity, set_sparsity
+from edgecompress.graph.fusion import layers
+from edgecompress.recipe import Prune, Train
+from edgecompress.record.report import History
+from edgecompress.train import Hook, TrainData, train
+from edgecompress.train.losses import Loss, load_loss
+from edgecompress.train.module.torch_model import TorchModel
+
+BATCHES = 50  # for gradients before anything is pruned
+NORMALISATIONS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """weights: how many the layer has; kept: how many of them may be other than zero."""
+
+    name: str
+    weights: int
+    kept: int
+
+    @property
+    def sparsity(self) -> float:
+        return 1 - self.kept / max(self.weights, 1)
+
+
+@dataclass(frozen=True)
+class PrunedWeights:
+    """A model with pruned weights, each annotated with its Sparsity, and how it came about.
+
+    requested, achieved: shares of the weights of all layers that are zero, 0 to 1. notes: what can't be pruned and why.
+    """
+
+    model: ir.Model = field(repr=False)
+    requested: float
+    layers: tuple[PrunedLayer, ...]
+    training: tuple[History, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def achieved(self) -> float:
+        return 1 - sum(x.kept for x in self.layers) / max(sum(x.weights for x in self.layers), 1)
+
+    def __str__(self) -> str:
+        return f"{100 * self.achieved:.1f} % of {sum(x.weights for x in self.layers):,} weights are zero"
+
+
+def prune_weights(
+    model: ir.Model,
+    settings: Prune,
+    *,
+    data: TrainData | None = None,
+    training: Train | None = None,
+    loss: Loss | None = None,
+    validation: TrainData | None = None,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    log: Any = None,
+) -> PrunedWeights:
+    """Prune the weights of Conv, ConvTranspose, Gemm and MatMul; the model passed in is not changed.
+
+    model: canonical float model. settings: with `sparsity` set, or an N:M pattern. data, training: to train while
+    pruning, with `loss` in place of the settings' one; without data weights go at once and the others stay as they
+    are. checkpoint: a folder for the state of each round.
+    Raises InputError for settings that contradict each other, or need data that is not there.
+    """
+    pattern = parse_pattern(settings.pattern)
+    final = _final_sparsity(settings)
+    require_possible(settings, None if data is None else training.epochs if training is not None else 0)
+    weights = prunable(model, settings.keep)
+    if not weights:
+        beside = " beside those of the layers in prune.keep" if settings.keep else ""
+        raise InputError(f"prune: the model has no weights to prune{beside}")
+    module = TorchModel(model, logits=True)
+    trains, rising = data is not None and training is not None, None
+    if trains and settings.schedule == "gradual":
+        rising = final
+    masks = Masks(
+        module,
+        weights,
+        pattern,
+        _comparable(settings, model, weights, data),
+        settings.criterion,
+        rising=rising,
+        seed=seed,
+    )
+    result = partial(_result, module, masks, final, settings)
+    if not trains:
+        masks.update(final)
+        return result(())
+    run = partial(train, module, data, training, loss=loss, validation=validation, seed=seed, resume=resume, log=log)
+
+    def state(number: int) -> Path | None:
+        return None if checkpoint is None else checkpoint / f"prune-{number}.pt"
+
+    if settings.schedule == "gradual":
+        return result((run(hooks=[masks], stage="prune", checkpoint=state(0)),))
+    histories, notes, early = [], [], _Snapshot(settings.rewind)
+    if settings.schedule == "lottery":
+        initialise(module, model, seed)
+        histories.append(run(hooks=[early, masks], stage="before pruning", checkpoint=state(0)))
+        notes += early.settle()
+    elif masks.gathers:
+        _gather(module, masks, data, loss or load_loss(training.loss, data), training.batch, seed)
+    count = 1 if settings.schedule == "one-shot" else settings.rounds
+    for number in range(1, count + 1):
+        masks.update(rounds(number, count, final))
+        early.rewind(module)
+        _set_zero(module, masks)
+        stage = "prune" if count == 1 else f"prune, round {number} of {count}"
+        histories.append(run(hooks=[masks], stage=stage, checkpoint=state(number)))
+        _set_zero(module, masks)
+    return result(tuple(histories), notes)
+
+
+def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
+    """The weights that can be pruned, in graph order, without those of the nodes named in `keep`.
+
+    Raises InputError when `keep` names no layer with weights.
+    """
+    found = [(layer.node, operators.weight(layer)) for layer in layers(model.graph)]
+    nodes = {str(node.name): node for node, value in found if value is not None}
+    if unknown := [name for name in keep if name not in nodes]:
+        raise InputError(f"prune.keep: no layer with weights is called {unknown[0]!r}; there are {', '.join(nodes)}")
+    kept_back = {id(nodes[name]) for name in keep}
+    unique: dict[str, Prunable] = {}
+    for node, value in found:
+        if value is not None and id(node) not in kept_back:
+            unique.setdefault(str(value.name), Prunable(str(value.name), node))
+    return list(unique.values())
+
+
+def initialise(module: TorchModel, model: ir.Model, seed: int) -> None:
+    """New random weights: He et al.'s for what layers multiply with (uniform, by the inputs of one output), 1 for the
+    scales of normalisations, 0 for biases."""
+    generator = torch.Generator().manual_seed(seed)
+    scales = {str(n.inputs[1].name) for n in model.graph if n.op_type in NORMALISATIONS and n.inputs[1] is not None}
+    with torch.no_grad():
+        for name, parameter in module.weights.items():
+            if parameter.ndim > 1:
+                bound = (6 / max(parameter[0].numel(), 1)) ** 0.5
+                parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
+            elif parameter.ndim == 1:
+                parameter.fill_(float(name in scales))
+
+
+class _Snapshot(Hook):
+    """The weights as they were after some epochs (0: before the first one)."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_start(self, module: nn.Module) -> None:
+        self.module = module
+        if not self.epochs and not self.weights:
+            self._take()
+
+    def on_epoch(self, epoch: int) -> None:
+        if epoch + 1 == self.epochs:
+            self._take()
+
+    def settle(self) -> list[str]:
+        """Training may have stopped before the epoch came: then what it ended with is what there is to go back to."""
+        if self.weights:
+            return []
+        self._take()
+        return [f"training stopped before epoch {self.epochs}: pruning goes back to its best epoch's weights"]
+
+    def rewind(self, module: TorchModel) -> None:
+        with torch.no_grad():
+            for name, value in self.weights.items():
+                module.weights[name].copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.weights = state["weights"]
+
+    def _take(self) -> None:
+        self.weights = {k: v.detach().to("cpu", copy=True) for k, v in self.module.weights.items()}
+
+
+def _gather(module: TorchModel, masks: Masks, data: TrainData, loss: Loss, size: int, seed: int) -> None:
+    """What gradients say of the weights before training."""
+    masks.on_start(module)
+    order = np.random.default_rng(seed).permutation(len(data))
+    for step in range(min(BATCHES, max(len(data) // size, 1))):
+        batch = data.batch(order[step * size : (step + 1) * size])
+        module.zero_grad()
+        loss(module(*batch.inputs), batch.labels, batch).backward()
+        masks.on_gradients(step, BATCHES)
+    module.zero_grad()
+
+
+def _comparable(settings: Prune, model: ir.Model, weights: Sequence[Prunable], data: TrainData | None) -> Comparable:
+    if settings.allocation == "sensitivity":
+        assert data is not None  # require_possible sees to it
+        noise = noise_of_layers(model, weights, parse_pattern(settings.pattern), data)
+        uniform = ALLOCATIONS["uniform"]
+        return lambda name, units, sizes: noise[name](uniform(units, sizes))
+    return lambda name, units, sizes: ALLOCATIONS[settings.allocation](units, sizes)
+
+
+def _final_sparsity(settings: Prune) -> float:
+    pattern = parse_pattern(settings.pattern)
+    if pattern.keep is not None:
+        return 1 - pattern.keep / pattern.columns
+    assert settings.sparsity is not None  # else nothing is asked for
+    return settings.sparsity
+
+
+def _set_zero(module: TorchModel, masks: Masks) -> None:
+    """So that weights that are out don't come back by what they once were."""
+    with torch.no_grad():
+        for name, mask in masks.masks().items():
+            module.weights[name].mul_(torch.from_numpy(mask))
+
+
+def _result(
+    module: TorchModel,
+    masks: Masks,
+    final: float,
+    settings: Prune,
+    histories: tuple[History, ...],
+    notes: Sequence[str] = (),
+) -> PrunedWeights:
+    model, found, pruned, notes = module.write_back(), masks.masks(), [], list(notes)
+    for w in masks.weights:
+        if reason := _stays_whole(w, found[w.name].shape, masks.pattern):
+            notes.append(f"{w.node.name}: all {found[w.name].size} weights stay: {reason}")
+        set_sparsity(model.graph.initializers[w.name], Sparsity(found[w.name], settings.pattern))
+        pruned.append(PrunedLayer(str(w.node.name), found[w.name].size, int(found[w.name].sum())))
+    return PrunedWeights(model, final, tuple(pruned), histories, tuple(notes))
+
+
+def _stays_whole(w: Prunable, shape: tuple[int, ...], pattern: Pattern) -> str | None:
+    """Why the pattern can't prune a weight of this shape; None: it can."""
+    taps = to_taps(w.node, np.zeros(shape))
+    if pattern.keep is not None:
+        inputs = taps.shape[2]
+        return f"{pattern.name} leaves {inputs} of {inputs} inputs" if pattern.n_of_m(taps).all() else None
+    return f"it is one block of {pattern.name}, and a layer keeps its best" if pattern.units(taps).size == 1 else None

@@ -1,0 +1,1 @@
+"""One conversion: its steps, the limits on accuracy and size, and what training shares."""

@@ -1,0 +1,1 @@
+"""What can be said of a model, a pack or this machine without converting anything."""

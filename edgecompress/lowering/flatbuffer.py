@@ -1,0 +1,247 @@
+"""A TFLite FlatBuffer, written with the object API that LiteRT ships, without TensorFlow.
+
+Two things the generated `Pack` methods do not do, and a device needs: constant data is aligned to
+16 bytes (schema.fbs, `force_align: 16`; a Cortex-M faults on an unaligned 32-bit load), and equal
+vectors (shapes, zero points, scales) are stored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import flatbuffers
+import numpy as np
+import onnx_ir as ir
+from ai_edge_litert import schema_py_generated as schema
+
+from edgecompress.graph.annotations import Quantization
+from edgecompress.lowering.versions import minimum_runtime, operator_version
+
+TENSOR_TYPES = {
+    ir.DataType.FLOAT: schema.TensorType.FLOAT32,
+    ir.DataType.FLOAT16: schema.TensorType.FLOAT16,
+    ir.DataType.INT8: schema.TensorType.INT8,
+    ir.DataType.INT16: schema.TensorType.INT16,
+    ir.DataType.INT32: schema.TensorType.INT32,
+    ir.DataType.INT64: schema.TensorType.INT64,
+    ir.DataType.BOOL: schema.TensorType.BOOL,
+}
+FILE_IDENTIFIER = b"TFL3"
+ALIGNMENT = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """One tensor of the file; `data` is None for a computed one. `axis` runs over TFLite dimensions."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: ir.DataType
+    quantization: Quantization | None = None
+    axis: int = 0
+    data: np.ndarray | None = None
+
+    @property
+    def per_channel(self) -> bool:
+        return self.quantization is not None and self.quantization.scale.size > 1
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """One operator: builtin name, tensor indices (-1 for an absent optional one), options object."""
+
+    kind: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: object | None
+
+
+class FlatBuffer:
+    """Collects tensors and operators, then becomes bytes."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self.operators: list[Operator] = []
+
+    def add_tensor(self, tensor: Tensor) -> int:
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def add_operator(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: object | None) -> None:
+        self.operators.append(Operator(kind, tuple(inputs), tuple(outputs), options))
+
+    def prune(self, outputs: Sequence[int]) -> None:
+        """Drop operators that no output depends on (a layout that was prepared and then not used)."""
+        needed, kept = set(outputs), []
+        for operator in reversed(self.operators):
+            if needed.intersection(operator.outputs):
+                needed.update(operator.inputs)
+                kept.append(operator)
+        self.operators = kept[::-1]
+
+    def used(self, ends: Sequence[int]) -> list[int]:
+        """Indices of the tensors that an operator or one of `ends` (the graph's inputs and outputs) refers to."""
+        return sorted({i for o in self.operators for i in (*o.inputs, *o.outputs) if i >= 0}.union(ends))
+
+    def finish(self, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], description: str) -> bytes:
+        """(signature name, tensor index) of inputs and outputs -> the file's bytes."""
+        order = self.used([i for _, i in (*inputs, *outputs)])
+        index = {old: new for new, old in enumerate(order)} | {-1: -1}
+        tensors = [self.tensors[i] for i in order]
+        pack = _Packer()
+
+        buffers: list[_Buffer] = [_Buffer(None)]  # buffer 0 is empty by convention
+        buffer_of: dict[tuple, int] = {}
+        packed_tensors = []
+        for tensor in tensors:
+            number = 0
+            if tensor.data is not None:
+                key = (tensor.dtype, tensor.data.tobytes())
+                number = buffer_of.setdefault(key, len(buffers))
+                if number == len(buffers):
+                    buffers.append(_Buffer(np.frombuffer(key[1], np.uint8)))
+            packed_tensors.append(_PackedTensor(tensor, number, pack))
+
+        codes: dict[tuple[str, int], int] = {}
+        packed_operators = []
+        for operator in self.operators:
+            get = [self.tensors[i] if i >= 0 else None for i in operator.inputs]
+            out = [self.tensors[i] for i in operator.outputs]
+            version = operator_version(operator.kind, get, out, operator.options)
+            code = codes.setdefault((operator.kind, version), len(codes))
+            packed_operators.append(_packed_operator(operator, code, index))
+
+        subgraph = schema.SubGraphT()
+        subgraph.name = "main"
+        subgraph.tensors = packed_tensors
+        subgraph.operators = packed_operators
+        subgraph.inputs = np.array([index[i] for _, i in inputs], np.int32)
+        subgraph.outputs = np.array([index[i] for _, i in outputs], np.int32)
+
+        runtime = minimum_runtime(codes)
+        buffers.append(_Buffer(np.frombuffer(runtime.encode().ljust(16, b"\0"), np.uint8)))
+        metadata = schema.MetadataT()
+        metadata.name, metadata.buffer = "min_runtime_version", len(buffers) - 1
+
+        model = schema.ModelT()
+        model.version = 3
+        model.description = description
+        model.operatorCodes = [_operator_code(kind, version) for kind, version in codes]
+        model.subgraphs = [subgraph]
+        model.buffers = buffers
+        model.metadata = [metadata]
+        model.signatureDefs = [_signature(inputs, outputs, index)]
+        builder = flatbuffers.Builder(1 << 16)
+        builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
+        return bytes(builder.Output())
+
+
+class _Packer:
+    """Writes a vector once per content; later uses refer to the same place in the file."""
+
+    def __init__(self) -> None:
+        self._offsets: dict[tuple, int] = {}
+
+    def vector(self, builder: flatbuffers.Builder, array: np.ndarray) -> int:
+        return self.shared(("vector", array.dtype.str, array.tobytes()), lambda: builder.CreateNumpyVector(array))
+
+    def shared(self, key: tuple, write: Callable[[], int]) -> int:
+        if key not in self._offsets:
+            self._offsets[key] = write()
+        return self._offsets[key]
+
+
+class _Buffer:
+    """Stands in for schema.BufferT: its data vector starts at a multiple of 16 bytes."""
+
+    def __init__(self, data: np.ndarray | None) -> None:
+        self.data = data
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 (name given by the object API)
+        vector = None
+        if self.data is not None:
+            builder.StartVector(1, self.data.size, ALIGNMENT)
+            builder.head = builder.Head() - self.data.size
+            builder.Bytes[builder.Head() : builder.Head() + self.data.size] = self.data.tobytes()
+            vector = builder.EndVector()
+        schema.BufferStart(builder)
+        if vector is not None:
+            schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
+
+
+class _PackedTensor:
+    """Stands in for schema.TensorT, with shared vectors."""
+
+    def __init__(self, tensor: Tensor, buffer: int, pack: _Packer) -> None:
+        self.tensor, self.buffer, self.pack = tensor, buffer, pack
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
+        tensor = self.tensor
+        name = builder.CreateString(tensor.name)
+        shape = self.pack.vector(builder, np.array(tensor.shape, np.int32))
+        quantization = None
+        if tensor.quantization is not None and tensor.dtype != ir.DataType.FLOAT16:
+            quantization = self._pack_quantization(builder, tensor.quantization)
+        schema.TensorStart(builder)
+        schema.TensorAddShape(builder, shape)
+        schema.TensorAddType(builder, TENSOR_TYPES[tensor.dtype])
+        schema.TensorAddBuffer(builder, self.buffer)
+        schema.TensorAddName(builder, name)
+        if quantization is not None:
+            schema.TensorAddQuantization(builder, quantization)
+        schema.TensorAddHasRank(builder, True)
+        return schema.TensorEnd(builder)
+
+    def _pack_quantization(self, builder: flatbuffers.Builder, q: Quantization) -> int:
+        scales, zero_points = q.scale.astype(np.float32), q.zero_point.astype(np.int64)
+        axis = self.tensor.axis if scales.size > 1 else 0
+
+        def write() -> int:
+            scale = self.pack.vector(builder, scales)
+            zero_point = self.pack.vector(builder, zero_points)
+            schema.QuantizationParametersStart(builder)
+            schema.QuantizationParametersAddScale(builder, scale)
+            schema.QuantizationParametersAddZeroPoint(builder, zero_point)
+            schema.QuantizationParametersAddQuantizedDimension(builder, axis)
+            return schema.QuantizationParametersEnd(builder)
+
+        return self.pack.shared(("quantization", axis, scales.tobytes(), zero_points.tobytes()), write)
+
+
+def _packed_operator(operator: Operator, code: int, index: dict[int, int]) -> schema.OperatorT:
+    packed = schema.OperatorT()
+    packed.opcodeIndex = code
+    packed.inputs = np.array([index[i] for i in operator.inputs], np.int32)
+    packed.outputs = np.array([index[i] for i in operator.outputs], np.int32)
+    if operator.options is not None:
+        packed.builtinOptions = operator.options
+        packed.builtinOptionsType = getattr(schema.BuiltinOptions, type(operator.options).__name__.removesuffix("T"))
+    return packed
+
+
+def _operator_code(kind: str, version: int) -> schema.OperatorCodeT:
+    code = schema.OperatorCodeT()
+    number = getattr(schema.BuiltinOperator, kind)
+    code.builtinCode, code.version = number, version
+    # readers older than the 32-bit field look at this one (schema.fbs, OperatorCode)
+    code.deprecatedBuiltinCode = min(number, schema.BuiltinOperator.PLACEHOLDER_FOR_GREATER_OP_CODES)
+    return code
+
+
+def _signature(
+    inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], index: dict[int, int]
+) -> schema.SignatureDefT:
+    def entries(pairs: Sequence[tuple[str, int]]) -> list[schema.TensorMapT]:
+        result = []
+        for name, tensor in pairs:
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, index[tensor]
+            result.append(entry)
+        return result
+
+    signature = schema.SignatureDefT()
+    signature.signatureKey = "serving_default"
+    signature.inputs, signature.outputs = entries(inputs), entries(outputs)
+    return signature

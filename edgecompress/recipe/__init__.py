@@ -1,0 +1,24 @@
+"""Recipes: what a run is asked to do, as a file and as one object without open choices."""
+
+from __future__ import annotations
+
+from edgecompress.recipe.schema import (
+    PRESETS,
+    Cluster,
+    Distill,
+    Emit,
+    Evaluate,
+    Preprocess,
+    Prune,
+    Quantize,
+    Recipe,
+    Section,
+    Train,
+    load_recipe,
+    recipe_file,
+)
+
+__all__ = [
+    "PRESETS", "Cluster", "Distill", "Emit", "Evaluate", "Preprocess", "Prune", "Quantize", "Recipe", "Section",
+    "Train", "load_recipe", "recipe_file",
+]  # fmt: skip

@@ -1,0 +1,81 @@
+"""What a run is asked to do: arguments, recipe and target made into one recipe without open choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from edgecompress.errors import InputError
+from edgecompress.recipe import Emit, Evaluate, Preprocess, Recipe, load_recipe
+from edgecompress.support.validation import validated
+from edgecompress_targets import Profile
+
+OWN_FORMAT = "pack"  # for this project's own runtime, which any target may get
+Encoding = Literal["int8", "dynamic", "float16", "float32"]
+
+
+def effective_recipe(
+    recipe: Recipe | str | Path | None,
+    profile: Profile,
+    *,
+    calibrated: bool,
+    formats: Sequence[str] | None = None,
+    preprocess: Mapping[str, Any] | None = None,
+    max_drop: float | None = None,
+    max_size: int | None = None,
+) -> Recipe:
+    """A copy of the recipe with the arguments in place of its keys and every "auto" decided.
+
+    Raises InputError when the choices contradict each other or the target.
+    """
+    base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    result = base.model_copy(deep=True)
+    result.preprocess = _changed(Preprocess, base.preprocess, dict(preprocess or {}), "preprocess")
+    if max_drop is not None:
+        result.evaluate = _changed(Evaluate, base.evaluate, {"max_drop": max_drop}, "max_drop")
+    formats = [formats] if isinstance(formats, str) else formats
+    max_size = base.emit.max_size if max_size is None else max_size
+    usual = profile.formats if max_size is None else (OWN_FORMAT,)  # the only one in which weights can be small
+    wanted = list(dict.fromkeys(formats or base.emit.formats or usual))
+    io = profile.io if base.emit.io == "auto" else base.emit.io
+    result.emit = _changed(Emit, base.emit, {"formats": wanted, "io": io, "max_size": max_size}, "formats")
+    if base.quantize.activations == "auto":
+        int8 = base.quantize.weights == "int8" and (calibrated or profile.integer_only)
+        result.quantize.activations = "int8" if int8 else "float32"
+    if result.quantize.activations != "int8" and not profile.integer_only:
+        result.emit.io = "float32"  # nothing inside is int8, so int8 inputs would only lose precision
+    _require_consistent(result, profile, calibrated)
+    return result
+
+
+def encoding(recipe: Recipe) -> Encoding:
+    """The name of what an effective recipe makes: "int8" computes on integers, "dynamic" only stores them."""
+    if recipe.quantize.weights == "int8":
+        return "int8" if recipe.quantize.activations == "int8" else "dynamic"
+    return recipe.quantize.weights
+
+
+def _changed(kind: Any, section: Any, changes: dict[str, Any], source: str) -> Any:
+    return validated(kind, section.model_dump() | changes, source)
+
+
+def _require_consistent(recipe: Recipe, profile: Profile, calibrated: bool) -> None:
+    quantize, formats = recipe.quantize, recipe.emit.formats or []
+    loadable = (*profile.formats, OWN_FORMAT)
+    unloadable = [f for f in formats if f not in loadable]
+    if unloadable:
+        raise InputError(f"format {unloadable[0]!r}: target {profile.name} loads only {', '.join(loadable)}")
+    if quantize.activations == "int8" and quantize.weights != "int8":
+        raise InputError(f'recipe: activations = "int8" needs weights = "int8", found weights = "{quantize.weights}"')
+    if recipe.cluster.epochs is not None and not recipe.cluster.is_asked_for and recipe.emit.max_size is None:
+        raise InputError('recipe: epochs in [cluster] trains clusters: add bits = "auto", bits = 4, size or snr')
+    if profile.integer_only and encoding(recipe) != "int8":
+        raise InputError(
+            f"target {profile.name} computes on int8 only: remove weights and activations from the recipe's "
+            f"[quantize], found {quantize.weights} weights and {quantize.activations} activations"
+        )
+    if profile.integer_only and recipe.emit.io != "int8":
+        raise InputError(f"target {profile.name} takes int8 only: remove io from the recipe's [emit]")
+    if profile.integer_only and quantize.float_layers:
+        raise InputError(f"target {profile.name} computes on int8 only: remove float_layers from the recipe")

@@ -1,0 +1,382 @@
+"""The recipe: every choice of a run, as TOML. The effective one is saved with the artifacts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from edgecompress.compress.prune.criteria import NAMES, is_criterion
+from edgecompress.errors import InputError
+from edgecompress.support.toml import toml_value
+from edgecompress.support.validation import read_toml
+
+PRESETS = Path(__file__).parent / "presets"
+SMALLEST, LARGEST = 1e-30, 1e30  # float32 computes with these without reaching zero or infinity
+
+
+def _in_range(value: float) -> float:
+    if not (value == 0 or SMALLEST <= abs(value) <= LARGEST):
+        raise ValueError(f"its size should be between {SMALLEST:g} and {LARGEST:g}")
+    return value
+
+
+def _not_zero(value: float) -> float:
+    if value == 0:
+        raise ValueError("should not be zero, which would make all samples alike")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
+    return [value] if isinstance(value, (int, float)) else value
+
+
+def _as_tuple(value: Any) -> Any:  # TOML has lists alone
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, (bool, str)):
+        raise ValueError("should be a number")
+    return value
+
+
+def _positive(values: list[float]) -> list[float]:
+    if any(v <= 0 for v in values):
+        raise ValueError("should be one positive number, or one each channel")
+    return values
+
+
+# Not strict, which would refuse NumPy's numbers; `_number` refuses what isn't one.
+Number = Annotated[float, Field(strict=False), BeforeValidator(_number)]
+Finite = Annotated[Number, Field(allow_inf_nan=False), AfterValidator(_in_range)]
+Numbers = Annotated[list[Finite], Field(min_length=1), BeforeValidator(_as_list)]
+
+
+def _bits(value: object) -> object:
+    if value is None or value == "auto" or (type(value) is int and 1 <= value <= 8):
+        return value
+    raise ValueError('should be a whole number from 1 to 8, or "auto"')
+
+
+def _pairs(value: Any) -> Any:
+    if value in ("none", "auto") or (
+        isinstance(value, list) and all(isinstance(p, (list, tuple)) and len(p) == 2 for p in value)
+    ):
+        return value
+    raise ValueError('should be "none", "auto", or a list of [teacher\'s value, student\'s value]')
+
+
+def _pattern(value: str) -> str:
+    if not re.fullmatch(r"unstructured|[1-9]\d*:[1-9]\d*|block:[1-9]\d*x[1-9]\d*", value):
+        raise ValueError('should be "unstructured", "N:M" such as "2:4", or "block:RxC" such as "block:4x1"')
+    return value
+
+
+def _criterion(value: str) -> str:
+    if not is_criterion(value):
+        raise ValueError(f'should be one of {", ".join(NAMES)}, or "file.py:function"')
+    return value
+
+
+class Section(BaseModel):
+    """A recipe table: no unknown keys, no value of another type, values checked again when changed."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
+
+
+class Preprocess(Section):
+    """How stored samples become model inputs: x = (x * scale - mean) / std."""
+
+    scale: Annotated[Finite, AfterValidator(_not_zero)] = Field(
+        1.0, description="multiplies samples first, e.g. 0.003921568627 for 0..255"
+    )
+    mean: Numbers = Field([0.0], description="subtracted next: one number, or one each channel")
+    std: Annotated[Numbers, AfterValidator(_positive)] = Field(
+        [1.0], description="divides last: one number, or one each channel"
+    )
+    resize: Annotated[
+        tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None, BeforeValidator(_as_tuple)
+    ] = Field(None, description="[height, width] that images are resized to (bilinear); unset: the model's own")
+    layout: Literal["auto", "nchw", "nhwc"] = Field(
+        "auto", description="axis order of the samples: auto compares their shape with the model's input"
+    )
+
+
+class Prune(Section):
+    """Pruning: channels that are taken out, then weights that become zero and stay so, while the others are trained."""
+
+    macs: Number | None = Field(
+        None, gt=0, lt=1, description="share of the multiply-accumulates that stays, by removing channels; unset: all"
+    )
+    parameters: Number | None = Field(
+        None, gt=0, lt=1, description="share of the parameters that stays, by removing channels; unset: all"
+    )
+    channels: Number | None = Field(
+        None, gt=0, lt=1, description="share of the channels that goes; unset: as macs or parameters say"
+    )
+    align: int = Field(1, ge=1, description="channels left in a layer are a multiple of this, or all")
+    blocks: int = Field(0, ge=0, description="so many blocks (residual ones, ..) are left out: those that matter least")
+    sparsity: Number | None = Field(
+        None, gt=0, lt=1, description="share of the weights that goes; unset: none, or what an N:M pattern says"
+    )
+    pattern: Annotated[str, AfterValidator(_pattern)] = Field(
+        "unstructured",
+        description='which go together: "unstructured", "N:M" (N stay of M inputs: "2:4"), "block:4x1" '
+        "(4 output channels by 1 input)",
+    )
+    criterion: Annotated[str, AfterValidator(_criterion)] = Field(
+        "l2", description='what scores a weight, or "file.py:function" of (weight, known), larger is kept'
+    )
+    slimming: Number = Field(
+        1e-4,
+        ge=0,
+        allow_inf_nan=False,
+        description='for criterion = "scale", which a training precedes: weight of '
+        "the L1 norm of BatchNormalization's scales in its loss",
+    )
+    allocation: Literal["uniform", "global", "lamp", "sensitivity", "capacity"] = Field(
+        "lamp",
+        description="how layers share the sparsity: all alike, one threshold, by layer-adaptive magnitude, "
+        "by what pruning each layer does to the outputs, or (channels) by parameters for each multiply-accumulate",
+    )
+    schedule: Literal["one-shot", "gradual", "iterative", "lottery"] = Field(
+        "gradual",
+        description="before training, during it (cubic), in rounds of pruning and training, or in rounds "
+        "that go back to early weights; channels go at once or in rounds (iterative)",
+    )
+    rounds: int = Field(5, ge=1, le=100, description='for schedule = "iterative" and "lottery"')
+    rewind: int = Field(0, ge=0, description='for schedule = "lottery": go back to after so many epochs')
+    keep: list[str] = Field([], description="names of nodes whose weights, and output channels, stay")
+    epochs: int | None = Field(None, ge=1, description="of training, in each round; unset: [train] epochs")
+    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether channels or blocks are taken out."""
+        return bool(self.blocks or self.macs or self.parameters or self.channels)
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether weights are pruned: an N:M pattern says itself how many."""
+        return self.sparsity is not None or self.pattern[0].isdigit()
+
+
+class Cluster(Section):
+    """Weight clustering: few distinct values in each layer, which a .pack holds in few bits."""
+
+    bits: Annotated[int | Literal["auto"] | None, BeforeValidator(_bits)] = Field(
+        None,
+        description='2^bits values in each layer; "auto", or unset with size or snr: as many as these ask for; '
+        "unset without them: not clustered",
+    )
+    size: int | None = Field(
+        None, ge=1, description="in place of bits: bytes that all weights may take, entropy coded; unset: see snr"
+    )
+    snr: Finite | None = Field(
+        None,
+        description="in place of bits and size: least signal-to-noise ratio of the outputs, in dB; unset, with "
+        'bits = "auto" and no size: 25',
+    )
+    init: Literal["optimal", "linear", "density", "random"] = Field(
+        "optimal", description="k-means: the best clusters, or from evenly spaced values, quantiles, or random ones"
+    )
+    per_channel: bool | None = Field(
+        None,
+        description="a scale for each output channel under the layer's values, else one in all; unset: for int8 "
+        "weights alone, as float ones would have too many values for a codebook in a .pack",
+    )
+    epochs: int | None = Field(None, ge=1, description="of training the values and scales; unset: none")
+    lr: Finite = Field(1e-3, gt=0, description="its highest learning rate, relative to weights' sizes")
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Cluster:
+        given = {"size": self.size, "snr": self.snr, "bits": None if self.bits == "auto" else self.bits}
+        if len(set_ones := [f"{key} = {value}" for key, value in given.items() if value is not None]) > 1:
+            raise ValueError(f"{' and '.join(set_ones)} exclude each other: leave out all but one")
+        return self
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether weights are clustered: a limit says so too."""
+        return not (self.bits is None and self.size is None and self.snr is None)
+
+
+class Quantize(Section):
+    """Post-training quantisation."""
+
+    weights: Literal["int8", "float16", "float32"] = Field("int8", description="how weights are stored")
+    activations: Literal["auto", "int8", "float32"] = Field(
+        "auto", description="auto: int8 when calibration data is given, else float32 (dynamic-range)"
+    )
+    calibration: Literal["minmax", "percentile", "entropy", "mse"] = Field(
+        "mse", description="how an activation's range is chosen from its calibration histogram"
+    )
+    percentile: Number = Field(
+        99.99, gt=50, le=100, description='percent of values inside the range, for calibration = "percentile"'
+    )
+    per_channel: bool = Field(True, description="a weight scale for each output channel, else one in all")
+    equalize: bool = Field(True, description="cross-layer equalisation, where it helps")
+    bias_correction: bool = Field(True, description="correct biases for the mean error, where it helps")
+    float_layers: list[str] = Field([], description="names of nodes that stay in float (mixed precision)")
+    samples: int | None = Field(None, ge=1, description="at most this many calibration samples; unset: all")
+    epochs: int | None = Field(None, ge=1, description="of quantisation-aware training; unset: none")
+    lr: Finite = Field(1e-3, gt=0, description="its highest learning rate, relative to weights' sizes")
+
+
+class Distill(Section):
+    """Distillation: a smaller model learns from this one, and is compressed in its place."""
+
+    student: str | None = Field(
+        None, min_length=1, description="a model file to train as it is; unset: derived from the model as below"
+    )
+    width: Number = Field(1.0, gt=0, le=1, description="share of each layer's channels that the student has")
+    align: int = Field(1, ge=1, description="the student's channels are multiples of this")
+    depth: Number = Field(1.0, ge=0, le=1, description="share of the blocks of equal input and output that it keeps")
+    separable: bool = Field(False, description="its convolutions are depthwise ones followed by 1 x 1 ones")
+    temperature: Finite = Field(4.0, gt=0, description="softens both models' logits (Hinton et al. 2015)")
+    alpha: Number = Field(
+        0.9, ge=0, le=1, description="weight of the teacher's part of the loss; the labels' is 1 - alpha"
+    )
+    features: Annotated[
+        Literal["none", "auto"] | list[Annotated[tuple[str, str], BeforeValidator(_as_tuple)]], BeforeValidator(_pairs)
+    ] = Field(
+        "none",
+        description="values that the student imitates: [[teacher's, its own], ...]; auto: the last of each image size",
+    )
+    feature_weight: Number = Field(
+        1.0, ge=0, allow_inf_nan=False, description="weight of the imitated values in the loss"
+    )
+    epochs: int | None = Field(None, ge=1, description="of training; unset: [train] epochs")
+    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
+
+    @property
+    def is_asked_for(self) -> bool:
+        return self.student is not None or self.width < 1 or self.depth < 1 or self.separable
+
+
+class Train(Section):
+    """Training, which every method that learns uses."""
+
+    epochs: int = Field(30, ge=1, description="passes over the training data, at most")
+    batch: int = Field(128, ge=1, description="samples in one step, over all processes")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd has Nesterov's momentum; adam is AdamW")
+    lr: Finite = Field(0.01, gt=0, description="highest learning rate")
+    momentum: Number = Field(0.9, ge=0, lt=1, description='for optimizer = "sgd"')
+    weight_decay: Number = Field(1e-4, ge=0, allow_inf_nan=False, description="of weights, not of biases")
+    schedule: Literal["cosine", "step"] = Field(
+        "cosine", description="how lr falls: a half cosine to 0, or to a tenth after half and after three quarters"
+    )
+    warmup: Number = Field(1.0, ge=0, allow_inf_nan=False, description="epochs in which lr rises from 0")
+    clip: Number | None = Field(
+        None, gt=0, allow_inf_nan=False, description="longest gradient (2-norm over all weights); unset: any"
+    )
+    patience: int | None = Field(
+        None, ge=1, description="stop after so many epochs without a better validation; unset: never"
+    )
+    validation: Number = Field(
+        0.1, ge=0, le=0.5, description="share of the training data kept aside to choose the best epoch; 0: the last one"
+    )
+    augment: Literal["none", "flip-crop", "shift"] = Field(
+        "none", description="flip-crop: mirrored and moved images (photos); shift: moved images (digits)"
+    )
+    precision: Literal["auto", "float32", "mixed"] = Field(
+        "auto", description="mixed: bfloat16 or float16 where it is faster; auto: mixed on a GPU, float32 on a CPU"
+    )
+    loss: str = Field(
+        "auto",
+        min_length=1,
+        description='"cross-entropy", "mse", or "file.py:function" of (outputs, labels, inputs); '
+        "auto: cross-entropy for integer labels, else mse",
+    )
+    metric: str | None = Field(
+        None, min_length=1, description="chooses the best epoch, as in [evaluate]; unset: the validation loss does"
+    )
+    tensorboard: str | None = Field(None, min_length=1, description="folder to write TensorBoard's files to")
+
+
+class Evaluate(Section):
+    """What accuracy is, and how much of it may be lost."""
+
+    metric: str = Field(
+        "top1", min_length=1, description='"top1" (percent), or "file.py:function" of (outputs, labels)'
+    )
+    max_drop: Number | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="points of the metric that an artifact may lose against float; unset: any",
+    )
+
+
+class Emit(Section):
+    """What is written."""
+
+    formats: list[Literal["onnx", "tflite", "pack"]] | None = Field(
+        None, min_length=1, description="artifact formats; unset: what runtimes on the target load"
+    )
+    max_size: int | None = Field(
+        None, ge=1, description="bytes that an artifact may have: pruning and clustering are chosen for it; unset: any"
+    )
+    coder: Literal["huffman", "rans"] = Field(
+        "huffman", description="entropy coder of a .pack: rans is about 1 % smaller and decodes several times slower"
+    )
+    io: Literal["auto", "int8", "float32"] = Field(
+        "auto", description="type of .tflite and .pack inputs and outputs; auto: what the target's profile says"
+    )
+
+
+class Recipe(Section):
+    """All choices of a run. The same recipe, model and data give the same artifacts."""
+
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="seed of everything random")
+    preprocess: Preprocess = Field(default_factory=Preprocess, description=str(Preprocess.__doc__))
+    distill: Distill = Field(default_factory=Distill, description=str(Distill.__doc__))
+    train: Train = Field(default_factory=Train, description=str(Train.__doc__))
+    prune: Prune = Field(default_factory=Prune, description=str(Prune.__doc__))
+    cluster: Cluster = Field(default_factory=Cluster, description=str(Cluster.__doc__))
+    quantize: Quantize = Field(default_factory=Quantize, description=str(Quantize.__doc__))
+    evaluate: Evaluate = Field(default_factory=Evaluate, description=str(Evaluate.__doc__))
+    emit: Emit = Field(default_factory=Emit, description=str(Emit.__doc__))
+
+    def to_toml(self) -> str:
+        """TOML text that `load_recipe` reads back: every key with its description, unset ones as comments."""
+        lines = _key_lines(self, [k for k, v in self if not isinstance(v, Section)])
+        for name, value in self:
+            if isinstance(value, Section):
+                lines += ["", f"# {value.__doc__}", f"[{name}]"]
+                lines += _key_lines(value, list(type(value).model_fields))
+        return "\n".join(lines) + "\n"
+
+
+def load_recipe(path: str | Path | None) -> Recipe:
+    """Read and validate a recipe file, or one of the PRESETS by its name; None gives the defaults.
+
+    Raises InputError naming the file and the key at fault (and the nearest right one for an unknown key).
+    """
+    return Recipe() if path is None else read_toml(Recipe, recipe_file(path))
+
+
+def recipe_file(path: str | Path) -> Path:
+    """Where a recipe is: the path, or the preset of that name. Raises InputError for a word that is neither."""
+    preset, file = PRESETS / f"{path}.toml", Path(path)
+    is_word = file.name == str(path) and not file.suffix
+    if is_word and preset.is_file():
+        return preset
+    if is_word and not file.exists():
+        presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise InputError(f"recipe {str(path)!r}: no such file, and no preset of that name: there are {presets}")
+    return file
+
+
+def _key_lines(section: BaseModel, names: list[str]) -> list[str]:
+    lines = []
+    for name in names:
+        value = getattr(section, name)
+        lines.append(f"# {type(section).model_fields[name].description}")
+        lines.append(f"# {name} =" if value is None else f"{name} = {toml_value(value)}")
+    return lines

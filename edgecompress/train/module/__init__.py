@@ -1,0 +1,1 @@
+"""A canonical model as a torch module, and back."""

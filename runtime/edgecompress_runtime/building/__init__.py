@@ -1,0 +1,1 @@
+"""Ahead of time, for other machines: objects, static libraries and headers."""

@@ -1,0 +1,111 @@
+"""A plan, compiled for one CPU: everything that a firmware project needs of it, as bytes and text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from edgecompress_runtime.building.archive import static_library
+from edgecompress_runtime.building.c_header import example, header
+from edgecompress_runtime.building.object_size import section_sizes
+from edgecompress_runtime.building.stack_use import stack_bytes
+from edgecompress_runtime.codegen import x86_compiler as host_compiler
+from edgecompress_runtime.codegen.generator import HOOK, generate, with_outputs_of_their_own
+from edgecompress_runtime.codegen.interface import Interface
+from edgecompress_runtime.codegen.x86_program import program as host_program
+from edgecompress_runtime.families.table import family_of
+from edgecompress_runtime.families.x86.variants import variant_for
+from edgecompress_runtime.llvm.cross import Machine, compiled, target_machine
+from edgecompress_runtime.plan import Plan
+
+DECODER = 1024  # bytes that it takes at most, and the kernels of coded weights more than others
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """program: what its callers have to know. listing: what was compiled, name of a file and its text. object: ELF.
+    flash: bytes of code and constants. text: bytes of code. stack: bytes that the invoke function needs, functions of
+    the C library aside; None where that is not known."""
+
+    program: Interface
+    listing: tuple[str, str]
+    object: bytes
+    flash: int
+    text: int
+    stack: int | None
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """File name -> contents: object, static library, C header, C example, generated text."""
+        name, (listing, text) = self.program.name, self.listing
+        return {
+            f"{name}.o": self.object,
+            f"lib{name}.a": static_library(f"{name}.o", self.object, [self.program.entry]),
+            f"{name}.h": header(self.program, flash=self.flash, stack=self.stack).encode(),
+            f"{name}_example.c": example(self.program).encode(),
+            listing: text.encode(),
+        }
+
+
+def compile_plan(plan: Plan, name: str, machine: Machine, *, profile: bool = False, coded: bool = True) -> Compiled:
+    """name: of the model; characters that C does not allow become underscores.
+
+    profile: the code calls edgecompress_layer(step) between steps. coded: weights that were clustered stay entropy
+    coded in flash, and are decoded as they are used (primitives/coding.py), if the whole takes less flash then.
+    Raises UnsupportedOperatorError, RuntimeError for a triple that LLVM does not know.
+    """
+    if machine.triple.startswith("x86_64"):
+        return _for_x86(plan, identifier(name), machine, HOOK if profile else "")
+    found = _for_family(plan, identifier(name), machine, profile, coded)
+    if not found.program.saved:
+        return found
+    # the decoder takes flash as well, and lists of weights may do without it
+    family = family_of(machine.triple, machine.features, coded=False)
+    lists = generate(plan, identifier(name), family).skipping > found.program.skipping
+    if found.program.saved >= DECODER and not lists:
+        return found
+    plain = _for_family(plan, identifier(name), machine, profile, False)
+    return found if found.flash < plain.flash else plain
+
+
+def _for_family(plan: Plan, name: str, machine: Machine, profile: bool, coded: bool) -> Compiled:
+    family = family_of(machine.triple, machine.features, coded=coded)
+    program = generate(plan, name, family, profile=profile)
+    data, assembly = compiled(machine, program.functions, program.constants)
+    sizes = section_sizes(data)
+    stack = stack_bytes(assembly, program.entry, machine.triple)
+    return Compiled(
+        program, (f"{program.name}.py", program.text), data, sum(sizes.values()), sizes.get(".text", 0), stack
+    )
+
+
+def _for_x86(plan: Plan, name: str, machine: Machine, hook: str) -> Compiled:
+    """The program that `load` compiles for this machine, for any other x86: its kernels are the ones that are fast
+    there. Weights are plain: memory is not what is short."""
+    variant, plan = variant_for(machine.features), with_outputs_of_their_own(plan)
+    program = host_program(plan, variant, hook=hook)
+    interface = Interface(
+        name=name,
+        plan=plan,
+        layout=program.layout,
+        alignment=host_compiler.ALIGNMENT,
+        steps=program.steps,
+        family=f"x86 {variant.name}",
+        saved=0,
+        skipping=program.skipping,
+    )
+    target = target_machine(machine)
+    module = host_compiler.optimised(program, target, interface.entry)
+    data, stack = target.emit_object(module), stack_bytes(target.emit_assembly(module), interface.entry, machine.triple)
+    sizes = section_sizes(data)
+    return Compiled(interface, (f"{name}.ll", program.text), data, sum(sizes.values()), sizes[".text"], stack)
+
+
+def identifier(name: str) -> str:
+    """A C identifier.
+
+    >>> identifier("2nd model-int8")
+    'm2nd_model_int8'
+    """
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return plain if re.match(r"[A-Za-z]", plain) else f"m{plain}"

@@ -1,0 +1,1 @@
+"""Programs: a plan as code that calls its kernels, and the memory that it needs."""

@@ -1,0 +1,32 @@
+"""What a caller has to know of a compiled model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgecompress_runtime.codegen.memory import Layout
+from edgecompress_runtime.plan import Plan
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Interface:
+    """Its functions' symbols and its constants' start with `name`.
+
+    layout: of the arena; alignment: of its address, in bytes. steps: (operator kind, output's name) of each kernel call
+    in order. family: of the CPUs whose kernels it has. saved: bytes of flash that coded weights take less than plain
+    ones. skipping: layers that leave out weights that are zero.
+    """
+
+    name: str
+    plan: Plan
+    layout: Layout
+    alignment: int
+    steps: tuple[tuple[str, str], ...]
+    family: str
+    saved: int
+    skipping: int
+
+    @property
+    def entry(self) -> str:
+        """The C function: void (arena, inputs..., outputs...)."""
+        return f"{self.name}_invoke"

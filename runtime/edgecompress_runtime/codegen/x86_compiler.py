@@ -1,0 +1,78 @@
+"""A plan -> an object file for an x86 CPU or for this machine, by Numba and the LLVM inside llvmlite."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from numba import types
+
+from edgecompress_runtime.codegen.meeting import ENTRY
+from edgecompress_runtime.codegen.x86_program import Program
+from edgecompress_runtime.families.x86.variants import Variant
+from edgecompress_runtime.llvm import cross
+
+ALIGNMENT = 64  # bytes of a constant: a cache line
+NUMBERS = {"i": types.int32, "f": types.float32}
+
+
+def object_of(program: Program, target: llvm.TargetMachine) -> tuple[bytes, tuple[str, ...]]:
+    """(object file with constants and the functions of meeting.py, C functions that it needs)."""
+    module = optimised(program, target)
+    needed = (f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
+    return target.emit_object(module), tuple(needed)
+
+
+def optimised(program: Program, target: llvm.TargetMachine, entry: str = ENTRY) -> llvm.ModuleRef:
+    """entry: what the first function of meeting.py is called."""
+    module = llvm.parse_assembly("\n".join([_constants(program), program.text]))
+    public = {f.name for f in module.functions if not f.is_declaration}
+    for kernel in program.kernels:
+        signature = types.void(*(_numba_type(t) for t in kernel.types))
+        text = cross.lowered(kernel.symbol, kernel.function, signature)
+        text = re.sub(r"target triple = .*", f'target triple = "{target.triple}"', text)
+        text = re.sub(r"target datalayout = .*", f'target datalayout = "{target.target_data}"', text)
+        module.link_in(llvm.parse_assembly(text.replace(" noinline {", " {")))
+    for function in module.functions:
+        if not function.is_declaration and not function.name.startswith(ENTRY):
+            function.linkage = "internal"
+            if function.name not in public:
+                function.add_function_attribute("alwaysinline")
+    for variable in module.global_variables:
+        variable.linkage = "internal"
+    if entry != ENTRY:
+        module.get_function(ENTRY).name = entry
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True
+    builder = llvm.create_pass_builder(target, options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def _numba_type(kind: Any) -> types.Type:
+    if isinstance(kind, tuple):
+        return types.Tuple([_numba_type(k) for k in kind])
+    return NUMBERS[kind] if isinstance(kind, str) else cross.pointer_type(kind)
+
+
+@cache
+def target_machine(variant: Variant) -> llvm.TargetMachine:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu = variant.cpu or llvm.get_host_cpu_name()
+    features = variant.features if variant.cpu else llvm.get_host_cpu_features().flatten()
+    triple = llvm.get_process_triple()
+    return llvm.Target.from_triple(triple).create_target_machine(
+        cpu=cpu, features=features, opt=3, reloc="pic", codemodel="small", jit=True
+    )
+
+
+def _constants(program: Program) -> str:
+    lines = []
+    for symbol, array in program.constants.items():
+        text = "".join(f"\\{byte:02x}" for byte in array.tobytes())
+        lines.append(f'@{symbol} = constant [{array.nbytes} x i8] c"{text}", align {ALIGNMENT}')
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Kernels written for a family of CPUs; table.py says which family has which."""

@@ -1,0 +1,1 @@
+"""What the families build on: arrangements of weights, and kernels that only their blocks distinguish."""

@@ -1,0 +1,133 @@
+"""FULLY_CONNECTED on top of a family's primitives: one input row by four output channels a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgecompress_runtime.families.shared.arranged_convolution import channel_groups
+from edgecompress_runtime.families.shared.coding import Coded
+from edgecompress_runtime.families.shared.decoding import call_bytes
+from edgecompress_runtime.families.shared.scaling import Scaling, scaling
+from edgecompress_runtime.families.shared.step import Scratch, Step
+from edgecompress_runtime.families.shared.words import moved
+from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.kernels.matmul import fully_connected, prepare_fully_connected
+from edgecompress_runtime.plan import Tensor
+
+GROUP = 4  # channels
+
+
+def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
+    """The kernel of a family for plain weights, to be imported as `name` from `module`.
+
+    row(x, scratch, depth): where the block reads an input row. block(row, weights, padded, records, group, target,
+    up, low, high): four outputs, requantised and stored.
+    """
+
+    def kernel(x, w, records, y, scratch, rows, depth, padded, units, up, low, high):
+        for r in range(rows):
+            source = row(moved(x, i32(r * depth)), scratch, depth)
+            target = moved(y, i32(r * units))
+            for group in range(i32(i32(units + 3) // i32(4))):
+                at = moved(target, min(i32(group * 4), i32(units - 4)))
+                block(source, moved(w, i32(group * padded * 4)), padded, records, group, at, up, low, high)
+
+    kernel.__name__ = kernel.__qualname__ = name
+    kernel.__module__ = module
+    return kernel
+
+
+def dense_coded(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
+    """The same for w = (code, table, memory): four channels are decoded at a time, and used for all rows."""
+
+    def kernel(x, w, records, y, scratch, rows, depth, padded, units, up, low, high):
+        code, table, weights = w
+        source = row(x, scratch, depth)
+        for group in range(i32(i32(units + 3) // i32(4))):
+            call_bytes(code, table, weights, i32(padded * 4), group)
+            for r in range(rows):
+                if rows > 1:
+                    source = row(moved(x, i32(r * depth)), scratch, depth)
+                at = moved(y, i32(r * units + min(i32(group * 4), i32(units - 4))))
+                block(source, weights, padded, records, group, at, up, low, high)
+
+    kernel.__name__ = kernel.__qualname__ = name
+    kernel.__module__ = module
+    return kernel
+
+
+@dataclass(frozen=True, eq=False)
+class DenseLayer:
+    """weights: int8 [units, depth]. rows: of the input. bounds: of what is stored."""
+
+    x: Tensor
+    y: Tensor
+    weights: np.ndarray
+    scales: Scaling
+    rows: int
+    bounds: tuple[int, int]
+
+
+def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> DenseLayer | None:
+    """None for weights that are not constant or have a zero point, and scales that need the ordinary kernel."""
+    (ordinary,) = prepare_fully_connected(inputs, outputs, options)
+    if ordinary.kernel is not fully_connected:
+        return None
+    x, w, bias, multiplier, shift, y, rows, depth, units, x_zero, w_zero, y_zero, *bounds = ordinary.arguments
+    if w.data is None or w_zero:
+        return None
+    weights = w.data.reshape(units, depth)
+    sums = weights.astype(np.int64)
+    values = (bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
+    folded = values - x_zero * sums.sum(1)
+    largest = np.abs(folded) + 128 * np.abs(sums).sum(1)
+    scales = scaling(folded, largest, multiplier, shift, y_zero, once=True)
+    return None if scales is None else DenseLayer(x, y, weights, scales, rows, tuple(bounds))
+
+
+@dataclass(frozen=True)
+class DenseArrangement:
+    """run: weights of a channel that follow one another; 0: all. aligned: a row's weights are a multiple of it.
+    scratch: bytes of scratch for a padded row. records: of (scaling, channel numbers in fours). coded: for weights
+    that are coded in flash; None to have them plain. least: the smallest weight that the arithmetic can do."""
+
+    kernel: Callable[..., None]
+    run: int
+    aligned: int
+    scratch: int
+    records: Callable[[Scaling, np.ndarray], np.ndarray]
+    coded: Coded | None
+    least: int = -128
+
+    def __call__(
+        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    ) -> list[Step] | None:
+        """None for what `dense_layer` has none for, and fewer than four outputs."""
+        layer = dense_layer(inputs, outputs, options)
+        if layer is None or len(layer.weights) < GROUP or layer.weights.min() < self.least:
+            return None
+        weights, scales, (units, depth) = layer.weights, layer.scales, layer.weights.shape
+        padded = -(-depth // self.aligned) * self.aligned
+        groups, run = channel_groups(units, GROUP), self.run or padded
+        arranged = np.pad(weights, ((0, 0), (0, padded - depth)))[groups]
+        arranged = arranged.reshape(-1, GROUP, padded // run, run).transpose(0, 2, 1, 3).reshape(-1)
+        held = self.coded(arranged, memory=GROUP * padded) if self.coded else None
+        records, scratch = self.records(scales, groups).reshape(-1), Scratch(self.scratch * padded)
+        arguments = (
+            layer.x,
+            held or arranged,
+            records,
+            layer.y,
+            scratch,
+            layer.rows,
+            depth,
+            padded,
+            units,
+            scales.up,
+            *layer.bounds,
+        )
+        return [held.step(arguments) if held else Step(self.kernel, arguments)]

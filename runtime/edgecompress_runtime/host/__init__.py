@@ -1,1 +1,0 @@
-"""Plans on this machine: blocked kernels for its vector unit, compiled once and kept on disk as machine code."""

@@ -1,0 +1,1 @@
+"""Numba functions as LLVM's intermediate representation, for any CPU."""

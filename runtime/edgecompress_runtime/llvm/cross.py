@@ -1,0 +1,288 @@
+"""Numba functions -> an object file for another CPU, without a C compiler.
+
+Numba types and lowers the Python functions; the LLVM inside llvmlite, which carries every back end, optimises
+and emits them. Functions take pointers and 32-bit integers, return nothing and follow the C calling convention
+of the target.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import codegen, compiler, sigutils
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.core.typing import Signature
+from numba.extending import intrinsic
+
+from edgecompress_runtime.llvm.arm_attributes import without_float_arguments
+from edgecompress_runtime.llvm.float_functions import FUNCTIONS
+from edgecompress_runtime.llvm.rounded_product import definition
+
+CONSTANT_ALIGNMENT = 16  # bytes; one vector of Helium
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A CPU in LLVM's names; features with + or - ("+dsp")."""
+
+    triple: str
+    cpu: str
+    features: tuple[str, ...] = ()
+
+    @property
+    def full_triple(self) -> str:
+        """As LLVM needs it: of a triple in three parts it would take "eabi" for an operating system, and call run-time
+        functions by names that Arm's libraries do not have.
+
+        >>> Machine("thumbv6m-none-eabi", "cortex-m0").full_triple
+        'thumbv6m-none-unknown-eabi'
+        """
+        return re.sub(r"^(\w[\w.]*-none)-(eabi\w*)$", r"\1-unknown-\2", self.triple)
+
+    @property
+    def bare(self) -> bool:
+        """Whether there is no operating system, and so perhaps no C library."""
+        return re.search("none|unknown-elf", self.triple) is not None
+
+    @property
+    def has_libm(self) -> bool:
+        """Whether math.h can be had. RISC-V's programs here call Linux themselves."""
+        return not (self.bare or self.triple.startswith("riscv"))
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Functions of math.h that LLVM has an instruction for, or the system's C library."""
+        features = " ".join(f for f in self.features if f.startswith("+"))
+        rounds = self.has_libm or "fp-armv8" in features or "mve.fp" in features
+        roots = rounds or "+vfp" in features
+        return (*(("trunc", "floor", "ceil") if rounds else ()), *(("sqrt",) if roots else ()))
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """A Python function to be compiled under a C name; signature: void of pointers, numbers and tuples of them.
+
+    inlined: it vanishes into its callers, and has no symbol in the object. hidden: its symbol is none of a shared
+    library's that the object becomes part of. shared: called by others, and unknown outside of the object.
+    """
+
+    symbol: str
+    function: Callable[..., None]
+    signature: Signature
+    inlined: bool = False
+    hidden: bool = False
+    shared: bool = False
+
+
+class _RawLibrary(codegen.JITCodeLibrary):
+    """Keeps the IR as Numba lowered it: optimising it here would vectorise it for the host."""
+
+    def _optimize_functions(self, module: Any) -> None: ...
+    def _optimize_final_module(self) -> None: ...
+    def _finalize_specific(self) -> None: ...
+
+
+class _RawCodegen(codegen.JITCPUCodegen):
+    _library_class = _RawLibrary
+
+
+def compiled(
+    machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray] = {}
+) -> tuple[bytes, str]:
+    """(ELF object, the same as assembly text): every function, and every constant as read-only data.
+
+    Raises RuntimeError where LLVM does not know the triple, numba.core.errors.NumbaError for a function that
+    can't be typed.
+    """
+    module, target = _linked(machine, functions, constants), target_machine(machine)
+    return without_float_arguments(target.emit_object(module)), target.emit_assembly(module)
+
+
+def external(symbol: str, signature: Signature) -> types.ExternalFunction:
+    """What a Numba function calls to call the C function `symbol`."""
+    return types.ExternalFunction(symbol, signature)
+
+
+def inlined(symbol: str, arguments: Sequence[types.Type]) -> Callable[..., None]:
+    """What a Numba function calls to call an inlined Function; tuples are passed as their elements."""
+    names = ", ".join(f"a{i}" for i in range(len(arguments)))
+    signature = types.void(*arguments)
+
+    def generate(context: Any, builder: ir.IRBuilder, _: Signature, values: Sequence[ir.Value]) -> ir.Value:
+        flat = [leaf for kind, value in zip(arguments, values) for leaf in _leaves(builder, kind, value)]
+        kernel = builder.module.globals.get(symbol)
+        if kernel is None:
+            kernel = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [v.type for v in flat]), symbol)
+        builder.call(kernel, flat)
+        return context.get_dummy_value()
+
+    # an intrinsic is a function of as many parameters as its calls have
+    space: dict[str, Any] = {"result": (signature, generate)}
+    exec(f"def call(typingctx, {names}): return result", space)
+    return intrinsic(space["call"])
+
+
+def elements(kind: Any) -> list[types.Type]:
+    """Of a tuple type."""
+    return list(kind)
+
+
+def _leaves(builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> list[ir.Value]:
+    if not isinstance(kind, types.BaseTuple):
+        return [value]
+    parts = [(part, builder.extract_value(value, i)) for i, part in enumerate(elements(kind))]
+    return [leaf for k, v in parts for leaf in _leaves(builder, k, v)]
+
+
+def constant(symbol: str, dtype: np.dtype) -> Callable[..., Any]:
+    """A function for use in Numba code that returns the address of a constant."""
+    pointer = pointer_type(dtype)
+
+    @intrinsic
+    def address(typingctx: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            name = symbol
+            if name not in builder.module.globals:
+                ir.GlobalVariable(builder.module, ir.IntType(8), name).global_constant = True
+            return builder.bitcast(builder.module.globals[name], context.get_value_type(pointer))
+
+        return pointer(), generate
+
+    return address
+
+
+@cache
+def pointer_type(dtype: np.dtype) -> types.CPointer:
+    """A pointer to elements of a NumPy dtype; bool is one byte."""
+    from numba import from_dtype
+
+    return types.CPointer(from_dtype(np.dtype(np.int8) if np.dtype(dtype).kind == "b" else np.dtype(dtype)))
+
+
+@cache
+def _initialize() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+@cache
+def target_machine(machine: Machine) -> llvm.TargetMachine:
+    _initialize()
+    target = llvm.Target.from_triple(machine.full_triple)
+    # firmware lies at fixed addresses; under an operating system code may go into a shared library
+    reloc, features = "static" if machine.bare else "pic", ",".join(machine.features)
+    return target.create_target_machine(cpu=machine.cpu, features=features, opt=3, reloc=reloc, codemodel="small")
+
+
+def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray]) -> llvm.ModuleRef:
+    target = target_machine(machine)
+    functions = list(functions)
+    whole = llvm.parse_assembly(_constants(constants) + definition(machine.triple))
+    _link(whole, functions, machine, str(target.target_data))
+    if not machine.has_libm:
+        wanted = {f.name for f in whole.functions if f.is_declaration} & FUNCTIONS.keys()
+        library = [_float_function(name) for name in sorted(wanted)]
+        _link(whole, library, machine, str(target.target_data))
+        functions += library
+    public = {function.symbol: function.hidden for function in functions if not function.inlined}
+    shared = {function.symbol for function in functions if function.shared}
+    for function in whole.functions:
+        function.add_function_attribute("nounwind")  # no unwind tables, and nothing of libgcc behind them
+        if function.name in public:
+            function.add_function_attribute("noinline")
+            if function.name in shared:
+                function.linkage = "internal"
+            else:
+                function.visibility = "hidden" if public[function.name] else "default"
+        elif not function.is_declaration:
+            function.linkage = "internal"
+            function.add_function_attribute("alwaysinline")
+    for variable in whole.global_variables:  # Numba's environments, which nothing here uses
+        if variable.name.startswith("_ZN08NumbaEnv"):
+            variable.linkage = "internal"
+    whole.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    # primitives unroll and vectorise where it pays; elsewhere flash is worth more
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
+    builder = llvm.create_pass_builder(target, options)
+    first = llvm.create_new_module_pass_manager()
+    first.add_always_inliner_pass()  # kernels are optimised where their callers' constants are known, never before
+    first.run(whole, builder)
+    builder.getModulePassManager().run(whole, builder)
+    return whole
+
+
+def _float_function(name: str) -> Function:
+    function = FUNCTIONS[name]
+    arguments = [types.float32] * function.__code__.co_argcount
+    return Function(name, function, types.float32(*arguments), shared=True)
+
+
+def _link(whole: llvm.ModuleRef, functions: Iterable[Function], machine: Machine, layout: str) -> None:
+    for function in functions:
+        text = lowered(function.symbol, function.function, function.signature)
+        whole.link_in(llvm.parse_assembly(_for_machine(text, machine, layout)))
+
+
+@cache
+def lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
+    """Unoptimised IR: the function as Numba lowers it, and one of the C calling convention that calls it. It returns
+    nothing or a float32."""
+    flags: Any = compiler.Flags()
+    flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics
+    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+    flags.error_model = "numpy"  # no Python exceptions in the kernel
+    args, result = sigutils.normalize_signature(signature)
+    context = cpu_target.target_context.subtarget(_internal_codegen=_RawCodegen("edgecompress"))
+    compiled = compiler.compile_extra(cpu_target.typing_context, context, function, args, result, flags, {})
+    if not compiled.library._finalized:
+        with global_compiler_lock:
+            compiled.library.finalize()
+    text, inner = compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
+    # Numba's convention: a slot for the result and one for an exception go before the arguments
+    every = [str(a.type) for a in llvm.parse_assembly(text).get_function(inner).arguments]
+    slots, arguments = every[:2], every[2:]
+    outer = ", ".join(f"{t} noundef %a{i}" for i, t in enumerate(arguments))
+    passed = ", ".join([f"{t} %s{i}" for i, t in enumerate(slots)] + [f"{t} %a{i}" for i, t in enumerate(arguments)])
+    kind, ending = "void", "ret void"
+    if result != types.void:
+        kind, ending = "float", "%r = load float, ptr %s0\n  ret float %r"
+    return f"""{text}
+define {kind} @{symbol}({outer}) {{
+  %s0 = alloca ptr
+  %s1 = alloca ptr
+  %status = call i32 @"{inner}"({passed})
+  {ending}
+}}
+"""
+
+
+def _for_machine(text: str, machine: Machine, layout: str) -> str:
+    text = re.sub(r"target triple = .*", f'target triple = "{machine.full_triple}"', text)
+    text = re.sub(r"target datalayout = .*", f'target datalayout = "{layout}"', text)
+    # an instruction where the CPU has one, a C library's function elsewhere
+    for name in machine.instructions:
+        text = text.replace(f"@{name}f(", f"@llvm.{name}.f32(").replace(f"@{name}(", f"@llvm.{name}.f64(")
+    for symbol in () if machine.has_libm else FUNCTIONS:
+        if (name := symbol.removesuffix("f")) not in machine.instructions:
+            text = text.replace(f"@llvm.{name}.f32(", f"@{symbol}(")
+    # or loops that fill and copy become calls of a C library's memset and memcpy
+    return re.sub(r"(?m)^(define .*?) \{$", r'\1 "no-builtins" {', text)
+
+
+def _constants(constants: Mapping[str, np.ndarray]) -> str:
+    lines = []
+    for symbol, array in constants.items():
+        data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        text = "".join(f"\\{byte:02x}" for byte in data)
+        lines.append(f'@{symbol} = hidden constant [{len(data)} x i8] c"{text}", align {CONSTANT_ALIGNMENT}')
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""On this machine: a pack as a function of arrays, its code kept on the disk."""

@@ -1,0 +1,118 @@
+"""`load`: a `.pack` file as a function of arrays."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edgecompress_runtime.errors import RuntimeModelError
+from edgecompress_runtime.families.x86.variants import VARIANTS, Variant, available
+from edgecompress_runtime.loading import code_cache as artifact
+from edgecompress_runtime.loading.native import Native
+from edgecompress_runtime.pack import Pack, read_pack
+from edgecompress_runtime.plan import Plan, Tensor
+
+Run = Callable[..., list[np.ndarray]]
+MOST_THREADS = 64
+
+
+class Model:
+    """A model ready to run: call it with one array an input, get the output (a tuple when there are several).
+
+    inputs, outputs: their tensors (name, shape, dtype; scale and zero point where they are int8). Images are
+    NHWC, as in a `.tflite` file. The first call of a new model compiles it, which takes seconds and is announced
+    on a terminal; the code is kept on disk. compile_seconds: what that took here, 0 for code from the disk.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[Tensor, ...],
+        run: Run | None,
+        compile: Callable[[], Run] | None = None,
+    ) -> None:
+        self.inputs, self.outputs, self.compile_seconds = inputs, outputs, 0.0
+        self._run, self._compile = run, compile
+
+    def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """arrays: in the order of `inputs`, each of its tensor's shape and dtype.
+
+        Raises RuntimeModelError for another number, shape or dtype.
+        """
+        if self._run is None:
+            assert self._compile is not None
+            start = time.perf_counter()
+            self._run = self._compile()
+            self.compile_seconds = time.perf_counter() - start
+        results = self._run(*(np.asarray(a) for a in arrays))
+        return results[0] if len(results) == 1 else tuple(results)
+
+
+def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None, threads: int = 1) -> Model:
+    """A `.pack` file, or its bytes.
+
+    variant: of the kernels, a key of host.variants.VARIANTS; None for the best of this CPU. threads: that share the
+    model's large layers; results are the same.
+    Raises PackError for a file that is damaged or no pack, UnsupportedOperatorError, naming every operator that
+    has no kernel here, and ValueError for a variant that this CPU can't run or no thread.
+    """
+    chosen = _variant(variant)
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads = {threads}: expected 1 to {MOST_THREADS}")
+    pack: Pack | None = None
+    if not isinstance(source, bytes):
+        try:
+            data = Path(source).read_bytes()
+        except OSError:
+            pack = read_pack(source)  # which raises what it has to say of it
+            raise
+    else:
+        data = source
+    place = artifact.place(data, chosen.name, threads)
+    if found := artifact.read(place):
+        native = Native(found)
+        return Model(native.inputs, native.outputs, native)
+    pack = read_pack(source)
+    try:
+        return _new(pack.plan(), chosen, threads, place)
+    except RuntimeModelError as error:
+        raise type(error)(f"{pack.name}: {error}") from None
+
+
+def _variant(name: str | None) -> Variant:
+    usable = available()
+    if name is None:
+        return usable[0]
+    if (chosen := VARIANTS.get(name)) not in usable:
+        raise ValueError(f"variant {name!r}: expected one of {', '.join(v.name for v in usable)} on this CPU")
+    return chosen
+
+
+def _new(plan: Plan, variant: Variant, threads: int, place: Path) -> Model:
+    # imported here: code from the disk runs without Numba
+    from edgecompress_runtime.codegen.generator import with_outputs_of_their_own
+    from edgecompress_runtime.codegen.x86_program import program
+    from edgecompress_runtime.loading.compile_for_host import build
+
+    plan = with_outputs_of_their_own(plan)
+    code = program(plan, variant, threads)
+
+    def compile() -> Run:
+        start = time.perf_counter()
+        made = build(plan, code, variant)
+        if made is None:
+            from edgecompress_runtime.execute import Executor
+
+            return Executor(plan)
+        artifact.write(place, made)
+        if sys.stderr.isatty():
+            print(f"edgecompress: compiled for {variant.name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+        return Native(made)
+
+    inputs, outputs = (tuple(plan.tensors[i] for i in ends) for ends in (plan.inputs, plan.outputs))
+    return Model(inputs, outputs, None, compile)
