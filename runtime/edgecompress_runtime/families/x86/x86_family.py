@@ -12,7 +12,7 @@ from edgecompress_runtime.families.x86 import x86_addition as addition
 from edgecompress_runtime.families.x86 import x86_convolution as convolution
 from edgecompress_runtime.families.x86 import x86_depthwise as depthwise
 from edgecompress_runtime.families.x86 import x86_pooling as pooling
-from edgecompress_runtime.families.x86 import x86_quantize as quantisation
+from edgecompress_runtime.families.x86 import x86_quantize as quantization
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.plan import Tensor
 
@@ -30,7 +30,7 @@ BLOCKED: dict[str, Prepare] = {
     "FULLY_CONNECTED": convolution.prepare_fully_connected,
     "ADD": partial(addition.prepare_sum, "ADD"),
     "SUB": partial(addition.prepare_sum, "SUB"),
-    "QUANTIZE": quantisation.prepare_quantize,
+    "QUANTIZE": quantization.prepare_quantize,
     **{kind: _undivided(partial(pooling.prepare_pool, kind)) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
     **{kind: _undivided(partial(pooling.prepare_reduction, kind)) for kind in ("MEAN", "SUM")},
 }
