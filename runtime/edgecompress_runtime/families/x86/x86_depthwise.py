@@ -98,11 +98,10 @@ def _depthwise(variant: Variant, pixels: int, tail: int, rounding: Rounding) -> 
                         channel = i32(v * lanes)
                         source = moved(start, i32(channel * 2)), strides[1]
                         weights = moved(w, i32(channel * 2)), moved_words(records, i32(v * lanes * FIELDS))
-                        place = moved(target, channel), channels
                         if v < vectors - 1:
-                            block(source, window, weights, place, bounds)
+                            block(source, window, weights, (moved(target, channel), channels), bounds)
                         else:
-                            last_block(source, window, weights, place, bounds)
+                            last_block(source, window, weights, (moved(target, channel), channels), bounds)
 
     kernel.__name__ = "depthwise"
     return kernel
