@@ -212,7 +212,7 @@ def pruned(w: np.ndarray, pattern: str, rng) -> np.ndarray:
 PATTERNS = pytest.mark.parametrize(
     "variant, pattern, expected",
     [
-        *((v, pattern, "sparse") for v in TESTED for pattern in ("blocks", "nothing")),
+        *((v, pattern, "skipping") for v in TESTED for pattern in ("blocks", "nothing")),
         *((v, pattern, "picked") for v in TESTED if VARIANTS[v].pick for pattern in ("1:5", "anywhere")),
     ],
 )

@@ -57,5 +57,5 @@ def skipping(variant: Variant, body: Shape, last: Shape, cut: SkippingCut) -> Ca
                         else:
                             last_block(start, steps, fields, target, bounds)
 
-    kernel.__name__ = f"{f'picked{cut.window}' if cut.picks else 'sparse'}_{body.label}_{last.label}_{cut.sums}"
+    kernel.__name__ = f"{f'picked{cut.window}' if cut.picks else 'skipping'}_{body.label}_{last.label}_{cut.sums}"
     return kernel
