@@ -25,9 +25,12 @@ from edgecompress_runtime.plan import Plan
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LlvmProgram(Interface):
-    """text: functions of the layers and, whatever the program's name, meeting.ENTRY, void (arena, inputs...,
-    outputs...), or with several threads those of meeting.py. kernels: which the text calls, by symbol. constants: data
-    by symbol. threads: that it is for."""
+    """A model as LLVM's intermediate representation.
+
+    text: functions of the layers and, whatever the program's name, meeting.ENTRY, void (arena, inputs..., outputs...),
+    or with several threads those of meeting.py. kernels: which the text calls, by symbol. constants: data by symbol.
+    threads: that it is for.
+    """
 
     text: str
     kernels: Mapping[str, Kernel]
@@ -36,9 +39,10 @@ class LlvmProgram(Interface):
 
 
 def llvm_program(plan: Plan, name: str, family: Family, *, threads: int = 1, profile: bool = False) -> LlvmProgram:
-    """family: whose layers are divided for as many threads. profile: one thread calls `edgecompress_layer(step)` before
-    each step and after the last.
+    """The program of a plan for one variant of x86; name: a C identifier.
 
+    family: of the variant, its layers divided for as many threads. profile: one thread calls `edgecompress_layer(step)`
+    before each step and after the last.
     Raises UnsupportedOperatorError, naming every operator that has no kernel.
     """
     program = program_of(plan, name, family, CACHE_LINE)
@@ -110,7 +114,7 @@ def _call(body: list[str], call: Call) -> None:
 
 
 def _pointer(body: list[str], address: Address) -> str:
-    if address.base.startswith("data_"):
+    if address.constant:
         return f"@{address.base}"
     if address.offset == 0:
         return f"%{address.base}"

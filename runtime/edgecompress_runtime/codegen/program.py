@@ -24,23 +24,33 @@ from edgecompress_runtime.llvm.cross import Function, pointer_type
 from edgecompress_runtime.llvm.typed_numba import leaves
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
-ARENA = "arena"  # a base of addresses
+ARENA, CONSTANT = "arena", "data_"  # a base of addresses, and how those that are constants start
 
 
 @dataclass(frozen=True)
 class Address:
-    """base: ARENA, the name of an input or output of the program, or the symbol of a constant. offset: bytes behind it.
-    dtype: of the elements that a kernel sees there."""
+    """An address that a kernel is given.
+
+    base: ARENA, the name of an input or output of the program, or the symbol of a constant. offset: bytes behind it.
+    dtype: of the elements that the kernel sees there.
+    """
 
     base: str
     offset: int
     dtype: np.dtype
 
+    @property
+    def constant(self) -> bool:
+        """Whether it is a constant's."""
+        return self.base.startswith(CONSTANT)
+
 
 @dataclass(frozen=True)
 class Kernel:
-    """function: Python for Numba. kinds: of its arguments, int, float, the dtype of what a pointer points to, or a
-    tuple of such."""
+    """A kernel for arguments of certain kinds, which Numba lowers once.
+
+    kinds: int, float, the dtype of what a pointer points to, or a tuple of such, for each argument.
+    """
 
     function: Callable[..., None]
     kinds: tuple[Any, ...]
@@ -53,8 +63,11 @@ class Kernel:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A kernel and its numbers, which all layers that are alike share. literals: int and float, the dtype of what it
-    points to for each pointer, tuples of these. title: for people."""
+    """A kernel and its numbers; layers that are alike are one.
+
+    literals: the arguments, int, float, or a tuple of such, with the dtype of what it points to in place of each
+    pointer. title: says to people what it computes.
+    """
 
     name: str
     kernel: Kernel
@@ -64,7 +77,7 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """addresses: for the pointers among the layer's literals, in order."""
+    """One call of a layer. addresses: for the pointers among its literals, in order."""
 
     layer: Layer
     addresses: tuple[Address, ...]
@@ -72,8 +85,11 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """calls: of each step; where threads share a step, one for each. kernels, layers: in the order in which they are
-    first used. constants: by symbol. helpers: functions that kernels call."""
+    """All that a compiled plan consists of.
+
+    calls: of each step; where threads share a step, one for each. kernels, layers: in the order in which they are first
+    used. constants: by symbol. helpers: functions that kernels call.
+    """
 
     interface: Interface
     calls: tuple[tuple[Call, ...], ...]
@@ -192,7 +208,7 @@ class _Walk:
     def _constant(self, array: np.ndarray) -> str:
         content = array.dtype.str, array.tobytes()
         if content not in self.symbols:
-            self.symbols[content] = symbol = f"data_{len(self.symbols)}"
+            self.symbols[content] = symbol = f"{CONSTANT}{len(self.symbols)}"
             self.constants[symbol] = array
         return self.symbols[content]
 

@@ -29,7 +29,7 @@ BYTES = pointer_type(np.dtype(np.int8))
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PythonProgram(Interface):
-    """A model as code. text: the Python module. functions: to be compiled. constants: read-only data by symbol."""
+    """A model as Python. text: the module. functions: to be compiled. constants: read-only data by symbol."""
 
     text: str
     functions: tuple[Function, ...]
@@ -44,8 +44,8 @@ def python_program(plan: Plan, name: str, family: Family, *, profile: bool = Fal
     """
     program = program_of(plan, name, family, ALIGNMENT)
     kernels = _kernel_names(program)
-    text = "\n\n".join([_head(program, kernels), *(_layer(layer, kernels) for layer in program.layers),
-                        _invoke(program, profile)])  # fmt: skip
+    layers = [_layer(layer, kernels) for layer in program.layers]
+    text = "\n\n".join([_head(program, kernels), *layers, _invoke(program, profile)])
     return PythonProgram(
         **vars(program.interface),
         text=text,
@@ -113,7 +113,7 @@ def _hook(profile: bool, number: int) -> list[str]:
 
 def _call(call: Call) -> str:
     def written(address: Address) -> str:
-        if address.base.startswith("data_"):
+        if address.constant:
             return f"{address.base}_{address.dtype}()"
         return f"at_{address.dtype}({address.base}, i32({address.offset}))"
 
