@@ -97,7 +97,7 @@ def _read_torchscript(path: Path, data: bytes, shapes: Shapes, fold: bool) -> tu
         except Exception as error:
             reraise_interrupt(error)
             raise InputError(instead_of_torchscript(path, data)) from error
-    names = [name for name in _parameter_names(module.forward)]
+    names = list(_parameter_names(module.forward))
     inputs, names = _example_inputs(names, shapes, str(path))
     return "torchscript", _export_somehow(module.eval(), inputs, names, (False,), fold)
 

@@ -107,7 +107,8 @@ def _follow(node: ir.Node, op_type: str, shape: tuple[int, ...], default: float)
     user = only_user(node.outputs[0])
     if user is not None and user.op_type == op_type and user.domain == "":
         _, array = _with_constant(user)
-        if array is not None and array.dtype == np.float32 and array.size > 1:
-            if array.shape[array.ndim - len(shape) :] == shape and array.size == np.prod(shape):
-                return array.reshape(shape), user
+        if array is None or array.dtype != np.float32 or array.size <= 1:
+            return np.full(shape, default, np.float32), node
+        if array.shape[array.ndim - len(shape) :] == shape and array.size == np.prod(shape):
+            return array.reshape(shape), user
     return np.full(shape, default, np.float32), node
