@@ -305,7 +305,7 @@ def test_every_fault_is_in_one_message():
             u = Softsign(x)
         }"""
     )
-    with pytest.raises(UnsupportedModelError, match="Mish.*Softsign"):
+    with pytest.raises(UnsupportedModelError, match=r"Mish.*Softsign"):
         emit(m)
     for node in list(m.graph)[1:]:
         node.outputs[0].replace_all_uses_with(m.graph.inputs[0], replace_graph_outputs=True)

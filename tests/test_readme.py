@@ -31,6 +31,6 @@ def test_every_operator_and_command_is_named() -> None:
 def test_paths_that_are_named_exist(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     named = re.findall(r"`((?:edgecompress|runtime|targets|tests|samples|\.ci)/[\w./-]*)`", text)
-    linked = [target for target in re.findall(r"\]\(([^)#:]+)\)", text)]
+    linked = list(re.findall(r"\]\(([^)#:]+)\)", text))
     assert named
     assert [path for path in named + linked if not list(ROOT.glob(path.rstrip("/").replace("...", "**")))] == []
