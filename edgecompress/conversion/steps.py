@@ -26,12 +26,12 @@ from edgecompress.conversion import size_budget as budget
 from edgecompress.conversion.training_run import Training
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import tflite as tflite_emitter
-from edgecompress.emit.tflite.lower import INTEGER_RULES, lower
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.verify import Check, Reference, reference, verify
 from edgecompress.graph.annotations import comes_quantized, given_quantization
 from edgecompress.lowering.tensor_io import TFLiteModel
+from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Preprocess, Quantize, Recipe
 from edgecompress.recipe.effective import encoding
 from edgecompress.record.report import Goal
@@ -123,7 +123,7 @@ def open_data(model: ir.Model, calib: object, evaluation: object, recipe: Recipe
 
 def needs_no_calibration(model: ir.Model, profile: Profile) -> bool:
     """Whether int8 activations can be had without data: the model came with all scales that the target needs."""
-    return knows_scales(lower(model.clone(), INTEGER_RULES) if profile.integer_only else model)
+    return knows_scales(integer_parts(model.clone()) if profile.integer_only else model)
 
 
 def describe_calibration(model: ir.Model) -> str:
@@ -144,7 +144,7 @@ def encode(model: ir.Model, training: Training, data: Data, recipe: Recipe, prof
             return _clustered(encoded, model, training, data.calibration, recipe, profile, log)
         assert data.calibration is not None  # open_data sees to it
         if profile.integer_only:
-            model = lower(model.clone(), INTEGER_RULES)
+            model = integer_parts(model.clone())
         found = quantize(model, data.calibration, recipe.quantize, integer_only=profile.integer_only)
         running.stage.note = quantization_note(found, recipe.quantize)
     if recipe.quantize.epochs is not None:

@@ -14,10 +14,10 @@ from rich.text import Text
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import require_integer
 from edgecompress.emit.tflite import emit
-from edgecompress.emit.tflite.lower import INTEGER_RULES, lower
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.ingest import load
 from edgecompress.inspection.memory_fit import fit
+from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize
 from edgecompress.record.units import count, size
 from edgecompress.report.terminal import Shown, in_words, table
@@ -152,7 +152,7 @@ def _refusals(model: ir.Model, profile: Profile) -> Iterator[str]:
     """What a conversion would say: nodes without an int8 kernel, operators that a runtime lacks."""
     try:
         if profile.integer_only:
-            require_integer(lower(model.clone(), INTEGER_RULES), Quantize())
+            require_integer(integer_parts(model.clone()), Quantize())
         if "tflite" in profile.formats:
             emit(model, operators=OPERATOR_SETS[profile.operators])
     except UnsupportedModelError as error:
