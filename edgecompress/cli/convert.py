@@ -94,7 +94,7 @@ def command(
     executed: name only files that you trust.
     """
     from edgecompress.api import convert
-    from edgecompress.conversion.training_run import is_main_process
+    from edgecompress.conversion.trainer import is_main_process
 
     result = convert(
         model,

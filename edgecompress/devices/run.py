@@ -50,10 +50,10 @@ class Outputs(Shown):
         head = Text.assemble((self.artifact, "bold"), " on ", (self.device, "bold"))
         name, first = next(iter(self.arrays.items()))
         if self.classes:
-            rows = [(str(i), self._top(scores)) for i, scores in enumerate(first)]
-            return Group(head, table("", ("Sample", "Class: score"), rows))
-        rows = [(name, str(list(a.shape)), self._some(a)) for name, a in self.arrays.items()]
-        return Group(head, table("", ("Output", "Shape", "First values"), rows))
+            classes = [(str(i), self._top(scores)) for i, scores in enumerate(first)]
+            return Group(head, table("", ("Sample", "Class: score"), classes))
+        values = [(name, str(list(a.shape)), self._some(a)) for name, a in self.arrays.items()]
+        return Group(head, table("", ("Output", "Shape", "First values"), values))
 
     def _top(self, scores: np.ndarray) -> str:
         best = np.argsort(-scores, kind="stable")[:TOP]

@@ -64,7 +64,8 @@ def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 def random_states() -> dict[str, Any]:
     """Of Python, NumPy and torch: nothing here draws from them, but hooks and user code may."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    assert isinstance(keys, np.ndarray)
     states = {
         "python": random.getstate(),
         "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), *(float(r) for r in rest)],
