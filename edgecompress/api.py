@@ -19,9 +19,10 @@ from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe, recipe_file
 from edgecompress.recipe.effective import Overrides, effective_recipe
 from edgecompress.record.report import Report
-from edgecompress.report import terminal
 from edgecompress.report.assemble import report_of
 from edgecompress.report.files import PAGE, REPORT, report_files
+from edgecompress.report.tables import Shown
+from edgecompress.report.terminal import render
 from edgecompress.support.interrupt import stop_if_interrupted
 from edgecompress.support.lock import locked
 from edgecompress.support.output import require_writable, stale_files, write_files
@@ -31,7 +32,7 @@ RECIPE = "recipe.toml"
 
 
 @dataclass(frozen=True, repr=False)
-class Result(terminal.Shown):
+class Result(Shown):
     """What a conversion made. Shows itself as the report's tables in terminals and notebooks.
 
     report: everything measured, as in report.json. directory: where the files are.
@@ -53,7 +54,7 @@ class Result(terminal.Shown):
         return {a.format: self.directory / a.path for a in self.report.artifacts}
 
     def __rich__(self) -> RenderableType:
-        return terminal.render(self.report)
+        return render(self.report)
 
 
 def convert(

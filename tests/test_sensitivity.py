@@ -13,7 +13,7 @@ import pytest
 import edgecompress.inspection.layer_sensitivity as command
 from edgecompress.cli import main
 from edgecompress.errors import InputError
-from edgecompress.report.terminal import as_text
+from edgecompress.report.tables import as_text
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "digits"
 MODEL, DATA = SAMPLE / "digits.onnx", SAMPLE / "test.npz"

@@ -112,7 +112,7 @@ def command(
     elif is_quiet():
         click.echo("\n".join(map(str, result.artifacts.values())))
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(result)
         click.echo(f"Written to {result.directory}; report.html shows all of it")

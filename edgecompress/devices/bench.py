@@ -21,7 +21,7 @@ from edgecompress.devices.samples import Samples, load_samples
 from edgecompress.errors import DeviceFault, EdgeCompressError, InputError
 from edgecompress.record.report import Counts, DeviceFailure, DeviceRun
 from edgecompress.report.device_table import comparison, detail
-from edgecompress.report.terminal import Shown
+from edgecompress.report.tables import Shown
 from edgecompress.support.progress import progress
 from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured, Summary
 from edgecompress_targets.drivers.driver_table import BUILT_IN

@@ -19,7 +19,7 @@ from edgecompress.devices.samples import load_samples
 from edgecompress.errors import InputError
 from edgecompress.evaluate.metrics import is_classifier
 from edgecompress.evaluate.sources import IMAGE_SUFFIXES, pillow, reading
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 
 TOP = 5  # classes shown
 SHOWN = 8  # values of another output

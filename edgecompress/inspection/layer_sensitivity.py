@@ -27,7 +27,7 @@ from edgecompress.evaluate.verify import run_dataset
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess
 from edgecompress.record.units import count
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 from edgecompress.support.progress import progress
 from edgecompress.support.validation import validated
 

@@ -20,7 +20,7 @@ from edgecompress.errors import UnsupportedModelError
 from edgecompress.ingest import load
 from edgecompress.recipe import Quantize
 from edgecompress.record.units import count, size
-from edgecompress.report.terminal import Shown, in_words, table
+from edgecompress.report.tables import Shown, in_words, table
 from edgecompress.targets import all_targets
 from edgecompress_targets import OPERATOR_SETS, Profile
 
