@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 import edgecompress
 from command import edgecompress as command
 from edgecompress.report.files import read_report
-from edgecompress.report.schema import PATH, schema
+from edgecompress.report.json_schema import PATH, schema
 
 DIGITS = Path(__file__).parent.parent / "samples" / "digits"
 MODEL, TRAIN, TEST = DIGITS / "digits.onnx", DIGITS / "train.npz", DIGITS / "test.npz"
@@ -68,7 +68,7 @@ def _hostile() -> onnx.ModelProto:
 
 
 def test_the_published_schema_is_the_models() -> None:
-    assert PATH.read_text() == schema(), "python -m edgecompress.report.schema"
+    assert PATH.read_text() == schema(), "python -m edgecompress.report.json_schema"
 
 
 @pytest.mark.parametrize("name", NAMES)
