@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from edgecompress.analysis.supported import OPERATORS
-from edgecompress.compress.prune.criteria import NAMES
+from edgecompress.compress.prune.criterion import all_criteria
 from edgecompress.compress.prune.prune_channels import COMPARABLE
-from edgecompress.conversion.steps import EMITTERS
+from edgecompress.conversion.artifacts import EMITTERS
 from edgecompress.ingest.keras_model import SUFFIXES
 from edgecompress.ingest.torch_export import READERS
 from edgecompress.recipe import PRESETS, Cluster, Distill, Prune, Quantize, Train
@@ -50,7 +50,7 @@ def _supported() -> str:
         ("distillation: student", ["a file", "width", "depth", "separable"], ""),
         ("distillation: features", _choices(Distill, "features")[:2], "or pairs of names"),
         ("pruning: what goes", ["channels", "blocks", "unstructured", "N:M", "block:RxC"], ""),
-        ("pruning: criteria", [*NAMES], "or your own; movement for weights; activation, scale for channels"),
+        ("pruning: criteria", [*all_criteria()], f"or your own; {_one_sided()}"),
         ("pruning: allocation", [*COMPARABLE], "capacity for channels alone"),
         ("pruning: schedules", _choices(Prune, "schedule"), ""),
         ("clustering: first values", _choices(Cluster, "init"), "1 to 8 bits a weight, by hand, size or noise"),
@@ -69,6 +69,14 @@ def _supported() -> str:
         cell = ", ".join(name if " " in name else f"`{name}`" for name in names)
         lines.append(f"| {what} | {'; '.join(part for part in (cell, note) if part)} |")
     return "\n".join(lines) + "\n"
+
+
+def _one_sided() -> str:
+    """The criteria that score weights alone, or channels alone."""
+    criteria = all_criteria().items()
+    weights = ", ".join(name for name, each in criteria if not each.of_channels)
+    channels = ", ".join(name for name, each in criteria if each.only_channels)
+    return f"{weights} for weights alone; {channels} for channels alone"
 
 
 def _targets() -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from edgecompress.devices.configuration import load_devices
 from edgecompress.errors import InputError
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 from edgecompress_targets.drivers.adb import FACTS
 from edgecompress_targets.drivers.serial_device import SerialSettings
 from edgecompress_targets.drivers.settings import Settings

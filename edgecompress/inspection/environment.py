@@ -16,7 +16,7 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress import __version__
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 
 SECONDS = 10.0  # that a program may take to say its version
 PIP, APT = "pip install {}", "apt install {}"

@@ -13,14 +13,14 @@ from rich.text import Text
 
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import require_integer
+from edgecompress.conversion.memory_fit import memory_need
 from edgecompress.emit.tflite import emit
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.ingest import load
-from edgecompress.inspection.memory_fit import fit
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize
 from edgecompress.record.units import count, size
-from edgecompress.report.terminal import Shown, in_words, table
+from edgecompress.report.tables import Shown, in_words, table
 from edgecompress.targets import all_targets
 from edgecompress_targets import OPERATOR_SETS, Profile
 
@@ -136,13 +136,13 @@ def inspect(
 
 def _target_fit(model: ir.Model, peak: int, profile: Profile) -> TargetFit:
     encoding = "int8" if profile.integer_only else "dynamic"
-    found = fit(model, peak, profile, encoding)
-    reasons = [*found.reasons, *_refusals(model, profile)]
+    need = memory_need(model, peak, profile, encoding)
+    reasons = [*need.reasons, *_refusals(model, profile)]
     return TargetFit(
         name=profile.name,
         encoding=encoding,
-        weight_bytes=found.weight_bytes,
-        activation_bytes=found.activation_bytes,
+        weight_bytes=need.weight_bytes,
+        activation_bytes=need.activation_bytes,
         fits=not reasons,
         reasons=reasons,
     )

@@ -14,7 +14,7 @@ from rich.text import Text
 from edgecompress.errors import InputError
 from edgecompress.record.units import size
 from edgecompress.report.entropy import entropy
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 from edgecompress_runtime.pack import Pack, PackError, read_pack
 from edgecompress_runtime.plan import Tensor
 

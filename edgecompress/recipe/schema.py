@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from edgecompress.compress.prune.criteria import NAMES, is_criterion
 from edgecompress.errors import InputError
 from edgecompress.support.toml import toml_value
+from edgecompress.support.user_code import is_function_spec
 from edgecompress.support.validation import read_toml
 
 PRESETS = Path(__file__).parent / "presets"
+# One criterion a file: their names are known without importing them.
+CRITERIA = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parents[1] / "compress/prune/criteria")]))
 SMALLEST, LARGEST = 1e-30, 1e30  # float32 computes with these without reaching zero or infinity
 
 
@@ -78,8 +81,8 @@ def _pattern(value: str) -> str:
 
 
 def _criterion(value: str) -> str:
-    if not is_criterion(value):
-        raise ValueError(f'should be one of {", ".join(NAMES)}, or "file.py:function"')
+    if value not in CRITERIA and not is_function_spec(value):
+        raise ValueError(f'should be one of {", ".join(CRITERIA)}, or "file.py:function"')
     return value
 
 

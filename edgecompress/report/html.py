@@ -13,6 +13,7 @@ from edgecompress.record.report import Artifact, DeviceRun, History, Layer, Repo
 from edgecompress.record.units import count, size
 from edgecompress.report import charts, terminal
 from edgecompress.report import device_table as devices
+from edgecompress.report.tables import number
 
 HISTOGRAM = 240, 70
 MOST_HISTOGRAMS = 120  # and as many in a table's rows: a page of at most 1 MB
@@ -211,7 +212,7 @@ def _curves(history: History) -> dict[str, Any]:
 
 
 def _checks(report: Report) -> list[list[str]]:
-    form = terminal.number
+    form = number
     return [
         [
             a.path,

@@ -92,8 +92,15 @@ def _histogram(before: np.ndarray | None, weight: ir.Value) -> Histogram | None:
     low, high = min(float(a.min()) for a in both), max(float(a.max()) for a in both)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    counted = [np.histogram(a, BINS, (low, high))[0].tolist() for a in both]
+    bins = _bins(low, high)
+    counted = [np.histogram(a, bins, (low, high))[0].tolist() for a in both]
     return Histogram(low=low, high=high, before=counted[0] if len(counted) == 2 else None, after=counted[-1])
+
+
+def _bins(low: float, high: float) -> int:
+    """How many bins a histogram has: BINS, or 1 where float32 has too few numbers between low and high."""
+    edges = np.linspace(low, high, BINS + 1, dtype=np.float32)
+    return BINS if (edges[1:] > edges[:-1]).all() else 1
 
 
 def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | None]:

@@ -34,7 +34,7 @@ def make_optimizer(
     Vectors and scalars (biases, scales, thresholds) get no weight decay.
     """
     given = list(parameters)
-    groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+    groups = [each for each in given if isinstance(each, dict)] or [{"params": given}]
     split = []
     for group in groups:
         rest = {k: v for k, v in group.items() if k != "params"}

@@ -290,7 +290,7 @@ def slice_(inputs, outputs, options):
     one_dtype(x, y)
     begin = numbers(inputs[1])
     require(len(begin) == len(x.shape) == len(y.shape), "ranks")
-    require(all(0 <= b and b + k <= n for b, k, n in zip(begin, y.shape, x.shape)), "outside of the tensor")
+    require(all(b >= 0 and b + k <= n for b, k, n in zip(begin, y.shape, x.shape)), "outside of the tensor")
     return [y.shape]
 
 

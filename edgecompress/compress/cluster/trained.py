@@ -20,6 +20,10 @@ class TrainedCodebook(nn.Module):
     scale: float32 [channels] along `axis`, or [1] with axis None.
     """
 
+    moves: Tensor
+    indices: Tensor
+    start: Tensor
+
     def __init__(self, book: Codebook, scale: np.ndarray, axis: int | None, whole: bool) -> None:
         super().__init__()
         values = book.centroids.astype(np.float64)

@@ -10,11 +10,11 @@ import onnx_ir as ir
 from edgecompress.analysis.channel_groups import ChannelGroup
 from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
 from edgecompress.graph.channel_axes import shape
-from edgecompress.graph.fusion import constant
 from edgecompress.graph.nodes import argument, parameter
 from edgecompress.ingest.passes.edit import Edit
 from edgecompress.ingest.passes.infer_shapes import InferShapes
 from edgecompress.operators import record_of
+from edgecompress.support.present import present
 
 Removed = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
 
@@ -65,9 +65,7 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _shorten(value: ir.Value, axis: int, kept: np.ndarray) -> None:
-    before = constant(value)
-    assert before is not None
-    array = np.compress(kept, before, axis)
+    array = np.compress(kept, present(value.const_value).numpy(), axis)
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
     value.shape = ir.Shape(array.shape)
     pruned = sparsity(value)

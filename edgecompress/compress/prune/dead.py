@@ -16,6 +16,7 @@ from edgecompress.graph.fusion import constant
 from edgecompress.graph.intervals import UNIT, along, padded
 from edgecompress.graph.nodes import argument
 from edgecompress.operators import record_of
+from edgecompress.support.present import present
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class _Reader:
     @property
     def has_bias(self) -> bool:
         """Whether it has a bias to which a constant input adds the same everywhere."""
-        return self.node.op_type == "Gemm" or self.node.op_type == "Conv" and not padded(self.node)
+        return self.node.op_type == "Gemm" or (self.node.op_type == "Conv" and not padded(self.node))
 
 
 def _ends_in_readers(model: ir.Model, group: ChannelGroup) -> bool:
@@ -178,8 +179,6 @@ def _fold(readers: Sequence[_Reader], copy: ir.Model, channels: np.ndarray) -> N
         constant_ = np.isin(reader.channels, channels) & (reader.low == reader.high)
         added = np.einsum("p,pot->o", np.where(constant_, reader.low, 0.0), reader.weights)
         if added.any():
-            bias = biases[name_of(reader.node)]
-            before = constant(bias)
-            assert before is not None
-            array = (before + added).astype(np.float32)
+            bias = present(biases[name_of(reader.node)])
+            array = (present(constant(bias)) + added).astype(np.float32)
             bias.const_value = ir.tensor(array, name=bias.name)
