@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,20 @@ def test_operands_that_are_missing_or_outside_are_refused() -> None:
     assert "outside of the tensor" in change("STRIDED_SLICE", lambda _, y: y.update(shape=[1, 3, 4, 4]))
     assert "elements to" in change("RESHAPE", lambda _, y: y.update(shape=[1, 21]))
     assert "outside of int8" in change("SOFTMAX", lambda _, y: y.update(zero_point=[300]))
+
+
+@pytest.mark.parametrize("tensor", [0, 2])
+@pytest.mark.parametrize(("zero_point", "accepted"), [(-129, False), (-128, True), (127, True), (128, False)])
+def test_zero_points_are_those_that_int8_has(tensor: int, zero_point: int, accepted: bool) -> None:
+    plan = table_plan(zero_point=np.int32([zero_point])) if tensor else table_plan()
+    tensors = list(plan.tensors)
+    tensors[tensor] = replace(tensors[tensor], zero_point=np.int32([zero_point]))
+    plan = replace(plan, tensors=tuple(tensors))
+    if accepted:
+        check_plan(plan)
+    else:
+        with pytest.raises(RuntimeModelError, match="zero point outside of int8"):
+            check_plan(plan)
 
 
 ENTRIES = np.random.default_rng(0).integers(-128, 128, 256).astype(np.int8)
