@@ -24,6 +24,7 @@ from edgecompress_runtime.families.table import Family
 from edgecompress_runtime.kernels.movement import BITS
 from edgecompress_runtime.kernels.registry import Raw
 from edgecompress_runtime.llvm.cross import Function, constant, elements, external, inlined, pointer_type
+from edgecompress_runtime.options import ReshapeOptions
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 BYTES = pointer_type(np.dtype(np.int8))
@@ -56,7 +57,7 @@ def with_outputs_of_their_own(plan: Plan) -> Plan:
         tensor = tensors[index]
         if index in plan.inputs or index in outputs or tensor.data is not None:
             tensors.append(replace(tensor, data=None))
-            operators.append(Operator("RESHAPE", (index,), (len(tensors) - 1,), {}))
+            operators.append(Operator("RESHAPE", (index,), (len(tensors) - 1,), ReshapeOptions()))
             index = len(tensors) - 1
         outputs.append(index)
     return replace(plan, tensors=tuple(tensors), operators=tuple(operators), outputs=tuple(outputs))

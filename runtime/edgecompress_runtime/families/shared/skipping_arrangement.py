@@ -16,6 +16,7 @@ from edgecompress_runtime.families.shared.skipping_kernels import KERNELS, PIXEL
 from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.kernels.arithmetic import activation_range
 from edgecompress_runtime.kernels.window import padding
+from edgecompress_runtime.options import ConvolutionOptions, FullyConnectedOptions
 from edgecompress_runtime.plan import Tensor
 
 FASTER = 1.25  # than with all weights, by the instructions below
@@ -55,22 +56,24 @@ class Layer:
         return self.weights.shape[1:3] == (1, 1) and self.stride == (1, 1) and self.size[:2] == self.out[:2]
 
 
-def convolution_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> Layer | None:
+def convolution_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: ConvolutionOptions) -> Layer | None:
     """None for groups, dilated columns and batches."""
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None or x.shape[0] != 1 or w.shape[3] != x.shape[3]:
         return None
-    stride = options["strideH"], options["strideW"]
-    dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
+    stride = options.strides
+    dilation = options.dilations
     if dilation[1] != 1 or (scales := layer_scaling(inputs, y)) is None:
         return None
-    pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
+    pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
     return Layer(
         x, y, w.data, scales, False, activation_range(options, y), x.shape[1:], y.shape[1:], stride, dilation[0], pads
     )
 
 
-def fully_connected_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> Layer | None:
+def fully_connected_layer(
+    inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
+) -> Layer | None:
     if (found := dense_layer(inputs, outputs, options)) is None:
         return None
     units, depth = found.weights.shape
