@@ -13,7 +13,7 @@ import numpy as np
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
 from edgecompress_runtime.building.c_header import bench_header
-from edgecompress_runtime.codegen.generator import generate
+from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.families.table import FAMILIES
 from edgecompress_runtime.llvm import cross
 from edgecompress_runtime.operators import options_of
@@ -133,7 +133,7 @@ class Layers:
 
 def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:
     """Outputs of the program for `family`, compiled for this machine; the arena is filled with junk."""
-    program = generate(plan, "model", FAMILIES[family])
+    program = python_program(plan, "model", FAMILIES[family])
     _engine, addresses = compiled_here(program.functions, program.constants)
     outputs = [np.zeros(plan.tensors[i].shape, plan.tensors[i].dtype) for i in plan.outputs]
     arena = np.full(program.layout.size + 64, 0x55, np.int8)

@@ -22,7 +22,7 @@ from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import compile_plan
 from edgecompress_runtime.building.c_header import bench_header
-from edgecompress_runtime.codegen.generator import generate
+from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.table import family_of
 from edgecompress_runtime.llvm.cross import Machine
@@ -143,7 +143,7 @@ def test_floats_behind_bytes_in_a_record_are_aligned_for_the_model(tmp_path: Pat
 
 def text_for(plan: Plan, cpu: str) -> str:
     profile = load_target(cpu)
-    return generate(plan, "model", family_of(profile.triple, profile.features)).text
+    return python_program(plan, "model", family_of(profile.triple, profile.features)).text
 
 
 FUNCTIONS = ("EXP", "LOG", "SQRT", "RSQRT", "FLOOR", "TANH", "LOGISTIC", "ELU", "GELU", "RELU", "SOFTMAX",

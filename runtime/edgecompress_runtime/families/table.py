@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.families.aarch64 import neon_depthwise
 from edgecompress_runtime.families.aarch64.skipping_neon import NEON, NEON_DOT
 from edgecompress_runtime.families.cortex_m.skipping_helium import HELIUM, HELIUM_PICKED
@@ -14,6 +13,7 @@ from edgecompress_runtime.families.shared import arranged_convolution as convolu
 from edgecompress_runtime.families.shared import arranged_depthwise as depthwise
 from edgecompress_runtime.families.shared import dense_arrangements as dense_kernels
 from edgecompress_runtime.families.shared.addition import add_elements, preparation
+from edgecompress_runtime.families.shared.family import Family, Prepare
 from edgecompress_runtime.families.shared.skipping_arrangement import (
     Cost,
     Skipping,
@@ -23,40 +23,7 @@ from edgecompress_runtime.families.shared.skipping_arrangement import (
 from edgecompress_runtime.families.shared.skipping_blocks import DSP, DSP_FOUR, PLAIN
 from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.families.shared.vector_addition import helium_add, neon_add
-from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.plan import Tensor
-
-# (inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
-Prepare = Callable[[Sequence[Any], Sequence[Tensor], Mapping[str, Any]], list[Step] | None]
-# output element i needs input element i only, so that they may share their bytes
-ELEMENTWISE = {"look_up", "add_int8", "mul_int8"}
-
-
-@dataclass(frozen=True)
-class Family:
-    """name: what its CPUs have in common. prepare: its own kernels by operator kind."""
-
-    name: str
-    prepare: Mapping[str, Prepare] = field(default_factory=dict)
-
-    def steps(
-        self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
-    ) -> list[Step]:
-        """Kernel calls for one operator. Raises UnsupportedOperatorError for one that no kernel knows."""
-        own = self.prepare[kind](inputs, outputs, options) if kind in self.prepare else None
-        if own is not None:
-            return own
-        if kind not in KERNELS:
-            raise UnsupportedOperatorError(f"no kernel for {kind}")
-        calls = KERNELS[kind](inputs, outputs, options)
-        return [Step(c.kernel, c.arguments, _in_place(c.kernel.__name__, inputs, outputs[0])) for c in calls]
-
-
-def _in_place(kernel: str, inputs: Sequence[Tensor], y: Tensor) -> dict[Tensor, int]:
-    if kernel not in ELEMENTWISE:
-        return {}
-    return {x: 0 for x in inputs if x.data is None and x.shape == y.shape and x.dtype == y.dtype}
-
 
 # instructions, measured (tests/bench/skipping.py): of a product with all weights, in a convolution and in a fully
 # connected layer; of the family's lists

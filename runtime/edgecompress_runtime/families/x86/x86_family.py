@@ -1,4 +1,4 @@
-"""What the operators of a plan become on this machine."""
+"""What the operators of a plan become on x86."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
+from edgecompress_runtime.families.shared.family import Family
 from edgecompress_runtime.families.shared.step import Step
-from edgecompress_runtime.families.table import Family
 from edgecompress_runtime.families.x86 import x86_addition as addition
 from edgecompress_runtime.families.x86 import x86_convolution as convolution
 from edgecompress_runtime.families.x86 import x86_depthwise as depthwise
@@ -37,6 +37,7 @@ BLOCKED: dict[str, Prepare] = {
 
 
 @cache
-def host_family(variant: Variant, threads: int) -> Family:
+def x86_family(variant: Variant, threads: int = 1) -> Family:
+    """The kernels of a variant; threads: that share its large layers."""
     own = {kind: partial(prepare, variant, threads) for kind, prepare in BLOCKED.items()}
-    return Family(f"host {variant.name}", own)
+    return Family(f"x86 {variant.name}", own)
