@@ -73,11 +73,9 @@ ROOMS: dict[str, tuple[Source, ...]] = {
     "graph": (
         *_sources(f"{_E}/analysis", "test_statistics.py", "statistics"),
         *_sources(f"{_E}/graph", "test_statistics.py test_emit_tflite.py", "fusion"),
-        *_sources(f"{_E}/graph", "test_prune_dead.py", "intervals"),
-        *_sources(f"{_E}/analysis", "test_channel_groups.py test_prune_channels.py", "channel_groups"),
-        *_sources(
-            f"{_E}/graph", "test_channel_groups.py test_prune_channels.py", "channel_axes channel_reshape channel_rules"
-        ),
+        *_sources(f"{_E}/graph", "test_intervals.py test_prune_dead.py", "intervals"),
+        *_sources(f"{_E}/analysis", "test_channel_groups.py", "channel_groups"),
+        *_sources(f"{_E}/graph", "test_channel_groups.py", "channel_axes channel_reshape channel_rules"),
     ),
     "quantize": (
         *_sources(_Q, "test_calibration.py", "histogram ranges"),
