@@ -30,6 +30,7 @@ FORMATS = ("onnx", "tflite", "pack")
 
 
 def preset_names() -> list[str]:
+    """The names of the recipes that come with the package, sorted."""
     from edgecompress.recipe import PRESETS
 
     return sorted(path.stem for path in PRESETS.glob("*.toml"))

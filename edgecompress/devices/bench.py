@@ -61,6 +61,7 @@ class Bench(Shown, BaseModel):
         return not self.failures and all(result.agrees for result in self.results)
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress bench --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> RenderableType:

@@ -36,6 +36,8 @@ SAMPLES = 1000
 
 
 class GroupSensitivity(BaseModel):
+    """What happens to the model when channels of one group are removed."""
+
     name: str = Field(description="the first layer that makes the channels")
     channels: int
     layers: int = Field(description="layers that make or read them")
@@ -59,6 +61,7 @@ class Sensitivity(Shown, BaseModel):
     fixed: list[str] = Field(description="groups that can't lose channels, and why")
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress sensitivity --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> Group:

@@ -259,6 +259,7 @@ class Distill(Section):
 
     @property
     def is_asked_for(self) -> bool:
+        """Whether a student is trained: some key says how it differs from the model."""
         return self.student is not None or self.width < 1 or self.depth < 1 or self.separable
 
 

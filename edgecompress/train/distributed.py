@@ -27,6 +27,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
+        """Whether this process validates, saves and reports."""
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
