@@ -8,10 +8,11 @@ writes them between their marks; test_readme.py compares.
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any, get_args
 
-from edgecompress.analysis.supported import OPERATORS
+from edgecompress.analysis.supported import OPERATORS, REWRITTEN
 from edgecompress.compress.prune.criterion import all_criteria
 from edgecompress.compress.prune.prune_channels import COMPARABLE
 from edgecompress.conversion.artifacts import EMITTERS
@@ -27,7 +28,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def tables() -> dict[str, str]:
     """Name of a mark -> the lines after it."""
-    return {"supported": _supported(), "targets": _targets()}
+    return {"supported": _supported(), "targets": _targets(), "operators": _operators()}
 
 
 def replaced(text: str) -> str:
@@ -54,9 +55,9 @@ def _supported() -> str:
         ("pruning: allocation", [*COMPARABLE], "capacity for channels alone"),
         ("pruning: schedules", _choices(Prune, "schedule"), ""),
         ("clustering: first values", _choices(Cluster, "init"), "1 to 8 bits a weight, by hand, size or noise"),
-        ("quantisation: weights", _choices(Quantize, "weights"), ""),
-        ("quantisation: activations", _choices(Quantize, "activations")[1:], ""),
-        ("quantisation: ranges", _choices(Quantize, "calibration"), "or learned in training"),
+        ("quantization: weights", _choices(Quantize, "weights"), ""),
+        ("quantization: activations", _choices(Quantize, "activations")[1:], ""),
+        ("quantization: ranges", _choices(Quantize, "calibration"), "or learned in training"),
         ("training: optimizers", _choices(Train, "optimizer"), ""),
         ("presets", sorted(p.stem for p in PRESETS.glob("*.toml")), ""),
         ("artifacts", [f".{name}" for name in EMITTERS], ""),
@@ -85,6 +86,14 @@ def _targets() -> str:
         loads = ", ".join((*p.formats, "pack"))
         lines.append(f"| `{p.name}` | {'int8' if p.integer_only else 'int8, float'} | {loads} | {p.description} |")
     return "\n".join(lines) + "\n"
+
+
+def _operators() -> str:
+    lines = [
+        f"Converted: {', '.join(sorted(OPERATORS))}.",
+        f"Rewritten with these, or computed in advance: {', '.join(sorted(REWRITTEN))}.",
+    ]
+    return "\n\n".join(textwrap.fill(line, 120) for line in lines) + "\n"
 
 
 def _choices(section: Any, key: str) -> list[str]:
