@@ -130,7 +130,7 @@ class Histogram(Part):
     low: float
     high: float
     before: Bins | None = Field(description="of the model that came in; null when it had no such layer")
-    after: Bins = Field(description="as stored, after pruning, clustering and quantisation")
+    after: Bins = Field(description="as stored, after pruning, clustering and quantization")
 
 
 class Layer(Part):
@@ -140,7 +140,7 @@ class Layer(Part):
     op: str
     encoding: str = Field(description='for example "int8 per-channel"')
     bits_per_weight: float | None
-    snr_db: float | None = Field(description="float against quantised output; null when not measured")
+    snr_db: float | None = Field(description="float against quantized output; null when not measured")
     weights: Natural | None = Field(None, description="how many it multiplies with; null without any")
     sparsity: float | None = Field(None, description="share of the weights that is exactly zero; null without weights")
     histogram: Histogram | None = Field(None, description="of its weights; null without any")
