@@ -1,4 +1,4 @@
-"""A file that devices run: what goes in, what comes out, and its own digest."""
+"""Files that devices run: their inputs, their outputs and their digests."""
 
 from __future__ import annotations
 

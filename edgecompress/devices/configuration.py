@@ -1,4 +1,4 @@
-"""devices.toml: the devices of this user, beside those that need no configuration."""
+"""devices.toml: the user's devices, in addition to those that need no configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`devices`: what is reachable now."""
+"""`devices`: list the devices that can be reached now."""
 
 from __future__ import annotations
 

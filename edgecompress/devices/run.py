@@ -1,4 +1,4 @@
-"""`run`: one input through an artifact, here or on a device."""
+"""`run`: run an artifact on an input, on this machine or on a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a model loses when one group of channels alone is pruned: `sensitivity` changes nothing."""
+"""`sensitivity`: how much a model loses when one group of channels alone is pruned."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def sensitivity(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     preprocess: Mapping[str, Any] | None = None,
 ) -> Sensitivity:
-    """Read a model (anything `convert` takes) and prune each group of channels alone, in ONNX Runtime, not retrained.
+    """Read a model (anything `convert` takes), and measure it with each group of channels alone pruned, not retrained.
 
     eval: data as for `convert`, its first `samples` are used; without labels the outputs' signal-to-noise ratio is
     what is measured. criterion: as the recipe's for channels, on the same data; those that look at gradients or

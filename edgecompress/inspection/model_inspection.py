@@ -1,4 +1,4 @@
-"""What is in a model, and which targets it fits: `inspect` converts nothing."""
+"""`inspect`: what is in a model, and which targets it fits."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _target_fit(model: ir.Model, peak: int, profile: Profile) -> TargetFit:
 
 
 def _refusals(model: ir.Model, profile: Profile) -> Iterator[str]:
-    """What a conversion would say: nodes without an int8 kernel, operators that a runtime lacks."""
+    """The reasons for which a conversion would refuse the model."""
     try:
         if profile.integer_only:
             require_integer(lower(model.clone(), INTEGER_RULES), Quantize())

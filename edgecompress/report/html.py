@@ -1,4 +1,4 @@
-"""report.html: one file that needs nothing else, made of report.json alone."""
+"""report.html: one file that needs no other, made from report.json alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BAD_SNR = 15.0  # dB: below it a layer's noise is a sixth of its signal
 
 @dataclass(frozen=True)
 class Card:
-    """One figure at the top."""
+    """One of the figures at the top of the page."""
 
     title: str
     before: str
@@ -42,7 +42,7 @@ class Bar:
 
 
 def page(report: Report) -> str:
-    """The whole document."""
+    """The HTML document of a report."""
     return str(
         _environment()
         .get_template("report.html.j2")

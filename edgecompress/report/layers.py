@@ -1,4 +1,4 @@
-"""The report's list of layers: how each one's weights are stored, and how far its output is off."""
+"""The list of layers in a report: how the weights of each are stored, and how noisy its output is."""
 
 from __future__ import annotations
 

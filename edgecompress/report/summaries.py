@@ -1,4 +1,4 @@
-"""From what a run made and measured to the report's parts."""
+"""Parts of the report, made of what a run wrote and measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as tables of at most 80 columns, for terminals and notebooks."""
+"""A report as tables of at most 80 columns, for terminals and notebooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, which libraries in C++ hand back as errors of their own, or drop; and SIGTERM, which means the same."""
+"""Interruption by Ctrl-C or SIGTERM, which C++ libraries may drop or turn into errors of their own."""
 
 from __future__ import annotations
 

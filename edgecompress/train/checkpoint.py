@@ -1,4 +1,4 @@
-"""The state of a run in one file, which is whole or not there."""
+"""Checkpoints: the state of a training run in a file that is either complete or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes on one batch, as `torchrun` starts them."""
+"""Training in several processes that share each batch, as `torchrun` starts them."""
 
 from __future__ import annotations
 

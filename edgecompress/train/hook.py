@@ -1,4 +1,4 @@
-"""What a method adds to the training loop."""
+"""Hooks: what a method adds to the training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of each epoch for TensorBoard, if the user wants them."""
+"""Writes the figures of each epoch for TensorBoard, if the user asks for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Single weights, or blocks of them, made zero and kept zero: with training around it, or without."""
+"""Pruning of single weights or blocks of them: they become zero and stay zero, with or without training."""
 
 from __future__ import annotations
 
