@@ -163,8 +163,8 @@ def test_auto_pad_is_worked_out(mode: str, op: str):
 
 
 def test_same_pads_follow_the_specification():
-    attributes = ir.node("Conv", [ir.Value(name="x")], {"auto_pad": "SAME_UPPER"}).attributes
-    assert explicit_pads(attributes, (7, 8), [3, 3], [2, 2]) == [1, 0, 1, 1]
+    node = ir.node("Conv", [ir.Value(name="x")], {"auto_pad": "SAME_UPPER"})
+    assert explicit_pads(node, (7, 8), [3, 3], [2, 2]) == [1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,11 @@ def test_zeros_and_few_values_arrive_in_the_artifact(whole) -> None:
 
     interpreter = Interpreter(model_path=str(whole.artifacts["tflite"]))
     interpreter.allocate_tensors()
-    weights = []
-    for detail in interpreter.get_tensor_details():
-        if detail["dtype"] == np.int8 and len(detail["quantization_parameters"]["scales"]) > 1:
-            weights.append(interpreter.get_tensor(detail["index"]))
+    weights = [
+        interpreter.get_tensor(detail["index"])
+        for detail in interpreter.get_tensor_details()
+        if detail["dtype"] == np.int8 and len(detail["quantization_parameters"]["scales"]) > 1
+    ]
     assert len(weights) == 5
     assert all(len(np.unique(w)) <= 8 for w in weights)  # 2^bits
     zero, total = sum(int((w == 0).sum()) for w in weights), sum(w.size for w in weights)

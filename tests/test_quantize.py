@@ -101,7 +101,7 @@ def test_values_too_large_for_a_scale_stay_float():
     model = network(CONV, w=normal(4, 3, 3, 3), b=normal(4))
     huge = {name: array * np.float32(1e36) for name, array in samples(model).items()}
     assert not any(is_int8(node) for node in static(model, huge).graph)
-    with pytest.raises(InputError, match="too large for int8.*'x'"):
+    with pytest.raises(InputError, match=r"too large for int8.*'x'"):
         static(model, huge, integer_only=True)
 
 

@@ -88,7 +88,7 @@ def test_pages_stand_alone(folders: dict[str, Path], name: str) -> None:
     page = (folders[name] / "report.html").read_bytes()
     assert len(page) < 1e6
     assert not re.search(rb"""(src|href)\s*=\s*["'](?!data:,)|@import|url\(""", page)
-    assert page.count(b"<script>") == 1 and b"&lt;script&gt;" in page or name != "hostile"
+    assert (page.count(b"<script>") == 1 and b"&lt;script&gt;" in page) or name != "hostile"
 
 
 def test_histograms_and_memory(folders: dict[str, Path]) -> None:
@@ -168,9 +168,8 @@ def browser() -> Iterator[object]:
         "--disable-component-update",
         "--disable-sync",
     ]
-    with playwright.sync_playwright() as p:
-        with p.chromium.launch(executable_path=CHROMIUM, args=quiet) as launched:
-            yield launched
+    with playwright.sync_playwright() as p, p.chromium.launch(executable_path=CHROMIUM, args=quiet) as launched:
+        yield launched
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

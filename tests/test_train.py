@@ -217,7 +217,7 @@ def test_losses_of_the_users_own(tmp_path):
         train(Tiny(), data, Train(epochs=1, batch=16, loss=f"{file}:bad"))
     with pytest.raises(InputError, match="training needs labels"):
         train(Tiny(), data, Train(epochs=1, batch=16))
-    with pytest.raises(InputError, match="the loss is .* in epoch .*lower"):
+    with pytest.raises(InputError, match=r"the loss is .* in epoch .*lower"):
         train(Tiny(), data, Train(epochs=30, batch=16, lr=1e20, loss=f"{file}:loss"))
     with pytest.raises(InputError, match="is for images of 1, 3 or 4 channels"):
         train(Tiny(), blobs(), Train(augment="shift"))
@@ -257,7 +257,7 @@ class Noise(Hook):
         self.count += 1
         time.sleep(self.seconds)
         with torch.no_grad():
-            factor = 1e-3 * (random.random() + np.random.rand() + self.count)  # noqa: NPY002
+            factor = 1e-3 * (random.random() + np.random.rand() + self.count)
             self.module.second.bias.add_(torch.rand(3) * factor)
 
     def state_dict(self):
@@ -269,7 +269,7 @@ class Noise(Hook):
 
 def noisy_run(checkpoint: Path | None, resume: bool, seconds: float = 0.0, optimizer: str = "adam") -> list[bytes]:
     torch.manual_seed(3)
-    np.random.seed(3)  # noqa: NPY002
+    np.random.seed(3)
     random.seed(3)
     module = Tiny()
     settings = Train(epochs=6, batch=16, lr=0.05, optimizer=optimizer, validation=0.2, patience=5)

@@ -135,9 +135,9 @@ class FakeQuantized:
         name, q, book, pruned = str(value.name), quantization(value), codebook(value), sparsity(value)
         transform: TrainedCodebook | Weight
         if book is not None:
-            whole = book.scale is None
-            scale, axis = (q.scale, q.axis) if whole else (book.scale, book.axis)
-            transform = TrainedCodebook(book, scale, axis, whole)
+            source = q if book.scale is None else book
+            assert source is not None and source.scale is not None
+            transform = TrainedCodebook(book, source.scale, source.axis, source is q)
             self._scales[name] = transform.scale
         elif q is not None and q.dtype == ir.DataType.INT8:
             transform = Weight(q.axis, None if pruned is None else pruned.mask)
@@ -149,7 +149,7 @@ class FakeQuantized:
 
     def _prepare_bias(self, layer: Layer, weight: str, transform: TrainedCodebook | Weight) -> None:
         bias, source = layer.bias, layer.node.inputs[0]
-        if bias is None or quantization(bias) is None or quantization(source) is None:
+        if source is None or bias is None or quantization(bias) is None or quantization(source) is None:
             return
         if str(bias.name) not in self.module.weights:
             return
