@@ -1,4 +1,4 @@
-"""`convert`: a model in, verified artifacts and a report out."""
+"""`convert`: turns a model into checked artifacts and a report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RECIPE = "recipe.toml"
 
 @dataclass(frozen=True, repr=False)
 class Result(Shown):
-    """What a conversion made. Shows itself as the report's tables in terminals and notebooks.
+    """The result of a conversion. Shows itself as the report's tables in terminals and notebooks.
 
     report: everything measured, as in report.json. directory: where the files are.
     """
@@ -43,8 +43,8 @@ class Result(Shown):
 
     @property
     def ok(self) -> bool:
-        """False when an artifact lost more accuracy than max_drop, or a device failed or has other outputs than this
-        machine."""
+        """False when a limit on accuracy or size was not met, a device failed, or its outputs differ from this
+        machine's."""
         devices = not self.report.device_failures and all(run.agrees for run in self.report.devices)
         return self.report.status == "ok" and devices
 
@@ -79,24 +79,24 @@ def convert(
     config: str | Path | None = None,
     command: str | None = None,
 ) -> Result:
-    """Convert a model for a device, run every artifact, and write them with a report to a folder.
+    """Convert a model for a device, run every artifact, and write the artifacts and a report to a folder.
 
     model: path of an .onnx, .pt2, TorchScript .pt, .keras or .h5 file or of a SavedModel (trust_code: with Lambda
         layers, whose code is run), "file.py:factory" (with `weights`, a state_dict file), an onnx.ModelProto, an
         onnx_ir.Model, or a torch.nn.Module (with `input_shapes`).
     target, target_file: name of a profile, or the file of another.
     output: folder; default "<model>-<target>" in the current one.
-    calib, eval: what `evaluate.data.load_data` takes: .npz, .npy, an image folder, "file.py:function" or
-        arrays. With calib, activations become int8 too, as without it for a model that came with all scales; with
-        labelled eval data, accuracy is measured.
-    train: training data in the same forms, for the recipe's methods that learn; without labels they learn what the
-        model itself says. It calibrates too, without calib. resume: go on from the checkpoints that a stopped run
-        left beside the output folder.
-    recipe: a file, or "fast", "balanced" or "smallest"; formats, preprocess, max_drop (points) and max_size (bytes, or
-        text such as "32KB") go before its keys.
-    devices: names of devices (`edgecompress devices`; "qemu": the target's emulator) to run the artifacts on; config:
-        their file, if not the usual.
-    command: kept in the report.
+    calib, eval: what `evaluate.dataset.load_data` takes: .npz, .npy, an image folder, "file.py:function" or
+        arrays. With calib, activations become int8 too; a model that came with all scales needs none. With labelled
+        eval data, accuracy is measured.
+    train: training data in the same forms, for recipes that train; without labels, the outputs of the model itself
+        are learned. It is used for calibration too where calib is not given. resume: go on from the checkpoints that
+        a stopped run left beside the output folder.
+    recipe: a file, or "fast", "balanced" or "smallest". formats, preprocess, max_drop (points) and max_size (bytes, or
+        text such as "32KB") override its keys.
+    devices: names of devices (`edgecompress devices`; "qemu": the target's emulator) to run the artifacts on. config:
+        their configuration, in place of the user's.
+    command: the command line, for the report.
 
     Raises InputError (unreadable or contradictory input) and UnsupportedModelError (the model can't be
     converted, or does not fit the target); DeviceFault, after the files are written, when the only device fails (of

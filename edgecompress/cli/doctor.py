@@ -1,4 +1,4 @@
-"""`edgecompress doctor`: what is installed, and what is missing."""
+"""`edgecompress doctor`: show what is installed, and what is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgecompress targets`: the known devices."""
+"""`edgecompress targets`: list the known targets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgecompress.cli.options import debug_option, json_option
 @debug_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the known devices; `targets show NAME` for all about one."""
+    """List the known targets. `targets show NAME` shows everything about one."""
     if context.invoked_subcommand is not None:
         return
     from edgecompress.targets import all_targets
@@ -33,7 +33,7 @@ def command(context: click.Context, as_json: bool) -> None:
 @json_option
 @debug_option
 def show(name: str, as_json: bool) -> None:
-    """Everything that the profile NAME says."""
+    """Show the whole profile of target NAME."""
     from edgecompress.targets import load_target
 
     profile = load_target(name)

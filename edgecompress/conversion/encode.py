@@ -33,7 +33,7 @@ FLOAT_ENCODERS: dict[str, Callable[[ir.Model, Quantize], ir.Model]] = {
     "float16": lambda model, settings: to_float16(model),
     "float32": lambda model, settings: model,
 }
-AWARE = "quantisation-aware training"
+AWARE = "quantization-aware training"
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def quantization_note(quantized: Quantized, settings: Quantize) -> str:
     calibrated = f"{settings.calibration} ranges from {quantized.calibration.samples} samples"
     given = "scales that the model came with; for other values "
     notes = [f"{given if comes_quantized(quantized.model.graph) else ''}{calibrated}"]
-    steps = {"equalisation": quantized.equalization, "bias correction": quantized.bias_correction}
+    steps = {"equalization": quantized.equalization, "bias correction": quantized.bias_correction}
     return "; ".join(notes + [f"{what}: {step}" for what, step in steps.items() if step is not None])
 
 

@@ -20,7 +20,7 @@ from edgecompress.recipe import Recipe
 from edgecompress.record.report import Goal, History
 from edgecompress.record.stages import Running
 
-CALIBRATED_AGAIN = "its weights being others now, the ranges that the model came with are calibrated again"
+CALIBRATED_AGAIN = "the weights have changed, so the ranges that the model came with are calibrated again"
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class MemoryNeed:
 
     @property
     def fits(self) -> bool:
+        """Whether the model has room on the target, as far as its shapes say."""
         return not self.reasons
 
 

@@ -1,4 +1,4 @@
-"""`bench`: artifacts on devices, their figures, and their outputs beside this machine's."""
+"""`bench`: run artifacts on devices, measure them, and compare their outputs with this machine's."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ EVERYTHING = Runs()
 
 
 class Bench(Shown, BaseModel):
-    """What was measured, one result or failure for each artifact on each device. Shows itself as tables in terminals
-    and notebooks."""
+    """One result or failure for each artifact on each device. Shows itself as tables in terminals and notebooks."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -57,10 +56,11 @@ class Bench(Shown, BaseModel):
 
     @property
     def ok(self) -> bool:
-        """Whether everything was measured, and all outputs are as this machine's."""
+        """Whether everything was measured and all outputs agree with this machine's."""
         return not self.failures and all(result.agrees for result in self.results)
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress bench --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> RenderableType:
@@ -141,7 +141,7 @@ def _failure(artifact: Artifact, name: str, settings: Settings, error: Exception
 
 
 def on_host(samples: Samples, threads: int = 1) -> Measured:
-    """The artifact on this machine."""
+    """Run the artifact on this machine."""
     settings = BUILT_IN[HOST]
     program = prepare(_file_of(samples.artifact), HOST, settings, threads=threads)
     return execute(program, HOST, settings, b"".join(samples.records))[1]
@@ -220,7 +220,7 @@ def execute(
 
 
 def _file_of(artifact: Artifact) -> Artifact:
-    """Without what `build` made of it."""
+    """The artifact without what `build` made of it."""
     return replace(artifact, folder=None, record=None)
 
 

@@ -1,4 +1,4 @@
-"""`convert --device`: what was converted, on the devices, and in the report."""
+"""`convert --device`: run the artifacts of a conversion on devices, and add the results to its report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgecompress_targets import Profile
 
 
 def named(devices: Sequence[str], target: Profile) -> list[str]:
-    """With the name of the target's emulator in place of "qemu". Raises InputError where there is none."""
+    """The names, with that of the target's emulator in place of "qemu". Raises InputError when there is none."""
     return [emulator_of(target)[0] if name == EMULATOR else name for name in devices]
 
 

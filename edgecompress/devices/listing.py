@@ -1,4 +1,4 @@
-"""`devices`: what is reachable now."""
+"""`devices`: list the devices that can be reached now."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ class Devices(Shown):
     connected: tuple[Connected, ...]
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress devices --json` prints it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def __rich__(self) -> Group:

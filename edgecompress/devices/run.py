@@ -1,4 +1,4 @@
-"""`run`: one input through an artifact, here or on a device."""
+"""`run`: run an artifact on an input, on this machine or on a device."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Outputs(Shown):
         return is_classifier(list(self.arrays.values()))
 
     def to_dict(self) -> dict[str, Any]:
+        """Artifact, device and outputs by name, as `edgecompress run --json` prints them."""
         return {
             "artifact": self.artifact,
             "device": self.device,
@@ -48,7 +49,7 @@ class Outputs(Shown):
 
     def __rich__(self) -> Group:
         head = Text.assemble((self.artifact, "bold"), " on ", (self.device, "bold"))
-        name, first = next(iter(self.arrays.items()))
+        first = next(iter(self.arrays.values()))
         if self.classes:
             classes = [(str(i), self._top(scores)) for i, scores in enumerate(first)]
             return Group(head, table("", ("Sample", "Class: score"), classes))

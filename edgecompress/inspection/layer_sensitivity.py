@@ -1,4 +1,4 @@
-"""How much a model loses when one group of channels alone is pruned: `sensitivity` changes nothing."""
+"""`sensitivity`: how much a model loses when one group of channels alone is pruned."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ SAMPLES = 1000
 
 
 class GroupSensitivity(BaseModel):
+    """What happens to the model when channels of one group are removed."""
+
     name: str = Field(description="the first layer that makes the channels")
     channels: int
     layers: int = Field(description="layers that make or read them")
@@ -59,6 +61,7 @@ class Sensitivity(Shown, BaseModel):
     fixed: list[str] = Field(description="groups that can't lose channels, and why")
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress sensitivity --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> Group:
@@ -88,7 +91,7 @@ def sensitivity(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     preprocess: Mapping[str, Any] | None = None,
 ) -> Sensitivity:
-    """Read a model (anything `convert` takes) and prune each group of channels alone, in ONNX Runtime, not retrained.
+    """Read a model (anything `convert` takes), and measure it with each group of channels alone pruned, not retrained.
 
     eval: data as for `convert`, its first `samples` are used; without labels the outputs' signal-to-noise ratio is
     what is measured. criterion: as the recipe's for channels, on the same data; those that look at gradients or

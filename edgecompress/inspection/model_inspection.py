@@ -1,4 +1,4 @@
-"""What is in a model, and which targets it fits: `inspect` converts nothing."""
+"""`inspect`: what is in a model, and which targets it fits."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ from edgecompress_targets import OPERATOR_SETS, Profile
 
 
 class Value(BaseModel):
+    """An input or output of the model."""
+
     name: str
     shape: list[int]
     dtype: str
 
 
 class LayerFacts(BaseModel):
+    """One node of the normalised model, and what it costs."""
+
     name: str
     op: str
     input_shape: list[int]
@@ -41,6 +45,8 @@ class LayerFacts(BaseModel):
 
 
 class TargetFit(BaseModel):
+    """Whether a target has room for the model and kernels for all of it."""
+
     name: str
     encoding: str = Field(description="what the other fields are about: int8 where the target needs it")
     weight_bytes: int = Field(description="least that the weights take")
@@ -69,6 +75,7 @@ class Inspection(Shown, BaseModel):
     notes: list[str]
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress inspect --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> Group:
@@ -149,7 +156,7 @@ def _target_fit(model: ir.Model, peak: int, profile: Profile) -> TargetFit:
 
 
 def _refusals(model: ir.Model, profile: Profile) -> Iterator[str]:
-    """What a conversion would say: nodes without an int8 kernel, operators that a runtime lacks."""
+    """The reasons for which a conversion would refuse the model."""
     try:
         if profile.integer_only:
             require_integer(integer_parts(model.clone()), Quantize())

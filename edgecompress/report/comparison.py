@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Tables of several conversions side by side."""
 
 from __future__ import annotations
 

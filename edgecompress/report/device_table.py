@@ -1,4 +1,4 @@
-"""Runs on devices as tables of at most 80 columns."""
+"""Tables of at most 80 columns that show what devices measured."""
 
 from __future__ import annotations
 

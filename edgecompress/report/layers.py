@@ -1,4 +1,4 @@
-"""The report's list of layers: how each one's weights are stored, and how far its output is off."""
+"""The list of layers in a report: how the weights of each are stored, and how noisy its output is."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ class Diagnosis(Protocol):
     """What is known about the error of one layer."""
 
     @property
-    def snr_db(self) -> float: ...
+    def snr_db(self) -> float:
+        """Float against quantized output, in decibels."""
+
     @property
-    def cause(self) -> str: ...
+    def cause(self) -> str:
+        """The probable reason of a low signal-to-noise ratio."""
 
 
 def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis], original: ir.Model) -> list[Layer]:
@@ -63,9 +66,10 @@ def _weight(layer: FusedLayer) -> ir.Value | None:
     """The largest constant of rank 2 and more: what the layer multiplies with."""
     sizes: dict[ir.Value, int] = {}
     for value in layer.node.inputs:
-        if value is not None and value.const_value is not None and value.dtype == ir.DataType.FLOAT:
-            if len(value.const_value.shape) > 1:
-                sizes[value] = value.const_value.size
+        if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
+            continue
+        if len(value.const_value.shape) > 1:
+            sizes[value] = value.const_value.size
     return max(sizes, key=lambda value: sizes[value], default=None)
 
 

@@ -1,4 +1,4 @@
-"""From what a run made and measured to the report's parts."""
+"""Parts of the report, made of what a run wrote and measured."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ LAYOUTS: dict[Form, str] = {(0, 2, 3, 1): "NHWC", (0, 2, 1): "NWC"}
 
 
 def target_summary(profile: Profile) -> TargetSummary:
+    """The profile as the report has it."""
     return TargetSummary(
         name=profile.name,
         description=profile.description,
@@ -30,6 +31,7 @@ def target_summary(profile: Profile) -> TargetSummary:
 
 
 def data_summary(dataset: Dataset | None) -> Data | None:
+    """Where a dataset comes from, and its samples; None for None."""
     return None if dataset is None else Data(source=dataset.source, samples=len(dataset))
 
 

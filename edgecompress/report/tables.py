@@ -63,8 +63,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def in_words(encoding: str) -> str:
+    """What an encoding means, where its name does not say it."""
     return IN_WORDS.get(encoding, encoding)
 
 
 def number(value: float | None, form: str, missing: str = "-") -> str:
+    """The formatted number, or what stands for a missing one."""
     return missing if value is None else format(value, form)

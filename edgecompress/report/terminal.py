@@ -1,4 +1,4 @@
-"""The report as tables of at most 80 columns, for terminals and notebooks."""
+"""A report as tables of at most 80 columns, for terminals and notebooks."""
 
 from __future__ import annotations
 
@@ -88,8 +88,10 @@ def requested(report: Report) -> list[tuple[str, str, str]]:
     kept = f", {len(got.float_layers)} layers in float" if got.float_layers else ""
     rows = [("encoding", f"{asked.weights} weights, {asked.activations} activations", in_words(got.encoding) + kept)]
     rows.append(("formats", ", ".join(asked.formats), ", ".join(a.format for a in report.artifacts)))
-    for g in report.goals:
-        rows.append((g.what, _goal(g.requested, g.unit), _goal(g.achieved, g.unit) + (g.note and f": {g.note}")))
+    rows += [
+        (g.what, _goal(g.requested, g.unit), _goal(g.achieved, g.unit) + (g.note and f": {g.note}"))
+        for g in report.goals
+    ]
     limit = "any" if asked.max_drop is None else f"at most {asked.max_drop:g}"
     rows.append((f"{asked.metric} drop", limit, number(got.drop, ".2f", missing="not measured")))
     if report.target.flash_bytes is not None:

@@ -1,4 +1,4 @@
-"""The state of a run in one file, which is whole or not there."""
+"""Checkpoints: the state of a training run in a file that is either complete or absent."""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
+    """The opposite of `random_states`."""
     random.setstate(states["python"])
     kind, keys, position, has_gauss, gauss = states["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), int(position), int(has_gauss), gauss))

@@ -1,4 +1,4 @@
-"""Several processes on one batch, as `torchrun` starts them."""
+"""Training in several processes that share each batch, as `torchrun` starts them."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
+        """Whether this process validates, saves and reports."""
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:

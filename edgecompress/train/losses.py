@@ -1,4 +1,4 @@
-"""What is made small: named losses, or the user's own."""
+"""Losses that training makes small: named ones, or the user's own."""
 
 from __future__ import annotations
 

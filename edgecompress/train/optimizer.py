@@ -52,5 +52,6 @@ def make_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group of parameters the rate, times the group's own factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]

@@ -76,6 +76,7 @@ class TrainData:
         return Batch(tuple(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in inputs), labels, index)
 
     def subset(self, index: np.ndarray) -> TrainData:
+        """The samples at these places."""
         labels = None if self.labels is None else self.labels[index]
         return TrainData(tuple(c[index] for c in self.columns), self.prepare, labels)
 

@@ -119,7 +119,7 @@ def _least_spread(layer: Layer) -> np.ndarray:
 
 
 def _record(layer: Layer, value: ir.Value, found: ClusteredWeights, axis: int | None, integers: bool) -> None:
-    """Puts the clustered weight into the model: its values, codebook, and quantisation."""
+    """Puts the clustered weight into the model: its values, codebook, and quantization."""
     shape = np.asarray(constant(value)).shape
     indices = matrices.from_matrix(layer.node, found.indices, shape)
     scale = found.centroids.scale.astype(np.float32)

@@ -48,6 +48,7 @@ class DistillationLoss:
         self.features, self.task = tuple(features), task
 
     def __call__(self, outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
+        """The loss, a scalar, of the outputs for a batch."""
         settings = self.settings
         task = self.task if labels is not None else None
         alpha = settings.alpha if task is not None else 1.0

@@ -29,6 +29,7 @@ class Imitator(nn.Module):
         self.adapters = nn.ModuleList(_adapter(own, theirs) for own, theirs in shapes)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The student's outputs, followed by its adapted values in the order of the pairs."""
         if not self.names:
             return self.student(*inputs)
         outputs, captured = self.student(*inputs, capture=self.names)

@@ -33,6 +33,7 @@ class Dead:
 
     @property
     def count(self) -> int:
+        """How many channels can go."""
         return self.unread + self.constant + self.negligible
 
     def __str__(self) -> str:

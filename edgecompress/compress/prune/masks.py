@@ -46,6 +46,7 @@ class Masked(nn.Module):
         self.register_buffer("mask", torch.ones_like(like))
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The weight with zeros where the mask has them."""
         return weight * self.mask
 
 
@@ -86,6 +87,7 @@ class Masks(Hook):
         self.gathered: dict[str, dict[str, Tensor]] = {}
 
     def on_start(self, module: nn.Module) -> None:
+        """Move the masks, and what was gathered, to the device of the module."""
         for w in self.weights:
             parameter = self.module.weights[w.name]
             self.transforms[w.name].to(parameter.device)
@@ -95,6 +97,7 @@ class Masks(Hook):
                 self.gathered[w.name] = {key: value.to(parameter.device) for key, value in known.items()}
 
     def before_step(self, step: int, total: int) -> None:
+        """Update the masks where the schedule says so."""
         if self.rising is None:
             return
         last = _last(total)
@@ -102,6 +105,7 @@ class Masks(Hook):
             self.update(gradual(step / last if last else 1.0, self.rising))
 
     def on_gradients(self, step: int, total: int) -> None:
+        """Gather what the criterion needs of the gradients."""
         if not self.gathers:
             return
         for w in self.weights:
@@ -112,6 +116,7 @@ class Masks(Hook):
             known["movement"].addcmul_(parameter.detach(), g, value=-1.0)
 
     def settled(self, step: int, total: int) -> bool:
+        """Whether the schedule has reached its end."""
         return self.rising is None or step > _last(total)
 
     def update(self, sparsity: float) -> None:
@@ -136,9 +141,11 @@ class Masks(Hook):
         return {name: t.mask.cpu().numpy() > 0 for name, t in self.transforms.items()}
 
     def state_dict(self) -> dict[str, Any]:
+        """What was gathered; masks are buffers of the module."""
         return {"gathered": self.gathered}  # masks are buffers of the module
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what was gathered before."""
         self.gathered = state["gathered"]
         self.on_start(self.module)
 

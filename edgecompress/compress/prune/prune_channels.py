@@ -1,4 +1,4 @@
-"""Pruning of channels: what the recipe asks for, out of the model."""
+"""Pruning of channels: removes as many as the recipe asks for."""
 
 from __future__ import annotations
 

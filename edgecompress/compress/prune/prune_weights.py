@@ -1,4 +1,4 @@
-"""Single weights, or blocks of them, made zero and kept zero: with training around it, or without."""
+"""Pruning of single weights or blocks of them: they become zero and stay zero, with or without training."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class PrunedLayer:
 
     @property
     def sparsity(self) -> float:
+        """Share of the weights that are zero, 0 to 1."""
         return 1 - self.kept / max(self.weights, 1)
 
 
@@ -61,6 +62,7 @@ class PrunedWeights:
 
     @property
     def achieved(self) -> float:
+        """Share of the weights of all layers that are zero, 0 to 1."""
         return 1 - sum(x.kept for x in self.layers) / max(sum(x.weights for x in self.layers), 1)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Settings of pruning that can't be had, or contradict each other: found before anything is trained."""
+"""Settings of pruning that are impossible or contradict each other, which is found before anything is trained."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ class Slimming(Hook):
         self.strength = strength
 
     def on_gradients(self, step: int, total: int) -> None:
+        """Add the subgradient of the norm to the gradients of the scales."""
         for gamma in self.scales:
             assert gamma.grad is not None  # after the backward pass
             gamma.grad.add_(gamma.detach().sign(), alpha=self.strength)
