@@ -8,6 +8,7 @@ writes them between their marks; test_readme.py compares.
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,7 +28,7 @@ README = Path(__file__).parent.parent / "README.md"
 
 def tables() -> dict[str, str]:
     """Name of a mark -> the lines after it."""
-    return {"supported": _supported(), "targets": _targets()}
+    return {"supported": _supported(), "targets": _targets(), "operators": _operators()}
 
 
 def replaced(text: str) -> str:
@@ -77,6 +78,10 @@ def _targets() -> str:
         loads = ", ".join((*p.formats, "pack"))
         lines.append(f"| `{p.name}` | {'int8' if p.integer_only else 'int8, float'} | {loads} | {p.description} |")
     return "\n".join(lines) + "\n"
+
+
+def _operators() -> str:
+    return textwrap.fill(", ".join(sorted(OPERATORS)) + ".", 120) + "\n"
 
 
 def _choices(section: Any, key: str) -> list[str]:
