@@ -15,7 +15,7 @@ OPERATORS = frozenset(name for name, record in RECORDS.items() if not record.onl
 # Operators that ingest turns into those above, or computes beforehand.
 REWRITTEN = frozenset(
     "And ArgMin BatchNormalization CastLike Constant ConstantOfShape Dropout Flatten GreaterOrEqual "
-    "LessOrEqual Mean Or Range ReduceMin Shape Size Softplus Squeeze Sum Unsqueeze".split()
+    "LessOrEqual Mean Or Range ReduceMin Shape Size Squeeze Sum Unsqueeze".split()
 )
 
 # Left in a model that is to be trained, when ingest is told to.

@@ -17,6 +17,7 @@ def write_functions(model: ir.Model, wanted: Callable[[ir.Node], bool]) -> bool:
     Returns whether there were any.
     """
     opset = model.opset_imports[""]
+    metas = {v.name: dict(v.meta) for node in model.graph if node.domain == "" and wanted(node) for v in node.outputs}
     called = [_call_definition(node, model, opset) for node in list(model.graph) if node.domain == "" and wanted(node)]
     if not any(called):
         return False
@@ -25,7 +26,27 @@ def write_functions(model: ir.Model, wanted: Callable[[ir.Node], bool]) -> bool:
     common.RemoveUnusedFunctionsPass()(model)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     model.opset_imports.pop(DOMAIN, None)
+    for node in model.graph:
+        for value in node.outputs:
+            value.meta.update(metas.get(value.name, {}))
     return True
+
+
+def fold_casts(model: ir.Model) -> None:
+    """Computes, in place, what bodies make of constants: they cast each to the type of the input (CastLike)."""
+    from onnxscript.optimizer import fold_constants_ir
+
+    fold_constants_ir(model, onnx_shape_inference=True)
+    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+
+
+def has_function(node: ir.Node) -> bool:
+    """Whether the standard has a body for the node's operator."""
+    try:
+        schema: Any = onnx.defs.get_schema(node.op_type)
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def _call_definition(node: ir.Node, model: ir.Model, opset: int) -> bool:

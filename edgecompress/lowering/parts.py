@@ -56,7 +56,15 @@ Rule = Callable[[Parts, ir.Node], Sequence[ir.Value] | None]
 
 
 def written_in_parts(model: ir.Model, rule_of: Callable[[ir.Node], Rule | None]) -> ir.Model:
-    """Applies to each node the rule that `rule_of` has for it, in place; shapes of the new values are inferred."""
+    """Applies to each node the rule that `rule_of` has for it, and to its parts, until none has one, in place; shapes
+    of the new values are inferred.
+    """
+    while _written_once(model, rule_of):
+        ShapeInferencePass()(model)
+    return model
+
+
+def _written_once(model: ir.Model, rule_of: Callable[[ir.Node], Rule | None]) -> bool:
     changed = False
     for node in list(model.graph):
         rule = rule_of(node)
@@ -78,4 +86,4 @@ def written_in_parts(model: ir.Model, rule_of: Callable[[ir.Node], Rule | None])
             model.graph, node, [node], parts.nodes, [old for old, _ in used], [new for _, new in used]
         )
         changed = True
-    return ShapeInferencePass()(model).model if changed else model
+    return changed

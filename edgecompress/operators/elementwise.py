@@ -187,6 +187,12 @@ def _erf_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     return [op.Where(op.Less(x, 0.0), op.Neg(positive), positive)]
 
 
+def _softplus_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), which can't overflow."""
+    x = argument(node, 0)
+    return [op.Add(op.Relu(x), op.Log(op.Add(op.Exp(op.Neg(op.Abs(x))), 1.0)))]
+
+
 # ---- channels and bounds ----
 
 
@@ -510,6 +516,8 @@ register(
         function=Function(_sigmoid, rises=True),
         ranks=True,
     ),
+    function("Softplus", parts=_softplus_parts, function=Function(lambda node, x: np.logaddexp(x, 0), rises=True)),
+    function("Softsign", function=Function(lambda node, x: x / (1 + np.abs(x)), rises=True)),
     function("Sqrt", examples=(Example("a = Abs(x) y = Sqrt(a)"),), torch=plain("sqrt"), tflite=unary("SQRT")),
     function(
         "Tanh",

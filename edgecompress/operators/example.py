@@ -35,7 +35,7 @@ class Example:
         text = f'<ir_version: 10, opset_import: ["" : {self.opset}]> g ({inputs}) => ({outputs}) {{ {self.nodes} }}'
         proto = parser.parse_model(text)
         for value in proto.graph.output:  # inferred when the model is read
-            value.ClearField("type")
+            value.type.tensor_type.ClearField("shape")
         rng = np.random.default_rng(0)
         arrays = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in self.weights.items()}
         arrays |= {name: np.asarray(given) for name, given in self.constants.items()}

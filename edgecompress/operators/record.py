@@ -202,6 +202,12 @@ class Operator:
     function: Function | None = None
     ranks: bool = False
 
+    @property
+    def int8(self) -> Integer | None:
+        """How it computes on int8, `integer` or as a table of its function's results; None: it stays float."""
+        is_table = self.integer is None and self.tflite is None and self.function is not None
+        return Integer() if is_table else self.integer
+
 
 _OPERATORS: dict[str, Operator] = {}
 OPERATORS: Mapping[str, Operator] = _OPERATORS

@@ -7,7 +7,7 @@ import functools
 import onnx_ir as ir
 
 from edgecompress.graph.annotations import is_int8
-from edgecompress.graph.standard_functions import write_functions
+from edgecompress.graph.standard_functions import fold_casts, write_functions
 from edgecompress.lowering.parts import Rule, written_in_parts
 from edgecompress.lowering.table import write_table
 from edgecompress.operators import OPERATORS, record_of
@@ -16,7 +16,8 @@ from edgecompress.operators.record import Lowering
 
 def tflite_parts(model: ir.Model) -> ir.Model:
     """Writes what TFLite lacks with operators that it has, in place; the parts compute in float."""
-    write_functions(model, _needs_standard)
+    if write_functions(model, _needs_standard):
+        fold_casts(model)
     return written_in_parts(model, lambda node: None if _is_table(node) else record_of(node).parts)
 
 

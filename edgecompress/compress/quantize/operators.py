@@ -8,7 +8,7 @@ from edgecompress.graph.fusion import Layer, constant
 from edgecompress.operators import OPERATORS
 from edgecompress.operators.record import SAME, Integer
 
-RULES: dict[str, Integer] = {name: record.integer for name, record in OPERATORS.items() if record.integer is not None}
+RULES: dict[str, Integer] = {name: record.int8 for name, record in OPERATORS.items() if record.int8 is not None}
 
 
 def rule(layer: Layer) -> Integer | None:

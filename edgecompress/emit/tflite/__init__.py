@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgecompress.emit.tflite.look_ups import write_look_ups
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.channel_axes import shape
@@ -46,15 +47,16 @@ def emit(
     operators: builtin operator names that the target's runtime has; None means all.
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
     """
-    built = build(model, io_dtype=io_dtype, operators=operators)
+    built = build(model, io_dtype=io_dtype)
+    write_look_ups(built.buffer)
+    if operators is not None:
+        _check_operators(built.buffer, set(operators))
     inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
     data = built.buffer.finish(inputs, outputs, description)
     return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs))
 
 
-def build(
-    model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT, operators: Iterable[str] | None = None
-) -> Built:
+def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Built:
     """As `emit`, as far as tensors and operators: what the `.pack` emitter writes too."""
     model = tflite_parts(model.clone())
     groups = layers(model.graph)
@@ -79,8 +81,6 @@ def build(
     taken = {index for _, index in inputs}
     outputs = [_output(ctx, value, io_dtype, taken) for value in model.graph.outputs]
     buffer.prune([index for _, index in outputs])
-    if operators is not None:
-        _check_operators(buffer, set(operators))
     return Built(buffer, tuple(inputs), tuple(outputs))
 
 
