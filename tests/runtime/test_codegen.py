@@ -71,7 +71,7 @@ def layers(seed: int) -> Layers:
     return made
 
 
-def sparse_layers(seed: int) -> Layers:
+def skipping_layers(seed: int) -> Layers:
     """Mostly zeros, anywhere and in runs of inputs: channels of none, ways of more than a byte, borders, strides, one
     pixel, two and odd numbers of them, inputs that are no multiple of a vector."""
     made = Layers(seed)
@@ -144,8 +144,8 @@ def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels(seed: 
     equal(plan, feeds, here(plan, feeds))
 
 
-def test_sparse_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
-    made = sparse_layers(0)
+def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
+    made = skipping_layers(0)
     plan, feeds = made.plan(), made.feeds()
     assert "plain_skipping_strip_4" in python_program(plan, "model", FAMILIES["generic"]).text
     equal(plan, feeds, here(plan, feeds))

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from ahead import Layers, on_board, split
-from test_codegen import DIGITS, clustered_layers, equal, layers, sparse_layers
+from test_codegen import DIGITS, clustered_layers, equal, layers, skipping_layers
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import tflite
@@ -102,7 +102,7 @@ def test_clustered_layers_stay_coded_in_flash_and_equal_the_hosts_kernels(cpu: s
     [("cortex-m0", {"plain"}), ("cortex-m4", {"dsp", "dsp_four"}), ("cortex-m55", {"helium", "helium_picked"})],
 )
 def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(cpu: str, kernels: set[str], tmp_path: Path) -> None:
-    made = sparse_layers(3)
+    made = skipping_layers(3)
     plan, feeds = made.plan(), made.feeds()
     (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
     equal(plan, feeds, outputs)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ahead import Layers, split
-from test_codegen import equal, layers, sparse_layers
+from test_codegen import equal, layers, skipping_layers
 
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import compile_plan
@@ -34,7 +34,7 @@ def built(plan: Plan, target: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("target", "make"), [("linux-riscv64", layers), ("riscv32", layers), ("riscv32", sparse_layers)]
+    ("target", "make"), [("linux-riscv64", layers), ("riscv32", layers), ("riscv32", skipping_layers)]
 )
 def test_layers_equal_the_hosts_kernels(target: str, make: Callable[[int], Layers], tmp_path: Path) -> None:
     made = make(2)

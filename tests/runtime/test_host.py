@@ -223,7 +223,7 @@ PATTERNS = pytest.mark.parametrize(
 
 
 @PATTERNS
-def test_sparse_convolutions(variant, pattern, expected):
+def test_skipping_convolutions(variant, pattern, expected):
     rng, layers = np.random.default_rng(0), Layers()
     for filters, kernel, stride, size in (
         (16, (1, 1), (1, 1), (5, 6)),
@@ -239,7 +239,7 @@ def test_sparse_convolutions(variant, pattern, expected):
 
 
 @PATTERNS
-def test_sparse_fully_connected(variant, pattern, expected):
+def test_skipping_fully_connected(variant, pattern, expected):
     rng, layers = np.random.default_rng(0), Layers()
     for shape, rows in (((70, 331), 1), ((523, 2051), 1), ((40, 300), 3)):
         w, bias = weights(shape, 0, rng)
@@ -359,7 +359,7 @@ def test_tables_of_every_value(variant):
 
 
 def network(name: str, exported) -> Plan:
-    """Quantised; everything that its layers make is an output."""
+    """Quantized; everything that its layers make is an output."""
     samples = networks.example(name, 8, 1)
     model = load(str(exported(name)), input_shapes={k: v.shape for k, v in networks.example(name).items()}).model
     plan = plan_of(emit(int8(model, samples)).data)

@@ -14,8 +14,6 @@ from edgecompress_runtime.codegen.llvm_writer import llvm_program
 from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.codegen.x86_compiler import optimized
 from edgecompress_runtime.families.table import family_of
-from edgecompress_runtime.families.x86.variants import variant_for
-from edgecompress_runtime.families.x86.x86_family import x86_family
 from edgecompress_runtime.llvm.cross import Machine, compiled, target_machine
 from edgecompress_runtime.plan import Plan
 
@@ -83,7 +81,7 @@ def _for_family(plan: Plan, name: str, machine: Machine, profile: bool, coded: b
 def _for_x86(plan: Plan, name: str, machine: Machine, profile: bool) -> Compiled:
     """The program that `load` compiles for this machine, for any other x86: its kernels are the ones that are fast
     there. Weights are plain: memory is not what is short."""
-    program = llvm_program(plan, name, x86_family(variant_for(machine.features)), profile=profile)
+    program = llvm_program(plan, name, family_of(machine.triple, machine.features), profile=profile)
     target = target_machine(machine)
     module = optimized(program, target)
     data, stack = target.emit_object(module), stack_bytes(target.emit_assembly(module), program.entry, machine.triple)

@@ -51,6 +51,7 @@ def optimized(program: LlvmProgram, target: llvm.TargetMachine) -> llvm.ModuleRe
 
 @cache
 def target_machine(variant: Variant) -> llvm.TargetMachine:
+    """What LLVM compiles a variant's program for, to be run in this process."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     cpu = variant.cpu or llvm.get_host_cpu_name()

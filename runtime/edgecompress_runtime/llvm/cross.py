@@ -1,6 +1,6 @@
 """Numba functions -> an object file for another CPU, without a C compiler.
 
-Numba types and lowers the Python functions; the LLVM inside llvmlite, which carries every back end, optimises
+Numba types and lowers the Python functions; the LLVM inside llvmlite, which carries every back end, optimizes
 and emits them. Functions take pointers and 32-bit integers, return nothing and follow the C calling convention
 of the target.
 """
@@ -84,7 +84,7 @@ class Function:
 
 
 class _RawLibrary(codegen.JITCodeLibrary):
-    """Keeps the IR as Numba lowered it: optimising it here would vectorise it for the host."""
+    """Keeps the IR as Numba lowered it: optimizing it here would vectorize it for the host."""
 
     def _optimize_functions(self, module: Any) -> None: ...
     def _optimize_final_module(self) -> None: ...
@@ -107,9 +107,10 @@ def compiled(
     return without_float_arguments(target.emit_object(module)), target.emit_assembly(module)
 
 
-def external(symbol: str, signature: Signature) -> types.ExternalFunction:
+def external(symbol: str, signature: Signature) -> Callable[..., Any]:
     """What a Numba function calls to call the C function `symbol`."""
-    return types.ExternalFunction(symbol, signature)
+    function: Any = types.ExternalFunction(symbol, signature)
+    return function
 
 
 def inlined(symbol: str, arguments: Sequence[types.Type]) -> Callable[..., None]:
@@ -169,6 +170,7 @@ def _initialize() -> None:
 
 @cache
 def target_machine(machine: Machine) -> llvm.TargetMachine:
+    """What LLVM compiles for. Raises RuntimeError where it does not know the triple."""
     _initialize()
     target = llvm.Target.from_triple(machine.full_triple)
     # firmware lies at fixed addresses; under an operating system code may go into a shared library
@@ -204,11 +206,11 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
             variable.linkage = "internal"
     whole.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
-    # primitives unroll and vectorise where it pays; elsewhere flash is worth more
+    # families' blocks unroll and vectorize where it pays; elsewhere flash is worth more
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
     builder = llvm.create_pass_builder(target, options)
     first = llvm.create_new_module_pass_manager()
-    first.add_always_inliner_pass()  # kernels are optimised where their callers' constants are known, never before
+    first.add_always_inliner_pass()  # kernels are optimized where their callers' constants are known, never before
     first.run(whole, builder)
     builder.getModulePassManager().run(whole, builder)
     return whole
@@ -228,7 +230,7 @@ def _link(whole: llvm.ModuleRef, functions: Iterable[Function], machine: Machine
 
 @cache
 def lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
-    """Unoptimised IR: the function as Numba lowers it, and one of the C calling convention that calls it. It returns
+    """Unoptimized IR: the function as Numba lowers it, and one of the C calling convention that calls it. It returns
     nothing or a float32."""
     flags: Any = compiler.Flags()
     flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics

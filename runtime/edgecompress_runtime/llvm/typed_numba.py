@@ -14,6 +14,7 @@ from numba.extending import intrinsic
 # What functions for Numba take and return. mypy knows nothing of pointers, and i32 and int are one type to Numba.
 Pointer = Any
 Word = Any  # int32
+Float = Any  # float32
 Words = Any  # a tuple of int32
 Tuple = Any  # a tuple of these
 
@@ -61,8 +62,12 @@ def leaves(values: Sequence[Any]) -> Iterator[Any]:
             yield value
 
 
+def _is_tuple(kind: types.Type) -> bool:
+    return isinstance(kind, types.BaseTuple)
+
+
 def _unpacked(builder: ir.IRBuilder, kind: Any, value: ir.Value) -> Any:
-    if not isinstance(kind, types.BaseTuple):
+    if not _is_tuple(kind):
         return value
     return tuple(_unpacked(builder, part, builder.extract_value(value, i)) for i, part in enumerate(kind))
 
@@ -70,6 +75,6 @@ def _unpacked(builder: ir.IRBuilder, kind: Any, value: ir.Value) -> Any:
 def _packed(context: Any, builder: ir.IRBuilder, kind: Any, value: Any) -> Any:
     if kind == types.void:
         return context.get_dummy_value()
-    if not isinstance(kind, types.BaseTuple):
+    if not _is_tuple(kind):
         return value
     return context.make_tuple(builder, kind, [_packed(context, builder, *pair) for pair in zip(kind, value)])

@@ -37,6 +37,7 @@ class Model:
         run: Run | None,
         compile: Callable[[], Run] | None = None,
     ) -> None:
+        """run: None where the code is to be compiled by `compile` when it is first called."""
         self.inputs, self.outputs, self.compile_seconds = inputs, outputs, 0.0
         self._run, self._compile = run, compile
 

@@ -23,6 +23,7 @@ class Native:
     another: it works in one arena."""
 
     def __init__(self, artifact: Artifact) -> None:
+        """Maps the code into this process and takes the memory that it works in."""
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         machine = llvm.Target.from_default_triple().create_target_machine(jit=True)

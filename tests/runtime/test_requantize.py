@@ -1,8 +1,9 @@
-"""The vectors' requantisation against gemmlowp's formulas, both in Python's own integers."""
+"""The vectors' requantization against gemmlowp's formulas, both in Python's own integers."""
 
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def once(acc: int, multiplier: int, shift: int) -> int:
 
 
 def ours(acc: int, fields: Fields) -> int:
-    """What `vectors.requantised` does with an accumulator without bias, in 32 and 64 bits."""
+    """What `x86_vectors.requantized` does with an accumulator without bias, in 32 and 64 bits."""
     bias, multiplier, low, high, down, up, nudge = fields.numbers()
     raised = wrapped(acc + bias, 32)
     if fields.rounding is Rounding.TWICE_UP:
@@ -44,6 +45,12 @@ def ours(acc: int, fields: Fields) -> int:
         product += raised >> 30 & (nudge if fields.rounding is Rounding.TWICE_UP else 1)
     assert product == wrapped(product, 32)
     return product >> down
+
+
+def fields_of(
+    bias: np.ndarray, largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int, **options: Any
+) -> Fields | None:
+    return channel_fields(bias, largest, (multiplier, shift), zero, **options)
 
 
 @settings(deadline=None, max_examples=500)
@@ -61,7 +68,7 @@ def ours(acc: int, fields: Fields) -> int:
 @example(2**30, -1, 2**29, 0, 0, -128, False, [-1.0, 1.0, 0.0] * 7)
 def test_the_formulas_agree(multiplier, shift, largest, bias, zero, low, single, fractions):
     arrays = (np.array([n]) for n in (bias, largest + abs(bias), multiplier, shift))
-    fields = channel_fields(*arrays, zero, low=low, once=single)
+    fields = fields_of(*arrays, zero, low=low, once=single)
     assume(fields is not None)
     reference = once if single else twice
     near = [int(f * largest) for f in fractions] + list(range(-3, 4))
@@ -75,7 +82,7 @@ def test_the_formulas_agree(multiplier, shift, largest, bias, zero, low, single,
 
 
 def real(acc: int, fields: Fields) -> int:
-    """What `vectors.requantised` does in float32 with an accumulator without bias: exact, then rounded."""
+    """What `x86_vectors.requantized` does in float32 with an accumulator without bias: exact, then rounded."""
     shifted, limit = acc + int(fields.bias[0]), int(fields.down[0])
     assert abs(shifted) <= 2**24
     scale, offset, below = (
@@ -110,7 +117,7 @@ def test_a_product_in_float32_is_on_the_right_side_of_every_boundary(
     assume(abs(bias) < largest)
     low = zero if relu else -128
     arrays = (np.array([n]) for n in (bias, largest, multiplier, shift))
-    fields = channel_fields(*arrays, zero, low=low, once=single, fuses=True)
+    fields = fields_of(*arrays, zero, low=low, once=single, fuses=True)
     assume(fields is not None and fields.rounding in (Rounding.REAL, Rounding.REAL_TWICE))
     reference, step = once if single else twice, 2.0 ** (31 - shift) / multiplier
     near = [round((k + 0.5) * step) + d for k in range(-260, 260) for d in (-2, -1, 0, 1, 2)]
@@ -124,7 +131,7 @@ def test_a_product_in_float32_is_on_the_right_side_of_every_boundary(
 @pytest.mark.filterwarnings("error")
 def test_a_channel_that_is_always_the_same_goes_with_others():
     arrays = (np.array(n) for n in ([0, 5], [30000, 30000], [1518500250, 0], [-6, 0]))
-    fields = channel_fields(*arrays, 7, fuses=True)
+    fields = fields_of(*arrays, 7, fuses=True)
     assert fields.rounding is Rounding.REAL_TWICE and (np.abs(fields.bias) < 2**23).all()
     every = fields.bias, fields.multiplier, fields.term, fields.down, fields.up, fields.nudge
     dull = Fields(*(of[1:] for of in every), fields.rounding)
@@ -139,7 +146,7 @@ def test_products_in_float32_are_found_for_usual_scales():
         largest = int(min(400 * 2.0 ** (31 - shift) / multiplier, 2**23 - 1))
         arrays = [np.array([n]) for n in (0, largest, multiplier, shift)]
         for low in (-128, zero):
-            fields = channel_fields(*arrays, int(zero), low=int(low), fuses=True)
+            fields = fields_of(*arrays, int(zero), low=int(low), fuses=True)
             found.append(fields.rounding in (Rounding.REAL, Rounding.REAL_TWICE))
     assert np.mean(found) > 0.97
 
@@ -150,7 +157,7 @@ def test_products_in_float32_are_found_for_usual_scales():
 def test_every_accumulator_of_a_coarse_scale(multiplier, down, low):
     """Where a step is few accumulators, the smallest part of a term shows."""
     one = np.ones(1, np.int64)
-    fields = channel_fields(0 * one, 9000 * one, multiplier * one, -down * one, -7, low=low)
+    fields = fields_of(0 * one, 9000 * one, multiplier * one, -down * one, -7, low=low)
     assert fields.rounding is (Rounding.FLOOR if low == -7 else Rounding.TWICE)
     for acc in range(-150 * 2**down, 150 * 2**down):
         expected = twice(acc, multiplier, -down) - 7
@@ -160,7 +167,7 @@ def test_every_accumulator_of_a_coarse_scale(multiplier, down, low):
 def test_what_does_not_fit_is_refused():
     def fits(bias: int, largest: int, shift: int, zero: int = 0) -> bool:
         arrays = (np.array([n]) for n in (bias, largest, 2**30, shift))
-        return channel_fields(*arrays, zero) is not None
+        return fields_of(*arrays, zero) is not None
 
     assert fits(0, 2**30 - 1, -1) and not fits(0, 2**30, -1)
     assert fits(0, 2**27 - 1, 3) and not fits(0, 2**27, 3)
@@ -171,7 +178,7 @@ def test_what_does_not_fit_is_refused():
 def test_each_rounding_occurs():
     def rounding(shifts: list[int], low: int, single: bool = False) -> Rounding | None:
         one = np.ones(len(shifts), np.int64)
-        found = channel_fields(0 * one, 1000 * one, 2**30 * one, np.array(shifts), -5, low=low, once=single)
+        found = fields_of(0 * one, 1000 * one, 2**30 * one, np.array(shifts), -5, low=low, once=single)
         return found and found.rounding
 
     assert rounding([-4, -5], -5) is Rounding.FLOOR
