@@ -33,9 +33,11 @@ class LazyGroup(click.Group):
     """Commands are modules of this package, each with a `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the command of this name; None when there is none."""
         if name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"{__name__}.{name}").command

@@ -72,7 +72,7 @@ def command(
     if as_json:
         click.echo(result.to_json(), nl=False)
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(result)
     return DeviceFault.exit_code if result.failures else 0 if result.ok else OUTPUTS_DIFFER

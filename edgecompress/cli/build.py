@@ -45,7 +45,7 @@ def command(pack: str, target: str, target_file: str | None, output: str | None,
     a shared library and a program.
     """
     from edgecompress.devices.firmware import RECORD, build
-    from edgecompress.report.terminal import print_fitting
+    from edgecompress.report.tables import print_fitting
 
     made = build(pack, target, output=output, target_file=target_file, weights=weights)
     if as_json:

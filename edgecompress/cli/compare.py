@@ -19,7 +19,7 @@ def command(folders: tuple[str, ...], output: str | None, as_json: bool) -> None
     """Put conversions side by side: size, accuracy and figures from devices. DIR is a conversion's output folder."""
     from edgecompress.report.comparison import HEADINGS, comparison, read_reports, rows
     from edgecompress.report.html import comparison_page
-    from edgecompress.report.terminal import print_fitting
+    from edgecompress.report.tables import print_fitting
     from edgecompress.support.output import write_files
 
     reports = read_reports(folders)

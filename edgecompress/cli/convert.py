@@ -30,6 +30,7 @@ FORMATS = ("onnx", "tflite", "pack")
 
 
 def preset_names() -> list[str]:
+    """The names of the recipes that come with the package, sorted."""
     from edgecompress.recipe import PRESETS
 
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
@@ -94,7 +95,7 @@ def command(
     executed: name only files that you trust.
     """
     from edgecompress.api import convert
-    from edgecompress.conversion.training_run import is_main_process
+    from edgecompress.conversion.trainer import is_main_process
 
     result = convert(
         model,
@@ -112,7 +113,7 @@ def command(
     elif is_quiet():
         click.echo("\n".join(map(str, result.artifacts.values())))
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(result)
         click.echo(f"Written to {result.directory}; report.html shows all of it")

@@ -24,7 +24,7 @@ def command(context: click.Context, config: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(found.to_json(), nl=False)
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(found)
 

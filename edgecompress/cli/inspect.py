@@ -35,6 +35,6 @@ def command(model: str, weights: str | None, trust_code: bool, input_shapes: tup
     if as_json:
         click.echo(found.to_json(), nl=False)
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(found)

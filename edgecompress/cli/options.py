@@ -53,12 +53,14 @@ def completes(names: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
 
 
 def target_names() -> list[str]:
+    """The names of all installed profiles."""
     from edgecompress.targets import all_targets
 
     return [profile.name for profile in all_targets()]
 
 
 def device_names() -> list[str]:
+    """The names of all configured devices, and "qemu"."""
     from edgecompress.devices.configuration import EMULATOR, load_devices
 
     return [EMULATOR, *load_devices()]

@@ -18,7 +18,8 @@ def command(folder: str, opens: bool, as_json: bool) -> None:
     """Print a conversion's report, and write its report.html again. DIR is a conversion's output folder."""
     from edgecompress.report.files import PAGE, read_report
     from edgecompress.report.html import page
-    from edgecompress.report.terminal import print_fitting, render
+    from edgecompress.report.tables import print_fitting
+    from edgecompress.report.terminal import render
     from edgecompress.support.output import write_files
 
     report = read_report(folder)

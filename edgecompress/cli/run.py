@@ -49,6 +49,6 @@ def command(
 
         click.echo(json.dumps(found.to_dict()))
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(found)

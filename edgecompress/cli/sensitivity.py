@@ -74,6 +74,6 @@ def command(
     if as_json:
         click.echo(found.to_json(), nl=False)
     elif not is_quiet():
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(found)

@@ -21,7 +21,7 @@ def command(context: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo("[" + ",\n".join(p.model_dump_json(indent=2) for p in profiles) + "]")
         return
-    from edgecompress.report.terminal import print_fitting, table
+    from edgecompress.report.tables import print_fitting, table
 
     types = {True: "int8 only", False: "any"}
     rows = [(p.name, types[p.integer_only], ", ".join(p.formats), p.description) for p in profiles]
@@ -40,7 +40,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(profile.model_dump_json(indent=2))
         return
-    from edgecompress.report.terminal import print_fitting, table
+    from edgecompress.report.tables import print_fitting, table
 
     rows = [(key, _shown(value), str(type(profile).model_fields[key].description)) for key, value in profile]
     print_fitting(table(name, ("Key", "Value", "Meaning"), rows))

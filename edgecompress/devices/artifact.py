@@ -38,10 +38,12 @@ class Artifact:
 
     @property
     def input_bytes(self) -> int:
+        """Size of one record of inputs."""
         return sum(_bytes(t) for t in self.inputs)
 
     @property
     def output_bytes(self) -> int:
+        """Size of one record of outputs."""
         return sum(_bytes(t) for t in self.outputs)
 
     def split(self, stream: bytes) -> list[list[np.ndarray]]:

@@ -33,8 +33,10 @@ def device_for(artifact: Artifact, name: str, config: str | Path | None = None) 
 
 def usual_device(artifact: Artifact) -> Named:
     """This machine for a file and for a program that it can run; else the emulator of what a folder was built for."""
-    here = artifact.record is None or has_program_for_host(artifact)
-    return (HOST, BUILT_IN[HOST]) if here else emulator_of(artifact.record.target)
+    record = artifact.record
+    if record is None or has_program_for_host(artifact):
+        return HOST, BUILT_IN[HOST]
+    return emulator_of(record.target)
 
 
 def has_program_for_host(artifact: Artifact) -> bool:

@@ -20,6 +20,7 @@ RESERVED = {*BUILT_IN, EMULATOR}
 
 
 def default_file() -> Path:
+    """The user's devices.toml, whether it exists or not."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(home, "edgecompress", "devices.toml").expanduser()
 

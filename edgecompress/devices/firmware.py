@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress.errors import InputError, UnsupportedModelError
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 from edgecompress.support.output import require_writable, write_files
 from edgecompress.targets import load_target
 from edgecompress_runtime.errors import RuntimeModelError

@@ -16,13 +16,15 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress import __version__
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 
 SECONDS = 10.0  # that a program may take to say its version
 PIP, APT = "pip install {}", "apt install {}"
 
 
 class Part(BaseModel):
+    """A program or package that something here needs, and whether it is installed."""
+
     kind: str
     name: str
     found: str | None = Field(description="its version, or where it is; null: missing")
@@ -39,6 +41,7 @@ class Diagnosis(Shown, BaseModel):
     parts: list[Part]
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress doctor --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> Group:

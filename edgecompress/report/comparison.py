@@ -11,7 +11,7 @@ from edgecompress.record.report import Artifact, Report
 from edgecompress.record.units import count, size
 from edgecompress.report.files import read_report
 from edgecompress.report.html import latency, macs_after, worst_value
-from edgecompress.report.terminal import number, table
+from edgecompress.report.tables import number, table
 
 Named = tuple[str, Report]
 

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress.record.report import Counts, DeviceFailure, DeviceRun
-from edgecompress.report.terminal import table
+from edgecompress.report.tables import table
 
 WORDS = {"instructions": "Instructions", "cycles": "Cycles", "ns": "Microseconds"}
 UNITS = {"instructions": "instr.", "cycles": "cycles", "ns": "us"}

@@ -23,6 +23,7 @@ class Watch:
         self.came = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Remember the signal, and raise KeyboardInterrupt."""
         self.came = number
         signal.default_int_handler(number, frame)
 

@@ -17,4 +17,5 @@ def is_quiet() -> bool:
 
 
 def is_verbose() -> bool:
+    """Whether it is shown what is being done."""
     return LOGGER.isEnabledFor(logging.INFO)

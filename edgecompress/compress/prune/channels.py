@@ -13,6 +13,7 @@ from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
 from edgecompress.graph.channel_axes import shape
 from edgecompress.ingest.passes.edit import Edit
 from edgecompress.ingest.passes.infer_shapes import InferShapes
+from edgecompress.support.present import present
 
 Removed = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
 
@@ -56,7 +57,7 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _shorten(value: ir.Value, axis: int, kept: np.ndarray) -> None:
-    array = np.compress(kept, value.const_value.numpy(), axis)
+    array = np.compress(kept, present(value.const_value).numpy(), axis)
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
     value.shape = ir.Shape(array.shape)
     pruned = sparsity(value)

@@ -13,6 +13,7 @@ from edgecompress.compress.prune.channels import remove_channels
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.intervals import UNIT, Values, along, intervals, padded
+from edgecompress.support.present import present
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Dead:
 
     @property
     def count(self) -> int:
+        """How many channels can go."""
         return self.unread + self.constant + self.negligible
 
     def __str__(self) -> str:
@@ -89,7 +91,7 @@ class _Reader:
     @property
     def has_bias(self) -> bool:
         """Whether it has a bias to which a constant input adds the same everywhere."""
-        return self.node.op_type == "Gemm" or self.node.op_type == "Conv" and not padded(self.node)
+        return self.node.op_type == "Gemm" or (self.node.op_type == "Conv" and not padded(self.node))
 
 
 def _ends_in_readers(model: ir.Model, group: ChannelGroup) -> bool:
@@ -114,12 +116,13 @@ def _readers(model: ir.Model, group: ChannelGroup, bounds: Values) -> Iterator[_
         if name_of(node) not in wanted or is_depthwise(node):
             continue
         for position, _, into in WEIGHTS[node.op_type]:
-            weight, x = node.inputs[position], node.inputs[0 if position else 1]
+            weight, x = node.inputs[position], present(node.inputs[0 if position else 1])
             axis = 1 if node.op_type in ("Conv", "ConvTranspose") else len(shape(x)) - (1 if position else 2)
             member = members.get((str(x.name), axis))
-            if constant(weight) is None or member is None:
+            stored = constant(weight)
+            if stored is None or member is None:
                 continue
-            array = np.moveaxis(_dense(node, constant(weight)), into, 0).astype(np.float64)
+            array = np.moveaxis(_dense(node, stored), into, 0).astype(np.float64)
             array = array.reshape(array.shape[0], array.shape[1] if array.ndim > 1 else 1, -1)
             line = along(bounds[x], axis, shape(x)[axis])
             places = member.positions
@@ -163,7 +166,7 @@ def _negligible(reader: _Reader, size: int, bounds: Values) -> np.ndarray:
     sizes = np.abs(reader.weights).sum(2)
     with np.errstate(invalid="ignore"):
         added = np.where(sizes == 0, 0.0, sizes * largest[:, None])
-    return (added <= UNIT / 2 / len(reader.channels) * least).all(1)
+    return np.asarray((added <= UNIT / 2 / len(reader.channels) * least).all(1))
 
 
 def _fold(readers: Sequence[_Reader], copy: ir.Model, channels: np.ndarray) -> None:
@@ -175,6 +178,6 @@ def _fold(readers: Sequence[_Reader], copy: ir.Model, channels: np.ndarray) -> N
         constant_ = np.isin(reader.channels, channels) & (reader.low == reader.high)
         added = np.einsum("p,pot->o", np.where(constant_, reader.low, 0.0), reader.weights)
         if added.any():
-            bias = biases[name_of(reader.node)]
-            array = (constant(bias) + added).astype(np.float32)
+            bias = present(biases[name_of(reader.node)])
+            array = (present(constant(bias)) + added).astype(np.float32)
             bias.const_value = ir.tensor(array, name=bias.name)

@@ -25,7 +25,7 @@ def named(devices: Sequence[str], target: Profile) -> list[str]:
 def with_formats_for(recipe: Recipe, devices: Sequence[str], config: str | Path | None) -> Recipe:
     """The effective recipe with "pack" among its formats where a device runs none of them. Raises InputError for a
     device that runs no pack either."""
-    formats = list(recipe.emit.formats or [])
+    formats: list[str] = list(recipe.emit.formats or [])
     for name in devices:
         runnable = find_device(name, config).formats
         if not set(formats) & set(runnable):
