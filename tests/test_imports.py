@@ -23,7 +23,8 @@ PACKAGES = {
 # Each package's rooms, lowest first: a room imports those before it. What stands in one line may not import each other.
 ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "edgecompress_runtime": (
-        ("errors",), ("plan",), ("kernels",), ("pack",), ("llvm",), ("jit",), ("shapes",), ("execute",),
+        ("errors",), ("options",), ("plan",), ("shapes",), ("jit",), ("kernels",), ("operators",), ("pack",), ("llvm",),
+        ("execute",),
         ("families.shared",), ("families.cortex_m", "families.aarch64", "families.riscv", "families.x86"),
         ("families.table",), ("codegen",), ("building",), ("loading",),
     ),
@@ -39,10 +40,11 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
 }  # fmt: skip
 MOST_ROOT_MODULES, MOST_PARAMETERS, MOST_STATEMENTS = 10, 7, 40
 
-# Parallel folders hold the same modules on purpose: commands are named as the rooms that they call, and each family of
-# devices has a platform, an emulator and a linker.
+# Parallel folders hold the same modules on purpose: commands are named as the rooms that they call, criteria as recipes
+# name them, and each family of devices has a platform, an emulator and a linker.
 PARALLEL = (
     "edgecompress.cli.",
+    "edgecompress.compress.prune.criteria.",
     "edgecompress_targets.",
     "edgecompress_runtime.families.",
     "edgecompress_runtime.kernels.",

@@ -17,7 +17,7 @@ from edgecompress.cli.options import debug_option, file_option, json_option, not
 @debug_option
 def command(folders: tuple[str, ...], output: str | None, as_json: bool) -> None:
     """Show the size, accuracy and device measurements of conversions side by side. DIR is the output folder of one."""
-    from edgecompress.report.comparison import HEADINGS, comparison, read_reports, rows
+    from edgecompress.report.compare_reports import HEADINGS, comparison, read_reports, rows
     from edgecompress.report.html import comparison_page
     from edgecompress.report.tables import print_fitting
     from edgecompress.support.output import write_files
