@@ -163,8 +163,8 @@ def test_auto_pad_is_worked_out(mode: str, op: str):
 
 
 def test_same_pads_follow_the_specification():
-    attributes = ir.node("Conv", [ir.Value(name="x")], {"auto_pad": "SAME_UPPER"}).attributes
-    assert explicit_pads(attributes, (7, 8), [3, 3], [2, 2]) == [1, 0, 1, 1]
+    node = ir.node("Conv", [ir.Value(name="x")], {"auto_pad": "SAME_UPPER"})
+    assert explicit_pads(node, (7, 8), [3, 3], [2, 2]) == [1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -393,6 +393,7 @@ ONE_NODE = {
     "reciprocal": ("e = Exp(x) y = Div(one, e)", ["Exp", "Reciprocal"]),
     "square": ("y = Pow(x, two)", ["Mul"]),
     "square root": ("a = Abs(x) y = Pow(a, half)", ["Abs", "Sqrt"]),
+    "inverse square root": ("e = Exp(x) y = Pow(e, minus_half)", ["Exp", "Sqrt", "Reciprocal"]),
     "greater or equal": ("b = GreaterOrEqual(x, c) y = Cast<to=1>(b)", ["Less", "Not", "Cast"]),
     "softplus of large numbers": ("a = Mul(x, big) y = Softplus(a)", None),
     "smallest": ("y = ReduceMin<axes=[1], keepdims=0>(x)", ["Neg", "ReduceMax", "Neg"]),
@@ -421,6 +422,7 @@ def test_single_operators(name: str):
             one=np.float32(1),
             two=np.float32(2),
             half=np.float32(0.5),
+            minus_half=np.float32(-0.5),
             big=np.float32(200),
             minus=np.array([-1, 1]),
             shape=np.array([1, 3, 4, 4]),

@@ -44,6 +44,20 @@ def test_scales_are_shared_where_the_operator_does_not_rescale():
     assert parameters(found, "y")[0] < group["t"][0] / 3  # a mean rescales
 
 
+def test_an_average_over_the_whole_image_has_a_scale_of_its_own():
+    """It is emitted as a mean, which rescales; with padding it is a pool like any other, which does not."""
+    body = "p = AveragePool <kernel_shape = [8, 8]> (x) y = Relu(p)"
+    whole = static(network(body))
+    assert parameters(whole, "y")[0] < parameters(whole, "x")[0] / 3
+    padded = static(
+        network(
+            body.replace("[8, 8]", "[8, 8], pads = [1, 1, 1, 1]").replace("y = Relu(p)", "y = Reshape(p, s)"),
+            s=np.array([1, 27]),
+        )
+    )
+    assert parameters(padded, "y") == parameters(padded, "x")
+
+
 def test_a_fixed_scale_leaves_a_group_by_requantising():
     model = network(
         "a = Conv(x, w, b) s = Sigmoid(a) y = Concat <axis = 1> (a, s)", w=5 * normal(4, 3, 1, 1), b=normal(4)
@@ -101,7 +115,7 @@ def test_values_too_large_for_a_scale_stay_float():
     model = network(CONV, w=normal(4, 3, 3, 3), b=normal(4))
     huge = {name: array * np.float32(1e36) for name, array in samples(model).items()}
     assert not any(is_int8(node) for node in static(model, huge).graph)
-    with pytest.raises(InputError, match="too large for int8.*'x'"):
+    with pytest.raises(InputError, match=r"too large for int8.*'x'"):
         static(model, huge, integer_only=True)
 
 

@@ -9,7 +9,7 @@ from edgecompress.emit import tflite
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.lowering import flatbuffer
 from edgecompress.lowering.tensor_io import TFLiteModel
-from edgecompress_runtime.kernels import KERNELS
+from edgecompress_runtime.operators import RECORDS, options_of
 from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.pack.codecs import CODECS, FAST
 from edgecompress_runtime.plan import Operator, Plan, Tensor
@@ -25,7 +25,7 @@ def emit(
     """
     built = tflite.build(model, io_dtype=io_dtype)
     made = _plan(built)
-    if missing := sorted({o.kind for o in made.operators} - KERNELS.keys()):
+    if missing := sorted({o.kind for o in made.operators} - RECORDS.keys()):
         raise UnsupportedModelError(f"the runtime has no kernel for {', '.join(missing)}")
     data = write_pack(made, name, codecs=CODECS if coder == "rans" else FAST)
     return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs))
@@ -57,7 +57,5 @@ def _tensor(tensor: flatbuffer.Tensor) -> Tensor:
 
 def _operator(operator: flatbuffer.Operator, index: dict[int, int]) -> Operator:
     fields = {} if operator.options is None else vars(operator.options)
-    options = {name: value for name, value in fields.items() if value is not None}
-    return Operator(
-        operator.kind, tuple(index[i] for i in operator.inputs), tuple(index[i] for i in operator.outputs), options
-    )
+    ends = (tuple(index[i] for i in ends) for ends in (operator.inputs, operator.outputs))
+    return Operator(operator.kind, *ends, options_of(operator.kind, fields))

@@ -91,6 +91,7 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors: they are raised as well
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        serialised: bytes | Path
         if isinstance(model, ir.Model):
             serialised, self._weights = _with_outputs(model, extra_outputs)  # ONNX Runtime reads them in place
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in self._weights.values()]
@@ -122,9 +123,10 @@ def _with_outputs(model: ir.Model, names: Sequence[str]) -> tuple[bytes, dict[st
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and tensor.nbytes > LARGE and tensor.dtype == ir.DataType.FLOAT:
-            large[str(value.name)] = np.ascontiguousarray(tensor.numpy())
+            name, array = str(value.name), np.ascontiguousarray(tensor.numpy())
+            large[name] = array
             value.const_value = ir.ExternalTensor(
-                "memory", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=str(value.name)
+                "memory", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=name
             )
     proto = ir.to_proto(model)
     present = {value.name for value in proto.graph.output}

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.support.interrupt import reraise_interrupt
 
 LIMIT = 1e-5  # largest max|a - b| / max|a| over an output
@@ -67,15 +68,17 @@ def random_inputs(
     model: ir.Model, rng: np.random.Generator, draw: Draw, dtypes: Mapping[str, np.dtype] | None = None
 ) -> Arrays:
     """One array for each input of the model, of its shape; of its dtype, or of another that `dtypes` says."""
-    found = {}
+    found: Arrays = {}
     for value in model.graph.inputs:
-        dtype = np.dtype((dtypes or {}).get(value.name, value.dtype.numpy()))
-        found[value.name] = _random(value, dtype, rng, draw)
+        name = str(value.name)
+        dtype = (dtypes or {}).get(name) or (value.dtype or ir.DataType.FLOAT).numpy()
+        found[name] = _random(value, np.dtype(dtype), rng, draw)
     return found
 
 
 def _random(value: ir.Value, dtype: np.dtype, rng: np.random.Generator, draw: Draw) -> np.ndarray:
-    shape = tuple(int(d) for d in value.shape)
+    assert value.shape is not None
+    shape = value.shape.numpy()
     if dtype == np.bool_:
         return rng.random(shape) < 0.5
     if dtype in PIXELS:
@@ -100,8 +103,9 @@ def _index_limit(value: ir.Value) -> int:
         for use in frontier.pop().uses():
             node = use.node
             if node.op_type == "Gather" and use.idx == 1:
-                axis = node.attributes.get_int("axis", 0)
-                limits.append(int(node.inputs[0].shape[axis]))
+                shape = static_shape(node.inputs[0])
+                assert shape is not None
+                limits.append(shape[node.attributes.get_int("axis", 0)])
                 continue
             for output in node.outputs:
                 if output.dtype in (ir.DataType.INT64, ir.DataType.INT32) and output not in seen:
@@ -157,7 +161,7 @@ class _Runner:
             return None
         try:
             with np.errstate(all="ignore"):
-                return ReferenceEvaluator(self._reference).run(None, feeds)
+                return list(ReferenceEvaluator(self._reference).run(None, feeds))
         except Exception as error:  # then what ONNX Runtime said is the better message
             reraise_interrupt(error)
             return None

@@ -9,6 +9,7 @@ imported, and its memory goes with this process. A model that can't be read is t
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import sys
@@ -44,11 +45,7 @@ def _export(source: Path, folder: Path, trusts: bool) -> dict[str, Any]:
     os.environ["TF_USE_LEGACY_KERAS"] = "1" if legacy else "0"
     optimised = [name for name in classes if name in _WRAPPERS]
     scopes = _scopes() if optimised else []
-    keras: Any
-    if legacy:
-        import tf_keras as keras  # type: ignore[import-not-found]
-    else:
-        import keras  # type: ignore[import-not-found]
+    keras = importlib.import_module("tf_keras" if legacy else "keras")
     unsafe = {"safe_mode": False} if trusts else {}
     try:
         with contextlib.ExitStack() as stack:
@@ -80,7 +77,7 @@ def _keras_zip(source: Path) -> tuple[str, Any]:
 
 
 def _hdf5(source: Path) -> tuple[str, Any]:
-    import h5py  # type: ignore[import-not-found]
+    import h5py
 
     try:
         with h5py.File(source) as file:
@@ -107,7 +104,7 @@ def _classes(config: Any) -> Iterator[str]:
 def _scopes() -> list[Any]:
     """In which the classes of TensorFlow Model Optimization are known."""
     try:
-        import tensorflow_model_optimization as tfmot  # type: ignore[import-not-found]
+        import tensorflow_model_optimization as tfmot
     except ImportError as error:
         raise _Refused('needs TensorFlow Model Optimization: pip install "edgecompress[tensorflow]"') from error
     keras = tfmot.sparsity.keras, tfmot.clustering.keras, tfmot.quantization.keras
@@ -125,7 +122,7 @@ def _stripped(model: Any, optimised: list[str]) -> Any:
 
 
 def _from_keras(model: Any, folder: Path) -> None:
-    import tensorflow as tf  # type: ignore[import-not-found]
+    import tensorflow as tf
 
     inputs = model.inputs
     names = [_plain(str(value.name)) for value in inputs]
@@ -155,7 +152,7 @@ def _saved_model(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def _to_onnx(function: Any, specs: list[Any], names: list[str], folder: Path) -> None:
-    import tf2onnx  # type: ignore[import-not-found]
+    import tf2onnx
 
     images = [f"{n}:0" for n, spec in zip(names, specs) if len(spec.shape) == IMAGE]
     try:

@@ -97,7 +97,7 @@ def _read_torchscript(path: Path, data: bytes, shapes: Shapes, fold: bool) -> tu
         except Exception as error:
             reraise_interrupt(error)
             raise InputError(instead_of_torchscript(path, data)) from error
-    names = [name for name in _parameter_names(module.forward)]
+    names = list(_parameter_names(module.forward))
     inputs, names = _example_inputs(names, shapes, str(path))
     return "torchscript", _export_somehow(module.eval(), inputs, names, (False,), fold)
 
@@ -202,11 +202,11 @@ def _example_inputs(parameters: list[str], shapes: Shapes, what: str) -> tuple[l
             f"{what}: torch doesn't record the shape of {names}; pass it, for example "
             f"--input-shape {parameters[0] if parameters else 'x'}:1,3,224,224"
         )
-    names = list(shapes)
-    if set(names) <= set(parameters):
-        names.sort(key=parameters.index)
+    ordered = list(shapes)
+    if set(ordered) <= set(parameters):
+        ordered.sort(key=parameters.index)
     generator = torch.Generator().manual_seed(0)
-    return [torch.rand(tuple(shapes[n]), generator=generator) for n in names], names
+    return [torch.rand(tuple(shapes[n]), generator=generator) for n in ordered], ordered
 
 
 def _export_somehow(
@@ -259,7 +259,7 @@ def _export(
                 program = torch.onnx.export(model, args, input_names=names, dynamo=True, verbose=False, optimize=fold)
                 assert program is not None
                 return program.model_proto
-            buffer = io.BytesIO()
+            buffer: Any = io.BytesIO()  # torch writes to a stream as well, which its annotations leave out
             torch.onnx.export(
                 model, args, buffer, input_names=names, dynamo=False, verbose=False, do_constant_folding=fold
             )

@@ -9,3 +9,7 @@ class RuntimeModelError(Exception):
 
 class UnsupportedOperatorError(RuntimeModelError):
     """An operator, or a form of it, for which there is no kernel."""
+
+
+class MisfitError(ValueError):
+    """What does not fit of an operator's options or tensors; `operators.check_plan` says of which operator."""

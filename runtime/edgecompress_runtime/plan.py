@@ -1,16 +1,15 @@
 """A lowered graph as the runtime sees it: tensors and operators, as in a `.tflite` file.
 
-Operator names, option names and enumerations are those of the TFLite schema (schema.fbs); images are NHWC.
+Operators, options and enumerations are those of the TFLite schema (schema.fbs), and TABLE; images are NHWC.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-Option = int | float | bool | str | list | None
+from edgecompress_runtime.options import Options
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,18 +40,19 @@ class Tensor:
 
     @property
     def is_int8(self) -> bool:
+        """Whether elements are int8, which is what quantized activations and weights are."""
         return self.dtype == np.int8
 
 
 @dataclass(frozen=True, eq=False)
 class Operator:
     """kind: builtin name ("CONV_2D"). inputs, outputs: tensor indices, -1 for an absent optional input.
-    options: fields of the operator's options table ("strideH", "padding", ...), enumerations as integers."""
+    options: of the type that the kind has in `operators.RECORDS`."""
 
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Mapping[str, Option]
+    options: Options = Options()
 
 
 @dataclass(frozen=True, eq=False)

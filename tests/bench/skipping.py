@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.operators import options_of
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 CPUS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m55")
@@ -77,7 +78,7 @@ def measured(cpu: str, kind: str, size: tuple[int, ...], w: np.ndarray) -> tuple
         Tensor("y", shapes[1], np.dtype(np.int8), y_scale, zero),
     )
     options = {} if flat else {"padding": 0, "strideH": 1, "strideW": 1}
-    plan = Plan(tensors, (Operator(kind, (0, 1, 2), (3,), options | {"fusedActivationFunction": 0}),), (0,), (3,))
+    plan = Plan(tensors, (Operator(kind, (0, 1, 2), (3,), options_of(kind, options)),), (0,), (3,))
     x = np.random.default_rng(1).integers(-128, 128, shapes[0]).astype(np.int8)
     _, run = (aarch64.emulated if cpu in LINUX else emulated)(plan, x, cpu)
     (expected,) = Executor(plan)(x)

@@ -26,6 +26,7 @@ from edgecompress_runtime.families.x86.variants import VARIANTS, Variant, availa
 from edgecompress_runtime.families.x86.x86_family import x86_family
 from edgecompress_runtime.loading.compile_for_host import build
 from edgecompress_runtime.loading.native import Native
+from edgecompress_runtime.operators import options_of
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 ROUNDS, SECONDS = 30, 300e-6  # a round
@@ -90,7 +91,7 @@ def plan(kind: str, pixels: tuple[int, ...], w: np.ndarray) -> Plan:
         Tensor("y", (1, *pixels, outputs), np.dtype(np.int8), np.array([0.5], np.float32), zero),
     )
     options = {"padding": 1, "strideH": 1, "strideW": 1} if convolution else {"keepNumDims": False}
-    return Plan(tensors, (Operator(kind, (0, 1, 2), (3,), options),), (0,), (3,))
+    return Plan(tensors, (Operator(kind, (0, 1, 2), (3,), options_of(kind, options)),), (0,), (3,))
 
 
 class Loop:

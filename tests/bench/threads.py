@@ -24,6 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 import edgecompress_runtime
+from edgecompress_runtime.operators import options_of
+from edgecompress_runtime.options import ReductionOptions
 from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
@@ -106,7 +108,7 @@ def mobilenet() -> Plan:
                 activation(shape),
             ]
         )
-        operators.append(Operator(kind, (first - 1, first, first + 1), (first + 2,), options))
+        operators.append(Operator(kind, (first - 1, first, first + 1), (first + 2,), options_of(kind, options)))
 
     def convolution(out: int, kernel: int, stride: int, kind: str = "CONV_2D") -> None:
         _, height, width, channels = tensors[-1].shape
@@ -129,7 +131,7 @@ def mobilenet() -> Plan:
         convolution(out, 1, 1)
     axes = Tensor("axes", (2,), np.dtype(np.int32), data=np.array([1, 2], np.int32))
     tensors.extend([axes, activation((1, 1024))])
-    operators.append(Operator("MEAN", (len(tensors) - 3, len(tensors) - 2), (len(tensors) - 1,), {"keepDims": False}))
+    operators.append(Operator("MEAN", (len(tensors) - 3, len(tensors) - 2), (len(tensors) - 1,), ReductionOptions()))
     layer("FULLY_CONNECTED", rng.integers(-127, 128, (1000, 1024)).astype(np.int8), 0, (1, 1000), 1024, {})
     return Plan(tuple(tensors), tuple(operators), (0,), (len(tensors) - 1,))
 

@@ -16,6 +16,7 @@ from edgecompress_runtime.building.c_header import bench_header
 from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.families.table import FAMILIES
 from edgecompress_runtime.llvm import cross
+from edgecompress_runtime.operators import options_of
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS
@@ -96,9 +97,15 @@ class Layers:
         self.inputs.append(b)
         self._operator(kind, x, [b], self._activation(shape), {"fusedActivationFunction": activation})
 
+    def table(self, shape: tuple[int, ...]) -> None:
+        x, y = self._activation(shape), self._activation(shape)
+        entries = self.random.integers(-128, 128, 256).astype(np.int8)
+        table = self._add((256,), np.int8, self.tensors[y].scale, self.tensors[y].zero_point, entries)
+        self._operator("TABLE", x, [table], y, {})
+
     def _operator(self, kind: str, x: int, more: list[int], y: int, options: dict[str, int]) -> None:
         self.inputs.append(x)
-        self.operators.append(Operator(kind, (x, *more), (y,), options))
+        self.operators.append(Operator(kind, (x, *more), (y,), options_of(kind, options)))
 
     def _add(
         self, shape: tuple[int, ...], dtype: type, scale: np.ndarray, zero: np.ndarray, data: np.ndarray | None
@@ -127,7 +134,7 @@ class Layers:
 def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:
     """Outputs of the program for `family`, compiled for this machine; the arena is filled with junk."""
     program = python_program(plan, "model", FAMILIES[family])
-    engine, addresses = compiled_here(program.functions, program.constants)
+    _engine, addresses = compiled_here(program.functions, program.constants)
     outputs = [np.zeros(plan.tensors[i].shape, plan.tensors[i].dtype) for i in plan.outputs]
     arena = np.full(program.layout.size + 64, 0x55, np.int8)
     start = -arena.ctypes.data % 16  # NumPy promises less

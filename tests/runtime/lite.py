@@ -16,6 +16,8 @@ from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import FlatBuffer
 from edgecompress.lowering.flatbuffer import Tensor as FileTensor
 from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.operators import options_of
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 KINDS = {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}
@@ -38,12 +40,17 @@ def plan_of(data: bytes) -> Plan:
             KINDS[model.operatorCodes[o.opcodeIndex].builtinCode],
             tuple(int(i) for i in o.inputs),
             tuple(int(i) for i in o.outputs),
-            {} if o.builtinOptions is None else vars(o.builtinOptions),
+            _options(o, KINDS[model.operatorCodes[o.opcodeIndex].builtinCode]),
         )
         for o in graph.operators
     ]
     tensors = tuple(_tensor(t, model.buffers[t.buffer].data) for t in graph.tensors)
     return Plan(tensors, tuple(operators), tuple(map(int, graph.inputs)), tuple(map(int, graph.outputs)))
+
+
+def _options(operator: schema.OperatorT, kind: str) -> Options:
+    fields = {} if operator.builtinOptions is None else vars(operator.builtinOptions)
+    return options_of(kind, {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in fields.items()})
 
 
 def _tensor(tensor: schema.TensorT, stored: np.ndarray | None) -> Tensor:

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.plan import Operator, Option, Plan, Tensor
+from edgecompress_runtime.operators import options_of
+from edgecompress_runtime.options import Option
+from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 
 def resigned(data: bytes | bytearray) -> bytes:
@@ -70,7 +72,7 @@ def network() -> Plan:
 
     def step(kind: str, inputs: list[int], shape: tuple[int, ...], **options: Option) -> int:
         output = value(shape)
-        operators.append(Operator(kind, tuple(inputs), (output,), options))
+        operators.append(Operator(kind, tuple(inputs), (output,), options_of(kind, options)))
         return output
 
     window: dict[str, Option] = {"strideH": 1, "strideW": 1, "padding": 0}

@@ -26,6 +26,8 @@ from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.table import family_of
 from edgecompress_runtime.llvm.cross import Machine
+from edgecompress_runtime.operators import options_of
+from edgecompress_runtime.options import SoftmaxOptions
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 from edgecompress_targets.cortex_m import emulator, toolchain
 from edgecompress_targets.cortex_m.boards import BOARDS
@@ -128,9 +130,9 @@ def test_floats_behind_bytes_in_a_record_are_aligned_for_the_model(tmp_path: Pat
         for name, (shape, kind) in kinds.items()
     ]
     operators = [
-        Operator("DEQUANTIZE", (0,), (2,), {}),
-        Operator("QUANTIZE", (2,), (4,), {}),
-        Operator("SOFTMAX", (1,), (3,), {"beta": 1.0}),
+        Operator("DEQUANTIZE", (0,), (2,)),
+        Operator("QUANTIZE", (2,), (4,)),
+        Operator("SOFTMAX", (1,), (3,), SoftmaxOptions(1.0)),
     ]
     plan = Plan(tuple(tensors), tuple(operators), (0, 1), (4, 3))
     feeds = [np.int8([[1, 2, 3]]), np.float32([[1, 2, 3, 4, 5]])]
@@ -155,15 +157,12 @@ def float_layers() -> tuple[Plan, list[np.ndarray]]:
     tensors, operators, inputs = [], [], []
     for function in FUNCTIONS:
         inputs.append(len(tensors))
-        operators.append(Operator(function, (len(tensors),), (len(tensors) + 1,), {"beta": 1.0}))
+        operators.append(Operator(function, (len(tensors),), (len(tensors) + 1,), options_of(function, {"beta": 1.0})))
         tensors += [Tensor(f"{function}_{side}", shape, kind) for side in "xy"]
     first = len(tensors)
     scale, zero = np.float32([0.013]), np.int32([-3])
     tensors += [Tensor("x", shape, kind), Tensor("q", shape, byte, scale, zero), Tensor("y", shape, kind)]
-    operators += [
-        Operator("QUANTIZE", (first,), (first + 1,), {}),
-        Operator("DEQUANTIZE", (first + 1,), (first + 2,), {}),
-    ]
+    operators += [Operator("QUANTIZE", (first,), (first + 1,)), Operator("DEQUANTIZE", (first + 1,), (first + 2,))]
     outputs = tuple(o.outputs[0] for o in operators if o.kind != "QUANTIZE")
     positive = {"LOG", "SQRT", "RSQRT"}
     feeds = [random.normal(0, 2, shape).astype(np.float32) for _ in (*FUNCTIONS, "x")]

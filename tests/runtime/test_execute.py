@@ -96,7 +96,7 @@ def test_the_digits_sample_predicts_the_same_bits():
 
 def test_operators_without_a_kernel_are_all_named():
     plan = plan_of(file_of("RELU", [plain((2,))], [plain((2,))]))
-    strange = [Operator(kind, (0,), (1,), {}) for kind in ("SVDF", "RELU", "RFFT2D")]
+    strange = [Operator(kind, (0,), (1,)) for kind in ("SVDF", "RELU", "RFFT2D")]
     with pytest.raises(UnsupportedOperatorError, match="RFFT2D, SVDF"):
         Executor(Plan(plan.tensors, tuple(strange), plan.inputs, plan.outputs))
 

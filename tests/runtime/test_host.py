@@ -33,6 +33,8 @@ from edgecompress_runtime.families.x86.variants import VARIANTS, available
 from edgecompress_runtime.families.x86.x86_family import x86_family
 from edgecompress_runtime.loading.compile_for_host import build
 from edgecompress_runtime.loading.native import Native
+from edgecompress_runtime.operators import options_of
+from edgecompress_runtime.options import ReshapeOptions
 from edgecompress_runtime.pack import read_pack, write_pack
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
@@ -54,7 +56,9 @@ class Layers:
     def add(self, kind: str, inputs: list[Tensor], y: Tensor, **options) -> None:
         first = len(self.tensors)
         self.tensors += [*inputs, y]
-        self.operators.append(Operator(kind, tuple(range(first, first + len(inputs))), (first + len(inputs),), options))
+        self.operators.append(
+            Operator(kind, tuple(range(first, first + len(inputs))), (first + len(inputs),), options_of(kind, options))
+        )
 
     def plan(self) -> Plan:
         fed = [i for o in self.operators for i in o.inputs if self.tensors[i].data is None]
@@ -291,7 +295,7 @@ def test_a_sum_that_threads_share_is_written_over_no_operand():
 
     def computed(kind: str, inputs: tuple[int, ...], channels: int, **options: int) -> int:
         tensors.append(quantized((1, 56, 56, channels), 0.3))
-        operators.append(Operator(kind, inputs, (len(tensors) - 1,), options))
+        operators.append(Operator(kind, inputs, (len(tensors) - 1,), options_of(kind, options)))
         return len(tensors) - 1
 
     def convolution(x: int, channels: int) -> int:
@@ -340,6 +344,18 @@ def test_quantize_rounds_halves_away_from_zero(variant):
     layers.add("QUANTIZE", [x], quantized(x.shape, 0.25, -3))
     values = np.concatenate([np.arange(-4096, 4096) / 16, [0.12499999, -0.12499999, 1e30, -1e30, np.inf, -np.inf]])
     same(layers.plan(), variant, feeds=[values.astype(np.float32).reshape(2, -1)])
+
+
+@every_variant
+def test_tables_of_every_value(variant):
+    layers, rng = Layers(), np.random.default_rng(0)
+    x = np.resize(np.arange(-128, 128), (3, 301)).astype(np.int8)
+    entries = rng.permutation(np.arange(-128, 128)).astype(np.int8)
+    layers.add("TABLE", [quantized(x.shape, 0.1, 3), quantized((256,), 0.3, -7, entries)], quantized(x.shape, 0.3, -7))
+    plan = layers.plan()
+    (ours,) = Executor(plan)(x)
+    np.testing.assert_array_equal(ours, entries[x.astype(int) + 128])
+    same(plan, variant, feeds=[x])
 
 
 def network(name: str, exported) -> Plan:
@@ -546,7 +562,7 @@ def test_an_output_that_is_an_input_a_constant_or_another_output_is_filled():
     """Packs that other writers make may have them; here all of an output's memory is the caller's."""
     x, y = (quantized((1, 5), 0.5) for _ in range(2))
     held = quantized((3,), 0.5, data=np.arange(1, 4, dtype=np.int8))
-    plan = Plan((x, y, held), (Operator("RESHAPE", (0,), (1,), {}),), (0,), (0, 1, 1, 2))
+    plan = Plan((x, y, held), (Operator("RESHAPE", (0,), (1,), ReshapeOptions()),), (0,), (0, 1, 1, 2))
     array = np.arange(1, 6, dtype=np.int8)[None]
     found = runtime.load(write_pack(plan, "ends"))(array)
     for expected, output in zip((array, array, array, held.data), found, strict=True):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.shared.linear_sum import linear_sum
 from edgecompress_runtime.kernels.registry import KERNELS
+from edgecompress_runtime.options import SumOptions
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 PAIRS = np.repeat(np.arange(-128, 128), 256), np.tile(np.arange(-128, 128), 256)
@@ -32,7 +33,7 @@ def tensor(scale: float, zero: int) -> Tensor:
 def test_every_pair(kind, scales, spread, zeros, activation, rounded):
     a, b = (tensor(s, z) for s, z in zip(scales, zeros))
     y = tensor(float(np.hypot(*scales)) * spread, zeros[2])
-    options = {"fusedActivationFunction": activation}
+    options = SumOptions(activation)
     (call,) = KERNELS[kind]([a, b], [y], options)
     found = linear_sum(call, y, rounded=rounded)
     event("found" if found else "not found")
@@ -53,7 +54,7 @@ def test_it_is_found_for_the_scales_of_layers():
     for number in range(200):
         a, b = (tensor(s, int(z)) for s, z in zip(np.exp(rng.uniform(-4, -1, 2)), rng.integers(-128, 128, 2)))
         y = tensor(float(np.hypot(a.scale[0], b.scale[0]) * rng.uniform(0.5, 1.5)), int(rng.integers(-128, 128)))
-        (call,) = KERNELS["ADD"]([a, b], [y], {"fusedActivationFunction": number % 2})
+        (call,) = KERNELS["ADD"]([a, b], [y], SumOptions(number % 2))
         assert linear_sum(call, y) is not None
         missing += linear_sum(call, y, rounded=True) is None
     assert missing <= 2

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packs import header_of, resigned, with_header
 
+from edgecompress_runtime.operators import RECORDS
+from edgecompress_runtime.options import FullyConnectedOptions
 from edgecompress_runtime.pack import CODECS, PackError, read_pack, write_pack
 from edgecompress_runtime.pack.header import DTYPES
 from edgecompress_runtime.plan import Operator, Plan, Tensor
@@ -36,7 +39,7 @@ def small_plan() -> Plan:
         Tensor('b\n"é', (8,), np.dtype("int32"), data=np.arange(-4, 4, dtype=np.int32)),
         Tensor("y", (1, 8), np.dtype("int8"), np.float32([1 / 3]), np.int32([3])),
     )
-    operator = Operator("FULLY_CONNECTED", (0, 1, 2), (3,), {"fusedActivationFunction": 1, "keepNumDims": False})
+    operator = Operator("FULLY_CONNECTED", (0, 1, 2), (3,), FullyConnectedOptions(fused_activation_function=1))
     return Plan(tensors, (operator,), inputs=(0,), outputs=(3,))
 
 
@@ -50,7 +53,7 @@ def assert_same(a: Plan, b: Plan) -> None:
             assert x.data.dtype == y.data.dtype and x.data.shape == y.data.shape
             assert x.data.tobytes() == y.data.tobytes()
     for o, p in zip(a.operators, b.operators, strict=True):
-        assert (o.kind, o.inputs, o.outputs, dict(o.options)) == (p.kind, p.inputs, p.outputs, dict(p.options))
+        assert (o.kind, o.inputs, o.outputs, o.options) == (p.kind, p.inputs, p.outputs, p.options)
 
 
 @pytest.mark.parametrize("codecs", [("raw",), ("huffman",), ("sparse", "huffman"), tuple(CODECS)])
@@ -64,6 +67,18 @@ def test_a_plan_comes_back_as_written(codecs: tuple[str, ...], tmp_path: Path) -
     assert [e and e.codec in {"raw", *codecs} for e in pack.encoded] == [None, True, True, None]
     assert pack.digest == hashlib.sha256(data[:32] + data[64:]).hexdigest()
     assert write_pack(pack.plan(), pack.model, codecs=codecs) == data
+
+
+def drawn(option: Field[Any]) -> st.SearchStrategy[Any]:
+    """Values that an option may have."""
+    allowed = option.metadata.get("range", range(-(2**63), 2**63))
+    values: dict[Any, st.SearchStrategy[Any]] = {
+        "int": st.integers(allowed[0], allowed[-1]),
+        "bool": st.booleans(),
+        "float": st.floats(allow_nan=False, allow_infinity=False),
+        "list | None": st.none() | st.lists(st.integers(-1, 9), min_size=1, max_size=3),
+    }
+    return values[option.type]
 
 
 @settings(max_examples=40, deadline=None)
@@ -81,21 +96,23 @@ def test_any_plan_comes_back(data: st.DataObject) -> None:
         array = (rng.normal(0, 3, shape) if dtype != np.bool_ else rng.random(shape) < 0.5).__array__()
         constant = array.astype(dtype) if dtype.kind != "u" else np.abs(array).astype(dtype)
         tensors.append(Tensor(f"t{number}", shape, dtype, scale, zero_point, axis, constant))
-    option = (
-        st.none()
-        | st.booleans()
-        | st.integers(-(2**63), 2**63 - 1)
-        | st.floats(allow_nan=False, allow_infinity=False)
-        | st.text()
-    )
-    options = st.dictionaries(st.text(), option | st.lists(option, max_size=3), max_size=4)
     inputs = st.lists(st.integers(-1, len(tensors) - 1), max_size=3)
-    operators = [Operator(data.draw(st.text()), tuple(data.draw(inputs)), (), data.draw(options)) for _ in range(2)]
+    operators = [Operator(data.draw(st.text()), tuple(data.draw(inputs)), ()) for _ in range(2)]
     plan = Plan(tuple(tensors), tuple(operators), (), tuple(range(len(tensors))))
     name = data.draw(st.text())
     pack = read_pack(write_pack(plan, name))
     assert_same(pack.plan(), plan)
     assert pack.model == name
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_any_options_come_back(data: st.DataObject) -> None:
+    record = data.draw(st.sampled_from(list(RECORDS.values())))
+    options = record.options(**{each.name: data.draw(drawn(each)) for each in fields(record.options)})
+    plan = Plan((), (Operator(record.kind, (), (), options),), (), ())
+    (operator,) = read_pack(write_pack(plan, "options")).graph.operators
+    assert type(operator.options) is record.options and operator.options == options
 
 
 def test_blobs_are_aligned_and_equal_ones_stored_once() -> None:

@@ -221,6 +221,12 @@ def test_the_header_says_what_the_plan_said() -> None:
             "kind": "FULLY_CONNECTED",
             "inputs": [0, 1, 2],
             "outputs": [3],
-            "options": {"fusedActivationFunction": 1, "keepNumDims": False},
+            "options": {
+                "fusedActivationFunction": 1,
+                "weightsFormat": 0,
+                "keepNumDims": False,
+                "asymmetricQuantizeInputs": False,
+                "quantizedBiasType": 0,
+            },
         }
     ]

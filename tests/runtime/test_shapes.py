@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from packs import header_of, network, with_header
 
+from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.kernels import KERNELS
+from edgecompress_runtime.kernels.registry import prepares
+from edgecompress_runtime.operators import RECORDS, check_plan
 from edgecompress_runtime.pack import PackError, read_pack, write_pack
-from edgecompress_runtime.shapes import RULES
+from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 KINDS = [operator.kind for operator in network().operators]
 
@@ -30,8 +34,14 @@ def change(kind: str, edit: Callable[[dict[str, Any], dict[str, Any]], object]) 
     return str(caught.value)
 
 
-def test_every_kernel_has_a_rule_and_the_network_keeps_them() -> None:
-    assert RULES.keys() == KERNELS.keys()
+def test_every_record_has_a_kernel_and_every_kernel_a_record() -> None:
+    for kind in RECORDS:
+        assert kind in KERNELS, f"{kind}: write a function into kernels/ that prepares its calls, @prepares({kind!r})"
+    with pytest.raises(LookupError, match="RFFT2D has no record: write its options and its rule of shapes"):
+        prepares("RFFT2D")
+
+
+def test_the_network_keeps_the_rules() -> None:
     plan = read_pack(write_pack(network(), "demo")).plan()
     assert Executor(plan)(np.zeros((1, 6, 6, 3), np.int8))[0].shape == (1, 5)
 
@@ -50,11 +60,11 @@ def test_an_output_of_another_shape_is_refused(kind: str) -> None:
         ("CONV_2D", "strideH", 0, "strideH is 0"),
         ("CONV_2D", "strideW", "2", "strideW is '2'"),
         ("CONV_2D", "strideW", 2**40, "strideW is"),
-        ("CONV_2D", "fusedActivationFunction", 9, "activation 9"),
+        ("CONV_2D", "fusedActivationFunction", 9, "fusedActivationFunction is 9"),
         ("MAX_POOL_2D", "filterHeight", -1, "filterHeight is -1"),
         ("CONCATENATION", "axis", 4, "axis 4 of 4"),
         ("GATHER", "axis", 3, "an index outside of the axis"),
-        ("GATHER", "batchDims", 1, "indices"),
+        ("GATHER", "batchDims", 1, "batchDims is 1"),
     ],
 )
 def test_options_that_no_kernel_could_follow_are_refused(kind: str, key: str, value: Any, message: str) -> None:
@@ -68,3 +78,51 @@ def test_operands_that_are_missing_or_outside_are_refused() -> None:
     assert "outside of the tensor" in change("STRIDED_SLICE", lambda _, y: y.update(shape=[1, 3, 4, 4]))
     assert "elements to" in change("RESHAPE", lambda _, y: y.update(shape=[1, 21]))
     assert "outside of int8" in change("SOFTMAX", lambda _, y: y.update(zero_point=[300]))
+
+
+@pytest.mark.parametrize("tensor", [0, 2])
+@pytest.mark.parametrize(("zero_point", "accepted"), [(-129, False), (-128, True), (127, True), (128, False)])
+def test_zero_points_are_those_that_int8_has(tensor: int, zero_point: int, accepted: bool) -> None:
+    plan = table_plan(zero_point=np.int32([zero_point])) if tensor else table_plan()
+    tensors = list(plan.tensors)
+    tensors[tensor] = replace(tensors[tensor], zero_point=np.int32([zero_point]))
+    plan = replace(plan, tensors=tuple(tensors))
+    if accepted:
+        check_plan(plan)
+    else:
+        with pytest.raises(RuntimeModelError, match="zero point outside of int8"):
+            check_plan(plan)
+
+
+ENTRIES = np.random.default_rng(0).integers(-128, 128, 256).astype(np.int8)
+
+
+def table_plan(**changes: Any) -> Plan:
+    """y = table[x]; changes: fields of the table's tensor."""
+    scale, zero = np.float32([0.5]), np.int32([3])
+    fields = {"shape": (256,), "dtype": np.dtype(np.int8), "scale": scale, "zero_point": zero, "data": ENTRIES}
+    x = Tensor("x", (1, 2, 3), np.dtype(np.int8), np.float32([0.1]), np.int32([-4]))
+    y = Tensor("y", (1, 2, 3), np.dtype(np.int8), scale, zero)
+    return Plan((x, Tensor("table", **fields | changes), y), (Operator("TABLE", (0, 1), (2,)),), (0,), (2,))
+
+
+def test_a_table_comes_back_from_a_pack_and_is_looked_up() -> None:
+    plan = read_pack(write_pack(table_plan(), "table")).plan()
+    x = np.array([-128, -1, 0, 1, 126, 127], np.int8).reshape(1, 2, 3)
+    np.testing.assert_array_equal(Executor(plan)(x)[0], ENTRIES[x.astype(int) + 128])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": (255,), "data": ENTRIES[:255]}, "256 entries"),
+        ({"shape": (2, 128), "data": ENTRIES.reshape(2, 128)}, "256 entries"),
+        ({"data": None}, "256 entries"),
+        ({"dtype": np.dtype(np.uint8), "data": ENTRIES.view(np.uint8)}, "expected int8 operands"),
+        ({"scale": np.float32([0.25])}, "otherwise than the output"),
+        ({"zero_point": np.int32([4])}, "otherwise than the output"),
+    ],
+)
+def test_a_table_that_no_lookup_could_follow_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RuntimeModelError, match=message):
+        check_plan(table_plan(**changes))

@@ -48,5 +48,7 @@ def join_branches(model: ir.Model) -> None:
     """Takes the Identities of `split_branches` out, in place."""
     for node in list(model.graph):
         if node.meta.get("branch"):
-            node.outputs[0].replace_all_uses_with(node.inputs[0])
+            source = node.inputs[0]
+            assert source is not None
+            node.outputs[0].replace_all_uses_with(source)
             model.graph.remove(node, safe=True)

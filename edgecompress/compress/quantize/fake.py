@@ -5,6 +5,9 @@ In training mode values are rounded once, to nearest; in evaluation mode as the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,7 +24,7 @@ class _Round(torch.autograd.Function):
     2020, equations 2 and 3, and their section 2.2's factor 1 / sqrt(elements of a sample * levels)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
         step = float(scale)
         y = (x / step).round_().clamp_(low, high).mul_(step)
         ctx.save_for_backward(x, y)
@@ -29,7 +32,7 @@ class _Round(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         """The scale's gradient, sum(grad * (y - x inside the range, else y)) / scale, as the difference of two inner
         products: no array is made but x's gradient."""
         x, y = ctx.saved_tensors
@@ -53,6 +56,8 @@ class Range(nn.Module):
 
     It is learned as the logarithm of its ratio to where it began, so that a step means the same for all groups.
     """
+
+    start: Tensor
 
     def __init__(self, scale: float, zero_point: int, learned: bool) -> None:
         super().__init__()
@@ -96,6 +101,8 @@ class Weight(nn.Module):
     axis: of its channels, or None. mask: of the weights that stay (Sparsity), or None.
     """
 
+    mask: Tensor | None
+
     def __init__(self, axis: int | None, mask: np.ndarray | None) -> None:
         super().__init__()
         self.axis = axis
@@ -123,7 +130,7 @@ class Weight(nn.Module):
 class Bias(nn.Module):
     """A bias as int32 at the input's scale times the weight's."""
 
-    def __init__(self, source: Range, scales) -> None:
+    def __init__(self, source: Range, scales: Callable[[], Tensor]) -> None:
         super().__init__()
         self.source, self.scales = source, scales
 

@@ -9,6 +9,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+# What an attribute of a node can be set to here.
+AttributeValue = int | float | str | Sequence[int]
+
 
 class Edit:
     """Inserts constants and nodes, and puts a value in the place of a node's result."""
@@ -17,10 +20,10 @@ class Edit:
         self.graph = graph
         self._names: set[str] | None = None
 
-    def constant(self, stem: str, array: np.ndarray) -> ir.Value:
-        """A new initializer; its name is `stem`, made unique."""
+    def constant(self, stem: str | None, array: np.ndarray | np.generic) -> ir.Value:
+        """Adds an initializer of the array's shape and dtype, whose name is `stem`, made unique."""
         value = ir.Value(
-            name=self._unique(stem),
+            name=self._unique(str(stem)),
             shape=ir.Shape(array.shape),
             type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
             const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape)),
@@ -42,10 +45,10 @@ class Edit:
         before: ir.Node,
         op_type: str,
         inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, int | float | str | Sequence[int]] | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
         *,
         stem: str | None = None,
-        shape: Sequence[int] | None = None,
+        shape: Sequence[int] | ir.Shape | None = None,
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
         """A new node in front of another; returns its one output, named `stem` or after `before`'s output."""
@@ -86,7 +89,7 @@ class Edit:
         node: ir.Node,
         op_type: str,
         inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, int | float | str | Sequence[int]] | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
     ) -> ir.Value:
         """Another node in the place of this one; its output takes the name, shape and dtype."""
         old = node.outputs[0]
@@ -94,6 +97,7 @@ class Edit:
         value = self.insert(node, op_type, inputs, attributes, dtype=old.dtype)
         value.shape = shape
         producer = value.producer()
+        assert producer is not None
         producer.name = node.name
         self.substitute(node, value)
         value.name = name
@@ -143,14 +147,22 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The value's shape, or None when any of it is unknown."""
     if value is None or value.shape is None or not value.shape.is_static():
         return None
-    return tuple(int(d) for d in value.shape)
+    return tuple(value.shape.numpy())
 
 
 def only_user(value: ir.Value) -> ir.Node | None:
     """The one node that reads the value, or None when there are others or it is a graph output."""
-    uses = value.uses()
+    uses = tuple(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
+def required_input(node: ir.Node, index: int) -> ir.Value:
+    """The input that the operator must have: the checker has refused models in which it is absent."""
+    value = node.inputs[index]
+    assert value is not None
+    return value
+
+
 def input_or_none(node: ir.Node, index: int) -> ir.Value | None:
+    """The input, or None where the node leaves it out."""
     return node.inputs[index] if index < len(node.inputs) else None

@@ -22,6 +22,7 @@ from edgecompress_runtime.kernels.movement import BITS
 from edgecompress_runtime.kernels.registry import KERNELS, Raw
 from edgecompress_runtime.llvm.cross import Function, pointer_type
 from edgecompress_runtime.llvm.typed_numba import leaves
+from edgecompress_runtime.options import ReshapeOptions
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 ARENA, CONSTANT = "arena", "data_"  # a base of addresses, and how those that are constants start
@@ -123,7 +124,7 @@ def with_outputs_of_their_own(plan: Plan) -> Plan:
         tensor = tensors[index]
         if index in plan.inputs or index in outputs or tensor.data is not None:
             tensors.append(replace(tensor, data=None))
-            operators.append(Operator("RESHAPE", (index,), (len(tensors) - 1,), {}))
+            operators.append(Operator("RESHAPE", (index,), (len(tensors) - 1,), ReshapeOptions()))
             index = len(tensors) - 1
         outputs.append(index)
     return replace(plan, tensors=tuple(tensors), operators=tuple(operators), outputs=tuple(outputs))

@@ -8,13 +8,13 @@ FULLY_CONNECTED, which has round(accumulator * factor), in float64, halves away 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 from numba import njit
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
+from edgecompress_runtime.options import Activated
 from edgecompress_runtime.plan import Tensor
 
 i32, i64, f32 = np.int32, np.int64, np.float32
@@ -100,9 +100,9 @@ def requantized(acc: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
     return divided_by_power_of_two(high, max(-shift, 0))
 
 
-def activation_range(options: Mapping[str, Any], y: Tensor) -> tuple[int, int]:
+def activation_range(options: Activated, y: Tensor) -> tuple[int, int]:
     """int8 bounds of a fused activation (kernel_util.cc CalculateActivationRangeQuantized)."""
-    low, high = ACTIVATION_BOUNDS[options.get("fusedActivationFunction") or 0]
+    low, high = ACTIVATION_BOUNDS[options.fused_activation_function]
     return stored_bound(low, y, INT8_MIN), stored_bound(high, y, INT8_MAX)
 
 
@@ -114,8 +114,9 @@ def stored_bound(real: float | None, y: Tensor, limit: int) -> int:
     return max(limit, stored) if limit < 0 else min(limit, stored)
 
 
-def float_activation_range(options: Mapping[str, Any]) -> tuple[float, float]:
-    low, high = ACTIVATION_BOUNDS[options.get("fusedActivationFunction") or 0]
+def float_activation_range(options: Activated) -> tuple[float, float]:
+    """float32 bounds of a fused activation."""
+    low, high = ACTIVATION_BOUNDS[options.fused_activation_function]
     return -FLOAT_MAX if low is None else low, FLOAT_MAX if high is None else high
 
 

@@ -17,8 +17,9 @@ from edgecompress_runtime.kernels.arithmetic import (
     quantize_multiplier,
     requantize,
 )
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.kernels.strides import broadcast, collapsed, offset, row_count
+from edgecompress_runtime.options import Activated, ActivationOptions, Options, SumOptions
 from edgecompress_runtime.plan import Tensor
 
 ADD, SUB, MUL, MINIMUM, MAXIMUM = range(5)
@@ -159,16 +160,16 @@ def geometry(a: Tensor, b: Tensor, y: Tensor) -> tuple[tuple[int, ...], ...]:
 
 
 @prepares("ADD")
-def prepare_add(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_add(inputs: Inputs, outputs: Outputs, options: SumOptions) -> list[Call]:
     return _sum(ADD, inputs, outputs, options)
 
 
 @prepares("SUB")
-def prepare_sub(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_sub(inputs: Inputs, outputs: Outputs, options: SumOptions) -> list[Call]:
     return _sum(SUB, inputs, outputs, options)
 
 
-def _sum(kind: int, inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _sum(kind: int, inputs: Inputs, outputs: Outputs, options: SumOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     if not a.is_int8:
         return _unquantised(kind, a, b, y, options)
@@ -181,7 +182,7 @@ def _sum(kind: int, inputs: Inputs, outputs: Outputs, options: Options) -> list[
 
 
 @prepares("MUL")
-def prepare_mul(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_mul(inputs: Inputs, outputs: Outputs, options: ActivationOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     if not a.is_int8:
         return _unquantised(MUL, a, b, y, options)
@@ -204,16 +205,16 @@ def prepare_prelu(inputs: Inputs, outputs: Outputs, options: Options) -> list[Ca
 
 @prepares("MINIMUM")
 def prepare_minimum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
-    return _unquantised(MINIMUM, inputs[0], inputs[1], outputs[0], {})
+    return _unquantised(MINIMUM, inputs[0], inputs[1], outputs[0], ActivationOptions())
 
 
 @prepares("MAXIMUM")
 def prepare_maximum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
-    return _unquantised(MAXIMUM, inputs[0], inputs[1], outputs[0], {})
+    return _unquantised(MAXIMUM, inputs[0], inputs[1], outputs[0], ActivationOptions())
 
 
 @prepares("DIV")
-def prepare_div(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_div(inputs: Inputs, outputs: Outputs, options: ActivationOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     return [call(divide, as_float(a), as_float(b), y, *geometry(a, b, y), *float_activation_range(options))]
 
@@ -224,10 +225,10 @@ def prepare_pow(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call
     return [call(power, as_float(a), as_float(b), y, *geometry(a, b, y))]
 
 
-def _unquantised(kind: int, a: Tensor, b: Tensor, y: Tensor, options: Options) -> list[Call]:
+def _unquantised(kind: int, a: Tensor, b: Tensor, y: Tensor, options: Activated) -> list[Call]:
     if y.dtype == np.float32:
         a_data, b_data = as_float(a), as_float(b)
-        if options.get("fusedActivationFunction"):
+        if options.fused_activation_function:
             bounds = float_activation_range(options)
             return [call(binary_clamped, a_data, b_data, y, *geometry(a, b, y), kind, *bounds)]
         return [call(binary, a_data, b_data, y, *geometry(a, b, y), kind)]

@@ -6,8 +6,9 @@ from numba import njit
 
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.binary import geometry
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, Prepare, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, Prepare, call, prepares
 from edgecompress_runtime.kernels.strides import offset, row_count
+from edgecompress_runtime.options import Options
 
 KINDS = (
     "EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "LOGICAL_AND", "LOGICAL_OR",

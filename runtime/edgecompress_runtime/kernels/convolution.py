@@ -20,8 +20,9 @@ from edgecompress_runtime.kernels.arithmetic import (
     quantize_multipliers,
     requantize,
 )
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.kernels.window import padding
+from edgecompress_runtime.options import ConvolutionOptions, DepthwiseOptions
 from edgecompress_runtime.plan import Tensor
 
 
@@ -153,20 +154,20 @@ KERNEL: dict[tuple[str, bool], Callable[..., None]] = {
 
 
 @prepares("CONV_2D")
-def prepare_conv(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_conv(inputs: Inputs, outputs: Outputs, options: ConvolutionOptions) -> list[Call]:
     return _prepare("CONV_2D", inputs, outputs, options)
 
 
 @prepares("DEPTHWISE_CONV_2D")
-def prepare_depthwise(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_depthwise(inputs: Inputs, outputs: Outputs, options: DepthwiseOptions) -> list[Call]:
     return _prepare("DEPTHWISE_CONV_2D", inputs, outputs, options)
 
 
-def _prepare(kind: str, inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare(kind: str, inputs: Inputs, outputs: Outputs, options: ConvolutionOptions | DepthwiseOptions) -> list[Call]:
     x, w, bias, (y,) = inputs[0], inputs[1], bias_of(inputs), outputs
-    strides = options["strideH"], options["strideW"]
-    dilations = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
-    pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], strides, dilations)
+    strides = options.strides
+    dilations = options.dilations
+    pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], strides, dilations)
     geometry = x.shape, w.shape, y.shape, strides, dilations, pads
     kernel = KERNEL[kind, x.is_int8]
     if x.is_int8:

@@ -24,7 +24,8 @@ from edgecompress_runtime.kernels.arithmetic import (
     round_half_away,
     stored_bound,
 )
-from edgecompress_runtime.kernels.registry import Call, Options, call
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 # (x, y, options) -> [256] values on y's grid
@@ -41,6 +42,13 @@ def look_up(x, table, y, count):
 def table_call(x: Tensor, y: Tensor, stored: np.ndarray) -> list[Call]:
     """stored: [256] values on y's grid, clamped here."""
     return [call(look_up, x, np.clip(stored, INT8_MIN, INT8_MAX).astype(np.int8), y, x.size)]
+
+
+@prepares("TABLE")
+def prepare_table(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+    """Any function of one int8 value, its entries a constant of the plan; TFLite has no such operator."""
+    x, table, (y,) = inputs[0], inputs[1], outputs
+    return [call(look_up, x, table, y, x.size)]
 
 
 # ---- fixed point ----
@@ -63,7 +71,7 @@ def relu(low: float, high: float | None) -> Table:
 
 def leaky_relu(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
     identity = quantize_multiplier(float(x.scale[0] / y.scale[0]))
-    multiplier, shift = quantize_multiplier(float(x.scale[0] * f32(options["alpha"]) / y.scale[0]))
+    multiplier, shift = quantize_multiplier(float(x.scale[0] * f32(options.alpha) / y.scale[0]))
     value, sign = VALUES - x.zero, -1 if multiplier < 0 else 1
     negative = sign * requantized(value, abs(multiplier), shift)
     return np.where(value >= 0, requantized(value, *identity), negative) + y.zero
@@ -155,7 +163,7 @@ def gelu_tanh(x: np.ndarray) -> np.ndarray:
 
 
 def gelu_table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
-    return tabulated(gelu_tanh if options.get("approximate") else gelu)(x, y, options)
+    return tabulated(gelu_tanh if options.approximate else gelu)(x, y, options)
 
 
 def log_table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:

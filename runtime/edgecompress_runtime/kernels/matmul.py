@@ -20,8 +20,9 @@ from edgecompress_runtime.kernels.arithmetic import (
     requantize_once,
 )
 from edgecompress_runtime.kernels.convolution import bias_of, channel_scales
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.kernels.strides import broadcast, contiguous
+from edgecompress_runtime.options import BatchMatmulOptions, FullyConnectedOptions
 from edgecompress_runtime.plan import Tensor
 
 
@@ -88,7 +89,7 @@ def batch_matmul_float(a, b, y, sizes, a_strides, b_strides):
 
 
 @prepares("FULLY_CONNECTED")
-def prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: FullyConnectedOptions) -> list[Call]:
     x, w, bias, (y,) = inputs[0], inputs[1], bias_of(inputs), outputs
     units, depth = w.shape
     sizes = x.size // depth, depth, units
@@ -101,15 +102,15 @@ def prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: Options) 
 
 
 @prepares("BATCH_MATMUL")
-def prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmulOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     batch = y.shape[:-2]
     if len(batch) > 3:  # TFLite stops at rank 5
         raise UnsupportedOperatorError(f"BATCH_MATMUL of rank {len(y.shape)}")
     lead = (1,) * (3 - len(batch)) + tuple(batch)
-    a_strides = _operand_strides(a.shape, lead, transposed=bool(options.get("adjX")))
-    b_strides = _operand_strides(b.shape, lead, transposed=not options.get("adjY"))
-    depth = a.shape[-2] if options.get("adjX") else a.shape[-1]
+    a_strides = _operand_strides(a.shape, lead, transposed=options.adj_x)
+    b_strides = _operand_strides(b.shape, lead, transposed=not options.adj_y)
+    depth = a.shape[-2] if options.adj_x else a.shape[-1]
     geometry = (*lead, *y.shape[-2:], depth), a_strides, b_strides
     if not a.is_int8:
         return [call(batch_matmul_float, as_float(a), as_float(b), y, *geometry)]

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgecompress_runtime.kernels.arithmetic import i32
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, Raw, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, Raw, call, prepares
 from edgecompress_runtime.kernels.strides import broadcast, collapsed, contiguous, offset, row_count
+from edgecompress_runtime.options import (
+    REFLECT,
+    BlockOptions,
+    ConcatenationOptions,
+    GatherOptions,
+    MirrorPadOptions,
+    Options,
+)
 from edgecompress_runtime.plan import Tensor
 
 BITS = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
@@ -98,9 +106,9 @@ def prepare_transpose(inputs: Inputs, outputs: Outputs, options: Options) -> lis
 
 
 @prepares("CONCATENATION")
-def prepare_concatenation(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_concatenation(inputs: Inputs, outputs: Outputs, options: ConcatenationOptions) -> list[Call]:
     (y,) = outputs
-    axis, strides = options["axis"] % len(y.shape), contiguous(y.shape)
+    axis, strides = options.axis % len(y.shape), contiguous(y.shape)
     starts = np.cumsum([0, *(x.shape[axis] for x in inputs)])
     return [
         copy(x, y, x.shape, contiguous(x.shape), strides, 0, int(start) * strides[axis])
@@ -165,16 +173,16 @@ def prepare_tile(inputs: Inputs, outputs: Outputs, options: Options) -> list[Cal
 
 
 @prepares("DEPTH_TO_SPACE")
-def prepare_depth_to_space(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_depth_to_space(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> list[Call]:
     """Channels are (row in block, column in block, channel)."""
     x, (y,) = inputs[0], outputs
-    return [copy(x, y, *_blocks(x.shape, y.shape[3], options["blockSize"]))]
+    return [copy(x, y, *_blocks(x.shape, y.shape[3], options.block_size))]
 
 
 @prepares("SPACE_TO_DEPTH")
-def prepare_space_to_depth(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_space_to_depth(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> list[Call]:
     x, (y,) = inputs[0], outputs
-    dims, deep, wide = _blocks(y.shape, x.shape[3], options["blockSize"])
+    dims, deep, wide = _blocks(y.shape, x.shape[3], options.block_size)
     return [copy(x, y, dims, wide, deep)]
 
 
@@ -202,11 +210,11 @@ def prepare_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call
 
 
 @prepares("MIRROR_PAD")
-def prepare_mirror_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_mirror_pad(inputs: Inputs, outputs: Outputs, options: MirrorPadOptions) -> list[Call]:
     """Mode 0 reflects without repeating the edge, 1 with it. The last axis is taken by the element."""
     x, (y,) = inputs[0], outputs
     amounts = inputs[1].data.reshape(-1, 2)
-    width = "reflect" if options["mode"] == 0 else "symmetric"
+    width = "reflect" if options.mode == REFLECT else "symmetric"
     positions = [np.pad(np.arange(n), tuple(pair), mode=width) for n, pair in zip(x.shape, amounts)]
     return [take(x, y, positions)]
 
@@ -224,9 +232,9 @@ def take(x: Tensor, y: Tensor, positions: Sequence[np.ndarray]) -> Call:
 
 
 @prepares("GATHER")
-def prepare_gather(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) -> list[Call]:
     x, indices, (y,) = inputs[0], inputs[1], outputs
-    axis = (options.get("axis") or 0) % len(x.shape)
+    axis = options.axis % len(x.shape)
     inner = int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
     outer = x.size // (x.shape[axis] * inner)
     return [call(gather, Raw(x), indices, Raw(y), outer, x.shape[axis], indices.size, inner)]

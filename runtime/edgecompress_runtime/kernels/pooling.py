@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from edgecompress_runtime.kernels.arithmetic import activation_range, clamp, f32, float_activation_range, i32
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.kernels.window import padding
+from edgecompress_runtime.options import PoolOptions
 from edgecompress_runtime.plan import Tensor
 
 
@@ -70,19 +71,19 @@ def average_pool_2d_float(x, y, x_shape, y_shape, kernel, strides, pads, low, hi
 
 
 @prepares("MAX_POOL_2D")
-def prepare_max_pool(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_max_pool(inputs: Inputs, outputs: Outputs, options: PoolOptions) -> list[Call]:
     return [call(max_pool_2d, inputs[0], outputs[0], *_geometry(inputs[0], outputs[0], options))]
 
 
 @prepares("AVERAGE_POOL_2D")
-def prepare_average_pool(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_average_pool(inputs: Inputs, outputs: Outputs, options: PoolOptions) -> list[Call]:
     kernel = average_pool_2d if inputs[0].is_int8 else average_pool_2d_float
     return [call(kernel, inputs[0], outputs[0], *_geometry(inputs[0], outputs[0], options))]
 
 
-def _geometry(x: Tensor, y: Tensor, options: Options) -> tuple:
-    kernel = options["filterHeight"], options["filterWidth"]
-    strides = options["strideH"], options["strideW"]
-    pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], kernel, strides)
+def _geometry(x: Tensor, y: Tensor, options: PoolOptions) -> tuple:
+    kernel = options.window
+    strides = options.strides
+    pads = padding(options.padding, x.shape[1:3], y.shape[1:3], kernel, strides)
     bounds = activation_range(options, y) if x.is_int8 else float_activation_range(options)
     return x.shape, y.shape, kernel, strides, pads, *bounds

@@ -5,7 +5,8 @@ from __future__ import annotations
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels.arithmetic import clamp, dequantized, f32, i32
 from edgecompress_runtime.kernels.int8_table import rescaled, table_call
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
+from edgecompress_runtime.options import Options
 
 
 def quantize(x, y, count, scale, zero):

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgecompress_runtime.kernels.arithmetic import as_float, clamp, f32, i32, quantize_multiplier, requantize
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.kernels.strides import Ints, collapsed, contiguous, offset, row_count
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 

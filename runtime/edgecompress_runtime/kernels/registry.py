@@ -1,4 +1,4 @@
-"""The table from TFLite operator to the function that chooses its kernel and computes its arguments.
+"""The table from a plan's operator to the function that chooses its kernel and computes its arguments.
 
 A kernel is a plain Python function of flat arrays and integers (and tuples of them) that allocates nothing:
 compiled by Numba for this machine, or lowered for another one with its integers as literals.
@@ -6,14 +6,16 @@ compiled by Numba for this machine, or lowered for another one with its integers
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
+from edgecompress_runtime.operators import RECORDS
 from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.shapes import Inputs, Outputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,19 +37,20 @@ class Call:
     arguments: tuple[Argument, ...]
 
 
-Inputs = Sequence[Any]  # of Tensor, None where an optional one is absent
-Outputs = Sequence[Tensor]
-Options = Mapping[str, Any]
-Prepare = Callable[[Inputs, Outputs, Options], list[Call]]  # calls in order
+# calls in order, for options of the type that the operator's record has
+Prepare = Callable[[Inputs, Outputs, Any], list[Call]]
 KERNELS: dict[str, Prepare] = {}
 
 
 def prepares(*kinds: str) -> Callable[[Prepare], Prepare]:
-    """Register the preparation of builtin operators. What it trips over in a malformed one (a missing scale, say, or
-    option) becomes an UnsupportedOperatorError."""
+    """Register the preparation of operators. What it trips over in a malformed one (a missing scale, say) becomes an
+    UnsupportedOperatorError. Raises LookupError for a kind that `operators.RECORDS` does not have."""
+    for kind in kinds:
+        if kind not in RECORDS:
+            raise LookupError(f"{kind} has no record: write its options and its rule of shapes into operators.py")
 
     def register(function: Prepare) -> Prepare:
-        def prepare(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+        def prepare(inputs: Inputs, outputs: Outputs, options: Any) -> list[Call]:
             try:
                 return function(inputs, outputs, options)
             except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError) as error:

@@ -6,7 +6,8 @@ import numpy as np
 
 from edgecompress_runtime.kernels.arithmetic import f32, i32, i64, round_half_away
 from edgecompress_runtime.kernels.movement import take
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
+from edgecompress_runtime.options import ResizeOptions
 
 ONE = 1 << 10  # int8: positions have 10 fractional bits
 
@@ -50,9 +51,9 @@ def resize_bilinear_float(x, y, x_shape, y_shape, top, bottom, down, left, right
 
 
 @prepares("RESIZE_NEAREST_NEIGHBOR")
-def prepare_nearest(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_nearest(inputs: Inputs, outputs: Outputs, options: ResizeOptions) -> list[Call]:
     x, (y,) = inputs[0], outputs
-    flags = bool(options.get("alignCorners")), bool(options.get("halfPixelCenters"))
+    flags = options.align_corners, options.half_pixel_centers
     picked = [nearest(n, out, *flags) for n, out in zip(x.shape[1:3], y.shape[1:3])]
     return [take(x, y, [np.arange(x.shape[0]), *picked, np.arange(x.shape[3])])]
 
@@ -66,9 +67,9 @@ def nearest(size: int, out: int, align: bool, half: bool) -> np.ndarray:
 
 
 @prepares("RESIZE_BILINEAR")
-def prepare_bilinear(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_bilinear(inputs: Inputs, outputs: Outputs, options: ResizeOptions) -> list[Call]:
     x, (y,) = inputs[0], outputs
-    flags = bool(options.get("alignCorners")), bool(options.get("halfPixelCenters"))
+    flags = options.align_corners, options.half_pixel_centers
     kernel, positions = (resize_bilinear, fixed) if x.is_int8 else (resize_bilinear_float, floating)
     tables = [t for n, out in zip(x.shape[1:3], y.shape[1:3]) for t in positions(n, out, *flags)]
     return [call(kernel, x, y, x.shape, y.shape, *tables)]

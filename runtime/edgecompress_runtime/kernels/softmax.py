@@ -22,7 +22,8 @@ from edgecompress_runtime.kernels.arithmetic import (
     requantized,
 )
 from edgecompress_runtime.kernels.fixed_point import leading_zeros, log_of_sum, one_over_one_plus
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
+from edgecompress_runtime.options import Options, SoftmaxOptions
 from edgecompress_runtime.plan import Tensor
 
 # integer bits of scaled differences, of the sum of exps, of log_softmax's output
@@ -103,12 +104,12 @@ def log_softmax_float(x, y, rows, depth):
 
 
 @prepares("SOFTMAX")
-def prepare_softmax(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare_softmax(inputs: Inputs, outputs: Outputs, options: SoftmaxOptions) -> list[Call]:
     x, (y,) = inputs[0], outputs
     depth = x.shape[-1]
     if not x.is_int8:
-        return [call(softmax_float, x, y, x.size // depth, depth, float(options["beta"]))]
-    multiplier, shift, smallest = scaling(x, float(f32(options["beta"])))
+        return [call(softmax_float, x, y, x.size // depth, depth, float(options.beta))]
+    multiplier, shift, smallest = scaling(x, float(f32(options.beta)))
     return [call(softmax, x, y, exp_table(multiplier, shift, smallest), x.size // depth, depth)]
 
 

@@ -16,8 +16,9 @@ from edgecompress_runtime.kernels.arithmetic import (
     requantize,
 )
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.kernels.window import padding
+from edgecompress_runtime.options import TransposeConvolutionOptions
 
 
 def transpose_conv(
@@ -79,15 +80,15 @@ def transpose_conv_float(x, w, bias, y, x_shape, w_shape, y_shape, strides, pads
 
 
 @prepares("TRANSPOSE_CONV")
-def prepare(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def prepare(inputs: Inputs, outputs: Outputs, options: TransposeConvolutionOptions) -> list[Call]:
     """Inputs: output shape, weights, x, bias."""
     w, x, (y,) = inputs[1], inputs[2], outputs
     bias = bias_of([x, w, *inputs[3:]])
-    strides = options["strideH"], options["strideW"]
+    strides = options.strides
     # TFLite pads the convolution of which this is the gradient: from y's size to x's (transpose_conv.cc)
     size, kernel = y.shape[1:3], w.shape[1:3]
     reach = [-(-n // s) for n, s in zip(size, strides)]
-    pads = padding(options["padding"], size, reach, kernel, strides)
+    pads = padding(options.padding, size, reach, kernel, strides)
     geometry = x.shape, w.shape, y.shape, strides, pads
     if x.is_int8:
         multiplier, shift = channel_multipliers(x, w, y)

@@ -10,7 +10,8 @@ import numpy as np
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels.arithmetic import clamp, f32
 from edgecompress_runtime.kernels.int8_table import TABLES, table_call
-from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, Prepare, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, Prepare, call, prepares
+from edgecompress_runtime.options import Options
 
 SQRT_HALF, SQRT_2_OVER_PI = f32(math.sqrt(0.5)), f32(math.sqrt(2 / math.pi))
 
@@ -98,7 +99,7 @@ def leaky_relu(x, y, count, alpha):
 
 
 def gelu_kernel(options: Options) -> tuple:
-    return (gelu_tanh if options.get("approximate") else gelu,)
+    return (gelu_tanh if options.approximate else gelu,)
 
 
 # kind -> (kernel, arguments after the count)
@@ -120,7 +121,7 @@ FLOAT: dict[str, Callable[[Options], tuple]] = {
     "RELU6": lambda options: (bounded, 0.0, 6.0),
     "RELU_N1_TO_1": lambda options: (bounded, -1.0, 1.0),
     "RELU_0_TO_1": lambda options: (bounded, 0.0, 1.0),
-    "LEAKY_RELU": lambda options: (leaky_relu, float(options["alpha"])),
+    "LEAKY_RELU": lambda options: (leaky_relu, float(options.alpha)),
 }
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from edgecompress_runtime.errors import MisfitError
+from edgecompress_runtime.operators import options_of
+from edgecompress_runtime.options import Option
 from edgecompress_runtime.pack.codecs import Encoded
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import (
@@ -22,7 +25,7 @@ from edgecompress_runtime.pack.fields import (
     text,
     within,
 )
-from edgecompress_runtime.plan import Operator, Option, Plan, Tensor
+from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 FORMAT = "edgecompress.pack"
 DTYPES = {name: np.dtype(name) for name in ("int8", "uint8", "int16", "int32", "int64", "bool", "float16", "float32")}
@@ -60,7 +63,7 @@ def to_json(header: Header) -> tuple[dict[str, Any], list[bytes]]:
             }
         )
     operators = [
-        {"kind": o.kind, "inputs": list(o.inputs), "outputs": list(o.outputs), "options": dict(o.options)}
+        {"kind": o.kind, "inputs": list(o.inputs), "outputs": list(o.outputs), "options": o.options.stored()}
         for o in header.plan.operators
     ]
     ends = {"inputs": list(header.plan.inputs), "outputs": list(header.plan.outputs)}
@@ -117,12 +120,17 @@ def _encoded(value: Any, blobs: tuple[memoryview, ...]) -> Encoded:
 
 def _operator(value: Any, last: int) -> Operator:
     json = record(value)
-    options = member(json, "options", record)
+    kind, options = member(json, "kind", text), member(json, "options", record)
+    given = {key: within(f"option {key[:40]!r}", _option, options[key]) for key in options}
+    try:
+        typed = options_of(kind, given)
+    except MisfitError as error:
+        raise PackError(f"({kind:.40}): {error}") from error
     return Operator(
-        kind=member(json, "kind", text),
+        kind=kind,
         inputs=member(json, "inputs", sequence, MOST_ITEMS, integer, -1, last),
         outputs=member(json, "outputs", sequence, MOST_ITEMS, integer, 0, last),
-        options={key: within(f"option {key[:40]!r}", _option, options[key]) for key in options},
+        options=typed,
     )
 
 

@@ -11,13 +11,13 @@ from typing import TypeVar
 import numpy as np
 
 from edgecompress_runtime.errors import RuntimeModelError
+from edgecompress_runtime.operators import check_plan
 from edgecompress_runtime.pack.codecs import FAST, Encoded, decode, encode_smallest
 from edgecompress_runtime.pack.container import read_container, write_container
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import within
 from edgecompress_runtime.pack.header import DTYPES, Header, from_json, to_json
 from edgecompress_runtime.plan import Plan, Tensor
-from edgecompress_runtime.shapes import check_plan
 
 T = TypeVar("T")
 

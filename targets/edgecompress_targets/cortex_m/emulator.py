@@ -37,7 +37,7 @@ class EmulatorProcess:
             "-serial",
             f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on",
         ]
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (the process writes to it while it lives)
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said
         )

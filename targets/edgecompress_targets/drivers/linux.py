@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shlex
 import time
@@ -264,7 +265,5 @@ class LinuxDevice:
 
     def _tidy(self, command: str) -> None:
         """After a failure, as far as the device can still be reached."""
-        try:
+        with contextlib.suppress(DeviceError):
             self._shell.execute(f"({command}) >/dev/null 2>&1", self._timeout)
-        except DeviceError:
-            pass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from edgecompress_runtime.families.shared.words import rounded_high_product, shi
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 
@@ -40,7 +41,7 @@ def add_elements(tensors: Tuple, count: Word, slopes: Words, record: Pointer, do
 def preparation(kernel: Callable[..., None], kind: str) -> Callable[..., list[Step] | None]:
     """For the table of a family; kernel: as `add_elements`."""
 
-    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step] | None:
+    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
         (call,), (y,) = KERNELS[kind](inputs, outputs, options), outputs
         found = linear_sum(call, y, rounded=True)
         if found is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.kernels.arithmetic import activation_range
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
 from edgecompress_runtime.kernels.window import padding
+from edgecompress_runtime.options import ConvolutionOptions
 from edgecompress_runtime.plan import Tensor
 
 BANK_BYTES = 20_480  # for widened weights: larger ones are done in parts, each of which reads the input again
@@ -40,20 +41,20 @@ class Arrangement:
     least: int = -128
 
     def __call__(
-        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: ConvolutionOptions
     ) -> list[Step] | None:
         """None for what the blocks can't do: groups, dilated columns, batches, fewer output channels than theirs."""
         x, w, (y,) = inputs[0], inputs[1], outputs
         if not x.is_int8 or w.data is None:
             return None
         (out_channels, kernel_h, kernel_w, depth), (batch, _, _, channels) = w.shape, x.shape
-        stride = options["strideH"], options["strideW"]
-        dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
+        stride = options.strides
+        dilation = options.dilations
         if batch != 1 or depth != channels or dilation[1] != 1 or out_channels < self.channels:
             return None
         if w.data.min() < self.least or (scales := layer_scaling(inputs, y)) is None:
             return None
-        pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
+        pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
         column = -(-kernel_h * channels // self.aligned) * self.aligned
         groups = channel_groups(out_channels, self.channels)
         weights = columns_of(w.data, column)

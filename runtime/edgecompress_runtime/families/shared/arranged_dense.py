@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from edgecompress_runtime.families.shared.words import moved
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.matmul import fully_connected, prepare_fully_connected
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Words
+from edgecompress_runtime.options import FullyConnectedOptions
 from edgecompress_runtime.plan import Tensor
 
 GROUP = 4  # channels
@@ -89,7 +90,7 @@ class DenseLayer:
     bounds: tuple[int, int]
 
 
-def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> DenseLayer | None:
+def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions) -> DenseLayer | None:
     """None for weights that are not constant or have a zero point, and scales that need the ordinary kernel."""
     (ordinary,) = prepare_fully_connected(inputs, outputs, options)
     if ordinary.kernel is not fully_connected:
@@ -122,7 +123,7 @@ class DenseArrangement:
     least: int = -128
 
     def __call__(
-        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
     ) -> list[Step] | None:
         """None for what `dense_layer` has none for, and fewer than four outputs."""
         layer = dense_layer(inputs, outputs, options)

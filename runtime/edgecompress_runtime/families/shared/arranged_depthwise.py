@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from edgecompress_runtime.kernels.arithmetic import activation_range, i32
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, inline
+from edgecompress_runtime.options import DepthwiseOptions
 from edgecompress_runtime.plan import Tensor
 
 UNROLLED = 3  # taps in an iteration: most kernels are 3x3
@@ -114,18 +115,18 @@ class DepthwiseArrangement:
     least: int = -128
 
     def __call__(
-        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: DepthwiseOptions
     ) -> list[Step] | None:
         """None for several outputs a channel, dilated columns, batches, and fewer channels than a block has."""
         x, w, (y,) = inputs[0], inputs[1], outputs
         if not x.is_int8 or w.data is None or w.data.min() < self.least:
             return None
         _, kernel_h, kernel_w, channels = w.shape
-        stride = options["strideH"], options["strideW"]
-        dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
+        stride = options.strides
+        dilation = options.dilations
         if x.shape[0] != 1 or x.shape[3] != channels or dilation[1] != 1 or channels < self.group:
             return None
-        pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
+        pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
         taps, bias = w.data.reshape(-1, channels).astype(np.int64), bias_of(inputs)
         values = np.asarray(bias.data if isinstance(bias, Tensor) else np.zeros(channels)).astype(np.int64).reshape(-1)
         folded = values - x.zero * taps.sum(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgecompress_runtime.families.shared.skipping_arrangement import (
     fully_connected_layer,
 )
 from edgecompress_runtime.families.shared.step import Step
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 
@@ -48,7 +49,7 @@ class ArrangedFamily:
 
 
 def _first(arrangements: Sequence[Prepare]) -> Prepare:
-    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step] | None:
+    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
         return next((steps for a in arrangements if (steps := a(inputs, outputs, options))), None)
 
     return prepared

@@ -9,10 +9,11 @@ from typing import Any
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.kernels import KERNELS
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 # (inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
-Prepare = Callable[[Sequence[Any], Sequence[Tensor], Mapping[str, Any]], list[Step] | None]
+Prepare = Callable[[Sequence[Any], Sequence[Tensor], Options], list[Step] | None]
 # output element i needs input element i only, so that they may share their bytes
 ELEMENTWISE = {"look_up", "add_int8", "mul_int8"}
 
@@ -24,9 +25,7 @@ class Family:
     name: str
     prepare: Mapping[str, Prepare] = field(default_factory=dict)
 
-    def steps(
-        self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
-    ) -> list[Step]:
+    def steps(self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step]:
         """Kernel calls for one operator. Raises UnsupportedOperatorError for one that no kernel knows."""
         own = self.prepare[kind](inputs, outputs, options) if kind in self.prepare else None
         if own is not None:

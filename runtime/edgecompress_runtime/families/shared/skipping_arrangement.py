@@ -15,6 +15,7 @@ from edgecompress_runtime.families.shared.skipping import PIXELS, Lists, Skippin
 from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.kernels.arithmetic import activation_range
 from edgecompress_runtime.kernels.window import padding
+from edgecompress_runtime.options import ConvolutionOptions, FullyConnectedOptions, Options
 from edgecompress_runtime.plan import Tensor
 
 FASTER = 1.25  # than with all weights, by the instructions below
@@ -55,22 +56,24 @@ class Layer:
         return self.weights.shape[1:3] == (1, 1) and self.stride == (1, 1) and self.size[:2] == self.out[:2]
 
 
-def convolution_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> Layer | None:
+def convolution_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: ConvolutionOptions) -> Layer | None:
     """None for groups, dilated columns and batches."""
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None or x.shape[0] != 1 or w.shape[3] != x.shape[3]:
         return None
-    stride = options["strideH"], options["strideW"]
-    dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
+    stride = options.strides
+    dilation = options.dilations
     if dilation[1] != 1 or (scales := layer_scaling(inputs, y)) is None:
         return None
-    pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
+    pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
     return Layer(
         x, y, w.data, scales, False, activation_range(options, y), x.shape[1:], y.shape[1:], stride, dilation[0], pads
     )
 
 
-def fully_connected_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> Layer | None:
+def fully_connected_layer(
+    inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
+) -> Layer | None:
     """As a convolution of one row of pixels; None for what `dense_layer` has none for."""
     if (found := dense_layer(inputs, outputs, options)) is None:
         return None
@@ -90,9 +93,7 @@ class Skipping:
     layer: Callable[..., Layer | None]
     costs: tuple[Cost, ...]
 
-    def __call__(
-        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
-    ) -> list[Step] | None:
+    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
         """The usual steps unless a list is clearly faster, no larger than the weights, and not much larger than they
         are when coded."""
         steps: list[Step] | None = self.usual(inputs, outputs, options)

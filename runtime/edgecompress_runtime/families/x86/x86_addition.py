@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -29,6 +29,7 @@ from edgecompress_runtime.families.x86.x86_vectors import (
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.registry import KERNELS
 from edgecompress_runtime.llvm.typed_numba import Tuple, Word, Words, llvm_code
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 
@@ -67,12 +68,7 @@ def _sum_kernel(variant: Variant, vectors: int) -> Callable[..., None]:
 
 
 def prepare_sum(
-    kind: str,
-    variant: Variant,
-    threads: int,
-    inputs: Sequence[Any],
-    outputs: Sequence[Tensor],
-    options: Mapping[str, Any],
+    kind: str, variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
     """Threads share its elements. None where linear_sum finds no sum, and for fewer elements than a vector has."""
     (call,), (y,) = KERNELS[kind](inputs, outputs, options), outputs

@@ -6,7 +6,7 @@ runs of bytes. A fully connected layer, and a 1x1 convolution of stride 1, is on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,22 +36,22 @@ from edgecompress_runtime.kernels.arithmetic import activation_range
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
 from edgecompress_runtime.kernels.matmul import unit_multipliers
 from edgecompress_runtime.kernels.window import padding
+from edgecompress_runtime.options import ConvolutionOptions, FullyConnectedOptions
 from edgecompress_runtime.plan import Tensor
 
-Options = Mapping[str, Any]
 Pair = tuple[int, int]
 
 
 def prepare_conv(
-    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
+    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: ConvolutionOptions
 ) -> list[Step] | None:
     """Threads share its rows."""
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None or y.size == 0:
         return None
-    stride = options["strideH"], options["strideW"]
-    dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
-    pads = padding(options["padding"], x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
+    stride = options.strides
+    dilation = options.dilations
+    pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
     scaling, bounds = channel_multipliers(x, w, y), activation_range(options, y)
     (images, _, width, channels), (_, _, out_w, out_channels) = x.shape, y.shape
     steps, work = [], y.size * w.data[0].size
@@ -64,7 +64,7 @@ def prepare_conv(
 
 
 def prepare_fully_connected(
-    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
+    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
 ) -> list[Step] | None:
     """Threads share its units, or where it has several the rows of its input."""
     x, w, (y,) = inputs[0], inputs[1], outputs

@@ -5,7 +5,7 @@ Values and weights are int16: x - zero point is within 255 and a product within 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -36,6 +36,7 @@ from edgecompress_runtime.kernels.arithmetic import activation_range, i32
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Words, llvm_code
+from edgecompress_runtime.options import DepthwiseOptions
 from edgecompress_runtime.plan import Tensor
 
 ELEMENT = 2
@@ -108,16 +109,16 @@ def _depthwise(variant: Variant, pixels: int, tail: int, rounding: Rounding) -> 
 
 
 def prepare_depthwise(
-    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: DepthwiseOptions
 ) -> list[Step] | None:
     """None for several filters a channel, and where the arithmetic would not fit."""
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None or x.shape[3] != y.shape[3] or y.size == 0:
         return None
     (images, height, width, channels), (_, kernel_h, kernel_w, _) = x.shape, w.shape
-    stride = options["strideH"], options["strideW"]
-    dilation = options.get("dilationHFactor") or 1, options.get("dilationWFactor") or 1
-    pads = padding(options["padding"], (height, width), y.shape[1:3], (kernel_h, kernel_w), stride, dilation)
+    stride = options.strides
+    dilation = options.dilations
+    pads = padding(options.padding, (height, width), y.shape[1:3], (kernel_h, kernel_w), stride, dilation)
     bias, taps = bias_of(inputs), w.data.reshape(-1, channels)
     values = np.asarray(bias.data if isinstance(bias, Tensor) else bias).reshape(-1).astype(np.int64)
     values = np.broadcast_to(values, channels) if values.any() else np.zeros(channels, np.int64)

@@ -5,7 +5,7 @@ Bit for bit as kernels/pooling.py and kernels/reduction.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -44,6 +44,7 @@ from edgecompress_runtime.families.x86.x86_vectors import (
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.registry import KERNELS
 from edgecompress_runtime.llvm.typed_numba import Tuple, Words, llvm_code
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 EXACT = 2**24  # integers below it are float32 numbers, and so are their truncated quotients
@@ -137,7 +138,7 @@ def _windows(variant: Variant, finish: Finish | None, extras: int) -> Callable[.
 
 
 def prepare_pool(
-    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
     """None for float, a single channel, and windows whose sums float32 does not hold."""
     x, (y,) = inputs[0], outputs
@@ -155,7 +156,7 @@ def prepare_pool(
 
 
 def prepare_reduction(
-    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
     """Only over height and width of images."""
     x, axes, (y,) = inputs[0], inputs[1], outputs

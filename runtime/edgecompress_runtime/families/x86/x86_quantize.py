@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from edgecompress_runtime.families.x86.x86_vectors import clamped, splat, words
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.registry import KERNELS
 from edgecompress_runtime.llvm.typed_numba import Pointer, Word, llvm_code
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 FAR = 1000.0  # int8 ends before; so that it fits an int32
@@ -49,7 +50,7 @@ def _quantize_kernel(variant: Variant) -> Callable[..., None]:
 
 
 def prepare_quantize(
-    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
     """Threads share its elements. None for int8, and for fewer elements than a vector has."""
     (call,) = KERNELS["QUANTIZE"](inputs, outputs, options)
