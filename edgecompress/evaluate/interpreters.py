@@ -39,20 +39,28 @@ class TFLiteIO(Protocol):
     """How a .tflite file's inputs and outputs relate to the ONNX model's (`TFLiteModel` is one)."""
 
     @property
-    def inputs(self) -> tuple[TensorIO, ...]: ...
+    def inputs(self) -> tuple[TensorIO, ...]:
+        """The inputs in the file's order."""
+        ...
 
     @property
-    def outputs(self) -> tuple[TensorIO, ...]: ...
+    def outputs(self) -> tuple[TensorIO, ...]:
+        """The outputs in the file's order."""
+        ...
 
 
 class Interpreter(Protocol):
     """One loaded model."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call the interpreter, such as "LiteRT"."""
+        ...
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """The installed version of its package."""
+        ...
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Input name -> [n, *sample], ONNX axis order, to outputs [n, ...] in the model's order: float32,

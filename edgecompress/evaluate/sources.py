@@ -26,10 +26,14 @@ class Source(Protocol):
     """shape: (samples, *one sample); dtype: as stored."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(samples, *shape of one sample)."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype: ...
+    def dtype(self) -> np.dtype:
+        """The type that the samples are stored in."""
+        ...
 
     def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
         """The first `count` samples in order, `size` at a time (fewer in the last)."""

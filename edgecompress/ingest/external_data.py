@@ -44,6 +44,7 @@ def embed(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def require_below_limit(size: int, path: Path) -> None:
+    """Raises InputError when `size`, in bytes, is more than protobuf can hold in one message."""
     if size > LARGEST_MODEL:
         raise InputError(
             f"{path}: the model has {size / 2**30:.1f} GiB or more of weights; models below 2 GiB can be converted"

@@ -27,6 +27,7 @@ class _Refused(Exception):
 
 
 def main(source: Path, folder: Path, trusts: bool) -> None:
+    """Exports the model at `source` into `folder`, where made.json says what was written or why nothing was."""
     try:
         made = _export(source, folder, trusts)
     except _Refused as error:

@@ -44,6 +44,7 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises InputError when it is missing, unreadable, empty, or 2 GB or more."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if not path.is_file():

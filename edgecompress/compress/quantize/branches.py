@@ -16,6 +16,7 @@ def is_stored(value: ir.Value) -> bool:
 
 
 def is_for_int8_alone(value: ir.Value) -> bool:
+    """Whether int8 layers are all that reads the value, which the caller does not see either."""
     return not value.is_graph_output() and all(is_int8(node) for node, _ in value.uses())
 
 

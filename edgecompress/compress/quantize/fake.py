@@ -68,9 +68,11 @@ class Range(nn.Module):
 
     @property
     def scale(self) -> Tensor:
+        """The scale as it is now, a float32 scalar that gradients pass through while it is learned."""
         return self.start if self.log_ratio is None else self.start * self.log_ratio.exp()
 
     def forward(self, x: Tensor) -> Tensor:
+        """float32 values of any shape, rounded to the scale's multiples from -128 to 127 around the zero point."""
         return _Round.apply(x.float(), self.scale, self.low, self.high)
 
     def as_kernels(self, x: Tensor, scaling: Scaling) -> Tensor:
@@ -90,6 +92,7 @@ class Through(nn.Module):
         self.range, self.scaling = range_, scaling
 
     def forward(self, x: Tensor) -> Tensor:
+        """The value rounded as training does it or, in evaluation mode with a scaling, as the kernel does."""
         if self.training or self.scaling is None:
             return self.range(x)
         return self.range.as_kernels(x, self.scaling)
@@ -121,6 +124,7 @@ class Weight(nn.Module):
         return torch.where(largest == 0, torch.ones_like(largest), largest).clamp(min=LOWEST_SCALE)
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The float32 weight rounded to its int8 values; the gradient passes as if it were not."""
         kept = weight if self.mask is None else weight * self.mask
         scale = _along(self.scale(kept), kept, self.axis)
         rounded = (kept.detach() / scale).round().clamp(-LIMIT, LIMIT) * scale
@@ -135,6 +139,7 @@ class Bias(nn.Module):
         self.source, self.scales = source, scales
 
     def forward(self, bias: Tensor) -> Tensor:
+        """The float32 bias [channels] rounded to multiples of the accumulator's scale."""
         step = self.source.scale.detach() * self.scales().detach()
         return bias + ((bias.detach() / step).round() * step - bias).detach()
 

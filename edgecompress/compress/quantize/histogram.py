@@ -40,6 +40,7 @@ class Histogram:
 
     @property
     def width(self) -> float:
+        """The width of one bin, a power of two in the values' own units."""
         return 2.0**self.exponent
 
     def update(self, values: np.ndarray) -> None:

@@ -65,6 +65,7 @@ def _activations(layer: Layer) -> list[ir.Value]:
 
 
 def require_all(graph: ir.Graph, chosen: set[ir.Node]) -> None:
+    """Raises UnsupportedModelError, which names every node that computes floats and is not among the chosen."""
     left = [node for node in graph if node not in chosen and _is_float(node)]
     if left:
         listed = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name!r}" for node in left)

@@ -131,6 +131,7 @@ class NodePass(ir.passes.InPlacePass):
     operators: ClassVar[frozenset[str]]
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrites every node of one of `operators`, in graph order; the model is changed in place."""
         edit = Edit(model.graph)
         modified = False
         for node in model.graph:

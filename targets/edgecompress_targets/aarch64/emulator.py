@@ -11,4 +11,5 @@ CPUS = {"+dotprod": "cortex-a76", "": "cortex-a53"}
 
 
 def emulator_of(profile: Profile) -> UserEmulator:
+    """QEMU's user-mode emulator, with a CPU that has the profile's features and as few others as possible."""
     return UserEmulator(QEMU, next(cpu for feature, cpu in CPUS.items() if not feature or feature in profile.features))

@@ -32,6 +32,7 @@ class Board:
 
     @property
     def instructions_per_tick(self) -> float:
+        """How many instructions QEMU executes between two ticks of SysTick."""
         return 1e9 / self.systick_hz
 
 

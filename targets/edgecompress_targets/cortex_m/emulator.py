@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgecompress_targets.cortex_m.boards import Board
 from edgecompress_targets.drivers.driver import Measured
-from edgecompress_targets.drivers.serial_port import SerialPort
+from edgecompress_targets.drivers.serial_port import Counter, SerialPort
 from edgecompress_targets.tools import require
 
 QEMU = PACKAGE = "qemu-system-arm"
@@ -51,6 +51,7 @@ class EmulatorProcess:
         return f"{QEMU} ended: {next((line for line in said if line), 'it gave no reason')}"
 
     def close(self) -> None:
+        """Ends QEMU and waits until it is gone."""
         self._process.kill()
         self._process.wait()
 
@@ -76,8 +77,7 @@ def emulated_port(
         process.url,
         patience=patience,
         inference_patience=inference_patience,
-        per_tick=board.instructions_per_tick,
-        unit="instructions",
+        counter=Counter(board.instructions_per_tick, "instructions"),
         ended=process.ended,
     )
 

@@ -12,10 +12,12 @@ class CortexM:
     """See platform.Platform."""
 
     def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> dict[str, bytes]:
+        """The firmware NAME.elf for the emulated board with the profile's CPU. Raises ToolError when there is none."""
         hard_float = profile.triple.endswith("hf")
         return images(name, model, model_h, _board(profile), cpu=profile.cpu, hard_float=hard_float)
 
     def image(self, name: str) -> str:
+        """The firmware's file name."""
         return f"{name}.elf"
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgecompress_targets.drivers.driver import DeviceError, LostError
-from edgecompress_targets.drivers.linux import LinuxDevice
+from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.tools import ToolError, require
 
@@ -23,6 +23,8 @@ END = "edgecompress-end:"
 
 
 class AdbSettings(Settings):
+    """An Android device: a table of devices.toml with driver = "adb"."""
+
     driver: Literal["adb"] = "adb"
     target: str = Field("android", description="its profile")
     serial: str = Field(min_length=1, description="as `adb devices` shows it; HOST:PORT for one on the network")
@@ -54,9 +56,7 @@ class AdbSettings(Settings):
             AdbShell(name, self),
             self.folder,
             prefix=self.prefix,
-            emulated=self.emulated,
-            timeout=self.timeout,
-            inference_timeout=self.inference_timeout,
+            timeouts=Timeouts(self.timeout, self.inference_timeout),
             facts=FACTS,
         )
 

@@ -18,6 +18,8 @@ from edgecompress_targets.tools import ToolError, require, version
 
 
 class EmulatedBoardSettings(Settings):
+    """A board that QEMU emulates: a table of devices.toml with driver = "emulator"."""
+
     driver: Literal["emulator"] = "emulator"
     cpu: str = Field(description=f"one of {', '.join(BOARDS)}")
 

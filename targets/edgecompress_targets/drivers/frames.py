@@ -14,6 +14,8 @@ FULL = 254  # bytes of a COBS block that stands for no zero
 
 
 class Kind(IntEnum):
+    """What a request asks for (PROTOCOL.md, requests)."""
+
     HELLO = 1
     WRITE = 2
     INVOKE = 3
@@ -24,6 +26,8 @@ class Kind(IntEnum):
 
 
 class Status(IntEnum):
+    """How a request ended (PROTOCOL.md, answers)."""
+
     DONE = 0
     DAMAGED = 1
     REFUSED = 2

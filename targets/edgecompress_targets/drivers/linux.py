@@ -7,6 +7,7 @@ import hashlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -48,7 +49,9 @@ class Shell(Protocol):
         """A file's content."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends the connection; the next call connects again."""
+        ...
 
 
 def tried_again(method: Callable[Concatenate[LinuxDevice, P], R]) -> Callable[Concatenate[LinuxDevice, P], R]:
@@ -69,10 +72,25 @@ def tried_again(method: Callable[Concatenate[LinuxDevice, P], R]) -> Callable[Co
     return whole
 
 
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds to wait for the answer to a command, and for one inference."""
+
+    answer: float = 20
+    inference: float = 300
+
+
+TIMEOUTS = Timeouts()
+
+
 class LinuxDevice:
-    """See driver.Driver. root: the folder on the device for everything of ours. prefix: words in front of a program,
-    such as an emulator. facts: commands whose output says what the device is, by name. instructions: counts those
-    of a program, by its path, for one inference on an emulator that can."""
+    """A driver (`driver.Driver`) for what a Shell reaches.
+
+    root: the folder on the device for all files of ours. prefix: the words of an emulator in front of each program;
+    empty where programs run by themselves. facts: name and command of what the device says about itself.
+    instructions: counts the instructions of one inference of the program at a path, given its input record; None
+    where the emulator can't count.
+    """
 
     def __init__(
         self,
@@ -81,20 +99,19 @@ class LinuxDevice:
         root: str,
         *,
         prefix: Sequence[str] = (),
-        emulated: bool = False,
-        timeout: float = 20,
-        inference_timeout: float = 300,
+        timeouts: Timeouts = TIMEOUTS,
         facts: Sequence[tuple[str, str]] = (),
         instructions: Callable[[str, bytes], int | None] = lambda file, record: None,
     ) -> None:
         self._name, self._shell, self._root = name, shell, root
-        self._prefix, self._emulated, self._facts = tuple(prefix), emulated, facts
-        self._timeout, self._inference_timeout, self._instructions = timeout, inference_timeout, instructions
+        self._prefix, self._facts, self._instructions = tuple(prefix), facts, instructions
+        self._timeout, self._inference_timeout = timeouts.answer, timeouts.inference
         self._there_before = self._brought = False
         self._attempts = 0
 
     @tried_again
     def probe(self) -> Found:
+        """What the device says about itself. Raises DeviceError when the emulator in `prefix` is not installed there."""
         self._require_prefix()
         system = self._said("uname -sm")
         facts = {name: said for name, command in self._facts if (said := self._said(f"{command} 2>/dev/null; :"))}
@@ -103,6 +120,7 @@ class LinuxDevice:
 
     @tried_again
     def deploy(self, program: Program) -> None:
+        """Copies the program's files into a folder of their own, compares their SHA-256 and starts the program once."""
         self._require_prefix()
         if program.machine and not self._prefix:
             machine = self._said("uname -m")
@@ -132,6 +150,7 @@ class LinuxDevice:
 
     @tried_again
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
+        """Runs all records in one process after one that only finds out how long an inference takes."""
         folder, count = self._folder(program), len(inputs) // program.input_bytes
         if program.benchmark is not None:
             return self._benchmarked(program.benchmark, folder, count, advance)
@@ -152,7 +171,7 @@ class LinuxDevice:
             )
         if advance is not None:
             advance(count)
-        if self._emulated:
+        if self._prefix:
             count_of_one = self._instructions(f"{folder}/{program.start[0]}", inputs[: program.input_bytes])
             if count_of_one is None:
                 return Measured(outputs, (), "instructions", notes=("no instructions were counted",))
@@ -170,6 +189,7 @@ class LinuxDevice:
             self._tidy(f"rm -rf {self._folder(program)}; rmdir {self._root}")
 
     def close(self) -> None:
+        """Ends the connection of the shell."""
         self._shell.close()
 
     @tried_again
@@ -181,7 +201,7 @@ class LinuxDevice:
         self._do(f"cd {self._root} && {others}")
 
     def _energy(self) -> int | None:
-        said = "" if self._emulated else self._said(f"{ENERGY}; :")
+        said = "" if self._prefix else self._said(f"{ENERGY}; :")
         return int(said) if said.isdecimal() else None
 
     def _clock(self) -> list[str]:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from edgecompress_runtime.families.x86.variants import AVX512_VNNI, available
 from edgecompress_targets.drivers.driver import DeviceError
-from edgecompress_targets.drivers.linux import LinuxDevice
+from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.profile import Profile
 from edgecompress_targets.user_emulation import UserEmulator
@@ -31,6 +31,8 @@ def _this_machine() -> str:
 
 
 class LocalSettings(Settings):
+    """This machine: a table of devices.toml with driver = "local"."""
+
     driver: Literal["local"] = "local"
     target: str = Field(default_factory=_this_machine, description="its profile")
     prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
@@ -58,9 +60,7 @@ class LocalSettings(Settings):
             shell,
             shell.root,
             prefix=self.prefix,
-            emulated=self.emulated,
-            timeout=self.timeout,
-            inference_timeout=self.inference_timeout,
+            timeouts=Timeouts(self.timeout, self.inference_timeout),
             facts=[("cpu", CPU)],
             instructions=self._instructions,
         )

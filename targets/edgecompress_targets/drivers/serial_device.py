@@ -21,6 +21,8 @@ from edgecompress_targets.profile import Profile
 
 
 class SerialSettings(Settings):
+    """A microcontroller on a serial line: a table of devices.toml with driver = "serial"."""
+
     driver: Literal["serial"] = "serial"
     port: str = Field(description="device file (/dev/ttyACM0), or a URL of pyserial's (socket://HOST:PORT)")
     baud: int = Field(115_200, gt=0, description="bits a second")

@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,10 +18,24 @@ TRIES = 3  # of what is asked over a line that was lost
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Counter:
+    """What a tick of the firmware's counter is worth, and in which unit."""
+
+    per_tick: float = 1.0
+    unit: str = "cycles"
+
+
+CYCLES = Counter()
+
+
 class SerialPort:
-    """name: of the device, for messages. url: what pyserial opens, a device file or such as socket://127.0.0.1:4444.
-    patience, inference_patience: seconds for an answer. per_tick, unit: what a tick of the firmware's counter is
-    worth. ended: says why nothing can be behind the port any more."""
+    """The line to one microcontroller, opened when it is first needed and again when it was lost.
+
+    name: of the device, for messages. url: what pyserial opens, such as /dev/ttyACM0 or socket://127.0.0.1:4444.
+    patience, inference_patience: seconds to wait for an answer. ended: the reason why nothing can be behind the port
+    any more, or None while something can.
+    """
 
     def __init__(
         self,
@@ -30,13 +45,12 @@ class SerialPort:
         baud: int = 115_200,
         patience: float = 10,
         inference_patience: float = 120,
-        per_tick: float = 1.0,
-        unit: str = "cycles",
+        counter: Counter = CYCLES,
         ended: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._name, self._url, self._baud = name, url, baud
         self._patience, self._inference = patience, inference_patience
-        self._per_tick, self._unit, self._ended = per_tick, unit, ended
+        self._counter, self._ended = counter, ended
         self._port: Any = None
         self._session: Session | None = None
         self._traffic: list[Traffic] = []  # of each session, the last one's at the end
@@ -109,7 +123,9 @@ class SerialPort:
 
         steps, stack = self._asked(rest)
         notes = tuple(_notes(self._traffic[before:]))
-        return Measured(b"".join(outputs), tuple(counts), self._unit, stack, tuple(map(self._in_units, steps)), notes)
+        return Measured(
+            b"".join(outputs), tuple(counts), self._counter.unit, stack, tuple(map(self._in_units, steps)), notes
+        )
 
     def _asked(self, ask: Callable[[Session], T]) -> T:
         """What it answers. Where the line was lost, it is asked once more over a new one, if it is the same program."""
@@ -126,6 +142,7 @@ class SerialPort:
             return ask(self.session)
 
     def close(self) -> None:
+        """Closes the line; the next call opens it again."""
         if self._port is not None:
             self._port.close()
         self._port = self._session = None
@@ -142,7 +159,7 @@ class SerialPort:
             raise
 
     def _in_units(self, ticks: int) -> int:
-        return round(ticks * self._per_tick)
+        return round(ticks * self._counter.per_tick)
 
     def _opened(self) -> Any:
         """The port; a board that was just flashed takes a while to show it again."""

@@ -24,12 +24,18 @@ class Port(Protocol):
 
     timeout: float | None
 
-    def read(self, size: int = 1, /) -> bytes: ...
+    def read(self, size: int = 1, /) -> bytes:
+        """Up to `size` bytes; fewer when `timeout` seconds pass."""
+        ...
 
-    def write(self, data: bytes, /) -> int | None: ...
+    def write(self, data: bytes, /) -> int | None:
+        """Sends the bytes; returns how many were taken."""
+        ...
 
     @property
-    def in_waiting(self) -> int: ...
+    def in_waiting(self) -> int:
+        """How many bytes have come and were not read yet."""
+        ...
 
 
 @dataclass(frozen=True)

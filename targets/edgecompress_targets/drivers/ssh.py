@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgecompress_targets.drivers.driver import DeviceError, LostError
-from edgecompress_targets.drivers.linux import LinuxDevice
+from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 
 BLOCK, KEEP_ALIVE = 1 << 16, 5  # bytes; seconds
@@ -20,6 +20,8 @@ CPU = "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"
 
 
 class SshSettings(Settings):
+    """A Linux board on the network: a table of devices.toml with driver = "ssh"."""
+
     driver: Literal["ssh"] = "ssh"
     host: str = Field(min_length=1, description="name or address")
     port: int = Field(22, gt=0, le=65_535)
@@ -52,9 +54,7 @@ class SshSettings(Settings):
             SshShell(name, self),
             self.folder,
             prefix=self.prefix,
-            emulated=self.emulated,
-            timeout=self.timeout,
-            inference_timeout=self.inference_timeout,
+            timeouts=Timeouts(self.timeout, self.inference_timeout),
             facts=[("model", MODEL), ("cpu", CPU)],
         )
 

@@ -16,9 +16,11 @@ class Linux:
     packages: tuple[str, ...]
 
     def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> dict[str, bytes]:
+        """A shared library and a program. Raises ToolError when the compiler is not installed or fails."""
         return images(self.compiler, self.packages, name, model, model_h)
 
     def image(self, name: str) -> str:
+        """The program's file name."""
         return f"{name}_run"
 
 

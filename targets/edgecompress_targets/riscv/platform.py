@@ -11,7 +11,9 @@ class RiscV:
     """See platform.Platform."""
 
     def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> dict[str, bytes]:
+        """One program for Linux. Raises ToolError when the compiler is not installed or fails."""
         return {self.image(name): program(model, model_h, profile)}
 
     def image(self, name: str) -> str:
+        """The program's file name."""
         return f"{name}_run"
