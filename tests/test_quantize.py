@@ -44,7 +44,7 @@ def test_scales_are_shared_where_the_operator_does_not_rescale():
     assert parameters(found, "y")[0] < group["t"][0] / 3  # a mean rescales
 
 
-def test_a_fixed_scale_leaves_a_group_by_requantising():
+def test_a_fixed_scale_leaves_a_group_by_requantizing():
     model = network(
         "a = Conv(x, w, b) s = Sigmoid(a) y = Concat <axis = 1> (a, s)", w=5 * normal(4, 3, 1, 1), b=normal(4)
     )

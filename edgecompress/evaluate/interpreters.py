@@ -1,4 +1,4 @@
-"""Run a model or an artifact in the program that devices run it in."""
+"""Runs models and artifacts in the interpreters that devices use: ONNX Runtime, LiteRT, and this project's runtime."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from edgecompress.support.interrupt import reraise_interrupt
 if TYPE_CHECKING:
     from edgecompress.lowering.tensor_io import TensorIO
 
-LARGE = 1 << 16  # bytes of an initializer that is handed over in place: copying it costs more than it saves
+LARGE = 1 << 16  # bytes from which an initializer is handed over without a copy
 
 
 class InterpreterError(EdgeCompressError):
-    """The named interpreter does not load a model, or fails in running it. Exit code 3."""
+    """An interpreter, which the message names, can't load a model or fails while it runs one. Exit code 3."""
 
     exit_code = 3
 
@@ -235,7 +235,7 @@ class PackRuntime:
 
 
 def installed_tflite_interpreters() -> list[type[LiteRT] | type[TFLiteRuntime]]:
-    """Those that work here: with NumPy 2, tflite-runtime 2.14 can be imported and then fails."""
+    """The interpreters of TFLite files that work here; with NumPy 2, tflite-runtime 2.14 imports but then fails."""
     found: list[type[LiteRT] | type[TFLiteRuntime]] = []
     if importlib.util.find_spec("ai_edge_litert"):
         found.append(LiteRT)

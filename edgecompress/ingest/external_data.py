@@ -1,4 +1,4 @@
-"""Weights kept in files beside the model, read only from where they may be."""
+"""Weights that an ONNX model keeps in files beside it, which are read only from inside the model's folder."""
 
 from __future__ import annotations
 

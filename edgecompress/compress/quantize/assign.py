@@ -1,4 +1,4 @@
-"""Static quantisation: scales for all values of the int8 layers, recorded on values and nodes."""
+"""Static quantization: scales for all values of the int8 layers, recorded on values and nodes."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def quantize_static(
        fixes does not hold.
     2. Values tied by operators with equal scales in and out form one group; its range comes from all of
        its values together. An output with a scale fixed by its operator leaves a group that has others
-       through an Identity, which requantises.
+       through an Identity, which requantizes.
     3. Constants that are operands get a scale of their own, or their group's.
     4. Weights: per output channel; biases at input scale * weight scale.
-    5. A model that came quantised (`given_quantization`) keeps its values' scales, and weights that lie on a grid
+    5. A model that came quantized (`given_quantization`) keeps its values' scales, and weights that lie on a grid
        the grid's.
     6. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
        at the end of the graph.
@@ -232,7 +232,7 @@ def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quan
 
 
 def _is_image(histogram: Histogram) -> bool:
-    """Whole numbers 0..255 that use the upper half: then scale 1 makes quantising the input exact."""
+    """Whole numbers 0..255 that use the upper half: then scale 1 makes quantizing the input exact."""
     return histogram.integral and histogram.minimum >= 0 and 127 < histogram.maximum <= PIXEL_RANGE[1]
 
 

@@ -1,4 +1,4 @@
-"""Quantisation-aware training: an annotated model learns to do with its integers, codebooks and zeros."""
+"""Quantization-aware training: an annotated model learns to do with its integers, codebooks and zeros."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def train_quantized(
     checkpoint: Path | None = None,
     resume: bool = False,
 ) -> Aware:
-    """Trains a model that quantisation, and perhaps clustering, has annotated; the one passed in is not changed.
+    """Trains a model that quantization, and perhaps clustering, has annotated; the one passed in is not changed.
 
     Forward it computes what the integers will: values, weights and biases rounded where the annotations say. What
     is learned: the ranges of values (those that operators fix, and of the inputs, stay), weights, and of clustered

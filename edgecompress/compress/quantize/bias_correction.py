@@ -1,7 +1,7 @@
-"""Takes the mean error of quantisation out of each layer's output by changing its bias.
+"""Takes the mean error of quantization out of each layer's output by changing its bias.
 
 M. Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction" (ICCV 2019),
-section 4.2, in its empirical form (appendix D): E[quantised - float] of each output channel, before the
+section 4.2, in its empirical form (appendix D): E[quantized - float] of each output channel, before the
 activation, over calibration data, layer after layer, each seeing its predecessors corrected.
 """
 
@@ -23,7 +23,7 @@ from edgecompress.graph.fusion import Layer, layers
 
 @dataclass(frozen=True)
 class BiasCorrection:
-    """Signal-to-noise ratio (dB) of the quantised model's outputs without and with corrected biases.
+    """Signal-to-noise ratio (dB) of the quantized model's outputs without and with corrected biases.
 
     kept: whether they stayed. layers: how many have a bias to correct; both ratios are None when 0.
     """
@@ -41,7 +41,7 @@ class BiasCorrection:
 
 
 def correct_bias(reference: ir.Model, quantized: ir.Model, calibration: Calibration) -> tuple[ir.Model, BiasCorrection]:
-    """The quantised model with corrected biases if it is nearer to the float one then, else as it was.
+    """The quantized model with corrected biases if it is nearer to the float one then, else as it was.
 
     reference: the float model that `quantized` was annotated from (same names, same weights). Means are over
     one batch of the calibration data, and judged by another.

@@ -1,4 +1,4 @@
-"""Which layers quantisation hurts, and why, as far as it can be measured."""
+"""Which layers quantization hurts, and why, as far as it can be measured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RESOLUTION = "8-bit resolution"
 
 @dataclass(frozen=True)
 class LayerDiagnosis:
-    """One int8 layer, quantised against float.
+    """One int8 layer, quantized against float.
 
     name, op_type: of its main node. output: the value compared.
     snr_db: with all the errors of the layers before it; own_snr_db: with exact inputs, rounded only.
@@ -54,7 +54,7 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
 
     float_model: what quantized_model was annotated from (`Quantized.reference`): same names, same weights.
     """
-    known = {v.name for node in float_model.graph for v in node.outputs}  # not what the quantiser put in
+    known = {v.name for node in float_model.graph for v in node.outputs}  # not what the quantizer put in
     found = [x for x in layers(quantized_model.graph) if x.output.name in known and _computes(x)]
     names = [str(layer.output.name) for layer in found]
     dataset = dataset.head(SAMPLES)
@@ -119,7 +119,7 @@ def _isolated(float_model: ir.Model, quantized: ir.Model) -> ir.Model:
     for name, readers in uses.items():
         q = annotations.get(name)
         if q is None or name not in exact:
-            continue  # an input, which is exact as it is, or what the quantiser put in
+            continue  # an input, which is exact as it is, or what the quantizer put in
         rounded = joint.round_trip(exact[name], q)
         for node, index in readers:
             node.replace_input_with(index, rounded)

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation as a step of quantisation: measured, and kept only where it helps."""
+"""Cross-layer equalisation as a step of quantization: measured, and kept only where it helps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Equalization:
-    """Signal-to-noise ratio (dB) of the quantised model's outputs without and with equalisation.
+    """Signal-to-noise ratio (dB) of the quantized model's outputs without and with equalisation.
 
     kept: whether it stayed. pairs: how many pairs of layers it applies to; both ratios are None when 0.
     by: what was equalised, "weights" or "activations" of the first layer with the weights of the second.
@@ -50,7 +50,7 @@ class Equalized:
 
 
 def equalize(model: ir.Model, dataset: Dataset, settings: Quantize) -> Equalized:
-    """Equalise channels if the model, quantised with a part of the data, is nearer to the float one then.
+    """Equalise channels if the model, quantized with a part of the data, is nearer to the float one then.
 
     Both ways of `cross_layer.equalized` are tried: neither is better for all models.
     Raises InputError for unusable data.

@@ -1,4 +1,4 @@
-"""The steps of post-training quantisation in one call: equalise, calibrate, annotate, correct biases."""
+"""The steps of post-training quantization in one call: equalise, calibrate, annotate, correct biases."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Quantized:
 
 
 def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False) -> Quantized:
-    """Quantise weights and activations with calibration data; the model passed in is not changed.
+    """Quantize weights and activations with calibration data; the model passed in is not changed.
 
-    A model that came quantised is neither equalised nor are its biases corrected.
+    A model that came quantized is neither equalised nor are its biases corrected.
     Raises UnsupportedModelError, before any data is read, when integer_only and a node has no int8 kernel;
     InputError for unusable data.
     """

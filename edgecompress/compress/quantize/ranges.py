@@ -49,7 +49,7 @@ def mse(histogram: Histogram, settings: Quantize) -> Range:
 
 
 def entropy(histogram: Histogram, settings: Quantize) -> Range:
-    """Least Kullback-Leibler divergence between the values and their quantised form.
+    """Least Kullback-Leibler divergence between the values and their quantized form.
 
     S. Migacz, "8-bit inference with TensorRT" (GTC 2017): for thresholds T on |x|, P is the histogram of |x|
     up to T with all that saturates added to its last bin; Q is the histogram up to T reduced to 128 levels.
@@ -77,7 +77,7 @@ METHODS: dict[str, Callable[[Histogram, Quantize], Range]] = {
 
 
 def squared_error(points: Points, ranges: np.ndarray) -> np.ndarray:
-    """Sum of squared quantisation errors of weighted points for each (low, high): [n, 2] -> float64 [n]."""
+    """Sum of squared quantization errors of weighted points for each (low, high): [n, 2] -> float64 [n]."""
     values, counts = points
     low, high = ranges[:, :1], ranges[:, 1:]
     scale = np.where(high > low, (high - low) / STEPS, 1.0)

@@ -1,4 +1,4 @@
-"""A float model that rounds where the quantised one does: for measuring, not for shipping."""
+"""A float model that rounds where the quantized one does: for measuring, not for shipping."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_int8,
 
 
 def simulation(model: ir.Model) -> ir.Model:
-    """Annotated model -> float model with the same value names and the quantised model's results.
+    """Annotated model -> float model with the same value names and the quantized model's results.
 
     Constants hold what their integers stand for. A value stored as int8 is rounded where it is made, and its
     name is that of the rounded value; a float value is rounded on its way to int8 layers only. Differs from
@@ -63,7 +63,7 @@ class Simulation:
         self.roundings[name] = Rounding(value, rounded)
 
     def round_trip(self, value: ir.Value, q: Quantization) -> ir.Value:
-        """Insert nodes behind a value that quantise and dequantise it; returns the rounded value.
+        """Insert nodes behind a value that quantize and dequantize it; returns the rounded value.
 
         Written out, scale * clip(round(x / scale)), for ONNX Runtime would fuse QuantizeLinear and
         DequantizeLinear into integer kernels, which not all operators get with all attributes.

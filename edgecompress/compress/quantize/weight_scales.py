@@ -38,7 +38,7 @@ def quantize_weight(
 
 def keep_grid(weight: np.ndarray, q: Quantization) -> Quantization:
     """Scales of which a channel's weights are whole multiples, where there are such: those of a model that came
-    quantised, whatever was folded into the channel since. q: the ordinary ones, kept where there are none, or where
+    quantized, whatever was folded into the channel since. q: the ordinary ones, kept where there are none, or where
     they are wider (their bias needs it). weight: float, of any shape.
     """
     rows = np.moveaxis(weight, q.axis, 0) if q.axis is not None else weight

@@ -1,4 +1,4 @@
-"""Small edits of a graph that keep its value names unique and its users' names alive."""
+"""Small edits of a graph that keep the names of its values unique and those of its outputs as they are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ AttributeValue = int | float | str | Sequence[int]
 
 
 class Edit:
-    """Inserts constants and nodes, and puts a value in the place of a node's result."""
+    """Edits one graph: inserts constants and nodes, and puts values in the place of others."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
@@ -32,7 +32,7 @@ class Edit:
         return value
 
     def renewed(self, value: ir.Value, array: np.ndarray) -> ir.Value:
-        """An initializer with another array: the same one when a single node reads it, else a new one."""
+        """The initializer with another array or, when more than one node reads it, a new initializer."""
         if len(value.uses()) > 1 or value.is_graph_output():
             return self.constant(value.name, array)
         value.const_value = ir.tensor(np.ascontiguousarray(array).reshape(array.shape))
@@ -51,7 +51,7 @@ class Edit:
         shape: Sequence[int] | ir.Shape | None = None,
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
-        """A new node in front of another; returns its one output, named `stem` or after `before`'s output."""
+        """Inserts a node in front of another and returns its one output, named `stem` or after `before`'s output."""
         origin = before.outputs[0]
         output = ir.Value(
             name=self._unique(stem or f"{origin.name}/{op_type}"),
@@ -63,13 +63,13 @@ class Edit:
         return output
 
     def append_identity(self, value: ir.Value, stem: str) -> ir.Value:
-        """A copy of the value, computed last."""
+        """Appends an Identity of the value to the graph and returns its output."""
         output = ir.Value(name=self._unique(stem), shape=value.shape, type=value.type)
         self.graph.append(ir.node("Identity", [value], outputs=[output], name=output.name))
         return output
 
     def substitute(self, node: ir.Node, value: ir.Value) -> None:
-        """`value` takes the place (uses, output name) of the node's first output; the node goes."""
+        """Gives `value` the uses and the output name of the node's first output, and removes the node."""
         old = node.outputs[0]
         name = old.name
         if old.is_graph_output():
@@ -91,7 +91,7 @@ class Edit:
         inputs: Sequence[ir.Value | None],
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> ir.Value:
-        """Another node in the place of this one; its output takes the name, shape and dtype."""
+        """Puts another node in the place of this one; its output keeps the name, shape and dtype."""
         old = node.outputs[0]
         name, shape = old.name, old.shape
         value = self.insert(node, op_type, inputs, attributes, dtype=old.dtype)
@@ -104,7 +104,7 @@ class Edit:
         return value
 
     def absorb(self, node: ir.Node, followers: Sequence[ir.Node]) -> None:
-        """The node now computes what the last of a chain behind it did: it takes its name; the chain goes."""
+        """Removes a chain of nodes behind this one, whose output takes the name and the readers of the chain's last."""
         old = followers[-1].outputs[0]
         name = old.name
         old.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
@@ -126,7 +126,7 @@ class Edit:
 
 
 class NodePass(ir.passes.InPlacePass):
-    """A pass that looks at one node at a time: `rewrite` is called for each with one of `operators`."""
+    """A pass that looks at one node at a time: it calls `rewrite` for each node of one of `operators`."""
 
     operators: ClassVar[frozenset[str]]
 

@@ -111,7 +111,7 @@ class LinuxDevice:
 
     @tried_again
     def probe(self) -> Found:
-        """What the device says about itself. Raises DeviceError when the emulator in `prefix` is not installed there."""
+        """What the device says about itself. Raises DeviceError when it lacks the emulator in `prefix`."""
         self._require_prefix()
         system = self._said("uname -sm")
         facts = {name: said for name, command in self._facts if (said := self._said(f"{command} 2>/dev/null; :"))}
