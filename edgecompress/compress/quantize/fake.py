@@ -1,6 +1,6 @@
 """Rounding that training sees through: integers forward, straight-through gradients backward.
 
-In training mode values are rounded once, to nearest; in evaluation mode as the kernels do it (`requantize`).
+Values are rounded once, to nearest, in training mode, and as the kernels round them in evaluation mode (`requantize`).
 """
 
 from __future__ import annotations
@@ -76,15 +76,15 @@ class Range(nn.Module):
         return _Round.apply(x.float(), self.scale, self.low, self.high)
 
     def as_kernels(self, x: Tensor, scaling: Scaling) -> Tensor:
-        """Rounded as an int8 kernel rounds, without gradients."""
+        """The value rounded as an int8 kernel rounds it, without gradients."""
         scale = self.scale.detach()
         return scaling(x, scale).clamp_(self.low, self.high).float().mul_(scale)
 
 
 class Through(nn.Module):
-    """A value that is rounded by a Range, which other values may have as well.
+    """A value that is rounded by a Range, which it may share with other values.
 
-    scaling: how a kernel rounds it, in evaluation mode; None: as in training.
+    scaling: how a kernel rounds the value, for evaluation mode; None rounds as in training.
     """
 
     def __init__(self, range_: Range, scaling: Scaling | None = None) -> None:
@@ -99,9 +99,9 @@ class Through(nn.Module):
 
 
 class Weight(nn.Module):
-    """A weight as int8, narrow range, whose scales follow its largest magnitudes (`weights.quantize_weight`).
+    """A weight as narrow-range int8, whose scales follow its largest magnitudes (`weight_scales.quantize_weight`).
 
-    axis: of its channels, or None. mask: of the weights that stay (Sparsity), or None.
+    axis: the axis of its channels, or None. mask: marks the weights that stay (Sparsity), or None.
     """
 
     mask: Tensor | None
@@ -114,7 +114,7 @@ class Weight(nn.Module):
         self.input: Range | None = None
 
     def scale(self, weight: Tensor) -> Tensor:
-        """float32 [channels] or [1]."""
+        """The scales, float32 [channels] or [1]."""
         axes = [i for i in range(weight.ndim) if i != self.axis]
         largest = weight.detach().abs().amax(axes).reshape(-1) / LIMIT
         if self.bias is not None and self.input is not None:

@@ -1,4 +1,4 @@
-"""Union-find: which values belong together."""
+"""Union-find over values that share something, such as a scale."""
 
 from __future__ import annotations
 

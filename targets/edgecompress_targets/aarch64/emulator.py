@@ -1,4 +1,4 @@
-"""Which CPU of qemu-aarch64 a profile is run on."""
+"""Chooses the CPU that qemu-aarch64 emulates for a profile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs firmware in qemu-system-arm, whose serial line is a socket; one instruction is one nanosecond of its time."""
+"""Runs firmware in qemu-system-arm, whose serial line is a socket; one instruction takes a nanosecond of its time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ QEMU = PACKAGE = "qemu-system-arm"
 
 
 class EmulatorProcess:
-    """QEMU with an ELF, waiting for somebody to open `url`. monitor: QEMU's. Raises MissingToolError."""
+    """QEMU with an ELF file, which waits until something connects to `url`.
+
+    monitor: the argument for QEMU's monitor. Raises MissingToolError.
+    """
 
     def __init__(self, elf: Path, board: Board, *, monitor: str = "none") -> None:
         require(QEMU, PACKAGE)
@@ -43,7 +46,7 @@ class EmulatorProcess:
         )
 
     def ended(self) -> str | None:
-        """What QEMU said when it ended by itself; None while it runs."""
+        """What QEMU printed when it ended by itself; None while it runs."""
         if self._process.poll() is None:
             return None
         self._said.seek(0)
@@ -57,8 +60,10 @@ class EmulatorProcess:
 
 
 def run(elf: Path, inputs: bytes, board: Board, *, timeout: float = 120) -> Measured:
-    """inputs: records of the model's inputs. Instructions are counted to a tick of SysTick. timeout: of one
-    inference. Raises ToolError."""
+    """Runs all records of the model's inputs; instructions are counted to a tick of SysTick.
+
+    timeout: seconds for one inference. Raises ToolError.
+    """
     process = EmulatorProcess(elf, board)
     port = emulated_port(elf.name, process, board, inference_patience=timeout)
     try:
@@ -71,7 +76,7 @@ def run(elf: Path, inputs: bytes, board: Board, *, timeout: float = 120) -> Meas
 def emulated_port(
     name: str, process: EmulatorProcess, board: Board, *, patience: float = 20, inference_patience: float = 300
 ) -> SerialPort:
-    """The line to an emulated board. name: for messages."""
+    """The serial line to an emulated board. name: the device's name in messages."""
     return SerialPort(
         name,
         process.url,

@@ -1,4 +1,4 @@
-"""A device under Linux or Android, whatever carries commands and files to it: a program in a folder of its own."""
+"""Drives a device under Linux or Android, whatever carries commands and files to it, in a folder of its own there."""
 
 from __future__ import annotations
 
@@ -34,19 +34,22 @@ R = TypeVar("R")
 
 
 class Shell(Protocol):
-    """Commands and files on one device. All methods raise DeviceError when it can't be reached, or in time; LostError
-    where another try may do better, for which they connect again."""
+    """Runs commands and moves files on one device.
+
+    All methods raise DeviceError when the device can't be reached or does not answer in time, and LostError when
+    another try may succeed, for which they connect again.
+    """
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
         """(exit code, standard output, standard error) of a command for its `sh`."""
         ...
 
     def push(self, content: bytes, path: str) -> None:
-        """Write a file, all of it. The folder is there; the path has no special characters."""
+        """Writes a file, all of it. Its folder exists, and its path has no special characters."""
         ...
 
     def pull(self, path: str) -> bytes:
-        """A file's content."""
+        """The content of a file."""
         ...
 
     def close(self) -> None:
@@ -55,7 +58,7 @@ class Shell(Protocol):
 
 
 def tried_again(method: Callable[Concatenate[LinuxDevice, P], R]) -> Callable[Concatenate[LinuxDevice, P], R]:
-    """For what may be done twice: it has cleaned up, as far as it could, when it raises LostError."""
+    """Repeats a method that raises LostError; the method cleans up before it raises, as far as it can."""
 
     @wraps(method)
     def whole(self: LinuxDevice, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -184,7 +187,7 @@ class LinuxDevice:
         return Measured(outputs, from_file(times, count, self._name), "ns", notes=tuple(notes), energy=energy)
 
     def remove(self, program: Program) -> None:
-        """Unless it was there before this driver came."""
+        """Removes the program unless it was on the device before this driver came."""
         if not self._there_before:
             self._tidy(f"rm -rf {self._folder(program)}; rmdir {self._root}")
 
@@ -194,7 +197,7 @@ class LinuxDevice:
 
     @tried_again
     def keep(self, program: Program) -> None:
-        """In place of earlier versions."""
+        """Makes the program stay on the device in place of its earlier versions."""
         self._there_before = True
         own = self._folder(program).rpartition("/")[2]
         others = f"for f in {program.name}-*; do [ $f = {own} ] || rm -rf $f; done"
@@ -205,7 +208,7 @@ class LinuxDevice:
         return int(said) if said.isdecimal() else None
 
     def _clock(self) -> list[str]:
-        """Where the kernel tells: whether the CPU was slow, or too hot to be fast."""
+        """Notes on a CPU that was slow, or too hot to be fast, where the kernel tells."""
         files = f"for f in {' '.join(CLOCK)}; do cat $f 2>/dev/null || echo none; done"
         now, most, heat = (int(word) if word.isdecimal() else None for word in self._said(files).split()[:3])
         notes = [f"clock after the run: {now / 1e3:.0f} of {most / 1e3:.0f} MHz"] if now and most else []
@@ -244,7 +247,7 @@ class LinuxDevice:
         return Measured(b"", found, "ns", notes=notes)
 
     def _answer(self, program: Program, folder: str) -> None:
-        """It starts, with nothing to compute."""
+        """Starts the program with nothing to compute."""
         if program.benchmark is not None:
             self._benchmarked(program.benchmark, folder, 1)
             return
@@ -256,7 +259,7 @@ class LinuxDevice:
 
     @property
     def _files(self) -> dict[str, str]:
-        """Of this attempt: a device may get to tidying up after the last one late."""
+        """The files of this attempt: the last one may be tidied up late."""
         return {name: f"{name}-{self._attempts}.bin" for name in ("inputs", "outputs", "times")}
 
     def _command(self, program: Program) -> str:
@@ -264,7 +267,7 @@ class LinuxDevice:
         return f"echo $$ > {self._process}; exec {shlex.join(words)}"
 
     def _is_whole(self, program: Program, folder: str) -> bool:
-        """Whether all files are there as they should be, read back by the device itself."""
+        """Whether all files are there with the right content, which the device reads back itself."""
         names = list(program.files)
         code, out, _ = self._shell.execute(f"cd {folder} 2>/dev/null && sha256sum {' '.join(names)}", self._timeout)
         found = [line.split()[0].lstrip("\\") for line in out.decode(errors="replace").splitlines() if line.strip()]
@@ -284,6 +287,6 @@ class LinuxDevice:
         return out.decode(errors="replace")
 
     def _tidy(self, command: str) -> None:
-        """After a failure, as far as the device can still be reached."""
+        """Cleans up after a failure, as far as the device can still be reached."""
         with contextlib.suppress(DeviceError):
             self._shell.execute(f"({command}) >/dev/null 2>&1", self._timeout)

@@ -1,4 +1,4 @@
-"""The line to a microcontroller: opens it, finds the firmware behind it, measures inferences."""
+"""The line to a microcontroller: opens it, finds the firmware at its other end, and measures inferences."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SerialPort:
 
     @property
     def session(self) -> Session:
-        """With the firmware; the port is opened when it is first asked for. Raises DeviceError."""
+        """The session with the firmware; the first access opens the port. Raises DeviceError."""
         deadline = time.monotonic() + self._patience
         while self._session is None:
             self._port = self._opened()
@@ -95,7 +95,7 @@ class SerialPort:
             )
 
     def require_flash(self, parts: Iterable[Part]) -> None:
-        """Raises DeviceError unless these are in the device's memory, read back by itself."""
+        """Raises DeviceError unless these parts are in the device's memory, which the device reads back itself."""
         for address, content in parts:
             found = self._asked(partial(Session.checksum, address=address, length=len(content)))
             if found != zlib.crc32(content):
@@ -105,7 +105,7 @@ class SerialPort:
                 )
 
     def measure(self, inputs: bytes, advance: Advance | None = None) -> Measured:
-        """All records of inputs, one after the other. Raises DeviceError."""
+        """Runs all records of inputs, one after the other. Raises DeviceError."""
         size, before = self.session.hello.input_bytes, len(self._traffic) - 1
         outputs, counts = [], []
         for at in range(0, len(inputs), size):
@@ -128,7 +128,7 @@ class SerialPort:
         )
 
     def _asked(self, ask: Callable[[Session], T]) -> T:
-        """What it answers. Where the line was lost, it is asked once more over a new one, if it is the same program."""
+        """The answer of the session. When the line is lost, a new session with the same program is asked again."""
         before = self.session.hello
         for _ in range(TRIES - 1):
             try:
@@ -149,7 +149,7 @@ class SerialPort:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """An error's reason is rather why nothing is there any more, where that is known."""
+        """Within the context an error is replaced by the reason why the device is gone, where that is known."""
         try:
             yield
         except DeviceError as error:
@@ -162,7 +162,7 @@ class SerialPort:
         return round(ticks * self._counter.per_tick)
 
     def _opened(self) -> Any:
-        """The port; a board that was just flashed takes a while to show it again."""
+        """Opens the port; a board that was just flashed takes a while to show it again."""
         deadline = time.monotonic() + self._patience
         while True:
             if reason := self._ended():
@@ -176,7 +176,7 @@ class SerialPort:
 
 
 def _notes(traffic: Sequence[Traffic]) -> Iterator[str]:
-    """Of a line's sessions, one after the other."""
+    """Notes on lost frames and connections, from the sessions of one line in their order."""
     again, frames = (sum(getattr(t, name) for t in traffic) for name in ("again", "frames"))
     if again > frames // 100:
         yield f"{again:,} of {frames:,} frames were sent again"

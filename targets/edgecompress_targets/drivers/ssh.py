@@ -1,4 +1,4 @@
-"""A Linux board on the network: SSH by paramiko, host keys verified, login by key or agent."""
+"""Drives a Linux board on the network over SSH, by paramiko: host keys are verified, login is by key or agent."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SshSettings(Settings):
 
 
 class SshShell:
-    """See linux.Shell. Connects when it is first used, and again after `close`."""
+    """A shell (`linux.Shell`) over SSH. It connects when it is first used, and again after `close`."""
 
     def __init__(self, name: str, settings: SshSettings) -> None:
         self._name, self._settings = name, settings
@@ -87,7 +87,7 @@ class SshShell:
         self._client = None
 
     def _communicate(self, command: str, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
-        """The board's `sh` runs the command, whatever the user's shell is."""
+        """Runs the command in the board's `sh`, whatever the user's shell is."""
         import paramiko
 
         deadline, out, error, sent = time.monotonic() + timeout, bytearray(), bytearray(), 0
@@ -173,6 +173,6 @@ class SshShell:
 
 
 def _reason(error: Exception) -> str:
-    """In words; paramiko hides those of a connection behind others, an error for each address."""
+    """The reason of a failed connection in words; paramiko hides it behind others, with an error for each address."""
     first = next(iter(getattr(error, "errors", {}).values()), error)
     return getattr(first, "strerror", None) or str(first) or type(first).__name__

@@ -1,4 +1,4 @@
-"""Linux and Android on 64-bit Arm and x86: a shared library, and a command-line program that needs no other file."""
+"""Linking for Linux and Android on 64-bit Arm and x86: a shared library, and a program that needs no other file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from edgecompress_targets.profile import Profile
 
 @dataclass(frozen=True)
 class Linux:
-    """See platform.Platform. compiler: GCC for the processor; packages: Debian's that have it and its C library."""
+    """The platform (`platforms.Platform`) of a processor under Linux.
+
+    compiler: GCC for the processor. packages: the Debian packages that contain it and its C library.
+    """
 
     compiler: str
     packages: tuple[str, ...]
