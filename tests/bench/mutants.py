@@ -57,7 +57,8 @@ ROOMS: dict[str, tuple[Source, ...]] = {
             "affine batchnorm canonical_convolution canonical_pooling clip edit gemm input_shapes operator_parameters "
             "opset pad recognise_activations recognise_layernorm reshape rewrite_operators",
         ),
-        *_sources(f"{_E}/ingest", "test_ingest.py test_bad_models.py", "equality external_data loader onnx_file"),
+        *_sources(f"{_E}/ingest", "test_ingest_passes.py test_ingest.py", "equality loader"),
+        *_sources(f"{_E}/ingest", "test_bad_models.py", "external_data onnx_file"),
         *_sources(f"{_E}/ingest", "test_ingest_quantized.py", "quantized"),
     ),
     "emit": (
