@@ -22,11 +22,11 @@ from edgecompress.errors import InputError, MissingPackageError
 from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.metrics import top1
 from edgecompress.ingest import load
+from edgecompress.operators.batchnorm_module import BatchNorm
 from edgecompress.recipe import Preprocess, Train
 from edgecompress.train import Hook, Session, TrainData, train
 from edgecompress.train.augment import flip_crop, shift
 from edgecompress.train.mixed_precision import choose
-from edgecompress.train.module.torch_layers import BatchNorm
 from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.normalised import with_batchnorm
 from edgecompress.train.optimizer import learning_rate, make_optimizer

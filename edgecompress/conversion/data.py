@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import knows_scales
-from edgecompress.emit.tflite.lower import INTEGER_RULES, lower
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.graph.annotations import given_quantization
+from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Preprocess, Recipe
 from edgecompress.recipe.effective import encoding
 from edgecompress_targets import Profile
@@ -67,7 +67,7 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
 
 def needs_no_calibration(model: ir.Model, profile: Profile) -> bool:
     """Whether activations can be int8 without data: the model came with all scales that the target needs."""
-    return knows_scales(lower(model.clone(), INTEGER_RULES) if profile.integer_only else model)
+    return knows_scales(integer_parts(model.clone()) if profile.integer_only else model)
 
 
 def describe_calibration(model: ir.Model) -> str:

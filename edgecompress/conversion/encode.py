@@ -21,9 +21,9 @@ from edgecompress.compress.quantize import (
 from edgecompress.conversion.artifacts import emit_pack
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.size_budget import cluster_within
-from edgecompress.emit.tflite.lower import INTEGER_RULES, lower
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.graph.annotations import comes_quantized
+from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize
 from edgecompress.recipe.effective import encoding
 from edgecompress.record.report import Goal, History
@@ -57,7 +57,7 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
             return _clustered(conversion, encoded, model, calibration)
         assert calibration is not None  # open_data sees to it
         if integer_only:
-            model = lower(model.clone(), INTEGER_RULES)
+            model = integer_parts(model.clone())
         quantized = quantize(model, calibration, recipe.quantize, integer_only=integer_only)
         running.stage.note = quantization_note(quantized, recipe.quantize)
     encoded = Encoded(quantized.model, quantized)

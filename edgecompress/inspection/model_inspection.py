@@ -15,9 +15,9 @@ from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import require_integer
 from edgecompress.conversion.memory_fit import memory_need
 from edgecompress.emit.tflite import emit
-from edgecompress.emit.tflite.lower import INTEGER_RULES, lower
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.ingest import load
+from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize
 from edgecompress.record.units import count, size
 from edgecompress.report.tables import Shown, in_words, table
@@ -159,7 +159,7 @@ def _refusals(model: ir.Model, profile: Profile) -> Iterator[str]:
     """The reasons for which a conversion would refuse the model."""
     try:
         if profile.integer_only:
-            require_integer(lower(model.clone(), INTEGER_RULES), Quantize())
+            require_integer(integer_parts(model.clone()), Quantize())
         if "tflite" in profile.formats:
             emit(model, operators=OPERATOR_SETS[profile.operators])
     except UnsupportedModelError as error:

@@ -11,7 +11,7 @@ import torch
 from torch import autograd, distributed, nn
 
 from edgecompress.errors import InputError
-from edgecompress.train.module.torch_layers import BatchNorm
+from edgecompress.operators.batchnorm_module import BatchNorm
 from edgecompress.train.module.torch_model import TorchModel
 
 T = TypeVar("T")
