@@ -39,10 +39,11 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
 }  # fmt: skip
 MOST_ROOT_MODULES, MOST_PARAMETERS, MOST_STATEMENTS = 10, 7, 40
 
-# Parallel folders hold the same modules on purpose: commands are named as the rooms that they call, and each family of
-# devices has a platform, an emulator and a linker.
+# Parallel folders hold the same modules on purpose: commands are named as the rooms that they call, families of
+# operators as those of kernels, and each family of devices has a platform, an emulator and a linker.
 PARALLEL = (
     "edgecompress.cli.",
+    "edgecompress.operators.",
     "edgecompress_targets.",
     "edgecompress_runtime.families.",
     "edgecompress_runtime.kernels.",
