@@ -173,7 +173,7 @@ def test_integer_only_target_beyond_the_limit_is_exit_4(tmp_path, closeness, cap
     ("arguments", "code", "expected"),
     [
         (["convrt"], 2, "No such command 'convrt'"),
-        ([], 2, "a command is missing: "),
+        ([], 2, "expected a command: "),
         (["convert"], 2, "Missing argument 'MODEL'"),
         (["convert", MODEL, "--tarjet", "x"], 2, "No such option"),
         (["convert", "missing.onnx"], 2, "missing.onnx"),

@@ -56,7 +56,7 @@ def test_all_stages_in_one_run(whole) -> None:
         "prune channels",
         "prune weights",
         "quantize",
-        "quantisation-aware training",
+        "quantization-aware training",
         "cluster",
         "train codebooks",
         "emit pack",
@@ -64,7 +64,7 @@ def test_all_stages_in_one_run(whole) -> None:
         "check pack",
         "check tflite",
     ]
-    assert [h.stage for h in report.training] == ["prune channels", "prune", "quantisation-aware training", "codebooks"]
+    assert [h.stage for h in report.training] == ["prune channels", "prune", "quantization-aware training", "codebooks"]
     kept, pruned, clustered = report.goals
     assert kept.what == "parameters kept" and kept.achieved <= kept.requested == 80
     assert pruned.what == "zero weights" and pruned.achieved == pytest.approx(60, abs=1)
@@ -113,7 +113,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(whole, recipe, tmp_path, monkey
     monkeypatch.setattr(checkpoint, "save", save)
     with pytest.raises(Killed):
         edgecompress.convert(MODEL, "cortex-m4", **arguments)
-    assert saves[-1] == "quantisation-aware-training.pt" and not (tmp_path / "out").exists()
+    assert saves[-1] == "quantization-aware-training.pt" and not (tmp_path / "out").exists()
     saves.clear()
     resumed = edgecompress.convert(MODEL, "cortex-m4", resume=True, **arguments)
     assert saves == ["codebooks.pt"]  # what had been finished was not trained again

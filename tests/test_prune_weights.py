@@ -301,7 +301,7 @@ def test_training_that_stops_before_the_rewind_is_told(blobs) -> None:
     training = Train(epochs=9, batch=50, lr=1e-30, patience=1, validation=0.1)  # nothing gets better
     settings = Prune(sparsity=0.5, schedule="lottery", rounds=1, rewind=9)
     found = prune_weights(model, settings, data=data, training=training)
-    assert found.training[0].stopped_early
+    assert found.histories[0].stopped_early
     assert found.notes == ("training stopped before epoch 9: pruning goes back to its best epoch's weights",)
 
 

@@ -22,8 +22,8 @@ from edgecompress.evaluate.sources import (
     open_npz,
     read_all,
 )
-from edgecompress.evaluate.user_code import call, is_function_spec
 from edgecompress.recipe import Preprocess
+from edgecompress.support.user_code import call, is_function_spec
 
 LABELS = "y"  # the key that holds labels, unless an input has that name
 ONLY = "x"  # the key of a model's only input, if not its name

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgecompress.errors import InputError
-from edgecompress.evaluate.user_code import is_function_spec, load_function
+from edgecompress.support.user_code import is_function_spec, load_function
 
 Metric = Callable[[Sequence[np.ndarray], np.ndarray], float]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+
+from edgecompress.errors import UnsupportedModelError
 
 
 class ChannelAxes:
@@ -95,13 +98,31 @@ class ChannelAxes:
 
 
 def shape(value: ir.Value) -> tuple[int, ...]:
-    return tuple(int(d) for d in value.shape)
+    """The value's static shape; ingest guarantees that there is one, UnsupportedModelError says where there isn't."""
+    dims = () if value.shape is None else tuple(n for n in value.shape if isinstance(n, int))
+    if value.shape is None or len(dims) < len(value.shape):
+        raise UnsupportedModelError(f"value {value.name!r} has no static shape; pass --input-shape for the inputs")
+    return dims
+
+
+def dtype_of(value: ir.Value) -> ir.DataType:
+    """The type of the value's elements; ingest guarantees that it is known, UnsupportedModelError says where not."""
+    if value.dtype is None:
+        raise UnsupportedModelError(f"value {value.name!r} has no known type")
+    return value.dtype
+
+
+def elements(value: ir.Value) -> int:
+    """How many numbers the value has."""
+    return math.prod(shape(value))
 
 
 def label(node: ir.Node) -> str:
+    """The node as messages call it: operator and name."""
     return f"{node.op_type} {node.name or node.outputs[0].name!r}"
 
 
 def axes_except(value: ir.Value, left_out: Sequence[int]) -> list[int]:
+    """The value's axes but these, which may be counted from the last one."""
     rank = len(shape(value))
     return [i for i in range(rank) if i not in {a % rank for a in left_out}]

@@ -99,7 +99,7 @@ def _is_batched(node: ir.Node) -> bool:
 def _only_consumer(node: ir.Node) -> ir.Node | None:
     if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
         return None
-    uses = node.outputs[0].uses()
+    uses = tuple(node.outputs[0].uses())
     return uses[0].node if len(uses) == 1 else None
 
 

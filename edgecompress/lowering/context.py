@@ -14,12 +14,13 @@ import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
-from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, is_int8, quantization
-from edgecompress.graph.fusion import Layer
+from edgecompress.graph.channel_axes import dtype_of, shape
+from edgecompress.graph.fusion import Layer, constant
 from edgecompress.lowering import forms
-from edgecompress.lowering.flatbuffer import FlatBuffer, Tensor
+from edgecompress.lowering.flatbuffer import FlatBuffer
 from edgecompress.lowering.forms import Form, Shape
+from edgecompress.lowering.tensors import Tensor
 
 ACTIVATIONS = {
     None: schema.ActivationFunctionType.NONE,
@@ -47,7 +48,7 @@ class Context:
 
     def array(self, value: ir.Value | None) -> np.ndarray | None:
         """The array of a constant in ONNX axis order, None for a computed or absent value."""
-        return None if value is None or value.const_value is None else value.const_value.numpy()
+        return constant(value)
 
     def get(self, value: ir.Value, form: Form | None = None, int8: bool = False) -> int:
         """Tensor index of the value in `form` (default: the one it was born in), as int8 or as it is."""
@@ -79,7 +80,7 @@ class Context:
 
     def _tensor(self, value: ir.Value, name: str, form: Form, int8: bool) -> int:
         q = quantization(value) if int8 and value.dtype == ir.DataType.FLOAT else None
-        dtype = q.dtype if q is not None else value.dtype
+        dtype = q.dtype if q is not None else dtype_of(value)
         return self.buffer.add_tensor(Tensor(name, forms.shape_in(form, shape(value)), dtype, q))
 
     def _convert(self, value: ir.Value, source: int, form: Form, int8: bool) -> int:
@@ -110,7 +111,9 @@ class Context:
     def constant_value(self, value: ir.Value, form: Form, int8: bool) -> int:
         """An initializer as a constant tensor in `form`; size-1 axes in front are dropped."""
         q = quantization(value)
-        array = self.array(value)
+        array = constant(value)
+        if array is None:
+            raise ValueError(f"{value.name!r} is not a constant")
         stored = array.transpose(forms.axes(form)).reshape(forms.shape_in(form, array.shape))
         if not int8 or q is None:
             if q is not None and q.dtype == ir.DataType.FLOAT16:
@@ -211,13 +214,6 @@ class Context:
         return self.form(max(full, key=lambda v: int(np.prod(shape(v)))))
 
 
-def shape(value: ir.Value) -> Shape:
-    """The value's static shape; ingest guarantees there is one."""
-    if value.shape is None or any(not isinstance(n, int) for n in value.shape):
-        raise UnsupportedModelError(f"value {value.name!r} has no static shape; pass --input-shape for the inputs")
-    return tuple(int(n) for n in value.shape)
-
-
 def _merged(dims: Shape, permutation: Sequence[int]) -> list[list[int]]:
     """Permutation as groups of source axes that stay neighbours; axes of size 1 are left out.
 
@@ -254,6 +250,7 @@ OPTION_TABLES = {
 }
 WITHOUT_OPTIONS = {
     "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "PRELU", "ELU", "LOGISTIC", "TANH", "LOG", "SQRT", "RSQRT",
+    "TABLE",
 }  # fmt: skip
 
 

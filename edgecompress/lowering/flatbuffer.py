@@ -8,7 +8,6 @@ vectors (shapes, zero points, scales) are stored once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import flatbuffers
 import numpy as np
@@ -16,6 +15,7 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgecompress.graph.annotations import Quantization
+from edgecompress.lowering.tensors import Operator, Tensor
 from edgecompress.lowering.versions import minimum_runtime, operator_version
 
 TENSOR_TYPES = {
@@ -29,32 +29,6 @@ TENSOR_TYPES = {
 }
 FILE_IDENTIFIER = b"TFL3"
 ALIGNMENT = 16
-
-
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """One tensor of the file; `data` is None for a computed one. `axis` runs over TFLite dimensions."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: ir.DataType
-    quantization: Quantization | None = None
-    axis: int = 0
-    data: np.ndarray | None = None
-
-    @property
-    def per_channel(self) -> bool:
-        return self.quantization is not None and self.quantization.scale.size > 1
-
-
-@dataclass(frozen=True, eq=False)
-class Operator:
-    """One operator: builtin name, tensor indices (-1 for an absent optional one), options object."""
-
-    kind: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    options: object | None
 
 
 class FlatBuffer:

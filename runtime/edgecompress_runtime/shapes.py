@@ -142,6 +142,16 @@ def elementwise(inputs, outputs, options):
     return [inputs[0].shape]
 
 
+@rule("TABLE")
+def table(inputs, outputs, options):
+    x, entries, (y,) = *inputs, outputs
+    require(all(t.is_int8 for t in (x, entries, y)), "expected int8 operands")
+    require(entries.data is not None and entries.shape == (256,), "expected a constant table of 256 entries")
+    same = np.array_equal(entries.scale, y.scale) and np.array_equal(entries.zero_point, y.zero_point)
+    require(same, "the table is quantized otherwise than the output")
+    return [x.shape]
+
+
 @rule("SOFTMAX", "LOG_SOFTMAX")
 def softmax(inputs, outputs, options):
     require(len(inputs[0].shape) > 0, "a scalar")

@@ -96,6 +96,12 @@ class Layers:
         self.inputs.append(b)
         self._operator(kind, x, [b], self._activation(shape), {"fusedActivationFunction": activation})
 
+    def table(self, shape: tuple[int, ...]) -> None:
+        x, y = self._activation(shape), self._activation(shape)
+        entries = self.random.integers(-128, 128, 256).astype(np.int8)
+        table = self._add((256,), np.int8, self.tensors[y].scale, self.tensors[y].zero_point, entries)
+        self._operator("TABLE", x, [table], y, {})
+
     def _operator(self, kind: str, x: int, more: list[int], y: int, options: dict[str, int]) -> None:
         self.inputs.append(x)
         self.operators.append(Operator(kind, (x, *more), (y,), options))

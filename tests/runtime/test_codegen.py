@@ -67,6 +67,7 @@ def layers(seed: int) -> Layers:
     made.dense(2, 18, 9, scale=0.001)
     made.sum((1, 3, 5, 7))
     made.sum((1, 4, 4, 4), "SUB", RELU)
+    made.table((1, 3, 5, 7))
     return made
 
 

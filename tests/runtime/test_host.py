@@ -339,6 +339,18 @@ def test_quantize_rounds_halves_away_from_zero(variant):
     same(layers.plan(), variant, feeds=[values.astype(np.float32).reshape(2, -1)])
 
 
+@every_variant
+def test_tables_of_every_value(variant):
+    layers, rng = Layers(), np.random.default_rng(0)
+    x = np.resize(np.arange(-128, 128), (3, 301)).astype(np.int8)
+    entries = rng.permutation(np.arange(-128, 128)).astype(np.int8)
+    layers.add("TABLE", [quantized(x.shape, 0.1, 3), quantized((256,), 0.3, -7, entries)], quantized(x.shape, 0.3, -7))
+    plan = layers.plan()
+    (ours,) = Executor(plan)(x)
+    np.testing.assert_array_equal(ours, entries[x.astype(int) + 128])
+    same(plan, variant, feeds=[x])
+
+
 def network(name: str, exported) -> Plan:
     """Quantised; everything that its layers make is an output."""
     samples = networks.example(name, 8, 1)

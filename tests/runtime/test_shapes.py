@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from packs import header_of, network, with_header
 
+from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.pack import PackError, read_pack, write_pack
-from edgecompress_runtime.shapes import RULES
+from edgecompress_runtime.plan import Operator, Plan, Tensor
+from edgecompress_runtime.shapes import RULES, check_plan
 
 KINDS = [operator.kind for operator in network().operators]
 
@@ -68,3 +70,37 @@ def test_operands_that_are_missing_or_outside_are_refused() -> None:
     assert "outside of the tensor" in change("STRIDED_SLICE", lambda _, y: y.update(shape=[1, 3, 4, 4]))
     assert "elements to" in change("RESHAPE", lambda _, y: y.update(shape=[1, 21]))
     assert "outside of int8" in change("SOFTMAX", lambda _, y: y.update(zero_point=[300]))
+
+
+ENTRIES = np.random.default_rng(0).integers(-128, 128, 256).astype(np.int8)
+
+
+def table_plan(**changes: Any) -> Plan:
+    """y = table[x]; changes: fields of the table's tensor."""
+    scale, zero = np.float32([0.5]), np.int32([3])
+    fields = {"shape": (256,), "dtype": np.dtype(np.int8), "scale": scale, "zero_point": zero, "data": ENTRIES}
+    x = Tensor("x", (1, 2, 3), np.dtype(np.int8), np.float32([0.1]), np.int32([-4]))
+    y = Tensor("y", (1, 2, 3), np.dtype(np.int8), scale, zero)
+    return Plan((x, Tensor("table", **fields | changes), y), (Operator("TABLE", (0, 1), (2,), {}),), (0,), (2,))
+
+
+def test_a_table_comes_back_from_a_pack_and_is_looked_up() -> None:
+    plan = read_pack(write_pack(table_plan(), "table")).plan()
+    x = np.array([-128, -1, 0, 1, 126, 127], np.int8).reshape(1, 2, 3)
+    np.testing.assert_array_equal(Executor(plan)(x)[0], ENTRIES[x.astype(int) + 128])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": (255,), "data": ENTRIES[:255]}, "256 entries"),
+        ({"shape": (2, 128), "data": ENTRIES.reshape(2, 128)}, "256 entries"),
+        ({"data": None}, "256 entries"),
+        ({"dtype": np.dtype(np.uint8), "data": ENTRIES.view(np.uint8)}, "expected int8 operands"),
+        ({"scale": np.float32([0.25])}, "otherwise than the output"),
+        ({"zero_point": np.int32([4])}, "otherwise than the output"),
+    ],
+)
+def test_a_table_that_no_lookup_could_follow_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(RuntimeModelError, match=message):
+        check_plan(table_plan(**changes))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from edgecompress.graph.annotations import (
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.recipe import Train
 from edgecompress.record.report import History
-from edgecompress.train import TrainData, train
+from edgecompress.train import DEFAULT_SESSION, Session, TrainData, train
 from edgecompress.train.losses import Loss
 from edgecompress.train.module.torch_model import TorchModel
 
@@ -46,16 +45,7 @@ class Aware:
 
 
 def train_quantized(
-    model: ir.Model,
-    data: TrainData,
-    training: Train,
-    *,
-    loss: Loss | None = None,
-    validation: TrainData | None = None,
-    seed: int = 0,
-    stage: str = "quantisation-aware training",
-    checkpoint: Path | None = None,
-    resume: bool = False,
+    model: ir.Model, data: TrainData, training: Train, *, loss: Loss | None = None, session: Session = DEFAULT_SESSION
 ) -> Aware:
     """Trains a model that quantization, and perhaps clustering, has annotated; the one passed in is not changed.
 
@@ -65,18 +55,8 @@ def train_quantized(
     """
     fake = FakeQuantized(model)
     training = training.model_copy(update={"precision": "float32"})  # 16 bits can't hold sums of integers
-    history = train(
-        fake.module,
-        data,
-        training,
-        loss=loss,
-        parameters=fake.parameters(training),
-        validation=validation,
-        seed=seed,
-        stage=stage,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
+    parameters = fake.parameters(training)
+    history = train(fake.module, data, training, loss=loss, parameters=parameters, session=session)
     return Aware(fake.annotated(), history)
 
 

@@ -9,12 +9,12 @@ import onnx_ir as ir
 
 from edgecompress.compress.quantize.batch import Arrays, Runner, batch_size
 from edgecompress.compress.quantize.simulate import simulation
+from edgecompress.graph.nodes import argument
+from edgecompress.operators import record_of
 
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
 
-# Operators at the end that squash or rank: the signal is measured before them, where error still counts.
-HEADS = {"Softmax", "LogSoftmax", "Sigmoid", "ArgMax"}
 WORTH_DB = 0.1  # a smaller gain is chance: the step that made it isn't kept
 
 
@@ -22,8 +22,8 @@ def measured_outputs(model: ir.Model) -> list[str]:
     """Names of the float values that stand for the model's outputs: before a final Softmax and the like."""
     names = []
     for value in model.graph.outputs:
-        while (node := value.producer()) is not None and node.op_type in HEADS and node.inputs[0] is not None:
-            value = node.inputs[0]
+        while (node := value.producer()) is not None and record_of(node).ranks:
+            value = argument(node, 0)  # where error still counts
         if value.dtype == ir.DataType.FLOAT:
             names.append(str(value.name))
     return list(dict.fromkeys(names))

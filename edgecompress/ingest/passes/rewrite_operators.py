@@ -117,15 +117,6 @@ def _dropout(node: ir.Node, edit: Edit) -> bool:
     return True
 
 
-def _softplus(node: ir.Node, edit: Edit) -> bool:
-    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), which can't overflow."""
-    x, shape = node.inputs[0], node.outputs[0].shape
-    size = edit.insert(node, "Neg", [edit.insert(node, "Abs", [x], shape=shape)], shape=shape)
-    tail = edit.insert(node, "Add", [edit.insert(node, "Exp", [size]), edit.constant("one", np.float32(1))])
-    edit.replace(node, "Add", [edit.insert(node, "Relu", [x], shape=shape), edit.insert(node, "Log", [tail])])
-    return True
-
-
 def _reduce_min(node: ir.Node, edit: Edit) -> bool:
     """min(x) = -max(-x)."""
     attributes = {k: a.value for k, a in node.attributes.items()}
@@ -252,7 +243,6 @@ REWRITES: dict[str, Rewrite] = {
     "Pow": _power,
     "ReduceMin": _reduce_min,
     "Slice": _same_shape,
-    "Softplus": _softplus,
     "Sum": _chain("Add"),
     "Tile": _same_shape,
     "Transpose": _transpose,

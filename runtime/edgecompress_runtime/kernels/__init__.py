@@ -4,6 +4,7 @@ from edgecompress_runtime.kernels import (  # noqa: F401 (each fills its rows of
     binary,
     comparison,
     convolution,
+    int8_table,
     matmul,
     movement,
     pooling,

@@ -24,7 +24,7 @@ from edgecompress_runtime.kernels.arithmetic import (
     round_half_away,
     stored_bound,
 )
-from edgecompress_runtime.kernels.registry import Call, Options, call
+from edgecompress_runtime.kernels.registry import Call, Inputs, Options, Outputs, call, prepares
 from edgecompress_runtime.plan import Tensor
 
 # (x, y, options) -> [256] values on y's grid
@@ -41,6 +41,13 @@ def look_up(x, table, y, count):
 def table_call(x: Tensor, y: Tensor, stored: np.ndarray) -> list[Call]:
     """stored: [256] values on y's grid, clamped here."""
     return [call(look_up, x, np.clip(stored, INT8_MIN, INT8_MAX).astype(np.int8), y, x.size)]
+
+
+@prepares("TABLE")
+def prepare_table(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+    """Any function of one int8 value, its entries a constant of the plan; TFLite has no such operator."""
+    x, table, (y,) = inputs[0], inputs[1], outputs
+    return [call(look_up, x, table, y, x.size)]
 
 
 # ---- fixed point ----
