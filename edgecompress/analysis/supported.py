@@ -7,6 +7,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.provenance import origin
 from edgecompress.operators import OPERATORS as RECORDS
 from edgecompress.operators import record_of
 
@@ -65,7 +66,9 @@ def require_supported(model: ir.Model, also: frozenset[str] = frozenset()) -> No
 
 
 def _label(node: ir.Node) -> str:
-    return repr(node.name or next((v.name for v in node.outputs if v.name), "unnamed"))
+    """The user's node by name, and its operator where the one at fault is a part of it."""
+    name, operator = origin(node)
+    return repr(name) if operator == node.op_type else f"{name!r}, {operator}"
 
 
 def _fault(node: ir.Node, allowed: frozenset[str]) -> str | None:

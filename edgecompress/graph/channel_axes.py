@@ -117,11 +117,6 @@ def elements(value: ir.Value) -> int:
     return math.prod(shape(value))
 
 
-def label(node: ir.Node) -> str:
-    """The node as messages call it: operator and name."""
-    return f"{node.op_type} {node.name or node.outputs[0].name!r}"
-
-
 def axes_except(value: ir.Value, left_out: Sequence[int]) -> list[int]:
     """The value's axes but these, which may be counted from the last one."""
     rank = len(shape(value))

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.channel_axes import ChannelAxes, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.nodes import argument
+from edgecompress.graph.provenance import label
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from edgecompress.graph.fusion import Layer, constant
 from edgecompress.lowering import forms
 from edgecompress.lowering.flatbuffer import FlatBuffer
 from edgecompress.lowering.forms import Form, Shape
-from edgecompress.lowering.tensors import Tensor
+from edgecompress.lowering.tensors import Operator, Tensor
 
 ACTIVATIONS = {
     None: schema.ActivationFunctionType.NONE,
@@ -35,6 +35,7 @@ class Context:
 
     def __init__(self, buffer: FlatBuffer) -> None:
         self.buffer = buffer
+        self.origin = ""  # the user's node that is being written, as messages name it
         self._home: dict[ir.Value, tuple[Form, bool]] = {}  # form and "is int8" a value was born with
         self._tensors: dict[tuple[ir.Value, Form, bool], int] = {}
         self._constants: dict[tuple, int] = {}
@@ -147,7 +148,8 @@ class Context:
 
     def op(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], **options: object) -> int:
         """Append a builtin operator; `options` are fields of its options table. Returns the first output."""
-        self.buffer.add_operator(kind, inputs, outputs, _options(kind, options))
+        operator = Operator(kind, tuple(inputs), tuple(outputs), _options(kind, options), self.origin)
+        self.buffer.add_operator(operator)
         return outputs[0]
 
     def temporary(self, name: str, dims: Shape, dtype: ir.DataType, q: Quantization | None = None) -> int:

@@ -42,8 +42,9 @@ class FlatBuffer:
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def add_operator(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: object | None) -> None:
-        self.operators.append(Operator(kind, tuple(inputs), tuple(outputs), options))
+    def add_operator(self, operator: Operator) -> None:
+        """Appends an operator, which runs after all that are there."""
+        self.operators.append(operator)
 
     def prune(self, outputs: Sequence[int]) -> None:
         """Drop operators that no output depends on (a layout that was prepared and then not used)."""
