@@ -247,3 +247,17 @@ def test_layers_of_a_report_are_the_users_nodes() -> None:
     rows = report_layers(integer_parts(model.clone()), {}, model)
     assert {row.name for row in rows} == {"act0"}
     assert {row.op for row in rows} == {"Add of LSTM", "MatMul of LSTM", "Mul of LSTM"}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "a = Greater(x, z) b = Cast<to=1>(a)",
+        "a = Less(z, x) c = Not(a) b = Cast<to=1>(c)",
+        "a = Add(x, z) b = Softsign(a)",
+    ],
+)
+def test_what_works_in_any_layout_leaves_images_as_convolutions_take_them(nodes: str) -> None:
+    example = Example(f"{nodes} y = Conv(b, w)", {"x": (1, 4, 6, 5), "z": (1, 4, 6, 5)}, {"w": (3, 4, 3, 3)})
+    operators = tflite.build(load(example.model()).model).buffer.operators
+    assert "TRANSPOSE" not in {operator.kind for operator in operators}
