@@ -15,9 +15,12 @@ OPERATORS = frozenset(name for name, record in RECORDS.items() if not record.onl
 
 # Operators that ingest turns into those above, or computes beforehand.
 REWRITTEN = frozenset(
-    "And ArgMin BatchNormalization CastLike Constant ConstantOfShape Dropout Flatten GreaterOrEqual "
-    "LessOrEqual Mean Or Range ReduceMin Shape Size Squeeze Sum Unsqueeze".split()
-)
+    [
+        "And", "ArgMin", "BatchNormalization", "CastLike", "Constant", "ConstantOfShape", "Dropout", "Flatten",
+        "GreaterOrEqual", "LessOrEqual", "Mean", "Or", "Range", "ReduceMin", "Shape", "Size", "Squeeze", "Sum",
+        "Unsqueeze",
+    ]
+)  # fmt: skip
 
 # Left in a model that is to be trained, when ingest is told to.
 TRAINED = frozenset(RECORDS) - OPERATORS

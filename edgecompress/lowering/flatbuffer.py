@@ -35,10 +35,12 @@ class FlatBuffer:
     """Collects tensors and operators, then becomes bytes."""
 
     def __init__(self) -> None:
+        """Without tensors and operators."""
         self.tensors: list[Tensor] = []
         self.operators: list[Operator] = []
 
     def add_tensor(self, tensor: Tensor) -> int:
+        """Appends a tensor and returns its index."""
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 

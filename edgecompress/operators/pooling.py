@@ -100,9 +100,9 @@ def _write_pool(
 ) -> int:
     """The pool; MEAN for an average over the whole image that changes scale, which AVERAGE_POOL_2D can't."""
     before, after = ctx.tensor(source), ctx.tensor(target)
-    if before.quantization is not None and not before.quantization.same_as(after.quantization):
-        if kind == "AVERAGE_POOL_2D" and tuple(kernel) == before.shape[1:3]:
-            return ctx.op("MEAN", [source, ctx.ints([1, 2])], [target], keepDims=True)
+    rescales = before.quantization is not None and not before.quantization.same_as(after.quantization)
+    if rescales and kind == "AVERAGE_POOL_2D" and tuple(kernel) == before.shape[1:3]:
+        return ctx.op("MEAN", [source, ctx.ints([1, 2])], [target], keepDims=True)
     return ctx.op(
         kind,
         [source],

@@ -29,13 +29,14 @@ class ExplicitParameters(NodePass):
 
     @property
     def operators(self) -> frozenset[str]:  # type: ignore[override]
+        """Those that the table has."""
         return frozenset(PARAMETERS)
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
-        if static_shape(node.inputs[0]) is None or static_shape(node.outputs[0]) is None:
-            # Y of an LSTM may be absent while its Y_h is read
-            if node.op_type not in ("LSTM", "GRU"):
-                return False
+        """Changes the node as the table says; returns whether anything changed."""
+        is_known = static_shape(node.inputs[0]) is not None and static_shape(node.outputs[0]) is not None
+        if not is_known and node.op_type not in ("LSTM", "GRU"):  # whose Y may be absent while Y_h is read
+            return False
         return PARAMETERS[node.op_type](node, edit)
 
 

@@ -18,9 +18,11 @@ class RewriteOperators(NodePass):
 
     @property
     def operators(self) -> frozenset[str]:  # type: ignore[override]
+        """Those that the table has."""
         return frozenset(REWRITES)
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
+        """Changes the node as the table says; returns whether anything changed."""
         return REWRITES[node.op_type](node, edit)
 
 
