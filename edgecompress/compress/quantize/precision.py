@@ -13,6 +13,7 @@ from edgecompress.compress.quantize.groups import Groups
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.graph.fusion import Layer, constant, layers
+from edgecompress.graph.provenance import label
 from edgecompress.recipe import Quantize
 
 Histograms = Mapping[str, Histogram]
@@ -68,7 +69,7 @@ def require_all(graph: ir.Graph, chosen: set[ir.Node]) -> None:
     """Raises UnsupportedModelError, which names every node that computes floats and is not among the chosen."""
     left = [node for node in graph if node not in chosen and _is_float(node)]
     if left:
-        listed = ", ".join(f"{node.op_type} {node.name or node.outputs[0].name!r}" for node in left)
+        listed = ", ".join(dict.fromkeys(label(node) for node in left))
         raise UnsupportedModelError(
             f"this target computes on integers only, and these nodes would stay in float: {listed}; replace "
             "them by operators with an int8 kernel, take them out of quantize.float_layers, or choose a "

@@ -9,6 +9,8 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.graph.provenance import follow, replace_origin
+
 # What an attribute of a node can be set to here.
 AttributeValue = int | float | str | Sequence[int]
 
@@ -19,6 +21,7 @@ class Edit:
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
         self._names: set[str] | None = None
+        self._split: set[ir.Node] = set()  # nodes that others were inserted for
 
     def constant(self, stem: str | None, array: np.ndarray | np.generic) -> ir.Value:
         """Adds an initializer of the array's shape and dtype, whose name is `stem`, made unique."""
@@ -59,6 +62,8 @@ class Edit:
             type=ir.TensorType(dtype or origin.dtype or ir.DataType.FLOAT),
         )
         node = ir.node(op_type, inputs, attributes or {}, outputs=[output], name=output.name)
+        follow(node, before)
+        self._split.add(before)
         self.graph.insert_before(before, node)
         return output
 
@@ -94,11 +99,13 @@ class Edit:
         """Puts another node in the place of this one; its output keeps the name, shape and dtype."""
         old = node.outputs[0]
         name, shape = old.name, old.shape
+        take_origin = follow if node in self._split else replace_origin
         value = self.insert(node, op_type, inputs, attributes, dtype=old.dtype)
         value.shape = shape
         producer = value.producer()
         assert producer is not None
         producer.name = node.name
+        take_origin(producer, node)
         self.substitute(node, value)
         value.name = name
         return value
