@@ -306,7 +306,7 @@ def test_every_fault_is_in_one_message():
             u = Selu(x)
         }"""
     )
-    with pytest.raises(UnsupportedModelError, match="Mish.*Selu"):
+    with pytest.raises(UnsupportedModelError, match=r"Mish.*Selu"):
         emit(m)
     for node in list(m.graph)[1:]:
         node.outputs[0].replace_all_uses_with(m.graph.inputs[0], replace_graph_outputs=True)

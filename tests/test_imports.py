@@ -41,10 +41,11 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
 MOST_ROOT_MODULES, MOST_PARAMETERS, MOST_STATEMENTS = 10, 7, 40
 
 # Parallel folders hold the same modules on purpose: commands are named as the rooms that they call, criteria as recipes
-# name them, and each family of devices has a platform, an emulator and a linker.
+# name them, families of operators as those of kernels; each family of devices has a platform, an emulator and a linker.
 PARALLEL = (
     "edgecompress.cli.",
     "edgecompress.compress.prune.criteria.",
+    "edgecompress.operators.",
     "edgecompress_targets.",
     "edgecompress_runtime.families.",
     "edgecompress_runtime.kernels.",
@@ -67,7 +68,8 @@ KNOWN = (
     "targets/edgecompress_targets/drivers/",
     "targets/edgecompress_targets/user_emulation.py",
     "edgecompress/analysis/channel_groups.py",
-    "edgecompress/emit/tflite/operators/",
+    "edgecompress/lowering/windows.py",
+    "edgecompress/operators/recurrent.py",
     "edgecompress/lowering/flatbuffer.py",
     "edgecompress/lowering/versions.py",
     "edgecompress/train/module/",

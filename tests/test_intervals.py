@@ -9,7 +9,8 @@ import onnx.parser
 import onnx_ir as ir
 import pytest
 
-from edgecompress.graph.intervals import Interval, intervals
+from edgecompress.analysis.value_bounds import intervals
+from edgecompress.graph.intervals import Interval
 
 RNG = np.random.default_rng(3)
 LOW, HIGH = -1.5, 2.0  # of the input, which a Clip bounds

@@ -19,9 +19,10 @@ import quantizing
 from edgecompress.analysis.channel_groups import channel_groups
 from edgecompress.analysis.statistics import statistics
 from edgecompress.analysis.value_bounds import intervals
+from edgecompress.compress.quantize.precision import require_integer
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import pack, tflite
-from edgecompress.errors import EdgeCompressError
+from edgecompress.errors import EdgeCompressError, UnsupportedModelError
 from edgecompress.graph.annotations import is_int8
 from edgecompress.graph.standard_functions import has_function
 from edgecompress.ingest import load
@@ -30,6 +31,8 @@ from edgecompress.operators import OPERATORS, Operator
 from edgecompress.operators.example import Example
 from edgecompress.operators.record import register
 from edgecompress.operators.rewriting import integer_parts, tflite_lowering, tflite_parts
+from edgecompress.recipe import Quantize
+from edgecompress.report.layers import report_layers
 from edgecompress.train.module.torch_model import TorchModel
 from edgecompress_runtime.execute import Executor
 from pruning import run
@@ -186,7 +189,7 @@ def test_int8_is_near_and_equal_in_all_formats(name: str) -> None:
                 snr = quantizing.snr_db(expected, found[kind][i])
                 assert snr > LEAST_DB, f"{example.nodes} as int8 .{kind}: {snr:.1f} dB"
             check_close(found["pack"][i : i + 1], found["tflite"][i : i + 1], f"{example.nodes}: .pack and .tflite")
-    assert seen or OPERATORS[name].integer is not None and OPERATORS[name].integer.passive, complaint(
+    assert seen or (OPERATORS[name].integer is not None and OPERATORS[name].integer.passive), complaint(
         name, "integer=... says it computes on int8, but no example does: give one, or leave integer out"
     )
 
@@ -210,3 +213,51 @@ def test_parts_compute_the_same(name: str) -> None:
         for parts in written:
             check_close(run(parts, inputs), original(example, inputs), f"{example.nodes} in parts")
         assert all(tflite_lowering(node) is not None for node in written[0].graph)
+
+
+def named(example: Example) -> onnx.ModelProto:
+    """The network, its nodes called act0, act1, ..."""
+    proto = example.model()
+    for i, node in enumerate(proto.graph.node):
+        node.name = f"act{i}"
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("text", "user"),
+    [
+        ("y = ReduceMin<axes=[1]>(x)", "ReduceMin 'act0'"),  # rewritten when it is read
+        ("a = Relu(x) y = MeanVarianceNormalization(a)", "MeanVarianceNormalization 'act1'"),  # the standard's body
+        ("y = LayerNormalization(x, s)", "LayerNormalization 'act0'"),  # parts of the record
+    ],
+)
+def test_refusals_name_the_users_node(text: str, user: str) -> None:
+    model = tflite_parts(load(named(Example(text, weights={"s": (5,)}, opset=17))).model)
+    assert len(model.graph) > 2
+    with pytest.raises(UnsupportedModelError) as refused:
+        require_integer(model, Quantize())
+    assert str(refused.value).count("act") == str(refused.value).count(user) == 1
+    with pytest.raises(UnsupportedModelError, match=f"no operator .*{user}"):
+        tflite.emit(model, operators=["RELU"])
+
+
+def test_layers_of_a_report_are_the_users_nodes() -> None:
+    example = Example("y = LSTM<hidden_size=4>(x, w, r)", {"x": (3, 1, 5)}, {"w": (1, 16, 5), "r": (1, 16, 4)})
+    model = load(named(example)).model
+    rows = report_layers(integer_parts(model.clone()), {}, model)
+    assert {row.name for row in rows} == {"act0"}
+    assert {row.op for row in rows} == {"Add of LSTM", "MatMul of LSTM", "Mul of LSTM"}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "a = Greater(x, z) b = Cast<to=1>(a)",
+        "a = Less(z, x) c = Not(a) b = Cast<to=1>(c)",
+        "a = Add(x, z) b = Softsign(a)",
+    ],
+)
+def test_what_works_in_any_layout_leaves_images_as_convolutions_take_them(nodes: str) -> None:
+    example = Example(f"{nodes} y = Conv(b, w)", {"x": (1, 4, 6, 5), "z": (1, 4, 6, 5)}, {"w": (3, 4, 3, 3)})
+    operators = tflite.build(load(example.model()).model).buffer.operators
+    assert "TRANSPOSE" not in {operator.kind for operator in operators}

@@ -106,7 +106,7 @@ def test_equalisation_helps_an_unbalanced_model_and_says_so(per_channel):
 
 
 def biased(model: ir.Model) -> ir.Model:
-    """Annotated with biases that are wrong by some steps: quantisation with a large mean error."""
+    """Annotated with biases that are wrong by some steps: quantization with a large mean error."""
     annotated = quantize_static(model, calibrate(model, data(model), SETTINGS), SETTINGS)
     for name, array in [(n, v.const_value.numpy()) for n, v in annotated.graph.initializers.items()]:
         q = quantization(annotated.graph.initializers[name])

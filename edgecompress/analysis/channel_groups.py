@@ -53,6 +53,7 @@ class ChannelGroup:
     approximate: str | None
 
     def __str__(self) -> str:
+        """Lines that show the group to a person."""
         lines = [f"{self.name}: {self.size} channels" + (f", all stay: {self.fixed}" if self.fixed else "")]
         for title, layers in (("made by", self.made_by), ("read by", self.read_by)):
             lines += [f"  {title} {x.op_type} {x.node}, {x.values:,} weights a channel" for x in layers]
@@ -148,6 +149,7 @@ def _layers(graph: ir.Graph) -> tuple[Makers, Makers]:
 
 
 def name_of(node: ir.Node) -> str:
+    """What the node is called in a group: its name, or its first output's."""
     return str(node.name or node.outputs[0].name)
 
 

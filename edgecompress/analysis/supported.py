@@ -7,6 +7,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.provenance import origin
 from edgecompress.operators import OPERATORS as RECORDS
 from edgecompress.operators import record_of
 
@@ -14,9 +15,12 @@ OPERATORS = frozenset(name for name, record in RECORDS.items() if not record.onl
 
 # Operators that ingest turns into those above, or computes beforehand.
 REWRITTEN = frozenset(
-    "And ArgMin BatchNormalization CastLike Constant ConstantOfShape Dropout Flatten GreaterOrEqual "
-    "LessOrEqual Mean Or Range ReduceMin Shape Size Squeeze Sum Unsqueeze".split()
-)
+    [
+        "And", "ArgMin", "BatchNormalization", "CastLike", "Constant", "ConstantOfShape", "Dropout", "Flatten",
+        "GreaterOrEqual", "LessOrEqual", "Mean", "Or", "Range", "ReduceMin", "Shape", "Size", "Squeeze", "Sum",
+        "Unsqueeze",
+    ]
+)  # fmt: skip
 
 # Left in a model that is to be trained, when ingest is told to.
 TRAINED = frozenset(RECORDS) - OPERATORS
@@ -65,7 +69,9 @@ def require_supported(model: ir.Model, also: frozenset[str] = frozenset()) -> No
 
 
 def _label(node: ir.Node) -> str:
-    return repr(node.name or next((v.name for v in node.outputs if v.name), "unnamed"))
+    """The user's node by name, and its operator where the one at fault is a part of it."""
+    name, operator = origin(node)
+    return repr(name) if operator == node.op_type else f"{name!r}, {operator}"
 
 
 def _fault(node: ir.Node, allowed: frozenset[str]) -> str | None:

@@ -21,6 +21,7 @@ class ChannelAxes:
     """
 
     def __init__(self, graph: ir.Graph) -> None:
+        """No positions are related yet."""
         self._first: dict[tuple[ir.Value, int], int] = {}
         self.values = [*graph.inputs, *graph.initializers.values()]
         self.values += [v for node in graph for v in node.outputs if v.name and v.shape is not None]
@@ -36,6 +37,7 @@ class ChannelAxes:
         self._reasons: list[str] = []
 
     def __contains__(self, value: ir.Value) -> bool:
+        """Whether the value's positions have numbers: not those of an output that nobody named."""
         return value in self._known
 
     def ids(self, value: ir.Value, axis: int) -> np.ndarray:
@@ -50,9 +52,11 @@ class ChannelAxes:
         self._pending.append((a.reshape(-1), b.reshape(-1)))
 
     def fix(self, ids: np.ndarray, reason: str) -> None:
+        """These positions, and all that are coupled with them, stay."""
         self._mark(self._fixed, ids, reason)
 
     def approximate(self, ids: np.ndarray, reason: str) -> None:
+        """Without these positions, the rest is computed otherwise than with zeros in their place."""
         self._mark(self._approximate, ids, reason)
 
     def components(self) -> np.ndarray:
@@ -78,9 +82,11 @@ class ChannelAxes:
         return self._spread(self._fixed)
 
     def approximated(self) -> np.ndarray:
+        """As `fixed`, of positions that `approximate` named."""
         return self._spread(self._approximate)
 
     def reason(self, mark: int) -> str:
+        """The sentence behind a number that `fixed` or `approximated` gives."""
         return self._reasons[mark - 1]
 
     def _mark(self, marks: np.ndarray, ids: np.ndarray, reason: str) -> None:
@@ -115,11 +121,6 @@ def dtype_of(value: ir.Value) -> ir.DataType:
 def elements(value: ir.Value) -> int:
     """How many numbers the value has."""
     return math.prod(shape(value))
-
-
-def label(node: ir.Node) -> str:
-    """The node as messages call it: operator and name."""
-    return f"{node.op_type} {node.name or node.outputs[0].name!r}"
 
 
 def axes_except(value: ir.Value, left_out: Sequence[int]) -> list[int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.channel_axes import ChannelAxes, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.nodes import argument
+from edgecompress.graph.provenance import label
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[Block]:
 def _block(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> Block:
     ends_a, ends_b = (list(np.cumprod([n for _, n in side]).tolist()) for side in (a, b))
     ends = [1, *sorted({*ends_a, *ends_b})]
-    exact = all(larger % smaller == 0 for smaller, larger in zip(ends, ends[1:]))
-    factors = tuple(larger // smaller for smaller, larger in zip(ends, ends[1:])) if exact else None
+    exact = all(larger % smaller == 0 for smaller, larger in pairwise(ends))
+    factors = tuple(larger // smaller for smaller, larger in pairwise(ends)) if exact else None
 
     def parts(side: list[tuple[int, int]], last: list[int]) -> tuple[tuple[int, tuple[int, ...]], ...]:
         starts = [1, *last[:-1]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgecompress.graph.channel_axes import ChannelAxes, axes_except, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, axes_except, shape
 from edgecompress.graph.nodes import argument
+from edgecompress.graph.provenance import label
 
 
 def fix_all(node: ir.Node, axes: ChannelAxes) -> None:

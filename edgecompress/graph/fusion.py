@@ -27,14 +27,17 @@ class Layer:
 
     @property
     def last(self) -> ir.Node:
+        """The node whose outputs exist at run time."""
         return self.activation or self.bias_add or self.node
 
     @property
     def output(self) -> ir.Value:
+        """The first output of the last node."""
         return self.last.outputs[0]
 
     @property
     def nodes(self) -> tuple[ir.Node, ...]:
+        """One to three nodes, in the order in which they run."""
         return tuple(n for n in (self.node, self.bias_add, self.activation) if n is not None)
 
     @property

@@ -9,6 +9,8 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from edgecompress.graph.provenance import follow
+
 DOMAIN = "edgecompress.composite"
 
 
@@ -60,6 +62,8 @@ def _call_definition(node: ir.Node, model: ir.Model, opset: int) -> bool:
             import_.version = opset
     _add_defaults(node, opset)
     function = ir.serde.deserialize_function(definition)
+    for part in function:
+        follow(part, node)
     model.functions[function.identifier()] = function
     node.domain, node.op_type, node.version = DOMAIN, definition.name, None
     return True

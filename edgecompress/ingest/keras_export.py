@@ -1,9 +1,9 @@
-"""Run as a process of its own: a Keras model or SavedModel -> model.onnx, clustered.npz and made.json in a folder.
+"""Exports a Keras model or a SavedModel as model.onnx, clustered.npz and made.json; runs as a process of its own.
 
     python -m edgecompress.ingest.keras_export MODEL FOLDER [--trust-code]
 
-TensorFlow stays out of the process that converts: which Keras it brings is decided by the environment before it is
-imported, and its memory goes with this process. A model that can't be read is told of by {"error": ...} in made.json.
+TensorFlow is kept out of the process that converts: environment variables decide which Keras it uses before it is
+imported, and its memory is freed when this process ends. When a model can't be read, made.json holds {"error": reason}.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class _Refused(Exception):
 
 
 def main(source: Path, folder: Path, trusts: bool) -> None:
+    """Exports the model at `source` into `folder`, where made.json says what was written or why nothing was."""
     try:
         made = _export(source, folder, trusts)
     except _Refused as error:
@@ -102,7 +103,7 @@ def _classes(config: Any) -> Iterator[str]:
 
 
 def _scopes() -> list[Any]:
-    """In which the classes of TensorFlow Model Optimization are known."""
+    """Contexts in which Keras knows the classes of TensorFlow Model Optimization."""
     try:
         import tensorflow_model_optimization as tfmot
     except ImportError as error:
@@ -165,7 +166,7 @@ def _to_onnx(function: Any, specs: list[Any], names: list[str], folder: Path) ->
 
 
 def _write_kernels(folder: Path, arrays: list[Any]) -> None:
-    """Those that are no biases."""
+    """Writes the arrays that have more than one dimension, which are no biases, to clustered.npz."""
     import numpy as np
 
     np.savez(folder / "clustered.npz", **{f"kernel{i}": a for i, a in enumerate(arrays) if a.ndim > 1})

@@ -1,4 +1,4 @@
-"""Whether a .pt2 archive is only tensors and a graph: torch unpickles, or evaluates, what else is in it."""
+"""Checks that a .pt2 archive holds only tensors and a graph: torch would unpickle or evaluate anything else in it."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from edgecompress.graph.fusion import Layer, constant
 from edgecompress.lowering import forms
 from edgecompress.lowering.flatbuffer import FlatBuffer
 from edgecompress.lowering.forms import Form, Shape
-from edgecompress.lowering.tensors import Tensor
+from edgecompress.lowering.tensors import Operator, Tensor
 
 ACTIVATIONS = {
     None: schema.ActivationFunctionType.NONE,
@@ -34,7 +34,9 @@ class Context:
     """Maps ONNX values to tensors of one FlatBuffer; one instance per emitted model."""
 
     def __init__(self, buffer: FlatBuffer) -> None:
+        """Tensors and operators are appended to the buffer."""
         self.buffer = buffer
+        self.origin = ""  # the user's node that is being written, as messages name it
         self._home: dict[ir.Value, tuple[Form, bool]] = {}  # form and "is int8" a value was born with
         self._tensors: dict[tuple[ir.Value, Form, bool], int] = {}
         self._constants: dict[tuple, int] = {}
@@ -147,7 +149,8 @@ class Context:
 
     def op(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], **options: object) -> int:
         """Append a builtin operator; `options` are fields of its options table. Returns the first output."""
-        self.buffer.add_operator(kind, inputs, outputs, _options(kind, options))
+        operator = Operator(kind, tuple(inputs), tuple(outputs), _options(kind, options), self.origin)
+        self.buffer.add_operator(operator)
         return outputs[0]
 
     def temporary(self, name: str, dims: Shape, dtype: ir.DataType, q: Quantization | None = None) -> int:
@@ -160,9 +163,11 @@ class Context:
         return self.temporary(name, dims, tensor.dtype, tensor.quantization)
 
     def tensor(self, index: int) -> Tensor:
+        """The tensor of that index."""
         return self.buffer.tensors[index]
 
     def reshape(self, source: int, target: int) -> int:
+        """RESHAPE of one tensor into another, which must have as many elements."""
         dims = self.tensor(target).shape
         return self.op("RESHAPE", [source, self.ints(dims)], [target], newShape=list(dims))
 
@@ -191,6 +196,7 @@ class Context:
         return target
 
     def pad_to(self, source: int, target: int, pads: Sequence[tuple[int, int]], value: float = 0.0) -> int:
+        """As `pad`, into a tensor that is there."""
         amounts = self.constant(np.array(pads, np.int32))
         if value == 0.0:
             return self.op("PAD", [source, amounts], [target])
@@ -204,6 +210,7 @@ class Context:
     # ---- helpers shared by the lowerings ----
 
     def layer_int8(self, layer: Layer) -> bool:
+        """Whether the layer computes on int8."""
         return is_int8(layer.node)
 
     def common_form(self, values: Sequence[ir.Value], rank: int) -> Form:

@@ -35,15 +35,18 @@ class FlatBuffer:
     """Collects tensors and operators, then becomes bytes."""
 
     def __init__(self) -> None:
+        """Without tensors and operators."""
         self.tensors: list[Tensor] = []
         self.operators: list[Operator] = []
 
     def add_tensor(self, tensor: Tensor) -> int:
+        """Appends a tensor and returns its index."""
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def add_operator(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: object | None) -> None:
-        self.operators.append(Operator(kind, tuple(inputs), tuple(outputs), options))
+    def add_operator(self, operator: Operator) -> None:
+        """Appends an operator, which runs after all that are there."""
+        self.operators.append(operator)
 
     def prune(self, outputs: Sequence[int]) -> None:
         """Drop operators that no output depends on (a layout that was prepared and then not used)."""

@@ -18,11 +18,14 @@ class Parts:
     """Collects the nodes that replace one node; `parts.Add(a, b)` appends an Add and returns its output."""
 
     def __init__(self, node: ir.Node) -> None:
+        """node: whose name those of the parts begin with."""
         self.nodes: list[ir.Node] = []
         self.initializers: list[ir.Value] = []
         self._prefix = node.name or node.outputs[0].name or node.op_type
 
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
+        """A function of inputs and attributes that appends a node of this operator and returns its output."""
+
         def add(*inputs: ir.Value | np.ndarray | float, **attributes: Attribute) -> ir.Value:
             return self.several(op_type, 1, *inputs, **attributes)[0]
 

@@ -29,9 +29,13 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """One operator: builtin name, tensor indices (-1 for an absent optional one), options object."""
+    """One operator: builtin name, tensor indices (-1 for an absent optional one), options object.
+
+    origin: the user's node that it came from, as messages name it.
+    """
 
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: object | None
+    origin: str = ""

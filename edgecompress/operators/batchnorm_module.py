@@ -19,12 +19,14 @@ class BatchNorm(nn.Module):
     """
 
     def __init__(self, epsilon: float) -> None:
+        """epsilon: added to the variance."""
         super().__init__()
         self.epsilon = epsilon
         self.processes = 1
         self.over_processes: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """x [n, channels, ...] and parameters [channels] -> y of x\'s shape; in training, mean and variance move."""
         if self.training and self.over_processes is not None:
             return self._shared(x, scale, bias, mean, variance)
         return F.batch_norm(x, mean, variance, scale, bias, self.training, BATCHNORM_MOMENTUM, self.epsilon)

@@ -55,6 +55,7 @@ register(
         channels=elementwise,
         torch=plain("eq"),
         tflite=binary("EQUAL"),
+        layout="free",
     ),
     Operator(
         "Greater",
@@ -62,6 +63,7 @@ register(
         channels=elementwise,
         torch=plain("gt"),
         tflite=binary("GREATER"),
+        layout="free",
     ),
     Operator(
         "Less",
@@ -69,6 +71,7 @@ register(
         channels=elementwise,
         torch=plain("lt"),
         tflite=binary("LESS"),
+        layout="free",
     ),
     Operator(
         "Not",
@@ -76,6 +79,7 @@ register(
         channels=elementwise,
         torch=plain("logical_not"),
         tflite=unary("LOGICAL_NOT"),
+        layout="free",
     ),
     Operator(
         "Where",

@@ -10,11 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.channel_axes import ChannelAxes, elements, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, elements, shape
 from edgecompress.graph.channel_rules import spatial
 from edgecompress.graph.fusion import Layer
 from edgecompress.graph.intervals import Interval, Known, along, bound_of, or_zero, padded, weighted_sums
 from edgecompress.graph.nodes import argument, integer, integers, optional_parameter, parameter
+from edgecompress.graph.provenance import label
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import ACTIVATIONS, Context
 from edgecompress.lowering.parts import Parts
@@ -43,7 +44,7 @@ def _lower_conv(ctx: Context, layer: Layer) -> None:
     node, x, weight, y = layer.node, argument(layer.node, 0), argument(layer.node, 1), layer.output
     rank, int8 = len(shape(x)), ctx.layer_int8(layer)
     if rank not in (3, 4):
-        raise UnsupportedModelError(f"node {node.name!r}: Conv with {rank - 2} spatial dimensions; TFLite has 1 and 2")
+        raise UnsupportedModelError(f"{label(node)} with {rank - 2} spatial dimensions; TFLite has 1 and 2")
     kernel, strides, dilations, pads = window(node, rank - 2)
     form = forms.channels_last(rank)
     source = ctx.get(x, form, int8)
@@ -78,7 +79,7 @@ def _lower_conv_transpose(ctx: Context, layer: Layer) -> None:
     kernel, strides, dilations, pads = window(node, rank - 2)
     if dilations != [1, 1] or rank not in (3, 4):
         raise UnsupportedModelError(
-            f"node {node.name!r}: ConvTranspose of rank {rank} with dilations={dilations}: TFLite has it for 1-D and "
+            f"{label(node)} of rank {rank} with dilations={dilations}: TFLite has it for 1-D and "
             "2-D images without dilation; use a Resize and a Conv"
         )
     form = forms.channels_last(rank)

@@ -498,7 +498,6 @@ register(
         examples=(Example("e = Exp(x) y = Reciprocal(e)"),),
         parts=_reciprocal_parts,
         torch=plain("reciprocal"),
-        layout="none",
     ),
     function(
         "Relu",

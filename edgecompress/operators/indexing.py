@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.channel_axes import ChannelAxes, axes_except, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, axes_except, shape
 from edgecompress.graph.fusion import Layer, constant
 from edgecompress.graph.nodes import argument, integer, optional_parameter
+from edgecompress.graph.provenance import label
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
 from edgecompress.operators.example import Example

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.channel_axes import ChannelAxes, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.channel_reshape import couple_same
 from edgecompress.graph.channel_rules import broadcast, others, spatial
 from edgecompress.graph.fusion import Layer
@@ -23,6 +23,7 @@ from edgecompress.graph.nodes import (
     parameter_integers,
     text,
 )
+from edgecompress.graph.provenance import label
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
 from edgecompress.operators.checks import constant_inputs
@@ -121,7 +122,7 @@ def _lower_pad(ctx: Context, layer: Layer) -> None:
     mode = text(node, "mode", "constant")
     if mode not in ("constant", "reflect") or min(amounts) < 0:
         raise UnsupportedModelError(
-            f"node {node.name!r}: Pad mode {mode!r} with pads {amounts}; constant and reflect "
+            f"{label(node)} mode {mode!r} with pads {amounts}; constant and reflect "
             "padding by 0 or more can be converted"
         )
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.channel_axes import ChannelAxes, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.channel_rules import broadcast
 from edgecompress.graph.fusion import Layer
 from edgecompress.graph.intervals import Interval, Known, bound_of, times
 from edgecompress.graph.nodes import argument, arguments, integer, number, parameter
+from edgecompress.graph.provenance import label
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.parts import Parts

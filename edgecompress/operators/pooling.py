@@ -16,6 +16,7 @@ from edgecompress.graph.channel_rules import images
 from edgecompress.graph.fusion import Layer
 from edgecompress.graph.intervals import Interval, Known, bound_of, or_zero, over_image, padded
 from edgecompress.graph.nodes import argument, integer, integers
+from edgecompress.graph.provenance import label
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.windows import VALID, Pads, fit_padding, window
@@ -38,10 +39,10 @@ def _lower_pool(ctx: Context, layer: Layer) -> None:
     node, x, y = layer.node, argument(layer.node, 0), layer.output
     rank, int8, maximum = len(shape(x)), ctx.layer_int8(layer), layer.node.op_type == "MaxPool"
     if rank not in (3, 4) or len(node.outputs) > 1:
-        raise UnsupportedModelError(f"node {node.name!r}: {node.op_type} of rank {rank}, {len(node.outputs)} outputs")
+        raise UnsupportedModelError(f"{label(node)} of rank {rank}, {len(node.outputs)} outputs")
     kernel, strides, dilations, pads = window(node, rank - 2)
     if dilations != [1, 1]:
-        raise UnsupportedModelError(f"node {node.name!r}: TFLite has no dilated {node.op_type}; use dilations of 1")
+        raise UnsupportedModelError(f"{label(node)}: TFLite has no dilated {node.op_type}; use dilations of 1")
     form = forms.channels_last(rank)
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
     size, out = ctx.tensor(source).shape[1:3], ctx.tensor(target).shape[1:3]
@@ -99,9 +100,9 @@ def _write_pool(
 ) -> int:
     """The pool; MEAN for an average over the whole image that changes scale, which AVERAGE_POOL_2D can't."""
     before, after = ctx.tensor(source), ctx.tensor(target)
-    if before.quantization is not None and not before.quantization.same_as(after.quantization):
-        if kind == "AVERAGE_POOL_2D" and tuple(kernel) == before.shape[1:3]:
-            return ctx.op("MEAN", [source, ctx.ints([1, 2])], [target], keepDims=True)
+    rescales = before.quantization is not None and not before.quantization.same_as(after.quantization)
+    if rescales and kind == "AVERAGE_POOL_2D" and tuple(kernel) == before.shape[1:3]:
+        return ctx.op("MEAN", [source, ctx.ints([1, 2])], [target], keepDims=True)
     return ctx.op(
         kind,
         [source],

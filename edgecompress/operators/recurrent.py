@@ -10,8 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.channel_axes import ChannelAxes, elements, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, elements, shape
 from edgecompress.graph.nodes import argument, integer, number, optional_parameter, text
+from edgecompress.graph.provenance import label
 from edgecompress.lowering.parts import Parts
 from edgecompress.operators.checks import constant_inputs
 from edgecompress.operators.example import Example
@@ -45,7 +46,7 @@ def _accepts(node: ir.Node) -> str | None:
 def _lstm_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     """Unrolled (ONNX LSTM: gates in the order i, o, f, c; default activations)."""
     if len(node.inputs) > 7 and node.inputs[7] is not None:
-        raise UnsupportedModelError(f"node {node.name!r}: LSTM with peephole weights")
+        raise UnsupportedModelError(f"{label(node)} with peephole weights")
 
     def step(gates_x: ir.Value, state: list[ir.Value], recurrent: np.ndarray, _bias: np.ndarray) -> list[ir.Value]:
         hidden, cell = state
@@ -92,16 +93,15 @@ def _unrolled(op: Parts, node: ir.Node, step: Step, *, gates: int, states: int, 
     """
     x, weights, recurrents, hidden_size = argument(node, 0), *_weights(node)
     if node.attributes.get("activations") is not None and not _default_activations(node, gates):
-        raise UnsupportedModelError(f"node {node.name!r}: {node.op_type} with activations of its own")
+        raise UnsupportedModelError(f"{label(node)} with activations of its own")
     if node.attributes.get("clip") is not None or number(node, "input_forget", 0) or number(node, "layout", 0):
-        raise UnsupportedModelError(f"node {node.name!r}: {node.op_type} with clip, input_forget or layout=1")
+        raise UnsupportedModelError(f"{label(node)} with clip, input_forget or layout=1")
     if len(node.inputs) > 4 and node.inputs[4] is not None:
-        raise UnsupportedModelError(f"node {node.name!r}: {node.op_type} with sequence lengths")
+        raise UnsupportedModelError(f"{label(node)} with sequence lengths")
     steps, batch, _ = shape(x)
     if steps > MAX_STEPS:
         raise UnsupportedModelError(
-            f"node {node.name!r}: {node.op_type} over {steps} steps; up to {MAX_STEPS} are unrolled. "
-            "Pass a shorter --input-shape"
+            f"{label(node)} over {steps} steps; up to {MAX_STEPS} are unrolled. Pass a shorter --input-shape"
         )
     backwards = _directions(node)
     bias = optional_parameter(node, 3)
@@ -130,7 +130,7 @@ def _unrolled(op: Parts, node: ir.Node, step: Step, *, gates: int, states: int, 
 def _weights(node: ir.Node) -> tuple[np.ndarray, np.ndarray, int]:
     weight, recurrent = optional_parameter(node, 1), optional_parameter(node, 2)
     if weight is None or recurrent is None:
-        raise UnsupportedModelError(f"node {node.name!r}: {node.op_type} with computed weights")
+        raise UnsupportedModelError(f"{label(node)} with computed weights")
     return weight, recurrent, recurrent.shape[2]
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.annotations import Quantization
-from edgecompress.graph.channel_axes import ChannelAxes, axes_except, dtype_of, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, axes_except, dtype_of, shape
 from edgecompress.graph.fusion import Layer
 from edgecompress.graph.intervals import Interval, Known, bound_of
 from edgecompress.graph.nodes import argument, integer, optional_parameter, parameter, parameter_integers
+from edgecompress.graph.provenance import label
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES

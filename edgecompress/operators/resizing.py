@@ -13,6 +13,7 @@ from edgecompress.graph.channel_rules import images
 from edgecompress.graph.fusion import Layer
 from edgecompress.graph.intervals import Interval, Known, bound_of, over_image
 from edgecompress.graph.nodes import argument, integer, integers, optional_parameter, text
+from edgecompress.graph.provenance import label
 from edgecompress.graph.resize import COORDINATES, ROUNDING, interpolation
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
@@ -46,7 +47,7 @@ def _lower_resize(ctx: Context, layer: Layer) -> None:
         or integer(node, "antialias")
     ):
         raise UnsupportedModelError(
-            f"node {node.name!r}: Resize mode={mode!r}, coordinates={coordinates!r} from {before} to {after}; "
+            f"{label(node)}: mode={mode!r}, coordinates={coordinates!r} from {before} to {after}; "
             "nearest and linear over the spatial dimensions of an image can be converted"
         )
     form = forms.channels_last(rank)
@@ -81,7 +82,7 @@ def _lower_resize(ctx: Context, layer: Layer) -> None:
         for a, b, n in zip(positions, native, sizes[0])
     ):
         raise UnsupportedModelError(
-            f"node {node.name!r}: bilinear Resize from {before} to {after} with scales {scales} samples other points "
+            f"{label(node)}: bilinear Resize from {before} to {after} with scales {scales} samples other points "
             "than TFLite's; export it with sizes (or recompute_scale_factor=True) in place of scales"
         )
     ctx.op("RESIZE_BILINEAR", [source, ctx.ints(sizes[1])], [target], alignCorners=align, halfPixelCenters=half)

@@ -13,6 +13,7 @@ from edgecompress.graph.annotations import codebook, is_int8, quantization
 from edgecompress.graph.fusion import Layer as FusedLayer
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.fusion import layers as fused_layers
+from edgecompress.graph.provenance import origin, own_operator
 from edgecompress.record.report import Histogram, Layer
 from edgecompress.report.entropy import entropy
 
@@ -48,8 +49,8 @@ def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis], original:
         encoding, bits = _encoding(layer, weight)
         result.append(
             Layer(
-                name=layer.node.name or layer.output.name or layer.node.op_type,
-                op=layer.node.op_type,
+                name=origin(layer.node)[0],
+                op=own_operator(layer.node),
                 encoding=encoding,
                 bits_per_weight=bits,
                 snr_db=None if known is None or not math.isfinite(known.snr_db) else round(known.snr_db, 2),

@@ -97,7 +97,7 @@ def _cluster_layer(
     weight, q = np.asarray(constant(value)), quantization(value)
     matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
     if calibrator is None:
-        moments = unknown(matrix, matrices.groups(layer.node))
+        moments = unknown(matrix, layer.node.attributes.get_int("group", 1))
     else:
         moments = calibrator.moments(model, layer, *matrix.shape)
     integers = q is not None and q.dtype == ir.DataType.INT8

@@ -20,9 +20,10 @@ HEADROOM = 20  # bits by which ADD and SUB scale their operands up (add.cc, left
 
 
 class Scales:
-    """What a layer's scales are now: of a value's Range, and of an int8 weight (float32 [channels] or [1])."""
+    """What a layer's scales are now, while they are learned."""
 
     def __init__(self, range_: Callable[[ir.Value], Range], weights: dict[str, Callable[[], Tensor]]) -> None:
+        """range_: of a value. weights: by name, the scale of an int8 weight, float32 [channels] or [1]."""
         self.range, self.weights = range_, weights
 
     def product(self, layer: Layer, axis: int | None, once: bool = False) -> Accumulator:
@@ -35,6 +36,7 @@ class Scales:
         return Accumulator(lambda: (source.scale.double() * scale().double()).detach(), axis, once=once)
 
     def total(self, layer: Layer) -> Accumulator:
+        """Of the larger one of two operands' scales, whose numbers are shifted up by HEADROOM bits."""
         sources = [self.range(v) for v in arguments(layer.node)[:2]]
         return Accumulator(lambda: max(s.scale.detach().double() for s in sources) * 2.0 ** (1 - HEADROOM))
 

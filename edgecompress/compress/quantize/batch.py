@@ -28,6 +28,7 @@ class Runner:
     """
 
     def __init__(self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None) -> None:
+        """outputs: names of any values. samples: of a batch."""
         self._model, self._outputs, self._samples = model, list(outputs), samples
         self._whole = whole
         self._interpreter: OnnxRuntime | None = None

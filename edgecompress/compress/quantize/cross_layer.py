@@ -41,9 +41,9 @@ def pairs(model: ir.Model) -> list[Pair]:
         value = last = node.outputs[0]
         while (follower := _only_reader(value)) is not None and record_of(follower).homogeneous:
             value = last = follower.outputs[0]
-        if follower is not None and follower.op_type in LAYERS and follower.inputs[0] is last:
-            if constant(follower.inputs[1]) is not None:
-                found.append(Pair(node, follower, last))
+        is_layer = follower is not None and follower.op_type in LAYERS and follower.inputs[0] is last
+        if follower is not None and is_layer and constant(follower.inputs[1]) is not None:
+            found.append(Pair(node, follower, last))
     return found
 
 

@@ -33,10 +33,12 @@ class Noise:
     """Running signal and noise power of named values."""
 
     def __init__(self) -> None:
+        """No samples have been seen."""
         self.signal: dict[str, float] = {}
         self.noise: dict[str, float] = {}
 
     def update(self, reference: Arrays, found: Arrays) -> None:
+        """Adds a batch: what the values are, and what they have become."""
         for name, exact in reference.items():
             exact = exact.astype(np.float64)
             self.signal[name] = self.signal.get(name, 0.0) + float(np.square(exact).sum())
@@ -53,6 +55,7 @@ class Noise:
 
 
 def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise) of two powers; infinity without noise."""
     if noise == 0:
         return float("inf")
     return float(10 * np.log10(max(signal, 1e-300) / noise))

@@ -16,6 +16,7 @@ from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
+from edgecompress.graph.provenance import label, origin
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
@@ -70,6 +71,7 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
     faults: list[str] = []
     for group, lowering in zip(groups, lowerings):
         assert lowering is not None
+        ctx.origin = label(group.node)
         try:
             lowering(ctx, group)
         except UnsupportedModelError as fault:
@@ -85,14 +87,14 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
 
 
 def _listing(nodes: list[ir.Node]) -> str:
-    return ", ".join(f"{n.op_type} (node {n.name!r})" for n in nodes)
+    return ", ".join(dict.fromkeys(f"{operator} (node {name!r})" for name, operator in map(origin, nodes)))
 
 
 def _check_operators(buffer: FlatBuffer, available: set[str]) -> None:
     missing = sorted({o.kind for o in buffer.operators} - available)
     if missing:
-        names = {k: [buffer.tensors[o.outputs[0]].name for o in buffer.operators if o.kind == k][:3] for k in missing}
-        listing = "; ".join(f"{kind} (for {', '.join(map(repr, names[kind]))})" for kind in missing)
+        nodes = {k: dict.fromkeys(o.origin for o in buffer.operators if o.kind == k) for k in missing}
+        listing = "; ".join(f"{kind} (for {', '.join(list(nodes[kind])[:3])})" for kind in missing)
         raise UnsupportedModelError(f"the target's runtime has no operator {listing}")
 
 

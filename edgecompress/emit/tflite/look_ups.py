@@ -19,6 +19,7 @@ def write_look_ups(buffer: FlatBuffer) -> None:
         if operator.kind != "TABLE":
             buffer.operators.append(operator)
             continue
+        ctx.origin = operator.origin
         (x, table), (y,) = operator.inputs, operator.outputs
         source, target = ctx.tensor(x), ctx.tensor(y)
         wide = ctx.temporary(f"{target.name}/wide", source.shape, ir.DataType.INT32)

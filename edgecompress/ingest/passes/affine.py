@@ -1,4 +1,4 @@
-"""A constant multiplied by or added to what a linear layer gives, worked into its weights."""
+"""Works a constant that multiplies or is added to a linear layer's output into its weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FuseAffine(NodePass):
 
     1. Mul or Div by a constant per channel: W and b are scaled.
     2. Add or Sub of a constant per channel: b moves.
-    Again and again, until something else follows. In float64, rounded once.
+    This repeats until something else follows. Products and sums are computed in float64 and rounded once.
     """
 
     operators = frozenset(LINEAR)

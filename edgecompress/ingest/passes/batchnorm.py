@@ -1,4 +1,4 @@
-"""BatchNormalization as a multiplication and an addition per channel."""
+"""Writes BatchNormalization as a multiplication and an addition per channel."""
 
 from __future__ import annotations
 

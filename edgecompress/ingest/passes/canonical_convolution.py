@@ -1,4 +1,4 @@
-"""Conv and ConvTranspose with every attribute spelt out and a bias."""
+"""Spells out every attribute of Conv and ConvTranspose, and gives each a bias."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class CanonicalConvolution(NodePass):
     1. kernel_shape, strides, dilations, group and pads are present; auto_pad is worked out and removed.
     2. ConvTranspose: output_padding is present; output_shape is turned into pads.
     3. A missing bias becomes zeros.
-    InputError when the weight is for another number of channels.
+    Raises InputError when the weight is for another number of channels than the input has.
     """
 
     operators = frozenset({"Conv", "ConvTranspose"})

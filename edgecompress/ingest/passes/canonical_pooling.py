@@ -1,4 +1,4 @@
-"""MaxPool and AveragePool with every attribute spelt out."""
+"""Spells out every attribute of MaxPool and AveragePool."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bounds in one form: Relu and Clip."""
+"""Brings operators that bound their input to one form: Relu and Clip."""
 
 from __future__ import annotations
 

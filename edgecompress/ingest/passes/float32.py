@@ -1,4 +1,4 @@
-"""Float16, bfloat16 and float64 models, computed in float32."""
+"""Turns float16, bfloat16 and float64 models into float32 models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shape and dtype of every value, from the operators' own rules in the onnx package."""
+"""Infers the shape and dtype of every value by the operators' own rules in the onnx package."""
 
 from __future__ import annotations
 

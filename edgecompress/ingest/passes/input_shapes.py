@@ -1,4 +1,4 @@
-"""Static input shapes: a dynamic batch becomes 1, any other dynamic dimension must be given."""
+"""Makes input shapes static: a dynamic batch becomes 1, and the user must give any other dynamic dimension."""
 
 from __future__ import annotations
 

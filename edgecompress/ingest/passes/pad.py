@@ -1,4 +1,4 @@
-"""Pad with its pads spelt out, and worked into the convolution or pool behind it."""
+"""Spells out the pads of Pad, and works them into the convolution or pool behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gelu and HardSwish, written out in smaller operators, found by what they compute."""
+"""Recognises Gelu and HardSwish that were written out in smaller operators, by what they compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LayerNormalization, written out in smaller operators by exporters below opset 17."""
+"""Recognises LayerNormalization, which exporters below opset 17 write out in smaller operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reshape with a constant, fully known shape, in the place of all that only changes the shape."""
+"""Turns every operator that only changes the shape into a Reshape to a constant shape."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ class TorchModel(nn.Module):
     """
 
     def __init__(self, model: ir.Model, *, logits: bool = False) -> None:
+        """The weights are copies of the model's, which isn't changed."""
         super().__init__()
         graph = model.graph
         unknown = sorted({n.op_type for n in graph if not can_be_trained(n)})
