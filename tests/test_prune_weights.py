@@ -197,6 +197,18 @@ def test_what_cannot_be_is_said(blobs, keys: dict, message: str) -> None:
         prune_weights(blobs[0], Prune(**{"sparsity": 0.5, **keys}))
 
 
+def test_a_criterion_is_one_file_that_registers_itself() -> None:
+    """Recipes know the names without importing anything; each file scores weights, or channels, or both."""
+    from edgecompress.compress.prune.criterion import all_criteria
+    from edgecompress.recipe.schema import CRITERIA as NAMES
+
+    criteria = all_criteria()
+    assert list(criteria) == NAMES
+    for name, each in criteria.items():
+        assert each.weights is not None or each.channels is not None, f"criteria/{name}.py marks no function"
+        assert (each.weights or each.channels).__doc__, f"criteria/{name}.py: say what is computed, and who found it"
+
+
 CRITERIA = """
 import numpy as np
 
