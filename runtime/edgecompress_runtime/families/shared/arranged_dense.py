@@ -78,7 +78,7 @@ def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Fully
     (ordinary,) = prepare_fully_connected(inputs, outputs, options)
     if ordinary.kernel is not fully_connected:
         return None
-    x, w, bias, multiplier, shift, y, rows, depth, units, x_zero, w_zero, y_zero, *bounds = ordinary.arguments
+    x, w, (bias, multiplier, shift), y, (rows, depth, units), (x_zero, w_zero, y_zero), bounds = ordinary.arguments
     if w.data is None or w_zero:
         return None
     weights = w.data.reshape(units, depth)
@@ -87,7 +87,7 @@ def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Fully
     folded = values - x_zero * sums.sum(1)
     largest = np.abs(folded) + 128 * np.abs(sums).sum(1)
     scales = scaling(folded, largest, multiplier, shift, y_zero, once=True)
-    return None if scales is None else DenseLayer(x, y, weights, scales, rows, tuple(bounds))
+    return None if scales is None else DenseLayer(x, y, weights, scales, rows, bounds)
 
 
 @dataclass(frozen=True)

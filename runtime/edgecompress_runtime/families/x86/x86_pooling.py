@@ -136,13 +136,13 @@ def prepare_pool(
     if not x.is_int8:
         return None
     (call,) = KERNELS[kind](inputs, outputs, options)
-    *_, x_shape, y_shape, kernel, strides, pads, low, high = call.arguments
+    _, _, (x_shape, y_shape), (kernel, strides, pads), bounds = call.arguments
     mean_of = kind == "AVERAGE_POOL_2D"
     chosen = narrowed(variant, x.shape[3], variant.lanes if mean_of else variant.bytes)
     if chosen is None or 200 * kernel[0] * kernel[1] >= EXACT:
         return None
     finish = mean if mean_of else None
-    return [Step(windows(chosen, finish, 1), (x, y, x_shape, y_shape, kernel, strides, pads, (low, high), (0,)))]
+    return [Step(windows(chosen, finish, 1), (x, y, x_shape, y_shape, kernel, strides, pads, bounds, (0,)))]
 
 
 def prepare_reduction(
@@ -157,7 +157,7 @@ def prepare_reduction(
     images, height, width, channels = x.shape
     chosen = narrowed(variant, channels, variant.lanes)
     (call,) = KERNELS[kind](inputs, outputs, options)
-    *_, x_offset, multiplier, shift, y_zero = call.arguments
+    *_, x_offset, (multiplier, shift), y_zero = call.arguments
     one = np.ones(1, np.int64)
     found = channel_fields(-x_offset * one, 256 * height * width * one, multiplier * one, shift * one, y_zero)
     if chosen is None or found is None:
