@@ -57,5 +57,5 @@ def _tensor(tensor: flatbuffer.Tensor) -> Tensor:
 
 def _operator(operator: flatbuffer.Operator, index: dict[int, int]) -> Operator:
     fields = {} if operator.options is None else vars(operator.options)
-    ends = (tuple(index[i] for i in ends) for ends in (operator.inputs, operator.outputs))
-    return Operator(operator.kind, *ends, options_of(operator.kind, fields))
+    inputs, outputs = (tuple(index[i] for i in ends) for ends in (operator.inputs, operator.outputs))
+    return Operator(operator.kind, inputs, outputs, options_of(operator.kind, fields))

@@ -60,7 +60,7 @@ class Executor:
         if isinstance(argument, np.ndarray):
             return argument
         if isinstance(argument, tuple):
-            return tuple(np.int32(n) for n in argument)
+            return tuple(self._value(part) for part in argument)
         return np.float32(argument) if isinstance(argument, float) else np.int32(argument)
 
 

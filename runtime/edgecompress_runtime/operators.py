@@ -19,21 +19,23 @@ from edgecompress_runtime.options import Options, parsed
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 from edgecompress_runtime.shapes import Inputs, Outputs, Shape
 
-O = TypeVar("O", bound=Options)  # noqa: E741
+OptionsT = TypeVar("OptionsT", bound=Options)
 FAULTS = (MisfitError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)  # of what a rule trips over
 
 
 @dataclass(frozen=True)
-class Record(Generic[O]):
+class Record(Generic[OptionsT]):
     """kind: the operator's name, TFLite's where it has the operator. options: their type. shapes: the rule that checks
     its operands' types, sizes and numbers of scales, and gives the shapes of its outputs."""
 
     kind: str
-    options: type[O]
-    shapes: Callable[[Inputs, Outputs, O], Sequence[Shape]]
+    options: type[OptionsT]
+    shapes: Callable[[Inputs, Outputs, OptionsT], Sequence[Shape]]
 
 
-def _alike(options: type[O], rule: Callable[[Inputs, Outputs, O], Sequence[Shape]], *kinds: str) -> list[Record[Any]]:
+def _alike(
+    options: type[OptionsT], rule: Callable[[Inputs, Outputs, OptionsT], Sequence[Shape]], *kinds: str
+) -> list[Record[Any]]:
     return [Record(kind, options, rule) for kind in kinds]
 
 

@@ -27,6 +27,7 @@ class Options:
     type than its field's or outside of its range."""
 
     def __post_init__(self) -> None:
+        """Checks every field."""
         for each in fields(self):
             value, allowed = getattr(self, each.name), each.metadata.get("range")
             if type(value) not in TYPES[str(each.type)] and not (value is None and each.default is None):
@@ -40,10 +41,10 @@ class Options:
         return {key: value for key, value in values.items() if value is not None}
 
 
-O = TypeVar("O", bound=Options)  # noqa: E741
+OptionsT = TypeVar("OptionsT", bound=Options)
 
 
-def parsed(kind: type[O], given: Mapping[str, Any]) -> O:
+def parsed(kind: type[OptionsT], given: Mapping[str, Any]) -> OptionsT:
     """Options from fields under their names in TFLite's schema. Those that `kind` does not have are ignored, and one
     that is absent or null has its default. Raises MisfitError where it has none, and as `Options`."""
     values = {each.name: given.get(_key(each.name)) for each in fields(kind)}
@@ -100,7 +101,8 @@ class Activated(Protocol):
     """Options of an operator that ends with an activation."""
 
     @property
-    def fused_activation_function(self) -> int: ...
+    def fused_activation_function(self) -> int:
+        """One of ACTIVATIONS."""
 
 
 class _Dilated:

@@ -16,7 +16,7 @@ from edgecompress_runtime.options import Options
 class Tensor:
     """One tensor; real = scale * (stored - zero_point) where `scale` is given.
 
-    scale: float32 [1] or [channels] along `axis`, empty when not quantised. zero_point: int32, same shape.
+    scale: float32 [1] or [channels] along `axis`, empty when not quantized. zero_point: int32, same shape.
     data: the array of a constant, None for a computed tensor.
     """
 
@@ -35,7 +35,7 @@ class Tensor:
 
     @property
     def zero(self) -> int:
-        """Zero point of a per-tensor quantised tensor."""
+        """Zero point of a per-tensor quantized tensor."""
         return int(self.zero_point[0])
 
     @property
@@ -52,7 +52,7 @@ class Operator:
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
 
 @dataclass(frozen=True, eq=False)

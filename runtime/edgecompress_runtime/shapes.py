@@ -287,7 +287,7 @@ def pad(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x, a constant of (before, after) for each axis, and maybe a constant value."""
     x, amounts = inputs[0], np.reshape(numbers(inputs[1]), (-1, 2))
     one_dtype(x, outputs[0], *inputs[2:])
-    require(len(amounts) == len(x.shape) and (amounts >= 0).all(), "amounts")
+    require(len(amounts) == len(x.shape) and bool((amounts >= 0).all()), "amounts")
     if len(inputs) > 2:
         require(inputs[2].data is not None and inputs[2].size == 1, "expected one value")
     return [tuple(int(n + a + b) for n, (a, b) in zip(x.shape, amounts))]
@@ -306,6 +306,6 @@ def gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) -> Sequence
 
 def resize(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x [n, h, w, c] and a constant of the height and width."""
-    n, h, w, c = inputs[0].shape
+    n, _, _, c = inputs[0].shape
     height, width = numbers(inputs[1])
     return [(n, height, width, c)]

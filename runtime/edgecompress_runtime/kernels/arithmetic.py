@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -18,6 +19,12 @@ from edgecompress_runtime.options import Activated
 from edgecompress_runtime.plan import Tensor
 
 i32, i64, f32 = np.int32, np.int64, np.float32
+
+# In kernels and their helpers, whose types are Numba's: a flat array, or on a device the address of its first element;
+# a number of 32 bits, a truth value, or of arithmetic in between one of 64; a tuple of numbers, arrays or tuples.
+Array = Any
+Number = Any
+Values = Any
 
 INT8_MIN, INT8_MAX = -128, 127
 FLOAT_MAX = float(np.finfo(np.float32).max)
@@ -121,7 +128,7 @@ def float_activation_range(options: Activated) -> tuple[float, float]:
 
 
 def as_float(tensor: Tensor) -> Tensor | np.ndarray:
-    """A float layer's operand: quantised or float16 constants are expanded once, here.
+    """A float layer's operand: quantized or float16 constants are expanded once, here.
 
     Raises UnsupportedOperatorError for a computed one that is not float32.
     """
@@ -150,13 +157,13 @@ def dequantized(tensor: Tensor) -> np.ndarray:
 
 
 @njit(inline="always")
-def high_product(a, b):
+def high_product(a: Number, b: Number) -> Number:
     """a * b / 2**31 to nearest, halves up; saturates at -1 * -1 (gemmlowp SaturatingRoundingDoublingHighMul)."""
     return i32(min((i64(a) * i64(b) + i64(1 << 30)) >> i64(31), i64(2**31 - 1)))
 
 
 @njit(inline="always")
-def divide_by_power_of_two(x, exponent):
+def divide_by_power_of_two(x: Number, exponent: Number) -> Number:
     """x / 2**exponent to nearest, halves away from zero (gemmlowp RoundingDivideByPOT)."""
     mask = i32((i64(1) << i64(exponent)) - i64(1))
     threshold = i32(i32(mask >> i32(1)) + i32(x < 0))
@@ -164,18 +171,19 @@ def divide_by_power_of_two(x, exponent):
 
 
 @njit(inline="always")
-def requantize(acc, multiplier, shift):
+def requantize(acc: Number, multiplier: Number, shift: Number) -> Number:
     """int32 acc * multiplier * 2**(shift - 31), rounded twice (common.cc MultiplyByQuantizedMultiplier)."""
     up, down = max(i32(shift), i32(0)), max(i32(-shift), i32(0))
     return divide_by_power_of_two(high_product(i32(acc << up), multiplier), down)
 
 
 @njit(inline="always")
-def requantize_once(acc, multiplier, shift):
+def requantize_once(acc: Number, multiplier: Number, shift: Number) -> Number:
     """int32 acc * multiplier * 2**(shift - 31), rounded once, halves up (see multipliers_of_one_rounding)."""
     return i32((i64(acc) * i64(multiplier) + (i64(1) << i64(30 - shift))) >> i64(31 - shift))
 
 
 @njit(inline="always")
-def clamp(value, low, high):
+def clamp(value: Number, low: Number, high: Number) -> Number:
+    """The nearest number from `low` to `high`."""
     return min(max(value, low), high)

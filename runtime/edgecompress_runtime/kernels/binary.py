@@ -1,6 +1,6 @@
 """Arithmetic on two operands, broadcast, and PRELU.
 
-dims and strides are those of `strides.collapsed`; y is written in order.
+geometry: dims and both operands' strides, of `strides.collapsed`; y is written in order.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ import numpy as np
 from numba import njit
 
 from edgecompress_runtime.kernels.arithmetic import (
+    Array,
+    Number,
+    Values,
     activation_range,
     as_float,
     clamp,
@@ -26,76 +29,52 @@ ADD, SUB, MUL, MINIMUM, MAXIMUM = range(5)
 HEADROOM = 20  # bits by which ADD and SUB scale their operands up (add.cc, left_shift)
 
 
-def add_int8(
-    a,
-    b,
-    y,
-    dims,
-    a_strides,
-    b_strides,
-    a_zero,
-    b_zero,
-    y_zero,
-    a_multiplier,
-    a_shift,
-    b_multiplier,
-    b_shift,
-    y_multiplier,
-    y_shift,
-    sign,
-    low,
-    high,
-):
-    """a + sign * b: both operands are brought to twice the larger scale, added, and scaled to y's."""
+def add_int8(a: Array, b: Array, y: Array, geometry: Values, zeros: Values, scalings: Values, ends: Values) -> None:
+    """a + sign * b: both operands are brought to twice the larger scale, added, and scaled to y's. zeros, scalings: of
+    a, b and y. ends: sign, lowest and highest y."""
+    dims, a_strides, b_strides = geometry
+    (a_scaling, b_scaling, y_scaling), (sign, low, high) = scalings, ends
     for row in range(row_count(dims)):
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
         for i in range(dims[5]):
-            left = i32(i32(a[i32(a_row + i * a_strides[5])] - a_zero) << i32(HEADROOM))
-            right = i32(i32(b[i32(b_row + i * b_strides[5])] - b_zero) << i32(HEADROOM))
-            left, right = requantize(left, a_multiplier, a_shift), requantize(right, b_multiplier, b_shift)
+            left = i32(i32(a[i32(a_row + i * a_strides[5])] - zeros[0]) << i32(HEADROOM))
+            right = i32(i32(b[i32(b_row + i * b_strides[5])] - zeros[1]) << i32(HEADROOM))
+            left, right = requantize(left, a_scaling[0], a_scaling[1]), requantize(right, b_scaling[0], b_scaling[1])
             total = i32(left + sign * right)
-            y[i32(y_row + i)] = clamp(i32(requantize(total, y_multiplier, y_shift) + y_zero), low, high)
+            scaled = requantize(total, y_scaling[0], y_scaling[1])
+            y[i32(y_row + i)] = clamp(i32(scaled + zeros[2]), low, high)
 
 
-def mul_int8(a, b, y, dims, a_strides, b_strides, a_zero, b_zero, y_zero, multiplier, shift, low, high):
+def mul_int8(a: Array, b: Array, y: Array, geometry: Values, zeros: Values, scaling: Values, bounds: Values) -> None:
+    """zeros: of a, b and y. scaling: multiplier, shift."""
+    dims, a_strides, b_strides = geometry
     for row in range(row_count(dims)):
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
         for i in range(dims[5]):
-            left = i32(a[i32(a_row + i * a_strides[5])] - a_zero)
-            right = i32(b[i32(b_row + i * b_strides[5])] - b_zero)
-            scaled = requantize(i32(left * right), multiplier, shift)
-            y[i32(y_row + i)] = clamp(i32(scaled + y_zero), low, high)
+            left = i32(a[i32(a_row + i * a_strides[5])] - zeros[0])
+            right = i32(b[i32(b_row + i * b_strides[5])] - zeros[1])
+            scaled = requantize(i32(left * right), scaling[0], scaling[1])
+            y[i32(y_row + i)] = clamp(i32(scaled + zeros[2]), bounds[0], bounds[1])
 
 
-def prelu_int8(
-    x,
-    slope,
-    y,
-    dims,
-    x_strides,
-    slope_strides,
-    x_zero,
-    slope_zero,
-    y_zero,
-    multiplier,
-    shift,
-    slope_multiplier,
-    slope_shift,
-):
-    """x where x >= 0, else x * slope."""
+def prelu_int8(x: Array, slope: Array, y: Array, geometry: Values, zeros: Values, scalings: Values) -> None:
+    """x where x >= 0, else x * slope. zeros: of x, slope and y. scalings: of x, and of products."""
+    (dims, x_strides, slope_strides), (same, product) = geometry, scalings
     for row in range(row_count(dims)):
         x_row, slope_row = offset(row, dims, x_strides), offset(row, dims, slope_strides)
         for i in range(dims[5]):
-            value = i32(x[i32(x_row + i * x_strides[5])] - x_zero)
-            factor = i32(slope[i32(slope_row + i * slope_strides[5])] - slope_zero)
+            value = i32(x[i32(x_row + i * x_strides[5])] - zeros[0])
+            factor = i32(slope[i32(slope_row + i * slope_strides[5])] - zeros[1])
             if value >= 0:
-                scaled = requantize(value, multiplier, shift)
+                scaled = requantize(value, same[0], same[1])
             else:
-                scaled = requantize(i32(value * factor), slope_multiplier, slope_shift)
-            y[i32(row * dims[5] + i)] = clamp(i32(scaled + y_zero), i32(-128), i32(127))
+                scaled = requantize(i32(value * factor), product[0], product[1])
+            y[i32(row * dims[5] + i)] = clamp(i32(scaled + zeros[2]), i32(-128), i32(127))
 
 
-def prelu_float(x, slope, y, dims, x_strides, slope_strides):
+def prelu_float(x: Array, slope: Array, y: Array, geometry: Values) -> None:
+    """x where x >= 0, else x * slope."""
+    dims, x_strides, slope_strides = geometry
     for row in range(row_count(dims)):
         x_row, slope_row = offset(row, dims, x_strides), offset(row, dims, slope_strides)
         for i in range(dims[5]):
@@ -105,7 +84,8 @@ def prelu_float(x, slope, y, dims, x_strides, slope_strides):
 
 
 @njit(inline="always")
-def arithmetic(kind, a, b):
+def arithmetic(kind: Number, a: Number, b: Number) -> Number:
+    """a and b by `kind`, one of the numbers above."""
     # A chain, so that one compiled kernel serves all; with a literal `kind` LLVM leaves one branch.
     if kind == ADD:
         return a + b
@@ -118,8 +98,9 @@ def arithmetic(kind, a, b):
     return max(a, b)
 
 
-def binary(a, b, y, dims, a_strides, b_strides, kind):
+def binary(a: Array, b: Array, y: Array, geometry: Values, kind: Number) -> None:
     """float32 or integers as they are; int8 only for MINIMUM and MAXIMUM of equally scaled operands."""
+    dims, a_strides, b_strides = geometry
     for row in range(row_count(dims)):
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
         for i in range(dims[5]):
@@ -127,24 +108,29 @@ def binary(a, b, y, dims, a_strides, b_strides, kind):
             y[i32(y_row + i)] = value
 
 
-def binary_clamped(a, b, y, dims, a_strides, b_strides, kind, low, high):
+def binary_clamped(a: Array, b: Array, y: Array, geometry: Values, kind: Number, bounds: Values) -> None:
     """float32 with a fused activation."""
+    dims, a_strides, b_strides = geometry
     for row in range(row_count(dims)):
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
         for i in range(dims[5]):
             value = arithmetic(kind, a[i32(a_row + i * a_strides[5])], b[i32(b_row + i * b_strides[5])])
-            y[i32(y_row + i)] = clamp(value, low, high)
+            y[i32(y_row + i)] = clamp(value, bounds[0], bounds[1])
 
 
-def divide(a, b, y, dims, a_strides, b_strides, low, high):
+def divide(a: Array, b: Array, y: Array, geometry: Values, bounds: Values) -> None:
+    """float32 with a fused activation."""
+    dims, a_strides, b_strides = geometry
     for row in range(row_count(dims)):
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
         for i in range(dims[5]):
             value = a[i32(a_row + i * a_strides[5])] / b[i32(b_row + i * b_strides[5])]
-            y[i32(y_row + i)] = clamp(value, low, high)
+            y[i32(y_row + i)] = clamp(value, bounds[0], bounds[1])
 
 
-def power(a, b, y, dims, a_strides, b_strides):
+def power(a: Array, b: Array, y: Array, geometry: Values) -> None:
+    """float32."""
+    dims, a_strides, b_strides = geometry
     for row in range(row_count(dims)):
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
         for i in range(dims[5]):
@@ -160,76 +146,76 @@ def geometry(a: Tensor, b: Tensor, y: Tensor) -> tuple[tuple[int, ...], ...]:
 
 
 @prepares("ADD")
-def prepare_add(inputs: Inputs, outputs: Outputs, options: SumOptions) -> list[Call]:
+def _prepare_add(inputs: Inputs, outputs: Outputs, options: SumOptions) -> list[Call]:
     return _sum(ADD, inputs, outputs, options)
 
 
 @prepares("SUB")
-def prepare_sub(inputs: Inputs, outputs: Outputs, options: SumOptions) -> list[Call]:
+def _prepare_sub(inputs: Inputs, outputs: Outputs, options: SumOptions) -> list[Call]:
     return _sum(SUB, inputs, outputs, options)
 
 
 def _sum(kind: int, inputs: Inputs, outputs: Outputs, options: SumOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     if not a.is_int8:
-        return _unquantised(kind, a, b, y, options)
+        return _unquantized(kind, a, b, y, options)
     a_scale, b_scale, y_scale = (float(t.scale[0]) for t in (a, b, y))
     twice = 2 * max(a_scale, b_scale)
     reals = a_scale / twice, b_scale / twice, twice / (2**HEADROOM * y_scale)
-    scalings = [number for real in reals for number in quantize_multiplier(real)]
-    rest = a.zero, b.zero, y.zero, *scalings, 1 if kind == ADD else -1, *activation_range(options, y)
-    return [call(add_int8, a, b, y, *geometry(a, b, y), *rest)]
+    scalings = tuple(quantize_multiplier(real) for real in reals)
+    ends = 1 if kind == ADD else -1, *activation_range(options, y)
+    return [call(add_int8, a, b, y, geometry(a, b, y), (a.zero, b.zero, y.zero), scalings, ends)]
 
 
 @prepares("MUL")
-def prepare_mul(inputs: Inputs, outputs: Outputs, options: ActivationOptions) -> list[Call]:
+def _prepare_mul(inputs: Inputs, outputs: Outputs, options: ActivationOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     if not a.is_int8:
-        return _unquantised(MUL, a, b, y, options)
+        return _unquantized(MUL, a, b, y, options)
     # in float32 throughout, as mul.cc has it
     scaling = quantize_multiplier(float(a.scale[0] * b.scale[0] / y.scale[0]))
-    rest = a.zero, b.zero, y.zero, *scaling, *activation_range(options, y)
-    return [call(mul_int8, a, b, y, *geometry(a, b, y), *rest)]
+    zeros, bounds = (a.zero, b.zero, y.zero), activation_range(options, y)
+    return [call(mul_int8, a, b, y, geometry(a, b, y), zeros, scaling, bounds)]
 
 
 @prepares("PRELU")
-def prepare_prelu(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_prelu(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, slope, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8:
-        return [call(prelu_float, x, as_float(slope), y, *geometry(x, slope, y))]
+        return [call(prelu_float, x, as_float(slope), y, geometry(x, slope, y))]
     identity = quantize_multiplier(float(x.scale[0] / y.scale[0]))
     scaled = quantize_multiplier(float(x.scale[0] * slope.scale[0] / y.scale[0]))
-    rest = x.zero, slope.zero, y.zero, *identity, *scaled
-    return [call(prelu_int8, x, slope, y, *geometry(x, slope, y), *rest)]
+    zeros = x.zero, slope.zero, y.zero
+    return [call(prelu_int8, x, slope, y, geometry(x, slope, y), zeros, (identity, scaled))]
 
 
 @prepares("MINIMUM")
-def prepare_minimum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
-    return _unquantised(MINIMUM, inputs[0], inputs[1], outputs[0], ActivationOptions())
+def _prepare_minimum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+    return _unquantized(MINIMUM, inputs[0], inputs[1], outputs[0], ActivationOptions())
 
 
 @prepares("MAXIMUM")
-def prepare_maximum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
-    return _unquantised(MAXIMUM, inputs[0], inputs[1], outputs[0], ActivationOptions())
+def _prepare_maximum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+    return _unquantized(MAXIMUM, inputs[0], inputs[1], outputs[0], ActivationOptions())
 
 
 @prepares("DIV")
-def prepare_div(inputs: Inputs, outputs: Outputs, options: ActivationOptions) -> list[Call]:
+def _prepare_div(inputs: Inputs, outputs: Outputs, options: ActivationOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
-    return [call(divide, as_float(a), as_float(b), y, *geometry(a, b, y), *float_activation_range(options))]
+    return [call(divide, as_float(a), as_float(b), y, geometry(a, b, y), float_activation_range(options))]
 
 
 @prepares("POW")
-def prepare_pow(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_pow(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
-    return [call(power, as_float(a), as_float(b), y, *geometry(a, b, y))]
+    return [call(power, as_float(a), as_float(b), y, geometry(a, b, y))]
 
 
-def _unquantised(kind: int, a: Tensor, b: Tensor, y: Tensor, options: Activated) -> list[Call]:
+def _unquantized(kind: int, a: Tensor, b: Tensor, y: Tensor, options: Activated) -> list[Call]:
     if y.dtype == np.float32:
         a_data, b_data = as_float(a), as_float(b)
         if options.fused_activation_function:
             bounds = float_activation_range(options)
-            return [call(binary_clamped, a_data, b_data, y, *geometry(a, b, y), kind, *bounds)]
-        return [call(binary, a_data, b_data, y, *geometry(a, b, y), kind)]
-    return [call(binary, a, b, y, *geometry(a, b, y), kind)]
+            return [call(binary_clamped, a_data, b_data, y, geometry(a, b, y), kind, bounds)]
+        return [call(binary, a_data, b_data, y, geometry(a, b, y), kind)]
+    return [call(binary, a, b, y, geometry(a, b, y), kind)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.kernels.arithmetic import Array, Number, Values, i32
 from edgecompress_runtime.kernels.binary import geometry
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, Prepare, call, prepares
 from edgecompress_runtime.kernels.strides import offset, row_count
@@ -17,7 +17,8 @@ EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL, LOGICAL_AND, LOGICAL
 
 
 @njit(inline="always")
-def compare(kind, a, b):
+def compare(kind: Number, a: Number, b: Number) -> Number:
+    """Whether a and b are related by `kind`, one of the numbers above; in logic any number but zero is true."""
     # A chain for the same reason as in `binary.arithmetic`.
     if kind == EQUAL:
         return a == b
@@ -36,7 +37,9 @@ def compare(kind, a, b):
     return a != 0 or b != 0
 
 
-def comparison(a, b, y, dims, a_strides, b_strides, kind):
+def comparison(a: Array, b: Array, y: Array, geometry: Values, kind: Number) -> None:
+    """y is one byte an element, 0 or 1."""
+    dims, a_strides, b_strides = geometry
     for row in range(row_count(dims)):
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
         for i in range(dims[5]):
@@ -47,7 +50,7 @@ def comparison(a, b, y, dims, a_strides, b_strides, kind):
 def _prepare(kind: int) -> Prepare:
     def prepare(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
         a, b, (y,) = inputs[0], inputs[1], outputs
-        return [call(comparison, a, b, y, *geometry(a, b, y), kind)]
+        return [call(comparison, a, b, y, geometry(a, b, y), kind)]
 
     return prepare
 

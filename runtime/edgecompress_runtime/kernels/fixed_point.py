@@ -6,11 +6,14 @@ integer bits has n + m of them. Source: gemmlowp fixedpoint.h, TFLite internal/c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from edgecompress_runtime.kernels.arithmetic import divide_by_power_of_two, high_product, i32, i64
+from edgecompress_runtime.kernels.arithmetic import Number, divide_by_power_of_two, high_product, i32, i64
 
 ONE = 2**31 - 1  # with 0 integer bits
 FORTY_EIGHT_17THS, MINUS_THIRTY_TWO_17THS, ONE_Q2 = 1515870810, -1010580540, 2**29  # 2 integer bits
@@ -20,18 +23,19 @@ QUARTER_Q6 = 2**23  # 6 integer bits
 ALPHA_N, ALPHA_D, ALPHA_I, ALPHA_F = 117049297, 127690142, 1057819769, 638450708
 
 
-@intrinsic
-def leading_zeros(typingctx, x):
-    """Of an int32 seen as unsigned; 32 for 0."""
-
-    def generate(context, builder, signature, args):
+def _leading_zeros(typingctx: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ctlz(args[0], ir.Constant(ir.IntType(1), 0))
 
     return types.int32(types.int32), generate
 
 
+leading_zeros: Callable[[Number], Number] = intrinsic(_leading_zeros)  # of an int32 seen as unsigned; 32 for 0
+
+
 @njit(inline="always")
-def saturating_shift_left(x, exponent):
+def saturating_shift_left(x: Number, exponent: Number) -> Number:
+    """x * 2**exponent, at the ends of int32 where it would be beyond."""
     limit = i32((i64(1) << i64(31 - exponent)) - i64(1))
     if x > limit:
         return i32(2**31 - 1)
@@ -41,13 +45,13 @@ def saturating_shift_left(x, exponent):
 
 
 @njit(inline="always")
-def half_sum(a, b):
+def half_sum(a: Number, b: Number) -> Number:
     """(a + b) / 2 of numbers >= 0, halves up."""
     return i32((i64(a) + i64(b) + i64(1)) >> i64(1))
 
 
 @njit(inline="always")
-def one_over_one_plus(x):
+def one_over_one_plus(x: Number) -> Number:
     """1 / (1 + x) for x in [0, 1), by three steps of Newton and Raphson."""
     half = half_sum(x, i32(ONE))
     guess = i32(FORTY_EIGHT_17THS + high_product(half, i32(MINUS_THIRTY_TWO_17THS)))
@@ -58,7 +62,7 @@ def one_over_one_plus(x):
 
 
 @njit(inline="always")
-def log_of_sum(x):
+def log_of_sum(x: Number) -> Number:
     """Natural logarithm, with 5 integer bits, of x >= 1 with 12."""
     zeros = leading_zeros(x)
     a = saturating_shift_left(high_product(saturating_shift_left(x, i32(zeros - 1)), i32(SQRT_HALF)), i32(1))

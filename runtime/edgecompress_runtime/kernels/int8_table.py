@@ -1,7 +1,7 @@
 """int8 functions of one variable: a table of 256 entries each, filled when the layer is prepared.
 
 One kernel serves them all. Where TFLite computes in fixed point at run time (RELU, LEAKY_RELU, HARD_SWISH,
-ABS, requantising), the entries come from the same arithmetic; where it fills a table itself (LOGISTIC, TANH,
+ABS, requantizing), the entries come from the same arithmetic; where it fills a table itself (LOGISTIC, TANH,
 ...), from float32 as in common.h LUTPopulate. LiteRT takes exp, tanh and the like from the machine's C library,
 where some are an ulp off; here they are correctly rounded, so that a model has one result everywhere.
 """
@@ -16,6 +16,8 @@ import numpy as np
 from edgecompress_runtime.kernels.arithmetic import (
     INT8_MAX,
     INT8_MIN,
+    Array,
+    Number,
     divided_by_power_of_two,
     f32,
     i32,
@@ -28,12 +30,12 @@ from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, p
 from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
-# (x, y, options) -> [256] values on y's grid
-Table = Callable[[Tensor, Tensor, Options], np.ndarray]
+# (x, y) -> [256] values on y's grid
+Table = Callable[[Tensor, Tensor], np.ndarray]
 VALUES = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int32)
 
 
-def look_up(x, table, y, count):
+def look_up(x: Array, table: Array, y: Array, count: Number) -> None:
     """table: int8 [256], the first entry for -128."""
     for i in range(count):
         y[i] = table[i32(x[i] + i32(128))]
@@ -45,7 +47,7 @@ def table_call(x: Tensor, y: Tensor, stored: np.ndarray) -> list[Call]:
 
 
 @prepares("TABLE")
-def prepare_table(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_table(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """Any function of one int8 value, its entries a constant of the plan; TFLite has no such operator."""
     x, table, (y,) = inputs[0], inputs[1], outputs
     return [call(look_up, x, table, y, x.size)]
@@ -54,7 +56,7 @@ def prepare_table(inputs: Inputs, outputs: Outputs, options: Options) -> list[Ca
 # ---- fixed point ----
 
 
-def rescaled(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+def rescaled(x: Tensor, y: Tensor) -> np.ndarray:
     """QUANTIZE of int8 (quantize.cc, in float64)."""
     return requantized(VALUES - x.zero, *quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))) + y.zero
 
@@ -62,29 +64,35 @@ def rescaled(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
 def relu(low: float, high: float | None) -> Table:
     """RELU, RELU6, RELU_N1_TO_1, RELU_0_TO_1 (activations.cc QuantizedReluX, the ratio in float32)."""
 
-    def table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+    def table(x: Tensor, y: Tensor) -> np.ndarray:
         stored = requantized(VALUES - x.zero, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
         return np.clip(stored, stored_bound(low, y, INT8_MIN), stored_bound(high, y, INT8_MAX))
 
     return table
 
 
-def leaky_relu(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
-    identity = quantize_multiplier(float(x.scale[0] / y.scale[0]))
-    multiplier, shift = quantize_multiplier(float(x.scale[0] * f32(options.alpha) / y.scale[0]))
-    value, sign = VALUES - x.zero, -1 if multiplier < 0 else 1
-    negative = sign * requantized(value, abs(multiplier), shift)
-    return np.where(value >= 0, requantized(value, *identity), negative) + y.zero
+def leaky_relu(alpha: float) -> Table:
+    """LEAKY_RELU (leaky_relu.h QuantizeLeakyRelu)."""
+
+    def table(x: Tensor, y: Tensor) -> np.ndarray:
+        identity = quantize_multiplier(float(x.scale[0] / y.scale[0]))
+        multiplier, shift = quantize_multiplier(float(x.scale[0] * f32(alpha) / y.scale[0]))
+        value, sign = VALUES - x.zero, -1 if multiplier < 0 else 1
+        negative = sign * requantized(value, abs(multiplier), shift)
+        return np.where(value >= 0, requantized(value, *identity), negative) + y.zero
+
+    return table
 
 
-def absolute(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+def absolute(x: Tensor, y: Tensor) -> np.ndarray:
+    """ABS (elementwise.cc AbsEvalQuantized)."""
     value = np.abs(VALUES - x.zero)
     if x.scale[0] == y.scale[0]:
         return value + y.zero
     return requantized(value, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
 
 
-def hard_swish(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+def hard_swish(x: Tensor, y: Tensor) -> np.ndarray:
     """x * relu6(x + 3) / 6 in 16-bit fixed point (reference/hard_swish.h)."""
     fine = f32(1 / 128) * x.scale[0]
     y_multiplier, y_exponent = quantize_multiplier(float(fine / y.scale[0]))
@@ -120,7 +128,7 @@ def _high_product_16(a: np.ndarray, b: int) -> np.ndarray:
 def tabulated(function: Callable[[np.ndarray], np.ndarray]) -> Table:
     """The table of a float32 function (common.h LUTPopulate)."""
 
-    def table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+    def table(x: Tensor, y: Tensor) -> np.ndarray:
         real = x.scale[0] * (VALUES - x.zero).astype(np.float32)
         inverse = f32(1) / y.scale[0]
         with np.errstate(over="ignore"):
@@ -145,47 +153,30 @@ erfc = _rounded(np.vectorize(math.erfc, otypes=[np.float64]))
 
 
 def logistic(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)) of float32."""
     with np.errstate(over="ignore"):
         return f32(1) / (f32(1) + exp(-x))
 
 
 def elu(x: np.ndarray) -> np.ndarray:
+    """x, or exp(x) - 1 below zero, of float32."""
     return np.where(x < 0, expm1(x), x)
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
+    """x times the normal distribution's cumulative function, of float32."""
     return f32(0.5) * x * erfc(x * f32(-math.sqrt(0.5)))
 
 
 def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    """`gelu` with tanh in place of erf, of float32."""
     cubic = x + f32(0.044715) * x * x * x
     return f32(0.5) * x * (f32(1) + tanh(f32(math.sqrt(2 / math.pi)) * cubic))
 
 
-def gelu_table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
-    return tabulated(gelu_tanh if options.approximate else gelu)(x, y, options)
-
-
-def log_table(x: Tensor, y: Tensor, options: Options) -> np.ndarray:
+def log_table(x: Tensor, y: Tensor) -> np.ndarray:
     """The smallest number where there is no logarithm (elementwise.cc LogLUTPrepare)."""
     lowest = f32(INT8_MIN - y.zero) * y.scale[0]
     with np.errstate(divide="ignore", invalid="ignore"):
         log = _rounded(lambda real: np.where(real > 0, np.log(real), np.float64(lowest)))
-        return tabulated(log)(x, y, options)
-
-
-TABLES: dict[str, Table] = {
-    "RELU": relu(0.0, None),
-    "RELU6": relu(0.0, 6.0),
-    "RELU_N1_TO_1": relu(-1.0, 1.0),
-    "RELU_0_TO_1": relu(0.0, 1.0),
-    "LEAKY_RELU": leaky_relu,
-    "HARD_SWISH": hard_swish,
-    "ABS": absolute,
-    "LOGISTIC": tabulated(logistic),
-    "TANH": tabulated(tanh),
-    "ELU": tabulated(elu),
-    "EXP": tabulated(exp),
-    "GELU": gelu_table,
-    "LOG": log_table,
-}
+        return tabulated(log)(x, y)

@@ -8,6 +8,8 @@ import numpy as np
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels.arithmetic import (
+    Array,
+    Values,
     activation_range,
     as_float,
     clamp,
@@ -26,7 +28,11 @@ from edgecompress_runtime.options import BatchMatmulOptions, FullyConnectedOptio
 from edgecompress_runtime.plan import Tensor
 
 
-def fully_connected(x, w, bias, multiplier, shift, y, rows, depth, units, x_zero, w_zero, y_zero, low, high):
+def fully_connected(
+    x: Array, w: Array, channels: Values, y: Array, sizes: Values, zeros: Values, bounds: Values
+) -> None:
+    """channels: bias, multipliers and shifts. sizes: rows, depth, units. zeros: zero points of x, w and y."""
+    (bias, multiplier, shift), (rows, depth, units), (x_zero, w_zero, y_zero) = channels, sizes, zeros
     for r in range(rows):
         source = i32(r * depth)
         for o in range(units):
@@ -35,10 +41,12 @@ def fully_connected(x, w, bias, multiplier, shift, y, rows, depth, units, x_zero
             for c in range(depth):
                 acc = i32(acc + i32(w[i32(weights + c)] - w_zero) * i32(x[i32(source + c)] - x_zero))
             scaled = i32(requantize_once(acc, multiplier[o], shift[o]) + y_zero)
-            y[i32(r * units + o)] = clamp(scaled, low, high)
+            y[i32(r * units + o)] = clamp(scaled, bounds[0], bounds[1])
 
 
-def fully_connected_float(x, w, bias, y, rows, depth, units, low, high):
+def fully_connected_float(x: Array, w: Array, bias: Array, y: Array, sizes: Values, bounds: Values) -> None:
+    """sizes: rows, depth, units."""
+    rows, depth, units = sizes
     for r in range(rows):
         source = i32(r * depth)
         for o in range(units):
@@ -46,12 +54,14 @@ def fully_connected_float(x, w, bias, y, rows, depth, units, low, high):
             acc = f32(0)
             for c in range(depth):
                 acc += w[i32(weights + c)] * x[i32(source + c)]
-            y[i32(r * units + o)] = clamp(acc + bias[o], low, high)
+            y[i32(r * units + o)] = clamp(acc + bias[o], bounds[0], bounds[1])
 
 
-def batch_matmul(a, b, y, sizes, a_strides, b_strides, a_zero, b_zero, y_zero, multiplier, shift):
-    """sizes: (n0, n1, n2, rows, columns, depth). Strides: of n0, n1, n2, rows (a) or columns (b), and depth."""
-    n0, n1, n2, rows, columns, depth = sizes
+def batch_matmul(a: Array, b: Array, y: Array, sizes: Values, strides: Values, zeros: Values, scaling: Values) -> None:
+    """sizes: (n0, n1, n2, rows, columns, depth). strides: of a and b along n0, n1, n2, rows (a) or columns (b), and
+    depth. zeros: zero points of a, b and y. scaling: multiplier, shift."""
+    (n0, n1, n2, rows, columns, depth), (a_strides, b_strides) = sizes, strides
+    a_zero, b_zero, y_zero = zeros
     for i in range(n0):
         for j in range(n1):
             for k in range(n2):
@@ -66,12 +76,13 @@ def batch_matmul(a, b, y, sizes, a_strides, b_strides, a_zero, b_zero, y_zero, m
                         for c in range(depth):
                             left = i32(a[i32(a_row + c * a_strides[4])] - a_zero)
                             acc = i32(acc + left * i32(b[i32(b_column + c * b_strides[4])] - b_zero))
-                        scaled = i32(requantize(acc, multiplier, shift) + y_zero)
+                        scaled = i32(requantize(acc, scaling[0], scaling[1]) + y_zero)
                         y[i32(y_matrix + r * columns + o)] = clamp(scaled, i32(-128), i32(127))
 
 
-def batch_matmul_float(a, b, y, sizes, a_strides, b_strides):
-    n0, n1, n2, rows, columns, depth = sizes
+def batch_matmul_float(a: Array, b: Array, y: Array, sizes: Values, strides: Values) -> None:
+    """sizes, strides: of `batch_matmul`."""
+    (n0, n1, n2, rows, columns, depth), (a_strides, b_strides) = sizes, strides
     for i in range(n0):
         for j in range(n1):
             for k in range(n2):
@@ -90,19 +101,20 @@ def batch_matmul_float(a, b, y, sizes, a_strides, b_strides):
 
 @prepares("FULLY_CONNECTED")
 def prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: FullyConnectedOptions) -> list[Call]:
+    """FULLY_CONNECTED: the one call of its kernel, from whose arguments families arrange their own."""
     x, w, bias, (y,) = inputs[0], inputs[1], bias_of(inputs), outputs
     units, depth = w.shape
     sizes = x.size // depth, depth, units
     if not x.is_int8:
         bounds = float_activation_range(options)
-        return [call(fully_connected_float, as_float(x), as_float(w), bias, y, *sizes, *bounds)]
+        return [call(fully_connected_float, as_float(x), as_float(w), bias, y, sizes, bounds)]
     multiplier, shift = unit_multipliers(x, w, y)
-    rest = x.zero, w.zero, y.zero, *activation_range(options, y)
-    return [call(fully_connected, x, w, bias, multiplier, shift, y, *sizes, *rest)]
+    zeros = x.zero, w.zero, y.zero
+    return [call(fully_connected, x, w, (bias, multiplier, shift), y, sizes, zeros, activation_range(options, y))]
 
 
 @prepares("BATCH_MATMUL")
-def prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmulOptions) -> list[Call]:
+def _prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmulOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
     batch = y.shape[:-2]
     if len(batch) > 3:  # TFLite stops at rank 5
@@ -111,11 +123,11 @@ def prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmulO
     a_strides = _operand_strides(a.shape, lead, transposed=options.adj_x)
     b_strides = _operand_strides(b.shape, lead, transposed=not options.adj_y)
     depth = a.shape[-2] if options.adj_x else a.shape[-1]
-    geometry = (*lead, *y.shape[-2:], depth), a_strides, b_strides
+    geometry = (*lead, *y.shape[-2:], depth), (a_strides, b_strides)
     if not a.is_int8:
         return [call(batch_matmul_float, as_float(a), as_float(b), y, *geometry)]
     scaling = quantize_multiplier(product_scale(a, b, y))
-    return [call(batch_matmul, a, b, y, *geometry, a.zero, b.zero, y.zero, *scaling)]
+    return [call(batch_matmul, a, b, y, *geometry, (a.zero, b.zero, y.zero), scaling)]
 
 
 def _operand_strides(shape: Sequence[int], lead: Sequence[int], *, transposed: bool) -> tuple[int, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.kernels.arithmetic import Array, Number, Values, i32
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, Raw, call, prepares
-from edgecompress_runtime.kernels.strides import broadcast, collapsed, contiguous, offset, row_count
+from edgecompress_runtime.kernels.strides import Ints, broadcast, collapsed, contiguous, offset, row_count
 from edgecompress_runtime.options import (
     REFLECT,
     BlockOptions,
@@ -22,7 +23,10 @@ from edgecompress_runtime.plan import Tensor
 BITS = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 
 
-def strided_copy(x, y, dims, x_strides, y_strides, x_start, y_start):
+def strided_copy(
+    x: Array, y: Array, dims: Values, x_strides: Values, y_strides: Values, x_start: Number, y_start: Number
+) -> None:
+    """x_start, y_start: where the copy begins, in elements."""
     for row in range(row_count(dims)):
         x_row = i32(x_start + offset(row, dims, x_strides))
         y_row = i32(y_start + offset(row, dims, y_strides))
@@ -30,13 +34,13 @@ def strided_copy(x, y, dims, x_strides, y_strides, x_start, y_start):
             y[i32(y_row + i * y_strides[5])] = x[i32(x_row + i * x_strides[5])]
 
 
-def fill(y, value, count):
+def fill(y: Array, value: Array, count: Number) -> None:
     """value: one element."""
     for i in range(count):
         y[i] = value[0]
 
 
-def indexed_copy(x, y, dims, rows, columns, inner):
+def indexed_copy(x: Array, y: Array, dims: Values, rows: Array, columns: Array, inner: Number) -> None:
     """y [n, h, w, inner] from x by tables of offsets: rows [n * h] and columns [w]."""
     height, width = dims
     for r in range(height):
@@ -46,7 +50,9 @@ def indexed_copy(x, y, dims, rows, columns, inner):
                 y[i32(target + i)] = x[i32(source + i)]
 
 
-def select(condition, a, b, y, dims, condition_strides, a_strides, b_strides):
+def select(condition: Array, a: Array, b: Array, y: Array, geometry: Values) -> None:
+    """geometry: dims, and the strides of condition, a and b, of `strides.collapsed`."""
+    dims, condition_strides, a_strides, b_strides = geometry
     for row in range(row_count(dims)):
         c_row = offset(row, dims, condition_strides)
         a_row, b_row, y_row = offset(row, dims, a_strides), offset(row, dims, b_strides), i32(row * dims[5])
@@ -57,7 +63,7 @@ def select(condition, a, b, y, dims, condition_strides, a_strides, b_strides):
                 y[i32(y_row + i)] = b[i32(b_row + i * b_strides[5])]
 
 
-def gather(x, indices, y, outer, length, count, inner):
+def gather(x: Array, indices: Array, y: Array, outer: Number, length: Number, count: Number, inner: Number) -> None:
     """x [outer, length, inner], indices [count] -> y [outer, count, inner]; an index outside takes the nearest row."""
     for o in range(outer):
         for k in range(count):
@@ -80,10 +86,12 @@ def copy(
     x_start: int = 0,
     y_start: int = 0,
 ) -> Call:
+    """A call of `strided_copy` over dims, as few axes as they make."""
     return call(strided_copy, Raw(x), Raw(y), *collapsed(dims, x_strides, y_strides), x_start, y_start)
 
 
 def dot(a: Sequence[int], b: Sequence[int]) -> int:
+    """The sum of products: an offset, of positions and strides."""
     return sum(int(m) * int(n) for m, n in zip(a, b))
 
 
@@ -94,19 +102,19 @@ def ints(tensor: Tensor) -> list[int]:
 
 
 @prepares("RESHAPE")
-def prepare_reshape(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_reshape(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return [copy(inputs[0], outputs[0], (inputs[0].size,), (1,), (1,))]
 
 
 @prepares("TRANSPOSE")
-def prepare_transpose(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_transpose(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     strides = contiguous(x.shape)
     return [copy(x, y, y.shape, [strides[a] for a in ints(inputs[1])], contiguous(y.shape))]
 
 
 @prepares("CONCATENATION")
-def prepare_concatenation(inputs: Inputs, outputs: Outputs, options: ConcatenationOptions) -> list[Call]:
+def _prepare_concatenation(inputs: Inputs, outputs: Outputs, options: ConcatenationOptions) -> list[Call]:
     (y,) = outputs
     axis, strides = options.axis % len(y.shape), contiguous(y.shape)
     starts = np.cumsum([0, *(x.shape[axis] for x in inputs)])
@@ -117,12 +125,12 @@ def prepare_concatenation(inputs: Inputs, outputs: Outputs, options: Concatenati
 
 
 @prepares("SPLIT")
-def prepare_split(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_split(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _split(inputs[1], outputs, ints(inputs[0])[0])
 
 
 @prepares("SPLIT_V")
-def prepare_split_v(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_split_v(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _split(inputs[0], outputs, ints(inputs[2])[0])
 
 
@@ -136,14 +144,14 @@ def _split(x: Tensor, outputs: Sequence[Tensor], axis: int) -> list[Call]:
 
 
 @prepares("SLICE")
-def prepare_slice(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_slice(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     strides = contiguous(x.shape)
     return [copy(x, y, y.shape, strides, contiguous(y.shape), dot(ints(inputs[1]), strides))]
 
 
 @prepares("STRIDED_SLICE")
-def prepare_strided_slice(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_strided_slice(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """Begin, end and step for every axis, no masks: the form that edgecompress writes."""
     x, begin, step, (y,) = inputs[0], ints(inputs[1]), ints(inputs[3]), outputs
     strides = contiguous(x.shape)
@@ -152,7 +160,7 @@ def prepare_strided_slice(inputs: Inputs, outputs: Outputs, options: Options) ->
 
 
 @prepares("REVERSE_V2")
-def prepare_reverse(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_reverse(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     axes = [a % len(x.shape) for a in ints(inputs[1])]
     strides = [-s if a in axes else s for a, s in enumerate(contiguous(x.shape))]
@@ -161,32 +169,32 @@ def prepare_reverse(inputs: Inputs, outputs: Outputs, options: Options) -> list[
 
 
 @prepares("BROADCAST_TO")
-def prepare_broadcast_to(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_broadcast_to(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     return [copy(x, y, y.shape, broadcast(x.shape, y.shape), contiguous(y.shape))]
 
 
 @prepares("TILE")
-def prepare_tile(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_tile(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     return [take(x, y, [np.tile(np.arange(n), m) for n, m in zip(x.shape, ints(inputs[1]))])]
 
 
 @prepares("DEPTH_TO_SPACE")
-def prepare_depth_to_space(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> list[Call]:
+def _prepare_depth_to_space(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> list[Call]:
     """Channels are (row in block, column in block, channel)."""
     x, (y,) = inputs[0], outputs
     return [copy(x, y, *_blocks(x.shape, y.shape[3], options.block_size))]
 
 
 @prepares("SPACE_TO_DEPTH")
-def prepare_space_to_depth(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> list[Call]:
+def _prepare_space_to_depth(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> list[Call]:
     x, (y,) = inputs[0], outputs
     dims, deep, wide = _blocks(y.shape, x.shape[3], options.block_size)
     return [copy(x, y, dims, wide, deep)]
 
 
-def _blocks(deep: Sequence[int], channels: int, block: int) -> tuple[tuple[int, ...], ...]:
+def _blocks(deep: Sequence[int], channels: int, block: int) -> tuple[Ints, Ints, Ints]:
     """(dims, strides of the deep tensor [n, h, w, block * block * c], strides of the wide one) for the axes
     n, h, row in block, w, column in block, channel."""
     n, h, w, depth = deep
@@ -195,7 +203,7 @@ def _blocks(deep: Sequence[int], channels: int, block: int) -> tuple[tuple[int, 
 
 
 @prepares("PAD", "PADV2")
-def prepare_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """PAD fills with real zero (int8: the zero point), PADV2 with its third operand."""
     x, (y,) = inputs[0], outputs
     front, strides = ints(inputs[1])[::2], contiguous(y.shape)
@@ -210,11 +218,11 @@ def prepare_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call
 
 
 @prepares("MIRROR_PAD")
-def prepare_mirror_pad(inputs: Inputs, outputs: Outputs, options: MirrorPadOptions) -> list[Call]:
+def _prepare_mirror_pad(inputs: Inputs, outputs: Outputs, options: MirrorPadOptions) -> list[Call]:
     """Mode 0 reflects without repeating the edge, 1 with it. The last axis is taken by the element."""
     x, (y,) = inputs[0], outputs
     amounts = inputs[1].data.reshape(-1, 2)
-    width = "reflect" if options.mode == REFLECT else "symmetric"
+    width: Literal["reflect", "symmetric"] = "reflect" if options.mode == REFLECT else "symmetric"
     positions = [np.pad(np.arange(n), tuple(pair), mode=width) for n, pair in zip(x.shape, amounts)]
     return [take(x, y, positions)]
 
@@ -232,7 +240,7 @@ def take(x: Tensor, y: Tensor, positions: Sequence[np.ndarray]) -> Call:
 
 
 @prepares("GATHER")
-def prepare_gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) -> list[Call]:
+def _prepare_gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) -> list[Call]:
     x, indices, (y,) = inputs[0], inputs[1], outputs
     axis = options.axis % len(x.shape)
     inner = int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
@@ -241,7 +249,7 @@ def prepare_gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) -> 
 
 
 @prepares("SELECT_V2")
-def prepare_select(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_select(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     condition, a, b, (y,) = *inputs[:3], outputs
     strides = [broadcast(t.shape, y.shape) for t in (condition, a, b)]
-    return [call(select, Raw(condition), Raw(a), Raw(b), Raw(y), *collapsed(y.shape, *strides))]
+    return [call(select, Raw(condition), Raw(a), Raw(b), Raw(y), collapsed(y.shape, *strides))]

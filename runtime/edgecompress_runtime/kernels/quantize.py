@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
-from edgecompress_runtime.kernels.arithmetic import clamp, dequantized, f32, i32
+from edgecompress_runtime.kernels.arithmetic import Array, Number, clamp, dequantized, f32, i32
 from edgecompress_runtime.kernels.int8_table import rescaled, table_call
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.options import Options
 
 
-def quantize(x, y, count, scale, zero):
+def quantize(x: Array, y: Array, count: Number, scale: Number, zero: Number) -> None:
     """float32 -> int8, rounded to nearest, halves away from zero (reference/quantize.h AffineQuantize)."""
     for i in range(count):
         real = x[i] / scale
@@ -23,32 +23,34 @@ def quantize(x, y, count, scale, zero):
         y[i] = clamp(i32(stored + zero), i32(-128), i32(127))
 
 
-def dequantize(x, y, count, scale, zero):
+def dequantize(x: Array, y: Array, count: Number, scale: Number, zero: Number) -> None:
     """int8 -> float32."""
     for i in range(count):
         y[i] = scale * f32(i32(x[i] - zero))
 
 
-def cast(x, y, count):
+def cast(x: Array, y: Array, count: Number) -> None:
+    """As Numba converts between the elements' types."""
     for i in range(count):
         y[i] = x[i]
 
 
-def cast_to_bool(x, y, count):
+def cast_to_bool(x: Array, y: Array, count: Number) -> None:
+    """1 for any number but zero."""
     for i in range(count):
         y[i] = x[i] != 0
 
 
 @prepares("QUANTIZE")
-def prepare_quantize(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_quantize(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     if x.is_int8:
-        return table_call(x, y, rescaled(x, y, options))
+        return table_call(x, y, rescaled(x, y))
     return [call(quantize, x, y, x.size, float(y.scale[0]), y.zero)]
 
 
 @prepares("DEQUANTIZE")
-def prepare_dequantize(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_dequantize(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     if x.data is not None:
         return [call(cast, dequantized(x).reshape(-1), y, x.size)]
@@ -58,6 +60,6 @@ def prepare_dequantize(inputs: Inputs, outputs: Outputs, options: Options) -> li
 
 
 @prepares("CAST")
-def prepare_cast(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_cast(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     return [call(cast_to_bool if y.dtype == bool else cast, x, y, x.size)]

@@ -1,68 +1,85 @@
 """MEAN, SUM, REDUCE_MAX, REDUCE_MIN and ARG_MAX along any axes.
 
-Kept axes and reduced axes are collapsed apart: `kept` and `reduced` are dimensions, their strides are x's.
+Kept axes and reduced axes are collapsed apart: `kept` and `reduced` are their (dimensions, strides in x).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from edgecompress_runtime.kernels.arithmetic import as_float, clamp, f32, i32, quantize_multiplier, requantize
+from edgecompress_runtime.kernels.arithmetic import (
+    Array,
+    Number,
+    Values,
+    as_float,
+    clamp,
+    f32,
+    i32,
+    quantize_multiplier,
+    requantize,
+)
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.kernels.strides import Ints, collapsed, contiguous, offset, row_count
 from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 
-def sum_int8(x, y, kept, kept_strides, reduced, reduced_strides, x_offset, multiplier, shift, y_zero):
+def sum_int8(
+    x: Array, y: Array, kept: Values, reduced: Values, x_offset: Number, scaling: Values, y_zero: Number
+) -> None:
     """x_offset: x's zero point times the number of summands. A mean has its division in the multiplier."""
-    for row in range(row_count(kept)):
-        kept_row = offset(row, kept, kept_strides)
-        for j in range(kept[5]):
-            start = i32(kept_row + j * kept_strides[5])
+    (dims, strides), (inner, inner_strides) = kept, reduced
+    for row in range(row_count(dims)):
+        kept_row = offset(row, dims, strides)
+        for j in range(dims[5]):
+            start = i32(kept_row + j * strides[5])
             acc = i32(0)
-            for k in range(row_count(reduced)):
-                run = i32(start + offset(k, reduced, reduced_strides))
-                for i in range(reduced[5]):
-                    acc = i32(acc + x[i32(run + i * reduced_strides[5])])
-            scaled = requantize(i32(acc - x_offset), multiplier, shift)
-            y[i32(row * kept[5] + j)] = clamp(i32(scaled + y_zero), i32(-128), i32(127))
+            for k in range(row_count(inner)):
+                run = i32(start + offset(k, inner, inner_strides))
+                for i in range(inner[5]):
+                    acc = i32(acc + x[i32(run + i * inner_strides[5])])
+            scaled = requantize(i32(acc - x_offset), scaling[0], scaling[1])
+            y[i32(row * dims[5] + j)] = clamp(i32(scaled + y_zero), i32(-128), i32(127))
 
 
-def sum_float(x, y, kept, kept_strides, reduced, reduced_strides, divisor):
-    for row in range(row_count(kept)):
-        kept_row = offset(row, kept, kept_strides)
-        for j in range(kept[5]):
-            start = i32(kept_row + j * kept_strides[5])
+def sum_float(x: Array, y: Array, kept: Values, reduced: Values, divisor: Number) -> None:
+    """divisor: the number of summands for a mean, 1 for a sum."""
+    (dims, strides), (inner, inner_strides) = kept, reduced
+    for row in range(row_count(dims)):
+        kept_row = offset(row, dims, strides)
+        for j in range(dims[5]):
+            start = i32(kept_row + j * strides[5])
             acc = f32(0)
-            for k in range(row_count(reduced)):
-                run = i32(start + offset(k, reduced, reduced_strides))
-                for i in range(reduced[5]):
-                    acc += x[i32(run + i * reduced_strides[5])]
-            y[i32(row * kept[5] + j)] = acc / divisor
+            for k in range(row_count(inner)):
+                run = i32(start + offset(k, inner, inner_strides))
+                for i in range(inner[5]):
+                    acc += x[i32(run + i * inner_strides[5])]
+            y[i32(row * dims[5] + j)] = acc / divisor
 
 
-def reduce_extreme(x, y, kept, kept_strides, reduced, reduced_strides, sign):
+def reduce_extreme(x: Array, y: Array, kept: Values, reduced: Values, sign: Number) -> None:
     """The largest (sign 1) or smallest (sign -1)."""
-    for row in range(row_count(kept)):
-        kept_row = offset(row, kept, kept_strides)
-        for j in range(kept[5]):
-            start = i32(kept_row + j * kept_strides[5])
+    (dims, strides), (inner, inner_strides) = kept, reduced
+    for row in range(row_count(dims)):
+        kept_row = offset(row, dims, strides)
+        for j in range(dims[5]):
+            start = i32(kept_row + j * strides[5])
             best = x[start]
-            for k in range(row_count(reduced)):
-                run = i32(start + offset(k, reduced, reduced_strides))
-                for i in range(reduced[5]):
-                    value = x[i32(run + i * reduced_strides[5])]
+            for k in range(row_count(inner)):
+                run = i32(start + offset(k, inner, inner_strides))
+                for i in range(inner[5]):
+                    value = x[i32(run + i * inner_strides[5])]
                     best = max(best, value) if sign > 0 else min(best, value)
-            y[i32(row * kept[5] + j)] = best
+            y[i32(row * dims[5] + j)] = best
 
 
-def arg_max(x, y, outer, length, inner):
+def arg_max(x: Array, y: Array, outer: Number, length: Number, inner: Number) -> None:
     """The first of the largest along the middle axis of [outer, length, inner]."""
     for o in range(outer):
         for i in range(inner):
             start = i32(o * length * inner + i)
-            best, where = x[start], i32(0)
+            best = x[start]
+            where: Number = i32(0)
             for k in range(length):
                 value = x[i32(start + k * inner)]
                 if value > best:
@@ -71,7 +88,7 @@ def arg_max(x, y, outer, length, inner):
 
 
 @prepares("MEAN")
-def prepare_mean(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_mean(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, axes, (y,) = inputs[0], inputs[1], outputs
     geometry, count = _geometry(x, axes)
     if not x.is_int8:
@@ -80,31 +97,31 @@ def prepare_mean(inputs: Inputs, outputs: Outputs, options: Options) -> list[Cal
     # 1 / count joins the multiplier, with as many bits as fit (reference/reduce.h QuantizedMeanOrSum)
     headroom = min(count.bit_length() - 1, 32, 31 + shift)
     scaling = (multiplier << headroom) // count, shift - headroom
-    return [call(sum_int8, x, y, *geometry, x.zero * count, *scaling, y.zero)]
+    return [call(sum_int8, x, y, *geometry, x.zero * count, scaling, y.zero)]
 
 
 @prepares("SUM")
-def prepare_sum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_sum(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, axes, (y,) = inputs[0], inputs[1], outputs
     geometry, count = _geometry(x, axes)
     if not x.is_int8:
         return [call(sum_float, as_float(x), y, *geometry, 1.0)]
     scaling = quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))
-    return [call(sum_int8, x, y, *geometry, x.zero * count, *scaling, y.zero)]
+    return [call(sum_int8, x, y, *geometry, x.zero * count, scaling, y.zero)]
 
 
 @prepares("REDUCE_MAX")
-def prepare_max(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_max(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return [call(reduce_extreme, inputs[0], outputs[0], *_geometry(inputs[0], inputs[1])[0], 1)]
 
 
 @prepares("REDUCE_MIN")
-def prepare_min(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_min(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return [call(reduce_extreme, inputs[0], outputs[0], *_geometry(inputs[0], inputs[1])[0], -1)]
 
 
 @prepares("ARG_MAX")
-def prepare_arg_max(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_arg_max(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     (axis,) = _axes(x, inputs[1])
     inner = int(np.prod(x.shape[axis + 1 :], dtype=np.int64))
@@ -116,9 +133,9 @@ def _axes(x: Tensor, axes: Tensor) -> list[int]:
     return sorted({int(a) % len(x.shape) for a in axes.data.ravel()})
 
 
-def _geometry(x: Tensor, axes: Tensor) -> tuple[tuple[Ints, ...], int]:
-    """((kept, kept strides, reduced, reduced strides), number of reduced elements)."""
+def _geometry(x: Tensor, axes: Tensor) -> tuple[tuple[tuple[Ints, ...], ...], int]:
+    """((kept, reduced), number of reduced elements)."""
     strides, reduced = contiguous(x.shape), _axes(x, axes)
     kept = [a for a in range(len(x.shape)) if a not in reduced]
     parts = [collapsed([x.shape[a] for a in some], [strides[a] for a in some]) for some in (kept, reduced)]
-    return (*parts[0], *parts[1]), int(np.prod([x.shape[a] for a in reduced], dtype=np.int64))
+    return (parts[0], parts[1]), int(np.prod([x.shape[a] for a in reduced], dtype=np.int64))

@@ -6,7 +6,7 @@ compiled by Numba for this machine, or lowered for another one with its integers
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,16 +25,16 @@ class Raw:
     tensor: Tensor
 
 
-Argument = Tensor | Raw | np.ndarray | int | float | tuple[int, ...]
+# A tensor (or Raw) stands for its flat array, an array is a prepared constant, numbers are of 32 bits.
+Argument = Tensor | Raw | np.ndarray | int | float | tuple["Argument", ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of a kernel. A Tensor (or Raw) stands for its flat array; an ndarray is a prepared constant;
-    integers are int32, floats float32."""
+    """One call of a kernel; arguments: each an Argument, or of a type that a family of kernels adds."""
 
     kernel: Callable[..., None]
-    arguments: tuple[Argument, ...]
+    arguments: tuple[Any, ...]
 
 
 # calls in order, for options of the type that the operator's record has
@@ -65,8 +65,15 @@ def prepares(*kinds: str) -> Callable[[Prepare], Prepare]:
 
 def call(kernel: Callable[..., None], *arguments: Argument) -> Call:
     """Raises OverflowError for an integer that no int32 holds."""
-    for argument in arguments:
-        for number in argument if isinstance(argument, tuple) else (argument,):
-            if isinstance(number, int) and not -(2**31) <= number < 2**31:
-                raise OverflowError(f"{number} is no int32")
+    for number in _integers(arguments):
+        if not -(2**31) <= number < 2**31:
+            raise OverflowError(f"{number} is no int32")
     return Call(kernel, arguments)
+
+
+def _integers(arguments: tuple[Argument, ...]) -> Iterator[int]:
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            yield from _integers(argument)
+        elif isinstance(argument, int):
+            yield argument

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecompress_runtime.kernels.arithmetic import f32, i32, i64, round_half_away
+from edgecompress_runtime.kernels.arithmetic import Array, Values, f32, i32, i64, round_half_away
 from edgecompress_runtime.kernels.movement import take
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.options import ResizeOptions
@@ -12,10 +12,11 @@ from edgecompress_runtime.options import ResizeOptions
 ONE = 1 << 10  # int8: positions have 10 fractional bits
 
 
-def resize_bilinear(x, y, x_shape, y_shape, top, bottom, down, left, right, across):
-    """int8. top, bottom [h]: rows of x; down [h]: the bottom one's weight in 1/1024; left, right, across [w]."""
-    batches, height, width, channels = x_shape
-    _, out_h, out_w, _ = y_shape
+def resize_bilinear(x: Array, y: Array, shapes: Values, rows: Values, columns: Values) -> None:
+    """int8. shapes: of x and y. rows: top and bottom [h], rows of x, and the bottom one's weight in 1/1024 [h].
+    columns: left, right and weight [w]."""
+    (batches, height, width, channels), (_, out_h, out_w, _) = shapes
+    (top, bottom, down), (left, right, across) = rows, columns
     for n in range(batches):
         for r in range(out_h):
             upper, lower = i32((n * height + top[r]) * width), i32((n * height + bottom[r]) * width)
@@ -34,9 +35,10 @@ def resize_bilinear(x, y, x_shape, y_shape, top, bottom, down, left, right, acro
                     y[i32(target + i)] = (acc + half) >> i64(20) if acc > 0 else -((half - acc) >> i64(20))
 
 
-def resize_bilinear_float(x, y, x_shape, y_shape, top, bottom, down, left, right, across):
-    batches, height, width, channels = x_shape
-    _, out_h, out_w, _ = y_shape
+def resize_bilinear_float(x: Array, y: Array, shapes: Values, rows: Values, columns: Values) -> None:
+    """The same with float32 weights."""
+    (batches, height, width, channels), (_, out_h, out_w, _) = shapes
+    (top, bottom, down), (left, right, across) = rows, columns
     for n in range(batches):
         for r in range(out_h):
             upper, lower = i32((n * height + top[r]) * width), i32((n * height + bottom[r]) * width)
@@ -51,7 +53,7 @@ def resize_bilinear_float(x, y, x_shape, y_shape, top, bottom, down, left, right
 
 
 @prepares("RESIZE_NEAREST_NEIGHBOR")
-def prepare_nearest(inputs: Inputs, outputs: Outputs, options: ResizeOptions) -> list[Call]:
+def _prepare_nearest(inputs: Inputs, outputs: Outputs, options: ResizeOptions) -> list[Call]:
     x, (y,) = inputs[0], outputs
     flags = options.align_corners, options.half_pixel_centers
     picked = [nearest(n, out, *flags) for n, out in zip(x.shape[1:3], y.shape[1:3])]
@@ -67,12 +69,12 @@ def nearest(size: int, out: int, align: bool, half: bool) -> np.ndarray:
 
 
 @prepares("RESIZE_BILINEAR")
-def prepare_bilinear(inputs: Inputs, outputs: Outputs, options: ResizeOptions) -> list[Call]:
+def _prepare_bilinear(inputs: Inputs, outputs: Outputs, options: ResizeOptions) -> list[Call]:
     x, (y,) = inputs[0], outputs
     flags = options.align_corners, options.half_pixel_centers
     kernel, positions = (resize_bilinear, fixed) if x.is_int8 else (resize_bilinear_float, floating)
-    tables = [t for n, out in zip(x.shape[1:3], y.shape[1:3]) for t in positions(n, out, *flags)]
-    return [call(kernel, x, y, x.shape, y.shape, *tables)]
+    rows, columns = (positions(n, out, *flags) for n, out in zip(x.shape[1:3], y.shape[1:3]))
+    return [call(kernel, x, y, (x.shape, y.shape), rows, columns)]
 
 
 def fixed(size: int, out: int, align: bool, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,6 +11,9 @@ import math
 import numpy as np
 
 from edgecompress_runtime.kernels.arithmetic import (
+    Array,
+    Number,
+    Values,
     clamp,
     divide_by_power_of_two,
     divided_by_power_of_two,
@@ -30,7 +33,7 @@ from edgecompress_runtime.plan import Tensor
 INTEGER_BITS, SUM_BITS, OUTPUT_BITS = 5, 12, 4
 
 
-def softmax(x, y, exps, rows, depth):
+def softmax(x: Array, y: Array, exps: Array, rows: Number, depth: Number) -> None:
     """exps: int32 [256], exp of a difference d = -255..0 at d + 255, 0 integer bits."""
     for r in range(rows):
         start = i32(r * depth)
@@ -51,8 +54,12 @@ def softmax(x, y, exps, rows, depth):
             y[i32(start + c)] = clamp(stored, i32(-128), i32(127))
 
 
-def log_softmax(x, y, exps, rows, depth, multiplier, shift, reverse_multiplier, reverse_shift, smallest):
-    """smallest: differences below it count as minus infinity."""
+def log_softmax(
+    x: Array, y: Array, exps: Array, rows: Number, depth: Number, scalings: Values, smallest: Number
+) -> None:
+    """scalings: (multiplier, shift) of differences to 5 integer bits, and back. smallest: differences below it count as
+    minus infinity."""
+    (multiplier, shift), (reverse_multiplier, reverse_shift) = scalings
     for r in range(rows):
         start = i32(r * depth)
         top = i32(-128)
@@ -74,7 +81,8 @@ def log_softmax(x, y, exps, rows, depth, multiplier, shift, reverse_multiplier, 
             y[i32(start + c)] = clamp(stored, i32(-128), i32(127))
 
 
-def softmax_float(x, y, rows, depth, beta):
+def softmax_float(x: Array, y: Array, rows: Number, depth: Number, beta: Number) -> None:
+    """beta: factor of x."""
     for r in range(rows):
         start = i32(r * depth)
         top = x[start]
@@ -89,7 +97,8 @@ def softmax_float(x, y, rows, depth, beta):
             y[i32(start + c)] = y[i32(start + c)] / total
 
 
-def log_softmax_float(x, y, rows, depth):
+def log_softmax_float(x: Array, y: Array, rows: Number, depth: Number) -> None:
+    """x - log(sum(exp(x))), from the row's maximum."""
     for r in range(rows):
         start = i32(r * depth)
         top = x[start]
@@ -104,7 +113,7 @@ def log_softmax_float(x, y, rows, depth):
 
 
 @prepares("SOFTMAX")
-def prepare_softmax(inputs: Inputs, outputs: Outputs, options: SoftmaxOptions) -> list[Call]:
+def _prepare_softmax(inputs: Inputs, outputs: Outputs, options: SoftmaxOptions) -> list[Call]:
     x, (y,) = inputs[0], outputs
     depth = x.shape[-1]
     if not x.is_int8:
@@ -114,7 +123,7 @@ def prepare_softmax(inputs: Inputs, outputs: Outputs, options: SoftmaxOptions) -
 
 
 @prepares("LOG_SOFTMAX")
-def prepare_log_softmax(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+def _prepare_log_softmax(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     depth = x.shape[-1]
     if not x.is_int8:
@@ -122,7 +131,7 @@ def prepare_log_softmax(inputs: Inputs, outputs: Outputs, options: Options) -> l
     multiplier, shift, smallest = scaling(x, 1.0)
     reverse = quantize_multiplier(2.0 ** (31 - shift) / multiplier)
     exps = exp_table(multiplier, shift, smallest)
-    return [call(log_softmax, x, y, exps, x.size // depth, depth, multiplier, shift, *reverse, smallest)]
+    return [call(log_softmax, x, y, exps, x.size // depth, depth, ((multiplier, shift), reverse), smallest)]
 
 
 def scaling(x: Tensor, beta: float) -> tuple[int, int, int]:

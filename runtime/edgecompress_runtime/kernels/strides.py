@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
+from edgecompress_runtime.kernels.arithmetic import Number, Values
 
 i32 = np.int32
 AXES = 6
@@ -16,7 +17,7 @@ Ints = tuple[int, ...]
 
 
 @njit(inline="always")
-def offset(row, dims, strides):
+def offset(row: Number, dims: Values, strides: Values) -> Number:
     """Where row number `row` starts: its position in the outer axes of `dims`, times `strides`."""
     i4, row = i32(row % dims[4]), i32(row // dims[4])
     i3, row = i32(row % dims[3]), i32(row // dims[3])
@@ -26,7 +27,8 @@ def offset(row, dims, strides):
 
 
 @njit(inline="always")
-def row_count(dims):
+def row_count(dims: Values) -> Number:
+    """Number of rows: the product of the outer axes."""
     return i32(dims[0] * dims[1] * dims[2] * dims[3] * dims[4])
 
 

@@ -34,12 +34,14 @@ def within(place: str, convert: Callable[..., T], *arguments: Any) -> T:
 
 
 def integer(value: Any, low: int, high: int) -> int:
+    """An integer from `low` to `high`; true and false are none."""
     if type(value) is not int or not low <= value <= high:  # bool is a subclass of int
         raise _wrong(f"an integer from {low} to {high}", value)
     return value
 
 
 def number(value: Any) -> float:
+    """A finite number as a float."""
     if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:  # true for NaN
         raise _wrong("a finite number", value)
     return float(value)
@@ -52,12 +54,14 @@ def shortest(value: np.floating) -> float:
 
 
 def text(value: Any) -> str:
+    """A string."""
     if type(value) is not str:
         raise _wrong("a string", value)
     return value
 
 
 def record(value: Any) -> dict[str, Any]:
+    """An object."""
     if type(value) is not dict:
         raise _wrong("an object", value)
     return value
@@ -69,8 +73,7 @@ def sequence(value: Any, at_most: int, convert: Callable[..., T], *arguments: An
         raise _wrong(f"a list of at most {at_most} items", value)
     items: list[T] = []
     try:
-        for item in value:
-            items.append(convert(item, *arguments))
+        items.extend(convert(item, *arguments) for item in value)  # those before an error stay
     except PackError as error:
         raise PackError(f"item {len(items)}: {error}") from None
     return tuple(items)

@@ -96,7 +96,7 @@ def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Fully
     if ordinary.kernel is not fully_connected:
         return None
     arguments: tuple[Any, ...] = ordinary.arguments
-    x, w, bias, multiplier, shift, y, rows, depth, units, x_zero, w_zero, y_zero, low, high = arguments
+    x, w, (bias, multiplier, shift), y, (rows, depth, units), (x_zero, w_zero, y_zero), bounds = arguments
     if w.data is None or w_zero:
         return None
     weights = w.data.reshape(units, depth)
@@ -105,7 +105,7 @@ def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Fully
     folded = values - x_zero * sums.sum(1)
     largest = np.abs(folded) + 128 * np.abs(sums).sum(1)
     scales = scaling(folded, largest, multiplier, shift, y_zero, once=True)
-    return None if scales is None else DenseLayer(x, y, weights, scales, rows, (low, high))
+    return None if scales is None else DenseLayer(x, y, weights, scales, rows, bounds)
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,12 @@ def linear_sum(call: Call, y: Tensor, *, rounded: bool = False) -> LinearSum | N
     if call.kernel is not add_int8:
         return None
     arguments: tuple[Any, ...] = call.arguments
-    a, b, _, _, _, _, *zeros, a_m, a_shift, b_m, b_shift, y_m, y_shift, sign, low, high = arguments
+    a, b, _, _, zeros, (*operand_scalings, (y_m, y_shift)), (sign, low, high) = arguments
     if a.shape != y.shape or b.shape != y.shape:
         return None
     operands = [
         requantized((BYTES - zero) << HEADROOM, *scaling) * factor
-        for zero, scaling, factor in zip(zeros, ((a_m, a_shift), (b_m, b_shift)), (1, sign))
+        for zero, scaling, factor in zip(zeros, operand_scalings, (1, sign))
     ]
     exact = requantized(operands[0][:, None] + operands[1], y_m, y_shift) + zeros[2]
     pairs = _Pairs(np.clip(exact, low, high).reshape(-1), (low, high))

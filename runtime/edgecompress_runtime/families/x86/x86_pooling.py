@@ -146,13 +146,13 @@ def prepare_pool(
         return None
     (call,) = KERNELS[kind](inputs, outputs, options)
     arguments: tuple[Any, ...] = call.arguments
-    *_, x_shape, y_shape, kernel, strides, pads, low, high = arguments
+    _, _, (x_shape, y_shape), (kernel, strides, pads), bounds = arguments
     mean_of = kind == "AVERAGE_POOL_2D"
     chosen = _narrowed(variant, x.shape[3], variant.lanes if mean_of else variant.bytes)
     if chosen is None or 200 * kernel[0] * kernel[1] >= EXACT:
         return None
     geometry = x_shape, y_shape, kernel, strides, pads
-    return [Step(_windows(chosen, _mean if mean_of else None, 1), ((x, y), geometry, (low, high), (0,)))]
+    return [Step(_windows(chosen, _mean if mean_of else None, 1), ((x, y), geometry, bounds, (0,)))]
 
 
 def prepare_reduction(
@@ -168,7 +168,7 @@ def prepare_reduction(
     chosen = _narrowed(variant, channels, variant.lanes)
     (call,) = KERNELS[kind](inputs, outputs, options)
     arguments: tuple[Any, ...] = call.arguments
-    *_, x_offset, multiplier, shift, y_zero = arguments
+    *_, x_offset, (multiplier, shift), y_zero = arguments
     one = np.ones(1, np.int64)
     found = channel_fields(-x_offset * one, 256 * height * width * one, (multiplier * one, shift * one), y_zero)
     if chosen is None or found is None:

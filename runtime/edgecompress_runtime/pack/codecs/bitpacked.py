@@ -19,6 +19,7 @@ class Bitpacked:
     name = "bitpacked"
 
     def encode(self, array: np.ndarray) -> Encoded | None:
+        """Each element as so many bits as the largest needs, lowest first."""
         values = symbols(array)
         if values is None:
             return None
@@ -31,6 +32,7 @@ class Bitpacked:
         return Encoded(self.name, {"bits": bits}, bytes(data))
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
+        """The elements of exactly so many bits."""
         bits = member(params, "bits", integer, 1, 8)
         values = symbols(out)
         if values is None:

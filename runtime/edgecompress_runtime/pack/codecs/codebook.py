@@ -20,9 +20,11 @@ class Codebook:
     name = "codebook"
 
     def __init__(self, indices: dict[str, Codec]) -> None:
+        """`indices`: codecs to choose from."""
         self._indices = indices
 
     def encode(self, array: np.ndarray) -> Encoded | None:
+        """The distinct values in order, and each element's index."""
         bits = np.ascontiguousarray(array).reshape(-1).view(f"u{array.itemsize}")  # -0.0 is not 0.0 here
         if not bits.size or np.unique(bits[:SAMPLE]).size > LARGEST:
             return None
@@ -41,6 +43,7 @@ class Codebook:
         return Encoded(self.name, params, encoded.data)
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
+        """Each index's value."""
         centroids = _centroids(params, out.dtype)
         inner = member(params, "indices", record)
         codec = self._indices.get(name := member(inner, "codec", text))

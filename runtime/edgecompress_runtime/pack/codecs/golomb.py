@@ -23,6 +23,7 @@ class Golomb:
     name = "golomb"
 
     def encode(self, array: np.ndarray) -> Encoded | None:
+        """By the order that gives the fewest bytes."""
         if array.dtype not in (np.int16, np.int32) or array.size > MOST:
             return None
         signed = array.reshape(-1).astype(np.int64)
@@ -39,6 +40,7 @@ class Golomb:
         return Encoded(self.name, {"order": order}, np.packbits(bits, bitorder="little").tobytes())
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
+        """Code after code, to the end of the last byte."""
         if out.dtype not in (np.int16, np.int32):
             raise PackError(f"golomb: holds int16 and int32, not {out.dtype}")
         most = 8 * out.itemsize  # digits behind the leading one

@@ -26,6 +26,7 @@ class Huffman:
     name = "huffman"
 
     def encode(self, array: np.ndarray) -> Encoded | None:
+        """By the code that `short_code_lengths` gives."""
         # imported where used, here and below: a pack without Huffman codes is read without loading Numba
         from edgecompress_runtime.pack.codecs.huffman_kernels import write_codes
 
@@ -42,6 +43,7 @@ class Huffman:
         return Encoded(self.name, params, out.tobytes())
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
+        """Both halves at once where the middle is known."""
         from edgecompress_runtime.pack.codecs.huffman_kernels import decode_pair, decode_run, fill_tables
 
         values = symbols(out)

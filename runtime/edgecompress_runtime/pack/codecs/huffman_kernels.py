@@ -6,6 +6,8 @@ position is all the state there is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -15,7 +17,7 @@ MARGIN = LOOKUPS * PER_ENTRY + 8  # bytes of output that LOOKUPS steps may touch
 
 
 @njit(cache=True)
-def write_codes(values, codes, lengths, out):
+def write_codes(values: np.ndarray, codes: np.ndarray, lengths: np.ndarray, out: np.ndarray) -> None:
     """uint8 values -> their codes, first bit lowest, in `out`: uint8, exactly as long as the codes need."""
     window, filled, at = np.uint64(0), 0, 0
     for i in range(values.size):
@@ -31,7 +33,7 @@ def write_codes(values, codes, lengths, out):
 
 
 @njit(cache=True)
-def fill_tables(codes, lengths, bits, first, table):
+def fill_tables(codes: np.ndarray, lengths: np.ndarray, bits: int, first: np.ndarray, table: np.ndarray) -> None:
     """Lookup tables indexed by the next `bits` bits; the code must be complete, or a lone symbol.
 
     first: uint16, the first symbol in bits 0..7, its length from bit 8.
@@ -60,7 +62,7 @@ def fill_tables(codes, lengths, bits, first, table):
 
 
 @njit(cache=True, inline="always")
-def window_at(words, position):
+def window_at(words: np.ndarray, position: Any) -> Any:
     """The 64 bits from bit `position` on; reads two words."""
     shift = np.uint64(position & 63)
     word = position >> 6
@@ -68,14 +70,16 @@ def window_at(words, position):
 
 
 @njit(cache=True)
-def decode_pair(words, table, mask, out, middle, positions):
+def decode_pair(
+    words: np.ndarray, table: np.ndarray, mask: Any, out: np.ndarray, middle: int, positions: np.ndarray
+) -> Any:
     """Both halves of `out` at once, out[:middle] and out[middle:], until one is nearly done.
 
     Two independent chains of lookups keep the processor busy while either waits for its table entry.
     positions: int64 [2], bit positions, updated. Returns how many symbols of each half are there.
     """
     last = (words.size - 1) * 64
-    i, j, end_i, end_j = 0, middle, middle - MARGIN, out.size - MARGIN
+    i, j, end_i, end_j = np.int64(0), np.int64(middle), middle - MARGIN, out.size - MARGIN
     p, q = positions[0], positions[1]
     while i <= end_i and j <= end_j and p < last and q < last:
         a, b = window_at(words, p), window_at(words, q)
@@ -97,7 +101,9 @@ def decode_pair(words, table, mask, out, middle, positions):
 
 
 @njit(cache=True)
-def decode_run(words, first, table, mask, out, i, position):
+def decode_run(
+    words: np.ndarray, first: np.ndarray, table: np.ndarray, mask: Any, out: np.ndarray, i: Any, position: Any
+) -> Any:
     """Fills out[i:] from bit `position` on; returns the bit position after it, or -1 when the words end."""
     last = (words.size - 1) * 64
     end = out.size - MARGIN

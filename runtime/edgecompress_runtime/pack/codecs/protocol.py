@@ -32,7 +32,8 @@ class Codec(Protocol):
     """Lossless: `decode(encoded.data, encoded.params, np.empty_like(array))` equals `array` bit for bit."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What a pack calls the codec."""
 
     def encode(self, array: np.ndarray) -> Encoded | None:
         """None when this codec can't hold such an array (its docstring says which it can)."""

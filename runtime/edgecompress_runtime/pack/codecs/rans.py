@@ -25,6 +25,7 @@ class Rans:
     name = "rans"
 
     def encode(self, array: np.ndarray) -> Encoded | None:
+        """By frequencies in 4096ths."""
         from edgecompress_runtime.pack.codecs.rans_kernels import encode
 
         values = symbols(array)
@@ -37,6 +38,7 @@ class Rans:
         return Encoded(self.name, params, words[-used:].astype("<u2").tobytes())
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
+        """Element after element, until every word is used."""
         from edgecompress_runtime.pack.codecs.rans_kernels import decode
 
         values = symbols(out)

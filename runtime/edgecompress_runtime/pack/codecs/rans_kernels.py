@@ -9,7 +9,7 @@ LOWEST = 1 << 16  # the encoder starts from this state, so a decoder has to end 
 
 
 @njit(cache=True)
-def encode(values, frequencies, starts, words):
+def encode(values: np.ndarray, frequencies: np.ndarray, starts: np.ndarray, words: np.ndarray) -> int:
     """uint8 values -> 16-bit words at the end of `words` (filled backwards); returns how many.
 
     frequencies, starts: int64 [symbols], each symbol's share of 4096 and the sum of those before it.
@@ -27,7 +27,7 @@ def encode(values, frequencies, starts, words):
 
 
 @njit(cache=True)
-def decode(words, table, out):
+def decode(words: np.ndarray, table: np.ndarray, out: np.ndarray) -> bool:
     """16-bit words, table uint32 [4096] (symbol, frequency - 1 from bit 8, offset from bit 20) -> out uint8.
 
     Returns whether the words were exactly as many as the symbols need, and the state ended where it began.

@@ -16,9 +16,11 @@ class Raw:
     name = "raw"
 
     def encode(self, array: np.ndarray) -> Encoded:
+        """The elements' own bytes."""
         return Encoded(self.name, {}, array.astype(array.dtype.newbyteorder("<")).tobytes())
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
+        """The bytes as elements."""
         if len(data) != out.nbytes:
             raise PackError(f"raw: expected {out.nbytes} bytes, found {len(data)}")
         out[...] = np.frombuffer(data, out.dtype.newbyteorder("<")).reshape(out.shape)

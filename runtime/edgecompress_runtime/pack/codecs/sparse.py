@@ -26,9 +26,11 @@ class Sparse:
     name = "sparse"
 
     def __init__(self, gaps: dict[str, Codec], values: dict[str, Codec]) -> None:
+        """Codecs to choose from, for gaps and for values."""
         self._gaps, self._values = gaps, values
 
     def encode(self, array: np.ndarray) -> Encoded | None:
+        """The runs of zeros, and what lies between them."""
         flat = np.ascontiguousarray(array).reshape(-1)
         positions = np.flatnonzero(flat.view(f"u{array.itemsize}"))
         distances = np.diff(positions, prepend=-1) - 1
@@ -43,6 +45,7 @@ class Sparse:
         return Encoded(self.name, params, bytes(coded_gaps.data) + bytes(coded_values.data))
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
+        """Zeros with the stored elements between them."""
         where, what = member(params, "gaps", record), member(params, "values", record)
         split = member(where, "bytes", integer, 0, len(data))
         count = member(where, "count", integer, 0, out.size)  # every gap passes at least one element

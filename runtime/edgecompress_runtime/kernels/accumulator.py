@@ -1,0 +1,64 @@
+"""Sums of products with a bias, of int8 and of float32 layers: what lets one body serve both.
+
+A layer of int8 hands in, as tuples, its channels' (bias, multipliers, shifts) and its levels (zero point of x, zero
+point of y, lowest and highest y); one of float32 (bias,) and (lowest, highest y). Numba chooses by the levels' type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from numba import types
+from numba.extending import overload
+
+from edgecompress_runtime.kernels.arithmetic import Array, Number, Values, clamp, f32, i32, requantize
+
+
+def begun(channels: Values, o: Number, levels: Values) -> Number:
+    """The accumulator of channel `o`: its bias, or zero for float32, where the bias comes last."""
+    raise NotImplementedError("for compiled kernels")
+
+
+def extended(acc: Number, x: Array, at: Number, w: Array, weight: Number, levels: Values) -> Number:
+    """acc + (x[at] - zero point) * w[weight]."""
+    raise NotImplementedError("for compiled kernels")
+
+
+def stored(acc: Number, channels: Values, o: Number, levels: Values) -> Number:
+    """What y holds for the sum of channel `o`."""
+    raise NotImplementedError("for compiled kernels")
+
+
+@overload(begun, inline="always")
+def _begun(channels: Values, o: Number, levels: Values) -> Callable[..., Number]:
+    def int8(channels: Values, o: Number, levels: Values) -> Number:
+        return i32(channels[0][o])
+
+    def real(channels: Values, o: Number, levels: Values) -> Number:
+        return f32(0)
+
+    return int8 if isinstance(levels.dtype, types.Integer) else real
+
+
+@overload(extended, inline="always")
+def _extended(acc: Number, x: Array, at: Number, w: Array, weight: Number, levels: Values) -> Callable[..., Number]:
+    def int8(acc: Number, x: Array, at: Number, w: Array, weight: Number, levels: Values) -> Number:
+        value = i32(x[at] - levels[0])
+        return i32(acc + i32(w[weight]) * value)
+
+    def real(acc: Number, x: Array, at: Number, w: Array, weight: Number, levels: Values) -> Number:
+        return acc + w[weight] * x[at]
+
+    return int8 if isinstance(levels.dtype, types.Integer) else real
+
+
+@overload(stored, inline="always")
+def _stored(acc: Number, channels: Values, o: Number, levels: Values) -> Callable[..., Number]:
+    def int8(acc: Number, channels: Values, o: Number, levels: Values) -> Number:
+        scaled = i32(requantize(acc, channels[1][o], channels[2][o]) + levels[1])
+        return clamp(scaled, levels[2], levels[3])
+
+    def real(acc: Number, channels: Values, o: Number, levels: Values) -> Number:
+        return clamp(acc + channels[0][o], levels[0], levels[1])
+
+    return int8 if isinstance(levels.dtype, types.Integer) else real
