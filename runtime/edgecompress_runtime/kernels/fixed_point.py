@@ -30,7 +30,7 @@ def _leading_zeros(typingctx: Any, x: Any) -> Any:
     return types.int32(types.int32), generate
 
 
-leading_zeros: Callable[[Number], Number] = intrinsic(_leading_zeros)  # of an int32 seen as unsigned; 32 for 0
+leading_zeros: Callable[..., Number] = intrinsic(_leading_zeros)  # of an int32 seen as unsigned; 32 for 0
 
 
 @njit(inline="always")
