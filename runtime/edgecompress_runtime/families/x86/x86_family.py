@@ -14,11 +14,10 @@ from edgecompress_runtime.families.x86 import x86_depthwise as depthwise
 from edgecompress_runtime.families.x86 import x86_pooling as pooling
 from edgecompress_runtime.families.x86 import x86_quantize as quantization
 from edgecompress_runtime.families.x86.variants import Variant
-from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 # (variant, threads, inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
-Prepare = Callable[[Variant, int, Sequence[Any], Sequence[Tensor], Options], list[Step] | None]
+Prepare = Callable[[Variant, int, Sequence[Any], Sequence[Tensor], Any], list[Step] | None]
 
 
 def _undivided(prepare: Callable[..., list[Step] | None]) -> Prepare:
