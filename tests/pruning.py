@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgecompress.analysis.channel_groups import WEIGHTS, ChannelGroup
+from edgecompress.analysis.channel_groups import ChannelGroup
 from edgecompress.graph.fusion import constant
+from edgecompress.operators import record_of
 
 BIASES = {"Add": (0, 1), "Conv": (2,), "ConvTranspose": (2,), "Gemm": (2,)}
 
@@ -20,7 +21,7 @@ def zeroed(model: ir.Model, removed: dict[ChannelGroup, np.ndarray]) -> ir.Model
         for m in group.members:
             where.setdefault(m.value, []).append((m.axis, m.positions[np.isin(m.channels, channels)]))
     for node in model.graph:
-        weights = [w[0] for w in WEIGHTS.get(node.op_type, ()) if node.op_type != "Gather"]
+        weights = [m.position for m in record_of(node).weights.matrices if node.op_type != "Gather"]
         for i in (*weights, *BIASES.get(node.op_type, ())):
             value = node.inputs[i] if i < len(node.inputs) else None
             if value is None or constant(value) is None:

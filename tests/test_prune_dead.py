@@ -12,9 +12,9 @@ import pytest
 
 from edgecompress.analysis.channel_groups import channel_groups, prunable
 from edgecompress.analysis.statistics import statistics
+from edgecompress.analysis.value_bounds import intervals
 from edgecompress.compress.prune.dead import remove_dead_channels
 from edgecompress.graph.fusion import constant
-from edgecompress.graph.intervals import intervals
 from edgecompress.ingest import load
 from networks import example
 from pruning import run

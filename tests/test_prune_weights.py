@@ -107,7 +107,7 @@ def test_taps_are_the_weights_in_another_order(shape: tuple[int, ...], op_type: 
 
 @pytest.mark.parametrize("text", ["2:2", "0:4", "block:0x1", "columns", "3", "block:4"])
 def test_other_patterns_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="prune.pattern"):
+    with pytest.raises(InputError, match=r"prune.pattern"):
         parse_pattern(text)
 
 
@@ -195,6 +195,18 @@ def test_what_cannot_be_is_said(blobs, keys: dict, message: str) -> None:
 
     with pytest.raises(InputError, match=message):
         prune_weights(blobs[0], Prune(**{"sparsity": 0.5, **keys}))
+
+
+def test_a_criterion_is_one_file_that_registers_itself() -> None:
+    """Recipes know the names without importing anything; each file scores weights, or channels, or both."""
+    from edgecompress.compress.prune.criterion import all_criteria
+    from edgecompress.recipe.schema import CRITERIA as NAMES
+
+    criteria = all_criteria()
+    assert list(criteria) == NAMES
+    for name, each in criteria.items():
+        assert each.weights is not None or each.channels is not None, f"criteria/{name}.py marks no function"
+        assert (each.weights or each.channels).__doc__, f"criteria/{name}.py: say what is computed, and who found it"
 
 
 CRITERIA = """
@@ -289,7 +301,7 @@ def test_nothing_to_prune_is_told(blobs, allocation) -> None:
 
     model, _ = blobs
     keep = [str(w.node.name) for w in prunable(model)]
-    with pytest.raises(InputError, match="no weights to prune beside those of the layers in prune.keep"):
+    with pytest.raises(InputError, match=r"no weights to prune beside those of the layers in prune.keep"):
         prune_weights(model, Prune(sparsity=0.5, keep=keep, allocation=allocation))
 
 
@@ -301,7 +313,7 @@ def test_training_that_stops_before_the_rewind_is_told(blobs) -> None:
     training = Train(epochs=9, batch=50, lr=1e-30, patience=1, validation=0.1)  # nothing gets better
     settings = Prune(sparsity=0.5, schedule="lottery", rounds=1, rewind=9)
     found = prune_weights(model, settings, data=data, training=training)
-    assert found.training[0].stopped_early
+    assert found.histories[0].stopped_early
     assert found.notes == ("training stopped before epoch 9: pruning goes back to its best epoch's weights",)
 
 

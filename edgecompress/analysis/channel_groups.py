@@ -9,21 +9,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph import channel_rules
 from edgecompress.graph.channel_axes import ChannelAxes, shape
-from edgecompress.graph.channel_reshape import couple_same, couple_split
+from edgecompress.graph.channel_reshape import couple_split
 from edgecompress.graph.fusion import constant
-
-# operator -> (position of an input that is a weight, its axis of output channels, its axis of input channels)
-WEIGHTS: dict[str, tuple[tuple[int, int, int], ...]] = {
-    "Conv": ((1, 0, 1),),
-    "ConvTranspose": ((1, 1, 0),),
-    "GRU": ((1, 1, 2), (2, 1, 2)),
-    "Gather": ((0, -1, 0),),
-    "Gemm": ((1, 0, 1),),
-    "LSTM": ((1, 1, 2), (2, 1, 2)),
-    "MatMul": ((0, -2, -1), (1, -1, -2)),
-}
+from edgecompress.graph.nodes import argument
+from edgecompress.operators import record_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +53,7 @@ class ChannelGroup:
     approximate: str | None
 
     def __str__(self) -> str:
+        """Lines that show the group to a person."""
         lines = [f"{self.name}: {self.size} channels" + (f", all stay: {self.fixed}" if self.fixed else "")]
         for title, layers in (("made by", self.made_by), ("read by", self.read_by)):
             lines += [f"  {title} {x.op_type} {x.node}, {x.values:,} weights a channel" for x in layers]
@@ -120,11 +111,9 @@ def _coupled(graph: ir.Graph) -> ChannelAxes:
             if size == 1:
                 axes.fix(axes.ids(value, axis), f"it is the only one along axis {axis} of {value.name!r}")
     for node in graph:
-        if node.op_type == "Reshape":
-            couple_same(node, axes)
+        record_of(node).channels(node, axes)
+        if node.op_type == "Reshape":  # which dimension may lose positions depends on all other rules
             reshapes.append(node)
-        else:
-            channel_rules.RULES[node.op_type](node, axes)
     for value in graph.outputs:
         for axis in range(len(shape(value))):
             axes.fix(axes.ids(value, axis), f"output {value.name!r} keeps its shape")
@@ -147,7 +136,7 @@ def _layers(graph: ir.Graph) -> tuple[Makers, Makers]:
     makers: Makers = {}
     readers: Makers = {}
     for place, node in enumerate(graph):
-        for position, out, into in WEIGHTS.get(node.op_type, ()):
+        for position, out, into in ((m.position, m.out, m.into) for m in record_of(node).weights.matrices):
             value = node.inputs[position] if position < len(node.inputs) else None
             if value is None or constant(value) is None:
                 continue
@@ -160,6 +149,7 @@ def _layers(graph: ir.Graph) -> tuple[Makers, Makers]:
 
 
 def name_of(node: ir.Node) -> str:
+    """What the node is called in a group: its name, or its first output's."""
     return str(node.name or node.outputs[0].name)
 
 
@@ -168,7 +158,7 @@ def is_depthwise(node: ir.Node) -> bool:
     if node.op_type not in ("Conv", "ConvTranspose"):
         return False
     groups = node.attributes.get_int("group", 1)
-    return groups > 1 and shape(node.inputs[0])[1] == groups
+    return groups > 1 and shape(argument(node, 0))[1] == groups
 
 
 def _keys(members: tuple[Member, ...]) -> Iterator[tuple[str, int]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
+from edgecompress.operators import record_of
 
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16}
 
@@ -83,53 +84,13 @@ def _layer(node: ir.Node) -> LayerStatistics:
         input_shape=_shape(node.inputs[0]) if node.inputs else (),
         output_shape=_shape(node.outputs[0]),
         parameters=sum(_elements(v) for v in constants),
-        macs=MACS.get(node.op_type, _no_macs)(node),
+        macs=record_of(node).macs(node),
     )
 
 
 def _shape(value: ir.Value | None) -> tuple[int, ...]:
-    return () if value is None or value.shape is None else tuple(int(d) for d in value.shape)
+    return () if value is None or value.shape is None else shape(value)
 
 
 def _elements(value: ir.Value | None) -> int:
     return math.prod(_shape(value))
-
-
-def _no_macs(node: ir.Node) -> int:
-    return 0
-
-
-def _convolution(node: ir.Node) -> int:
-    """Each output: input channels / groups * kernel; that is the weight [out, in / groups, ..] without
-    `out`.
-    """
-    weight = _shape(node.inputs[1])
-    return _elements(node.outputs[0]) * math.prod(weight[1:])
-
-
-def _transposed_convolution(node: ir.Node) -> int:
-    """Each input is multiplied by out / groups * kernel weights, [in, out / groups, ..]."""
-    return _elements(node.inputs[0]) * math.prod(_shape(node.inputs[1])[1:])
-
-
-def _matmul(node: ir.Node) -> int:
-    """Each output is a dot product over the last dimension of the first input."""
-    return _elements(node.outputs[0]) * _shape(node.inputs[0])[-1]
-
-
-def _recurrent(node: ir.Node) -> int:
-    """Per step and sequence, W [directions, gates * hidden, in] and R [directions, gates * hidden, hidden]
-    once.
-    """
-    steps, sequences = _shape(node.inputs[0])[:2]
-    return steps * sequences * (_elements(node.inputs[1]) + _elements(node.inputs[2]))
-
-
-MACS: dict[str, Callable[[ir.Node], int]] = {
-    "Conv": _convolution,
-    "ConvTranspose": _transposed_convolution,
-    "GRU": _recurrent,
-    "Gemm": _matmul,
-    "LSTM": _recurrent,
-    "MatMul": _matmul,
-}

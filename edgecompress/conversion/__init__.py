@@ -1,1 +1,1 @@
-"""One conversion: its steps, the limits on accuracy and size, and what training shares."""
+"""One conversion: what it is asked, its steps, and the limits on accuracy and size that repeat them."""

@@ -107,6 +107,7 @@ def sparsity(value: ir.Value | None) -> Sparsity | None:
 
 
 def set_sparsity(value: ir.Value, pruned: Sparsity) -> None:
+    """Notes which weights were pruned and stay zero."""
     value.meta["sparsity"] = pruned
 
 
@@ -116,6 +117,7 @@ def codebook(value: ir.Value | None) -> Codebook | None:
 
 
 def set_codebook(value: ir.Value, book: Codebook) -> None:
+    """Notes that the weight has few distinct values."""
     value.meta["codebook"] = book
 
 
@@ -125,6 +127,7 @@ def quantization(value: ir.Value | None) -> Quantization | None:
 
 
 def set_quantization(value: ir.Value, q: Quantization | None) -> None:
+    """Notes how the value is stored; None: as it is."""
     value.meta["quantization"] = q
 
 
@@ -134,6 +137,7 @@ def given_quantization(value: ir.Value | None) -> Quantization | None:
 
 
 def set_given_quantization(value: ir.Value, q: Quantization) -> None:
+    """Notes what the model that came in makes of the value."""
     value.meta["given_quantization"] = q
 
 
@@ -154,4 +158,5 @@ def is_int8(node: ir.Node) -> bool:
 
 
 def set_int8(node: ir.Node, yes: bool = True) -> None:
+    """Notes whether the node computes on int8 activations."""
     node.meta["precision"] = "int8" if yes else "float32"

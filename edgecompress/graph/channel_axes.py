@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
+
+from edgecompress.errors import UnsupportedModelError
 
 
 class ChannelAxes:
@@ -18,6 +21,7 @@ class ChannelAxes:
     """
 
     def __init__(self, graph: ir.Graph) -> None:
+        """No positions are related yet."""
         self._first: dict[tuple[ir.Value, int], int] = {}
         self.values = [*graph.inputs, *graph.initializers.values()]
         self.values += [v for node in graph for v in node.outputs if v.name and v.shape is not None]
@@ -33,6 +37,7 @@ class ChannelAxes:
         self._reasons: list[str] = []
 
     def __contains__(self, value: ir.Value) -> bool:
+        """Whether the value's positions have numbers: not those of an output that nobody named."""
         return value in self._known
 
     def ids(self, value: ir.Value, axis: int) -> np.ndarray:
@@ -47,9 +52,11 @@ class ChannelAxes:
         self._pending.append((a.reshape(-1), b.reshape(-1)))
 
     def fix(self, ids: np.ndarray, reason: str) -> None:
+        """These positions, and all that are coupled with them, stay."""
         self._mark(self._fixed, ids, reason)
 
     def approximate(self, ids: np.ndarray, reason: str) -> None:
+        """Without these positions, the rest is computed otherwise than with zeros in their place."""
         self._mark(self._approximate, ids, reason)
 
     def components(self) -> np.ndarray:
@@ -75,9 +82,11 @@ class ChannelAxes:
         return self._spread(self._fixed)
 
     def approximated(self) -> np.ndarray:
+        """As `fixed`, of positions that `approximate` named."""
         return self._spread(self._approximate)
 
     def reason(self, mark: int) -> str:
+        """The sentence behind a number that `fixed` or `approximated` gives."""
         return self._reasons[mark - 1]
 
     def _mark(self, marks: np.ndarray, ids: np.ndarray, reason: str) -> None:
@@ -95,13 +104,26 @@ class ChannelAxes:
 
 
 def shape(value: ir.Value) -> tuple[int, ...]:
-    return tuple(int(d) for d in value.shape)
+    """The value's static shape; ingest guarantees that there is one, UnsupportedModelError says where there isn't."""
+    dims = () if value.shape is None else tuple(n for n in value.shape if isinstance(n, int))
+    if value.shape is None or len(dims) < len(value.shape):
+        raise UnsupportedModelError(f"value {value.name!r} has no static shape; pass --input-shape for the inputs")
+    return dims
 
 
-def label(node: ir.Node) -> str:
-    return f"{node.op_type} {node.name or node.outputs[0].name!r}"
+def dtype_of(value: ir.Value) -> ir.DataType:
+    """The type of the value's elements; ingest guarantees that it is known, UnsupportedModelError says where not."""
+    if value.dtype is None:
+        raise UnsupportedModelError(f"value {value.name!r} has no known type")
+    return value.dtype
+
+
+def elements(value: ir.Value) -> int:
+    """How many numbers the value has."""
+    return math.prod(shape(value))
 
 
 def axes_except(value: ir.Value, left_out: Sequence[int]) -> list[int]:
+    """The value's axes but these, which may be counted from the last one."""
     rank = len(shape(value))
     return [i for i in range(rank) if i not in {a % rank for a in left_out}]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.channel_axes import ChannelAxes, label, shape
+from edgecompress.graph.channel_axes import ChannelAxes, shape
+from edgecompress.graph.nodes import argument
+from edgecompress.graph.provenance import label
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ def blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[Block]:
 def _block(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> Block:
     ends_a, ends_b = (list(np.cumprod([n for _, n in side]).tolist()) for side in (a, b))
     ends = [1, *sorted({*ends_a, *ends_b})]
-    exact = all(larger % smaller == 0 for smaller, larger in zip(ends, ends[1:]))
-    factors = tuple(larger // smaller for smaller, larger in zip(ends, ends[1:])) if exact else None
+    exact = all(larger % smaller == 0 for smaller, larger in pairwise(ends))
+    factors = tuple(larger // smaller for smaller, larger in pairwise(ends)) if exact else None
 
     def parts(side: list[tuple[int, int]], last: list[int]) -> tuple[tuple[int, tuple[int, ...]], ...]:
         starts = [1, *last[:-1]]
@@ -59,7 +62,7 @@ def _block(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> Block:
 
 def couple_same(node: ir.Node, axes: ChannelAxes) -> None:
     """Dimensions that the Reshape leaves as they are."""
-    x, y = node.inputs[0], node.outputs[0]
+    x, y = argument(node, 0), node.outputs[0]
     for block in blocks(shape(x), shape(y)):
         if block.factors is not None and len(block.factors) == 1:
             axes.couple(axes.ids(x, block.before[0][0]), axes.ids(y, block.after[0][0]))
@@ -72,7 +75,7 @@ def couple_split(node: ir.Node, axes: ChannelAxes) -> None:
 
     Everything else must have had its rule before.
     """
-    x, y = node.inputs[0], node.outputs[0]
+    x, y = argument(node, 0), node.outputs[0]
     for block in blocks(shape(x), shape(y)):
         places = [(x, *part) for part in block.before] + [(y, *part) for part in block.after]
         reason = f"{label(node)} joins or splits {list(shape(x))} to {list(shape(y))}"
@@ -124,7 +127,7 @@ def _swapped(block: Block, free: list[int], y: ir.Value) -> bool:
     """Whether the first two free factors are dimensions of y that its only reader, a Transpose, puts the other way
     round, side by side."""
     where = {own[0]: axis for axis, own in block.after if len(own) == 1}
-    uses = y.uses()
+    uses = tuple(y.uses())
     if len(uses) != 1 or uses[0].node.op_type != "Transpose" or not {free[0], free[1]} <= where.keys():
         return False
     order = list(uses[0].node.attributes.get_ints("perm") or ())

@@ -27,14 +27,17 @@ class Layer:
 
     @property
     def last(self) -> ir.Node:
+        """The node whose outputs exist at run time."""
         return self.activation or self.bias_add or self.node
 
     @property
     def output(self) -> ir.Value:
+        """The first output of the last node."""
         return self.last.outputs[0]
 
     @property
     def nodes(self) -> tuple[ir.Node, ...]:
+        """One to three nodes, in the order in which they run."""
         return tuple(n for n in (self.node, self.bias_add, self.activation) if n is not None)
 
     @property
@@ -99,7 +102,7 @@ def _is_batched(node: ir.Node) -> bool:
 def _only_consumer(node: ir.Node) -> ir.Node | None:
     if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
         return None
-    uses = node.outputs[0].uses()
+    uses = tuple(node.outputs[0].uses())
     return uses[0].node if len(uses) == 1 else None
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
-from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, is_int8, quantization
-from edgecompress.graph.fusion import Layer
+from edgecompress.graph.channel_axes import dtype_of, shape
+from edgecompress.graph.fusion import Layer, constant
 from edgecompress.lowering import forms
-from edgecompress.lowering.flatbuffer import FlatBuffer, Tensor
+from edgecompress.lowering.flatbuffer import FlatBuffer
 from edgecompress.lowering.forms import Form, Shape
+from edgecompress.lowering.tensors import Operator, Tensor
 
 ACTIVATIONS = {
     None: schema.ActivationFunctionType.NONE,
@@ -33,7 +34,9 @@ class Context:
     """Maps ONNX values to tensors of one FlatBuffer; one instance per emitted model."""
 
     def __init__(self, buffer: FlatBuffer) -> None:
+        """Tensors and operators are appended to the buffer."""
         self.buffer = buffer
+        self.origin = ""  # the user's node that is being written, as messages name it
         self._home: dict[ir.Value, tuple[Form, bool]] = {}  # form and "is int8" a value was born with
         self._tensors: dict[tuple[ir.Value, Form, bool], int] = {}
         self._constants: dict[tuple, int] = {}
@@ -47,7 +50,7 @@ class Context:
 
     def array(self, value: ir.Value | None) -> np.ndarray | None:
         """The array of a constant in ONNX axis order, None for a computed or absent value."""
-        return None if value is None or value.const_value is None else value.const_value.numpy()
+        return constant(value)
 
     def get(self, value: ir.Value, form: Form | None = None, int8: bool = False) -> int:
         """Tensor index of the value in `form` (default: the one it was born in), as int8 or as it is."""
@@ -79,7 +82,7 @@ class Context:
 
     def _tensor(self, value: ir.Value, name: str, form: Form, int8: bool) -> int:
         q = quantization(value) if int8 and value.dtype == ir.DataType.FLOAT else None
-        dtype = q.dtype if q is not None else value.dtype
+        dtype = q.dtype if q is not None else dtype_of(value)
         return self.buffer.add_tensor(Tensor(name, forms.shape_in(form, shape(value)), dtype, q))
 
     def _convert(self, value: ir.Value, source: int, form: Form, int8: bool) -> int:
@@ -110,7 +113,9 @@ class Context:
     def constant_value(self, value: ir.Value, form: Form, int8: bool) -> int:
         """An initializer as a constant tensor in `form`; size-1 axes in front are dropped."""
         q = quantization(value)
-        array = self.array(value)
+        array = constant(value)
+        if array is None:
+            raise ValueError(f"{value.name!r} is not a constant")
         stored = array.transpose(forms.axes(form)).reshape(forms.shape_in(form, array.shape))
         if not int8 or q is None:
             if q is not None and q.dtype == ir.DataType.FLOAT16:
@@ -144,7 +149,8 @@ class Context:
 
     def op(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], **options: object) -> int:
         """Append a builtin operator; `options` are fields of its options table. Returns the first output."""
-        self.buffer.add_operator(kind, inputs, outputs, _options(kind, options))
+        operator = Operator(kind, tuple(inputs), tuple(outputs), _options(kind, options), self.origin)
+        self.buffer.add_operator(operator)
         return outputs[0]
 
     def temporary(self, name: str, dims: Shape, dtype: ir.DataType, q: Quantization | None = None) -> int:
@@ -157,9 +163,11 @@ class Context:
         return self.temporary(name, dims, tensor.dtype, tensor.quantization)
 
     def tensor(self, index: int) -> Tensor:
+        """The tensor of that index."""
         return self.buffer.tensors[index]
 
     def reshape(self, source: int, target: int) -> int:
+        """RESHAPE of one tensor into another, which must have as many elements."""
         dims = self.tensor(target).shape
         return self.op("RESHAPE", [source, self.ints(dims)], [target], newShape=list(dims))
 
@@ -188,6 +196,7 @@ class Context:
         return target
 
     def pad_to(self, source: int, target: int, pads: Sequence[tuple[int, int]], value: float = 0.0) -> int:
+        """As `pad`, into a tensor that is there."""
         amounts = self.constant(np.array(pads, np.int32))
         if value == 0.0:
             return self.op("PAD", [source, amounts], [target])
@@ -201,6 +210,7 @@ class Context:
     # ---- helpers shared by the lowerings ----
 
     def layer_int8(self, layer: Layer) -> bool:
+        """Whether the layer computes on int8."""
         return is_int8(layer.node)
 
     def common_form(self, values: Sequence[ir.Value], rank: int) -> Form:
@@ -209,13 +219,6 @@ class Context:
         if not full:
             return forms.identity(rank)
         return self.form(max(full, key=lambda v: int(np.prod(shape(v)))))
-
-
-def shape(value: ir.Value) -> Shape:
-    """The value's static shape; ingest guarantees there is one."""
-    if value.shape is None or any(not isinstance(n, int) for n in value.shape):
-        raise UnsupportedModelError(f"value {value.name!r} has no static shape; pass --input-shape for the inputs")
-    return tuple(int(n) for n in value.shape)
 
 
 def _merged(dims: Shape, permutation: Sequence[int]) -> list[list[int]]:
@@ -254,6 +257,7 @@ OPTION_TABLES = {
 }
 WITHOUT_OPTIONS = {
     "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "PRELU", "ELU", "LOGISTIC", "TANH", "LOG", "SQRT", "RSQRT",
+    "TABLE",
 }  # fmt: skip
 
 

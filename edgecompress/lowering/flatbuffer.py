@@ -8,7 +8,6 @@ vectors (shapes, zero points, scales) are stored once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import flatbuffers
 import numpy as np
@@ -16,6 +15,7 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgecompress.graph.annotations import Quantization
+from edgecompress.lowering.tensors import Operator, Tensor
 from edgecompress.lowering.versions import minimum_runtime, operator_version
 
 TENSOR_TYPES = {
@@ -31,45 +31,22 @@ FILE_IDENTIFIER = b"TFL3"
 ALIGNMENT = 16
 
 
-@dataclass(frozen=True, eq=False)
-class Tensor:
-    """One tensor of the file; `data` is None for a computed one. `axis` runs over TFLite dimensions."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: ir.DataType
-    quantization: Quantization | None = None
-    axis: int = 0
-    data: np.ndarray | None = None
-
-    @property
-    def per_channel(self) -> bool:
-        return self.quantization is not None and self.quantization.scale.size > 1
-
-
-@dataclass(frozen=True, eq=False)
-class Operator:
-    """One operator: builtin name, tensor indices (-1 for an absent optional one), options object."""
-
-    kind: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    options: object | None
-
-
 class FlatBuffer:
     """Collects tensors and operators, then becomes bytes."""
 
     def __init__(self) -> None:
+        """Without tensors and operators."""
         self.tensors: list[Tensor] = []
         self.operators: list[Operator] = []
 
     def add_tensor(self, tensor: Tensor) -> int:
+        """Appends a tensor and returns its index."""
         self.tensors.append(tensor)
         return len(self.tensors) - 1
 
-    def add_operator(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], options: object | None) -> None:
-        self.operators.append(Operator(kind, tuple(inputs), tuple(outputs), options))
+    def add_operator(self, operator: Operator) -> None:
+        """Appends an operator, which runs after all that are there."""
+        self.operators.append(operator)
 
     def prune(self, outputs: Sequence[int]) -> None:
         """Drop operators that no output depends on (a layout that was prepared and then not used)."""
@@ -158,7 +135,7 @@ class _Buffer:
     def __init__(self, data: np.ndarray | None) -> None:
         self.data = data
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 (name given by the object API)
+    def Pack(self, builder: flatbuffers.Builder) -> int:
         vector = None
         if self.data is not None:
             builder.StartVector(1, self.data.size, ALIGNMENT)
@@ -177,7 +154,7 @@ class _PackedTensor:
     def __init__(self, tensor: Tensor, buffer: int, pack: _Packer) -> None:
         self.tensor, self.buffer, self.pack = tensor, buffer, pack
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
+    def Pack(self, builder: flatbuffers.Builder) -> int:
         tensor = self.tensor
         name = builder.CreateString(tensor.name)
         shape = self.pack.vector(builder, np.array(tensor.shape, np.int32))

@@ -15,6 +15,7 @@ Shape = tuple[int, ...]
 
 
 def identity(rank: int) -> Form:
+    """The order of axes that ONNX has."""
     return tuple(range(rank))
 
 

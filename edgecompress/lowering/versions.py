@@ -7,15 +7,22 @@ had each version (runtime_version.cc).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 
-if TYPE_CHECKING:
-    from edgecompress.lowering.flatbuffer import Tensor
+from edgecompress.lowering.tensors import Tensor
 
-Inputs = Sequence["Tensor | None"]
+Inputs = Sequence[Tensor | None]
 INT8, FLOAT = ir.DataType.INT8, ir.DataType.FLOAT
+
+
+def _tensor(tensors: Inputs, position: int) -> Tensor:
+    """One that the operator always has."""
+    tensor = tensors[position]
+    if tensor is None:
+        raise ValueError(f"tensor {position} is left out")
+    return tensor
 
 
 def _rank(inputs: Inputs) -> int:
@@ -27,44 +34,50 @@ def _broadcasts(inputs: Inputs) -> bool:
 
 
 def _hybrid(inputs: Inputs) -> bool:
-    return inputs[0].dtype == FLOAT and inputs[1].dtype == INT8
+    return _tensor(inputs, 0).dtype == FLOAT and _tensor(inputs, 1).dtype == INT8
 
 
 def _conv(inputs: Inputs, _outputs: Inputs, _options: Any) -> int:
-    if inputs[0].shape[-1] != inputs[1].shape[-1]:
+    if _tensor(inputs, 0).shape[-1] != _tensor(inputs, 1).shape[-1]:
         return 6  # grouped
     if _hybrid(inputs):
-        return 5 if inputs[1].per_channel else 2
-    return 3 if inputs[0].dtype == INT8 else 1
+        return 5 if _tensor(inputs, 1).per_channel else 2
+    return 3 if _tensor(inputs, 0).dtype == INT8 else 1
 
 
 def _depthwise(inputs: Inputs, _outputs: Inputs, options: Any) -> int:
     if _hybrid(inputs):
-        return 6 if inputs[1].per_channel else 4
-    if inputs[0].dtype == INT8:
+        return 6 if _tensor(inputs, 1).per_channel else 4
+    if _tensor(inputs, 0).dtype == INT8:
         return 3
     return 2 if (options.dilationHFactor, options.dilationWFactor) != (1, 1) else 1
 
 
 def _fully_connected(inputs: Inputs, _outputs: Inputs, options: Any) -> int:
     if _hybrid(inputs):
-        return 12 if inputs[1].per_channel else 5 if options.keepNumDims else 3
+        return 12 if _tensor(inputs, 1).per_channel else 5 if options.keepNumDims else 3
     if options.keepNumDims:
         return 5
-    return 4 if inputs[0].dtype == INT8 else 1
+    return 4 if _tensor(inputs, 0).dtype == INT8 else 1
 
 
 def _mul(inputs: Inputs, outputs: Inputs, _options: Any) -> int:
-    if inputs[0].dtype == ir.DataType.INT64:
+    if _tensor(inputs, 0).dtype == ir.DataType.INT64:
         return 5
-    if inputs[0].dtype != INT8:
+    if _tensor(inputs, 0).dtype != INT8:
         return 1
-    a, b, y = (float(t.quantization.scale[0]) for t in (*inputs, outputs[0]))
+    a, b, y = (_scale(t) for t in (_tensor(inputs, 0), _tensor(inputs, 1), _tensor(outputs, 0)))
     return 3 if a * b / y >= 1 else 2
 
 
+def _scale(tensor: Tensor) -> float:
+    if tensor.quantization is None:
+        raise ValueError(f"{tensor.name!r} is int8 without a scale")
+    return float(tensor.quantization.scale[0])
+
+
 def _add_sub(inputs: Inputs, _outputs: Inputs, _options: Any) -> int:
-    return 4 if inputs[0].dtype == ir.DataType.INT64 else 2 if inputs[0].dtype == INT8 else 1
+    return 4 if _tensor(inputs, 0).dtype == ir.DataType.INT64 else 2 if _tensor(inputs, 0).dtype == INT8 else 1
 
 
 def _sub(inputs: Inputs, outputs: Inputs, options: Any) -> int:
@@ -72,19 +85,19 @@ def _sub(inputs: Inputs, outputs: Inputs, options: Any) -> int:
 
 
 def _dequantize(inputs: Inputs, _outputs: Inputs, _options: Any) -> int:
-    if inputs[0].dtype == ir.DataType.FLOAT16:
+    if _tensor(inputs, 0).dtype == ir.DataType.FLOAT16:
         return 3
-    return 5 if inputs[0].per_channel else 2
+    return 5 if _tensor(inputs, 0).per_channel else 2
 
 
 def _transpose(inputs: Inputs, _outputs: Inputs, _options: Any) -> int:
-    rank = len(inputs[0].shape)
+    rank = len(_tensor(inputs, 0).shape)
     return 6 if rank > 5 else 4 if rank > 4 else _by_type(2, 1, boolean=3)(inputs, _outputs, _options)
 
 
 def _by_type(int8: int, other: int = 1, *, boolean: int | None = None, operand: int = 0) -> Callable[..., int]:
     def version(inputs: Inputs, _outputs: Inputs, _options: Any) -> int:
-        dtype = inputs[operand].dtype
+        dtype = _tensor(inputs, operand).dtype
         return int8 if dtype == INT8 else boolean if boolean and dtype == ir.DataType.BOOL else other
 
     return version
@@ -94,17 +107,17 @@ def _by_rank(above_four: int, int8: int = 2, *, boolean: int | None = None) -> C
     plain = _by_type(int8, 1, boolean=boolean)
 
     def version(inputs: Inputs, outputs: Inputs, options: Any) -> int:
-        return above_four if len(inputs[0].shape) > 4 else plain(inputs, outputs, options)
+        return above_four if len(_tensor(inputs, 0).shape) > 4 else plain(inputs, outputs, options)
 
     return version
 
 
 def _resize_bilinear(inputs: Inputs, _outputs: Inputs, options: Any) -> int:
-    return 3 if options.halfPixelCenters else 2 if inputs[0].dtype == INT8 else 1
+    return 3 if options.halfPixelCenters else 2 if _tensor(inputs, 0).dtype == INT8 else 1
 
 
 def _resize_nearest(inputs: Inputs, _outputs: Inputs, options: Any) -> int:
-    return 3 if options.halfPixelCenters or options.alignCorners else 2 if inputs[0].dtype == INT8 else 1
+    return 3 if options.halfPixelCenters or options.alignCorners else 2 if _tensor(inputs, 0).dtype == INT8 else 1
 
 
 def _min_max(inputs: Inputs, outputs: Inputs, options: Any) -> int:
@@ -115,7 +128,7 @@ VERSIONS: dict[str, Callable[..., int]] = {
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _depthwise,
     "FULLY_CONNECTED": _fully_connected,
-    "TRANSPOSE_CONV": lambda inputs, _o, _p: 3 if len(inputs) == 4 else 2 if inputs[1].dtype == INT8 else 1,
+    "TRANSPOSE_CONV": lambda inputs, _o, _p: 3 if len(inputs) == 4 else 2 if _tensor(inputs, 1).dtype == INT8 else 1,
     "MUL": _mul,
     "ADD": _add_sub,
     "SUB": _sub,
@@ -132,7 +145,7 @@ VERSIONS: dict[str, Callable[..., int]] = {
     "PADV2": _by_rank(4),
     "TILE": _by_type(3),
     "GATHER": _by_type(2, boolean=3),
-    "SPLIT": lambda inputs, _o, _p: 2 if inputs[1].dtype == INT8 else 1,
+    "SPLIT": lambda inputs, _o, _p: 2 if _tensor(inputs, 1).dtype == INT8 else 1,
     "BROADCAST_TO": _by_type(3, 2),
     "REVERSE_V2": _by_type(3),
     "CAST": _by_type(3),

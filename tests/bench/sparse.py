@@ -19,17 +19,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from edgecompress_runtime.codegen.meeting import ENTRY
-from edgecompress_runtime.codegen.x86_program import program
+from edgecompress_runtime.codegen.llvm_writer import llvm_program
+from edgecompress_runtime.codegen.meeting import ENTRY, PREFIX
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.x86.variants import VARIANTS, Variant, available
+from edgecompress_runtime.families.x86.x86_family import x86_family
 from edgecompress_runtime.loading.compile_for_host import build
 from edgecompress_runtime.loading.native import Native
 from edgecompress_runtime.operators import options_of
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 ROUNDS, SECONDS = 30, 300e-6  # a round
-FASTER = 2.0  # for zeros in blocks or N:M, in layers that are not mostly requantisation
+FASTER = 2.0  # for zeros in blocks or N:M, in layers that are not mostly requantization
 LARGE = 128  # inputs
 CONVOLUTIONS = tuple(("CONV_2D", (n, n), channels, channels) for channels in (64, 128, 256) for n in (8, 16, 32))
 DENSE = tuple(("FULLY_CONNECTED", (), *size) for size in ((256, 256), (512, 1024), (1024, 1024), (1024, 4096)))
@@ -118,11 +119,11 @@ class Layer:
     """exact: its output is the plain kernels'. skips: its kernel skips zeros."""
 
     def __init__(self, repeat: Loop, variant: Variant, plan: Plan) -> None:
-        code = program(plan, variant)
-        made = build(plan, code, variant)
+        code = llvm_program(plan, PREFIX, x86_family(variant))
+        made = build(code, variant)
         assert made is not None
         self.repeat, self.native = repeat, Native(made)
-        self.skips = "blocked" not in code.kernels[0].symbol
+        self.skips = "blocked" not in next(iter(code.kernels))
         x = np.random.default_rng(0).integers(-128, 128, plan.tensors[0].shape).astype(np.int8)
         self.exact = np.array_equal(self.native(x)[0], Executor(plan)(x)[0])
         self.count = max(1, int(SECONDS / repeat(self.native, 3)))

@@ -14,7 +14,7 @@ from layer_cases import Layers
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
 from edgecompress_runtime.building.c_header import bench_header
-from edgecompress_runtime.codegen.generator import generate
+from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.families.table import FAMILIES
 from edgecompress_runtime.llvm import cross
 from edgecompress_runtime.plan import Plan
@@ -26,8 +26,8 @@ from edgecompress_targets.drivers.driver import Measured
 
 def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:
     """Outputs of the program for `family`, compiled for this machine; the arena is filled with junk."""
-    program = generate(plan, "model", FAMILIES[family])
-    engine, addresses = compiled_here(program.functions, program.constants)
+    program = python_program(plan, "model", FAMILIES[family])
+    _engine, addresses = compiled_here(program.functions, program.constants)
     outputs = [np.zeros(plan.tensors[i].shape, plan.tensors[i].dtype) for i in plan.outputs]
     arena = np.full(program.layout.size + 64, 0x55, np.int8)
     start = -arena.ctypes.data % 16  # NumPy promises less

@@ -217,7 +217,7 @@ def _thin(share: float, run: int, add: Add, last: int = -128) -> Add:
 
 # mostly zeros, anywhere and in runs of inputs: channels of none, ways of more than a byte, borders, strides, one pixel,
 # two and odd numbers of them, inputs that are no multiple of a vector
-SPARSE: dict[str, Add] = {
+SKIPPING: dict[str, Add] = {
     "1x1": _thin(0.08, 1, lambda made: made.convolution((4, 6, 64), 33, (1, 1))),
     "two pixels": _thin(0.08, 1, lambda made: made.convolution((1, 2, 48), 5, (1, 3))),
     "dense": _thin(0.08, 1, lambda made: made.dense(1, 800, 10, activation=RELU)),
@@ -234,7 +234,7 @@ SPARSE: dict[str, Add] = {
 
 # for lists of sixteen channels: four pixels, two and one, channels that are no multiple of 16, windows that end with
 # the inputs; the last has a weight of -128
-SPARSE_WIDE: dict[str, Add] = {
+SKIPPING_WIDE: dict[str, Add] = {
     "1x1": _thin(0.1, 1, lambda made: made.convolution((4, 6, 64), 33, (1, 1)), -127),
     "3x3, stride 2": _thin(
         0.1, 1, lambda made: made.convolution((5, 7, 9), 18, (3, 3), stride=2, activation=RELU), -127
@@ -512,8 +512,8 @@ CASES: dict[str, dict[str, Add]] = {
     "blocks": BLOCKS,
     "wide": WIDE,
     "clustered": CLUSTERED,
-    "sparse": SPARSE,
-    "sparse wide": SPARSE_WIDE,
+    "skipping": SKIPPING,
+    "skipping wide": SKIPPING_WIDE,
     "large": LARGE,
     "exact": EXACT,
     "real": REAL,

@@ -28,7 +28,7 @@ from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import all_targets, load_target
 from edgecompress_runtime.building.ahead_of_time import compile_plan, identifier
 from edgecompress_runtime.building.stack_use import stack_bytes
-from edgecompress_runtime.codegen.generator import generate
+from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.aarch64.skipping_neon import PLACES, entries
 from edgecompress_runtime.families.shared.coding import coded
@@ -82,10 +82,10 @@ def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels() -> N
     equal(plan, feeds, here(plan, feeds))
 
 
-def test_sparse_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
-    made = layers("sparse", seed=0)
+def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
+    made = layers("skipping", seed=0)
     plan, feeds = made.plan(), made.feeds()
-    assert "plain_skipping_strip_4" in generate(plan, "model", FAMILIES["generic"]).text
+    assert "plain_skipping_strip_4" in python_program(plan, "model", FAMILIES["generic"]).text
     equal(plan, feeds, here(plan, feeds))
 
 

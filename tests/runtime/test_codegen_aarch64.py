@@ -81,7 +81,7 @@ def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path
 
 @pytest.mark.parametrize("target, family", [("raspberry-pi", "neon"), ("raspberry-pi-5", "neon_dot")])
 def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path) -> None:
-    made = layers("sparse wide", seed=4)
+    made = layers("skipping wide", seed=4)
     plan = made.plan()
     _, text = built(plan, tmp_path, target).listing
     kinds = [f"{family}_skipping_{kind}" for kind in ("strip_4", "strip_2", "strip_1", "rows_4", "rows_1_once")]
@@ -144,7 +144,7 @@ def test_the_program_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
     made = layers("blocks", seed=0)
     plan = made.plan()
     built(plan, tmp_path)
-    with pytest.raises(DeviceError, match="code 65: .*its last record has 3 bytes"):
+    with pytest.raises(DeviceError, match=r"code 65: .*its last record has 3 bytes"):
         emulator_of(load_target("raspberry-pi")).run(tmp_path / "model_run", b"abc")
     done = subprocess.run([QEMU, tmp_path / "model_run"], capture_output=True, text=True)
     assert done.returncode == 64 and "INPUTS OUTPUTS" in done.stderr

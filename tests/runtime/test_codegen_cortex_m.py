@@ -23,7 +23,7 @@ from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import compile_plan
 from edgecompress_runtime.building.c_header import bench_header
-from edgecompress_runtime.codegen.generator import generate
+from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.table import family_of
 from edgecompress_runtime.llvm.cross import Machine
@@ -110,7 +110,7 @@ def test_clustered_layers_stay_coded_in_flash_and_equal_the_hosts_kernels(cpu: s
     [("cortex-m0", {"plain"}), ("cortex-m4", {"dsp", "dsp_four"}), ("cortex-m55", {"helium", "helium_picked"})],
 )
 def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(cpu: str, kernels: set[str], tmp_path: Path) -> None:
-    made = layers("sparse", seed=3)
+    made = layers("skipping", seed=3)
     plan, feeds = made.plan(), made.feeds()
     (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
     equal(plan, feeds, outputs)
@@ -151,7 +151,7 @@ def test_floats_behind_bytes_in_a_record_are_aligned_for_the_model(tmp_path: Pat
 
 def text_for(plan: Plan, cpu: str) -> str:
     profile = load_target(cpu)
-    return generate(plan, "model", family_of(profile.triple, profile.features)).text
+    return python_program(plan, "model", family_of(profile.triple, profile.features)).text
 
 
 @pytest.mark.parametrize(

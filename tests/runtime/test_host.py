@@ -26,12 +26,12 @@ import edgecompress_runtime as runtime
 import networks
 from edgecompress.emit.tflite import emit
 from edgecompress.ingest import load
-from edgecompress_runtime.codegen.x86_program import program
+from edgecompress_runtime.codegen.llvm_writer import LlvmProgram, llvm_program
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.shared.division import Divided
 from edgecompress_runtime.families.x86.variants import VARIANTS, available
-from edgecompress_runtime.families.x86.x86_family import host_family
+from edgecompress_runtime.families.x86.x86_family import x86_family
 from edgecompress_runtime.loading.compile_for_host import build
 from edgecompress_runtime.loading.native import Native
 from edgecompress_runtime.operators import options_of
@@ -95,14 +95,17 @@ def feeds_of(plan: Plan, seed: int) -> list[np.ndarray]:
     return result
 
 
+def program(plan: Plan, variant: str, threads: int = 1) -> LlvmProgram:
+    return llvm_program(plan, "edgecompress", x86_family(VARIANTS[variant], threads), threads=threads)
+
+
 def same(
     plan: Plan, variant: str, seed: int = 0, feeds: list[np.ndarray] | None = None, expected: str = "", threads: int = 1
 ) -> None:
     """Bit for bit as the plain kernels; `expected`: in the names of all kernels that were chosen."""
-    chosen = VARIANTS[variant]
-    code = program(plan, chosen, threads)
-    assert all(expected in kernel.symbol for kernel in code.kernels)
-    artifact = build(plan, code, chosen)
+    code = program(plan, variant, threads)
+    assert all(expected in symbol for symbol in code.kernels)
+    artifact = build(code, VARIANTS[variant])
     assert artifact is not None
     native, feeds = Native(artifact), feeds_of(plan, seed) if feeds is None else feeds
     for index, ours, plain in zip(plan.outputs, native(*feeds), Executor(plan)(*feeds), strict=True):
@@ -214,14 +217,14 @@ def pruned(w: np.ndarray, pattern: str, rng) -> np.ndarray:
 PATTERNS = pytest.mark.parametrize(
     "variant, pattern, expected",
     [
-        *((v, pattern, "sparse") for v in TESTED for pattern in ("blocks", "nothing")),
+        *((v, pattern, "skipping") for v in TESTED for pattern in ("blocks", "nothing")),
         *((v, pattern, "picked") for v in TESTED if VARIANTS[v].pick for pattern in ("1:5", "anywhere")),
     ],
 )
 
 
 @PATTERNS
-def test_sparse_convolutions(variant, pattern, expected):
+def test_skipping_convolutions(variant, pattern, expected):
     rng, layers = np.random.default_rng(0), Layers()
     for filters, kernel, stride, size in (
         (16, (1, 1), (1, 1), (5, 6)),
@@ -237,7 +240,7 @@ def test_sparse_convolutions(variant, pattern, expected):
 
 
 @PATTERNS
-def test_sparse_fully_connected(variant, pattern, expected):
+def test_skipping_fully_connected(variant, pattern, expected):
     rng, layers = np.random.default_rng(0), Layers()
     for shape, rows in (((70, 331), 1), ((523, 2051), 1), ((40, 300), 3)):
         w, bias = weights(shape, 0, rng)
@@ -305,7 +308,7 @@ def test_a_sum_that_threads_share_is_written_over_no_operand():
     total = computed("ADD", (a, b), 24)
     last = convolution(total, 8)
     plan = Plan(tuple(tensors), tuple(operators), (0,), (last,))
-    offsets = program(plan, VARIANTS[TESTED[0]], 2).layout.offsets
+    offsets = program(plan, TESTED[0], 2).layout.offsets
     size, start = tensors[total].size, offsets[tensors[total]]
     assert all(abs(offsets[tensors[operand]] - start) >= size for operand in (a, b))
     same(plan, TESTED[0], threads=2)
@@ -351,7 +354,7 @@ def test_layers_of_the_table(variant):
 
 
 def network(name: str, exported) -> Plan:
-    """Quantised; everything that its layers make is an output."""
+    """Quantized; everything that its layers make is an output."""
     samples = networks.example(name, 8, 1)
     model = load(str(exported(name)), input_shapes={k: v.shape for k, v in networks.example(name).items()}).model
     plan = plan_of(emit(int8(model, samples)).data)
@@ -369,8 +372,7 @@ def test_a_network_in_every_variant(exported, variant):
 
 
 def test_the_kernels_for_this_cpu_are_the_ones_that_run(exported):
-    chosen = VARIANTS[HERE[0]]
-    symbols = " ".join(k.symbol for k in program(network("inverted_residual", exported), chosen).kernels)
+    symbols = " ".join(program(network("inverted_residual", exported), HERE[0]).kernels)
     for kernel in ("blocked", "depthwise", "sum"):
         assert kernel in symbols
     for plain in ("_conv_2d", "_add_int8", "fully_connected"):
@@ -381,7 +383,7 @@ def test_the_kernels_for_this_cpu_are_the_ones_that_run(exported):
 def test_threads_that_share_layers(threads):
     plan = layers("large", seed=0).plan()
     same(plan, HERE[0], threads=threads)
-    family = host_family(VARIANTS[HERE[0]], threads)
+    family = x86_family(VARIANTS[HERE[0]], threads)
     for operator in plan.operators:
         ends = ([plan.tensors[i] for i in indices] for indices in (operator.inputs, operator.outputs))
         (step,) = family.steps(operator.kind, *ends, operator.options)

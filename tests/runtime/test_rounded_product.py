@@ -1,4 +1,4 @@
-"""The product that requantisation consists of, in both forms, against Python's integers."""
+"""The product that requantization consists of, in both forms, against Python's integers."""
 
 from __future__ import annotations
 

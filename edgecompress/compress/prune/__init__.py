@@ -1,1 +1,1 @@
-"""Fewer weights: single ones, blocks of them, or whole channels."""
+"""Pruning: fewer weights, whether single ones, blocks of them, whole channels or residual blocks."""

@@ -8,11 +8,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.analysis.channel_groups import ChannelGroup
-from edgecompress.compress.prune.channel_parameters import CHANGES
 from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
 from edgecompress.graph.channel_axes import shape
+from edgecompress.graph.nodes import argument, parameter
 from edgecompress.ingest.passes.edit import Edit
 from edgecompress.ingest.passes.infer_shapes import InferShapes
+from edgecompress.operators import record_of
+from edgecompress.support.present import present
 
 Removed = Mapping[ChannelGroup, Sequence[int] | np.ndarray]
 
@@ -42,9 +44,16 @@ def remove_channels(model: ir.Model, removed: Removed) -> ir.Model:
         return np.ones(shape(value)[axis], bool) if mask is None else mask
 
     edit = Edit(model.graph)
+
+    def renew(node: ir.Node, position: int, array: np.ndarray) -> None:
+        value, before = argument(node, position), parameter(node, position)
+        if not np.array_equal(before, array):
+            node.replace_input_with(position, edit.renewed(value, array.astype(before.dtype)))
+
     for node in model.graph:
-        if node.op_type in CHANGES:
-            CHANGES[node.op_type](node, kept, edit)
+        change = record_of(node).change
+        if change is not None:
+            change(node, kept, renew)
     for name, axis in masks:
         if name in model.graph.initializers:
             _shorten(model.graph.initializers[name], axis, masks[name, axis])
@@ -56,7 +65,7 @@ def _values(graph: ir.Graph) -> list[ir.Value]:
 
 
 def _shorten(value: ir.Value, axis: int, kept: np.ndarray) -> None:
-    array = np.compress(kept, value.const_value.numpy(), axis)
+    array = np.compress(kept, present(value.const_value).numpy(), axis)
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
     value.shape = ir.Shape(array.shape)
     pruned = sparsity(value)

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.analysis.channel_groups import WEIGHTS, ChannelGroup, channel_groups, is_depthwise, name_of, prunable
+from edgecompress.analysis.channel_groups import ChannelGroup, channel_groups, is_depthwise, name_of, prunable
+from edgecompress.analysis.value_bounds import Values, intervals
 from edgecompress.compress.prune.channels import remove_channels
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import constant
-from edgecompress.graph.intervals import UNIT, Values, along, intervals, padded
+from edgecompress.graph.intervals import UNIT, along, padded
+from edgecompress.graph.nodes import argument
+from edgecompress.operators import record_of
+from edgecompress.support.present import present
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Dead:
 
     @property
     def count(self) -> int:
+        """How many channels can go."""
         return self.unread + self.constant + self.negligible
 
     def __str__(self) -> str:
@@ -89,7 +94,7 @@ class _Reader:
     @property
     def has_bias(self) -> bool:
         """Whether it has a bias to which a constant input adds the same everywhere."""
-        return self.node.op_type == "Gemm" or self.node.op_type == "Conv" and not padded(self.node)
+        return self.node.op_type == "Gemm" or (self.node.op_type == "Conv" and not padded(self.node))
 
 
 def _ends_in_readers(model: ir.Model, group: ChannelGroup) -> bool:
@@ -113,13 +118,13 @@ def _readers(model: ir.Model, group: ChannelGroup, bounds: Values) -> Iterator[_
     for node in model.graph:
         if name_of(node) not in wanted or is_depthwise(node):
             continue
-        for position, _, into in WEIGHTS[node.op_type]:
-            weight, x = node.inputs[position], node.inputs[0 if position else 1]
+        for position, into in ((m.position, m.into) for m in record_of(node).weights.matrices):
+            weight, x = constant(node.inputs[position]), argument(node, 0 if position else 1)
             axis = 1 if node.op_type in ("Conv", "ConvTranspose") else len(shape(x)) - (1 if position else 2)
             member = members.get((str(x.name), axis))
-            if constant(weight) is None or member is None:
+            if weight is None or member is None:
                 continue
-            array = np.moveaxis(_dense(node, constant(weight)), into, 0).astype(np.float64)
+            array = np.moveaxis(_dense(node, weight), into, 0).astype(np.float64)
             array = array.reshape(array.shape[0], array.shape[1] if array.ndim > 1 else 1, -1)
             line = along(bounds[x], axis, shape(x)[axis])
             places = member.positions
@@ -163,18 +168,18 @@ def _negligible(reader: _Reader, size: int, bounds: Values) -> np.ndarray:
     sizes = np.abs(reader.weights).sum(2)
     with np.errstate(invalid="ignore"):
         added = np.where(sizes == 0, 0.0, sizes * largest[:, None])
-    return (added <= UNIT / 2 / len(reader.channels) * least).all(1)
+    return np.all(added <= UNIT / 2 / len(reader.channels) * least, axis=1)
 
 
 def _fold(readers: Sequence[_Reader], copy: ir.Model, channels: np.ndarray) -> None:
     """The biases of the readers in the copy take over what these constant channels add."""
-    biases = {name_of(n): n.inputs[2] for n in copy.graph if n.op_type in ("Conv", "Gemm")}
+    biases = {name_of(n): argument(n, 2) for n in copy.graph if n.op_type in ("Conv", "Gemm")}
     for reader in readers:
         if not reader.has_bias:
             continue
         constant_ = np.isin(reader.channels, channels) & (reader.low == reader.high)
         added = np.einsum("p,pot->o", np.where(constant_, reader.low, 0.0), reader.weights)
         if added.any():
-            bias = biases[name_of(reader.node)]
-            array = (constant(bias) + added).astype(np.float32)
+            bias = present(biases[name_of(reader.node)])
+            array = (present(constant(bias)) + added).astype(np.float32)
             bias.const_value = ir.tensor(array, name=bias.name)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import InputError
+from edgecompress.operators import record_of
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,21 @@ def parse_pattern(text: str) -> Pattern:
     raise InputError(f'prune.pattern: expected "unstructured", "N:M" such as "2:4" or "block:4x1", found {text!r}')
 
 
-# Weight of an operator -> where its axes are: output channels, taps, inputs of one output.
-AXES: dict[str, tuple[int, int]] = {"Conv": (0, 1), "ConvTranspose": (1, 0), "Gemm": (0, 1), "MatMul": (1, 0)}
+def _axes(node: ir.Node, rank: int) -> tuple[int, int]:
+    """Where the second input, a weight of this rank, has its output channels and the inputs of one output."""
+    weight = next(m for m in record_of(node).weights.matrices if m.position == 1)
+    return weight.out % rank, weight.into % rank
 
 
 def to_taps(node: ir.Node, weight: np.ndarray) -> np.ndarray:
     """A layer's weight as [output channels, taps, inputs], inputs of one tap side by side, as runtimes read them."""
-    outputs, inputs = AXES[node.op_type]
+    outputs, inputs = _axes(node, weight.ndim)
     moved = np.moveaxis(weight, (outputs, inputs), (0, -1))
     return moved.reshape(moved.shape[0], -1, moved.shape[-1])
 
 
 def from_taps(node: ir.Node, taps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The inverse of `to_taps`, for a weight of this shape."""
-    outputs, inputs = AXES[node.op_type]
+    outputs, inputs = _axes(node, len(shape))
     middle = [n for axis, n in enumerate(shape) if axis not in (outputs, inputs)]
     return np.moveaxis(taps.reshape(shape[outputs], *middle, shape[inputs]), (0, -1), (outputs, inputs))

@@ -9,13 +9,12 @@ import onnx_ir as ir
 
 from edgecompress.compress.quantize.names import Names
 from edgecompress.evaluate.interpreters import InterpreterError, OnnxRuntime
-from edgecompress.graph.fusion import constant
+from edgecompress.operators import record_of
 
 ACTIVATION_BYTES = 64 << 20  # of all values that one batch makes
 MAX_BATCH = 64
 TOLERANCE = 1e-3  # of the largest magnitude: another batch size may choose another kernel
 ALL_CORES = 0
-RECURRENT = {"LSTM", "GRU"}  # their initial state has a batch size of its own
 TAKES_ALL = "takes all samples in one call"
 Arrays = dict[str, np.ndarray]
 
@@ -29,6 +28,7 @@ class Runner:
     """
 
     def __init__(self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None) -> None:
+        """outputs: names of any values. samples: of a batch."""
         self._model, self._outputs, self._samples = model, list(outputs), samples
         self._whole = whole
         self._interpreter: OnnxRuntime | None = None
@@ -90,38 +90,23 @@ def with_batch(model: ir.Model, batch: int) -> ir.Model | None:
     """
     values = [*model.graph.inputs, *(v for node in model.graph for v in node.outputs)]
     own = {v.shape[0] if v.shape is not None and len(v.shape) else None for v in values}
-    if len(own) != 1 or None in own or own == {batch} or any(n.op_type in RECURRENT for n in model.graph):
+    if len(own) != 1 or None in own or own == {batch}:
         return None
+    changes = [record_of(node).batch(node, _own_batch(model), batch) for node in model.graph]
     clone = model.clone()
     for value in clone.graph.inputs:
         assert value.shape is not None
         value.shape = ir.Shape([batch, *value.shape[1:]])
     for value in clone.graph.outputs:
         value.shape = None
-    for node in list(clone.graph):
+    for node, change in zip(list(clone.graph), changes, strict=True):
+        if change is None:
+            return None
         for value in node.outputs:
             value.shape = None
-        _BATCHED.get(node.op_type, _keep)(clone.graph, node, _own_batch(model), batch)
+        for position, array in change.items():
+            _set_constant(clone.graph, node, position, array)
     return clone
-
-
-def _keep(graph: ir.Graph, node: ir.Node, own: int, batch: int) -> None:
-    """Most operators take any batch."""
-
-
-def _batch_reshape(graph: ir.Graph, node: ir.Node, own: int, batch: int) -> None:
-    shape = constant(node.inputs[1])
-    if shape is not None and len(shape) and shape[0] == own:
-        _set_constant(graph, node, 1, np.array([batch, *shape[1:]], np.int64))
-
-
-def _batch_resize(graph: ir.Graph, node: ir.Node, own: int, batch: int) -> None:
-    sizes = constant(node.inputs[3]) if len(node.inputs) > 3 else None
-    if sizes is not None and sizes.size and "axes" not in node.attributes:
-        _set_constant(graph, node, 3, np.array([batch, *sizes[1:]], np.int64))
-
-
-_BATCHED = {"Reshape": _batch_reshape, "Resize": _batch_resize}
 
 
 def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray) -> None:

@@ -15,10 +15,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
+from edgecompress.operators import record_of
 
 LAYERS = {"Conv", "Gemm"}
-# f(s x) = s f(x) for a positive s of each channel.
-HOMOGENEOUS = {"Relu", "LeakyRelu", "PRelu", "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
 ROUNDS = 20
 CONVERGED = 1e-3
 LARGEST_SCALE = 1e3  # of one channel in one round: dead channels would run off
@@ -40,11 +39,11 @@ def pairs(model: ir.Model) -> list[Pair]:
         if node.op_type not in LAYERS or constant(node.inputs[1]) is None:
             continue
         value = last = node.outputs[0]
-        while (follower := _only_reader(value)) is not None and follower.op_type in HOMOGENEOUS:
+        while (follower := _only_reader(value)) is not None and record_of(follower).homogeneous:
             value = last = follower.outputs[0]
-        if follower is not None and follower.op_type in LAYERS and follower.inputs[0] is last:
-            if constant(follower.inputs[1]) is not None:
-                found.append(Pair(node, follower, last))
+        is_layer = follower is not None and follower.op_type in LAYERS and follower.inputs[0] is last
+        if follower is not None and is_layer and constant(follower.inputs[1]) is not None:
+            found.append(Pair(node, follower, last))
     return found
 
 

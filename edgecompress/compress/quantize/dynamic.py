@@ -9,9 +9,9 @@ from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.weight_scales import keep_clusters, quantize_weight
 from edgecompress.graph.annotations import Quantization, set_int8, set_quantization
 from edgecompress.graph.fusion import constant, layers
+from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
 
-PER_CHANNEL = {"Conv", "ConvTranspose"}  # fully connected: tflite-runtime 2.14 is silently wrong per channel
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
@@ -25,7 +25,8 @@ def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
     for node, weight in _weights(clone):
         if node.name in excluded or node.outputs[0].name in excluded:
             continue
-        per_channel = settings.per_channel and node.op_type in PER_CHANNEL
+        # Fully connected layers can't: tflite-runtime 2.14 is silently wrong per channel.
+        per_channel = settings.per_channel and record_of(node).layout == "channels"
         axis = operators.weight_axis(node) if per_channel else None
         set_quantization(weight, keep_clusters(weight, quantize_weight(np.asarray(constant(weight)), axis)))
     return clone

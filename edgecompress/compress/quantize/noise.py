@@ -9,12 +9,12 @@ import onnx_ir as ir
 
 from edgecompress.compress.quantize.batch import Arrays, Runner, batch_size
 from edgecompress.compress.quantize.simulate import simulation
+from edgecompress.graph.nodes import argument
+from edgecompress.operators import record_of
 
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
 
-# Operators at the end that squash or rank: the signal is measured before them, where error still counts.
-HEADS = {"Softmax", "LogSoftmax", "Sigmoid", "ArgMax"}
 WORTH_DB = 0.1  # a smaller gain is chance: the step that made it isn't kept
 
 
@@ -22,8 +22,8 @@ def measured_outputs(model: ir.Model) -> list[str]:
     """Names of the float values that stand for the model's outputs: before a final Softmax and the like."""
     names = []
     for value in model.graph.outputs:
-        while (node := value.producer()) is not None and node.op_type in HEADS and node.inputs[0] is not None:
-            value = node.inputs[0]
+        while (node := value.producer()) is not None and record_of(node).ranks:
+            value = argument(node, 0)  # where error still counts
         if value.dtype == ir.DataType.FLOAT:
             names.append(str(value.name))
     return list(dict.fromkeys(names))
@@ -33,10 +33,12 @@ class Noise:
     """Running signal and noise power of named values."""
 
     def __init__(self) -> None:
+        """No samples have been seen."""
         self.signal: dict[str, float] = {}
         self.noise: dict[str, float] = {}
 
     def update(self, reference: Arrays, found: Arrays) -> None:
+        """Adds a batch: what the values are, and what they have become."""
         for name, exact in reference.items():
             exact = exact.astype(np.float64)
             self.signal[name] = self.signal.get(name, 0.0) + float(np.square(exact).sum())
@@ -53,6 +55,7 @@ class Noise:
 
 
 def decibels(signal: float, noise: float) -> float:
+    """10 log10(signal / noise) of two powers; infinity without noise."""
     if noise == 0:
         return float("inf")
     return float(10 * np.log10(max(signal, 1e-300) / noise))

@@ -1,104 +1,17 @@
-"""What each operator needs when it computes on int8: one table for the quantiser.
-
-The constraints are those of the TFLite 8-bit quantisation specification
-(https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec).
-"""
+"""What each layer needs when it computes on int8, as the records of `operators` say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Quantization
 from edgecompress.graph.fusion import Layer, constant
+from edgecompress.operators import OPERATORS
+from edgecompress.operators.record import SAME, Integer
 
-FREE, SAME, FIXED = "free", "same parameters", "fixed output"
-
-
-def _always(node: ir.Node) -> bool:
-    return True
+RULES: dict[str, Integer] = {name: record.int8 for name, record in OPERATORS.items() if record.int8 is not None}
 
 
-def _never(node: ir.Node) -> bool:
-    return False
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one operator takes int8.
-
-    output: FREE (own scale), SAME (one scale for the data inputs and all outputs) or FIXED (`fixed`).
-    data: indices of the inputs that are real numbers to quantise; None means all.
-    weight: index of the input with int8 weights, when constant; weight_axis: its output-channel axis.
-    passive: moves numbers and computes nothing, so alone between float operators it stays float.
-    accepts: whether this very node has an int8 kernel. frees: whether its output is FREE all the same.
-    """
-
-    output: str = FREE
-    data: tuple[int, ...] | None = (0,)
-    fixed: Quantization | None = None
-    weight: int | None = None
-    weight_axis: int = 0
-    passive: bool = False
-    accepts: Callable[[ir.Node], bool] = _always
-    frees: Callable[[ir.Node], bool] = _never
-
-
-def _fixed(scale: float, zero_point: int) -> Rule:
-    return Rule(FIXED, fixed=Quantization(np.array([scale], np.float32), np.array([zero_point], np.int32)))
-
-
-def _has_constant(index: int) -> Callable[[ir.Node], bool]:
-    return lambda node: constant(node.inputs[index]) is not None
-
-
-def _one_output(node: ir.Node) -> bool:
-    return len(node.outputs) == 1
-
-
-def _averages_all(node: ir.Node) -> bool:
-    """An AveragePool over the whole image is a mean, and a mean rescales. Its values spread so much less
-    than its inputs that sharing their scale would cost several bits."""
-    size = node.inputs[0].shape if node.inputs[0] is not None else None
-    if size is None:
-        return False
-    kernel, pads = node.attributes.get_ints("kernel_shape", ()), node.attributes.get_ints("pads", ())
-    return tuple(kernel) == tuple(size[2:]) and not any(pads)
-
-
-MOVE = Rule(SAME, passive=True)
-RULES: dict[str, Rule] = {
-    "Conv": Rule(weight=1, accepts=_has_constant(1)),
-    "ConvTranspose": Rule(weight=1, weight_axis=1, accepts=_has_constant(1)),
-    "Gemm": Rule(weight=1, accepts=_has_constant(1)),
-    "MatMul": Rule(data=None, weight=1, weight_axis=1),
-    **dict.fromkeys(("Add", "Sub", "Mul"), Rule(data=None)),
-    **dict.fromkeys(("Min", "Max"), Rule(SAME, data=None, accepts=lambda node: len(node.inputs) == 2)),
-    **dict.fromkeys(("Relu", "Clip", "LeakyRelu", "Elu", "HardSwish", "Gelu", "Exp", "Abs"), Rule()),
-    "PRelu": Rule(data=(0, 1), accepts=_has_constant(1)),
-    **dict.fromkeys(("Sigmoid", "Softmax"), _fixed(1 / 256, -128)),
-    "Tanh": _fixed(1 / 128, 0),
-    "LogSoftmax": _fixed(16 / 256, 127),
-    **dict.fromkeys(("ReduceMean", "ReduceSum"), Rule()),
-    "ReduceMax": Rule(SAME),
-    "MaxPool": Rule(SAME, accepts=_one_output),
-    "AveragePool": Rule(SAME, frees=_averages_all),
-    "GlobalMaxPool": Rule(SAME),
-    "GlobalAveragePool": Rule(),
-    "Concat": Rule(SAME, data=None, passive=True),
-    "Where": Rule(SAME, data=(1, 2)),
-    **dict.fromkeys(("Split", "Slice", "Pad", "Reshape", "Transpose", "Expand", "Tile"), MOVE),
-    **dict.fromkeys(("Resize", "DepthToSpace", "SpaceToDepth"), MOVE),
-    "Gather": Rule(SAME, passive=True, accepts=lambda node: constant(node.inputs[0]) is None),
-    "ArgMax": Rule(),
-    "Identity": Rule(),
-}
-
-
-def rule(layer: Layer) -> Rule | None:
+def rule(layer: Layer) -> Integer | None:
     """The rule of the layer's main operator, or None when some node of the layer has no int8 kernel."""
     if any(node.op_type not in RULES or not RULES[node.op_type].accepts(node) for node in layer.nodes):
         return None

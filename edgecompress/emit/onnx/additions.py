@@ -16,6 +16,7 @@ class Additions:
     """Makes nodes and initializers for one graph; equal initializers are one."""
 
     def __init__(self, graph: ir.Graph) -> None:
+        """Nothing has been added to the graph yet."""
         self.nodes: list[ir.Node] = []
         self._graph = graph
         self._names = _unused_names({value.name for value in values(graph)})

@@ -11,8 +11,10 @@ import onnx_ir as ir
 from edgecompress.emit.onnx.additions import Additions, unsigned
 from edgecompress.graph.annotations import Codebook, Quantization, codebook, is_int8, quantization
 from edgecompress.graph.fusion import Layer, constant
+from edgecompress.operators import OPERATORS
 
-WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}  # inputs 1 and 2 are weight and bias, if constant
+# inputs 1 and 2 are weight and bias, if constant
+WEIGHTED = {name for name, record in OPERATORS.items() if record.integer is not None and record.integer.weight == 1}
 NARROW = 16  # values that the narrowest index type of ONNX before opset 25, UINT4, can tell apart
 LOOK_UP_BYTES = 60  # of a file, for the nodes of a look-up
 

@@ -11,27 +11,19 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgecompress.emit.tflite.lower import lower
-from edgecompress.emit.tflite.operators import LOWERINGS
+from edgecompress.emit.tflite.look_ups import write_look_ups
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import quantization
+from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
+from edgecompress.graph.provenance import label, origin
 from edgecompress.lowering import forms
-from edgecompress.lowering.context import Context, shape
+from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
 from edgecompress.lowering.forms import Form
 from edgecompress.lowering.tensor_io import TensorIO, TFLiteModel
-
-# operators whose result does not depend on the layout: the search for an input's layout looks through them
-LAYOUT_FREE = {
-    "Add", "Sub", "Mul", "Div", "Min", "Max", "Pow", "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Sigmoid", "Tanh",
-    "HardSwish", "Gelu", "Exp", "Log", "Neg", "Abs", "Sqrt", "Erf", "Pad", "Slice", "Split", "Concat", "Identity",
-    "Where", "Cast", "HardSigmoid",
-}  # fmt: skip
-IMAGE = {
-    "Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "DepthToSpace",
-    "SpaceToDepth",
-}  # fmt: skip
+from edgecompress.operators import record_of
+from edgecompress.operators.rewriting import tflite_lowering, tflite_parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,28 +48,32 @@ def emit(
     operators: builtin operator names that the target's runtime has; None means all.
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
     """
-    built = build(model, io_dtype=io_dtype, operators=operators)
-    named = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
-    data = built.buffer.finish(*named, description)
+    built = build(model, io_dtype=io_dtype)
+    write_look_ups(built.buffer)
+    if operators is not None:
+        _check_operators(built.buffer, set(operators))
+    inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
+    data = built.buffer.finish(inputs, outputs, description)
     return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs))
 
 
-def build(
-    model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT, operators: Iterable[str] | None = None
-) -> Built:
+def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Built:
     """As `emit`, as far as tensors and operators: what the `.pack` emitter writes too."""
-    model = lower(model.clone())
+    model = tflite_parts(model.clone())
     groups = layers(model.graph)
-    missing = [g.node for g in groups if g.node.op_type not in LOWERINGS]
+    lowerings = [tflite_lowering(group.node) for group in groups]
+    missing = [group.node for group, lowering in zip(groups, lowerings) if lowering is None]
     if missing:
         raise UnsupportedModelError("TFLite has no equivalent of " + _listing(missing))
     buffer = FlatBuffer()
     ctx = Context(buffer)
     inputs = [_input(ctx, value, io_dtype) for value in model.graph.inputs]
     faults: list[str] = []
-    for group in groups:
+    for group, lowering in zip(groups, lowerings):
+        assert lowering is not None
+        ctx.origin = label(group.node)
         try:
-            LOWERINGS[group.node.op_type](ctx, group)
+            lowering(ctx, group)
         except UnsupportedModelError as fault:
             faults.append(str(fault))
             for value in group.last.outputs:  # so that the nodes behind can be checked as well
@@ -87,20 +83,18 @@ def build(
     taken = {index for _, index in inputs}
     outputs = [_output(ctx, value, io_dtype, taken) for value in model.graph.outputs]
     buffer.prune([index for _, index in outputs])
-    if operators is not None:
-        _check_operators(buffer, set(operators))
     return Built(buffer, tuple(inputs), tuple(outputs))
 
 
 def _listing(nodes: list[ir.Node]) -> str:
-    return ", ".join(f"{n.op_type} (node {n.name!r})" for n in nodes)
+    return ", ".join(dict.fromkeys(f"{operator} (node {name!r})" for name, operator in map(origin, nodes)))
 
 
 def _check_operators(buffer: FlatBuffer, available: set[str]) -> None:
     missing = sorted({o.kind for o in buffer.operators} - available)
     if missing:
-        names = {k: [buffer.tensors[o.outputs[0]].name for o in buffer.operators if o.kind == k][:3] for k in missing}
-        listing = "; ".join(f"{kind} (for {', '.join(map(repr, names[kind]))})" for kind in missing)
+        nodes = {k: dict.fromkeys(o.origin for o in buffer.operators if o.kind == k) for k in missing}
+        listing = "; ".join(f"{kind} (for {', '.join(list(nodes[kind])[:3])})" for kind in missing)
         raise UnsupportedModelError(f"the target's runtime has no operator {listing}")
 
 
@@ -120,9 +114,9 @@ def _input_form(value: ir.Value) -> Form:
     while queue:
         current = queue.pop(0)
         for node in current.consumers():
-            if node.op_type in IMAGE and node.inputs[0] is current:
+            if record_of(node).layout == "channels" and node.inputs[0] is current:
                 return (0, *range(2, rank), 1)
-            if node.op_type in LAYOUT_FREE:
+            if record_of(node).layout == "free":
                 fresh = [v for v in node.outputs if v not in seen and v.shape is not None and len(v.shape) == rank]
                 seen.update(fresh)
                 queue += fresh
@@ -136,7 +130,7 @@ def _output(ctx: Context, value: ir.Value, io_dtype: ir.DataType, taken: set[int
     """
     rank = len(shape(value))
     home = ctx.form(value)
-    form = tuple(forms.axes(home))
+    form: Form = tuple(forms.axes(home))
     if form != (0, *range(2, rank), 1):
         form = forms.identity(rank)
     int8 = io_dtype == ir.DataType.INT8 and quantization(value) is not None

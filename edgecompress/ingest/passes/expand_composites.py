@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from edgecompress.analysis.supported import OPERATORS, REWRITTEN
+from edgecompress.graph.standard_functions import write_functions
 
-DOMAIN = "edgecompress.composite"
 LARGEST_DEPTH = 8  # a definition may use composites again
 
 
@@ -18,67 +16,14 @@ class ExpandComposites(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """In place; bodies of bodies too."""
         modified = False
         for _ in range(LARGEST_DEPTH):
-            opset = model.opset_imports[""]
-            called = sum(self._call_definition(node, model, opset) for node in list(model.graph))
-            if not called:
+            if not write_functions(model, _is_unknown):
                 break
-            model.opset_imports[DOMAIN] = 1
-            common.InlinePass()(model)
-            common.RemoveUnusedFunctionsPass()(model)
-            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-            model.opset_imports.pop(DOMAIN, None)
             modified = True
         return ir.passes.PassResult(model, modified)
 
-    def _call_definition(self, node: ir.Node, model: ir.Model, opset: int) -> bool:
-        """Makes the node a call of a model-local function with its definition, if it has one."""
-        if node.domain != "" or node.op_type in OPERATORS or node.op_type in REWRITTEN:
-            return False
-        definition = _definition(node, opset)
-        if definition is None:
-            return False
-        definition.domain, definition.name = DOMAIN, f"{node.op_type}_{len(model.functions)}"
-        for import_ in definition.opset_import:
-            if import_.domain == "":
-                import_.version = opset
-        _add_defaults(node, opset)
-        function = ir.serde.deserialize_function(definition)
-        model.functions[function.identifier()] = function
-        node.domain, node.op_type, node.version = DOMAIN, definition.name, None
-        return True
 
-
-def _add_defaults(node: ir.Node, opset: int) -> None:
-    """Attributes left out by the node: the body refers to them by name."""
-    for name, attribute in onnx.defs.get_schema(node.op_type, opset, "").attributes.items():
-        if name not in node.attributes and attribute.default_value.type != onnx.AttributeProto.UNDEFINED:
-            node.attributes.add(ir.serde.deserialize_attribute(attribute.default_value))
-
-
-def _definition(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-    except onnx.defs.SchemaError:
-        return None
-    versions = [v for v in schema.function_opset_versions if v <= opset]
-    if versions:
-        return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))
-    versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
-    types = []
-    for value in node.inputs:
-        if value is None:
-            types.append(onnx.TypeProto())
-            continue
-        if value.type is None or value.shape is None:
-            return None
-        proto = ir.serde.serialize_type(value.type)
-        ir.serde.serialize_shape_into(proto, value.shape)
-        types.append(proto)
-    if not versions:
-        return None
-    body = schema.get_context_dependent_function_with_opset_version(
-        max(versions), ir.serde.serialize_node(node).SerializeToString(), [t.SerializeToString() for t in types]
-    )
-    return onnx.FunctionProto.FromString(body) if body else None
+def _is_unknown(node: ir.Node) -> bool:
+    return node.op_type not in OPERATORS and node.op_type not in REWRITTEN

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
+from edgecompress.graph.nodes import argument, arguments, optional_parameter
 from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
 
 Rewrite = Callable[[ir.Node, Edit], bool]
@@ -18,9 +19,11 @@ class RewriteOperators(NodePass):
 
     @property
     def operators(self) -> frozenset[str]:  # type: ignore[override]
+        """Those that the table has."""
         return frozenset(REWRITES)
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
+        """Changes the node as the table says; returns whether anything changed."""
         return REWRITES[node.op_type](node, edit)
 
 
@@ -28,7 +31,7 @@ def _chain(op_type: str) -> Rewrite:
     """Min, Max, Sum of any number of values: one, or pairs from the left."""
 
     def rewrite(node: ir.Node, edit: Edit) -> bool:
-        first, *rest = node.inputs
+        first, *rest = arguments(node)
         if node.op_type == op_type and len(rest) == 1:
             return False
         if not rest:
@@ -45,8 +48,10 @@ def _chain(op_type: str) -> Rewrite:
 def _mean(node: ir.Node, edit: Edit) -> bool:
     """Mean(a, b, ..) = Sum(a, b, ..) / count."""
     total = edit.insert(node, "Sum", node.inputs, shape=node.outputs[0].shape)
+    added = total.producer()
+    assert added is not None
     edit.replace(node, "Mul", [total, edit.constant("count", np.float32(1 / len(node.inputs)))])
-    return _chain("Add")(total.producer(), edit)
+    return _chain("Add")(added, edit)
 
 
 def _not(op_type: str) -> Rewrite:
@@ -61,7 +66,7 @@ def _not(op_type: str) -> Rewrite:
 
 def _power(node: ir.Node, edit: Edit) -> bool:
     """Small exponents have operators of their own, which are exact and quantise well."""
-    x, exponent = node.inputs[0], constant(node.inputs[1])
+    x, exponent = argument(node, 0), optional_parameter(node, 1)
     if exponent is None or exponent.size != 1 or x.dtype != ir.DataType.FLOAT or not _keeps_rank(x, exponent):
         return False
     value = float(exponent.reshape(()))
@@ -84,7 +89,7 @@ def _power(node: ir.Node, edit: Edit) -> bool:
 
 def _divide(node: ir.Node, edit: Edit) -> bool:
     """x / constant = x * (1 / constant); 1 / x = Reciprocal(x)."""
-    a, b = node.inputs
+    a, b = arguments(node)
     if node.outputs[0].dtype != ir.DataType.FLOAT:
         return False
     numerator, divisor = constant(a), constant(b)
@@ -107,36 +112,27 @@ def _keeps_rank(x: ir.Value, scalar: np.ndarray) -> bool:
 
 def _dropout(node: ir.Node, edit: Edit) -> bool:
     """Nothing, outside training; a mask that someone reads is all True."""
-    training = constant(input_or_none(node, 2))
+    training = optional_parameter(node, 2)
     shape = static_shape(node.inputs[0])
     if (input_or_none(node, 2) is not None and (training is None or training.any())) or shape is None:
         return False
     if len(node.outputs) > 1 and node.outputs[1].uses():
         node.outputs[1].replace_all_uses_with(edit.constant("mask", np.ones(shape, bool)))
-    edit.substitute(node, node.inputs[0])
-    return True
-
-
-def _softplus(node: ir.Node, edit: Edit) -> bool:
-    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), which can't overflow."""
-    x, shape = node.inputs[0], node.outputs[0].shape
-    size = edit.insert(node, "Neg", [edit.insert(node, "Abs", [x], shape=shape)], shape=shape)
-    tail = edit.insert(node, "Add", [edit.insert(node, "Exp", [size]), edit.constant("one", np.float32(1))])
-    edit.replace(node, "Add", [edit.insert(node, "Relu", [x], shape=shape), edit.insert(node, "Log", [tail])])
+    edit.substitute(node, argument(node, 0))
     return True
 
 
 def _reduce_min(node: ir.Node, edit: Edit) -> bool:
     """min(x) = -max(-x)."""
     attributes = {k: a.value for k, a in node.attributes.items()}
-    negated = edit.insert(node, "Neg", [node.inputs[0]], shape=node.inputs[0].shape)
+    negated = edit.insert(node, "Neg", [argument(node, 0)], shape=argument(node, 0).shape)
     largest = edit.insert(node, "ReduceMax", [negated, *node.inputs[1:]], attributes)
     edit.replace(node, "Neg", [largest])
     return True
 
 
 def _arg_min(node: ir.Node, edit: Edit) -> bool:
-    x = node.inputs[0]
+    x = argument(node, 0)
     negated = edit.insert(node, "Neg", [x], shape=x.shape, dtype=x.dtype)
     edit.replace(node, "ArgMax", [negated], {k: a.value for k, a in node.attributes.items()})
     return True
@@ -144,7 +140,7 @@ def _arg_min(node: ir.Node, edit: Edit) -> bool:
 
 def _cast(node: ir.Node, edit: Edit) -> bool:
     """Gone when it changes nothing."""
-    x = node.inputs[0]
+    x = argument(node, 0)
     if x.dtype is None or x.dtype != node.attributes.get_int("to"):
         return False
     edit.substitute(node, x)
@@ -158,20 +154,22 @@ def _same_shape(node: ir.Node, edit: Edit) -> bool:
         return False
     if node.op_type == "Slice" and _reverses(node):
         return False
-    if node.op_type == "Pad" and (constant(node.inputs[1]) is None or constant(node.inputs[1]).any()):
-        return False
-    edit.substitute(node, node.inputs[0])
+    if node.op_type == "Pad":
+        amounts = optional_parameter(node, 1)
+        if amounts is None or amounts.any():
+            return False
+    edit.substitute(node, argument(node, 0))
     return True
 
 
 def _reverses(node: ir.Node) -> bool:
-    steps = constant(input_or_none(node, 4))
+    steps = optional_parameter(node, 4)
     return input_or_none(node, 4) is not None and (steps is None or bool((steps < 0).any()))
 
 
 def _where(node: ir.Node, edit: Edit) -> bool:
     """torch guards the softmax of a fully masked row: Where(IsNaN(s), 0, s) with s a Softmax is s."""
-    condition, zero, x = node.inputs
+    condition, zero, x = arguments(node)
     test, source = condition.producer(), x.producer()
     filler = constant(zero)
     if (
@@ -203,11 +201,11 @@ def _logical(op_type: str, threshold: float) -> Rewrite:
 
 def _gather_nd(node: ir.Node, edit: Edit) -> bool:
     """Indices of one coordinate pick along the first dimension, as Gather does."""
-    indices = constant(node.inputs[1])
+    indices = optional_parameter(node, 1)
     if indices is None or indices.shape[-1] != 1 or node.attributes.get_int("batch_dims", 0):
         return False
-    picked = edit.constant(f"{node.inputs[1].name}/first", indices.reshape(indices.shape[:-1]))
-    edit.replace(node, "Gather", [node.inputs[0], picked], {"axis": 0})
+    picked = edit.constant(f"{argument(node, 1).name}/first", indices.reshape(indices.shape[:-1]))
+    edit.replace(node, "Gather", [argument(node, 0), picked], {"axis": 0})
     return True
 
 
@@ -220,13 +218,13 @@ def _transpose(node: ir.Node, edit: Edit) -> bool:
     if moved != sorted(moved):
         return False
     target = np.array([shape[p] for p in perm], np.int64)
-    edit.replace(node, "Reshape", [node.inputs[0], edit.constant("shape", target)])
+    edit.replace(node, "Reshape", [argument(node, 0), edit.constant("shape", target)])
     return True
 
 
 def _identity(node: ir.Node, edit: Edit) -> bool:
     """Gone, except between an input (or a constant) and an output of the model."""
-    value, output = node.inputs[0], node.outputs[0]
+    value, output = argument(node, 0), node.outputs[0]
     if output.is_graph_output() and (value.is_graph_input() or value.is_initializer() or value.is_graph_output()):
         return False
     edit.substitute(node, value)
@@ -252,7 +250,6 @@ REWRITES: dict[str, Rewrite] = {
     "Pow": _power,
     "ReduceMin": _reduce_min,
     "Slice": _same_shape,
-    "Softplus": _softplus,
     "Sum": _chain("Add"),
     "Tile": _same_shape,
     "Transpose": _transpose,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,19 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.train.module import torch_layers  # noqa: F401 (enters its functions in the table)
+from edgecompress.graph.channel_axes import shape
+from edgecompress.graph.fusion import constant
+from edgecompress.graph.nodes import argument
 from edgecompress.train.module.batch_axis import find_batch
-from edgecompress.train.module.torch_operators import FUNCTIONS
+from edgecompress.train.module.torch_functions import Step, Values, can_be_trained, known, torch_function
 from edgecompress.train.module.trainable import trainable
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node: values[outputs] = function(values[inputs]); `last` are the slots that nobody reads after it."""
-
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    last: tuple[int, ...]
 
 
 class TorchModel(nn.Module):
@@ -32,13 +25,14 @@ class TorchModel(nn.Module):
     Inputs and outputs are those of the model, in its order, [n, ...] where it has [1, ...]. BatchNormalization
     uses the batch's statistics in training mode. Equal to ONNX Runtime to 1e-5 in evaluation mode.
     logits: an output that is a Softmax's or LogSoftmax's is what that one reads, as losses want it.
-    Raises UnsupportedModelError for an operator without an entry in FUNCTIONS.
+    Raises UnsupportedModelError for an operator that has no function in torch.
     """
 
     def __init__(self, model: ir.Model, *, logits: bool = False) -> None:
+        """The weights are copies of the model's, which isn't changed."""
         super().__init__()
         graph = model.graph
-        unknown = sorted({n.op_type for n in graph} - set(FUNCTIONS))
+        unknown = sorted({n.op_type for n in graph if not can_be_trained(n)})
         if unknown:
             raise UnsupportedModelError(f"operators {', '.join(unknown)} can't be trained")
         self._source = _Source(model)
@@ -47,20 +41,20 @@ class TorchModel(nn.Module):
         self._constants = [(slots[v], _key(name)) for name, v in graph.initializers.items()]
         learned = set(trainable(model))
         for name, value in graph.initializers.items():
-            tensor = torch.from_numpy(np.array(value.const_value.numpy()))  # a copy: the module's own
+            tensor = torch.from_numpy(np.array(constant(value)))  # a copy: the module's own
             if value in learned:
                 self.register_parameter(_key(name), nn.Parameter(tensor))
             else:
                 self.register_buffer(_key(name), tensor)
         self._weight_names = tuple(name for name, v in graph.initializers.items() if v in learned)
         self._inputs = tuple(slots[v] for v in graph.inputs)
-        self._batches = tuple(int(v.shape[0]) if len(v.shape) else 0 for v in graph.inputs)
+        self._batches = tuple(shape(v)[0] if shape(v) else 0 for v in graph.inputs)
         self._outputs = tuple(slots[_before_softmax(v) if logits else v] for v in graph.outputs)
         self._steps = _plan(graph, slots, self._outputs)
         self._images = any(n.op_type in ("Conv", "ConvTranspose", "MaxPool") for n in graph)
         self._weight_transforms, self._value_transforms = nn.ModuleDict(), nn.ModuleDict()
         self._transformed: dict[int, str] = {}  # slot of a computed value -> key of its transform
-        functions = [FUNCTIONS[n.op_type](n) for n in graph]
+        functions = [torch_function(n) for n in graph]
         self._layers = nn.ModuleList(f for f in functions if isinstance(f, nn.Module)).eval()
         found = find_batch(model, self._steps, functions, self._fill, self._inputs, self._outputs)
         self._layers.train()
@@ -70,7 +64,7 @@ class TorchModel(nn.Module):
     @property
     def weights(self) -> dict[str, nn.Parameter]:
         """Parameters by the name of their initializer."""
-        return {name: self._parameters[_key(name)] for name in self._weight_names}
+        return {name: self.get_parameter(_key(name)) for name in self._weight_names}
 
     @property
     def weight_transforms(self) -> dict[str, nn.Module]:
@@ -96,7 +90,7 @@ class TorchModel(nn.Module):
         _set(self._value_transforms, _key(name), transform)
         self._transformed = {self._slots[n]: _key(n) for n in self.value_transforms}
 
-    def forward(self, *inputs: Tensor, capture: Collection[str] = ()):
+    def forward(self, *inputs: Tensor, capture: Collection[str] = ()) -> Any:
         """The outputs, a tuple; with `capture` also a dict of the values of those names, as their readers get them."""
         if self._batched:
             outputs, captured = self._run(inputs, capture)
@@ -113,7 +107,7 @@ class TorchModel(nn.Module):
             values = self._fill()
         for name, value in model.graph.initializers.items():
             if value.dtype == ir.DataType.FLOAT:
-                array = values[self._slots[name]].detach().to("cpu", torch.float32).numpy()
+                array = known(values, self._slots[name]).detach().to("cpu", torch.float32).numpy()
                 value.const_value = ir.tensor(np.array(array, order="C"), name=name)
         return model
 
@@ -122,13 +116,14 @@ class TorchModel(nn.Module):
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         values = self._fill()
         wanted = {self._slots[name]: name for name in capture}
-        captured = {name: values[slot] for slot, name in wanted.items()}
+        captured = {name: value for slot, name in wanted.items() if (value := values[slot]) is not None}
         transformed, transforms = self._transformed, self._value_transforms
 
         def made(slot: int, value: Tensor) -> None:
-            values[slot] = transforms[transformed[slot]](value) if slot in transformed else value
+            seen: Tensor = transforms[transformed[slot]](value) if slot in transformed else value
+            values[slot] = seen
             if slot in wanted:
-                captured[wanted[slot]] = values[slot]
+                captured[wanted[slot]] = seen
 
         for slot, x in zip(self._inputs, inputs, strict=True):
             images = self._images and x.ndim == 4  # what torch's convolutions are fastest with
@@ -139,11 +134,11 @@ class TorchModel(nn.Module):
                 made(slot, value)
             for slot in step.last:
                 values[slot] = None
-        return tuple(values[slot] for slot in self._outputs), captured
+        return tuple(known(values, slot) for slot in self._outputs), captured
 
-    def _fill(self) -> list[Tensor | None]:
+    def _fill(self) -> Values:
         """A slot for each value, with the constants in theirs."""
-        values: list[Tensor | None] = [None] * (len(self._slots) + 1)
+        values: Values = [None] * (len(self._slots) + 1)
         parameters, buffers, transforms = self._parameters, self._buffers, self._weight_transforms
         for slot, key in self._constants:
             value = parameters[key] if key in parameters else buffers[key]
@@ -170,7 +165,7 @@ def _values(graph: ir.Graph) -> Iterator[ir.Value]:
 
 def _before_softmax(value: ir.Value) -> ir.Value:
     node = value.producer()
-    return node.inputs[0] if node is not None and node.op_type in ("Softmax", "LogSoftmax") else value
+    return argument(node, 0) if node is not None and node.op_type in ("Softmax", "LogSoftmax") else value
 
 
 def _plan(graph: ir.Graph, slots: dict[ir.Value, int], outputs: tuple[int, ...]) -> list[Step]:

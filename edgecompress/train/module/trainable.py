@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
+from edgecompress.operators import record_of
 
 LARGEST = 1e6  # of a weight; attention masks hold -infinity, or the lowest float, in places
 
@@ -29,42 +30,9 @@ def trainable(model: ir.Model) -> list[ir.Value]:
 
 
 def _weights(node: ir.Node) -> Iterator[ir.Value]:
-    positions, least = POSITIONS.get(node.op_type, (_none, 1))
-    for i in positions(node):
-        value = node.inputs[i] if i < len(node.inputs) else None
-        if value is not None and (array := constant(value)) is not None and array.size >= least:
-            yield value
-
-
-def _at(*positions: int) -> Callable[[ir.Node], tuple[int, ...]]:
-    return lambda node: positions
-
-
-def _all(node: ir.Node) -> range:
-    return range(len(node.inputs))
-
-
-def _none(node: ir.Node) -> tuple[int, ...]:
-    return ()
-
-
-# operator -> (positions of its weights, least number of elements of one)
-POSITIONS: dict[str, tuple[Callable[[ir.Node], range | tuple[int, ...]], int]] = {
-    "Add": (_all, 2),
-    "BatchNormalization": (_at(1, 2), 1),
-    "Concat": (_all, 2),
-    "Conv": (_at(1, 2), 1),
-    "ConvTranspose": (_at(1, 2), 1),
-    "Div": (_all, 2),
-    "Expand": (_at(0), 2),
-    "GRU": (_at(1, 2, 3), 1),
-    "Gather": (_at(0), 2),
-    "Gemm": (_at(1, 2), 1),
-    "InstanceNormalization": (_at(1, 2), 1),
-    "LSTM": (_at(1, 2, 3), 1),
-    "LayerNormalization": (_at(1, 2), 1),
-    "MatMul": (_all, 1),
-    "Mul": (_all, 2),
-    "PRelu": (_at(1), 1),
-    "Sub": (_all, 2),
-}
+    weights = record_of(node).weights
+    for i, value in enumerate(node.inputs):
+        if value is not None and (weights.learned is None or i in weights.learned):
+            array = constant(value)
+            if array is not None and array.size >= weights.least:
+                yield value

@@ -9,12 +9,11 @@ from edgecompress_runtime.building.archive import static_library
 from edgecompress_runtime.building.c_header import example, header
 from edgecompress_runtime.building.object_size import section_sizes
 from edgecompress_runtime.building.stack_use import stack_bytes
-from edgecompress_runtime.codegen import x86_compiler as host_compiler
-from edgecompress_runtime.codegen.generator import HOOK, generate, with_outputs_of_their_own
 from edgecompress_runtime.codegen.interface import Interface
-from edgecompress_runtime.codegen.x86_program import program as host_program
+from edgecompress_runtime.codegen.llvm_writer import llvm_program
+from edgecompress_runtime.codegen.python_writer import python_program
+from edgecompress_runtime.codegen.x86_compiler import optimized
 from edgecompress_runtime.families.table import family_of
-from edgecompress_runtime.families.x86.variants import variant_for
 from edgecompress_runtime.llvm.cross import Machine, compiled, target_machine
 from edgecompress_runtime.plan import Plan
 
@@ -51,17 +50,17 @@ def compile_plan(plan: Plan, name: str, machine: Machine, *, profile: bool = Fal
     """name: of the model; characters that C does not allow become underscores.
 
     profile: the code calls edgecompress_layer(step) between steps. coded: weights that were clustered stay entropy
-    coded in flash, and are decoded as they are used (primitives/coding.py), if the whole takes less flash then.
+    coded in flash, and are decoded as they are used (families/shared/coding.py), if the whole takes less flash then.
     Raises UnsupportedOperatorError, RuntimeError for a triple that LLVM does not know.
     """
     if machine.triple.startswith("x86_64"):
-        return _for_x86(plan, identifier(name), machine, HOOK if profile else "")
+        return _for_x86(plan, identifier(name), machine, profile)
     found = _for_family(plan, identifier(name), machine, profile, coded)
     if not found.program.saved:
         return found
     # the decoder takes flash as well, and lists of weights may do without it
     family = family_of(machine.triple, machine.features, coded=False)
-    lists = generate(plan, identifier(name), family).skipping > found.program.skipping
+    lists = python_program(plan, identifier(name), family).skipping > found.program.skipping
     if found.program.saved >= DECODER and not lists:
         return found
     plain = _for_family(plan, identifier(name), machine, profile, False)
@@ -70,7 +69,7 @@ def compile_plan(plan: Plan, name: str, machine: Machine, *, profile: bool = Fal
 
 def _for_family(plan: Plan, name: str, machine: Machine, profile: bool, coded: bool) -> Compiled:
     family = family_of(machine.triple, machine.features, coded=coded)
-    program = generate(plan, name, family, profile=profile)
+    program = python_program(plan, name, family, profile=profile)
     data, assembly = compiled(machine, program.functions, program.constants)
     sizes = section_sizes(data)
     stack = stack_bytes(assembly, program.entry, machine.triple)
@@ -79,26 +78,15 @@ def _for_family(plan: Plan, name: str, machine: Machine, profile: bool, coded: b
     )
 
 
-def _for_x86(plan: Plan, name: str, machine: Machine, hook: str) -> Compiled:
+def _for_x86(plan: Plan, name: str, machine: Machine, profile: bool) -> Compiled:
     """The program that `load` compiles for this machine, for any other x86: its kernels are the ones that are fast
     there. Weights are plain: memory is not what is short."""
-    variant, plan = variant_for(machine.features), with_outputs_of_their_own(plan)
-    program = host_program(plan, variant, hook=hook)
-    interface = Interface(
-        name=name,
-        plan=plan,
-        layout=program.layout,
-        alignment=host_compiler.ALIGNMENT,
-        steps=program.steps,
-        family=f"x86 {variant.name}",
-        saved=0,
-        skipping=program.skipping,
-    )
+    program = llvm_program(plan, name, family_of(machine.triple, machine.features), profile=profile)
     target = target_machine(machine)
-    module = host_compiler.optimised(program, target, interface.entry)
-    data, stack = target.emit_object(module), stack_bytes(target.emit_assembly(module), interface.entry, machine.triple)
+    module = optimized(program, target)
+    data, stack = target.emit_object(module), stack_bytes(target.emit_assembly(module), program.entry, machine.triple)
     sizes = section_sizes(data)
-    return Compiled(interface, (f"{name}.ll", program.text), data, sum(sizes.values()), sizes[".text"], stack)
+    return Compiled(program, (f"{name}.ll", program.text), data, sum(sizes.values()), sizes[".text"], stack)
 
 
 def identifier(name: str) -> str:

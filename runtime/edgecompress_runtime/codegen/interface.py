@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from edgecompress_runtime.codegen.memory import Layout
 from edgecompress_runtime.plan import Plan
 
+HOOK = "edgecompress_layer"  # void (int32_t step), called before each step of a profiled program and after the last
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Interface:
     """Its functions' symbols and its constants' start with `name`.
 
-    layout: of the arena; alignment: of its address, in bytes. steps: (operator kind, output's name) of each kernel call
-    in order. family: of the CPUs whose kernels it has. saved: bytes of flash that coded weights take less than plain
-    ones. skipping: layers that leave out weights that are zero.
+    plan: whose inputs and outputs it takes. layout: of the arena; alignment: of its address, in bytes. steps: (operator
+    kind, output's name) of each kernel call in order. family: of the CPUs whose kernels it has. saved: bytes of flash
+    that coded weights take less than plain ones. skipping: layers that leave out weights that are zero.
     """
 
     name: str

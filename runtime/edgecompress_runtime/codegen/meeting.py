@@ -11,7 +11,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 
-ENTRY = "edgecompress_invoke"
+PREFIX = "edgecompress"  # the name of programs that are loaded here
+ENTRY = f"{PREFIX}_invoke"
 LINE = 64  # bytes
 ARRIVED, BEGUN, STOP, FINISHED = 0, LINE, 2 * LINE, 3 * LINE  # in sync
 SYNC = 4 * LINE

@@ -10,7 +10,8 @@ import random
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-ALIGNMENT = 16  # bytes
+ALIGNMENT = 16  # bytes; one vector of Helium or NEON
+CACHE_LINE = 64  # bytes
 ROUNDS = 400  # of reordering; a plan of 30 buffers takes about 0.1 s
 
 

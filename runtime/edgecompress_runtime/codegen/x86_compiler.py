@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import Any
 
 import llvmlite.binding as llvm
 from numba import types
 
+from edgecompress_runtime.codegen.llvm_writer import LlvmProgram
 from edgecompress_runtime.codegen.meeting import ENTRY
-from edgecompress_runtime.codegen.x86_program import Program
+from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.llvm import cross
 
-ALIGNMENT = 64  # bytes of a constant: a cache line
-NUMBERS = {"i": types.int32, "f": types.float32}
 
-
-def object_of(program: Program, target: llvm.TargetMachine) -> tuple[bytes, tuple[str, ...]]:
+def object_of(program: LlvmProgram, target: llvm.TargetMachine) -> tuple[bytes, tuple[str, ...]]:
     """(object file with constants and the functions of meeting.py, C functions that it needs)."""
-    module = optimised(program, target)
+    module = optimized(program, target)
     needed = (f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
     return target.emit_object(module), tuple(needed)
 
 
-def optimised(program: Program, target: llvm.TargetMachine, entry: str = ENTRY) -> llvm.ModuleRef:
-    """entry: what the first function of meeting.py is called."""
+def optimized(program: LlvmProgram, target: llvm.TargetMachine) -> llvm.ModuleRef:
+    """The whole program as one module, in which the kernels are inlined. With one thread, the function that runs it is
+    called as the program's interface says."""
     module = llvm.parse_assembly("\n".join([_constants(program), program.text]))
     public = {f.name for f in module.functions if not f.is_declaration}
-    for kernel in program.kernels:
-        signature = types.void(*(_numba_type(t) for t in kernel.types))
-        text = cross.lowered(kernel.symbol, kernel.function, signature)
+    for symbol, kernel in program.kernels.items():
+        text = cross.lowered(symbol, kernel.function, types.void(*kernel.types))
         text = re.sub(r"target triple = .*", f'target triple = "{target.triple}"', text)
         text = re.sub(r"target datalayout = .*", f'target datalayout = "{target.target_data}"', text)
         module.link_in(llvm.parse_assembly(text.replace(" noinline {", " {")))
@@ -42,8 +39,8 @@ def optimised(program: Program, target: llvm.TargetMachine, entry: str = ENTRY) 
                 function.add_function_attribute("alwaysinline")
     for variable in module.global_variables:
         variable.linkage = "internal"
-    if entry != ENTRY:
-        module.get_function(ENTRY).name = entry
+    if program.threads == 1:
+        module.get_function(ENTRY).name = program.entry
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True
@@ -52,14 +49,9 @@ def optimised(program: Program, target: llvm.TargetMachine, entry: str = ENTRY) 
     return module
 
 
-def _numba_type(kind: Any) -> types.Type:
-    if isinstance(kind, tuple):
-        return types.Tuple([_numba_type(k) for k in kind])
-    return NUMBERS[kind] if isinstance(kind, str) else cross.pointer_type(kind)
-
-
 @cache
 def target_machine(variant: Variant) -> llvm.TargetMachine:
+    """What LLVM compiles a variant's program for, to be run in this process."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     cpu = variant.cpu or llvm.get_host_cpu_name()
@@ -70,9 +62,9 @@ def target_machine(variant: Variant) -> llvm.TargetMachine:
     )
 
 
-def _constants(program: Program) -> str:
+def _constants(program: LlvmProgram) -> str:
     lines = []
     for symbol, array in program.constants.items():
         text = "".join(f"\\{byte:02x}" for byte in array.tobytes())
-        lines.append(f'@{symbol} = constant [{array.nbytes} x i8] c"{text}", align {ALIGNMENT}')
+        lines.append(f'@{symbol} = constant [{array.nbytes} x i8] c"{text}", align {CACHE_LINE}')
     return "\n".join(lines)

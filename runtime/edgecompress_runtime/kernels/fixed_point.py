@@ -6,6 +6,7 @@ integer bits has n + m of them. Source: gemmlowp fixedpoint.h, TFLite internal/c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -29,7 +30,7 @@ def _leading_zeros(typingctx: Any, x: Any) -> Any:
     return types.int32(types.int32), generate
 
 
-leading_zeros: Any = intrinsic(_leading_zeros)  # of an int32 seen as unsigned; 32 for 0
+leading_zeros: Callable[..., Number] = intrinsic(_leading_zeros)  # of an int32 seen as unsigned; 32 for 0
 
 
 @njit(inline="always")

@@ -1,6 +1,6 @@
 """Numba functions -> an object file for another CPU, without a C compiler.
 
-Numba types and lowers the Python functions; the LLVM inside llvmlite, which carries every back end, optimises
+Numba types and lowers the Python functions; the LLVM inside llvmlite, which carries every back end, optimizes
 and emits them. Functions take pointers and 32-bit integers, return nothing and follow the C calling convention
 of the target.
 """
@@ -21,11 +21,11 @@ from numba.core import codegen, compiler, sigutils
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.typing import Signature
-from numba.extending import intrinsic
 
 from edgecompress_runtime.llvm.arm_attributes import without_float_arguments
 from edgecompress_runtime.llvm.float_functions import FUNCTIONS
 from edgecompress_runtime.llvm.rounded_product import definition
+from edgecompress_runtime.llvm.typed_numba import leaves, llvm_code
 
 CONSTANT_ALIGNMENT = 16  # bytes; one vector of Helium
 
@@ -84,7 +84,7 @@ class Function:
 
 
 class _RawLibrary(codegen.JITCodeLibrary):
-    """Keeps the IR as Numba lowered it: optimising it here would vectorise it for the host."""
+    """Keeps the IR as Numba lowered it: optimizing it here would vectorize it for the host."""
 
     def _optimize_functions(self, module: Any) -> None: ...
     def _optimize_final_module(self) -> None: ...
@@ -107,57 +107,51 @@ def compiled(
     return without_float_arguments(target.emit_object(module)), target.emit_assembly(module)
 
 
-def external(symbol: str, signature: Signature) -> types.ExternalFunction:
+def external(symbol: str, signature: Signature) -> Callable[..., Any]:
     """What a Numba function calls to call the C function `symbol`."""
-    return types.ExternalFunction(symbol, signature)
+    function: Any = types.ExternalFunction(symbol, signature)
+    return function
 
 
 def inlined(symbol: str, arguments: Sequence[types.Type]) -> Callable[..., None]:
     """What a Numba function calls to call an inlined Function; tuples are passed as their elements."""
-    names = ", ".join(f"a{i}" for i in range(len(arguments)))
-    signature = types.void(*arguments)
 
-    def generate(context: Any, builder: ir.IRBuilder, _: Signature, values: Sequence[ir.Value]) -> ir.Value:
-        flat = [leaf for kind, value in zip(arguments, values) for leaf in _leaves(builder, kind, value)]
-        kernel = builder.module.globals.get(symbol)
+    @llvm_code(types.void(*arguments))
+    def call(b: ir.IRBuilder, *values: Any) -> None:
+        flat = list(leaves(values))
+        kernel = b.module.globals.get(symbol)
         if kernel is None:
-            kernel = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [v.type for v in flat]), symbol)
-        builder.call(kernel, flat)
-        return context.get_dummy_value()
+            kernel = ir.Function(b.module, ir.FunctionType(ir.VoidType(), [v.type for v in flat]), symbol)
+        b.call(kernel, flat)
 
-    # an intrinsic is a function of as many parameters as its calls have
-    space: dict[str, Any] = {"result": (signature, generate)}
-    exec(f"def call(typingctx, {names}): return result", space)
-    return intrinsic(space["call"])
-
-
-def elements(kind: Any) -> list[types.Type]:
-    """Of a tuple type."""
-    return list(kind)
-
-
-def _leaves(builder: ir.IRBuilder, kind: types.Type, value: ir.Value) -> list[ir.Value]:
-    if not isinstance(kind, types.BaseTuple):
-        return [value]
-    parts = [(part, builder.extract_value(value, i)) for i, part in enumerate(elements(kind))]
-    return [leaf for k, v in parts for leaf in _leaves(builder, k, v)]
+    return call
 
 
 def constant(symbol: str, dtype: np.dtype) -> Callable[..., Any]:
     """A function for use in Numba code that returns the address of a constant."""
-    pointer = pointer_type(dtype)
 
-    @intrinsic
-    def address(typingctx: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            name = symbol
-            if name not in builder.module.globals:
-                ir.GlobalVariable(builder.module, ir.IntType(8), name).global_constant = True
-            return builder.bitcast(builder.module.globals[name], context.get_value_type(pointer))
-
-        return pointer(), generate
+    @llvm_code(pointer_type(dtype)())
+    def address(b: ir.IRBuilder) -> ir.Value:
+        if symbol not in b.module.globals:
+            ir.GlobalVariable(b.module, ir.IntType(8), symbol).global_constant = True
+        return b.bitcast(b.module.globals[symbol], _llvm_pointer(dtype))
 
     return address
+
+
+@cache
+def pointer_at(dtype: np.dtype) -> Callable[..., Any]:
+    """For use in Numba code: (int8 pointer, int32 byte offset) -> pointer to elements of `dtype`."""
+
+    @llvm_code(pointer_type(dtype)(types.CPointer(types.int8), types.int32))
+    def address(b: ir.IRBuilder, base: ir.Value, offset: ir.Value) -> ir.Value:
+        return b.bitcast(b.gep(base, [offset]), _llvm_pointer(dtype))
+
+    return address
+
+
+def _llvm_pointer(dtype: np.dtype) -> ir.Type:
+    return cpu_target.target_context.get_value_type(pointer_type(dtype))
 
 
 @cache
@@ -176,6 +170,7 @@ def _initialize() -> None:
 
 @cache
 def target_machine(machine: Machine) -> llvm.TargetMachine:
+    """What LLVM compiles for. Raises RuntimeError where it does not know the triple."""
     _initialize()
     target = llvm.Target.from_triple(machine.full_triple)
     # firmware lies at fixed addresses; under an operating system code may go into a shared library
@@ -211,11 +206,11 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
             variable.linkage = "internal"
     whole.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=2)
-    # primitives unroll and vectorise where it pays; elsewhere flash is worth more
+    # families' blocks unroll and vectorize where it pays; elsewhere flash is worth more
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
     builder = llvm.create_pass_builder(target, options)
     first = llvm.create_new_module_pass_manager()
-    first.add_always_inliner_pass()  # kernels are optimised where their callers' constants are known, never before
+    first.add_always_inliner_pass()  # kernels are optimized where their callers' constants are known, never before
     first.run(whole, builder)
     builder.getModulePassManager().run(whole, builder)
     return whole
@@ -235,7 +230,7 @@ def _link(whole: llvm.ModuleRef, functions: Iterable[Function], machine: Machine
 
 @cache
 def lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
-    """Unoptimised IR: the function as Numba lowers it, and one of the C calling convention that calls it. It returns
+    """Unoptimized IR: the function as Numba lowers it, and one of the C calling convention that calls it. It returns
     nothing or a float32."""
     flags: Any = compiler.Flags()
     flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics

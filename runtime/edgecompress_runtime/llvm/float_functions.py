@@ -7,12 +7,14 @@ above 1e-30; powf: 2 + |y| units). cross.py compiles those that a program calls 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
-from numba import float32, int32, njit
-from numba.extending import intrinsic
+from numba import float32, int32, types
 
 from edgecompress_runtime.kernels.arithmetic import f32, i32
+from edgecompress_runtime.llvm.typed_numba import Float, Tuple, Word, inline, llvm_code
 
 WHOLE = f32(2.0**23)  # from here on, every float32 is a whole number
 LOG2_E = f32(math.log2(math.e))
@@ -37,39 +39,39 @@ ERFC = tuple(
 )
 
 
-def _reinterpreted(source: type, target: type) -> object:
+def _reinterpreted(source: types.Type, target: types.Type) -> Callable[..., Any]:
     kind = ir.FloatType() if target == float32 else ir.IntType(32)
 
-    @intrinsic
-    def bits(typingctx, value):
-        return target(source), lambda context, builder, signature, args: builder.bitcast(args[0], kind)
+    @llvm_code(target(source))
+    def bits(b: ir.IRBuilder, value: ir.Value) -> ir.Value:
+        return b.bitcast(value, kind)
 
     return bits
 
 
-bits_of, float_of = _reinterpreted(float32, int32), _reinterpreted(int32, float32)
+_bits_of, _float_of = _reinterpreted(float32, int32), _reinterpreted(int32, float32)
 
 
-@njit(inline="always")
-def power_of_two(n):
+@inline
+def _power_of_two(n: Word) -> Float:
     """2**n, n from -126 to 127."""
-    return float_of(i32(i32(n + 127) << i32(23)))
+    return _float_of(i32(i32(n + 127) << i32(23)))
 
 
-@njit(inline="always")
-def nearest(x):
+@inline
+def _nearest(x: Float) -> Word:
     return i32(x + f32(0.5)) if x >= f32(0) else i32(x - f32(0.5))
 
 
-@njit(inline="always")
-def reduced(x):
+@inline
+def _reduced(x: Float) -> Tuple:
     """(n, r): x = n ln 2 + r, r within half of ln 2."""
-    n = nearest(x * LOG2_E)
+    n = _nearest(x * LOG2_E)
     return n, (x - f32(n) * LN2_HIGH) - f32(n) * LN2_LOW
 
 
-@njit(inline="always")
-def small_expm1(r):
+@inline
+def _small_expm1(r: Float) -> Float:
     """Taylor's series; r within 0.35."""
     p = f32(1 / 40320)
     for c in (f32(1 / 5040), f32(1 / 720), f32(1 / 120), f32(1 / 24), f32(1 / 6), f32(0.5)):
@@ -77,56 +79,59 @@ def small_expm1(r):
     return p * r * r + r
 
 
-@njit(inline="always")
-def exponential(x):
+@inline
+def _exponential(x: Float) -> Float:
     if x != x:
         return x
     if x > f32(88.72284):
         return f32(math.inf)
     if x < f32(-103.98):
         return f32(0)
-    n, r = reduced(x)
+    n, r = _reduced(x)
     half = i32(n >> i32(1))  # in two steps: 2**n may lie outside of the normal numbers
-    return (f32(1) + small_expm1(r)) * power_of_two(half) * power_of_two(i32(n - half))
+    return (f32(1) + _small_expm1(r)) * _power_of_two(half) * _power_of_two(i32(n - half))
 
 
-@njit(inline="always")
-def exponential_minus_one(x):
+@inline
+def _exponential_minus_one(x: Float) -> Float:
     if x < f32(-17.5):
         return f32(-1)
     if not x < f32(88):
-        return exponential(x)
-    n, r = reduced(x)
-    scale = power_of_two(n)
-    return scale * small_expm1(r) + (scale - f32(1))
+        return _exponential(x)
+    n, r = _reduced(x)
+    scale = _power_of_two(n)
+    return scale * _small_expm1(r) + (scale - f32(1))
 
 
-def expf(x):
-    return exponential(x)
+def expf(x: Float) -> Float:
+    """e**x."""
+    return _exponential(x)
 
 
-def expm1f(x):
-    return exponential_minus_one(x)
+def expm1f(x: Float) -> Float:
+    """e**x - 1."""
+    return _exponential_minus_one(x)
 
 
-def tanhf(x):
+def tanhf(x: Float) -> Float:
+    """The hyperbolic tangent."""
     size = abs(x)
     if size > f32(9.02):
         return f32(1) if x > f32(0) else f32(-1)
-    t = exponential_minus_one(f32(2) * size)
+    t = _exponential_minus_one(f32(2) * size)
     y = t / (t + f32(2))
     return y if x >= f32(0) else -y
 
 
-@njit(inline="always")
-def logarithm(x):
+@inline
+def _logarithm(x: Float) -> Tuple:
     """(k, f, rest), f + rest = ln m: x = 2**k m, m from sqrt(1/2) to sqrt(2); x positive and finite."""
     k = i32(-127)
     if x < f32(1.1754944e-38):
         x, k = x * WHOLE, i32(-150)
-    bits = bits_of(x)
+    bits = _bits_of(x)
     k = i32(k + i32(bits >> i32(23)))
-    m = float_of(i32(i32(bits & i32(0x7FFFFF)) | i32(0x3F800000)))
+    m = _float_of(i32(i32(bits & i32(0x7FFFFF)) | i32(0x3F800000)))
     if m > SQRT_2:
         m, k = m * f32(0.5), i32(k + 1)
     f = m - f32(1)
@@ -139,18 +144,20 @@ def logarithm(x):
     return k, f, s * (f32(2) * z * p - f)
 
 
-def logf(x):
+def logf(x: Float) -> Float:
+    """The natural logarithm; nan of negative numbers."""
     if x != x or x < f32(0):
         return f32(math.nan)
     if x == f32(0):
         return f32(-math.inf)
     if x == f32(math.inf):
         return x
-    k, f, rest = logarithm(x)
+    k, f, rest = _logarithm(x)
     return f32(k) * LN2_HIGH + (f + (f32(k) * LN2_LOW + rest))
 
 
-def powf(x, y):
+def powf(x: Float, y: Float) -> Float:
+    """x**y, with the special cases of C's powf."""
     if y == f32(0) or x == f32(1):
         return f32(1)
     if x != x or y != y:
@@ -166,25 +173,26 @@ def powf(x, y):
         return f32(0) * sign if y > f32(0) else f32(math.inf) * sign
     if size == f32(math.inf):
         return size * sign if y > f32(0) else f32(0) * sign
-    k, f, rest = logarithm(size)
-    y_high = float_of(i32(bits_of(y) & i32(-4096)))  # 12 bits: times k it is exact
+    k, f, rest = _logarithm(size)
+    y_high = _float_of(i32(_bits_of(y) & i32(-4096)))  # 12 bits: times k it is exact
     high, low = y_high * f32(k), (y - y_high) * f32(k)
     total = (high + low) + y * ((f + rest) * LOG2_E)
     if not total < f32(128.5):
         return f32(math.inf) * sign
     if total < f32(-151):
         return f32(0) * sign
-    n = nearest(total)
+    n = _nearest(total)
     left = (high - f32(n)) + low
     r = left * LN2_HIGH + (left * LN2_LOW + (y * f + y * rest))
     # of a large y rounding may leave more than half of ln 2
-    more, r = reduced(r)
+    more, r = _reduced(r)
     n = i32(n + more)
     half = i32(n >> i32(1))
-    return (f32(1) + small_expm1(r)) * power_of_two(half) * power_of_two(i32(n - half)) * sign
+    return (f32(1) + _small_expm1(r)) * _power_of_two(half) * _power_of_two(i32(n - half)) * sign
 
 
-def erfcf(x):
+def erfcf(x: Float) -> Float:
+    """1 - erf(x), the complementary error function."""
     size = abs(x)
     if size > f32(10.1):
         return f32(0) if x > f32(0) else f32(2)
@@ -192,22 +200,25 @@ def erfcf(x):
     p = f32(0)
     for c in ERFC[::-1]:
         p = p * t + c
-    y = t * p * exponential(-size * size)
+    y = t * p * _exponential(-size * size)
     return y if x >= f32(0) else f32(2) - y
 
 
-def truncf(x):
+def truncf(x: Float) -> Float:
+    """The whole number next to x towards 0."""
     return f32(i32(x)) if abs(x) < WHOLE else x
 
 
-def floorf(x):
+def floorf(x: Float) -> Float:
+    """The largest whole number that is not above x."""
     if not abs(x) < WHOLE:
         return x
     whole = f32(i32(x))
     return whole - f32(1) if whole > x else whole
 
 
-def sqrtf(x):
+def sqrtf(x: Float) -> Float:
+    """The square root, by Newton's steps from a first guess; nan of negative numbers."""
     if x != x or x < f32(0):
         return f32(math.nan)
     if x == f32(0) or x == f32(math.inf):
@@ -215,7 +226,7 @@ def sqrtf(x):
     scale = f32(1)
     if x < f32(1.1754944e-38):
         x, scale = x * f32(2.0**24), f32(2.0**-12)
-    y = float_of(i32(i32(bits_of(x) >> i32(1)) + i32(0x1FBD1DF5)))  # within 4 %
+    y = _float_of(i32(i32(_bits_of(x) >> i32(1)) + i32(0x1FBD1DF5)))  # within 4 %
     for _ in range(3):
         y = f32(0.5) * (y + x / y)
     return y * scale

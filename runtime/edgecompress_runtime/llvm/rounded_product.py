@@ -1,6 +1,6 @@
 """(a * b + 2**31 >> 32) + c modulo 2**32, for all CPUs and for those that multiply 32 bits by 32 to 32 only.
 
-Requantisation consists of it. Kernels call it by SYMBOL; cross.py adds the definition that suits the CPU, which is
+Requantization consists of it. Kernels call it by SYMBOL; cross.py adds the definition that suits the CPU, which is
 inlined. Armv6-M: four products of 16 bits (Warren, Hacker's Delight, section 8-2) in place of a call of __aeabi_lmul.
 """
 

@@ -1,4 +1,4 @@
-"""A plan -> machine code for this CPU. Takes seconds, and loads Numba."""
+"""A program -> machine code for this CPU. Takes seconds, and loads Numba."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import replace
 
 import llvmlite.binding as llvm
 
+from edgecompress_runtime.codegen.llvm_writer import LlvmProgram
 from edgecompress_runtime.codegen.x86_compiler import object_of, target_machine
-from edgecompress_runtime.codegen.x86_program import Program
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.loading.code_cache import Artifact
-from edgecompress_runtime.plan import Plan
 
 
-def build(plan: Plan, program: Program, variant: Variant) -> Artifact | None:
+def build(program: LlvmProgram, variant: Variant) -> Artifact | None:
     """None where the code would need C functions that this process does not have."""
     code, needed = object_of(program, target_machine(variant))
     if any(llvm.address_of_symbol(name) is None for name in needed):
         return None
+    plan = program.plan
     inputs, outputs = (tuple(replace(plan.tensors[i], data=None) for i in ends) for ends in (plan.inputs, plan.outputs))
     return Artifact(code, program.layout.size, inputs, outputs, program.threads)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecompress_runtime.codegen.meeting import PREFIX
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.families.x86.variants import VARIANTS, Variant, available
 from edgecompress_runtime.loading import code_cache as artifact
@@ -36,6 +37,7 @@ class Model:
         run: Run | None,
         compile: Callable[[], Run] | None = None,
     ) -> None:
+        """run: None where the code is to be compiled by `compile` when it is first called."""
         self.inputs, self.outputs, self.compile_seconds = inputs, outputs, 0.0
         self._run, self._compile = run, compile
 
@@ -56,8 +58,8 @@ class Model:
 def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None, threads: int = 1) -> Model:
     """A `.pack` file, or its bytes.
 
-    variant: of the kernels, a key of host.variants.VARIANTS; None for the best of this CPU. threads: that share the
-    model's large layers; results are the same.
+    variant: of the kernels, a key of families.x86.variants.VARIANTS; None for the best of this CPU. threads: that share
+    the model's large layers; results are the same.
     Raises PackError for a file that is damaged or no pack, UnsupportedOperatorError, naming every operator that
     has no kernel here, and ValueError for a variant that this CPU can't run or no thread.
     """
@@ -95,16 +97,16 @@ def _variant(name: str | None) -> Variant:
 
 def _new(plan: Plan, variant: Variant, threads: int, place: Path) -> Model:
     # imported here: code from the disk runs without Numba
-    from edgecompress_runtime.codegen.generator import with_outputs_of_their_own
-    from edgecompress_runtime.codegen.x86_program import program
+    from edgecompress_runtime.codegen.llvm_writer import llvm_program
+    from edgecompress_runtime.families.x86.x86_family import x86_family
     from edgecompress_runtime.loading.compile_for_host import build
 
-    plan = with_outputs_of_their_own(plan)
-    code = program(plan, variant, threads)
+    program = llvm_program(plan, PREFIX, x86_family(variant, threads), threads=threads)
+    plan = program.plan
 
     def compile() -> Run:
         start = time.perf_counter()
-        made = build(plan, code, variant)
+        made = build(program, variant)
         if made is None:
             from edgecompress_runtime.execute import Executor
 

@@ -11,12 +11,11 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from edgecompress_runtime.codegen.meeting import ENTRY
+from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.loading.code_cache import Artifact
 from edgecompress_runtime.loading.team import Team
 from edgecompress_runtime.plan import Tensor
-
-ALIGNMENT = 64
 
 
 class Native:
@@ -24,6 +23,7 @@ class Native:
     another: it works in one arena."""
 
     def __init__(self, artifact: Artifact) -> None:
+        """Maps the code into this process and takes the memory that it works in."""
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
@@ -68,6 +68,6 @@ def check(tensors: tuple[Tensor, ...], arrays: tuple[np.ndarray, ...]) -> None:
 
 def _aligned(size: int) -> np.ndarray:
     """uint8 [size], starting at a multiple of 64, zeros."""
-    whole = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -whole.ctypes.data % ALIGNMENT
+    whole = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -whole.ctypes.data % CACHE_LINE
     return whole[start : start + size]

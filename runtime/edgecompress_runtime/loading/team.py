@@ -19,12 +19,11 @@ from edgecompress_runtime.codegen.meeting import BEGUN, ENTRY, FINISHED, LINE, S
 
 
 class Team:
-    """Call it for an inference: this thread does its share, the others theirs. One call at a time.
-
-    memory: what the functions take, arena, inputs and outputs.
-    """
+    """Threads that compute one inference together."""
 
     def __init__(self, engine: Any, memory: Sequence[np.ndarray], threads: int) -> None:
+        """Starts all threads but one. engine: that has the code. memory: what the functions take: arena, inputs and
+        outputs."""
         self._engine, self._memory, self._threads = engine, tuple(memory), threads
         self._start()
 
@@ -38,6 +37,7 @@ class Team:
         self._end = weakref.finalize(self, shared.end)
 
     def __call__(self) -> None:
+        """One inference: this thread does its share, the others theirs. One call at a time."""
         if self._process != os.getpid() or not self._end.alive:  # a fork has none of its parent's threads
             self._end.detach()
             self._start()

@@ -6,16 +6,16 @@ eight int16 lanes, which needs weights of -127 or more, and SADALP adds those in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import types
 
-from edgecompress_runtime.families.cortex_m.helium_blocks import BYTES, LANES, vector
-from edgecompress_runtime.families.shared.words import BYTE, HALF, INT8_POINTER, LONG, WORD, function, load, store
+from edgecompress_runtime.families.shared.vectors import BYTES, LANES, vector
+from edgecompress_runtime.families.shared.words import BYTE, HALF, INT8_POINTER, LONG, WORD, N, function, load, store
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Word, inline, llvm_code
 
 EIGHT_BYTES, HALVES, FOUR_HALVES = ir.VectorType(BYTE, 8), ir.VectorType(HALF, 8), ir.VectorType(HALF, 4)
 LEAST = -127  # of a weight, for two products to fit int16
@@ -38,12 +38,12 @@ def half(b: ir.IRBuilder, v: ir.Value, upper: int) -> ir.Value:
     return b.shuffle_vector(v, ir.Constant(v.type, ir.Undefined), picked)
 
 
-def joined(b: ir.IRBuilder, low: ir.Value, high: ir.Value) -> ir.Value:
+def _joined(b: ir.IRBuilder, low: ir.Value, high: ir.Value) -> ir.Value:
     count = 2 * low.type.count
     return b.shuffle_vector(low, high, ir.VectorType(WORD, count)(list(range(count))))
 
 
-def totals(b: ir.IRBuilder, sums: list[ir.Value]) -> ir.Value:
+def totals(b: ir.IRBuilder, sums: Sequence[ir.Value]) -> ir.Value:
     """The sums of the lanes of four vectors."""
     pair_up = function(b, "llvm.aarch64.neon.addp.v4i32", LANES, LANES, LANES)
     return b.call(pair_up, [b.call(pair_up, sums[:2]), b.call(pair_up, sums[2:])])
@@ -73,81 +73,67 @@ def scaled_once(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.V
     return shifted(b, b.add(upper, term), up)
 
 
-def narrowed(b: ir.IRBuilder, values: list[ir.Value], low: ir.Value, high: ir.Value) -> ir.Value:
+def narrowed(b: ir.IRBuilder, values: Sequence[ir.Value], bounds: Sequence[ir.Value]) -> ir.Value:
     """Four vectors of lanes -> their 16 values, clamped, as bytes."""
     to_halves = function(b, "llvm.aarch64.neon.sqxtn.v4i16", FOUR_HALVES, LANES)
     to_bytes = function(b, "llvm.aarch64.neon.sqxtn.v8i8", EIGHT_BYTES, HALVES)
     halves = [b.call(to_halves, [v]) for v in values]
-    eights = [b.call(to_bytes, [joined(b, *halves[i : i + 2])]) for i in (0, 2)]
-    result = joined(b, *eights)
-    for name, bound in (("llvm.smax.v16i8", low), ("llvm.smin.v16i8", high)):
-        whole = splat(b, b.trunc(bound, BYTE), BYTES)
+    eights = [b.call(to_bytes, [_joined(b, *halves[i : i + 2])]) for i in (0, 2)]
+    result = _joined(b, *eights)
+    for name, bound in zip(("llvm.smax.v16i8", "llvm.smin.v16i8"), bounds):
+        whole = _splat(b, b.trunc(bound, BYTE), BYTES)
         result = b.call(function(b, name, BYTES, BYTES, BYTES), [result, whole])
     return result
 
 
-def splat(b: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Value:
+def _splat(b: ir.IRBuilder, value: ir.Value, kind: ir.VectorType) -> ir.Value:
     undefined = ir.Constant(kind, ir.Undefined)
     first = b.insert_element(undefined, value, WORD(0))
     return b.shuffle_vector(first, undefined, ir.VectorType(WORD, kind.count)([0] * kind.count))
 
 
-def part_copy(size: int) -> Callable[..., Any]:
-    """An intrinsic (source, target, offset): `size` bytes."""
+def _part_copy(size: int) -> Callable[..., Any]:
+    """For Numba code: (source, target, offset), `size` bytes."""
 
-    @intrinsic
-    def copy(typingctx, source, target, offset):
-        def generate(context, b, signature, args):
-            source, target, offset = args
-            store(b, load(b, source, offset, ir.VectorType(BYTE, size), 1), target, offset, 1)
-            return context.get_dummy_value()
-
-        return types.void(INT8_POINTER, INT8_POINTER, types.int32), generate
+    @llvm_code(types.void(INT8_POINTER, INT8_POINTER, N))
+    def copy(b: ir.IRBuilder, source: ir.Value, target: ir.Value, offset: ir.Value) -> None:
+        store(b, load(b, source, offset, ir.VectorType(BYTE, size), 1), target, offset, 1)
 
     return copy
 
 
-copy_16, copy_8, copy_4 = (part_copy(size) for size in (16, 8, 4))
+_copy_16, _copy_8, _copy_4 = (_part_copy(size) for size in (16, 8, 4))
 
 
-@njit(inline="always")
-def copy(source, target, n):
-    """The last bytes twice where n is no multiple of a vector."""
+@inline
+def copy(source: Pointer, target: Pointer, n: Word) -> None:
+    """n bytes; the last ones twice where n is no multiple of a vector."""
     if n >= i32(16):
         for c in range(i32(0), i32(n - i32(15)), i32(16)):
-            copy_16(source, target, c)
+            _copy_16(source, target, c)
         if n % i32(16):
-            copy_16(source, target, i32(n - i32(16)))
+            _copy_16(source, target, i32(n - i32(16)))
     elif n >= i32(8):
-        copy_8(source, target, i32(0))
-        copy_8(source, target, i32(n - i32(8)))
+        _copy_8(source, target, i32(0))
+        _copy_8(source, target, i32(n - i32(8)))
     elif n >= i32(4):
-        copy_4(source, target, i32(0))
-        copy_4(source, target, i32(n - i32(4)))
+        _copy_4(source, target, i32(0))
+        _copy_4(source, target, i32(n - i32(4)))
     else:
         for c in range(n):
             target[c] = source[c]
 
 
-@intrinsic
-def fill_16(typingctx, target, offset, value):
-    def generate(context, b, signature, args):
-        target, offset, value = args
-        store(b, splat(b, b.trunc(value, BYTE), BYTES), target, offset, 1)
-        return context.get_dummy_value()
-
-    return types.void(INT8_POINTER, types.int32, types.int32), generate
+@llvm_code(types.void(INT8_POINTER, N, N))
+def _fill_16(b: ir.IRBuilder, target: ir.Value, offset: ir.Value, value: ir.Value) -> None:
+    store(b, _splat(b, b.trunc(value, BYTE), BYTES), target, offset, 1)
 
 
-@njit(inline="always")
-def blank(target, n, zero):
+@inline
+def blank(target: Pointer, n: Word, zero: Word) -> None:
+    """n bytes that are `zero`."""
     whole = i32(n - n % i32(16))
     for c in range(i32(0), whole, i32(16)):
-        fill_16(target, c, zero)
+        _fill_16(target, c, zero)
     for c in range(whole, n):
         target[c] = zero
-
-
-@njit(inline="always")
-def bank(w, bank, first, groups, depth):
-    return w

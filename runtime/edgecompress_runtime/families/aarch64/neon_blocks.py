@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import types
 
-from edgecompress_runtime.families.aarch64.neon import bank, blank, copy, dot, narrowed, scaled_twice, totals
-from edgecompress_runtime.families.cortex_m.helium_blocks import BYTES, LANES
+from edgecompress_runtime.families.aarch64.neon import LEAST, blank, copy, dot, narrowed, scaled_twice, totals
+from edgecompress_runtime.families.shared.arranged_convolution import Arrangement
 from edgecompress_runtime.families.shared.counted_loop import Loop
+from edgecompress_runtime.families.shared.plain_blocks import bank_in_flash
+from edgecompress_runtime.families.shared.scaling import Scaling
 from edgecompress_runtime.families.shared.strip_convolution import Blocks, strip_convolution
-from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, INT32_POINTER, WORD, address, load, store
+from edgecompress_runtime.families.shared.vectors import BYTES, LANES
+from edgecompress_runtime.families.shared.words import (
+    BYTE,
+    INT8_POINTER,
+    PAIR,
+    PLACE,
+    RECORD,
+    WORD,
+    N,
+    address,
+    load,
+    store,
+)
+from edgecompress_runtime.llvm.typed_numba import Tuple, llvm_code
 
 PIXELS, CHANNELS = 4, 4
 UNROLLED = 2  # vectors in an iteration: loaded in pairs
@@ -36,45 +52,36 @@ def block_sums(
     return [sums[i : i + CHANNELS] for i in range(0, len(sums), CHANNELS)]
 
 
-def block_of(has_dot: bool) -> Callable[..., Any]:
-    @intrinsic
-    def dot_4x4_stored(typingctx, x, x_step, w, depth, records, record, target, y_step, low, high):
-        """One block of strip_convolution; depth a multiple of 16."""
-
-        def generate(context, b, signature, args):
-            x, x_step, w, depth, records, record, target, y_step, low, high = args
-            records = address(b, records, b.mul(record, WORD(64)), BYTE)
-            xs = [address(b, x, b.mul(x_step, WORD(p)), BYTE) for p in range(PIXELS)]
-            bias, multiplier, term, up = (load(b, records, 16 * k, LANES) for k in range(4))
-            values = []
-            for sums in block_sums(b, has_dot, xs, w, b.udiv(depth, WORD(16))):
-                values.append(scaled_twice(b, b.add(totals(b, sums), bias), multiplier, term, up))
-            result = b.bitcast(narrowed(b, values, low, high), LANES)
-            for p in range(PIXELS):
-                store(b, b.extract_element(result, WORD(p)), target, b.mul(y_step, WORD(p)), 1)
-            return context.get_dummy_value()
-
-        return types.void(
-            INT8_POINTER,
-            types.int32,
-            INT8_POINTER,
-            types.int32,
-            INT32_POINTER,
-            types.int32,
-            INT8_POINTER,
-            *[types.int32] * 3,
-        ), generate
-
-    @njit(inline="always")
-    def block(window, x_step, weights, depth, records, record, target, y_step, low, high):
-        dot_4x4_stored(window, x_step, weights, depth, records, record, target, y_step, low, high)
+def _block_of(has_dot: bool) -> Callable[..., Any]:
+    @llvm_code(types.void(PLACE, INT8_POINTER, N, RECORD, PLACE, PAIR))
+    def block(
+        b: ir.IRBuilder, window: Tuple, w: ir.Value, depth: ir.Value, record: Tuple, target: Tuple, bounds: Tuple
+    ) -> None:
+        """depth: a multiple of 16."""
+        (x, x_step), (y, y_step) = window, target
+        records = address(b, record[0], b.mul(record[1], WORD(64)), BYTE)
+        xs = [address(b, x, b.mul(x_step, WORD(p)), BYTE) for p in range(PIXELS)]
+        bias, multiplier, term, up = (load(b, records, 16 * k, LANES) for k in range(4))
+        rows = block_sums(b, has_dot, xs, w, b.udiv(depth, WORD(16)))
+        values = [scaled_twice(b, b.add(totals(b, sums), bias), multiplier, term, up) for sums in rows]
+        result = b.bitcast(narrowed(b, values, bounds), LANES)
+        for p in range(PIXELS):
+            store(b, b.extract_element(result, WORD(p)), y, b.mul(y_step, WORD(p)), 1)
 
     return block
 
 
-def blocks(has_dot: bool) -> Blocks:
-    return Blocks(1, 16, copy, blank, bank, block_of(has_dot), PIXELS, CHANNELS)
+def _records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
+    """int32 [groups, 4, 4]: biases, multipliers, terms and negative shifts of four channels."""
+    rows = np.stack([scales.bias, scales.multiplier, scales.term, -scales.down]).astype(np.int32)
+    return rows[:, groups].reshape(4, -1, CHANNELS).transpose(1, 0, 2)
 
 
-neon_convolution = strip_convolution("neon_convolution", __name__, blocks(False))
-neon_dot_convolution = strip_convolution("neon_dot_convolution", __name__, blocks(True))
+def _blocks(has_dot: bool) -> Blocks:
+    return Blocks(1, 16, copy, blank, bank_in_flash, _block_of(has_dot), PIXELS, CHANNELS)
+
+
+neon_convolution = strip_convolution("neon_convolution", __name__, _blocks(False))
+neon_dot_convolution = strip_convolution("neon_dot_convolution", __name__, _blocks(True))
+CONVOLUTION = Arrangement(neon_convolution, 16, 1, 16, False, _records, None, CHANNELS, LEAST)
+DOT_CONVOLUTION = replace(CONVOLUTION, kernel=neon_dot_convolution, least=-128)

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from numba import njit, types
-from numba.extending import intrinsic
+from llvmlite import ir
+from numba import types
 
-from edgecompress_runtime.families.aarch64.neon import blank, copy, scaled_once, totals
+from edgecompress_runtime.families.aarch64.neon import LEAST, blank, copy, scaled_once, totals
 from edgecompress_runtime.families.aarch64.neon_blocks import block_sums
-from edgecompress_runtime.families.cortex_m.helium_blocks import FOUR_BYTES, LANES, clamped, vector
-from edgecompress_runtime.families.shared.arranged_dense import dense
-from edgecompress_runtime.families.shared.words import (
-    BYTE,
-    INT8_POINTER,
-    INT32_POINTER,
-    WORD,
-    address,
-    load,
-    moved,
-    store,
-)
+from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement, dense, four_lane_records
+from edgecompress_runtime.families.shared.vectors import FOUR_BYTES, LANES, clamped, vector
+from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, RECORD, WORD, N, address, load, moved, store
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline, llvm_code
 
 
-@njit(inline="always")
-def row(x, scratch, depth):
+@inline
+def _row(x: Pointer, scratch: Pointer, depth: Word) -> Pointer:
     """Followed by zeros where its last vector is not full."""
     if depth % i32(16) == 0:
         return x
@@ -35,31 +28,28 @@ def row(x, scratch, depth):
     return scratch
 
 
-def block_of(has_dot: bool) -> Callable[..., Any]:
-    @intrinsic
-    def dot_1x4_stored(typingctx, x, w, depth, records, record, target, up, low, high):
-        """depth: a multiple of 16."""
+def _block_of(has_dot: bool) -> Callable[..., Any]:
+    @llvm_code(types.void(INT8_POINTER, INT8_POINTER, N, RECORD, INT8_POINTER, types.UniTuple(N, 3)))
+    def stored(
+        b: ir.IRBuilder, row: ir.Value, w: ir.Value, depth: ir.Value, place: Tuple, target: ir.Value, scale: Tuple
+    ) -> None:
+        """depth: a multiple of 16. place: the records, and the place of the first channel's bias."""
+        up, *bounds = scale
+        records = address(b, place[0], b.mul(place[1], WORD(4)), BYTE)
+        bias, multiplier, term, down = (load(b, records, 16 * k, LANES) for k in range(4))
+        (sums,) = block_sums(b, has_dot, [row], w, b.udiv(depth, WORD(16)))
+        acc = b.shl(b.add(totals(b, sums), bias), vector(b, [up] * 4))
+        y = scaled_once(b, acc, multiplier, term, down)
+        store(b, b.trunc(clamped(b, y, bounds), FOUR_BYTES), target, 0, 1)
 
-        def generate(context, b, signature, args):
-            x, w, depth, records, record, target, up, low, high = args
-            records = address(b, records, b.mul(record, WORD(4)), BYTE)
-            bias, multiplier, term, down = (load(b, records, 16 * k, LANES) for k in range(4))
-            (sums,) = block_sums(b, has_dot, [x], w, b.udiv(depth, WORD(16)))
-            acc = b.shl(b.add(totals(b, sums), bias), vector(b, [up] * 4))
-            y = scaled_once(b, acc, multiplier, term, down)
-            store(b, b.trunc(clamped(b, y, low, high), FOUR_BYTES), target, 0, 1)
-            return context.get_dummy_value()
-
-        return types.void(
-            INT8_POINTER, INT8_POINTER, types.int32, INT32_POINTER, types.int32, INT8_POINTER, *[types.int32] * 3
-        ), generate
-
-    @njit(inline="always")
-    def block(row, weights, padded, records, group, target, up, low, high):
-        dot_1x4_stored(row, weights, padded, records, i32(group * 16), target, up, low, high)
+    @inline
+    def block(row: Pointer, weights: Pointer, padded: Word, record: Tuple, target: Pointer, scale: Words) -> None:
+        stored(row, weights, padded, (record[0], i32(record[1] * 16)), target, scale)
 
     return block
 
 
-neon_dense = dense("neon_dense", __name__, row, block_of(False))
-neon_dot_dense = dense("neon_dot_dense", __name__, row, block_of(True))
+neon_dense = dense("neon_dense", __name__, _row, _block_of(False))
+neon_dot_dense = dense("neon_dot_dense", __name__, _row, _block_of(True))
+DENSE = DenseArrangement(neon_dense, 16, 16, 1, four_lane_records, None, LEAST)
+DOT_DENSE = replace(DENSE, kernel=neon_dot_dense, least=-128)

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import types
 
 from edgecompress_runtime.families.aarch64.neon import (
     EIGHT_BYTES,
@@ -19,31 +18,37 @@ from edgecompress_runtime.families.aarch64.neon import (
     narrowed,
     scaled_twice,
 )
-from edgecompress_runtime.families.cortex_m.helium_blocks import LANES
-from edgecompress_runtime.families.shared.arranged_depthwise import UNROLLED, DepthwiseArrangement, depthwise, in_flash
+from edgecompress_runtime.families.shared.arranged_depthwise import (
+    UNROLLED,
+    DepthwiseArrangement,
+    DepthwiseBlocks,
+    depthwise,
+)
 from edgecompress_runtime.families.shared.counted_loop import Loop
+from edgecompress_runtime.families.shared.vectors import LANES
 from edgecompress_runtime.families.shared.words import (
     BYTE,
     INT8_POINTER,
-    INT32_POINTER,
+    PAIR,
+    RECORD,
     WORD,
     address,
     function,
     load,
     store,
 )
+from edgecompress_runtime.llvm.typed_numba import Tuple, llvm_code
 
 
-def block_of(channels: int) -> Callable[..., Any]:
+def _block_of(channels: int) -> Callable[..., Any]:
     stored = ir.VectorType(BYTE, channels)
 
-    def tap_sums(
-        b: ir.IRBuilder, x: ir.Value, w: ir.Value, taps: ir.Value, step: ir.Value, biases: list[ir.Value]
-    ) -> list[ir.Value]:
-        """Of four channels a vector. step: bytes from tap to tap."""
+    def tap_sums(b: ir.IRBuilder, x: ir.Value, w: ir.Value, taps: Tuple, biases: list[ir.Value]) -> list[ir.Value]:
+        """Of four channels a vector. taps: their number, and bytes from tap to tap."""
+        number, step = taps
         multiply = function(b, "llvm.aarch64.neon.smull.v8i16", HALVES, EIGHT_BYTES, EIGHT_BYTES)
         pointers, sums = [x, w], biases
-        for count, unrolled in ((b.udiv(taps, WORD(UNROLLED)), UNROLLED), (b.urem(taps, WORD(UNROLLED)), 1)):
+        for count, unrolled in ((b.udiv(number, WORD(UNROLLED)), UNROLLED), (b.urem(number, WORD(UNROLLED)), 1)):
             loop = Loop(b, count, pointers, sums)
             sums, products = list(loop.values), []
             for k in range(unrolled):
@@ -60,42 +65,28 @@ def block_of(channels: int) -> Callable[..., Any]:
             pointers, sums = loop.close([b.mul(step, WORD(unrolled))] * 2, sums)
         return sums
 
-    @intrinsic
-    def channels_stored(typingctx, window, weights, taps, step, records, number, target, low, high):
-        def generate(context, b, signature, args):
-            window, weights, taps, step, records, number, target, low, high = args
-            records = address(b, records, b.mul(number, WORD(16 * channels)), BYTE)
-            fields = [
-                [load(b, records, 4 * (channels * k + n), LANES) for n in range(0, channels, 4)] for k in range(4)
-            ]
-            sums = tap_sums(b, window, weights, taps, step, fields[0])
-            values = [scaled_twice(b, *parts) for parts in zip(sums, *fields[1:])]
-            # eight channels: both halves of the vector
-            result = narrowed(b, values if channels == 16 else values + values, low, high)
-            store(b, result if channels == 16 else half(b, result, 0), target, 0, 1)
-            return context.get_dummy_value()
-
-        return types.void(
-            INT8_POINTER,
-            INT8_POINTER,
-            types.int32,
-            types.int32,
-            INT32_POINTER,
-            types.int32,
-            INT8_POINTER,
-            types.int32,
-            types.int32,
-        ), generate
-
-    @njit(inline="always")
-    def block(window, weights, taps, channels, records, number, target, low, high):
-        channels_stored(window, weights, taps, channels, records, number, target, low, high)
+    @llvm_code(types.void(INT8_POINTER, INT8_POINTER, PAIR, RECORD, INT8_POINTER, PAIR))
+    def block(
+        b: ir.IRBuilder,
+        window: ir.Value,
+        weights: ir.Value,
+        taps: Tuple,
+        record: Tuple,
+        target: ir.Value,
+        bounds: Tuple,
+    ) -> None:
+        records = address(b, record[0], b.mul(record[1], WORD(16 * channels)), BYTE)
+        fields = [[load(b, records, 4 * (channels * k + n), LANES) for n in range(0, channels, 4)] for k in range(4)]
+        sums = tap_sums(b, window, weights, taps, fields[0])
+        values = [scaled_twice(b, *parts) for parts in zip(sums, *fields[1:])]
+        # eight channels: both halves of the vector
+        result = narrowed(b, values if channels == 16 else values + values, bounds)
+        store(b, result if channels == 16 else half(b, result, 0), target, 0, 1)
 
     return block
 
 
-neon_depthwise_16 = depthwise("neon_depthwise_16", __name__, 16, copy, blank, block_of(16), in_flash)
-neon_depthwise_8 = depthwise("neon_depthwise_8", __name__, 8, copy, blank, block_of(8), in_flash)
-
+neon_depthwise_16 = depthwise("neon_depthwise_16", __name__, DepthwiseBlocks(16, copy, blank, _block_of(16)))
+neon_depthwise_8 = depthwise("neon_depthwise_8", __name__, DepthwiseBlocks(8, copy, blank, _block_of(8)))
 SIXTEEN = DepthwiseArrangement(neon_depthwise_16, 16, -1, None, LEAST)
 EIGHT = DepthwiseArrangement(neon_depthwise_8, 8, -1, None, LEAST)

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
 from edgecompress_runtime.families.aarch64.neon import blank, copy, dot, narrowed, scaled_once, scaled_twice
-from edgecompress_runtime.families.cortex_m.helium_blocks import BYTES, LANES, vector
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.scaling import Scaling
-from edgecompress_runtime.families.shared.skipping import Lists, words
-from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, WORD, address, function, load, store
+from edgecompress_runtime.families.shared.skipping import Lists, by_name, skipping_kernels, words
+from edgecompress_runtime.families.shared.vectors import BYTES, LANES, vector
+from edgecompress_runtime.families.shared.words import (
+    BYTE,
+    INT8_POINTER,
+    PLACE,
+    WORD,
+    N,
+    address,
+    function,
+    load,
+    store,
+)
+from edgecompress_runtime.llvm.typed_numba import Tuple, llvm_code
 
 CHANNELS, EACH, WINDOW = 16, 4, 64  # of a list; weights of a channel in an entry; bytes that one table look-up reaches
 VECTORS, LANE_COUNT = 4, 4
@@ -25,7 +35,7 @@ PLACES = {True: np.arange(16).reshape(4, 4), False: np.array([[0, 1, 8, 9], [2, 
                                                               [6, 7, 14, 15]])}  # fmt: skip
 
 
-def shared_lists(has_dot: bool) -> Callable[[np.ndarray, Scaling], tuple[int, np.ndarray] | None]:
+def _shared_lists(has_dot: bool) -> Callable[[np.ndarray, Scaling], tuple[int, np.ndarray] | None]:
     """See Lists.listed. A list: of each vector of four channels the biases, multipliers, terms and negative shifts; an
     int32, how many entries there are; the entries: for each vector the numbers of 16 inputs in a window, and their
     weights, then an int32, how far the window lies behind the one before."""
@@ -72,26 +82,23 @@ def entries(weights: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.array(ways, np.int32), np.array(cells, np.int8).reshape(len(ways), CELLS)
 
 
-def scaled(b: ir.IRBuilder, acc: ir.Value, up: ir.Value, once: bool, *scale: ir.Value) -> ir.Value:
-    return scaled_once(b, b.shl(acc, vector(b, [up] * 4)), *scale) if once else scaled_twice(b, acc, *scale)
+def _scaled(b: ir.IRBuilder, acc: ir.Value, up: ir.Value, once: bool, record: Sequence[ir.Value]) -> ir.Value:
+    return scaled_once(b, b.shl(acc, vector(b, [up] * 4)), *record) if once else scaled_twice(b, acc, *record)
 
 
-def block_of(has_dot: bool) -> Callable[[int, bool], Callable[..., Any]]:
+def _block_of(has_dot: bool) -> Callable[[int, bool], Callable[..., Any]]:
     def block(pixels: int, once: bool) -> Callable[..., Any]:
-        @intrinsic
-        def stored(typingctx, window, x_step, part, target, y_step, up, low, high):
-            def generate(context, b, signature, args):
-                x, x_step, part, target, y_step, up, low, high = args
-                record = [[load(b, part, 64 * v + 16 * k, LANES) for k in range(4)] for v in range(VECTORS)]
-                start = [bias for _ in range(pixels) for bias, *_ in record]
-                sums, part = sums_of(b, x, x_step, part, start)
-                for p in range(pixels):
-                    own = zip(sums[VECTORS * p :], record)
-                    values = [scaled(b, acc, up, once, *scale) for acc, (_, *scale) in own]
-                    store(b, narrowed(b, values, low, high), target, b.mul(y_step, WORD(p)), 1)
-                return part
-
-            return INT8_POINTER(INT8_POINTER, types.int32, INT8_POINTER, INT8_POINTER, *[types.int32] * 4), generate
+        @llvm_code(INT8_POINTER(PLACE, INT8_POINTER, PLACE, types.UniTuple(N, 3)))
+        def stored(b: ir.IRBuilder, window: Tuple, part: ir.Value, target: Tuple, scale: Tuple) -> ir.Value:
+            (x, x_step), (y, y_step), (up, *bounds) = window, target, scale
+            record = [[load(b, part, 64 * v + 16 * k, LANES) for k in range(4)] for v in range(VECTORS)]
+            start = [bias for _ in range(pixels) for bias, *_ in record]
+            sums, part = sums_of(b, x, x_step, part, start)
+            for p in range(pixels):
+                own = zip(sums[VECTORS * p :], record)
+                values = [_scaled(b, acc, up, once, fields[1:]) for acc, fields in own]
+                store(b, narrowed(b, values, bounds), y, b.mul(y_step, WORD(p)), 1)
+            return part
 
         return stored
 
@@ -113,14 +120,14 @@ def block_of(has_dot: bool) -> Callable[[int, bool], Callable[..., Any]]:
                 sums[i] = dot(b, has_dot, sums[i], b.call(pick, [*table, numbers]), weights)
             if p < pixels - 1:
                 own = slice(VECTORS * p, VECTORS * (p + 1))
-                pixel, *sums[own] = behind(b, address(b, x, b.mul(x_step, WORD(p + 1)), BYTE), sums[own])
+                pixel, *sums[own] = _behind(b, address(b, x, b.mul(x_step, WORD(p + 1)), BYTE), sums[own])
         (end,), (_, *sums) = loop.close([CELLS + 4], [x, *sums])
         return sums, end
 
     return block
 
 
-def behind(b: ir.IRBuilder, pointer: ir.Value, vectors: list[ir.Value]) -> list[ir.Value]:
+def _behind(b: ir.IRBuilder, pointer: ir.Value, vectors: list[ir.Value]) -> list[ir.Value]:
     """The same, but what is loaded from the pointer is so behind the vectors' instructions: LLVM's scheduler would load
     more than there are registers. An empty piece of assembly: no instruction."""
     kinds = [pointer.type, *(v.type for v in vectors)]
@@ -131,8 +138,11 @@ def behind(b: ir.IRBuilder, pointer: ir.Value, vectors: list[ir.Value]) -> list[
     return [b.extract_value(result, i) for i in range(len(kinds))]
 
 
-def lists(has_dot: bool) -> Lists:
-    return Lists(EACH * CHANNELS, shared_lists(has_dot), False, 1, 1, copy, blank, block_of(has_dot), CHANNELS)
+def _lists(has_dot: bool) -> Lists:
+    return Lists(EACH * CHANNELS, _shared_lists(has_dot), False, 1, 1, copy, blank, _block_of(has_dot), CHANNELS)
 
 
-NEON, NEON_DOT = lists(False), lists(True)
+NEON, NEON_DOT = _lists(False), _lists(True)
+KERNELS = skipping_kernels("neon", __name__, NEON)
+DOT_KERNELS = skipping_kernels("neon_dot", __name__, NEON_DOT)
+globals().update(by_name(KERNELS) | by_name(DOT_KERNELS))  # generated text imports them

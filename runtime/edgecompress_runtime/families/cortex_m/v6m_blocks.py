@@ -8,72 +8,70 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from numba import njit, types
-from numba.extending import intrinsic
+from llvmlite import ir
 
-from edgecompress_runtime.families.shared.decoding import bank_of_bytes
+from edgecompress_runtime.families.shared.arranged_convolution import Arrangement, channel_records
+from edgecompress_runtime.families.shared.coding import Coded
+from edgecompress_runtime.families.shared.decoding import TO_BYTES, bank_of_bytes
 from edgecompress_runtime.families.shared.plain_blocks import BLOCKS as PLAIN
+from edgecompress_runtime.families.shared.plain_blocks import biases_of
 from edgecompress_runtime.families.shared.scaling import scaled_twice
 from edgecompress_runtime.families.shared.strip_convolution import strip_convolution
-from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, WORD, address, load, moved, pinned
+from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, PAIR, WORD, N, address, load, moved, pinned
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline, llvm_code
 
 UNROLLED = 8
 
 
-@intrinsic
-def dot_1x2(typingctx, x, w, depth, bias_0, bias_1):
+@llvm_code(PAIR(INT8_POINTER, INT8_POINTER, N, PAIR))
+def _dot_1x2(b: ir.IRBuilder, x: ir.Value, w: ir.Value, depth: ir.Value, biases: Tuple) -> list[ir.Value]:
     """One pixel by two channels: (x w0, x w1). w: a channel's weights, then the other's."""
-
-    def generate(context, b, signature, args):
-        x, w, depth, *biases = args
-        rows = [x, w, address(b, w, depth, BYTE)]
-        k, sums = WORD(0), biases
-        start = WORD(0)
-        for unrolled in (UNROLLED, 1):
-            entry, body, done = b.block, b.append_basic_block("body"), b.append_basic_block("done")
-            end = b.sub(depth, WORD(unrolled - 1))
-            b.cbranch(b.icmp_signed("<", start, end), body, done)
-            b.position_at_end(body)
-            phis = [b.phi(WORD) for _ in range(3)]
-            for phi, value in zip(phis, [start, *sums]):
-                phi.add_incoming(value, entry)
-            k, *totals = phis
-            for _ in range(unrolled):
-                value, *weights = (b.sext(load(b, row, k, BYTE, 1), WORD) for row in rows)
-                totals = [b.add(t, b.mul(value, weight)) for t, weight in zip(totals, weights)]
-                # or LLVM adds the index to the addresses, and puts the second channel's products off
-                k, *totals = pinned(b, [b.add(k, WORD(1)), *totals])
-            for phi, value in zip(phis, [k, *totals]):
-                phi.add_incoming(value, b.block)
-            b.cbranch(b.icmp_signed("<", k, end), body, done)
-            last = b.block
-            b.position_at_end(done)
-            merged = [b.phi(WORD) for _ in range(3)]
-            for phi, before, after in zip(merged, [start, *sums], [k, *totals]):
-                phi.add_incoming(before, entry)
-                phi.add_incoming(after, last)
-            start, *sums = merged
-        return context.make_tuple(b, signature.return_type, sums)
-
-    arguments = (INT8_POINTER, INT8_POINTER, *[types.int32] * 3)
-    return types.UniTuple(types.int32, 2)(*arguments), generate
+    rows, start, sums = [x, w, address(b, w, depth, BYTE)], WORD(0), list(biases)
+    for unrolled in (UNROLLED, 1):
+        entry, body, done = b.block, b.append_basic_block("body"), b.append_basic_block("done")
+        end = b.sub(depth, WORD(unrolled - 1))
+        b.cbranch(b.icmp_signed("<", start, end), body, done)
+        b.position_at_end(body)
+        phis = [b.phi(WORD) for _ in range(3)]
+        for phi, value in zip(phis, [start, *sums]):
+            phi.add_incoming(value, entry)
+        k, *totals = phis
+        for _ in range(unrolled):
+            value, *weights = (b.sext(load(b, row, k, BYTE, 1), WORD) for row in rows)
+            totals = [b.add(t, b.mul(value, weight)) for t, weight in zip(totals, weights)]
+            # or LLVM adds the index to the addresses, and puts the second channel's products off
+            k, *totals = pinned(b, [b.add(k, WORD(1)), *totals])
+        for phi, value in zip(phis, [k, *totals]):
+            phi.add_incoming(value, b.block)
+        b.cbranch(b.icmp_signed("<", k, end), body, done)
+        last = b.block
+        b.position_at_end(done)
+        merged = [b.phi(WORD) for _ in range(3)]
+        for phi, before, after in zip(merged, [start, *sums], [k, *totals]):
+            phi.add_incoming(before, entry)
+            phi.add_incoming(after, last)
+        start, *sums = merged
+    return sums
 
 
-@njit(inline="always")
-def block(window, x_step, weights, depth, records, record, target, y_step, low, high):
-    r = i32(record * 8)
+@inline
+def _block(window: Tuple, weights: Pointer, depth: Word, record: Tuple, target: Tuple, bounds: Words) -> None:
+    records, r = record[0], i32(record[1] * 8)
+    y, y_step = target
+    low, high = bounds
     at = i32(0)
     for pixel in range(2):
-        a, b = dot_1x2(moved(window, i32(pixel * x_step)), weights, depth, records[r], records[i32(r + 4)])
+        a, b = _dot_1x2(moved(window[0], i32(pixel * window[1])), weights, depth, biases_of(record))
         m0, t0, d0 = records[i32(r + 1)], records[i32(r + 2)], records[i32(r + 3)]
         m1, t1, d1 = records[i32(r + 5)], records[i32(r + 6)], records[i32(r + 7)]
-        target[at] = clamp(scaled_twice(a, m0, t0, d0), low, high)
-        target[i32(at + 1)] = clamp(scaled_twice(b, m1, t1, d1), low, high)
+        y[at] = clamp(scaled_twice(a, m0, t0, d0), low, high)
+        y[i32(at + 1)] = clamp(scaled_twice(b, m1, t1, d1), low, high)
         at = y_step
 
 
-BLOCKS = replace(PLAIN, block=block)
+BLOCKS = replace(PLAIN, block=_block)
 CODED = replace(BLOCKS, bank=bank_of_bytes)
 v6m_convolution = strip_convolution("v6m_convolution", __name__, BLOCKS)
 v6m_convolution_coded = strip_convolution("v6m_convolution_coded", __name__, CODED)
+CONVOLUTION = Arrangement(v6m_convolution, 0, 1, 1, False, channel_records, Coded(v6m_convolution_coded, TO_BYTES))

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from edgecompress_runtime.families.shared.linear_sum import linear_sum
 from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.families.shared.words import rounded_high_product, shifted_right
+from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 
-@njit(inline="always")
-def added(a, b, slopes, multiplier, term, down, bounds):
-    total = i32(i32(i32(a) * slopes[0]) + i32(i32(b) * slopes[1]))
+@inline
+def added(x: Word, y: Word, slopes: Words, scale: Words, bounds: Words) -> Word:
+    """One element. scale: multiplier, term, down."""
+    multiplier, term, down = scale
+    total = i32(i32(i32(x) * slopes[0]) + i32(i32(y) * slopes[1]))
     high = i32(rounded_high_product(total, multiplier, i32(0)) + term)
     return clamp(shifted_right(high, down), bounds[0], bounds[1])
 
 
-def add_elements(a, b, y, count, slopes, record, down, bounds):
-    """slopes: of a and b, even. record: multiplier and term, in memory: with literals LLVM finds no SMMLAR."""
-    even, multiplier, term = i32(count & ~1), record[0], record[1]
+def add_elements(tensors: Tuple, count: Word, slopes: Words, record: Pointer, down: Word, bounds: Words) -> None:
+    """tensors: a, b, y. slopes: of a and b, even. record: multiplier and term, in memory: with literals LLVM finds no
+    SMMLAR."""
+    a, b, y = tensors
+    even, scale = i32(count & ~1), (record[0], record[1], down)
     for i in range(i32(0), even, i32(2)):
-        y[i] = added(a[i], b[i], slopes, multiplier, term, down, bounds)
-        y[i32(i + 1)] = added(a[i32(i + 1)], b[i32(i + 1)], slopes, multiplier, term, down, bounds)
+        y[i] = added(a[i], b[i], slopes, scale, bounds)
+        y[i32(i + 1)] = added(a[i32(i + 1)], b[i32(i + 1)], slopes, scale, bounds)
     for i in range(even, count):
-        y[i] = added(a[i], b[i], slopes, multiplier, term, down, bounds)
+        y[i] = added(a[i], b[i], slopes, scale, bounds)
 
 
 def preparation(kernel: Callable[..., None], kind: str) -> Callable[..., list[Step] | None]:
     """For the table of a family; kernel: as `add_elements`."""
-    from edgecompress_runtime.kernels import KERNELS
 
-    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]) -> list[Step] | None:
+    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
         (call,), (y,) = KERNELS[kind](inputs, outputs, options), outputs
         found = linear_sum(call, y, rounded=True)
         if found is None:
@@ -46,6 +51,7 @@ def preparation(kernel: Callable[..., None], kind: str) -> Callable[..., list[St
         record = np.array([found.multiplier // 2, found.term >> 32], np.int32)
         operands = found.a, found.b
         in_place = {t: 0 for t in operands if t.data is None}
-        return [Step(kernel, (*operands, y, y.size, slopes, record, found.down, found.bounds), in_place)]
+        arguments = (*operands, y), y.size, slopes, record, found.down, found.bounds
+        return [Step(kernel, arguments, in_place)]
 
     return prepared

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.families.aarch64 import neon
-from edgecompress_runtime.families.aarch64.neon_blocks import CHANNELS, neon_convolution, neon_dot_convolution
-from edgecompress_runtime.families.cortex_m import helium_blocks
-from edgecompress_runtime.families.cortex_m.dsp_blocks import dsp_convolution, dsp_convolution_coded
-from edgecompress_runtime.families.cortex_m.helium_blocks import helium_convolution, helium_convolution_coded
-from edgecompress_runtime.families.cortex_m.v6m_blocks import v6m_convolution, v6m_convolution_coded
 from edgecompress_runtime.families.shared.coding import Coded
-from edgecompress_runtime.families.shared.decoding import TO_BYTES, TO_HALVES
-from edgecompress_runtime.families.shared.plain_blocks import plain_convolution, plain_convolution_coded
 from edgecompress_runtime.families.shared.scaling import Scaling, scaling
 from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.kernels.arithmetic import activation_range
@@ -79,53 +71,22 @@ class Arrangement:
         bank = Scratch(bank_groups * self.channels * size * self.element if banked else 0)
         # parts read the input again, after the first of them has written
         overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])} if parts == 1 else {}
-        arguments = (
-            x,
-            held or arranged,
-            self.records(scales, groups).reshape(-1),
-            y,
-            strip,
-            bank,
-            x.shape[1:],
-            (kernel_h, kernel_w),
-            y.shape[1:],
-            stride,
-            dilation[0],
-            pads,
-            x.zero,
-            *activation_range(options, y),
-            bank_groups,
-        )
+        tensors = x, held.operand() if held else arranged, self.records(scales, groups).reshape(-1), y
+        geometry = x.shape[1:], (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads
+        arguments = tensors, (strip, bank), geometry, x.zero, activation_range(options, y), bank_groups
         return [held.step(arguments, overlap) if held else Step(self.kernel, arguments, overlap)]
 
 
 def channel_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
+    """int32 [channels, 4]: `Scaling.records` of the channels with these numbers."""
     return scales.records()[groups]
-
-
-def vector_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
-    """int32 [groups, 4, 4]: biases, multipliers, terms and negative shifts of four channels."""
-    rows = np.stack([scales.bias, scales.multiplier, scales.term, -scales.down]).astype(np.int32)
-    return rows[:, groups].reshape(4, -1, CHANNELS).transpose(1, 0, 2)
-
-
-PLAIN = Arrangement(plain_convolution, 1, 1, 1, False, channel_records, Coded(plain_convolution_coded, TO_BYTES))
-V6M = Arrangement(v6m_convolution, 0, 1, 1, False, channel_records, Coded(v6m_convolution_coded, TO_BYTES))
-DSP = Arrangement(
-    dsp_convolution, 4, 2, 4, True, channel_records, Coded(dsp_convolution_coded, TO_HALVES, (0, 2, 1, 3))
-)
-HELIUM = Arrangement(
-    helium_convolution, 0, 1, 16, False, helium_blocks.records, Coded(helium_convolution_coded, TO_BYTES)
-)
-NEON = Arrangement(neon_convolution, 16, 1, 16, False, vector_records, None, CHANNELS, neon.LEAST)
-NEON_DOT = replace(NEON, kernel=neon_dot_convolution, least=-128)
 
 
 def layer_scaling(inputs: Sequence[Any], y: Tensor) -> Scaling | None:
     """Of a convolution whose kernel adds up x * w without x's zero point: the bias makes up for it."""
     x, w, bias = inputs[0], inputs[1], bias_of(inputs)
     rows = w.data.reshape(w.shape[0], -1).astype(np.int64)
-    values = (bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
+    values = np.asarray(bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
     folded = values - x.zero * rows.sum(1)
     largest = np.abs(folded) + 128 * np.abs(rows).sum(1)  # of any partial sum, too
     return scaling(folded, largest, *channel_multipliers(x, w, y), y.zero)

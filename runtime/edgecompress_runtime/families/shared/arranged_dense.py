@@ -1,4 +1,4 @@
-"""FULLY_CONNECTED on top of a family's primitives: one input row by four output channels a block."""
+"""FULLY_CONNECTED on top of a family's blocks: one input row by four output channels a block."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.families.shared.words import moved
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.matmul import fully_connected, prepare_fully_connected
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Words
 from edgecompress_runtime.options import FullyConnectedOptions
 from edgecompress_runtime.plan import Tensor
 
@@ -25,17 +26,20 @@ GROUP = 4  # channels
 def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
     """The kernel of a family for plain weights, to be imported as `name` from `module`.
 
-    row(x, scratch, depth): where the block reads an input row. block(row, weights, padded, records, group, target,
-    up, low, high): four outputs, requantised and stored.
+    row(x, scratch, depth): where the block reads an input row. block(row, weights, padded, record, target, scale): four
+    outputs, requantized and stored. record: the records, and the number of this group's; scale: up, low, high.
     """
 
-    def kernel(x, w, records, y, scratch, rows, depth, padded, units, up, low, high):
+    def kernel(tensors: Tuple, scratch: Pointer, sizes: Words, scale: Words) -> None:
+        """tensors: x, weights, records, y. sizes: rows, depth, depth of the padded weights, units."""
+        x, w, records, y = tensors
+        rows, depth, padded, units = sizes
         for r in range(rows):
             source = row(moved(x, i32(r * depth)), scratch, depth)
             target = moved(y, i32(r * units))
             for group in range(i32(i32(units + 3) // i32(4))):
                 at = moved(target, min(i32(group * 4), i32(units - 4)))
-                block(source, moved(w, i32(group * padded * 4)), padded, records, group, at, up, low, high)
+                block(source, moved(w, i32(group * padded * 4)), padded, (records, group), at, scale)
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module
@@ -45,8 +49,10 @@ def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., 
 def dense_coded(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
     """The same for w = (code, table, memory): four channels are decoded at a time, and used for all rows."""
 
-    def kernel(x, w, records, y, scratch, rows, depth, padded, units, up, low, high):
+    def kernel(tensors: Tuple, scratch: Pointer, sizes: Words, scale: Words) -> None:
+        x, w, records, y = tensors
         code, table, weights = w
+        rows, depth, padded, units = sizes
         source = row(x, scratch, depth)
         for group in range(i32(i32(units + 3) // i32(4))):
             call_bytes(code, table, weights, i32(padded * 4), group)
@@ -54,11 +60,22 @@ def dense_coded(name: str, module: str, row: Callable[..., Any], block: Callable
                 if rows > 1:
                     source = row(moved(x, i32(r * depth)), scratch, depth)
                 at = moved(y, i32(r * units + min(i32(group * 4), i32(units - 4))))
-                block(source, weights, padded, records, group, at, up, low, high)
+                block(source, weights, padded, (records, group), at, scale)
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module
     return kernel
+
+
+def four_channel_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
+    """int32 [groups, 4, 4]: four biases, multipliers, terms, shifts."""
+    rows = np.stack([scales.bias, scales.multiplier, scales.term, scales.down]).astype(np.int32)
+    return rows[:, groups].reshape(4, -1, 4).transpose(1, 0, 2)
+
+
+def four_lane_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
+    """The same with shifts negative, as vector units take them."""
+    return four_channel_records(scales, groups) * np.array([1, 1, 1, -1], np.int32)[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,12 +95,13 @@ def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Fully
     (ordinary,) = prepare_fully_connected(inputs, outputs, options)
     if ordinary.kernel is not fully_connected:
         return None
-    x, w, (bias, multiplier, shift), y, (rows, depth, units), (x_zero, w_zero, y_zero), bounds = ordinary.arguments
+    arguments: tuple[Any, ...] = ordinary.arguments
+    x, w, (bias, multiplier, shift), y, (rows, depth, units), (x_zero, w_zero, y_zero), bounds = arguments
     if w.data is None or w_zero:
         return None
     weights = w.data.reshape(units, depth)
     sums = weights.astype(np.int64)
-    values = (bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
+    values = np.asarray(bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
     folded = values - x_zero * sums.sum(1)
     largest = np.abs(folded) + 128 * np.abs(sums).sum(1)
     scales = scaling(folded, largest, multiplier, shift, y_zero, once=True)
@@ -118,17 +136,6 @@ class DenseArrangement:
         arranged = arranged.reshape(-1, GROUP, padded // run, run).transpose(0, 2, 1, 3).reshape(-1)
         held = self.coded(arranged, memory=GROUP * padded) if self.coded else None
         records, scratch = self.records(scales, groups).reshape(-1), Scratch(self.scratch * padded)
-        arguments = (
-            layer.x,
-            held or arranged,
-            records,
-            layer.y,
-            scratch,
-            layer.rows,
-            depth,
-            padded,
-            units,
-            scales.up,
-            *layer.bounds,
-        )
-        return [held.step(arguments) if held else Step(self.kernel, arguments)]
+        tensors = layer.x, held.operand() if held else arranged, records, layer.y
+        arguments = tensors, scratch, (layer.rows, depth, padded, units), (scales.up, *layer.bounds)
+        return [held.step(arguments, {}) if held else Step(self.kernel, arguments)]

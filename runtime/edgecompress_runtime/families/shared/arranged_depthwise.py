@@ -1,4 +1,4 @@
-"""DEPTHWISE_CONV_2D on top of a family's primitives: every output channel is a sum along a strip's window."""
+"""DEPTHWISE_CONV_2D on top of a family's blocks: every output channel is a sum along a strip's window."""
 
 from __future__ import annotations
 
@@ -8,57 +8,63 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
 
-from edgecompress_runtime.families.cortex_m import helium_blocks
-from edgecompress_runtime.families.cortex_m.dsp import widened
-from edgecompress_runtime.families.cortex_m.helium_blocks import FOUR_BYTES, LANES, clamped
-from edgecompress_runtime.families.shared import plain_blocks
 from edgecompress_runtime.families.shared.arranged_convolution import channel_groups, trailing
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.counted_loop import Loop
-from edgecompress_runtime.families.shared.decoding import TO_BYTES, call_bytes
-from edgecompress_runtime.families.shared.scaling import scaled_twice, scaling
+from edgecompress_runtime.families.shared.decoding import call_bytes
+from edgecompress_runtime.families.shared.scaling import scaling
 from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.families.shared.strip import strip_of
-from edgecompress_runtime.families.shared.words import (
-    BYTE,
-    HALF,
-    INT8_POINTER,
-    INT32_POINTER,
-    WORD,
-    address,
-    load,
-    moved,
-    store,
-)
-from edgecompress_runtime.kernels.arithmetic import activation_range, clamp, i32
+from edgecompress_runtime.families.shared.vectors import FOUR_BYTES
+from edgecompress_runtime.families.shared.words import BYTE, WORD, load, moved
+from edgecompress_runtime.kernels.arithmetic import activation_range, i32
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
 from edgecompress_runtime.kernels.window import padding
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, inline
 from edgecompress_runtime.options import DepthwiseOptions
 from edgecompress_runtime.plan import Tensor
 
 UNROLLED = 3  # taps in an iteration: most kernels are 3x3
 
 
-def depthwise(
-    name: str,
-    module: str,
-    group: int,
-    copy: Callable[..., Any],
-    blank: Callable[..., Any],
-    block: Callable[..., Any],
-    taken: Callable[..., Any],
-) -> Callable[..., None]:
-    """The kernel of a family.
+@dataclass(frozen=True, eq=False)
+class DepthwiseBlocks:
+    """A family's part in a depthwise convolution; functions for Numba, inlined.
 
-    block(window, weights, taps, channels, records, number, target, low, high): the `number`th group of `group` channels
-    of one pixel. taken(w, count): where the plain weights lie.
+    group: channels of a block. copy, blank: see strip_convolution.Blocks. block(window, weights, taps, record, target,
+    bounds): the channels of one pixel, requantized and stored. taps: their number, and bytes from one to the next, of
+    weights as of inputs; record: the records, and the number of this group's.
     """
-    strip_rows = strip_of(1, copy, blank)
 
-    def kernel(x, w, records, y, strip, size, window, out, stride, dilation, pads, x_zero, low, high):
+    group: int
+    copy: Callable[..., Any]
+    blank: Callable[..., Any]
+    block: Callable[..., Any]
+
+
+@inline
+def _in_flash(w: Pointer, count: Word) -> Pointer:
+    return w
+
+
+@inline
+def _decoded(w: Tuple, count: Word) -> Pointer:
+    """w: (code, table, memory)."""
+    code, table, memory = w
+    call_bytes(code, table, memory, count, i32(0))
+    return memory
+
+
+def depthwise(name: str, module: str, blocks: DepthwiseBlocks, *, coded: bool = False) -> Callable[..., None]:
+    """The kernel of a family, to be imported as `name` from `module`. coded: for weights that are decoded first."""
+    strip_rows, group, block = strip_of(1, blocks.copy, blocks.blank), blocks.group, blocks.block
+    taken = _decoded if coded else _in_flash
+
+    def kernel(tensors: Tuple, strip: Pointer, geometry: Tuple, x_zero: Word, bounds: Tuple) -> None:
+        """tensors: x, weights, records, y."""
+        x, w, records, y = tensors
+        size, window, out, stride, dilation, pads = geometry
         channels = size[2]
         kernel_h, kernel_w = window
         out_h, out_w, _ = out
@@ -66,34 +72,27 @@ def depthwise(
         weights = taken(w, i32(kernel_h * kernel_w * channels))
         for out_y in range(out_h):
             top = i32(out_y * stride[0] - pads[0])
-            strip_rows(x, strip, top, size, kernel_h, dilation, pads[1], columns, step, x_zero)
+            strip_rows(x, strip, top, (size, kernel_h, dilation), (pads[1], columns, step), x_zero)
             for out_x in range(out_w):
                 pixels = moved(strip, i32(out_x * stride[1] * step))
                 target = moved(y, i32((out_y * out_w + out_x) * channels))
                 for number in range(i32(i32(channels + group - 1) // i32(group))):
                     c = min(i32(number * group), i32(channels - group))
-                    block(
-                        moved(pixels, c),
-                        moved(weights, c),
-                        i32(kernel_h * kernel_w),
-                        channels,
-                        records,
-                        number,
-                        moved(target, c),
-                        low,
-                        high,
-                    )
+                    taps, record = (i32(kernel_h * kernel_w), channels), (records, number)
+                    block(moved(pixels, c), moved(weights, c), taps, record, moved(target, c), bounds)
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module
     return kernel
 
 
-def tap_sum(b: ir.IRBuilder, x: ir.Value, w: ir.Value, taps: ir.Value, step: ir.Value, bias: ir.Value) -> ir.Value:
-    """bias + sum of x[t * step] * w[t * step], of one channel or, where bias is a vector, of four."""
+def tap_sum(b: ir.IRBuilder, x: ir.Value, w: ir.Value, taps: Tuple, bias: ir.Value) -> ir.Value:
+    """bias + sum of x[t * step] * w[t * step], of one channel or, where bias is a vector, of four. taps: their number,
+    and step, in bytes."""
+    number, step = taps
     stored = BYTE if bias.type == WORD else FOUR_BYTES
     pointers, total = [x, w], bias
-    for count, unrolled in ((b.udiv(taps, WORD(UNROLLED)), UNROLLED), (b.urem(taps, WORD(UNROLLED)), 1)):
+    for count, unrolled in ((b.udiv(number, WORD(UNROLLED)), UNROLLED), (b.urem(number, WORD(UNROLLED)), 1)):
         loop = Loop(b, count, pointers, [total])
         (total,) = loop.values
         for k in range(unrolled):
@@ -102,141 +101,6 @@ def tap_sum(b: ir.IRBuilder, x: ir.Value, w: ir.Value, taps: ir.Value, step: ir.
             total = b.add(total, b.mul(value, weight))
         pointers, (total,) = loop.close([b.mul(step, WORD(unrolled))] * 2, [total])
     return total
-
-
-@intrinsic
-def channel_sum(typingctx, x, w, taps, step, bias):
-    def generate(context, builder, signature, args):
-        return tap_sum(builder, *args)
-
-    return types.int32(INT8_POINTER, INT8_POINTER, *[types.int32] * 3), generate
-
-
-@njit(inline="always")
-def plain_channel(window, weights, taps, channels, records, number, target, low, high):
-    r = i32(number * 4)
-    acc = channel_sum(window, weights, taps, channels, records[r])
-    scaled = scaled_twice(acc, records[i32(r + 1)], records[i32(r + 2)], records[i32(r + 3)])
-    target[0] = clamp(scaled, low, high)
-
-
-@intrinsic
-def dsp_sums(typingctx, x, w, taps, step, records, record):
-    """Four channels: bytes 0 and 2 of a word, widened to halves, then 1 and 3; each product is one of two halves
-    (SMLABB, SMLATT)."""
-
-    def generate(context, b, signature, args):
-        x, w, taps, step, records, record = args
-        records = address(b, records, b.mul(record, WORD(4)), BYTE)
-        pointers, sums = [x, w], [load(b, records, 4 * c, WORD) for c in range(4)]
-        for count, unrolled in ((b.udiv(taps, WORD(UNROLLED)), UNROLLED), (b.urem(taps, WORD(UNROLLED)), 1)):
-            loop = Loop(b, count, pointers, sums)
-            sums = list(loop.values)
-            for k in range(unrolled):
-                words = [load(b, p, b.mul(step, WORD(k)), WORD, 1) for p in loop.pointers]
-                for odd, (value, weight) in enumerate(zip(*(widened(b, word) for word in words))):
-                    low = [b.sext(b.trunc(half, HALF), WORD) for half in (value, weight)]
-                    high = [b.ashr(half, WORD(16)) for half in (value, weight)]
-                    for c, pair in ((odd, low), (odd + 2, high)):
-                        sums[c] = b.add(sums[c], b.mul(*pair))
-            pointers, sums = loop.close([b.mul(step, WORD(unrolled))] * 2, sums)
-        return context.make_tuple(b, signature.return_type, sums)
-
-    four = types.UniTuple(types.int32, 4)
-    arguments = (INT8_POINTER, INT8_POINTER, types.int32, types.int32, INT32_POINTER, types.int32)
-    return four(*arguments), generate
-
-
-@intrinsic
-def copy_words(typingctx, source, target, count):
-    """4 * count bytes; neither address need be a multiple of 4."""
-
-    def generate(context, builder, signature, args):
-        pointers, count = list(args[:2]), args[2]
-        for words, unrolled in ((builder.udiv(count, WORD(4)), 4), (builder.urem(count, WORD(4)), 1)):
-            loop = Loop(builder, words, pointers, [])
-            for k in range(unrolled):
-                store(builder, load(builder, loop.pointers[0], 4 * k, WORD, 1), loop.pointers[1], 4 * k, 1)
-            pointers, _ = loop.close([4 * unrolled] * 2, [])
-        return context.get_dummy_value()
-
-    return types.void(INT8_POINTER, INT8_POINTER, types.int32), generate
-
-
-@njit(inline="always")
-def dsp_copy(source, target, n):
-    if n % i32(4) == 0:
-        copy_words(source, target, i32(n // i32(4)))
-    else:
-        plain_blocks.copy(source, target, n)
-
-
-@njit(inline="always")
-def scaled(acc, records, r, low, high):
-    y = scaled_twice(acc, records[i32(r + 4)], records[i32(r + 8)], records[i32(r + 12)])
-    return clamp(y, low, high)
-
-
-@njit(inline="always")
-def dsp_four(window, weights, taps, channels, records, number, target, low, high):
-    r = i32(number * 16)
-    a, b, c, d = dsp_sums(window, weights, taps, channels, records, r)
-    target[0] = scaled(a, records, r, low, high)
-    target[1] = scaled(b, records, i32(r + 1), low, high)
-    target[2] = scaled(c, records, i32(r + 2), low, high)
-    target[3] = scaled(d, records, i32(r + 3), low, high)
-
-
-@intrinsic
-def helium_channels(typingctx, window, weights, taps, channels, records, number, target, low, high):
-    def generate(context, b, signature, args):
-        window, weights, taps, channels, records, number, target, low, high = args
-        records = address(b, records, b.mul(number, WORD(64)), BYTE)
-        acc = tap_sum(b, window, weights, taps, channels, load(b, records, 0, LANES))
-        y = helium_blocks.scaled_twice(b, acc, *(load(b, records, 16 * k, LANES) for k in (1, 2, 3)))
-        store(b, b.trunc(clamped(b, y, low, high), FOUR_BYTES), target, 0, 1)
-        return context.get_dummy_value()
-
-    return types.void(
-        INT8_POINTER,
-        INT8_POINTER,
-        types.int32,
-        types.int32,
-        INT32_POINTER,
-        types.int32,
-        INT8_POINTER,
-        types.int32,
-        types.int32,
-    ), generate
-
-
-@njit(inline="always")
-def helium_four(window, weights, taps, channels, records, number, target, low, high):
-    helium_channels(window, weights, taps, channels, records, number, target, low, high)
-
-
-@njit(inline="always")
-def in_flash(w, count):
-    return w
-
-
-@njit(inline="always")
-def decoded(w, count):
-    """w: (code, table, memory)."""
-    code, table, memory = w
-    call_bytes(code, table, memory, count, i32(0))
-    return memory
-
-
-PLAIN_PARTS = 1, plain_blocks.copy, plain_blocks.blank, plain_channel
-DSP_PARTS = 4, dsp_copy, plain_blocks.blank, dsp_four
-HELIUM_PARTS = 4, helium_blocks.copy, helium_blocks.blank, helium_four
-plain_depthwise = depthwise("plain_depthwise", __name__, *PLAIN_PARTS, in_flash)
-plain_depthwise_coded = depthwise("plain_depthwise_coded", __name__, *PLAIN_PARTS, decoded)
-dsp_depthwise = depthwise("dsp_depthwise", __name__, *DSP_PARTS, in_flash)
-dsp_depthwise_coded = depthwise("dsp_depthwise_coded", __name__, *DSP_PARTS, decoded)
-helium_depthwise = depthwise("helium_depthwise", __name__, *HELIUM_PARTS, in_flash)
-helium_depthwise_coded = depthwise("helium_depthwise_coded", __name__, *HELIUM_PARTS, decoded)
 
 
 @dataclass(frozen=True)
@@ -264,7 +128,7 @@ class DepthwiseArrangement:
             return None
         pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
         taps, bias = w.data.reshape(-1, channels).astype(np.int64), bias_of(inputs)
-        values = (bias.data if isinstance(bias, Tensor) else np.zeros(channels)).astype(np.int64).reshape(-1)
+        values = np.asarray(bias.data if isinstance(bias, Tensor) else np.zeros(channels)).astype(np.int64).reshape(-1)
         folded = values - x.zero * taps.sum(0)
         largest = np.abs(folded) + 128 * np.abs(taps).sum(0)
         scales = scaling(folded, largest, *channel_multipliers(x, w, y), y.zero)
@@ -276,25 +140,8 @@ class DepthwiseArrangement:
         strip = Scratch(((y.shape[2] - 1) * stride[1] + kernel_w) * kernel_h * channels)
         weights = w.data.transpose(0, 2, 1, 3).reshape(-1)
         held = self.coded(weights, memory=weights.size) if self.coded else None
-        arguments = (
-            x,
-            held or weights,
-            records.reshape(-1),
-            y,
-            strip,
-            x.shape[1:],
-            (kernel_h, kernel_w),
-            y.shape[1:],
-            stride,
-            dilation[0],
-            pads,
-            x.zero,
-            *activation_range(options, y),
-        )
+        tensors = x, held.operand() if held else weights, records.reshape(-1), y
+        geometry = x.shape[1:], (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads
+        arguments = tensors, strip, geometry, x.zero, activation_range(options, y)
         overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])}
         return [held.step(arguments, overlap) if held else Step(self.kernel, arguments, overlap)]
-
-
-PLAIN = DepthwiseArrangement(plain_depthwise, 1, 1, Coded(plain_depthwise_coded, TO_BYTES))
-DSP = DepthwiseArrangement(dsp_depthwise, 4, 1, Coded(dsp_depthwise_coded, TO_BYTES))
-HELIUM = DepthwiseArrangement(helium_depthwise, 4, -1, Coded(helium_depthwise_coded, TO_BYTES))

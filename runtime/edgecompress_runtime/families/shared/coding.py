@@ -76,11 +76,11 @@ class CodedWeights:
     saved: int
     memory: int
 
-    def step(self, arguments: tuple[Any, ...], overlap: Mapping[Tensor, int] = {}) -> Step:
-        """Of the coded kernel; its arguments, this object where the weights belong."""
-        decoder = self.coded.decoder
-        weights: tuple[Any, ...] = (self.code, Scratch(decoder.table))
-        if self.memory:
-            weights = *weights, Scratch(self.memory)
-        actual = tuple(weights if a is self else a for a in arguments)
-        return Step(self.coded.kernel, actual, overlap, (decoder.function,), self.saved)
+    def operand(self) -> tuple[Any, ...]:
+        """The kernel's argument in place of weights."""
+        operand = self.code, Scratch(self.coded.decoder.table)
+        return (*operand, Scratch(self.memory)) if self.memory else operand
+
+    def step(self, arguments: tuple[Any, ...], overlap: Mapping[Tensor, int]) -> Step:
+        """Of the coded kernel; arguments: with `operand` among them."""
+        return Step(self.coded.kernel, arguments, overlap, (self.coded.decoder.function,), self.saved)

@@ -8,14 +8,14 @@ from edgecompress_runtime.families.shared.words import BYTE, WORD
 
 
 class Loop:
-    """`for pointers in ...`: counts down `count`, moves each pointer on by its step, carries values.
-
-    each: what an iteration takes off the count; the loop ends when less is left.
-    """
+    """`for pointers in ...`: counts down, moves each pointer on by its step, carries values. Between its making and
+    `close`, the builder writes the body."""
 
     def __init__(
         self, builder: ir.IRBuilder, count: ir.Value, pointers: list[ir.Value], values: list[ir.Value], each: int = 1
-    ):
+    ) -> None:
+        """pointers, values: before the first iteration. each: what an iteration takes off the count; the loop ends when
+        less is left."""
         self.each = each
         self.builder, self.entry = builder, builder.block
         self.body, self.done = builder.append_basic_block("body"), builder.append_basic_block("done")

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import types
 
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.words import (
@@ -21,6 +20,7 @@ from edgecompress_runtime.families.shared.words import (
     INT8_POINTER,
     LONG,
     WORD,
+    N,
     address,
     load,
     store,
@@ -30,6 +30,7 @@ from edgecompress_runtime.families.shared.words import (
 )
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.cross import Function, external
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, inline, llvm_code
 
 ENTRIES = 256
 CODES = 3  # from one word: it has 25 bits from any bit on
@@ -37,17 +38,17 @@ UNROLLED = 12  # weights in an iteration
 PART = types.void(INT8_POINTER, INT8_POINTER, INT8_POINTER, types.int32, types.int32)
 
 
-@njit(inline="always")
-def unsigned(byte):
+@inline
+def _unsigned(byte: Word) -> Word:
     return i32(i32(byte) & i32(255))
 
 
-@njit(inline="always")
-def filled(code, table, put, entry_bytes):
+@inline
+def _filled(code: Pointer, table: Pointer, put: Callable[..., None], entry_bytes: Word) -> Word:
     """The table of a code; returns where its stream starts. put(table, offset, weight, length): an entry."""
     at, word = i32(8), i32(0)
     for length in range(i32(1), i32(9)):
-        for _ in range(unsigned(code[i32(length - 1)])):
+        for _ in range(_unsigned(code[i32(length - 1)])):
             place = word
             while place < i32(ENTRIES):
                 put(table, i32(place * entry_bytes), i32(code[at]), length)
@@ -62,85 +63,83 @@ def filled(code, table, put, entry_bytes):
     return at
 
 
-@njit(inline="always")
-def put_byte(table, offset, weight, length):
+@inline
+def _put_byte(table: Pointer, offset: Word, weight: Word, length: Word) -> None:
     store_half(table, offset, i32((weight & i32(255)) | (length << i32(8))))
 
 
-@njit(inline="always")
-def put_half(table, offset, weight, length):
+@inline
+def _put_half(table: Pointer, offset: Word, weight: Word, length: Word) -> None:
     store_word(table, offset, i32((weight << i32(16)) | length))
 
 
-def decoder(entry: ir.Type, unit: int, length: Callable[..., ir.Value], put: Callable[..., None]) -> Any:
-    """An intrinsic: (stream, position, table, target, count) -> the position after `count` weights.
+def _decoder(entry: ir.Type, unit: int, length: Callable[..., ir.Value], put: Callable[..., None]) -> Any:
+    """For Numba code: (stream, position, table, target, count) -> the position after `count` weights.
 
     entry: type of the table's entries; length(builder, word): of the code, from an entry widened to a word.
     unit: weights that put(builder, target, number of the first, words) stores at a time; count is a multiple of it.
     """
     size = entry.width // 8
 
-    @intrinsic
-    def decode(typingctx, stream, position, table, target, count):
-        def generate(context, b, signature, args):
-            stream, position, table, target, count = args
-            at, shift = address(b, stream, b.lshr(position, WORD(3)), BYTE), b.and_(position, WORD(7))
-            for unrolled in (UNROLLED, unit):
-                loop = Loop(b, count, [target], [count, at, shift], unrolled)
-                count, at, shift = loop.values
-                words: list[ir.Value] = []
-                for k in range(unrolled):
-                    if k % CODES == 0:
-                        window = load(b, at, 0, WORD, 1)
-                    index = b.and_(b.lshr(window, shift), WORD(ENTRIES - 1))
-                    found = load(b, table, b.mul(index, WORD(size)), entry, size)
-                    words.append(found if entry == WORD else b.zext(found, WORD))
-                    shift = b.add(shift, length(b, words[-1]))
-                    if k % CODES == CODES - 1 or k == unrolled - 1:
-                        at, shift = address(b, at, b.lshr(shift, WORD(3)), BYTE), b.and_(shift, WORD(7))
-                    if len(words) == unit:
-                        put(b, loop.pointers[0], k + 1 - unit, words)
-                        words = []
-                after = [b.sub(count, WORD(unrolled)), at, shift]
-                (target,), (count, at, shift) = loop.close([unrolled * size // 2], after)
-            passed = b.sub(b.ptrtoint(at, LONG), b.ptrtoint(stream, LONG))
-            return b.add(b.shl(b.trunc(passed, WORD), WORD(3)), shift)
-
-        return types.int32(INT8_POINTER, types.int32, INT8_POINTER, INT8_POINTER, types.int32), generate
+    @llvm_code(N(INT8_POINTER, N, INT8_POINTER, INT8_POINTER, N))
+    def decode(
+        b: ir.IRBuilder, stream: ir.Value, position: ir.Value, table: ir.Value, target: ir.Value, count: ir.Value
+    ) -> ir.Value:
+        at, shift = address(b, stream, b.lshr(position, WORD(3)), BYTE), b.and_(position, WORD(7))
+        for unrolled in (UNROLLED, unit):
+            loop = Loop(b, count, [target], [count, at, shift], unrolled)
+            count, at, shift = loop.values
+            words: list[ir.Value] = []
+            for k in range(unrolled):
+                if k % CODES == 0:
+                    window = load(b, at, 0, WORD, 1)
+                index = b.and_(b.lshr(window, shift), WORD(ENTRIES - 1))
+                found = load(b, table, b.mul(index, WORD(size)), entry, size)
+                words.append(found if entry == WORD else b.zext(found, WORD))
+                shift = b.add(shift, length(b, words[-1]))
+                if k % CODES == CODES - 1 or k == unrolled - 1:
+                    at, shift = address(b, at, b.lshr(shift, WORD(3)), BYTE), b.and_(shift, WORD(7))
+                if len(words) == unit:
+                    put(b, loop.pointers[0], k + 1 - unit, words)
+                    words = []
+            after = [b.sub(count, WORD(unrolled)), at, shift]
+            (target,), (count, at, shift) = loop.close([unrolled * size // 2], after)
+        passed = b.sub(b.ptrtoint(at, LONG), b.ptrtoint(stream, LONG))
+        return b.add(b.shl(b.trunc(passed, WORD), WORD(3)), shift)
 
     return decode
 
 
-def put_bytes(b: ir.IRBuilder, target: ir.Value, number: int, words: list[ir.Value]) -> None:
+def _put_bytes(b: ir.IRBuilder, target: ir.Value, number: int, words: list[ir.Value]) -> None:
     store(b, b.trunc(words[0], BYTE), target, number, 1)
 
 
-def put_halves(b: ir.IRBuilder, target: ir.Value, number: int, words: list[ir.Value]) -> None:
+def _put_halves(b: ir.IRBuilder, target: ir.Value, number: int, words: list[ir.Value]) -> None:
     """Two weights to a word: Arm's PKHTB."""
     for i in range(0, len(words), 2):
         pair = b.or_(b.and_(words[i + 1], WORD(0xFFFF0000)), b.lshr(words[i], WORD(16)))
         store(b, pair, target, 2 * (number + i))
 
 
-bytes_from = decoder(HALF, 1, lambda b, word: b.lshr(word, WORD(8)), put_bytes)
-halves_from = decoder(WORD, 4, lambda b, word: b.and_(word, WORD(255)), put_halves)
+_bytes_from = _decoder(HALF, 1, lambda b, word: b.lshr(word, WORD(8)), _put_bytes)
+_halves_from = _decoder(WORD, 4, lambda b, word: b.and_(word, WORD(255)), _put_halves)
 
 
 BYTE_STATE, HALF_STATE = i32(ENTRIES * 2), i32(ENTRIES * 4)  # where a position lies behind its table
 
 
-def decode_bytes(code, table, target, count, first):
+def decode_bytes(code: Pointer, table: Pointer, target: Pointer, count: Word, first: Word) -> None:
     """`count` weights as int8; first: 0 for the first part of a layer."""
     if first == 0:
-        store_word(table, BYTE_STATE, i32(filled(code, table, put_byte, i32(2)) * i32(8)))
-    store_word(table, BYTE_STATE, bytes_from(code, word_at(table, BYTE_STATE), table, target, count))
+        store_word(table, BYTE_STATE, i32(_filled(code, table, _put_byte, i32(2)) * i32(8)))
+    store_word(table, BYTE_STATE, _bytes_from(code, word_at(table, BYTE_STATE), table, target, count))
 
 
-def decode_halves(code, table, target, count, first):
+def decode_halves(code: Pointer, table: Pointer, target: Pointer, count: Word, first: Word) -> None:
     """The same as int16; count: a multiple of 4."""
     if first == 0:
-        store_word(table, HALF_STATE, i32(filled(code, table, put_half, i32(4)) * i32(8)))
-    store_word(table, HALF_STATE, halves_from(code, word_at(table, HALF_STATE), table, target, count))
+        store_word(table, HALF_STATE, i32(_filled(code, table, _put_half, i32(4)) * i32(8)))
+    store_word(table, HALF_STATE, _halves_from(code, word_at(table, HALF_STATE), table, target, count))
 
 
 @dataclass(frozen=True)
@@ -156,16 +155,17 @@ TO_HALVES = Decoder(Function("edgecompress_decode_halves", decode_halves, PART, 
 call_bytes, call_halves = (external(d.function.symbol, PART) for d in (TO_BYTES, TO_HALVES))
 
 
-@njit(inline="always")
-def bank_of_bytes(w, bank, first, pairs, depth):
-    """Blocks.bank for coded weights: w is (code, table)."""
+@inline
+def bank_of_bytes(w: Tuple, bank: Pointer, first: Word, pairs: Word, depth: Word) -> Pointer:
+    """Blocks.bank for coded weights, as int8; w: (code, table)."""
     code, table = w
     call_bytes(code, table, bank, i32(pairs * depth * i32(2)), first)
     return bank
 
 
-@njit(inline="always")
-def bank_of_halves(w, bank, first, pairs, depth):
+@inline
+def bank_of_halves(w: Tuple, bank: Pointer, first: Word, pairs: Word, depth: Word) -> Pointer:
+    """The same as int16."""
     code, table = w
     call_halves(code, table, bank, i32(pairs * depth * i32(2)), first)
     return bank

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class Divided(Step):
 
 
 def divided(steps: Sequence[Step]) -> Step:
+    """The shares of a layer as one step."""
     if len(steps) == 1:
         return steps[0]
     arguments = tuple(argument for step in steps for argument in step.arguments)
@@ -49,7 +51,7 @@ def ranges(count: int, threads: int, unit: int = 1) -> list[Pair]:
     """
     units = -(-count // unit)
     ends = [min(-(-units * n // threads) * unit, count) for n in range(threads + 1)]
-    return [(a, b) for a, b in zip(ends, ends[1:]) if a < b]
+    return [(a, b) for a, b in pairwise(ends) if a < b]
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,16 @@ class Rows:
 
 
 def rows(
-    threads: int,
-    work: int,
-    x_shape: Sequence[int],
-    y_shape: Sequence[int],
-    window: int,
-    stride: int,
-    dilation: int,
-    pad: int,
+    threads: int, work: int, x_shape: Sequence[int], y_shape: Sequence[int], window: tuple[int, int, int, int]
 ) -> list[Rows]:
-    """Of a convolution of `work` multiplications; window: its rows. All in one where sharing would not pay."""
-    (images, height, *_), out_h = x_shape, y_shape[1]
+    """Of a convolution of `work` multiplications; window: its rows, stride, dilation, rows of padding above. All in one
+    where sharing would not pay."""
+    (images, height, *_), out_h, (size, stride, dilation, pad) = x_shape, y_shape[1], window
     whole = [Rows(0, out_h, 0, height, pad)]
     if threads == 1 or images > 1 or work < LEAST or out_h < threads:
         return whole
     found = []
     for first, last in ranges(out_h, threads):
-        top, bottom = first * stride - pad, (last - 1) * stride - pad + (window - 1) * dilation + 1
+        top, bottom = first * stride - pad, (last - 1) * stride - pad + (size - 1) * dilation + 1
         found.append(Rows(first, last, max(top, 0), min(bottom, height), max(-top, 0)))
     return found if all(r.start < r.end for r in found) else whole

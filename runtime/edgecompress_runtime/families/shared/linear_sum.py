@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,8 @@ def linear_sum(call: Call, y: Tensor, *, rounded: bool = False) -> LinearSum | N
     for operands of other shapes than y's, and where nothing was found."""
     if call.kernel is not add_int8:
         return None
-    a, b, _, _, zeros, (*operand_scalings, (y_m, y_shift)), (sign, low, high) = call.arguments
+    arguments: tuple[Any, ...] = call.arguments
+    a, b, _, _, zeros, (*operand_scalings, (y_m, y_shift)), (sign, low, high) = arguments
     if a.shape != y.shape or b.shape != y.shape:
         return None
     operands = [
@@ -60,7 +62,8 @@ def linear_sum(call: Call, y: Tensor, *, rounded: bool = False) -> LinearSum | N
     if down < 0:
         return None
     for near in NEAR:
-        slopes = tuple(round(rise * 2.0**finer) + step for rise, step in zip(rises, near))
+        first, second = (round(rise * 2.0**finer) + step for rise, step in zip(rises, near))
+        slopes = first, second
         term = pairs.term(slopes, multiplier, down, rounded)
         if term is not None:
             return LinearSum(a, b, slopes, multiplier, term, down, (low, high))

@@ -1,4 +1,4 @@
-"""Requantisation in few instructions, bit for bit as `arithmetic.requantize` and `requantize_once`.
+"""Requantization in few instructions, bit for bit as `arithmetic.requantize` and `requantize_once`.
 
 Twice rounded, shift = -down < 0 (gemmlowp): x = (acc * m + 2**30) >> 31, then x / 2**down to nearest, halves away
 from zero: (x + 2**(down - 1) - (x < 0)) >> down. With acc doubled, x is the rounded upper half of the 64-bit
@@ -14,10 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from edgecompress_runtime.families.shared.words import high_product, rounded_high_product, shifted_right
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Word, inline
 
 LIMIT = 2.0**31
 
@@ -60,12 +60,14 @@ def scaling(
     return Scaling(bias.astype(np.int32), multiplier.astype(np.int32), term, down, up)
 
 
-@njit(inline="always")
-def scaled_twice(acc, multiplier, term, down):
+@inline
+def scaled_twice(acc: Word, multiplier: Word, term: Word, down: Word) -> Word:
+    """An accumulator, bias included, with a record's numbers: what is stored, not yet clamped, rounded twice."""
     rounding = i32(term + shifted_right(acc, i32(31)))
     return shifted_right(rounded_high_product(i32(acc * i32(2)), multiplier, rounding), down)
 
 
-@njit(inline="always")
-def scaled_once(acc, multiplier, term, down):
+@inline
+def scaled_once(acc: Word, multiplier: Word, term: Word, down: Word) -> Word:
+    """The same, rounded once."""
     return shifted_right(i32(high_product(acc, multiplier) + term), down)

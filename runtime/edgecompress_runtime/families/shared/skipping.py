@@ -12,18 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from edgecompress_runtime.families.shared.scaling import Scaling
 from edgecompress_runtime.families.shared.strip import strip_of
 from edgecompress_runtime.families.shared.words import moved
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline
 
+PIXELS = (4, 2, 1)  # of a kernel's turn
 FARTHEST = 255  # of a byte
 HEAD, TAIL = 8, 12  # bytes in front of a channel's entries, and behind them
+
+SkippingKind = tuple[int, bool, bool]  # pixels, whether sums are rounded once, whether windows lie in the input itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +37,9 @@ class Lists:
     inputs: weights of an entry. listed: how many entries there are in the lists of int8 [channels, places], and these,
     flat; None for what can't be listed. whole: whether an entry reads all `inputs` places from its first on. element,
     aligned, copy, blank: see strip_convolution.Blocks. block(pixels, once): a function for Numba, inlined: (window,
-    x_step, list, target, y_step, up, low, high), a list's channels of `pixels` pixels, requantised and stored, returns
-    where the list ends; once: as scaling.scaled_once, else scaled_twice. channels: of a list; the last list's channels
+    list, target, scale), a list's channels of `pixels` pixels, requantized and stored, returns where the list ends;
+    window, target: an address, and how many bytes on the next pixel's is; scale: up, low, high; once: as
+    scaling.scaled_once, else scaled_twice. channels: of a list; the last list's channels
     are the layer's last ones.
     """
 
@@ -106,30 +111,34 @@ def each_its_own(
 
 
 def words(values: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Integers as the bytes of int32: int8, flat."""
     return np.array(values, "<i4").view(np.int8)
 
 
-def place_of(lists: Lists) -> Callable[..., Any]:
+def _place_of(lists: Lists) -> Callable[..., Any]:
     """A function for Numba, inlined: (list's number, channels) -> its first channel."""
     together = lists.channels
 
-    @njit(inline="always")
-    def alone(number, channels):
+    @inline
+    def alone(number: Word, channels: Word) -> Word:
         return number
 
-    @njit(inline="always")
-    def several(number, channels):
+    @inline
+    def several(number: Word, channels: Word) -> Word:
         return min(i32(number * together), i32(channels - together))
 
     return alone if together == 1 else several
 
 
-def skipping_strip(name: str, module: str, lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
-    """The kernel over a strip (strip.py), for rows of `pixels` or more, to be imported as `name` from `module`."""
+def _strip_kernel(lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
+    """Over a strip (strip.py), for rows of `pixels` or more."""
     strip_rows, block = strip_of(lists.element, lists.copy, lists.blank), lists.block(pixels, once)
-    element, aligned, together, place = lists.element, lists.aligned, lists.channels, place_of(lists)
+    element, aligned, together, place = lists.element, lists.aligned, lists.channels, _place_of(lists)
 
-    def kernel(x, w, y, strip, size, window, out, stride, dilation, pads, x_zero, up, low, high):
+    def kernel(tensors: Tuple, strip: Pointer, geometry: Tuple, x_zero: Word, scale: Words) -> None:
+        """tensors: x, lists, y. scale: up, low, high."""
+        x, w, y = tensors
+        size, window, out, stride, dilation, pads = geometry
         _, _, channels = size
         kernel_h, kernel_w = window
         out_h, out_w, out_channels = out
@@ -137,7 +146,7 @@ def skipping_strip(name: str, module: str, lists: Lists, pixels: int, once: bool
         columns = i32((out_w - 1) * stride[1] + kernel_w)
         for out_y in range(out_h):
             top = i32(out_y * stride[0] - pads[0])
-            strip_rows(x, strip, top, size, kernel_h, dilation, pads[1], columns, step, x_zero)
+            strip_rows(x, strip, top, (size, kernel_h, dilation), (pads[1], columns, step), x_zero)
             row = moved(y, i32(out_y * out_w * out_channels))
             for number in range(i32(i32(out_w + pixels - 1) // i32(pixels))):
                 out_x = min(i32(number * pixels), i32(out_w - pixels))  # the row's last ones again, if need be
@@ -145,24 +154,40 @@ def skipping_strip(name: str, module: str, lists: Lists, pixels: int, once: bool
                 target = moved(row, i32(out_x * out_channels))
                 for number in range(i32(i32(out_channels + together - 1) // i32(together))):
                     at = moved(target, place(number, out_channels))
-                    part = block(windows, i32(stride[1] * step), part, at, out_channels, up, low, high)
+                    part = block((windows, i32(stride[1] * step)), part, (at, out_channels), scale)
 
-    kernel.__name__ = kernel.__qualname__ = name
-    kernel.__module__ = module
     return kernel
 
 
-def skipping_rows(name: str, module: str, lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
-    """The kernel for windows that follow one another in the input itself: `pixels` rows or more of `depth` values."""
-    block, together, place = lists.block(pixels, once), lists.channels, place_of(lists)
+def _rows_kernel(lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
+    """For windows that follow one another in the input itself: `pixels` rows or more of `depth` values."""
+    block, together, place = lists.block(pixels, once), lists.channels, _place_of(lists)
 
-    def kernel(x, w, y, rows, depth, units, up, low, high):
+    def kernel(tensors: Tuple, sizes: Words, scale: Words) -> None:
+        """tensors: x, lists, y. sizes: rows, depth, units. scale: up, low, high."""
+        x, w, y = tensors
+        rows, depth, units = sizes
         for number in range(i32(i32(rows + pixels - 1) // i32(pixels))):
             first = min(i32(number * pixels), i32(rows - pixels))
             windows, target, part = moved(x, i32(first * depth)), moved(y, i32(first * units)), w
             for number in range(i32(i32(units + together - 1) // i32(together))):
-                part = block(windows, depth, part, moved(target, place(number, units)), units, up, low, high)
+                part = block((windows, depth), part, (moved(target, place(number, units)), units), scale)
 
-    kernel.__name__ = kernel.__qualname__ = name
-    kernel.__module__ = module
     return kernel
+
+
+def skipping_kernels(name: str, module: str, lists: Lists) -> dict[SkippingKind, Callable[..., None]]:
+    """All kernels of a family's lists, to be imported from `module` by their names, which start with `name`."""
+    kernels: dict[SkippingKind, Callable[..., None]] = {}
+    for pixels, once, inside in product(PIXELS, (False, True), (False, True)):
+        kernel = (_rows_kernel if inside else _strip_kernel)(lists, pixels, once)
+        kind = f"{name}_skipping_{'rows' if inside else 'strip'}_{pixels}{'_once' if once else ''}"
+        kernel.__name__ = kernel.__qualname__ = kind
+        kernel.__module__ = module
+        kernels[pixels, once, inside] = kernel
+    return kernels
+
+
+def by_name(kernels: dict[SkippingKind, Callable[..., None]]) -> dict[str, Callable[..., None]]:
+    """For the `globals()` of the module that they are imported from."""
+    return {kernel.__name__: kernel for kernel in kernels.values()}

@@ -11,12 +11,11 @@ import numpy as np
 from edgecompress_runtime.families.shared.arranged_convolution import columns_of, layer_scaling, trailing
 from edgecompress_runtime.families.shared.arranged_dense import dense_layer
 from edgecompress_runtime.families.shared.scaling import Scaling
-from edgecompress_runtime.families.shared.skipping import Lists
-from edgecompress_runtime.families.shared.skipping_kernels import KERNELS, PIXELS
+from edgecompress_runtime.families.shared.skipping import PIXELS, Lists, SkippingKind
 from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.kernels.arithmetic import activation_range
 from edgecompress_runtime.kernels.window import padding
-from edgecompress_runtime.options import ConvolutionOptions, FullyConnectedOptions
+from edgecompress_runtime.options import ConvolutionOptions, FullyConnectedOptions, Options
 from edgecompress_runtime.plan import Tensor
 
 FASTER = 1.25  # than with all weights, by the instructions below
@@ -26,9 +25,10 @@ DECODING = 6.5  # instructions of a coded weight, once an inference
 
 @dataclass(frozen=True)
 class Cost:
-    """Instructions of an entry, and of an entry and pixel."""
+    """A family's lists and their kernels. entry, pixel: instructions of an entry, and of an entry and pixel."""
 
     lists: Lists
+    kernels: Mapping[SkippingKind, Callable[..., None]]
     entry: float
     pixel: float
 
@@ -44,8 +44,8 @@ class Layer:
     scales: Scaling
     once: bool
     bounds: tuple[int, int]
-    size: tuple[int, int, int]
-    out: tuple[int, int, int]
+    size: tuple[int, ...]
+    out: tuple[int, ...]
     stride: tuple[int, int] = (1, 1)
     dilation: int = 1
     pads: tuple[int, int] = (0, 0)
@@ -74,6 +74,7 @@ def convolution_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options:
 def fully_connected_layer(
     inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
 ) -> Layer | None:
+    """As a convolution of one row of pixels; None for what `dense_layer` has none for."""
     if (found := dense_layer(inputs, outputs, options)) is None:
         return None
     units, depth = found.weights.shape
@@ -92,9 +93,7 @@ class Skipping:
     layer: Callable[..., Layer | None]
     costs: tuple[Cost, ...]
 
-    def __call__(
-        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
-    ) -> list[Step] | None:
+    def __call__(self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
         """The usual steps unless a list is clearly faster, no larger than the weights, and not much larger than they
         are when coded."""
         steps: list[Step] | None = self.usual(inputs, outputs, options)
@@ -127,11 +126,11 @@ def _step(layer: Layer, cost: Cost, most: float, room: float) -> tuple[float, li
     time, made = found[0] * each, found[1]
     if time > most or made.size > room:
         return None
-    kernel, rest = KERNELS[lists, pixels, layer.once, inside], (layer.scales.up, *layer.bounds)
+    kernel, tensors = cost.kernels[pixels, layer.once, inside], (layer.x, made, layer.y)
+    scale = layer.scales.up, *layer.bounds
     if inside:
-        arguments = layer.x, made, layer.y, out_h * out_w, depth, channels, *rest
-        return time, [Step(kernel, arguments, skips=True)]
+        return time, [Step(kernel, (tensors, (out_h * out_w, depth, channels), scale), skips=True)]
     strip = Scratch(((out_w - 1) * layer.stride[1] + kernel_w) * column * lists.element)
-    sizes = layer.size, (kernel_h, kernel_w), layer.out, layer.stride, layer.dilation, layer.pads, layer.x.zero
+    geometry = layer.size, (kernel_h, kernel_w), layer.out, layer.stride, layer.dilation, layer.pads
     overlap = {layer.x: trailing((1, *layer.size), (1, *layer.out), layer.stride[0], layer.pads[0])}
-    return time, [Step(kernel, (layer.x, made, layer.y, strip, *sizes, *rest), overlap, skips=True)]
+    return time, [Step(kernel, (tensors, strip, geometry, layer.x.zero, scale), overlap, skips=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from edgecompress_runtime.kernels.registry import Call
 from edgecompress_runtime.llvm.cross import Function
@@ -29,11 +30,13 @@ class Part:
 class Step(Call):
     """One kernel call.
 
-    overlap: inputs that the output may be written over, with the bytes in front of the input's start at which
-    the output has to begin at the latest (0: in place). helpers: functions that the kernel calls. saved: bytes of
-    flash that its coded weights take less than plain ones. skips: whether it leaves out weights that are zero.
+    arguments: tensors, scratch memory, constants and numbers, and tuples of these. overlap: inputs that the output may
+    be written over, with the bytes in front of the input's start at which the output has to begin at the latest (0: in
+    place). helpers: functions that the kernel calls. saved: bytes of flash that its coded weights take less than plain
+    ones. skips: whether it leaves out weights that are zero.
     """
 
+    arguments: tuple[Any, ...]
     overlap: Mapping[Tensor, int] = field(default_factory=dict)
     helpers: tuple[Function, ...] = ()
     saved: int = 0

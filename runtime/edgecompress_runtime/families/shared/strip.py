@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import njit
-
 from edgecompress_runtime.families.shared.words import moved
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, inline
 
 
 def strip_of(element: int, copy: Callable[..., Any], blank: Callable[..., Any]) -> Callable[..., None]:
@@ -22,9 +21,10 @@ def strip_of(element: int, copy: Callable[..., Any], blank: Callable[..., Any]) 
     blank(target, n, zero): n zero points.
     """
 
-    @njit(inline="always")
-    def filled(x, part, inside, left, columns, step, channels, zero):
+    @inline
+    def filled(x: Pointer, part: Pointer, inside: Word, across: Tuple, channels: Word, zero: Word) -> None:
         """One row of the image, `inside` pixels wide, into its place in every column."""
+        left, columns, step = across
         for i in range(left):
             blank(moved(part, i32(i * step)), channels, zero)
         for i in range(inside):
@@ -32,22 +32,16 @@ def strip_of(element: int, copy: Callable[..., Any], blank: Callable[..., Any]) 
         for i in range(i32(left + inside), columns):
             blank(moved(part, i32(i * step)), channels, zero)
 
-    @njit(inline="always")
-    def strip_rows(x, strip, top, size, kernel_h, dilation, left, columns, step, zero):
-        """top: the first row of the window, maybe negative. step: bytes of a column."""
+    @inline
+    def strip_rows(x: Pointer, strip: Pointer, top: Word, rows: Tuple, across: Tuple, zero: Word) -> None:
+        """top: the first row of the window, maybe negative. rows: the image's (height, width, channels), the window's
+        number of rows, dilation. across: columns of padding in front, columns, bytes of one."""
+        size, kernel_h, dilation = rows
         height, width, channels = size
         for ky in range(kernel_h):
             in_y = i32(top + ky * dilation)
-            inside = min(width, i32(columns - left)) if 0 <= in_y < height else i32(0)
-            filled(
-                moved(x, i32(in_y * width * channels)),
-                moved(strip, i32(ky * channels * element)),
-                inside,
-                left,
-                columns,
-                step,
-                channels,
-                zero,
-            )
+            inside = min(width, i32(across[1] - across[0])) if 0 <= in_y < height else i32(0)
+            source, part = moved(x, i32(in_y * width * channels)), moved(strip, i32(ky * channels * element))
+            filled(source, part, inside, across, channels, zero)
 
     return strip_rows

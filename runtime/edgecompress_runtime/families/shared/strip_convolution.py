@@ -1,6 +1,6 @@
-"""CONV_2D on top of a family's primitives: every block computes some pixels by some channels, two by two or more.
+"""CONV_2D on top of a family's blocks: each computes some pixels by some channels, two by two or more.
 
-x's zero point was taken out of the sums at build time (convolution.py).
+x's zero point was taken out of the sums at build time (arranged_convolution.py).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from edgecompress_runtime.families.shared.strip import strip_of
 from edgecompress_runtime.families.shared.words import moved
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Tuple, Word
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,9 @@ class Blocks:
     copy(source, target, n): n values of the image into the strip. blank(target, n, zero): n zero points.
     bank(w, bank, first, groups, depth): the address of the weights of `groups` groups of channels from `first` on;
     called in order. pixels, channels: of a block, of which the channels are a group.
-    block(window, x_step, weights, depth, records, record, target, y_step, low, high): requantised and stored.
+    block(window, weights, depth, record, target, bounds): requantized and stored. window: where the first pixel's
+    inputs start, and bytes from pixel to pixel; record: the records, and the number of this group's; target: where the
+    first pixel's outputs go, and bytes from pixel to pixel.
     """
 
     element: int
@@ -40,9 +43,11 @@ def strip_convolution(name: str, module: str, blocks: Blocks) -> Callable[..., N
     element, aligned, bank_of, block = blocks.element, blocks.aligned, blocks.bank, blocks.block
     strip_rows, pixels, block_channels = strip_of(element, blocks.copy, blocks.blank), blocks.pixels, blocks.channels
 
-    def kernel(
-        x, w, records, y, strip, bank, size, window, out, stride, dilation, pads, x_zero, low, high, bank_groups
-    ):
+    def kernel(tensors: Tuple, scratch: Tuple, geometry: Tuple, x_zero: Word, bounds: Tuple, bank_groups: Word) -> None:
+        """tensors: x, weights, records, y. scratch: strip and bank. bank_groups: groups of channels in the bank."""
+        x, w, records, y = tensors
+        strip, bank = scratch
+        size, window, out, stride, dilation, pads = geometry
         _, _, channels = size
         kernel_h, kernel_w = window
         out_h, out_w, out_channels = out
@@ -60,7 +65,7 @@ def strip_convolution(name: str, module: str, blocks: Blocks) -> Callable[..., N
             weights = bank_of(w, bank, first, i32(after - first), depth)
             for out_y in range(out_h):
                 top = i32(out_y * stride[0] - pads[0])
-                strip_rows(x, strip, top, size, kernel_h, dilation, pads[1], columns, step, x_zero)
+                strip_rows(x, strip, top, (size, kernel_h, dilation), (pads[1], columns, step), x_zero)
                 row = moved(y, i32(out_y * out_w * out_channels))
                 for number in range(i32(i32(out_w + each - 1) // i32(each))):
                     out_x = min(i32(number * each), last_x)  # the row's last ones again, if need be
@@ -69,7 +74,7 @@ def strip_convolution(name: str, module: str, blocks: Blocks) -> Callable[..., N
                     for group in range(first, after):
                         part = moved(weights, i32(i32(group - first) * depth * block_channels * element))
                         at = moved(target, min(i32(group * block_channels), last_o))
-                        block(windows, x_step, part, depth, records, group, at, y_step, low, high)
+                        block((windows, x_step), part, depth, (records, group), (at, y_step), bounds)
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module

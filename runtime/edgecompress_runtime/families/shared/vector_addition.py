@@ -1,55 +1,42 @@
-"""ADD and SUB with Helium, four elements at a time, and with NEON, 16."""
+"""ADD and SUB with a vector unit, several vectors of four lanes at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
 
-from edgecompress_runtime.families.aarch64 import neon
-from edgecompress_runtime.families.cortex_m.helium_blocks import FOUR_BYTES, LANES, clamped, vector
 from edgecompress_runtime.families.shared.addition import added
 from edgecompress_runtime.families.shared.counted_loop import Loop
-from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, WORD, function, load, store
+from edgecompress_runtime.families.shared.vectors import LANES, vector
+from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, PAIR, WORD, N, load, store
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, llvm_code
 
 Values = list[ir.Value]
 
 
-class Helium:
-    """What an addition needs of a vector unit. vectors: of four lanes, in a step."""
+class VectorUnit(Protocol):
+    """What an addition needs of a vector unit."""
 
-    vectors = 1
+    @property
+    def vectors(self) -> int:
+        """Of four lanes, in a step."""
 
-    @staticmethod
-    def high_product(b: ir.IRBuilder, x: ir.Value, m: ir.Value) -> ir.Value:
+    def high_product(self, b: ir.IRBuilder, x: ir.Value, m: ir.Value, /) -> ir.Value:
         """(2 * x * m + 2**31) >> 32"""
-        return b.call(function(b, "llvm.arm.mve.vqrdmulh.v4i32", LANES, LANES, LANES), [x, m])
 
-    @staticmethod
-    def shifted(b: ir.IRBuilder, x: ir.Value, up: ir.Value) -> ir.Value:
-        shift = function(b, "llvm.arm.mve.vshl.vector.v4i32.v4i32", LANES, LANES, LANES, *[WORD] * 3)
-        return b.call(shift, [x, up, WORD(0), WORD(0), WORD(0)])
+    def shifted(self, b: ir.IRBuilder, x: ir.Value, up: ir.Value, /) -> ir.Value:
+        """x << up; negative numbers shift down."""
 
-    @staticmethod
-    def narrowed(b: ir.IRBuilder, values: Values, low: ir.Value, high: ir.Value) -> ir.Value:
-        return b.trunc(clamped(b, values[0], low, high), FOUR_BYTES)
+    def narrowed(self, b: ir.IRBuilder, values: Values, bounds: Values, /) -> ir.Value:
+        """Lanes, clamped, as bytes."""
 
 
-class Neon:
-    """The same of 64-bit Arm's."""
-
-    vectors = 4
-    high_product = staticmethod(neon.high_product)
-    shifted = staticmethod(neon.shifted)
-    narrowed = staticmethod(neon.narrowed)
-
-
-def addition(name: str, unit: Any) -> Callable[..., None]:
-    """The kernel for a vector unit: as addition.add_elements."""
+def addition(name: str, module: str, unit: VectorUnit) -> Callable[..., None]:
+    """The kernel for a vector unit, to be imported as `name` from `module`; as addition.add_elements."""
     each = 4 * unit.vectors
     stored = ir.VectorType(BYTE, each)
 
@@ -59,37 +46,30 @@ def addition(name: str, unit: Any) -> Callable[..., None]:
         parts = (ir.VectorType(WORD, 4)(list(range(n, n + 4))) for n in range(0, each, 4))
         return [b.sext(b.shuffle_vector(value, undefined, part), LANES) for part in parts]
 
-    @intrinsic
-    def add_vectors(typingctx, a, b, y, count, slopes, multiplier, term, down, bounds):
+    @llvm_code(types.void(types.UniTuple(INT8_POINTER, 3), N, PAIR, types.UniTuple(N, 3), PAIR))
+    def add_vectors(
+        b: ir.IRBuilder, tensors: Tuple, count: ir.Value, slopes: Tuple, scale: Tuple, bounds: Tuple
+    ) -> None:
         """The first count - count % each elements; the rest is left to do."""
+        # the product doubles its sums itself
+        factors = [vector(b, [b.ashr(v, WORD(1))] * 4) for v in slopes]
+        multiplier, term, down = scale
+        multiplier, term, up = (vector(b, [v] * 4) for v in (multiplier, term, b.sub(WORD(0), down)))
+        loop, values = Loop(b, b.sdiv(count, WORD(each)), list(tensors), []), []
+        for pair in zip(*(widened(b, p) for p in loop.pointers[:2])):
+            total = b.add(*(b.mul(v, factor) for v, factor in zip(pair, factors)))
+            scaled = b.add(unit.high_product(b, total, multiplier), term)
+            values.append(unit.shifted(b, scaled, up))
+        store(b, unit.narrowed(b, values, list(bounds)), loop.pointers[2], 0, 1)
+        loop.close([each] * 3, [])
 
-        def generate(context, builder, signature, args):
-            a, b, y, count, slopes, multiplier, term, down, bounds = args
-            slopes, (low, high) = ([builder.extract_value(v, i) for i in range(2)] for v in (slopes, bounds))
-            # the product doubles its sums itself
-            slopes = [vector(builder, [builder.ashr(v, WORD(1))] * 4) for v in slopes]
-            multiplier, term, up = (vector(builder, [v] * 4) for v in (multiplier, term, builder.sub(WORD(0), down)))
-            loop, values = Loop(builder, builder.sdiv(count, WORD(each)), [a, b, y], []), []
-            for pair in zip(*(widened(builder, p) for p in loop.pointers[:2])):
-                total = builder.add(*(builder.mul(v, slope) for v, slope in zip(pair, slopes)))
-                scaled = builder.add(unit.high_product(builder, total, multiplier), term)
-                values.append(unit.shifted(builder, scaled, up))
-            store(builder, unit.narrowed(builder, values, low, high), loop.pointers[2], 0, 1)
-            loop.close([each] * 3, [])
-            return context.get_dummy_value()
-
-        n, two = types.int32, types.UniTuple(types.int32, 2)
-        return types.void(*[INT8_POINTER] * 3, n, two, n, n, n, two), generate
-
-    def kernel(a, b, y, count, slopes, record, down, bounds):
-        multiplier, term = record[0], record[1]
-        add_vectors(a, b, y, count, slopes, multiplier, term, down, bounds)
+    def kernel(tensors: Tuple, count: Word, slopes: Words, record: Pointer, down: Word, bounds: Words) -> None:
+        a, b, y = tensors
+        scale = record[0], record[1], down
+        add_vectors(tensors, count, slopes, scale, bounds)
         for i in range(i32(count - count % i32(each)), count):
-            y[i] = added(a[i], b[i], slopes, multiplier, term, down, bounds)
+            y[i] = added(a[i], b[i], slopes, scale, bounds)
 
     kernel.__name__ = kernel.__qualname__ = name
-    kernel.__module__ = __name__
+    kernel.__module__ = module
     return kernel
-
-
-helium_add, neon_add = addition("helium_add", Helium), addition("neon_add", Neon)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 from llvmlite.ir import instructions
 from numba import types
-from numba.extending import intrinsic
 
 from edgecompress_runtime.llvm.rounded_product import SYMBOL
+from edgecompress_runtime.llvm.typed_numba import llvm_code
 
 BYTE, HALF, WORD, LONG = (ir.IntType(n) for n in (8, 16, 32, 64))
-INT8_POINTER, INT32_POINTER = types.CPointer(types.int8), types.CPointer(types.int32)
+# Numba's
+N = types.int32
+PAIR, FOUR = types.UniTuple(N, 2), types.UniTuple(N, 4)
+INT8_POINTER, INT32_POINTER = types.CPointer(types.int8), types.CPointer(N)
+PLACE = types.Tuple([INT8_POINTER, N])  # an address, and how many bytes on the next one like it lies
+RECORD = types.Tuple([INT32_POINTER, N])  # records of channels, and the number of one of them
 
 
 def load(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int, type_: ir.Type, align: int = 4) -> ir.Value:
@@ -49,10 +52,12 @@ def pinned(builder: ir.IRBuilder, values: list[ir.Value]) -> list[ir.Value]:
 
 
 def store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.Value | int, align: int = 4) -> None:
+    """To an address `offset` bytes behind `pointer` that is a multiple of `align`."""
     builder.store(value, address(builder, pointer, offset, value.type)).align = align
 
 
 def address(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int, type_: ir.Type) -> ir.Value:
+    """A pointer to `type_`, `offset` bytes behind `pointer`."""
     offset = WORD(offset) if isinstance(offset, int) else offset
     return builder.bitcast(
         builder.gep(builder.bitcast(pointer, BYTE.as_pointer()), [offset], source_etype=BYTE), type_.as_pointer()
@@ -65,78 +70,44 @@ def function(builder: ir.IRBuilder, name: str, result: ir.Type, *arguments: ir.T
     return found or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
 
 
-@intrinsic
-def moved(typingctx, pointer, offset):
+@llvm_code(INT8_POINTER(INT8_POINTER, N))
+def moved(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value) -> ir.Value:
     """An int8 pointer, `offset` bytes on."""
-
-    def generate(context, builder, signature, args):
-        return builder.gep(args[0], [args[1]])
-
-    return INT8_POINTER(INT8_POINTER, types.int32), generate
+    return b.gep(pointer, [offset])
 
 
-@intrinsic
-def word_at(typingctx, pointer, offset):
+@llvm_code(N(INT8_POINTER, N))
+def word_at(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value) -> ir.Value:
     """The int32 at an address that is a multiple of 4, `offset` bytes behind an int8 pointer."""
-
-    def generate(context, builder, signature, args):
-        return load(builder, *args, WORD)
-
-    return types.int32(INT8_POINTER, types.int32), generate
+    return load(b, pointer, offset, WORD)
 
 
-@intrinsic
-def store_word(typingctx, pointer, offset, value):
+@llvm_code(types.void(INT8_POINTER, N, N))
+def store_word(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, value: ir.Value) -> None:
     """An int32 to an address that is a multiple of 4, `offset` bytes behind an int8 pointer."""
-
-    def generate(context, builder, signature, args):
-        store(builder, args[2], args[0], args[1])
-        return context.get_dummy_value()
-
-    return types.void(INT8_POINTER, types.int32, types.int32), generate
+    store(b, value, pointer, offset)
 
 
-@intrinsic
-def store_half(typingctx, pointer, offset, value):
+@llvm_code(types.void(INT8_POINTER, N, N))
+def store_half(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, value: ir.Value) -> None:
     """The low 16 bits of an int32, `offset` bytes behind an int8 pointer."""
-
-    def generate(context, builder, signature, args):
-        store(builder, builder.trunc(args[2], HALF), args[0], args[1], 2)
-        return context.get_dummy_value()
-
-    return types.void(INT8_POINTER, types.int32, types.int32), generate
+    store(b, b.trunc(value, HALF), pointer, offset, 2)
 
 
-@intrinsic
-def shifted_right(typingctx, value, count):
+@llvm_code(N(N, N))
+def shifted_right(b: ir.IRBuilder, value: ir.Value, count: ir.Value) -> ir.Value:
     """value >> count in 32 bits; Numba's own operator works in 64."""
-
-    def generate(context, builder, signature, args):
-        return builder.ashr(*args)
-
-    return types.int32(types.int32, types.int32), generate
+    return b.ashr(value, count)
 
 
-@intrinsic
-def high_product(typingctx, a, b):
+@llvm_code(N(N, N))
+def high_product(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
     """The upper 32 bits of the 64-bit product of two int32."""
-
-    def generate(context, builder, signature, args):
-        return upper_half(builder, *args)
-
-    return types.int32(types.int32, types.int32), generate
+    product = b.mul(b.sext(x, LONG), b.sext(y, LONG))
+    return b.trunc(b.lshr(product, LONG(32)), WORD)
 
 
-@intrinsic
-def rounded_high_product(typingctx, a, b, addend):
-    """The upper 32 bits of (a * b + 2**31), plus an addend; modulo 2**32 (rounded_product.py)."""
-
-    def generate(context, builder, signature, args):
-        return builder.call(function(builder, SYMBOL, WORD, WORD, WORD, WORD), args)
-
-    return types.int32(types.int32, types.int32, types.int32), generate
-
-
-def upper_half(builder: ir.IRBuilder, a: Any, b: Any) -> ir.Value:
-    product = builder.mul(builder.sext(a, LONG), builder.sext(b, LONG))
-    return builder.trunc(builder.lshr(product, LONG(32)), WORD)
+@llvm_code(N(N, N, N))
+def rounded_high_product(b: ir.IRBuilder, x: ir.Value, y: ir.Value, addend: ir.Value) -> ir.Value:
+    """The upper 32 bits of (x * y + 2**31), plus an addend; modulo 2**32 (rounded_product.py)."""
+    return b.call(function(b, SYMBOL, WORD, WORD, WORD, WORD), [x, y, addend])

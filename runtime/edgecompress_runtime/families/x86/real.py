@@ -1,4 +1,4 @@
-"""Requantisation by one product in float32, bit for bit the integers' (requantise.py), in a third of the instructions.
+"""Requantization by one product in float32: bit for bit as on integers (x86_requantize.py), in a third of the time.
 
 What is stored of a channel only says between which two of some 255 boundaries its accumulator lies. So a product needs
 not be right, only on the right side of each: (acc + shift) * scale + offset, rounded once to a whole number by a fused
@@ -13,7 +13,7 @@ Where no float is near enough to the scale for all boundaries, so have the lower
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from functools import lru_cache
@@ -46,8 +46,8 @@ class Real:
 def search(
     largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int, low: int, *, once: bool
 ) -> Real | None:
-    """As `requantise.channel_fields`, all arrays int64 [channels]. None where a channel has no such product, or there
-    are more channels than pay."""
+    """As `x86_requantize.channel_fields`, all arrays int64 [channels]. None where a channel has no such product, or
+    there are more channels than pay."""
     if largest.size > CHANNELS or largest.max() >= MOST:
         return None
     if (largest * multiplier * 2.0 ** (shift - 31) >= FARTHEST).any():
@@ -58,7 +58,7 @@ def search(
 @lru_cache(KEPT)  # threads that share a layer ask for the same
 def _found(largest: bytes, multiplier: bytes, shift: bytes, zero: int, low: int, once: bool) -> Real | None:
     columns = [np.frombuffer(column, np.int64).reshape(-1, 1) for column in (largest, multiplier, shift)]
-    parts = [_Tests(*(c[at : at + PART] for c in columns), zero, low, once) for at in range(0, len(columns[0]), PART)]
+    parts = [_Tests([c[at : at + PART] for c in columns], zero, low, once) for at in range(0, len(columns[0]), PART)]
     for way in (_Tests.one_offset, _Tests.two_offsets):
         made: list[Real] = []
         for part in parts:
@@ -66,8 +66,11 @@ def _found(largest: bytes, multiplier: bytes, shift: bytes, zero: int, low: int,
                 break
             made.append(real)
         else:
-            fields = ([getattr(real, f.name) for real in made] for f in dataclass_fields(Real))
-            return Real(*(None if of[0] is None else np.concatenate(of) for of in fields))
+            whole: dict[str, Any] = {}
+            for name in (f.name for f in dataclass_fields(Real)):
+                columns_of = [getattr(real, name) for real in made]
+                whole[name] = None if columns_of[0] is None else np.concatenate(columns_of)
+            return Real(**whole)
     return None
 
 
@@ -83,10 +86,9 @@ def stored(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, *, once: 
 class _Tests:
     """What a product has to hold: at `high` it is `value` or more, at `low` less. Arrays [channels, tests]."""
 
-    def __init__(
-        self, largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int, least: int, once: bool
-    ) -> None:
-        """largest, multiplier, shift: [channels, 1]. least: of what is kept."""
+    def __init__(self, columns: Sequence[np.ndarray], zero: int, least: int, once: bool) -> None:
+        """columns: largest, multiplier, shift, each [channels, 1]. least: of what is kept."""
+        largest, multiplier, shift = columns
 
         def exact(acc: np.ndarray) -> np.ndarray:
             return stored(acc, multiplier, shift, once=once) + zero
@@ -145,7 +147,8 @@ class _Tests:
 
             good = self._right(product) & ~right
             offsets[:, good], right = tried[:, good], right | good
-        made = Real(shift, scale.astype(np.float32), *offsets, self.split[:, 0] + shift)
+        offset, below = offsets
+        made = Real(shift, scale.astype(np.float32), offset, below, self.split[:, 0] + shift)
         return made if right.all() else None
 
     def _scale(self, parts: list[tuple[np.ndarray, ...]]) -> tuple[Any, ...]:

@@ -18,19 +18,19 @@ from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.families.x86.x86_blocks import Shape
 from edgecompress_runtime.families.x86.x86_dense import blocked
 from edgecompress_runtime.families.x86.x86_layout import (
-    SparseCut,
+    SkippingCut,
     Steps,
     arranged,
     cut,
     dense_time,
-    sparse_cuts,
-    sparse_steps,
-    sparse_time,
+    skipping_cuts,
+    skipping_steps,
+    skipping_time,
     unrolled,
     with_fetching,
 )
 from edgecompress_runtime.families.x86.x86_requantize import Fields, channel_fields, in_order
-from edgecompress_runtime.families.x86.x86_skipping import sparse
+from edgecompress_runtime.families.x86.x86_skipping import skipping
 from edgecompress_runtime.families.x86.x86_vectors import FIELDS
 from edgecompress_runtime.kernels.arithmetic import activation_range
 from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
@@ -55,7 +55,7 @@ def prepare_conv(
     scaling, bounds = channel_multipliers(x, w, y), activation_range(options, y)
     (images, _, width, channels), (_, _, out_w, out_channels) = x.shape, y.shape
     steps, work = [], y.size * w.data[0].size
-    for r in rows(threads, work, x.shape, y.shape, w.shape[1], stride[0], dilation[0], pads[0]):
+    for r in rows(threads, work, x.shape, y.shape, (w.shape[1], stride[0], dilation[0], pads[0])):
         shapes = (images, r.end - r.start, width, channels), (images, r.last - r.first, out_w, out_channels)
         at = part(x, r.start * width * channels), part(y, r.first * out_w * out_channels)
         layer = Layer(variant, *shapes, w.data, stride, dilation, (r.pad, pads[1]), False)
@@ -118,27 +118,25 @@ class Layer:
         bounds: Pair,
     ) -> Step | None:
         """x_at, y_at: where it reads and writes, as arguments. None where the arithmetic would not fit
-        (requantise.py)."""
+        (x86_requantize.py)."""
         values = np.asarray(bias.data if isinstance(bias, Tensor) else bias)
-        found = self._fields(x.zero, values, *scaling, y.zero, bounds[0])
+        found = self._fields(x.zero, values, scaling, y.zero, bounds[0])
         if found is None:
             return None
         self._measure()
         self.x, self.y, self.zero, self.bounds = x_at, y_at, x.zero, bounds
         self.fields, self.rounding = found, found.rounding
-        return self._sparse() or self._dense()
+        return self._skipping() or self._dense()
 
     def _fields(
-        self, x_zero: int, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, y_zero: int, low: int
+        self, x_zero: int, bias: np.ndarray, scaling: tuple[np.ndarray, np.ndarray], y_zero: int, low: int
     ) -> Fields | None:
         rows = self.weights.reshape(len(self.weights), -1).astype(np.int64)
         values = bias.reshape(-1).astype(np.int64)
         largest = np.abs(values) + max(127 - x_zero, 128 + x_zero) * np.abs(rows).sum(1)
         if self.variant.products == 4:  # values are x + 128
             values = values - (128 + x_zero) * rows.sum(1)
-        return channel_fields(
-            values, largest, multiplier, shift, y_zero, low=low, once=self.once, fuses=self.variant.fuses
-        )
+        return channel_fields(values, largest, scaling, y_zero, low=low, once=self.once, fuses=self.variant.fuses)
 
     def _measure(self) -> None:
         """Sizes, in pixels and in bytes of the copied image."""
@@ -185,42 +183,31 @@ class Layer:
         block = self.rows * self.columns * self.count * chosen.vectors * variant.bytes
         out = *self.out, self.filters, chosen.blocks, block
         records = self.fields.records(lanes, in_order(self.groups, self.filters, lanes))
-        arguments = (
-            self.x,
-            weights,
-            records,
-            self.y,
-            self.scratch,
-            *self._copy,
-            groups,
-            window,
-            out,
-            self.strides,
-            *self.bounds,
-        )
+        tensors, geometry = (self.x, weights, records, self.y), (groups, window, out, self.strides)
+        arguments = tensors, self.scratch, self._copy, geometry, self.bounds
         return Step(blocked(variant, body, last), arguments)
 
     def _rounds(self, pixels: int) -> int:
         """Blocks of so many pixels."""
         return self.images * self.out[0] * -(-self.out[1] // pixels)
 
-    def _sparse(self) -> Step | None:
+    def _skipping(self) -> Step | None:
         """Where many steps have no weights for a whole vector of channels, or fewer do with those picked out."""
         if self.groups > 1:
             return None
         variant, (out_h, out_w, _) = self.variant, self.out
         row, column = (np.arange(n) * s for n, s in zip((self.rows, self.columns), self.window))
         runs = (row[:, None] + column).reshape(-1)
-        cuts = sparse_cuts(variant, out_w, self.filters)
+        cuts = skipping_cuts(variant, out_w, self.filters)
         if np.count_nonzero(self.weights) >= self.weights.size / 2:
             cuts = [cut for cut in cuts if not cut.picks]
 
-        def time(found: tuple[SparseCut, Steps]) -> float:
+        def time(found: tuple[SkippingCut, Steps]) -> float:
             cut, steps = found
-            cycles = self.images * out_h * int(steps.counts.sum()) * sparse_time(variant, out_w, cut)
+            cycles = self.images * out_h * int(steps.counts.sum()) * skipping_time(variant, out_w, cut)
             return with_fetching(cycles, steps.weights.size / cut.blocks, cut.blocks, self._rounds(cut.pixels))
 
-        best = min(((cut, sparse_steps(variant, self.runs[0], runs, cut)) for cut in cuts), key=time)
+        best = min(((cut, skipping_steps(variant, self.runs[0], runs, cut)) for cut in cuts), key=time)
         count = runs.size * self.count
         cycles = self.images * out_h * count * dense_time(variant, out_w, self.cut)
         block = count * self.cut.vectors * variant.bytes
@@ -230,19 +217,7 @@ class Layer:
         last = self._shape(cut.pixels, cut.last, self.tail)
         body = replace(last, vectors=cut.vectors, tail=variant.lanes) if cut.blocks > 1 else last
         records = self.fields.records(variant.lanes, steps.channels)
-        arguments = (
-            self.x,
-            steps.weights,
-            steps.places,
-            steps.starts,
-            steps.counts,
-            steps.order,
-            records,
-            self.y,
-            self.scratch,
-            *self._copy,
-            self.out,
-            self.strides,
-            *self.bounds,
-        )
-        return Step(sparse(variant, body, last, cut), arguments, skips=True)
+        lists = steps.weights, steps.places, steps.starts, steps.counts, steps.order
+        tensors, geometry = (self.x, lists, records, self.y), (self.out, self.strides)
+        arguments = tensors, self.scratch, self._copy, geometry, self.bounds
+        return Step(skipping(variant, body, last, cut), arguments, skips=True)

@@ -7,23 +7,33 @@ from functools import cache
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
-from edgecompress_runtime.families.shared.words import BYTE, HALF, INT8_POINTER, INT32_POINTER, LONG, load, moved, store
+from edgecompress_runtime.families.shared.words import (
+    BYTE,
+    HALF,
+    INT8_POINTER,
+    INT32_POINTER,
+    LONG,
+    N,
+    load,
+    moved,
+    store,
+)
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.families.x86.x86_vectors import splat
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Word, Words, inline, llvm_code
 
 SOME = 8  # values; vectors of them for what is left of a row
 
 
 @cache
-def copy_row(variant: Variant, element: int) -> Callable[..., Any]:
+def _copy_row(variant: Variant, element: int) -> Callable[..., Any]:
     """copy(x, target, count, zero): `count` values, a vector at a time, then some, then one."""
 
-    def converted(b: Any, value: Any, zero: Any) -> Any:
+    def converted(b: ir.IRBuilder, value: ir.Value, zero: ir.Value) -> ir.Value:
         vector = isinstance(value.type, ir.VectorType)
         if element == 1:
             return b.xor(value, value.type([0x80] * value.type.count) if vector else BYTE(0x80))
@@ -32,8 +42,8 @@ def copy_row(variant: Variant, element: int) -> Callable[..., Any]:
             return b.sub(b.sext(value, ir.VectorType(HALF, width)), splat(b, b.trunc(zero, HALF), width))
         return b.sub(b.sext(value, HALF), b.trunc(zero, HALF))
 
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, target, count, zero = args
+    @llvm_code(types.void(INT8_POINTER, INT8_POINTER, N, N))
+    def copy(b: ir.IRBuilder, x: ir.Value, target: ir.Value, count: ir.Value, zero: ir.Value) -> None:
         count, first = b.sext(count, LONG), LONG(0)
         for size in sorted({variant.bytes // element, SOME, 1}, reverse=True):
             steps = b.sdiv(b.sub(count, first), LONG(size))
@@ -42,21 +52,16 @@ def copy_row(variant: Variant, element: int) -> Callable[..., Any]:
                 at = b.add(first, b.mul(loop.index, LONG(size)))
                 store(b, converted(b, load(b, x, at, kind, 1), zero), target, b.mul(at, LONG(element)), 1)
             first = b.add(first, b.mul(steps, LONG(size)))
-        return context.get_dummy_value()
-
-    @intrinsic
-    def copy(typingctx, x, target, count, zero):
-        return types.void(INT8_POINTER, INT8_POINTER, types.int32, types.int32), generate
 
     return copy
 
 
 @cache
-def blank_row(element: int) -> Callable[..., Any]:
+def _blank_row(element: int) -> Callable[..., Any]:
     """blank(target, count, zero): `count` values that stand for the zero point."""
 
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        target, count, zero = args
+    @llvm_code(types.void(INT8_POINTER, N, N))
+    def blank(b: ir.IRBuilder, target: ir.Value, count: ir.Value, zero: ir.Value) -> None:
         value = b.xor(b.trunc(zero, BYTE), BYTE(0x80)) if element == 1 else HALF(0)
         count, first = b.sext(count, LONG), LONG(0)
         for size in (SOME, 1):
@@ -65,32 +70,24 @@ def blank_row(element: int) -> Callable[..., Any]:
                 at = b.mul(b.add(first, b.mul(loop.index, LONG(size))), LONG(element))
                 store(b, value if size == 1 else splat(b, value, size), target, at, 1)
             first = b.add(first, b.mul(steps, LONG(size)))
-        return context.get_dummy_value()
-
-    @intrinsic
-    def blank(typingctx, target, count, zero):
-        return types.void(INT8_POINTER, types.int32, types.int32), generate
 
     return blank
 
 
-@intrinsic
-def moved_words(typingctx, pointer, offset):
+@llvm_code(INT32_POINTER(INT32_POINTER, N))
+def moved_words(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value) -> ir.Value:
     """An int32 pointer, `offset` elements on."""
-
-    def generate(context, builder, signature, args):
-        return builder.gep(args[0], [args[1]])
-
-    return INT32_POINTER(INT32_POINTER, types.int32), generate
+    return b.gep(pointer, [offset])
 
 
 @cache
 def padded_copy(variant: Variant, element: int) -> Callable[..., Any]:
-    """An image [height, width, channels] in the middle of `size` (height, width), the zero point around it."""
-    copy, blank = copy_row(variant, element), blank_row(element)
+    """For Numba code: (x, padded, image, size, pads, zero). An image of `image` (height, width, channels) gets into the
+    middle of `size` (height, width), the zero point around it."""
+    copy, blank = _copy_row(variant, element), _blank_row(element)
 
-    @njit(inline="always")
-    def copied(x, padded, image, size, pads, zero):
+    @inline
+    def copied(x: Pointer, padded: Pointer, image: Words, size: Words, pads: Words, zero: Word) -> None:
         height, width, channels = image
         inside = min(width, i32(size[1] - pads[1]))
         row_step = i32(size[1] * channels * element)

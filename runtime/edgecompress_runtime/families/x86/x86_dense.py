@@ -11,6 +11,7 @@ from edgecompress_runtime.families.x86.x86_blocks import Shape, dot_block
 from edgecompress_runtime.families.x86.x86_copies import moved_words, padded_copy
 from edgecompress_runtime.families.x86.x86_vectors import FIELDS
 from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Words
 
 
 @cache
@@ -21,12 +22,15 @@ def blocked(variant: Variant, body: Shape, last: Shape) -> Callable[..., None]:
     pixels, block_channels, block_records = body.pixels, body.vectors * lanes, body.vectors * FIELDS * lanes
     same = body == last
 
-    def kernel(x, w, records, y, padded, images, image, size, pads, zero, groups, window, out, strides, low, high):
-        """image: (height, width, channels). size: of the padded image. groups: (number, bytes of a pixel, bytes of
-        weights, records). window: (rows, row step, columns, column step, turns). out: (height, width, channels,
-        channels of a group, blocks of a group, bytes of a block's weights). strides: bytes from row to row and
-        from pixel to pixel."""
-        rows, row_step, columns, column_step, turns = window
+    def kernel(tensors: Tuple, padded: Pointer, copy: Tuple, geometry: Tuple, bounds: Words) -> None:
+        """tensors: x, weights, records, y. copy: images, an image's (height, width, channels), size of the padded
+        image, padding in front, zero point. geometry: groups, window, out, strides. groups: (number, bytes of a pixel,
+        bytes of weights, records). window: (rows, row step, columns, column step, turns). out: (height, width,
+        channels, channels of a group, blocks of a group, bytes of a block's weights). strides: bytes from row to row
+        and from pixel to pixel."""
+        x, w, records, y = tensors
+        images, image, size, pads, zero = copy
+        groups, window, out, strides = geometry
         out_h, out_w, out_channels, group_channels, blocks, block_weights = out
         for n in range(images):
             copied(moved(x, i32(n * image[0] * image[1] * image[2])), padded, image, size, pads, zero)
@@ -40,40 +44,12 @@ def blocked(variant: Variant, body: Shape, last: Shape) -> Callable[..., None]:
                         row = moved(y, i32(i32(n * out_h + out_y) * out_w * out_channels + channel))
                         for number in range(i32(i32(out_w + pixels - 1) // i32(pixels))):
                             out_x = min(i32(number * pixels), i32(out_w - pixels))  # the last again, if need be
-                            start = moved(source, i32(out_x * strides[1]))
-                            target = moved(row, i32(out_x * out_channels))
+                            start = moved(source, i32(out_x * strides[1])), strides[1]
+                            target = moved(row, i32(out_x * out_channels)), out_channels
                             if same or j < blocks - 1:
-                                block(
-                                    start,
-                                    strides[1],
-                                    rows,
-                                    row_step,
-                                    columns,
-                                    column_step,
-                                    turns,
-                                    weights,
-                                    fields,
-                                    target,
-                                    out_channels,
-                                    low,
-                                    high,
-                                )
+                                block(start, window, (weights, fields), target, bounds)
                             else:
-                                last_block(
-                                    start,
-                                    strides[1],
-                                    rows,
-                                    row_step,
-                                    columns,
-                                    column_step,
-                                    turns,
-                                    weights,
-                                    fields,
-                                    target,
-                                    out_channels,
-                                    low,
-                                    high,
-                                )
+                                last_block(start, window, (weights, fields), target, bounds)
 
     kernel.__name__ = f"blocked_{body.label}" + ("" if same else f"_{last.label}")
     return kernel

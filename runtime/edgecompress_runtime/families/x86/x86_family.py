@@ -1,23 +1,23 @@
-"""What the operators of a plan become on this machine."""
+"""What the operators of a plan become on x86."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
+from edgecompress_runtime.families.shared.family import Family
 from edgecompress_runtime.families.shared.step import Step
-from edgecompress_runtime.families.table import Family
 from edgecompress_runtime.families.x86 import x86_addition as addition
 from edgecompress_runtime.families.x86 import x86_convolution as convolution
 from edgecompress_runtime.families.x86 import x86_depthwise as depthwise
 from edgecompress_runtime.families.x86 import x86_pooling as pooling
-from edgecompress_runtime.families.x86 import x86_quantize as quantisation
+from edgecompress_runtime.families.x86 import x86_quantize as quantization
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.plan import Tensor
 
 # (variant, threads, inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it
-Prepare = Callable[[Variant, int, Sequence[Any], Sequence[Tensor], Mapping[str, Any]], list[Step] | None]
+Prepare = Callable[[Variant, int, Sequence[Any], Sequence[Tensor], Any], list[Step] | None]
 
 
 def _undivided(prepare: Callable[..., list[Step] | None]) -> Prepare:
@@ -30,13 +30,14 @@ BLOCKED: dict[str, Prepare] = {
     "FULLY_CONNECTED": convolution.prepare_fully_connected,
     "ADD": partial(addition.prepare_sum, "ADD"),
     "SUB": partial(addition.prepare_sum, "SUB"),
-    "QUANTIZE": quantisation.prepare_quantize,
+    "QUANTIZE": quantization.prepare_quantize,
     **{kind: _undivided(partial(pooling.prepare_pool, kind)) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
     **{kind: _undivided(partial(pooling.prepare_reduction, kind)) for kind in ("MEAN", "SUM")},
 }
 
 
 @cache
-def host_family(variant: Variant, threads: int) -> Family:
+def x86_family(variant: Variant, threads: int = 1) -> Family:
+    """The kernels of a variant; threads: that share its large layers."""
     own = {kind: partial(prepare, variant, threads) for kind, prepare in BLOCKED.items()}
-    return Family(f"host {variant.name}", own)
+    return Family(f"x86 {variant.name}", own)

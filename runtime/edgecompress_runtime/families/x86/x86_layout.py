@@ -32,9 +32,11 @@ def cut(variant: Variant, pixels: int, channels: int) -> Cut:
     cuts = []
     for vectors in range(1, min(total, MOST_VECTORS) + 1):
         blocks = -(-total // vectors)
-        for block in range(1, min(pixels, MOST_PIXELS) + 1):
-            if block * vectors + min(vectors, 2) + 2 <= variant.registers:
-                cuts.append(Cut(block, vectors, blocks, total - (blocks - 1) * vectors))
+        cuts += [
+            Cut(block, vectors, blocks, total - (blocks - 1) * vectors)
+            for block in range(1, min(pixels, MOST_PIXELS) + 1)
+            if block * vectors + min(vectors, 2) + 2 <= variant.registers
+        ]
     return min(cuts, key=lambda c: dense_time(variant, pixels, c))
 
 
@@ -69,7 +71,7 @@ def arranged(variant: Variant, w: np.ndarray, cut: Cut) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class SparseCut(Cut):
+class SkippingCut(Cut):
     """sums: of each pixel and vector, taken in turn, so that they need not wait for one another. window: vectors of
     inputs, 1 or 2, out of which a step picks those for each channel; 0 where a step takes the same ones for all."""
 
@@ -78,6 +80,7 @@ class SparseCut(Cut):
 
     @property
     def picks(self) -> bool:
+        """Whether a step picks the inputs of each channel."""
         return self.window > 0
 
     @property
@@ -87,16 +90,16 @@ class SparseCut(Cut):
         return self.picks and self.vectors > 1
 
 
-def sparse_cuts(variant: Variant, pixels: int, channels: int) -> list[SparseCut]:
+def skipping_cuts(variant: Variant, pixels: int, channels: int) -> list[SkippingCut]:
     """One of each kind that there is. Picking takes four vectors, for which an input is loaded once; out of two vectors
     of inputs it takes fewer steps but longer ones, which pays where fetching weights is what takes time. Else there is
     one, or as many as the CPU needs so as not to wait for the sums of few pixels."""
     total = -(-channels // variant.lanes)
 
-    def cut(vectors: int, most: int, window: int, chains: float) -> SparseCut:
+    def cut(vectors: int, most: int, window: int, chains: float) -> SkippingCut:
         each = -(-pixels // -(-pixels // most))
         blocks, sums = -(-total // vectors), max(1, min(int(chains / (each * vectors)), 8))
-        return SparseCut(each, vectors, blocks, total - (blocks - 1) * vectors, sums, window)
+        return SkippingCut(each, vectors, blocks, total - (blocks - 1) * vectors, sums, window)
 
     few, four = min(max(1, int(2 * LATENCY) // pixels), 4, total), min(4, total)
     cuts = [cut(few, min(MOST_PIXELS, variant.registers - 4), 0, 2 * LATENCY)]
@@ -106,7 +109,7 @@ def sparse_cuts(variant: Variant, pixels: int, channels: int) -> list[SparseCut]
     return cuts
 
 
-def sparse_time(variant: Variant, pixels: int, cut: SparseCut) -> float:
+def skipping_time(variant: Variant, pixels: int, cut: SkippingCut) -> float:
     """Cycles for a step of one vector of channels and a row of pixels."""
     dots = cut.pixels * (PICKED if cut.picks else variant.cost / 2)
     loads = cut.pixels * cut.window / cut.vectors + 2.0 if cut.picks else (cut.pixels + 2) / 2
@@ -121,12 +124,12 @@ def with_fetching(cycles: float, block_bytes: float, blocks: int, rounds: int) -
 
 
 class Steps(NamedTuple):
-    """Of a sparse layer. weights: int8, flat, of each block's steps a cell of each vector that still has one. places:
-    int32, the bytes from a pixel's window to what a cell takes, or where it picks, the cells of a step. starts: int32
-    [blocks, 2], each block's first in weights, in cells, and in places. counts: int32 [blocks, vectors], the steps of
-    each vector, a multiple of `sums`; of a block, they never rise. channels: int64 [vectors * lanes], the channel of
-    each lane, -1 for none. order: int8 [blocks, bytes], of each of a block's channels where it lies among those of four
-    packed vectors."""
+    """Of a layer that skips zeros. weights: int8, flat, of each block's steps a cell of each vector that still has one.
+    places: int32, the bytes from a pixel's window to what a cell takes, or where it picks, the cells of a step. starts:
+    int32 [blocks, 2], each block's first in weights, in cells, and in places. counts: int32 [blocks, vectors], the
+    steps of each vector, a multiple of `sums`; of a block, they never rise. channels: int64 [vectors * lanes], the
+    channel of each lane, -1 for none. order: int8 [blocks, bytes], of each of a block's channels where it lies among
+    those of four packed vectors."""
 
     weights: np.ndarray
     places: np.ndarray
@@ -136,14 +139,15 @@ class Steps(NamedTuple):
     order: np.ndarray
 
 
-def sparse_steps(variant: Variant, w: np.ndarray, runs: np.ndarray, cut: SparseCut) -> Steps:
+def skipping_steps(variant: Variant, w: np.ndarray, runs: np.ndarray, cut: SkippingCut) -> Steps:
     """int8 [channels, parts, run], byte offsets [parts] of the runs."""
     lanes = variant.lanes
     channels = np.full(((cut.blocks - 1) * cut.vectors + cut.last) * lanes, -1)
     channels[: len(w)] = np.arange(len(w))
     order = np.zeros((cut.blocks, 4 * lanes), np.int8)
     starts, counts = np.zeros((cut.blocks, 2), np.int32), np.zeros((cut.blocks, cut.vectors), np.int32)
-    weights, places = [], []
+    weights: list[np.ndarray] = []
+    places: list[int] = []
     for number in range(cut.blocks):
         own = channels[number * cut.vectors * lanes :][: cut.vectors * lanes]
         if cut.sorts:

@@ -5,7 +5,7 @@ Bit for bit as kernels/pooling.py and kernels/reduction.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -14,10 +14,20 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
 from edgecompress_runtime.families.shared.step import Step
-from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, LONG, function, load, moved, store
+from edgecompress_runtime.families.shared.words import (
+    BYTE,
+    FOUR,
+    INT8_POINTER,
+    LONG,
+    PAIR,
+    N,
+    function,
+    load,
+    moved,
+    store,
+)
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.families.x86.x86_requantize import Rounding, channel_fields
 from edgecompress_runtime.families.x86.x86_vectors import (
@@ -25,7 +35,7 @@ from edgecompress_runtime.families.x86.x86_vectors import (
     NUMBERS,
     clamped,
     constant,
-    requantised,
+    requantized,
     splat,
     spread,
     widened,
@@ -33,14 +43,16 @@ from edgecompress_runtime.families.x86.x86_vectors import (
 )
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.registry import KERNELS
+from edgecompress_runtime.llvm.typed_numba import Tuple, Words, llvm_code
+from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
 EXACT = 2**24  # integers below it are float32 numbers, and so are their truncated quotients
 # (builder, variant, sums or largest, extra) -> values to clamp
-Finish = Callable[[Any, Variant, Any, Sequence[Any]], Any]
+Finish = Callable[[ir.IRBuilder, Variant, ir.Value, Sequence[ir.Value]], ir.Value]
 
 
-def mean(b: Any, variant: Variant, total: Any, extra: Sequence[Any]) -> Any:
+def _mean(b: ir.IRBuilder, variant: Variant, total: ir.Value, extra: Sequence[ir.Value]) -> ir.Value:
     """extra: (count,): total / count, halves away from zero."""
     zero, floats = constant(variant, 0), ir.VectorType(ir.FloatType(), variant.lanes)
     count = splat(b, extra[0], variant.lanes)
@@ -50,28 +62,28 @@ def mean(b: Any, variant: Variant, total: Any, extra: Sequence[Any]) -> Any:
     return b.select(positive, quotient, b.sub(zero, quotient))
 
 
-def rescaled(rounding: Rounding) -> Finish:
+def _rescaled(rounding: Rounding) -> Finish:
     """extra: of `spread`; the bias, too, is added here."""
 
-    def finish(b: Any, variant: Variant, total: Any, extra: Sequence[Any]) -> Any:
-        fields = spread(b, variant, list(extra))
-        return requantised(b, variant, b.add(total, fields[BIAS]), fields, rounding)
+    def finish(b: ir.IRBuilder, variant: Variant, total: ir.Value, extra: Sequence[ir.Value]) -> ir.Value:
+        fields = spread(b, variant, extra)
+        return requantized(b, variant, b.add(total, fields[BIAS]), fields, rounding)
 
     return finish
 
 
-RESCALED = {rounding: rescaled(rounding) for rounding in Rounding}
+RESCALED = {rounding: _rescaled(rounding) for rounding in Rounding}
 
 
 @cache
-def window_block(variant: Variant, finish: Finish | None, extras: int) -> Callable[..., Any]:
-    """block(x, rows, row_step, columns, column_step, y, bounds, extra): the sums of a window, finished; the largest
-    bytes without `finish`."""
+def _window_block(variant: Variant, finish: Finish | None, extras: int) -> Callable[..., Any]:
+    """For Numba code: block(x, window, y, bounds, extra), the sums of a window, finished; the largest bytes without
+    `finish`. window: rows, bytes from row to row, columns, bytes from column to column."""
+    lanes = variant.lanes
 
-    def generate(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x, y, low, high = args[0], args[5], *cgutils.unpack_tuple(b, args[6])
-        rows, row_step, columns, column_step = (b.sext(v, LONG) for v in args[1:5])
-        lanes = variant.lanes
+    @llvm_code(types.void(INT8_POINTER, FOUR, INT8_POINTER, PAIR, types.UniTuple(N, extras)))
+    def block(b: ir.IRBuilder, x: ir.Value, window: Tuple, y: ir.Value, bounds: Tuple, extra: Tuple) -> None:
+        rows, row_step, columns, column_step = (b.sext(v, LONG) for v in window)
         kind = words(variant) if finish else ir.VectorType(BYTE, lanes)
         first = constant(variant, 0) if finish else kind([-128] * lanes)
         total = cgutils.alloca_once_value(b, first)
@@ -85,27 +97,23 @@ def window_block(variant: Variant, finish: Finish | None, extras: int) -> Callab
             b.store(value, total)
         result = b.load(total)
         if finish:
-            result = finish(b, variant, result, cgutils.unpack_tuple(b, args[7]))
-        result = clamped(b, result, low, high)
+            result = finish(b, variant, result, extra)
+        result = clamped(b, result, bounds)
         store(b, b.trunc(result, ir.VectorType(BYTE, lanes)) if finish else result, y, LONG(0), 1)
-        return context.get_dummy_value()
-
-    @intrinsic
-    def block(typingctx, x, rows, row_step, columns, column_step, y, bounds, extra):
-        n = types.int32
-        two, more = types.UniTuple(n, 2), types.UniTuple(n, extras)
-        return types.void(INT8_POINTER, n, n, n, n, INT8_POINTER, two, more), generate
 
     return block
 
 
 @cache
-def windows(variant: Variant, finish: Finish | None, extras: int) -> Callable[..., None]:
-    lanes, counted = variant.lanes, finish is mean
-    block = window_block(variant, finish, extras)
+def _windows(variant: Variant, finish: Finish | None, extras: int) -> Callable[..., None]:
+    lanes, counted = variant.lanes, finish is _mean
+    block = _window_block(variant, finish, extras)
 
-    def kernel(x, y, x_shape, y_shape, kernel, strides, pads, bounds, extra):
-        """extra: of `finish`; a mean's is the number of values in the window."""
+    def kernel(tensors: Tuple, geometry: Tuple, bounds: Words, extra: Words) -> None:
+        """tensors: x, y. geometry: x's shape, y's shape, window, strides, padding in front. extra: of `finish`; a
+        mean's is the number of values in the window."""
+        x, y = tensors
+        x_shape, y_shape, kernel, strides, pads = geometry
         images, height, width, channels = x_shape
         _, out_h, out_w, _ = y_shape
         for n in range(images):
@@ -120,33 +128,35 @@ def windows(variant: Variant, finish: Finish | None, extras: int) -> Callable[..
                     source = moved(x, i32(i32(i32(n * height + first_y) * width + first_x) * channels))
                     target = moved(y, i32(i32(i32(n * out_h + out_y) * out_w + out_x) * channels))
                     last = (i32(rows * columns),) if counted else extra
+                    window = rows, i32(width * channels), columns, channels
                     for start in range(i32(0), channels, i32(lanes)):
                         c = min(i32(start), i32(channels - lanes))  # the last again, if need be
-                        row_step = i32(width * channels)
-                        block(moved(source, c), rows, row_step, columns, channels, moved(target, c), bounds, last)
+                        block(moved(source, c), window, moved(target, c), bounds, last)
 
     kernel.__name__ = "windows"
     return kernel
 
 
 def prepare_pool(
-    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
+    """None for float, a single channel, and windows whose sums float32 does not hold."""
     x, (y,) = inputs[0], outputs
     if not x.is_int8:
         return None
     (call,) = KERNELS[kind](inputs, outputs, options)
-    _, _, (x_shape, y_shape), (kernel, strides, pads), bounds = call.arguments
+    arguments: tuple[Any, ...] = call.arguments
+    _, _, (x_shape, y_shape), (kernel, strides, pads), bounds = arguments
     mean_of = kind == "AVERAGE_POOL_2D"
-    chosen = narrowed(variant, x.shape[3], variant.lanes if mean_of else variant.bytes)
+    chosen = _narrowed(variant, x.shape[3], variant.lanes if mean_of else variant.bytes)
     if chosen is None or 200 * kernel[0] * kernel[1] >= EXACT:
         return None
-    finish = mean if mean_of else None
-    return [Step(windows(chosen, finish, 1), (x, y, x_shape, y_shape, kernel, strides, pads, bounds, (0,)))]
+    geometry = x_shape, y_shape, kernel, strides, pads
+    return [Step(_windows(chosen, _mean if mean_of else None, 1), ((x, y), geometry, bounds, (0,)))]
 
 
 def prepare_reduction(
-    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Mapping[str, Any]
+    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
     """Only over height and width of images."""
     x, axes, (y,) = inputs[0], inputs[1], outputs
@@ -155,18 +165,19 @@ def prepare_reduction(
     if sorted(int(a) % 4 for a in axes.data.ravel()) != [1, 2]:
         return None
     images, height, width, channels = x.shape
-    chosen = narrowed(variant, channels, variant.lanes)
+    chosen = _narrowed(variant, channels, variant.lanes)
     (call,) = KERNELS[kind](inputs, outputs, options)
-    *_, x_offset, (multiplier, shift), y_zero = call.arguments
+    arguments: tuple[Any, ...] = call.arguments
+    *_, x_offset, (multiplier, shift), y_zero = arguments
     one = np.ones(1, np.int64)
-    found = channel_fields(-x_offset * one, 256 * height * width * one, multiplier * one, shift * one, y_zero)
+    found = channel_fields(-x_offset * one, 256 * height * width * one, (multiplier * one, shift * one), y_zero)
     if chosen is None or found is None:
         return None
     geometry = x.shape, (images, 1, 1, channels), (height, width), (1, 1), (0, 0)
-    kernel = windows(chosen, RESCALED[found.rounding], NUMBERS)
-    return [Step(kernel, (x, y, *geometry, (-128, 127), found.numbers()))]
+    kernel = _windows(chosen, RESCALED[found.rounding], NUMBERS)
+    return [Step(kernel, ((x, y), geometry, (-128, 127), found.numbers()))]
 
 
-def narrowed(variant: Variant, channels: int, lanes: int) -> Variant | None:
+def _narrowed(variant: Variant, channels: int, lanes: int) -> Variant | None:
     """With at most as many lanes as channels."""
     return None if channels < 2 else replace(variant, lanes=min(lanes, 1 << (channels.bit_length() - 1)))

@@ -1,9 +1,9 @@
-"""Per-channel requantisation as vectors need it, bit for bit `arithmetic.requantize` and `requantize_once`.
+"""Per-channel requantization as vectors need it, bit for bit `arithmetic.requantize` and `requantize_once`.
 
 Rounded twice (gemmlowp): high = (acc << up) * m / 2**31, halves up, then high / 2**down, halves away from zero.
 (acc << up) * 2m + 2**31 has `high` as its upper half; halves away from zero are (high + 2**(down - 1) - (high < 0)) >>
 down, in which acc < 0 may stand for high < 0 (they differ only where high = 0, which gives 0 either way). Rounded
-once: see primitives/scaling.py.
+once: see families/shared/scaling.py.
 
 2m is a number of 32 bits without a sign. So acc gets 2**30 added, with its bias, and has none either: its bit 30 is
 then 1 - (acc < 0), at the price of one shift. What is constant after the product may as well be added to it, all 64
@@ -40,8 +40,8 @@ class Rounding(Enum):
 
 @dataclass(frozen=True, eq=False)
 class Fields:
-    """What `vectors.requantised` needs of each channel, int64 [channels]. multiplier: doubled. REAL and REAL_TWICE have
-    floats' bits: the scale for multiplier, the offsets for up and nudge; and real.Real.limit for down."""
+    """What `x86_vectors.requantized` needs of each channel, int64 [channels]. multiplier: doubled. REAL and REAL_TWICE
+    have floats' bits: the scale for multiplier, the offsets for up and nudge; and real.Real.limit for down."""
 
     bias: np.ndarray
     multiplier: np.ndarray
@@ -52,13 +52,13 @@ class Fields:
     rounding: Rounding
 
     def numbers(self) -> tuple[int, ...]:
-        """Of a single channel, as `vectors.spread` takes them."""
+        """Of a single channel, as `x86_vectors.spread` takes them."""
         halves = self.term.astype("<i8").view("<i4")
         every = self.bias, self.multiplier.astype(np.uint32).view(np.int32), halves, self.down, self.up, self.nudge
         return tuple(int(n) for n in np.concatenate(every))
 
     def records(self, lanes: int, channels: np.ndarray) -> np.ndarray:
-        """int32, flat: [vectors, fields in the order of `vectors`, lanes]. channels: of each lane, int64 [vectors *
+        """int32, flat: [vectors, fields in the order of `x86_vectors`, lanes]. channels: of each lane, int64 [vectors *
         lanes], -1 for none, which gets zeros."""
 
         def placed(field: np.ndarray) -> np.ndarray:
@@ -83,19 +83,20 @@ def in_order(groups: int, channels: int, lanes: int) -> np.ndarray:
 def channel_fields(
     bias: np.ndarray,
     largest: np.ndarray,
-    multiplier: np.ndarray,
-    shift: np.ndarray,
+    scaling: tuple[np.ndarray, np.ndarray],
     zero: int,
     *,
     low: int = -128,
     once: bool = False,
     fuses: bool = False,
 ) -> Fields | None:
-    """All arrays [channels]. largest: bound of each accumulator's magnitude, bias included. low: of what is kept.
-    fuses: whether the CPU multiplies and adds floats in one. None where a step would not fit in 32 bits.
+    """All arrays [channels]. largest: bound of each accumulator's magnitude, bias included. scaling: multiplier and
+    shift. low: of what is kept. fuses: whether the CPU multiplies and adds floats in one.
+
+    None where a step would not fit in 32 bits.
     """
-    bias, multiplier = bias.astype(np.int64), multiplier.astype(np.int64)
-    up, down = np.maximum(shift.astype(np.int64), 0), np.maximum(-shift.astype(np.int64), 0)
+    bias, multiplier, shift = (array.astype(np.int64) for array in (bias, *scaling))
+    up, down = np.maximum(shift, 0), np.maximum(-shift, 0)
     if (down > 30).any() or (multiplier < 0).any() or (once and up.any()):
         return None
     half = np.where((down > 0) | once, 2.0 ** (down - 1), 0.0)
@@ -104,7 +105,7 @@ def channel_fields(
         return None
     if (np.abs(bias) >= RAISED).any():
         return None
-    if fuses and (real := search(largest.astype(np.int64), multiplier, shift.astype(np.int64), zero, low, once=once)):
+    if fuses and (real := search(largest.astype(np.int64), multiplier, shift, zero, low, once=once)):
         return _real(bias, real)
     nudge = np.where(down > 0, 1, 0)
     # sums beyond 64 bits are right again once acc * m is added

@@ -1,8 +1,8 @@
-"""Vectors in LLVM's intermediate representation: products, sums and requantisation, for any variant."""
+"""Vectors in LLVM's intermediate representation: products, sums and requantization, for any variant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import groupby, islice
 from typing import NamedTuple
 
@@ -15,18 +15,20 @@ from edgecompress_runtime.families.x86.real import MAGIC
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.families.x86.x86_requantize import RAISED, Rounding
 
-# what `requantised` needs of a vector of channels: each field is a vector of int32. Pairs of channels share a lane of
+# what `requantized` needs of a vector of channels: each field is a vector of int32. Pairs of channels share a lane of
 # 64 bits, whose upper half is the odd one's: multipliers come once more, swapped, and terms are in two vectors
 BIAS, MULTIPLIER, SWAPPED, EVEN_TERM, ODD_TERM, DOWN, UP, NUDGE = range(8)
 FIELDS = 8
-NUMBERS = 7  # `requantise.Fields.numbers`
+NUMBERS = 7  # `x86_requantize.Fields.numbers`
 
 
 def words(variant: Variant) -> ir.VectorType:
+    """A vector of int32, the variant's lanes."""
     return ir.VectorType(WORD, variant.lanes)
 
 
 def splat(b: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """The value in every lane."""
     kind = ir.VectorType(value.type, lanes)
     first = b.insert_element(ir.Constant(kind, ir.Undefined), value, WORD(0))
     return b.shuffle_vector(first, ir.Constant(kind, ir.Undefined), ir.VectorType(WORD, lanes)([0] * lanes))
@@ -44,27 +46,29 @@ def dot(b: ir.IRBuilder, variant: Variant, acc: ir.Value, x: ir.Value, w: ir.Val
     if variant.dot:
         step = function(b, variant.dot, whole, part, part)
         return b.add(acc, b.call(step, [b.bitcast(x, part), b.bitcast(w, part)]))
-    upper, sixteen = lambda v: b.ashr(v, constant(variant, 16)), constant(variant, 16)
-    lower = lambda v: b.ashr(b.shl(v, sixteen), sixteen)  # noqa: E731
-    return b.add(acc, b.add(b.mul(upper(x), upper(w)), b.mul(lower(x), lower(w))))
+    sixteen = constant(variant, 16)
+    upper = b.mul(b.ashr(x, sixteen), b.ashr(w, sixteen))
+    lower = b.mul(*(b.ashr(b.shl(v, sixteen), sixteen) for v in (x, w)))
+    return b.add(acc, b.add(upper, lower))
 
 
 def constant(variant: Variant, value: int) -> ir.Constant:
+    """The int32 in every lane."""
     return words(variant)([value] * variant.lanes)
 
 
-def spread(b: ir.IRBuilder, variant: Variant, numbers: list[ir.Value]) -> list[ir.Value]:
-    """Fields that are the same for all lanes, from `requantise.Fields.numbers`."""
+def spread(b: ir.IRBuilder, variant: Variant, numbers: Sequence[ir.Value]) -> list[ir.Value]:
+    """Fields that are the same for all lanes, from `x86_requantize.Fields.numbers`."""
     bias, multiplier, low, high, *rest = (splat(b, n, variant.lanes) for n in numbers)
     pairs = words(variant)([n for i in range(0, variant.lanes, 2) for n in (i, variant.lanes + i)])
     term = b.shuffle_vector(low, high, pairs)
     return [bias, multiplier, multiplier, term, term, *rest]
 
 
-def requantised(
+def requantized(
     b: ir.IRBuilder, variant: Variant, acc: ir.Value, fields: list[ir.Value], rounding: Rounding
 ) -> ir.Value:
-    """int32 accumulators, bias included -> stored values, not yet clamped; requantise.py has the arithmetic."""
+    """int32 accumulators, bias included -> stored values, not yet clamped; x86_requantize.py has the arithmetic."""
     if rounding in (Rounding.REAL, Rounding.REAL_TWICE):
         return _real_product(b, variant, acc, fields, rounding)
     if rounding is Rounding.TWICE_UP:
@@ -103,46 +107,45 @@ def _upper_product(b: ir.IRBuilder, variant: Variant, x: ir.Value, fields: list[
     return b.shuffle_vector(b.bitcast(even, words(variant)), b.bitcast(odd, words(variant)), words(variant)(picked))
 
 
-def clamped(b: ir.IRBuilder, v: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+def clamped(b: ir.IRBuilder, v: ir.Value, bounds: Sequence[ir.Value]) -> ir.Value:
+    """No lane less than the first bound or more than the second."""
     lanes, element = v.type.count, v.type.element
     name = f"v{lanes}i{element.width}"
-    low, high = (b.trunc(n, element) if element.width < n.type.width else n for n in (low, high))
+    low, high = (b.trunc(n, element) if element.width < n.type.width else n for n in bounds)
     larger = b.call(function(b, f"llvm.smax.{name}", v.type, v.type, v.type), [v, splat(b, low, lanes)])
     return b.call(function(b, f"llvm.smin.{name}", v.type, v.type, v.type), [larger, splat(b, high, lanes)])
 
 
 class Piece(NamedTuple):
-    """A vector of int32 of which `count` lanes are stored as bytes, the `number`th vector of a row."""
+    """A vector of int32 of which `lanes` are stored as bytes, the `number`th vector of a row."""
 
     value: ir.Value
     row: int
     number: int
-    count: int
+    lanes: int
 
 
 def store_clamped(
     b: ir.IRBuilder,
     variant: Variant,
     pieces: Iterable[Piece],
-    y: ir.Value,
-    y_step: ir.Value,
-    low: ir.Value,
-    high: ir.Value,
+    target: tuple[ir.Value, ir.Value],
+    bounds: Sequence[ir.Value],
 ) -> None:
-    """y: where row 0 starts; y_step: bytes to the next. Pieces are asked for when their turn comes, so that few have to
-    be kept."""
-    left = iter(pieces)
+    """target: where row 0 starts, and bytes to the next. Pieces are asked for when their turn comes, so that few have
+    to be kept."""
+    (y, y_step), left = target, iter(pieces)
     while group := list(islice(left, 4 if variant.pack else 1)):
         apart = variant.narrows and len(_neighbours(group)) > 1
         for some in [[piece] for piece in group] if apart else [group]:
             if len(some) > 1:
-                narrow = clamped(b, _straight(b, variant, _packed(b, variant, some)), low, high)
+                narrow = clamped(b, _straight(b, variant, _packed(b, variant, some)), bounds)
             else:
-                narrow = b.trunc(clamped(b, some[0].value, low, high), ir.VectorType(BYTE, variant.lanes))
+                narrow = b.trunc(clamped(b, some[0].value, bounds), ir.VectorType(BYTE, variant.lanes))
             start = 0
             for run in _neighbours(some):
                 at = b.add(b.mul(y_step, LONG(run[0].row)), LONG(run[0].number * variant.lanes))
-                _store_part(b, narrow, start, (len(run) - 1) * variant.lanes + run[-1].count, y, at)
+                _store_part(b, narrow, start, (len(run) - 1) * variant.lanes + run[-1].lanes, y, at)
                 start += len(run) * variant.lanes
 
 
@@ -157,18 +160,16 @@ def store_picked(
     variant: Variant,
     pieces: Iterable[Piece],
     order: ir.Value,
-    y: ir.Value,
-    y_step: ir.Value,
-    low: ir.Value,
-    high: ir.Value,
+    target: tuple[ir.Value, ir.Value],
+    bounds: Sequence[ir.Value],
 ) -> None:
     """A row of up to four pieces at a time. order: of each byte of a row where it lies in `_packed`."""
     for row, group in groupby(pieces, lambda piece: piece.row):
         some = list(group)
-        whole = clamped(b, _packed(b, variant, some), low, high)
+        whole = clamped(b, _packed(b, variant, some), bounds)
         picked = b.call(function(b, variant.pick, whole.type, whole.type, whole.type), [whole, order])
-        count = (len(some) - 1) * variant.lanes + some[-1].count
-        _store_part(b, picked, 0, count, y, b.mul(y_step, LONG(row)))
+        count = (len(some) - 1) * variant.lanes + some[-1].lanes
+        _store_part(b, picked, 0, count, target[0], b.mul(target[1], LONG(row)))
 
 
 def _packed(b: ir.IRBuilder, variant: Variant, pieces: list[Piece]) -> ir.Value:
@@ -181,7 +182,8 @@ def _packed(b: ir.IRBuilder, variant: Variant, pieces: list[Piece]) -> ir.Value:
         kind = ir.VectorType(element, 2 * x.type.count)
         return b.call(function(b, variant.pack.format(kinds), kind, x.type, x.type), [x, y])
 
-    return halved(*(halved(*group[k : k + 2], "dw", HALF) for k in (0, 2)), "wb", BYTE)
+    first, second, third, fourth = group
+    return halved(halved(first, second, "dw", HALF), halved(third, fourth, "dw", HALF), "wb", BYTE)
 
 
 def _straight(b: ir.IRBuilder, variant: Variant, packed: ir.Value) -> ir.Value:

@@ -1,0 +1,48 @@
+"""Bounds of every value of a canonical model that hold for all finite inputs, channel by channel."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.graph.fusion import constant
+from edgecompress.graph.intervals import Interval, rising, unknown
+from edgecompress.operators import record_of
+from edgecompress.operators.record import Bounds
+
+Values = dict[ir.Value, Interval]
+
+
+def intervals(model: ir.Model) -> Values:
+    """Bounds of all float values, by interval arithmetic; (-inf, inf) where nothing is known."""
+    found: Values = {}
+    for value in model.graph.initializers.values():
+        array = constant(value)
+        if array is not None and array.dtype.kind == "f":
+            found[value] = Interval(array.astype(np.float64), array.astype(np.float64))
+    for value in model.graph.inputs:
+        found[value] = unknown(value)
+    with np.errstate(all="ignore"):
+        for node in model.graph:
+            known = [None if v is None else found.get(v) for v in node.inputs]
+            bound = _bounds(node)
+            for value in node.outputs:
+                if value.shape is None or not value.name:
+                    continue
+                interval = unknown(value)
+                if bound is not None and known[0] is not None and len(node.outputs) == 1:
+                    interval = _without_nan(bound(node, known))
+                found[value] = interval
+    return found
+
+
+def _bounds(node: ir.Node) -> Bounds | None:
+    record = record_of(node)
+    if record.bounds is None and record.function is not None and record.function.rises:
+        return rising(record.function.compute)
+    return record.bounds
+
+
+def _without_nan(x: Interval) -> Interval:
+    """What infinity - infinity left unknown."""
+    return Interval(np.where(np.isnan(x.low), -np.inf, x.low), np.where(np.isnan(x.high), np.inf, x.high))

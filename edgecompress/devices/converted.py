@@ -1,0 +1,50 @@
+"""`convert --device`: run the artifacts of a conversion on devices, and add the results to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgecompress.devices.artifact import open_artifact
+from edgecompress.devices.bench import bench_each
+from edgecompress.devices.choice import emulator_of
+from edgecompress.devices.configuration import EMULATOR, find_device
+from edgecompress.errors import InputError
+from edgecompress.recipe import Recipe
+from edgecompress.recipe.effective import OWN_FORMAT
+from edgecompress.record.report import Report
+from edgecompress_targets import Profile
+
+
+def named(devices: Sequence[str], target: Profile) -> list[str]:
+    """The names, with that of the target's emulator in place of "qemu". Raises InputError when there is none."""
+    return [emulator_of(target)[0] if name == EMULATOR else name for name in devices]
+
+
+def with_formats_for(recipe: Recipe, devices: Sequence[str], config: str | Path | None) -> Recipe:
+    """The effective recipe with "pack" among its formats where a device runs none of them. Raises InputError for a
+    device that runs no pack either."""
+    formats: list[str] = list(recipe.emit.formats or [])
+    for name in devices:
+        runnable = find_device(name, config).formats
+        if not set(formats) & set(runnable):
+            if OWN_FORMAT not in runnable:
+                raise InputError(f"device {name} runs {', '.join(runnable)}: name one of them with --format")
+            formats.append(OWN_FORMAT)
+    return recipe.model_copy(update={"emit": recipe.emit.model_copy(update={"formats": formats})})
+
+
+def measured(
+    report: Report, folder: Path, recipe: Recipe, eval: Any, devices: Sequence[str], config: str | Path | None
+) -> Report:
+    """The report with every artifact on every device that runs its format. Raises as `bench` does where there is one
+    device."""
+    pairs = [(name, find_device(name, config)) for name in devices]
+    chosen = [
+        (open_artifact(folder / artifact.path), [(n, s) for n, s in pairs if artifact.format in s.formats])
+        for artifact in report.artifacts
+        if any(artifact.format in s.formats for _, s in pairs)
+    ]
+    found = bench_each(chosen, eval=eval, preprocess=recipe.preprocess.model_dump(), metric=recipe.evaluate.metric)
+    return report.model_copy(update={"devices": found.results, "device_failures": found.failures})

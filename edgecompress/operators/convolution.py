@@ -1,0 +1,361 @@
+"""Conv and ConvTranspose."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.channel_axes import ChannelAxes, elements, shape
+from edgecompress.graph.channel_rules import spatial
+from edgecompress.graph.fusion import Layer
+from edgecompress.graph.intervals import Interval, Known, along, bound_of, or_zero, padded, weighted_sums
+from edgecompress.graph.nodes import argument, integer, integers, optional_parameter, parameter
+from edgecompress.graph.provenance import label
+from edgecompress.lowering import forms
+from edgecompress.lowering.context import ACTIVATIONS, Context
+from edgecompress.lowering.parts import Parts
+from edgecompress.lowering.weight_tensors import bias_tensor, expanded, filter_tensor
+from edgecompress.lowering.windows import SAME, VALID, fit_padding, same_pads, window
+from edgecompress.operators.checks import all_of, constant_inputs, image_rank
+from edgecompress.operators.example import Example
+from edgecompress.operators.images import node_pads, torch_layer, torch_order
+from edgecompress.operators.record import (
+    Integer,
+    Kept,
+    MatrixInput,
+    Operator,
+    Renew,
+    Sum,
+    TorchFunction,
+    View,
+    Weights,
+    register,
+)
+
+# ---- TFLite ----
+
+
+def _lower_conv(ctx: Context, layer: Layer) -> None:
+    node, x, weight, y = layer.node, argument(layer.node, 0), argument(layer.node, 1), layer.output
+    rank, int8 = len(shape(x)), ctx.layer_int8(layer)
+    if rank not in (3, 4):
+        raise UnsupportedModelError(f"{label(node)} with {rank - 2} spatial dimensions; TFLite has 1 and 2")
+    kernel, strides, dilations, pads = window(node, rank - 2)
+    form = forms.channels_last(rank)
+    source = ctx.get(x, form, int8)
+    target = ctx.new(y, form, int8)
+    out = ctx.tensor(target).shape[1:3]
+    source, padding = fit_padding(ctx, source, out, kernel, strides, dilations, pads)
+    options = {
+        "padding": padding,
+        "strideH": strides[0],
+        "strideW": strides[1],
+        "dilationHFactor": dilations[0],
+        "dilationWFactor": dilations[1],
+        "fusedActivationFunction": ACTIVATIONS[layer.activation_kind],
+    }
+    channels, out_channels = shape(x)[1], shape(y)[1]
+    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    if groups == channels and groups > 1:
+        filters = filter_tensor(ctx, weight, (1, 2, 3, 0), 3, int8)
+        options["depthMultiplier"] = out_channels // channels
+        kind = "DEPTHWISE_CONV_2D"
+    else:
+        filters = filter_tensor(ctx, weight, (0, 2, 3, 1), 0, int8)
+        filters = filters if groups == 1 else expanded(ctx, filters, int8)
+        kind = "CONV_2D"
+    ctx.op(kind, [source, filters, bias_tensor(ctx, layer, int8)], [target], **options)
+
+
+def _lower_conv_transpose(ctx: Context, layer: Layer) -> None:
+    """TRANSPOSE_CONV knows SAME and VALID only: other pads are cut from a VALID result, output padding added."""
+    node, x, weight, y = layer.node, argument(layer.node, 0), argument(layer.node, 1), layer.output
+    rank, int8 = len(shape(x)), ctx.layer_int8(layer)
+    kernel, strides, dilations, pads = window(node, rank - 2)
+    if dilations != [1, 1] or rank not in (3, 4):
+        raise UnsupportedModelError(
+            f"{label(node)} of rank {rank} with dilations={dilations}: TFLite has it for 1-D and "
+            "2-D images without dilation; use a Resize and a Conv"
+        )
+    form = forms.channels_last(rank)
+    source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
+    size, out = ctx.tensor(source).shape[1:3], ctx.tensor(target).shape[1:3]
+    filters = expanded(ctx, filter_tensor(ctx, weight, (1, 2, 3, 0), 0, int8), int8)
+    bias = bias_tensor(ctx, layer, int8)
+    full = [(n - 1) * s + k for n, s, k in zip(size, strides, kernel)]
+    before = [p for p, _ in pads]
+    same = [same_pads(o, n, k, s, 1) for o, n, k, s in zip(out, size, kernel, strides)]
+    exact = all(n == -(-o // s) for n, o, s in zip(size, out, strides))
+
+    def write(result: int, dims: Sequence[int], padding: int) -> None:
+        output_shape = ctx.ints([1, *dims, shape(y)[1]])
+        ctx.op(
+            "TRANSPOSE_CONV",
+            [output_shape, filters, source, bias],
+            [result],
+            padding=padding,
+            strideH=strides[0],
+            strideW=strides[1],
+        )
+
+    if exact and before == [p for p, _ in same]:
+        return write(target, out, SAME)
+    if before == [0, 0] and all(o <= f for o, f in zip(out, full)) and out == tuple(full):
+        return write(target, out, VALID)
+    # VALID computes all `full` rows; a longer output shape makes the kernel append rows of bias alone
+    reach = [max(f, p + o) for f, p, o in zip(full, before, out)]
+    whole = ctx.like(target, f"{y.name}/full", (1, *reach, shape(y)[1]))
+    write(whole, reach, VALID)
+    ctx.op("SLICE", [whole, ctx.ints([0, *before, 0]), ctx.ints([1, *out, shape(y)[1]])], [target])
+
+
+def _conv_transpose_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """TFLite's TRANSPOSE_CONV has no groups: the same weights [I, O/g, ...] as one [I, O, ...] with zeros between."""
+    groups = integer(node, "group", 1)
+    if groups == 1:
+        return None
+    grouped = parameter(node, 1)
+    inputs, outputs = grouped.shape[0] // groups, grouped.shape[1]
+    dense = np.zeros((grouped.shape[0], outputs * groups, *grouped.shape[2:]), np.float32)
+    for g in range(groups):
+        rows = slice(g * inputs, (g + 1) * inputs)
+        dense[rows, g * outputs : (g + 1) * outputs] = grouped[rows]
+    attributes = {name: a.value for name, a in node.attributes.items() if name != "group"}
+    return [op.ConvTranspose(argument(node, 0), dense, argument(node, 2), **attributes)]
+
+
+# ---- channels and bounds ----
+
+
+def _conv_channels(node: ir.Node, axes: ChannelAxes) -> None:
+    """Weights [out, in / groups, ..]. The groups lose the same channels; a depthwise layer loses groups."""
+    x, weight, y = argument(node, 0), argument(node, 1), node.outputs[0]
+    groups = integer(node, "group", 1)
+    inputs, outputs = axes.ids(x, 1).reshape(groups, -1), axes.ids(y, 1).reshape(groups, -1)
+    axes.couple(axes.ids(weight, 0), axes.ids(y, 1))
+    if groups > 1 and inputs.shape[1] == 1:
+        axes.couple(inputs, outputs)
+    else:
+        axes.couple(inputs, axes.ids(weight, 1)[None])
+        axes.couple(outputs, outputs[:1])
+    _layer_channels(node, axes)
+
+
+def _conv_transpose_channels(node: ir.Node, axes: ChannelAxes) -> None:
+    """Weights [in, out / groups, ..]."""
+    x, weight, y = argument(node, 0), argument(node, 1), node.outputs[0]
+    groups = integer(node, "group", 1)
+    inputs, outputs = axes.ids(x, 1).reshape(groups, -1), axes.ids(y, 1).reshape(groups, -1)
+    axes.couple(axes.ids(weight, 0), axes.ids(x, 1))
+    if groups > 1 and inputs.shape[1] == 1:
+        axes.couple(inputs, outputs)
+        axes.fix(axes.ids(weight, 1), f"{label(node)} has one input channel in a group")
+    else:
+        axes.couple(outputs, axes.ids(weight, 1)[None])
+        axes.couple(inputs, inputs[:1])
+    _layer_channels(node, axes)
+
+
+def _layer_channels(node: ir.Node, axes: ChannelAxes) -> None:
+    x, weight, y = argument(node, 0), argument(node, 1), node.outputs[0]
+    axes.couple(axes.ids(x, 0), axes.ids(y, 0))
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        axes.couple(axes.ids(argument(node, 2), 0), axes.ids(y, 1))
+    for axis in range(2, len(shape(x))):
+        spatial(axes, node, axis, x, weight, y)
+
+
+def _conv_bounds(node: ir.Node, known: Known) -> Interval:
+    """Each channel of the input anywhere in its interval (or zero, where there are pads), at each tap on its own."""
+    x, weight, bias = bound_of(known, 0), bound_of(known, 1).low, bound_of(known, 2)
+    channels, groups = shape(argument(node, 0))[1], integer(node, "group", 1)
+    line = along(or_zero(x) if padded(node) else x, 1, channels)
+    taps = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
+    up, down = np.maximum(taps, 0).sum(-1), np.minimum(taps, 0).sum(-1)
+    return weighted_sums(up, down, line, groups, bias, (1, -1, *(1,) * (x.low.ndim - 2)))
+
+
+def _renew_groups(node: ir.Node, kept: Kept, renew: Renew) -> None:
+    """A depthwise layer has fewer groups."""
+    groups = integer(node, "group", 1)
+    if groups > 1 and shape(argument(node, 0))[1] == groups:
+        node.attributes["group"] = ir.AttrInt64("group", int(kept(argument(node, 0), 1).sum()))
+
+
+# ---- as a matrix product ----
+
+
+def _conv_matrix(node: ir.Node, weight: np.ndarray) -> np.ndarray:
+    return weight.reshape(len(weight), -1)
+
+
+def _conv_windows(node: ir.Node, x: np.ndarray) -> np.ndarray:
+    kernel, strides, dilations, pads = _window(node)
+    return _windows(node, x, kernel, strides, dilations, pads)
+
+
+def _transpose_matrix(node: ir.Node, weight: np.ndarray) -> np.ndarray:
+    """[in, out / group, kernel...]: as the equal Conv's, with the kernel turned round."""
+    spatial = tuple(range(3, weight.ndim + 1))
+    grouped = weight.reshape(_groups(node), -1, *weight.shape[1:])
+    turned = np.flip(grouped.swapaxes(1, 2), spatial)
+    return turned.reshape(turned.shape[0] * turned.shape[1], -1)
+
+
+def _transpose_windows(node: ir.Node, x: np.ndarray) -> np.ndarray:
+    """ConvTranspose is a Conv of stride 1 over its input with zeros put between the elements."""
+    kernel, strides, dilations, pads = _window(node)
+    rank = len(kernel)
+    spread = np.zeros((*x.shape[:2], *((n - 1) * s + 1 for n, s in zip(x.shape[2:], strides))), x.dtype)
+    spread[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = x
+    extra = list(node.attributes.get_ints("output_padding", [0] * rank))
+    reach = [d * (k - 1) for k, d in zip(kernel, dilations)]
+    around = [r - p + e for r, p, e in zip(reach + reach, pads, [0] * rank + extra)]
+    return _windows(node, spread, kernel, [1] * rank, dilations, around)
+
+
+def _windows(
+    node: ir.Node, x: np.ndarray, kernel: list[int], strides: list[int], dilations: list[int], pads: list[int]
+) -> np.ndarray:
+    """[n, channels, size...] -> [n, positions..., groups, channels / group, kernel...]; pads < 0 cut."""
+    rank = len(kernel)
+    ends = list(zip(pads[:rank], pads[rank:]))
+    padded = np.pad(x, [(0, 0), (0, 0), *((max(a, 0), max(b, 0)) for a, b in ends)])
+    inside = (slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(padded.shape[2:], ends))
+    padded = padded[(slice(None), slice(None), *inside)]
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilations)]
+    seen = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=tuple(range(2, 2 + rank)))
+    steps = [slice(None, None, step) for step in (*strides, *dilations)]
+    seen = np.moveaxis(seen[(slice(None), slice(None), *steps)], 1, 1 + rank)
+    return seen.reshape(*seen.shape[: 1 + rank], _groups(node), -1, *kernel)
+
+
+def _window(node: ir.Node) -> tuple[list[int], list[int], list[int], list[int]]:
+    """kernel, strides, dilations, pads (begins, then ends): explicit in a canonical model but for 1 and 0."""
+    a = node.attributes
+    kernel = list(a.get_ints("kernel_shape", ()))
+    one = [1] * len(kernel)
+    pads = list(a.get_ints("pads", 2 * [0] * len(kernel)))
+    return kernel, list(a.get_ints("strides", one)), list(a.get_ints("dilations", one)), pads
+
+
+def _groups(node: ir.Node) -> int:
+    return integer(node, "group", 1)
+
+
+# ---- torch and costs ----
+
+
+def _conv_torch(node: ir.Node) -> TorchFunction:
+    from torch.nn import functional as F
+
+    before, after = node_pads(node)
+    convolve = functools.partial(
+        torch_layer("conv", len(before)),
+        stride=integers(node, "strides"),
+        dilation=integers(node, "dilations"),
+        groups=integer(node, "group", 1),
+    )
+    if before == after:
+        return functools.partial(convolve, padding=tuple(before))
+    amounts = torch_order(before, after)
+    return lambda x, weight, bias: convolve(F.pad(x, amounts), weight, bias)
+
+
+def _conv_transpose_torch(node: ir.Node) -> TorchFunction:
+    from torch.nn import functional as F
+
+    before, after = node_pads(node)
+    convolve = functools.partial(
+        torch_layer("conv_transpose", len(before)),
+        stride=integers(node, "strides"),
+        output_padding=integers(node, "output_padding"),
+        groups=integer(node, "group", 1),
+        dilation=integers(node, "dilations"),
+    )
+    if before == after:
+        return functools.partial(convolve, padding=tuple(before))
+    amounts = torch_order([-n for n in before], [-n for n in after])
+    return lambda x, weight, bias: F.pad(convolve(x, weight, bias), amounts)
+
+
+def _conv_macs(node: ir.Node) -> int:
+    """Each output: input channels / groups * kernel; that is the weight [out, in / groups, ..] without
+    `out`.
+    """
+    weight = shape(argument(node, 1))
+    return elements(node.outputs[0]) * math.prod(weight[1:])
+
+
+def _conv_transpose_macs(node: ir.Node) -> int:
+    """Each input is multiplied by out / groups * kernel weights, [in, out / groups, ..]."""
+    return elements(argument(node, 0)) * math.prod(shape(argument(node, 1))[1:])
+
+
+# ---- the records ----
+
+IMAGE, LINE = {"x": (1, 4, 7, 6)}, {"x": (1, 4, 9)}
+
+
+def _has_constant_weight(node: ir.Node) -> bool:
+    return optional_parameter(node, 1) is not None
+
+
+register(
+    Operator(
+        "Conv",
+        examples=(
+            Example("y = Conv(x, w, b)", IMAGE, {"w": (6, 4, 3, 3), "b": (6,)}),
+            Example("y = Conv<pads=[1,0,2,1], strides=[2,1], dilations=[1,2]>(x, w)", IMAGE, {"w": (6, 4, 3, 3)}),
+            Example("y = Conv<group=4, pads=[1,1,1,1]>(x, w, b)", IMAGE, {"w": (4, 1, 3, 3), "b": (4,)}),
+            Example("y = Conv<group=2>(x, w, b)", IMAGE, {"w": (6, 2, 3, 3), "b": (6,)}),
+            Example("y = Conv<pads=[1,1]>(x, w, b)", LINE, {"w": (6, 4, 3), "b": (6,)}),
+        ),
+        accepts=all_of(constant_inputs(1, 2), image_rank),
+        channels=_conv_channels,
+        bounds=_conv_bounds,
+        change=_renew_groups,
+        torch=_conv_torch,
+        weights=Weights(
+            learned=(1, 2),
+            matrices=(MatrixInput(1, 0, 1),),
+            view=View(_conv_matrix, _conv_windows, channels_last=False),
+        ),
+        integer=Integer(weight=1, accepts=_has_constant_weight, sum=Sum("product", axis=1)),
+        tflite=_lower_conv,
+        layout="channels",
+        macs=_conv_macs,
+    ),
+    Operator(
+        "ConvTranspose",
+        examples=(
+            Example("y = ConvTranspose<strides=[2,2]>(x, w, b)", IMAGE, {"w": (4, 6, 3, 3), "b": (6,)}),
+            Example(
+                "y = ConvTranspose<strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]>(x, w, b)",
+                IMAGE,
+                {"w": (4, 6, 3, 3), "b": (6,)},
+            ),
+            Example("y = ConvTranspose<group=2>(x, w, b)", IMAGE, {"w": (4, 3, 3, 3), "b": (6,)}),
+        ),
+        accepts=all_of(constant_inputs(1, 2), image_rank),
+        parts=_conv_transpose_parts,
+        integer_parts=True,
+        channels=_conv_transpose_channels,
+        change=_renew_groups,
+        torch=_conv_transpose_torch,
+        weights=Weights(
+            learned=(1, 2),
+            matrices=(MatrixInput(1, 1, 0),),
+            view=View(_transpose_matrix, _transpose_windows, channels_last=False),
+        ),
+        integer=Integer(weight=1, weight_axis=1, accepts=_has_constant_weight, sum=Sum("product", axis=1)),
+        tflite=_lower_conv_transpose,
+        layout="channels",
+        macs=_conv_transpose_macs,
+    ),
+)

@@ -1,0 +1,226 @@
+"""What the workstation has to know of one ONNX operator, in one record, and the registry of all records.
+
+Every field but the name and the examples has a default that is safe: an operator of which nothing else is said can
+be read and written to ONNX, stays in float, costs nothing, and keeps its channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.graph.annotations import Quantization
+from edgecompress.graph.channel_axes import ChannelAxes
+from edgecompress.graph.channel_rules import fix_all
+from edgecompress.graph.fusion import Layer
+from edgecompress.graph.intervals import Interval, Known
+from edgecompress.lowering.context import Context
+from edgecompress.lowering.parts import Rule as Parts
+from edgecompress.operators.example import Example
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Accepts = Callable[[ir.Node], "str | None"]  # why a node can't be converted, or None
+Channels = Callable[[ir.Node, ChannelAxes], None]
+Bounds = Callable[[ir.Node, Known], Interval]
+Lowering = Callable[[Context, Layer], None]
+TorchFunction = Callable[..., "Tensor | Sequence[Tensor]"]
+TorchBuilder = Callable[[ir.Node], TorchFunction]
+# (node, the batch size that it has, another) -> constants at positions of its inputs, or None where no other can be had
+Batch = Callable[[ir.Node, int, int], "dict[int, np.ndarray] | None"]
+# (value, axis) -> bool for each position along it: whether it is kept
+Kept = Callable[[ir.Value, int], np.ndarray]
+# puts another constant at a position of a node's inputs
+Renew = Callable[[ir.Node, int, np.ndarray], None]
+Change = Callable[[ir.Node, Kept, Renew], None]
+
+FREE, SAME, FIXED = "free", "same parameters", "fixed output"
+
+
+def any_node(node: ir.Node) -> str | None:
+    """Nothing is refused."""
+    return None
+
+
+def any_batch(node: ir.Node, own: int, batch: int) -> dict[int, np.ndarray]:
+    """No constant says how many samples there are."""
+    return {}
+
+
+def always(node: ir.Node) -> bool:
+    """True of every node."""
+    return True
+
+
+def never(node: ir.Node) -> bool:
+    """True of no node."""
+    return False
+
+
+def no_macs(node: ir.Node) -> int:
+    """Nothing is multiplied and added up."""
+    return 0
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of one variable, applied to each element.
+
+    compute: (node, x) -> y of x's shape and dtype, which may be float32 or float64. rises: whether y never falls
+    where x grows, so that bounds of x give bounds of y.
+    """
+
+    compute: Callable[[ir.Node, np.ndarray], np.ndarray]
+    rises: bool = False
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What an int8 kernel adds up before it scales the result to its output.
+
+    unit: what one step of the sum is worth: "product" (of the input's scale and the weight's or the other operand's),
+        "total" (of the larger of two scales, shifted up), "mean" (of the input's scale over the number of summands) or
+        "sum" (of the input's scale).
+    axis: of the output, along which steps differ; None: one for all. once: the kernel rounds once in fixed point.
+    whole: False where the result may also be a bound, which is no multiple of a step.
+    """
+
+    unit: Literal["product", "total", "mean", "sum"]
+    axis: int | None = None
+    once: bool = False
+    whole: bool = True
+
+
+@dataclass(frozen=True)
+class Integer:
+    """How an operator computes on int8. The constraints are those of the TFLite 8-bit quantization specification
+    (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec).
+
+    output: FREE (own scale), SAME (one scale for the data inputs and all outputs) or FIXED (`fixed`).
+    data: indices of the inputs that are real numbers to quantize; None means all.
+    weight: index of the input with int8 weights, when constant; weight_axis: its output-channel axis.
+    passive: moves numbers and computes nothing, so alone between float operators it stays float.
+    accepts: whether this very node has an int8 kernel. frees: whether its output is FREE all the same.
+    computes: with SAME, whether the output has numbers that the input has not.
+    sum: what the kernel adds up; None: it looks its results up, or moves them, and rounds to the nearest.
+    """
+
+    output: str = FREE
+    data: tuple[int, ...] | None = (0,)
+    fixed: Quantization | None = None
+    weight: int | None = None
+    weight_axis: int = 0
+    passive: bool = False
+    accepts: Callable[[ir.Node], bool] = always
+    frees: Callable[[ir.Node], bool] = never
+    computes: bool = False
+    sum: Sum | None = None
+
+
+@dataclass(frozen=True)
+class MatrixInput:
+    """A weight that is multiplied with: the position of the input, its axes of output and of input channels."""
+
+    position: int
+    out: int
+    into: int
+
+
+@dataclass(frozen=True)
+class View:
+    """How one operator is a matrix product.
+
+    matrix: (node, weight) -> [output channels, inputs of one output], the channels of a group together.
+    windows: (node, x [n, ...]) -> view [n, positions..., groups, parts of the inputs of one output...].
+    channels_last: whether the output's channels are its last axis, else they are axis 1.
+    """
+
+    matrix: Callable[[ir.Node, np.ndarray], np.ndarray]
+    windows: Callable[[ir.Node, np.ndarray], np.ndarray]
+    channels_last: bool
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Which constants an operator's node has learned, if they are float32 arrays.
+
+    learned: positions of inputs that training may change; None means all. least: elements that such a constant has at
+    least: scalar factors belong to the formula. matrices: those that make or read channels. view: the layer as a
+    matrix product, for clustering.
+    """
+
+    learned: tuple[int, ...] | None = ()
+    least: int = 1
+    matrices: tuple[MatrixInput, ...] = ()
+    view: View | None = None
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One operator of the ONNX standard in canonical models.
+
+    name: `op_type`. examples: small networks that the tests run through everything.
+    accepts: why a node can't be converted, or None. only_in_training: conversion folds it; it stays in models that are
+        to be trained.
+    parts: writes a node with other operators, for whoever lacks this one; it may return None for nodes that it leaves
+        as they are. Default: the function body in the ONNX standard, if it has one. integer_parts: whether all parts
+        have int8 kernels where the whole has none, so that they are written before quantization.
+    channels: couples positions along the axes of the node's values (pruning). bounds: of the output from those of the
+        inputs; default: from a rising `function`, else unknown. homogeneous: f(s x) = s f(x) for s > 0 of each channel.
+    batch: which constants another batch size changes. change: parameters that say how long an axis is, after some of
+        its positions have gone.
+    torch: a function of the node's inputs, for training; default: from its parts. weights: what the node has learned.
+    integer: how it computes on int8; default: it stays float, or is a table where it has a `function`.
+    tflite: writes a layer as TFLite operators; default: a table on int8, its parts in float. layout: "free" when it
+        works in any order of axes, "channels" when it works on images with channels last, else "none".
+    macs: multiply-accumulates of a node. function: what it computes, if that is a function of one variable.
+    ranks: squashes or ranks its input, so that errors are measured in front of it.
+    """
+
+    name: str
+    examples: tuple[Example, ...] = ()
+    accepts: Accepts = any_node
+    only_in_training: bool = False
+    parts: Parts | None = None
+    integer_parts: bool = False
+    channels: Channels = fix_all
+    bounds: Bounds | None = None
+    homogeneous: bool = False
+    batch: Batch = any_batch
+    change: Change | None = None
+    torch: TorchBuilder | None = None
+    weights: Weights = field(default_factory=Weights)
+    integer: Integer | None = None
+    tflite: Lowering | None = None
+    layout: Literal["free", "channels", "none"] = "none"
+    macs: Callable[[ir.Node], int] = no_macs
+    function: Function | None = None
+    ranks: bool = False
+
+    @property
+    def int8(self) -> Integer | None:
+        """How it computes on int8, `integer` or as a table of its function's results; None: it stays float."""
+        is_table = self.integer is None and self.tflite is None and self.function is not None
+        return Integer() if is_table else self.integer
+
+
+_OPERATORS: dict[str, Operator] = {}
+OPERATORS: Mapping[str, Operator] = _OPERATORS
+
+
+def register(*records: Operator) -> None:
+    """Enters records in OPERATORS. Raises ValueError for a name that has one already."""
+    for record in records:
+        if record.name in _OPERATORS:
+            raise ValueError(f"operator {record.name} has two records: keep one")
+        _OPERATORS[record.name] = record
+
+
+def record_of(node: ir.Node) -> Operator:
+    """The record of the node's operator; for one without, a record that has nothing but the defaults."""
+    return _OPERATORS.get(node.op_type) or Operator(node.op_type)

@@ -1,0 +1,164 @@
+"""Sums, means and maxima along axes, and where the maximum lies."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.graph.annotations import Quantization
+from edgecompress.graph.channel_axes import ChannelAxes, axes_except, dtype_of, shape
+from edgecompress.graph.fusion import Layer
+from edgecompress.graph.intervals import Interval, Known, bound_of
+from edgecompress.graph.nodes import argument, integer, optional_parameter, parameter, parameter_integers
+from edgecompress.graph.provenance import label
+from edgecompress.lowering import forms
+from edgecompress.lowering.context import Context
+from edgecompress.lowering.flatbuffer import TENSOR_TYPES
+from edgecompress.operators.checks import constant_inputs
+from edgecompress.operators.example import Example
+from edgecompress.operators.record import SAME, Integer, Operator, Sum, TorchBuilder, TorchFunction, register
+
+REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX"}
+
+
+def _lower_reduction(ctx: Context, layer: Layer) -> None:
+    x, y, int8 = argument(layer.node, 0), layer.output, ctx.layer_int8(layer)
+    rank, form = len(shape(x)), ctx.form(x)
+    given = optional_parameter(layer.node, 1)
+    removed = sorted({int(a) % rank for a in given.ravel()}) if given is not None and given.size else list(range(rank))
+    if given is not None and given.size == 0 and integer(layer.node, "noop_with_empty_axes", 0):
+        ctx.bind(y, ctx.get(x, form, int8), form, int8)
+        return
+    keep = bool(integer(layer.node, "keepdims", 1))
+    result = form if keep else forms.reduced(form, removed)
+    positions = ctx.ints([i for i, a in enumerate(form) if a in removed])
+    source, target = ctx.get(x, form, int8), ctx.new(y, result, int8)
+    if layer.node.op_type == "ReduceSum" and int8:
+        _sum_int8(ctx, source, positions, target, int(np.prod([shape(x)[a] for a in removed])), keep)
+    else:
+        ctx.op(REDUCTIONS[layer.node.op_type], [source, positions], [target], keepDims=keep)
+
+
+def _sum_int8(ctx: Context, source: int, positions: int, target: int, count: int, keep: bool) -> None:
+    """count * MEAN: LiteRT's reference SUM does not rescale int8. The mean has the sum's integers, at 1/count of its
+    scale, and multiplying by count = 127 steps of count / 127 gives them back exactly."""
+    result = ctx.tensor(target)
+    assert result.quantization is not None
+    q = Quantization(result.quantization.scale / np.float32(count), result.quantization.zero_point)
+    mean = ctx.op(
+        "MEAN",
+        [source, positions],
+        [ctx.temporary(f"{result.name}/mean", result.shape, result.dtype, q)],
+        keepDims=keep,
+    )
+    factor = Quantization(np.array([count / 127], np.float32), np.zeros(1, np.int32))
+    ctx.op("MUL", [mean, ctx.constant(np.array([127], np.int8), factor)], [target])
+
+
+def _lower_arg_max(ctx: Context, layer: Layer) -> None:
+    x, y, int8 = argument(layer.node, 0), layer.output, ctx.layer_int8(layer)
+    rank, form = len(shape(x)), ctx.form(x)
+    axis = integer(layer.node, "axis", 0) % rank
+    dropped = forms.reduced(form, [axis])
+    source = ctx.get(x, form, int8)
+    target = ctx.new(y, form if integer(layer.node, "keepdims", 1) else dropped)
+    result = target
+    if integer(layer.node, "keepdims", 1):
+        dims = [n for n, a in zip(ctx.tensor(source).shape, form) if a != axis]
+        result = ctx.temporary(f"{y.name}/flat", tuple(dims), dtype_of(y))
+    ctx.op("ARG_MAX", [source, ctx.ints([form.index(axis)])], [result], outputType=TENSOR_TYPES[dtype_of(y)])
+    if result != target:
+        ctx.reshape(result, target)
+
+
+def _channels(node: ir.Node, axes: ChannelAxes) -> None:
+    """A sum with zeros is the sum without; a mean divides by less; a maximum may be one of the zeros."""
+    x, y = argument(node, 0), node.outputs[0]
+    chosen = [integer(node, "axis", 0)] if node.op_type == "ArgMax" else parameter(node, 1).tolist()
+    kept = axes_except(x, chosen)
+    places = kept if integer(node, "keepdims", 1) else range(len(kept))
+    for a, b in zip(kept, places):
+        axes.couple(axes.ids(x, a), axes.ids(y, b))
+    for axis in set(range(len(shape(x)))) - set(kept):
+        if node.op_type == "ReduceMean":
+            axes.approximate(axes.ids(x, axis), f"{label(node)} runs over it")
+        elif node.op_type != "ReduceSum":
+            axes.fix(axes.ids(x, axis), f"{label(node)} runs over it")
+
+
+def _mean_bounds(node: ir.Node, known: Known) -> Interval:
+    axes, keep = tuple(parameter(node, 1).tolist()), bool(integer(node, "keepdims", 1))
+    x = bound_of(known, 0)
+    return Interval(x.low.min(axes, keepdims=keep), x.high.max(axes, keepdims=keep))
+
+
+def _reduction_torch(name: str) -> TorchBuilder:
+    def build(node: ir.Node) -> TorchFunction:
+        import torch
+
+        reduce = getattr(torch, name)
+        axes, keep = tuple(parameter_integers(node, 1)), bool(integer(node, "keepdims", 1))
+        return lambda x, *parameters: reduce(x, axes, keepdim=keep)
+
+    return build
+
+
+def _arg_max_torch(node: ir.Node) -> TorchFunction:
+    axis, keep = integer(node, "axis"), bool(integer(node, "keepdims", 1))
+    if not integer(node, "select_last_index"):
+        return lambda x: x.argmax(axis, keepdim=keep)
+    return lambda x: x.shape[axis] - 1 - x.flip(axis).argmax(axis, keepdim=keep)
+
+
+SPATIAL, CHANNELS = {"a": np.array([2, 3])}, {"a": np.array([1])}
+
+
+def _examples(name: str) -> tuple[Example, ...]:
+    return (
+        Example(f"y = {name}<keepdims=0>(x, a)", constants=SPATIAL),
+        Example(f"y = {name}(x, a)", constants=CHANNELS),
+    )
+
+
+register(
+    Operator(
+        "ReduceMean",
+        examples=_examples("ReduceMean"),
+        accepts=constant_inputs(1),
+        channels=_channels,
+        bounds=_mean_bounds,
+        torch=_reduction_torch("mean"),
+        integer=Integer(sum=Sum("mean")),
+        tflite=_lower_reduction,
+    ),
+    Operator(
+        "ReduceSum",
+        examples=_examples("ReduceSum"),
+        accepts=constant_inputs(1),
+        channels=_channels,
+        torch=_reduction_torch("sum"),
+        integer=Integer(sum=Sum("sum")),
+        tflite=_lower_reduction,
+    ),
+    Operator(
+        "ReduceMax",
+        examples=_examples("ReduceMax"),
+        accepts=constant_inputs(1),
+        channels=_channels,
+        torch=_reduction_torch("amax"),
+        integer=Integer(SAME),
+        tflite=_lower_reduction,
+    ),
+    Operator(
+        "ArgMax",
+        examples=(
+            Example("a = ArgMax<axis=1>(x) y = Cast<to=1>(a)"),
+            Example("a = ArgMax<axis=3, keepdims=0>(x) y = Cast<to=1>(a)"),
+        ),
+        channels=_channels,
+        torch=_arg_max_torch,
+        integer=Integer(),
+        tflite=_lower_arg_max,
+        ranks=True,
+    ),
+)

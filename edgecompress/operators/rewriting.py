@@ -1,0 +1,53 @@
+"""How the records' `parts` and `tflite` are put to use on a model."""
+
+from __future__ import annotations
+
+import functools
+
+import onnx_ir as ir
+
+from edgecompress.graph.annotations import is_int8
+from edgecompress.graph.standard_functions import fold_casts, write_functions
+from edgecompress.lowering.parts import Rule, written_in_parts
+from edgecompress.lowering.table import write_table
+from edgecompress.operators import OPERATORS, record_of
+from edgecompress.operators.record import Lowering
+
+
+def tflite_parts(model: ir.Model) -> ir.Model:
+    """Writes what TFLite lacks with operators that it has, in place; the parts compute in float."""
+    if write_functions(model, _needs_standard):
+        fold_casts(model)
+    return written_in_parts(model, lambda node: None if _is_table(node) else record_of(node).parts)
+
+
+def _needs_standard(node: ir.Node) -> bool:
+    """Whether there is nothing but the definition in the ONNX standard to write the node with."""
+    return node.op_type in OPERATORS and tflite_lowering(node) is None and record_of(node).parts is None
+
+
+def integer_parts(model: ir.Model) -> ir.Model:
+    """Writes operators without an int8 kernel with those that have one, in place: before calibration, for targets that
+    need every operator in int8.
+    """
+    return written_in_parts(model, _integer_rule)
+
+
+def tflite_lowering(node: ir.Node) -> Lowering | None:
+    """What writes the node as TFLite operators; None where its parts have to be written in its place."""
+    record = record_of(node)
+    if _is_table(node) and record.function is not None:
+        compute = functools.partial(record.function.compute, node)
+        return lambda ctx, layer: write_table(ctx, layer, compute)
+    return record.tflite
+
+
+def _is_table(node: ir.Node) -> bool:
+    """Whether the node is a look-up among the 256 results that an int8 function has."""
+    record = record_of(node)
+    return record.tflite is None and record.function is not None and is_int8(node)
+
+
+def _integer_rule(node: ir.Node) -> Rule | None:
+    record = record_of(node)
+    return record.parts if record.integer_parts else None

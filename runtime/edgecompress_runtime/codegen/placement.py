@@ -1,0 +1,55 @@
+"""Which bytes of the arena the tensors and the scratch buffers of a plan take, from its kernel calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgecompress_runtime.codegen.memory import Buffer, Layout, Overlap, arrange
+from edgecompress_runtime.families.shared.step import Part, Scratch, Step
+from edgecompress_runtime.kernels.registry import Raw
+from edgecompress_runtime.llvm.typed_numba import leaves
+from edgecompress_runtime.plan import Plan, Tensor
+
+
+def shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
+    """Reshaped tensor -> the tensor whose bytes it is, where both lie in the arena."""
+    ends = {plan.tensors[i] for i in (*plan.inputs, *plan.outputs)}
+    owner: dict[Tensor, Tensor] = {}
+    for operator in plan.operators:
+        if operator.kind == "RESHAPE":
+            x, y = plan.tensors[operator.inputs[0]], plan.tensors[operator.outputs[0]]
+            if x.data is None and x not in ends and y not in ends:
+                owner[y] = owner.get(x, x)
+    return owner
+
+
+def arranged_memory(plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Tensor], alignment: int) -> Layout:
+    """The arena's layout for these kernel calls; inputs and outputs of the plan lie outside of it.
+
+    owner: of `shared_storage`. alignment: of every offset, in bytes.
+    """
+    ends = {plan.tensors[i] for i in (*plan.inputs, *plan.outputs)}
+    life: dict[Tensor, tuple[int, int]] = {}
+    buffers: list[Buffer] = []
+    overlaps: list[Overlap] = []
+    for number, step in enumerate(steps):
+        arguments = list(leaves(step.arguments))
+        tensors = [t for t in map(_tensor, arguments) if t is not None]
+        for tensor in {owner.get(t, t) for t in tensors} - ends:
+            life[tensor] = life.get(tensor, (number, number))[0], number
+        buffers += [Buffer(a, a.size, number, number) for a in arguments if isinstance(a, Scratch)]
+        overlaps += [
+            Overlap(owner.get(y, y), owner.get(x, x), distance)
+            for x, distance in step.overlap.items()
+            for y in tensors
+            if y is not x
+        ]
+    buffers += [Buffer(t, t.size * t.dtype.itemsize, *span) for t, span in life.items()]
+    return arrange(buffers, overlaps, alignment)
+
+
+def _tensor(argument: Any) -> Tensor | None:
+    """The computed tensor that an argument is, or lies in."""
+    tensor = argument.tensor if isinstance(argument, (Raw, Part)) else argument
+    return tensor if isinstance(tensor, Tensor) and tensor.data is None else None

@@ -1,0 +1,56 @@
+"""The families of Cortex-M CPUs. One without the DSP extension, as a Cortex-M3, is served by the generic kernels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgecompress_runtime.families.cortex_m import (
+    dsp_blocks,
+    dsp_dense,
+    dsp_depthwise,
+    helium_blocks,
+    helium_dense,
+    helium_depthwise,
+    skipping_dsp,
+    skipping_helium,
+    v6m_blocks,
+)
+from edgecompress_runtime.families.cortex_m.helium_addition import helium_add
+from edgecompress_runtime.families.shared import skipping_blocks
+from edgecompress_runtime.families.shared.addition import add_elements
+from edgecompress_runtime.families.shared.arranged_family import ArrangedFamily
+from edgecompress_runtime.families.shared.generic_family import GENERIC
+from edgecompress_runtime.families.shared.skipping_arrangement import Cost
+
+V6M = replace(
+    GENERIC,
+    name="v6m",
+    convolution=(v6m_blocks.CONVOLUTION,),
+    products=(5.2, 6.2),
+    lists=(Cost(skipping_blocks.PLAIN, skipping_blocks.KERNELS, 4.5, 5.4),),
+)
+DSP = ArrangedFamily(
+    name="dsp",
+    convolution=(dsp_blocks.CONVOLUTION,),
+    depthwise=(dsp_depthwise.DEPTHWISE,),
+    dense=(dsp_dense.DENSE,),
+    add=add_elements,
+    products=(1.05, 1.45),
+    lists=(
+        Cost(skipping_dsp.DSP, skipping_dsp.KERNELS, 2.6, 2.4),
+        Cost(skipping_dsp.DSP_FOUR, skipping_dsp.FOUR_KERNELS, 6.0, 3.4),
+    ),
+)
+HELIUM = ArrangedFamily(
+    name="helium",
+    convolution=(helium_blocks.CONVOLUTION,),
+    depthwise=(helium_depthwise.DEPTHWISE,),
+    dense=(helium_dense.DENSE,),
+    add=helium_add,
+    products=(0.2, 0.2),
+    # a gather loads byte after byte: it counts for eight instructions
+    lists=(
+        Cost(skipping_helium.HELIUM, skipping_helium.KERNELS, 5.0, 2.0),
+        Cost(skipping_helium.HELIUM_PICKED, skipping_helium.PICKED_KERNELS, 6.0, 10.0),
+    ),
+)

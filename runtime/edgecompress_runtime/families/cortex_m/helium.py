@@ -1,0 +1,67 @@
+"""Armv8.1-M with Helium (Cortex-M55, M85): VMLADAVA multiplies 16 pairs of int8 and adds them to one register."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import types
+
+from edgecompress_runtime.families.shared.counted_loop import Loop
+from edgecompress_runtime.families.shared.vectors import BYTES, LANES, clamped, vector
+from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, WORD, N, function, load, store
+from edgecompress_runtime.kernels.arithmetic import i32
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, inline, llvm_code
+
+
+def dot(b: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
+    """acc + the products of 16 bytes."""
+    step, zero = function(b, "llvm.arm.mve.vmldava.v16i8", WORD, *[WORD] * 4, BYTES, BYTES), WORD(0)
+    return b.call(step, [zero, zero, zero, acc, x, w])
+
+
+def high_product(b: ir.IRBuilder, x: ir.Value, m: ir.Value) -> ir.Value:
+    """(2 * x * m + 2**31) >> 32 of four lanes."""
+    return b.call(function(b, "llvm.arm.mve.vqrdmulh.v4i32", LANES, LANES, LANES), [x, m])
+
+
+def shifted(b: ir.IRBuilder, x: ir.Value, up: ir.Value) -> ir.Value:
+    """x << up of four lanes; negative numbers shift down."""
+    shift = function(b, "llvm.arm.mve.vshl.vector.v4i32.v4i32", LANES, LANES, LANES, *[WORD] * 3)
+    return b.call(shift, [x, up, WORD(0), WORD(0), WORD(0)])
+
+
+def scaled_twice(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.Value, up: ir.Value) -> ir.Value:
+    """scaling.scaled_twice of four lanes; up: -down."""
+    high = high_product(b, acc, multiplier)
+    rounding = b.add(term, b.ashr(high, vector(b, [WORD(31)] * 4)))
+    return shifted(b, b.add(high, rounding), up)
+
+
+def scaled_once(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.Value, up: ir.Value) -> ir.Value:
+    """scaling.scaled_once of four lanes; up: -down."""
+    multiply = function(b, "llvm.arm.mve.vmulh.v4i32", LANES, LANES, LANES, WORD)
+    return shifted(b, b.add(b.call(multiply, [acc, multiplier, WORD(0)]), term), up)
+
+
+def scatter(b: ir.IRBuilder, target: ir.Value, offsets: ir.Value, values: ir.Value, bounds: Tuple) -> None:
+    """Four lanes, clamped, as bytes at these offsets."""
+    name = "llvm.arm.mve.vstr.scatter.offset.p0.v4i32.v4i32"
+    store_each = function(b, name, ir.VoidType(), BYTE.as_pointer(), LANES, LANES, WORD, WORD)
+    b.call(store_each, [target, offsets, clamped(b, values, bounds), WORD(8), WORD(0)])
+
+
+@llvm_code(types.void(INT8_POINTER, INT8_POINTER, N))
+def copy_vectors(b: ir.IRBuilder, source: ir.Value, target: ir.Value, count: ir.Value) -> None:
+    """16 * count bytes."""
+    loop = Loop(b, count, [source, target], [])
+    store(b, load(b, loop.pointers[0], 0, BYTES, 1), loop.pointers[1], 0, 1)
+    loop.close([16, 16], [])
+
+
+@inline
+def copy(source: Pointer, target: Pointer, n: Word) -> None:
+    """n bytes, as vectors where no byte is left over."""
+    if n % i32(16) == 0:
+        copy_vectors(source, target, i32(n // i32(16)))
+    else:
+        for c in range(n):
+            target[c] = source[c]

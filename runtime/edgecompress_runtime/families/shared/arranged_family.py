@@ -1,0 +1,55 @@
+"""A family of CPUs as what it arranges for its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edgecompress_runtime.families.shared.addition import preparation
+from edgecompress_runtime.families.shared.arranged_convolution import Arrangement
+from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement
+from edgecompress_runtime.families.shared.arranged_depthwise import DepthwiseArrangement
+from edgecompress_runtime.families.shared.family import Family, Prepare
+from edgecompress_runtime.families.shared.skipping_arrangement import (
+    Cost,
+    Skipping,
+    convolution_layer,
+    fully_connected_layer,
+)
+from edgecompress_runtime.families.shared.step import Step
+from edgecompress_runtime.options import Options
+from edgecompress_runtime.plan import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrangedFamily:
+    """convolution, depthwise, dense: the first arrangement that can do a layer does it. add: a kernel as
+    addition.add_elements. products: instructions of a product with all weights, in a convolution and in a fully
+    connected layer; lists: of weights that are not zero (all measured: tests/bench/skipping.py)."""
+
+    name: str
+    convolution: Sequence[Arrangement]
+    depthwise: Sequence[DepthwiseArrangement]
+    dense: Sequence[DenseArrangement]
+    add: Callable[..., None]
+    products: tuple[float, float]
+    lists: tuple[Cost, ...]
+
+    def family(self, *, coded: bool) -> Family:
+        """coded: whether kernels may hold weights entropy coded and decode them as they run (coding.py)."""
+        layers = self.convolution, self.depthwise, self.dense
+        conv, depthwise, dense = (_first([a if coded else replace(a, coded=None) for a in row]) for row in layers)
+        own: dict[str, Prepare] = {
+            "CONV_2D": Skipping(conv, self.products[0], convolution_layer, self.lists),
+            "DEPTHWISE_CONV_2D": depthwise,
+            "FULLY_CONNECTED": Skipping(dense, self.products[1], fully_connected_layer, self.lists),
+        }
+        return Family(self.name, own | {kind: preparation(self.add, kind) for kind in ("ADD", "SUB")})
+
+
+def _first(arrangements: Sequence[Prepare]) -> Prepare:
+    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
+        return next((steps for a in arrangements if (steps := a(inputs, outputs, options))), None)
+
+    return prepared

@@ -1,0 +1,43 @@
+"""A family of CPUs: which kernel calls an operator of a plan becomes there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgecompress_runtime.errors import UnsupportedOperatorError
+from edgecompress_runtime.families.shared.step import Step
+from edgecompress_runtime.kernels import KERNELS
+from edgecompress_runtime.options import Options
+from edgecompress_runtime.plan import Tensor
+
+# (inputs, outputs, options of the type that the operator's record has) -> steps, or None where the ordinary kernel has
+# to do it
+Prepare = Callable[[Sequence[Any], Sequence[Tensor], Any], list[Step] | None]
+# output element i needs input element i only, so that they may share their bytes
+ELEMENTWISE = {"look_up", "add_int8", "mul_int8"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """name: what its CPUs have in common. prepare: its own kernels by operator kind."""
+
+    name: str
+    prepare: Mapping[str, Prepare] = field(default_factory=dict)
+
+    def steps(self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step]:
+        """Kernel calls for one operator. Raises UnsupportedOperatorError for one that no kernel knows."""
+        own = self.prepare[kind](inputs, outputs, options) if kind in self.prepare else None
+        if own is not None:
+            return own
+        if kind not in KERNELS:
+            raise UnsupportedOperatorError(f"no kernel for {kind}")
+        calls = KERNELS[kind](inputs, outputs, options)
+        return [Step(c.kernel, c.arguments, _in_place(c.kernel.__name__, inputs, outputs[0])) for c in calls]
+
+
+def _in_place(kernel: str, inputs: Sequence[Tensor], y: Tensor) -> dict[Tensor, int]:
+    if kernel not in ELEMENTWISE:
+        return {}
+    return {x: 0 for x in inputs if x.data is None and x.shape == y.shape and x.dtype == y.dtype}

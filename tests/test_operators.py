@@ -1,0 +1,263 @@
+"""Every record of edgecompress/operators/ and everything that reads one: a record that says too little fails here, with
+a sentence that says what to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+import quantizing
+from edgecompress.analysis.channel_groups import channel_groups
+from edgecompress.analysis.statistics import statistics
+from edgecompress.analysis.value_bounds import intervals
+from edgecompress.compress.quantize.precision import require_integer
+from edgecompress.emit import onnx as onnx_emitter
+from edgecompress.emit import pack, tflite
+from edgecompress.errors import EdgeCompressError, UnsupportedModelError
+from edgecompress.graph.annotations import is_int8
+from edgecompress.graph.standard_functions import has_function
+from edgecompress.ingest import load
+from edgecompress.lowering.tensor_io import TFLiteModel
+from edgecompress.operators import OPERATORS, Operator
+from edgecompress.operators.example import Example
+from edgecompress.operators.record import register
+from edgecompress.operators.rewriting import integer_parts, tflite_lowering, tflite_parts
+from edgecompress.recipe import Quantize
+from edgecompress.report.layers import report_layers
+from edgecompress.train.module.torch_model import TorchModel
+from edgecompress_runtime.execute import Executor
+from pruning import run
+
+NAMES = sorted(OPERATORS)
+DEPLOYED = [name for name in NAMES if not OPERATORS[name].only_in_training]
+ON_INT8 = [name for name in DEPLOYED if OPERATORS[name].int8 is not None]
+CLOSE = 2e-5  # of the largest value: float32, in another order
+LEAST_DB = 20.0  # of int8 against float, on data like the calibration's
+
+Arrays = dict[str, np.ndarray]
+
+
+def complaint(name: str, what: str) -> str:
+    return f"record {name} in edgecompress/operators/: {what}"
+
+
+def incomplete(record: Operator) -> str | None:
+    """What a record lacks, in words, or None."""
+    if not record.examples:
+        return f"record {record.name} has no example: give examples=(Example(...),)"
+    node = ir.node(record.name, [])
+    if record.tflite is None and record.parts is None and not has_function(node) and not record.only_in_training:
+        return f"record {record.name} can't be written to TFLite: give tflite=... or parts=..."
+    if record.torch is None and record.parts is None and not has_function(node):
+        return f"record {record.name} can't be trained: give torch=... or parts=..."
+    if record.weights.view is not None and (record.integer is None or record.integer.weight is None):
+        return f"record {record.name} is a product with a weight: say which in integer=Integer(weight=...)"
+    return None
+
+
+@cache
+def models(name: str) -> tuple[ir.Model, ...]:
+    """The canonical models of the record's examples."""
+    folds = not OPERATORS[name].only_in_training
+    return tuple(load(example.model(), fold_batchnorm=folds).model for example in OPERATORS[name].examples)
+
+
+def feeds(model: ir.Model, count: int = 0, seed: int = 3) -> Arrays:
+    """Random inputs; with a count, that many samples of each."""
+    rng = np.random.default_rng(seed)
+    shapes = {str(v.name): [int(n) for n in v.shape] for v in model.graph.inputs}
+    return {n: rng.normal(size=(count, *s[1:]) if count else s).astype(np.float32) for n, s in shapes.items()}
+
+
+def original(example: Example, inputs: Arrays) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(example.model().SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)
+
+
+def on_plan(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
+    """As the runtime computes it, kernel by kernel."""
+    io: TFLiteModel = pack.emit(model)
+    executor = Executor(pack.plan(model))
+    outputs = executor(*(tensor.to_device(inputs[tensor.name]) for tensor in io.inputs))
+    return [tensor.from_device(y.reshape(tensor.shape)) for tensor, y in zip(io.outputs, outputs, strict=True)]
+
+
+def on_litert(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
+    """With the reference kernels, which define int8; they lack ELU."""
+    emitted = tflite.emit(model)
+    has_elu = any(node.op_type == "Elu" for node in tflite_parts(model.clone()).graph)
+    resolver = OpResolverType.AUTO if has_elu else OpResolverType.BUILTIN_REF
+    interpreter = Interpreter(model_content=emitted.data, num_threads=1, experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    for details, tensor in zip(interpreter.get_input_details(), emitted.inputs, strict=True):
+        interpreter.set_tensor(details["index"], tensor.to_device(inputs[tensor.name]))
+    interpreter.invoke()
+    found = [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
+    return [tensor.from_device(y) for y, tensor in zip(found, emitted.outputs, strict=True)]
+
+
+def on_onnx(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
+    data = onnx_emitter.emit(model)
+    onnx.checker.check_model(onnx.ModelProto.FromString(data))
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)
+
+
+def int8(model: ir.Model) -> ir.Model:
+    """Quantized, all of it where that can be: else outputs of a fixed range stay float."""
+    try:
+        return quantizing.static(model, feeds(model, 32), integer_only=True)
+    except EdgeCompressError:
+        return quantizing.static(model, feeds(model, 32))
+
+
+FORMATS: dict[str, Callable[[ir.Model, Arrays], list[np.ndarray]]] = {
+    "onnx": on_onnx,
+    "tflite": on_litert,
+    "pack": on_plan,
+}
+
+
+def check_close(found: list[np.ndarray], expected: list[np.ndarray], what: str) -> None:
+    for y, e in zip(found, expected, strict=True):
+        assert y.shape == e.shape, what
+        np.testing.assert_allclose(y, e, rtol=0, atol=CLOSE * max(1.0, float(np.abs(e).max())), err_msg=what)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_complete(name: str) -> None:
+    assert (what := incomplete(OPERATORS[name])) is None, what
+
+
+def test_a_record_that_lacks_something_is_told_what() -> None:
+    assert "Erfinv has no example: give examples=" in str(incomplete(Operator("Erfinv")))
+    assert "give tflite=... or parts=..." in str(incomplete(Operator("Erfinv", (Example("y = Erfinv(x)"),))))
+    with pytest.raises(ValueError, match="Relu has two records"):
+        register(Operator("Relu", (Example("y = Relu(x)"),)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_are_read_and_every_analysis_knows_them(name: str) -> None:
+    assert any(n.op_type == name for model in models(name) for n in model.graph), complaint(
+        name, "no example has it after reading: the canonical form has other operators"
+    )
+    for model, example in zip(models(name), OPERATORS[name].examples):
+        inputs = feeds(model)
+        check_close(run(model, inputs), original(example, inputs), f"{example.nodes}: as it is read")
+        assert statistics(model).operators[name] or name not in {n.op_type for n in model.graph}
+        for group in channel_groups(model):
+            assert str(group)
+        outputs = {str(v.name): v for v in model.graph.outputs}
+        bounds = {str(v.name): interval for v, interval in intervals(model).items()}
+        for (output, _), y in zip(outputs.items(), run(model, inputs), strict=True):
+            slack = 1e-5 * max(1.0, float(np.abs(y).max()))
+            inside = (y >= bounds[output].low - slack) & (y <= bounds[output].high + slack)
+            assert inside.all(), complaint(name, f"bounds=... are wrong for {example.nodes}")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_every_format_computes_the_same_in_float(name: str, kind: str) -> None:
+    for model, example in zip(models(name), OPERATORS[name].examples):
+        inputs = feeds(model)
+        check_close(FORMATS[kind](model, inputs), original(example, inputs), f"{example.nodes} as .{kind}")
+
+
+@pytest.mark.parametrize("name", ON_INT8)
+def test_int8_is_near_and_equal_in_all_formats(name: str) -> None:
+    """LiteRT's reference kernels and the runtime's give the same numbers, ONNX Runtime's nearly."""
+    seen = False
+    for model, example in zip(models(name), OPERATORS[name].examples):
+        quantized = int8(model)
+        seen |= any(n.op_type == name and is_int8(n) for n in quantized.graph)
+        inputs = feeds(model)
+        exact = original(example, inputs)
+        found = {kind: run_on(quantized, inputs) for kind, run_on in FORMATS.items()}
+        for i, expected in enumerate(exact):
+            if "ArgMax" in example.nodes or not np.abs(expected).any():
+                continue
+            for kind in FORMATS:
+                snr = quantizing.snr_db(expected, found[kind][i])
+                assert snr > LEAST_DB, f"{example.nodes} as int8 .{kind}: {snr:.1f} dB"
+            check_close(found["pack"][i : i + 1], found["tflite"][i : i + 1], f"{example.nodes}: .pack and .tflite")
+    assert seen or (OPERATORS[name].integer is not None and OPERATORS[name].integer.passive), complaint(
+        name, "integer=... says it computes on int8, but no example does: give one, or leave integer out"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_computes_the_same(name: str) -> None:
+    for model, example in zip(models(name), OPERATORS[name].examples):
+        inputs = feeds(model)
+        module = TorchModel(model).eval()
+        with torch.no_grad():
+            outputs = module(*(torch.from_numpy(inputs[str(v.name)]) for v in model.graph.inputs))
+        check_close([y.numpy() for y in outputs], original(example, inputs), f"{example.nodes} in torch")
+
+
+@pytest.mark.parametrize("name", [n for n in DEPLOYED if OPERATORS[n].parts is not None])
+def test_parts_compute_the_same(name: str) -> None:
+    for model, example in zip(models(name), OPERATORS[name].examples):
+        inputs, written = feeds(model), [tflite_parts(model.clone())]
+        if OPERATORS[name].integer_parts:
+            written.append(integer_parts(model.clone()))
+        for parts in written:
+            check_close(run(parts, inputs), original(example, inputs), f"{example.nodes} in parts")
+        assert all(tflite_lowering(node) is not None for node in written[0].graph)
+
+
+def named(example: Example) -> onnx.ModelProto:
+    """The network, its nodes called act0, act1, ..."""
+    proto = example.model()
+    for i, node in enumerate(proto.graph.node):
+        node.name = f"act{i}"
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("text", "user"),
+    [
+        ("y = ReduceMin<axes=[1]>(x)", "ReduceMin 'act0'"),  # rewritten when it is read
+        ("a = Relu(x) y = MeanVarianceNormalization(a)", "MeanVarianceNormalization 'act1'"),  # the standard's body
+        ("y = LayerNormalization(x, s)", "LayerNormalization 'act0'"),  # parts of the record
+    ],
+)
+def test_refusals_name_the_users_node(text: str, user: str) -> None:
+    model = tflite_parts(load(named(Example(text, weights={"s": (5,)}, opset=17))).model)
+    assert len(model.graph) > 2
+    with pytest.raises(UnsupportedModelError) as refused:
+        require_integer(model, Quantize())
+    assert str(refused.value).count("act") == str(refused.value).count(user) == 1
+    with pytest.raises(UnsupportedModelError, match=f"no operator .*{user}"):
+        tflite.emit(model, operators=["RELU"])
+
+
+def test_layers_of_a_report_are_the_users_nodes() -> None:
+    example = Example("y = LSTM<hidden_size=4>(x, w, r)", {"x": (3, 1, 5)}, {"w": (1, 16, 5), "r": (1, 16, 4)})
+    model = load(named(example)).model
+    rows = report_layers(integer_parts(model.clone()), {}, model)
+    assert {row.name for row in rows} == {"act0"}
+    assert {row.op for row in rows} == {"Add of LSTM", "MatMul of LSTM", "Mul of LSTM"}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "a = Greater(x, z) b = Cast<to=1>(a)",
+        "a = Less(z, x) c = Not(a) b = Cast<to=1>(c)",
+        "a = Add(x, z) b = Softsign(a)",
+    ],
+)
+def test_what_works_in_any_layout_leaves_images_as_convolutions_take_them(nodes: str) -> None:
+    example = Example(f"{nodes} y = Conv(b, w)", {"x": (1, 4, 6, 5), "z": (1, 4, 6, 5)}, {"w": (3, 4, 3, 3)})
+    operators = tflite.build(load(example.model()).model).buffer.operators
+    assert "TRANSPOSE" not in {operator.kind for operator in operators}
