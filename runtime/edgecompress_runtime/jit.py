@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -18,12 +19,12 @@ import numba
 @cache
 def compiled(kernel: Callable[..., None]) -> Callable[..., None]:
     """The kernel as machine code, compiled or loaded when it is first called with arguments of new types."""
-    previous = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = str(cache_folder())  # type: ignore[attr-defined]
+    config: Any = numba.config
+    previous, config.CACHE_DIR = config.CACHE_DIR, str(cache_folder())
     try:
         return numba.njit(kernel, cache=True, error_model="numpy", nogil=True)
     finally:
-        numba.config.CACHE_DIR = previous  # type: ignore[attr-defined]
+        config.CACHE_DIR = previous
 
 
 @cache

@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "runtime"))
 
-from ahead import Layers
+from layer_cases import Layers
 
 from edgecompress.devices.configuration import add_device
 from edgecompress_runtime.pack import write_pack

@@ -1,4 +1,4 @@
-"""Plans of single int8 layers, and running compiled plans here (LLVM's JIT) and on QEMU's boards."""
+"""Running compiled plans here (LLVM's JIT) and on QEMU's boards."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import llvmlite.binding as llvm
 import numpy as np
+from layer_cases import Layers
 
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
@@ -16,119 +17,11 @@ from edgecompress_runtime.building.c_header import bench_header
 from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.families.table import FAMILIES
 from edgecompress_runtime.llvm import cross
-from edgecompress_runtime.operators import options_of
-from edgecompress_runtime.plan import Operator, Plan, Tensor
+from edgecompress_runtime.plan import Plan
 from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.firmware_image import link
 from edgecompress_targets.drivers.driver import Measured
-
-SAME, VALID, NONE, RELU = 0, 1, 0, 1
-
-
-class Layers:
-    """Builds a plan of layers side by side, each with an input of its own."""
-
-    def __init__(self, seed: int, values: int = 255) -> None:
-        """values: how many different weights a layer has; few of them occur unevenly, as in a clustered layer."""
-        self.random = np.random.default_rng(seed)
-        self.values = values
-        self.tensors: list[Tensor] = []
-        self.operators: list[Operator] = []
-        self.inputs: list[int] = []
-
-    def plan(self) -> Plan:
-        outputs = tuple(o.outputs[0] for o in self.operators)
-        return Plan(tuple(self.tensors), tuple(self.operators), tuple(self.inputs), outputs)
-
-    def feeds(self) -> list[np.ndarray]:
-        return [self.random.integers(-128, 128, self.tensors[i].shape).astype(np.int8) for i in self.inputs]
-
-    def convolution(
-        self,
-        size: tuple[int, int, int],
-        out: int,
-        kernel: tuple[int, int],
-        stride: int = 1,
-        padding: int = SAME,
-        activation: int = NONE,
-        dilation: tuple[int, int] = (1, 1),
-    ) -> None:
-        height, width, channels = size
-        effective = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
-        spare = [0 if padding == SAME else e - 1 for e in effective]
-        shape = [-(-(n - s) // stride) for n, s in zip((height, width), spare)]
-        x = self._activation((1, *size))
-        depth = kernel[0] * kernel[1] * channels
-        w, bias = self._weights((out, *kernel, channels), out), self._bias(out)
-        y = self._activation((1, *shape, out), 0.02 * depth**0.5)
-        options = {
-            "padding": padding,
-            "strideH": stride,
-            "strideW": stride,
-            "fusedActivationFunction": activation,
-            "dilationHFactor": dilation[0],
-            "dilationWFactor": dilation[1],
-        }
-        self._operator("CONV_2D", x, [w, bias], y, options)
-
-    def depthwise(self, size: tuple[int, int, int], kernel: tuple[int, int], stride: int = 1, times: int = 1) -> None:
-        height, width, channels = size
-        x, out = self._activation((1, *size)), channels * times
-        w, bias = self._weights((1, *kernel, out), out), self._bias(out)
-        y = self._activation((1, -(-height // stride), -(-width // stride), out), 0.02 * (kernel[0] * kernel[1]) ** 0.5)
-        options = {
-            "padding": SAME,
-            "strideH": stride,
-            "strideW": stride,
-            "depthMultiplier": times,
-            "fusedActivationFunction": NONE,
-        }
-        self._operator("DEPTHWISE_CONV_2D", x, [w, bias], y, options)
-
-    def dense(self, rows: int, depth: int, units: int, scale: float = 0.02, activation: int = NONE) -> None:
-        x = self._activation((rows, depth))
-        w, bias = self._weights((units, depth), units), self._bias(units)
-        y = self._activation((rows, units), scale * depth**0.5)
-        self._operator("FULLY_CONNECTED", x, [w, bias], y, {"fusedActivationFunction": activation})
-
-    def sum(self, shape: tuple[int, ...], kind: str = "ADD", activation: int = NONE) -> None:
-        x, b = self._activation(shape), self._activation(shape)
-        self.inputs.append(b)
-        self._operator(kind, x, [b], self._activation(shape), {"fusedActivationFunction": activation})
-
-    def table(self, shape: tuple[int, ...]) -> None:
-        x, y = self._activation(shape), self._activation(shape)
-        entries = self.random.integers(-128, 128, 256).astype(np.int8)
-        table = self._add((256,), np.int8, self.tensors[y].scale, self.tensors[y].zero_point, entries)
-        self._operator("TABLE", x, [table], y, {})
-
-    def _operator(self, kind: str, x: int, more: list[int], y: int, options: dict[str, int]) -> None:
-        self.inputs.append(x)
-        self.operators.append(Operator(kind, (x, *more), (y,), options_of(kind, options)))
-
-    def _add(
-        self, shape: tuple[int, ...], dtype: type, scale: np.ndarray, zero: np.ndarray, data: np.ndarray | None
-    ) -> int:
-        name, axis = f"t{len(self.tensors)}", shape.index(len(scale)) if len(scale) > 1 else 0
-        scale, zero = scale.astype(np.float32), zero.astype(np.int32)
-        self.tensors.append(Tensor(name, shape, np.dtype(dtype), scale, zero, axis, data))
-        return len(self.tensors) - 1
-
-    def _activation(self, shape: tuple[int, ...], scale: float = 0.05) -> int:
-        scales = np.array([scale * self.random.uniform(0.5, 2)])
-        return self._add(shape, np.int8, scales, self.random.integers(-128, 128, 1), None)
-
-    def _weights(self, shape: tuple[int, ...], channels: int) -> int:
-        scale = self.random.uniform(0.001, 0.01, channels)
-        choice = self.random.permutation(np.arange(-127, 128))[: self.values]
-        shares = 1.0 / (np.arange(self.values) + 2) if self.values < 255 else np.ones(255)
-        data = self.random.choice(choice, shape, p=shares / shares.sum()).astype(np.int8)
-        return self._add(shape, np.int8, scale, np.zeros(channels), data)
-
-    def _bias(self, n: int) -> int:
-        values = self.random.integers(-5000, 5000, n).astype(np.int32)
-        return self._add((n,), np.int32, np.zeros(0), np.zeros(0), values)
 
 
 def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:

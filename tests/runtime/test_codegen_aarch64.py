@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import RELU, SAME, Layers, one_layer, split, stack_used
-from test_codegen import equal, layers, thin_out
+from ahead import one_layer, split, stack_used
+from layer_cases import Layers, layers
+from test_codegen import equal
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit.pack import plan as lowered
@@ -67,27 +67,11 @@ def run(plan: Plan, folder: Path, records: list[list[np.ndarray]], target: str =
         equal(plan, record, outputs)
 
 
-def wide_layers() -> Layers:
-    """Whole vectors and parts of them, several pixels; weights of -128, whose products in pairs exceed int16."""
-    made = layers(2)
-    made.convolution((4, 9, 20), 9, (1, 1))
-    made.convolution((6, 10, 37), 18, (3, 3), stride=2)
-    made.depthwise((5, 9, 20), (3, 3), stride=2)
-    made.depthwise((4, 4, 12), (5, 5))
-    made.depthwise((4, 5, 48), (3, 1))
-    made.dense(2, 70, 6)
-    made.sum((1, 5, 5, 9))
-    made.convolution((3, 6, 16), 8, (3, 3))
-    weights = made.operators[-1].inputs[1]
-    made.tensors[weights] = replace(made.tensors[weights], data=np.full((8, 3, 3, 16), -128, np.int8))
-    return made
-
-
 @pytest.mark.parametrize(
     "target, family", [("raspberry-pi", "neon"), ("android", "neon"), ("raspberry-pi-5", "neon_dot")]
 )
 def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path) -> None:
-    made = wide_layers()
+    made = layers("blocks", "wide", seed=2)
     plan = made.plan()
     _, text = built(plan, tmp_path, target).listing
     kernels = [f"{family}_convolution", f"{family}_dense", "neon_depthwise_16", "neon_depthwise_8", "neon_add"]
@@ -97,23 +81,7 @@ def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path
 
 @pytest.mark.parametrize("target, family", [("raspberry-pi", "neon"), ("raspberry-pi-5", "neon_dot")])
 def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path) -> None:
-    """Four pixels, two and one; channels that are no multiple of 16; windows that end with the inputs. The last layer
-    has a weight of -128."""
-    made = Layers(4)
-    made.convolution((4, 6, 64), 33, (1, 1))
-    made.convolution((5, 7, 9), 18, (3, 3), stride=2, activation=RELU)
-    made.convolution((9, 6, 32), 16, (3, 2), dilation=(2, 1))
-    made.convolution((1, 2, 48), 17, (1, 3), padding=SAME)
-    made.convolution((1, 1, 96), 20, (3, 3))
-    made.dense(1, 800, 19, activation=RELU)
-    made.dense(3, 137, 16)
-    made.dense(5, 64, 40, scale=0.001)
-    made.convolution((4, 4, 70), 16, (1, 1))
-    for operator in made.operators:
-        w = made.tensors[operator.inputs[1]].data
-        assert w is not None
-        thin_out(w, 0.1, 1, made.random)
-    w[3, 0, 0, 69] = -128
+    made = layers("skipping wide", seed=4)
     plan = made.plan()
     _, text = built(plan, tmp_path, target).listing
     kinds = [f"{family}_skipping_{kind}" for kind in ("strip_4", "strip_2", "strip_1", "rows_4", "rows_1_once")]
@@ -135,7 +103,7 @@ def test_networks_with_float_ends_equal_the_hosts_kernels(
 
 
 def test_a_program_loads_the_shared_library(tmp_path: Path) -> None:
-    made = layers(5)
+    made = layers("blocks", seed=5)
     plan, feeds = made.plan(), made.feeds()
     built(plan, tmp_path)
     symbols = subprocess.run(
@@ -173,7 +141,7 @@ def test_instructions_are_counted_and_neon_needs_fewer(tmp_path: Path) -> None:
 
 
 def test_the_program_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
-    made = layers(0)
+    made = layers("blocks", seed=0)
     plan = made.plan()
     built(plan, tmp_path)
     with pytest.raises(DeviceError, match=r"code 65: .*its last record has 3 bytes"):

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import Layers, on_board, split
-from test_codegen import DIGITS, clustered_layers, equal, layers, skipping_layers
+from ahead import on_board, split
+from layer_cases import Layers, layers
+from test_codegen import DIGITS, equal
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import tflite
@@ -26,7 +27,6 @@ from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.table import family_of
 from edgecompress_runtime.llvm.cross import Machine
-from edgecompress_runtime.operators import options_of
 from edgecompress_runtime.options import SoftmaxOptions
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 from edgecompress_targets.cortex_m import emulator, toolchain
@@ -75,17 +75,25 @@ def test_digits_equal_litert(cpu: str, quantized: ir.Model, tmp_path: Path) -> N
     assert 0 < run.instructions < 5_000_000 and 0 < run.stack < 1024
 
 
-@pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4", "cortex-m55"])
-def test_layers_equal_the_hosts_kernels(cpu: str, tmp_path: Path) -> None:
-    made = layers(2)
+@pytest.mark.parametrize(
+    ("cpu", "groups"),
+    [
+        ("cortex-m0", ("blocks",)),
+        ("cortex-m4", ("blocks",)),
+        ("cortex-m55", ("blocks",)),
+        ("cortex-m4", ("exact", "arithmetic")),
+    ],
+)
+def test_layers_equal_the_hosts_kernels(cpu: str, groups: tuple[str, ...], tmp_path: Path) -> None:
+    made = layers(*groups, seed=2)
     plan, feeds = made.plan(), made.feeds()
     (outputs,), _ = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
-    equal(plan, feeds, outputs)
+    equal(plan, feeds, outputs, tolerance=2e-6)
 
 
 @pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4", "cortex-m55"])
 def test_clustered_layers_stay_coded_in_flash_and_equal_the_hosts_kernels(cpu: str, tmp_path: Path) -> None:
-    made = clustered_layers(2)
+    made = layers("clustered", seed=2)
     plan, feeds = made.plan(), made.feeds()
     (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
     equal(plan, feeds, outputs)
@@ -102,7 +110,7 @@ def test_clustered_layers_stay_coded_in_flash_and_equal_the_hosts_kernels(cpu: s
     [("cortex-m0", {"plain"}), ("cortex-m4", {"dsp", "dsp_four"}), ("cortex-m55", {"helium", "helium_picked"})],
 )
 def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(cpu: str, kernels: set[str], tmp_path: Path) -> None:
-    made = skipping_layers(3)
+    made = layers("skipping", seed=3)
     plan, feeds = made.plan(), made.feeds()
     (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
     equal(plan, feeds, outputs)
@@ -146,40 +154,15 @@ def text_for(plan: Plan, cpu: str) -> str:
     return python_program(plan, "model", family_of(profile.triple, profile.features)).text
 
 
-FUNCTIONS = ("EXP", "LOG", "SQRT", "RSQRT", "FLOOR", "TANH", "LOGISTIC", "ELU", "GELU", "RELU", "SOFTMAX",
-             "LOG_SOFTMAX")  # fmt: skip
-
-
-def float_layers() -> tuple[Plan, list[np.ndarray]]:
-    """Each function of one float tensor, and the way to int8 and back."""
-    random = np.random.default_rng(0)
-    kind, shape, byte = np.dtype(np.float32), (3, 20), np.dtype(np.int8)
-    tensors, operators, inputs = [], [], []
-    for function in FUNCTIONS:
-        inputs.append(len(tensors))
-        operators.append(Operator(function, (len(tensors),), (len(tensors) + 1,), options_of(function, {"beta": 1.0})))
-        tensors += [Tensor(f"{function}_{side}", shape, kind) for side in "xy"]
-    first = len(tensors)
-    scale, zero = np.float32([0.013]), np.int32([-3])
-    tensors += [Tensor("x", shape, kind), Tensor("q", shape, byte, scale, zero), Tensor("y", shape, kind)]
-    operators += [Operator("QUANTIZE", (first,), (first + 1,)), Operator("DEQUANTIZE", (first + 1,), (first + 2,))]
-    outputs = tuple(o.outputs[0] for o in operators if o.kind != "QUANTIZE")
-    positive = {"LOG", "SQRT", "RSQRT"}
-    feeds = [random.normal(0, 2, shape).astype(np.float32) for _ in (*FUNCTIONS, "x")]
-    feeds = [np.abs(x) + np.float32(1e-3) if f in positive else x for f, x in zip((*FUNCTIONS, "x"), feeds)]
-    return Plan(tuple(tensors), tuple(operators), (*inputs, first), outputs), feeds
-
-
 @pytest.mark.parametrize(
     ("cpu", "soft"),
     [("cortex-m0", True), ("cortex-m4", False), ("cortex-m4", True), ("cortex-m7", False), ("cortex-m55", False)],
 )
 def test_float_layers_need_no_c_library(cpu: str, soft: bool, tmp_path: Path) -> None:
-    plan, feeds = float_layers()
+    made = layers("real", seed=0)
+    plan, feeds = made.plan(), made.feeds()
     (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "floats.elf", soft=soft)
-    for index, ours, host in zip(plan.outputs, outputs, Executor(plan)(*feeds), strict=True):
-        np.testing.assert_allclose(ours, host, rtol=2e-6, atol=1e-6, err_msg=plan.tensors[index].name)
-    assert np.array_equal(outputs[-1], Executor(plan)(*feeds)[-1]), "rounding to int8 is exact everywhere"
+    equal(plan, feeds, outputs, tolerance=2e-6)
     assert 0 < run.stack < 1024
 
 

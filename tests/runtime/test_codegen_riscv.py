@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ahead import Layers, split
-from test_codegen import equal, layers, skipping_layers
+from ahead import split
+from layer_cases import layers
+from test_codegen import equal
 
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import compile_plan
@@ -34,10 +34,11 @@ def built(plan: Plan, target: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("target", "make"), [("linux-riscv64", layers), ("riscv32", layers), ("riscv32", skipping_layers)]
+    ("target", "group"),
+    [("linux-riscv64", "blocks"), ("riscv32", "blocks"), ("riscv32", "skipping"), ("riscv32", "exact")],
 )
-def test_layers_equal_the_hosts_kernels(target: str, make: Callable[[int], Layers], tmp_path: Path) -> None:
-    made = make(2)
+def test_layers_equal_the_hosts_kernels(target: str, group: str, tmp_path: Path) -> None:
+    made = layers(group, seed=2)
     plan, records = made.plan(), [made.feeds(), made.feeds()]
     stream = b"".join(a.tobytes() for record in records for a in record)
     done = EMULATORS[target].run(built(plan, target, tmp_path), stream)
@@ -47,7 +48,7 @@ def test_layers_equal_the_hosts_kernels(target: str, make: Callable[[int], Layer
 
 @every_target
 def test_the_program_says_what_is_wrong_with_its_files(target: str, tmp_path: Path) -> None:
-    path, emulator = built(layers(0).plan(), target, tmp_path), EMULATORS[target]
+    path, emulator = built(layers("blocks", seed=0).plan(), target, tmp_path), EMULATORS[target]
     with pytest.raises(DeviceError, match=r"code 65: .*inputs.bin: its last record is not whole"):
         emulator.run(path, b"abc")
     done = subprocess.run([emulator.qemu, path], capture_output=True, text=True)

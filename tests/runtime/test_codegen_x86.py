@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ahead import Layers, one_layer, split, stack_used
+from ahead import one_layer, split, stack_used
+from layer_cases import Layers, layers
 from test_codegen import equal
-from test_codegen_aarch64 import wide_layers
 
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
@@ -51,7 +51,7 @@ def built(plan: Plan, folder: Path, target: str) -> Compiled:
 
 def all_layers() -> Layers:
     """Those of other families, and such that most kernels skip zeros."""
-    made = wide_layers()
+    made = layers("blocks", "wide", seed=2)
     made.convolution((6, 6, 64), 96, (1, 1))
     made.dense(1, 256, 128)
     made.convolution((5, 5, 32), 64, (3, 3))

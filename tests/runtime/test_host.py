@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from layer_cases import layers
 from lite import SCALES, SEEDS, ZEROS, plan_of
 from test_execute import int8
 from test_kernels_convolution import CASE, out_size
@@ -347,15 +348,9 @@ def test_quantize_rounds_halves_away_from_zero(variant):
 
 
 @every_variant
-def test_tables_of_every_value(variant):
-    layers, rng = Layers(), np.random.default_rng(0)
-    x = np.resize(np.arange(-128, 128), (3, 301)).astype(np.int8)
-    entries = rng.permutation(np.arange(-128, 128)).astype(np.int8)
-    layers.add("TABLE", [quantized(x.shape, 0.1, 3), quantized((256,), 0.3, -7, entries)], quantized(x.shape, 0.3, -7))
-    plan = layers.plan()
-    (ours,) = Executor(plan)(x)
-    np.testing.assert_array_equal(ours, entries[x.astype(int) + 128])
-    same(plan, variant, feeds=[x])
+def test_layers_of_the_table(variant):
+    made = layers("blocks", "exact", seed=6)
+    same(made.plan(), variant, feeds=made.feeds())
 
 
 def network(name: str, exported) -> Plan:
@@ -384,53 +379,9 @@ def test_the_kernels_for_this_cpu_are_the_ones_that_run(exported):
         assert plain not in symbols
 
 
-def large_layers() -> Plan:
-    """Each large enough for threads to share: odd rows, padding, strides, dilation, groups, a few rows and only one."""
-    rng, layers = np.random.default_rng(0), Layers()
-    convolution = {
-        "padding": 0,
-        "strides": (1, 1),
-        "dilations": (1, 1),
-        "activation": 0,
-        "seed": 1,
-        "x_scale": 0.05,
-        "x_zero": -7,
-        "y_scale": 0.7,
-        "y_zero": 3,
-        "kernel": (3, 3),
-        "size": (31, 33),
-    }
-    for changed in (
-        {"groups": (16, 40, 1)},
-        {"groups": (16, 40, 1), "strides": (2, 1)},
-        {"groups": (16, 64, 2), "dilations": (3, 2), "padding": 1},
-        {"groups": (33, 17, 1), "kernel": (1, 1)},
-    ):
-        add_convolution(layers, convolution | changed, 1)
-    w, bias = weights((1, 3, 3, 40), 3, rng)
-    for size, stride in ((33, 1), (67, 2)):
-        y = quantized((1, -(-size // stride), -(-size // stride), 40), 0.2, 5)
-        layers.add(
-            "DEPTHWISE_CONV_2D",
-            [quantized((1, size, size, 40), 0.05, 9), w, bias],
-            y,
-            depthMultiplier=1,
-            padding=0,
-            strideH=stride,
-            strideW=stride,
-        )
-    for units, depth, count in ((777, 700, 1), (37, 700, 19)):
-        w, bias = weights((units, depth), 0, rng)
-        layers.add("FULLY_CONNECTED", [quantized((count, depth), 0.05, 9), w, bias], quantized((count, units), 1.0, 3))
-    sums = [quantized((1, 20001), scale, zero) for scale, zero in ((0.1, 5), (0.3, -9), (0.35, 2))]
-    layers.add("ADD", sums[:2], sums[2])
-    layers.add("QUANTIZE", [Tensor("x", (1, 20001), np.dtype(np.float32))], quantized((1, 20001), 0.1, -3))
-    return layers.plan()
-
-
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_that_share_layers(threads):
-    plan = large_layers()
+    plan = layers("large", seed=0).plan()
     same(plan, HERE[0], threads=threads)
     family = x86_family(VARIANTS[HERE[0]], threads)
     for operator in plan.operators:

@@ -64,6 +64,9 @@ def test_an_output_of_another_shape_is_refused(kind: str) -> None:
         ("MAX_POOL_2D", "filterHeight", -1, "filterHeight is -1"),
         ("CONCATENATION", "axis", 4, "axis 4 of 4"),
         ("GATHER", "axis", 3, "an index outside of the axis"),
+        ("SOFTMAX", "beta", "high", "beta is 'high'"),
+        ("MEAN", "keepDims", 0.5, "keepDims is 0.5"),
+        ("CONV_2D", "padding", None, "padding is missing"),
         ("GATHER", "batchDims", 1, "batchDims is 1"),
     ],
 )

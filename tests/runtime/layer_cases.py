@@ -1,0 +1,531 @@
+"""The layers that every backend of the runtime is tested on: execute against LiteRT, generated code on this machine, in
+variants for x86, and on emulated CPUs, all of them against execute.
+
+CASES has groups of them by name; a backend takes a group as one plan of layers side by side, since compiling takes
+longer than all of their arithmetic. Every operator that a plan may have is in some case (test_layer_cases.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from edgecompress_runtime.operators import options_of
+from edgecompress_runtime.plan import Operator, Plan, Tensor
+
+SAME, VALID, NONE, RELU, RELU6 = 0, 1, 0, 1, 3
+INT8, FLOAT, BOOL, INT32 = np.dtype(np.int8), np.dtype(np.float32), np.dtype(bool), np.dtype(np.int32)
+FLOAT_TYPE, INT32_TYPE = 0, 2  # of schema.fbs TensorType
+Shape = tuple[int, ...]
+
+
+class Layers:
+    """Builds a plan of layers side by side, each with inputs of its own."""
+
+    def __init__(self, seed: int, values: int = 255) -> None:
+        """values: how many different weights a layer has; few of them occur unevenly, as in a clustered layer."""
+        self.random = np.random.default_rng(seed)
+        self.values = values
+        self.tensors: list[Tensor] = []
+        self.operators: list[Operator] = []
+        self.inputs: list[int] = []
+
+    def plan(self) -> Plan:
+        outputs = tuple(i for o in self.operators for i in o.outputs)
+        return Plan(tuple(self.tensors), tuple(self.operators), tuple(self.inputs), outputs)
+
+    def feeds(self) -> list[np.ndarray]:
+        """All of int8's range; small numbers of other types, above zero where a function is defined there alone."""
+        readers = {i: o.kind for o in self.operators for i in o.inputs}
+        return [self._feed(self.tensors[i], readers[i]) for i in self.inputs]
+
+    def _feed(self, tensor: Tensor, reader: str) -> np.ndarray:
+        if tensor.dtype == INT8:
+            return self.random.integers(-128, 128, tensor.shape).astype(np.int8)
+        if tensor.dtype == FLOAT:
+            drawn = self.random.normal(0, 2, tensor.shape).astype(np.float32)
+            return np.abs(drawn) + np.float32(0.01) if reader in POSITIVE else drawn
+        return self.random.integers(0, 2 if tensor.dtype == BOOL else 3, tensor.shape).astype(tensor.dtype)
+
+    def layer(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], **options: object) -> None:
+        """One operator; inputs that are no constants are the plan's."""
+        self.inputs += [i for i in inputs if self.tensors[i].data is None]
+        self.operators.append(Operator(kind, tuple(inputs), tuple(outputs), options_of(kind, options)))
+
+    def convolution(
+        self,
+        size: tuple[int, int, int],
+        out: int,
+        kernel: tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int = SAME,
+        activation: int = NONE,
+        dilation: tuple[int, int] = (1, 1),
+        groups: int = 1,
+    ) -> None:
+        (height, width, channels), strides = size, (stride, stride) if isinstance(stride, int) else stride
+        effective = [(k - 1) * d + 1 for k, d in zip(kernel, dilation)]
+        spare = [0 if padding == SAME else e - 1 for e in effective]
+        shape = [-(-(n - s) // by) for n, s, by in zip((height, width), spare, strides)]
+        x = self.activation((1, *size))
+        depth = kernel[0] * kernel[1] * channels // groups
+        w, bias = self.weights((out, *kernel, channels // groups), out), self.bias(out)
+        y = self.activation((1, *shape, out), 0.02 * depth**0.5)
+        dilations = {"dilationHFactor": dilation[0], "dilationWFactor": dilation[1]}
+        window = {"padding": padding, "strideH": strides[0], "strideW": strides[1], **dilations}
+        self.layer("CONV_2D", [x, w, bias], [y], fusedActivationFunction=activation, **window)
+
+    def depthwise(self, size: tuple[int, int, int], kernel: tuple[int, int], stride: int = 1, times: int = 1) -> None:
+        height, width, channels = size
+        x, out = self.activation((1, *size)), channels * times
+        w, bias = self.weights((1, *kernel, out), out), self.bias(out)
+        y = self.activation((1, -(-height // stride), -(-width // stride), out), 0.02 * (kernel[0] * kernel[1]) ** 0.5)
+        window = {"padding": SAME, "strideH": stride, "strideW": stride, "depthMultiplier": times}
+        self.layer("DEPTHWISE_CONV_2D", [x, w, bias], [y], **window)
+
+    def dense(self, rows: int, depth: int, units: int, scale: float = 0.02, activation: int = NONE) -> None:
+        x = self.activation((rows, depth))
+        w, bias = self.weights((units, depth), units), self.bias(units)
+        y = self.activation((rows, units), scale * depth**0.5)
+        self.layer("FULLY_CONNECTED", [x, w, bias], [y], fusedActivationFunction=activation)
+
+    def sum(self, shape: Shape, kind: str = "ADD", activation: int = NONE) -> None:
+        a, b = self.activation(shape), self.activation(shape)
+        self.layer(kind, [a, b], [self.activation(shape)], fusedActivationFunction=activation)
+
+    def table(self, shape: Shape) -> None:
+        x, y = self.activation(shape), self.activation(shape)
+        entries = self.random.integers(-128, 128, 256).astype(np.int8)
+        scale, zero = self.tensors[y].scale, self.tensors[y].zero_point
+        self.layer("TABLE", [x, self.tensor((256,), INT8, scale, zero, entries)], [y])
+
+    def thin_out(self, share: float, run: int, last: int) -> None:
+        """Of the last layer's weights a share of the runs is left; of the second channel nothing, of the third but the
+        last weight, which is `last`."""
+        w = self.tensors[self.operators[-1].inputs[1]].data
+        assert w is not None
+        w[np.repeat(self.random.random(w.shape), run, -1)[..., : w.shape[-1]] > share] = 0
+        w[1:3] = 0
+        w[2].reshape(-1)[-1] = last
+
+    def tensor(
+        self,
+        shape: Shape,
+        dtype: np.dtype,
+        scale: np.ndarray | None = None,
+        zero: np.ndarray | None = None,
+        data: np.ndarray | None = None,
+    ) -> int:
+        scale = np.zeros(0, np.float32) if scale is None else scale.astype(np.float32)
+        zero = np.zeros(scale.size, np.int32) if zero is None else zero.astype(np.int32)
+        axis = shape.index(len(scale)) if len(scale) > 1 else 0
+        self.tensors.append(Tensor(f"t{len(self.tensors)}", shape, dtype, scale, zero, axis, data))
+        return len(self.tensors) - 1
+
+    def constant(self, array: object) -> int:
+        data = np.asarray(array)
+        return self.tensor(data.shape, data.dtype, data=data)
+
+    def ints(self, *numbers: int) -> int:
+        return self.constant(np.array(numbers, np.int32))
+
+    def activation(self, shape: Shape, scale: float = 0.05) -> int:
+        return self.int8(shape, scale * self.random.uniform(0.5, 2), int(self.random.integers(-128, 128)))
+
+    def int8(self, shape: Shape, scale: float, zero: int) -> int:
+        return self.tensor(shape, INT8, np.array([scale]), np.array([zero]))
+
+    def weights(self, shape: Shape, channels: int) -> int:
+        scale = self.random.uniform(0.001, 0.01, channels)
+        choice = self.random.permutation(np.arange(-127, 128))[: self.values]
+        shares = 1.0 / (np.arange(self.values) + 2) if self.values < 255 else np.ones(255)
+        data = self.random.choice(choice, shape, p=shares / shares.sum()).astype(np.int8)
+        return self.tensor(shape, INT8, scale, np.zeros(channels), data)
+
+    def bias(self, n: int) -> int:
+        return self.constant(self.random.integers(-5000, 5000, n).astype(np.int32))
+
+
+Add = Callable[[Layers], None]
+POSITIVE = {"LOG", "SQRT", "RSQRT", "DIV", "POW"}
+
+# ---- what the blocks of a family have to cope with: odd sizes, one column, borders, strides, groups of channels that
+# overlap
+
+BLOCKS: dict[str, Add] = {
+    "3x3 of 3 channels": lambda made: made.convolution((5, 7, 3), 5, (3, 3)),
+    "3x3, stride 2": lambda made: made.convolution((6, 6, 8), 4, (3, 3), stride=2, activation=RELU),
+    "1x1": lambda made: made.convolution((4, 5, 16), 6, (1, 1)),
+    "one column": lambda made: made.convolution((8, 1, 4), 3, (3, 1), padding=VALID),
+    "one row": lambda made: made.convolution((1, 9, 2), 7, (1, 5), stride=2),
+    "dilated rows": lambda made: made.convolution((9, 6, 4), 4, (3, 2), dilation=(2, 1)),
+    "dilated columns": lambda made: made.convolution((6, 9, 4), 4, (2, 3), dilation=(1, 2)),
+    "one output": lambda made: made.convolution((3, 3, 4), 1, (3, 3)),
+    "depthwise": lambda made: made.depthwise((5, 6, 7), (3, 3)),
+    "depthwise, stride 2": lambda made: made.depthwise((7, 4, 8), (3, 2), stride=2),
+    "depthwise, two outputs a channel": lambda made: made.depthwise((4, 4, 3), (3, 3), times=2),
+    "dense": lambda made: made.dense(1, 64, 10),
+    "dense, three rows": lambda made: made.dense(3, 37, 5, activation=RELU),
+    "dense, three units": lambda made: made.dense(1, 20, 3),
+    "dense, saturated": lambda made: made.dense(2, 18, 9, scale=0.001),
+    "sum": lambda made: made.sum((1, 3, 5, 7)),
+    "difference": lambda made: made.sum((1, 4, 4, 4), "SUB", RELU),
+    "table": lambda made: made.table((1, 3, 5, 7)),
+}
+
+
+def _overflowing(made: Layers) -> None:
+    """Weights of -128, whose products in pairs exceed int16."""
+    made.convolution((3, 6, 16), 8, (3, 3))
+    data = made.tensors[made.operators[-1].inputs[1]].data
+    assert data is not None
+    data[:] = -128
+
+
+# whole vectors and parts of them, several pixels
+WIDE: dict[str, Add] = {
+    "1x1 of 20 channels": lambda made: made.convolution((4, 9, 20), 9, (1, 1)),
+    "3x3 of 37 channels": lambda made: made.convolution((6, 10, 37), 18, (3, 3), stride=2),
+    "depthwise of 20 channels": lambda made: made.depthwise((5, 9, 20), (3, 3), stride=2),
+    "depthwise of 12 channels": lambda made: made.depthwise((4, 4, 12), (5, 5)),
+    "depthwise of 48 channels": lambda made: made.depthwise((4, 5, 48), (3, 1)),
+    "dense of 70 inputs": lambda made: made.dense(2, 70, 6),
+    "sum of 225": lambda made: made.sum((1, 5, 5, 9)),
+    "weights of -128": _overflowing,
+}
+
+# few distinct weights: odd sizes, several parts to a bank, several rows, no multiple of a vector
+CLUSTERED: dict[str, Add] = {
+    "3x3 of 64 channels": lambda made: made.convolution((5, 5, 64), 67, (3, 3)),
+    "3x3, stride 2": lambda made: made.convolution((4, 6, 11), 9, (3, 3), stride=2, activation=RELU),
+    "1x1": lambda made: made.convolution((6, 7, 32), 10, (1, 1)),
+    "depthwise of 39 channels": lambda made: made.depthwise((5, 6, 39), (3, 3)),
+    "depthwise of 64 channels": lambda made: made.depthwise((4, 4, 64), (3, 3), stride=2),
+    "dense": lambda made: made.dense(1, 130, 18),
+    "dense, three rows": lambda made: made.dense(3, 77, 13, activation=RELU),
+}
+
+
+def _thin(share: float, run: int, add: Add, last: int = -128) -> Add:
+    def thin(made: Layers) -> None:
+        add(made)
+        made.thin_out(share, run, last)
+
+    return thin
+
+
+# mostly zeros, anywhere and in runs of inputs: channels of none, ways of more than a byte, borders, strides, one pixel,
+# two and odd numbers of them, inputs that are no multiple of a vector
+SKIPPING: dict[str, Add] = {
+    "1x1": _thin(0.08, 1, lambda made: made.convolution((4, 6, 64), 33, (1, 1))),
+    "two pixels": _thin(0.08, 1, lambda made: made.convolution((1, 2, 48), 5, (1, 3))),
+    "dense": _thin(0.08, 1, lambda made: made.dense(1, 800, 10, activation=RELU)),
+    "dense, saturated": _thin(0.08, 1, lambda made: made.dense(5, 64, 3, scale=0.001)),
+    "3x3, stride 2": _thin(0.08, 1, lambda made: made.convolution((5, 7, 9), 11, (3, 3), stride=2, activation=RELU)),
+    "dilated rows": _thin(0.08, 1, lambda made: made.convolution((9, 6, 32), 16, (3, 2), dilation=(2, 1))),
+    "one pixel": _thin(0.08, 1, lambda made: made.convolution((1, 1, 96), 8, (3, 3))),
+    "dense, three rows": _thin(0.08, 1, lambda made: made.dense(3, 137, 6)),
+    "1x1 in runs": _thin(0.1, 16, lambda made: made.convolution((4, 6, 64), 33, (1, 1))),
+    "two pixels in runs": _thin(0.1, 16, lambda made: made.convolution((1, 2, 48), 5, (1, 3))),
+    "dense in runs": _thin(0.1, 16, lambda made: made.dense(1, 800, 10, activation=RELU)),
+    "dense in runs, saturated": _thin(0.1, 16, lambda made: made.dense(5, 64, 3, scale=0.001)),
+}
+
+# for lists of sixteen channels: four pixels, two and one, channels that are no multiple of 16, windows that end with
+# the inputs; the last has a weight of -128
+SKIPPING_WIDE: dict[str, Add] = {
+    "1x1": _thin(0.1, 1, lambda made: made.convolution((4, 6, 64), 33, (1, 1)), -127),
+    "3x3, stride 2": _thin(
+        0.1, 1, lambda made: made.convolution((5, 7, 9), 18, (3, 3), stride=2, activation=RELU), -127
+    ),
+    "dilated rows": _thin(0.1, 1, lambda made: made.convolution((9, 6, 32), 16, (3, 2), dilation=(2, 1)), -127),
+    "two pixels": _thin(0.1, 1, lambda made: made.convolution((1, 2, 48), 17, (1, 3)), -127),
+    "one pixel": _thin(0.1, 1, lambda made: made.convolution((1, 1, 96), 20, (3, 3)), -127),
+    "dense": _thin(0.1, 1, lambda made: made.dense(1, 800, 19, activation=RELU), -127),
+    "dense, three rows": _thin(0.1, 1, lambda made: made.dense(3, 137, 16), -127),
+    "dense, saturated": _thin(0.1, 1, lambda made: made.dense(5, 64, 40, scale=0.001), -127),
+    "1x1 of 70 channels": _thin(0.1, 1, lambda made: made.convolution((4, 4, 70), 16, (1, 1))),
+}
+
+
+def _large_quantize(made: Layers) -> None:
+    made.layer("QUANTIZE", [made.tensor((1, 20001), FLOAT)], [made.int8((1, 20001), 0.1, -3)])
+
+
+# large enough for threads to share: odd rows, padding, strides, dilation, groups, a few rows and only one
+LARGE: dict[str, Add] = {
+    "3x3": lambda made: made.convolution((31, 33, 16), 40, (3, 3)),
+    "3x3, stride 2 by 1": lambda made: made.convolution((31, 33, 16), 40, (3, 3), stride=(2, 1)),
+    "dilated groups": lambda made: made.convolution((31, 33, 16), 64, (3, 3), 1, VALID, dilation=(3, 2), groups=2),
+    "1x1": lambda made: made.convolution((31, 33, 33), 17, (1, 1)),
+    "depthwise": lambda made: made.depthwise((33, 33, 40), (3, 3)),
+    "depthwise, stride 2": lambda made: made.depthwise((67, 67, 40), (3, 3), stride=2),
+    "dense": lambda made: made.dense(1, 700, 777),
+    "dense, 19 rows": lambda made: made.dense(19, 700, 37),
+    "sum": lambda made: made.sum((1, 20001)),
+    "QUANTIZE": _large_quantize,
+}
+
+# ---- all other operators
+
+
+def _function(kind: str, scale: float = 0.03, zero: int = -7, **options: object) -> Add:
+    """An int8 function of one value; scale, zero: of the output."""
+    return lambda made: made.layer(kind, [made.int8((3, 101), 0.04, 5)], [made.int8((3, 101), scale, zero)], **options)
+
+
+def _real(kind: str, **options: object) -> Add:
+    """A float32 function of one value."""
+    return lambda made: made.layer(kind, [made.tensor((3, 20), FLOAT)], [made.tensor((3, 20), FLOAT)], **options)
+
+
+def _typed(kind: str, x: np.dtype, y: np.dtype, **options: object) -> Add:
+    """Of one value, between types that have no scales."""
+    return lambda made: made.layer(kind, [made.tensor((3, 20), x)], [made.tensor((3, 20), y)], **options)
+
+
+def _pair(kind: str, a: Shape, b: Shape, x: np.dtype, y: np.dtype, **options: object) -> Add:
+    """Two operands, broadcast, of types that have no scales."""
+    shape = np.broadcast_shapes(a, b)
+    return lambda made: made.layer(kind, [made.tensor(a, x), made.tensor(b, x)], [made.tensor(shape, y)], **options)
+
+
+def _product(made: Layers) -> None:
+    a, b = made.activation((2, 3, 4, 5)), made.activation((3, 1, 5))
+    made.layer("MUL", [a, b], [made.activation((2, 3, 4, 5), 0.2)], fusedActivationFunction=RELU)
+
+
+def _broadcast_sum(made: Layers) -> None:
+    made.layer("ADD", [made.activation((2, 3, 4)), made.activation((4,))], [made.activation((2, 3, 4), 0.1)])
+
+
+def _prelu(made: Layers) -> None:
+    slope = made.tensor((4,), INT8, np.array([0.01]), np.array([3]), np.array([-100, -3, 7, 120], np.int8))
+    made.layer("PRELU", [made.activation((1, 3, 5, 4)), slope], [made.activation((1, 3, 5, 4))])
+
+
+def _moved(
+    kind: str, shape: Shape, y_shape: Shape, *operands: object, dtype: np.dtype = INT8, **options: object
+) -> Add:
+    """An operator that moves elements, or picks them: its scale stays. operands: constants behind x."""
+
+    def add(made: Layers) -> None:
+        def end(size: Shape) -> int:
+            return made.int8(size, 0.05, -3) if dtype == INT8 else made.tensor(size, dtype)
+
+        behind = [made.constant(np.array(operand, np.int32)) for operand in operands]
+        made.layer(kind, [end(shape), *behind], [end(y_shape)], **options)
+
+    return add
+
+
+def _padded_with_a_value(made: Layers) -> None:
+    value = made.tensor((1,), INT8, np.array([0.05]), np.array([-3]), np.array([77], np.int8))
+    x, y = made.int8((2, 3), 0.05, -3), made.int8((3, 6), 0.05, -3)
+    made.layer("PADV2", [x, made.constant(np.array([[1, 0], [1, 2]], np.int32)), value], [y])
+
+
+def _parts(kind: str) -> Add:
+    def add(made: Layers) -> None:
+        sizes = (2, 2, 2) if kind == "SPLIT" else (1, 3, 2)
+        x, parts = made.int8((2, 6, 3), 0.05, -3), [made.int8((2, n, 3), 0.05, -3) for n in sizes]
+        inputs = (
+            [made.constant(np.int32(1)), x] if kind == "SPLIT" else [x, made.ints(*sizes), made.constant(np.int32(1))]
+        )
+        made.layer(kind, inputs, parts, numSplits=3)
+
+    return add
+
+
+def _largest(made: Layers) -> None:
+    x, y = made.activation((2, 9, 3)), made.tensor((2, 3), INT32)
+    made.layer("ARG_MAX", [x, made.ints(1)], [y], outputType=INT32_TYPE)
+
+
+def _joined(made: Layers) -> None:
+    parts = [made.int8((2, n, 3), 0.05, -3) for n in (1, 4, 2)]
+    made.layer("CONCATENATION", parts, [made.int8((2, 7, 3), 0.05, -3)], axis=1)
+
+
+def _selected(made: Layers) -> None:
+    a, b = made.int8((2, 3, 4), 0.05, -3), made.int8((2, 3, 4), 0.05, -3)
+    made.layer("SELECT_V2", [made.tensor((2, 3, 4), BOOL), a, b], [made.int8((2, 3, 4), 0.05, -3)])
+
+
+def _between(kind: str) -> Add:
+    """QUANTIZE or DEQUANTIZE."""
+
+    def add(made: Layers) -> None:
+        ends = [made.tensor((3, 50), FLOAT), made.int8((3, 50), 0.013, -3)]
+        x, y = ends if kind == "QUANTIZE" else ends[::-1]
+        made.layer(kind, [x], [y])
+
+    return add
+
+
+def _matrices(dtype: np.dtype) -> Add:
+    def add(made: Layers) -> None:
+        a, b = (made.activation(s) if dtype == INT8 else made.tensor(s, dtype) for s in ((2, 3, 5, 7), (1, 3, 4, 7)))
+        y = made.activation((2, 3, 5, 4), 0.3) if dtype == INT8 else made.tensor((2, 3, 5, 4), dtype)
+        made.layer("BATCH_MATMUL", [a, b], [y], adjY=True)
+
+    return add
+
+
+def _pool(kind: str, dtype: np.dtype) -> Add:
+    window = {"padding": SAME, "strideH": 2, "strideW": 1, "filterHeight": 3, "filterWidth": 2}
+    return _moved(kind, (1, 5, 6, 5), (1, 3, 6, 5), dtype=dtype, **window)
+
+
+def _upconvolution(dtype: np.dtype) -> Add:
+    def add(made: Layers) -> None:
+        shape, window = made.ints(1, 6, 8, 3), {"padding": SAME, "strideH": 2, "strideW": 2}
+        if dtype == FLOAT:
+            w = made.constant(made.random.normal(0, 1, (3, 3, 3, 4)).astype(np.float32))
+            ends = made.tensor((1, 3, 4, 4), FLOAT), made.tensor((1, 6, 8, 3), FLOAT)
+            made.layer("TRANSPOSE_CONV", [shape, w, ends[0]], [ends[1]], **window)
+            return
+        x, y = made.activation((1, 3, 4, 4)), made.activation((1, 6, 8, 3), 0.1)
+        made.layer("TRANSPOSE_CONV", [shape, made.weights((3, 3, 3, 4), 3), x, made.bias(3)], [y], **window)
+
+    return add
+
+
+def _float_weights(kind: str, x: Shape, w: Shape, y: Shape, **options: object) -> Add:
+    def add(made: Layers) -> None:
+        drawn = [made.random.normal(0, 1, shape).astype(np.float32) for shape in (w, (y[-1],))]
+        ends = made.tensor(x, FLOAT), made.tensor(y, FLOAT)
+        made.layer(kind, [ends[0], *map(made.constant, drawn)], [ends[1]], **options)
+
+    return add
+
+
+def _reduced(kind: str, dtype: np.dtype, scale: float = 0.05, zero: int = -3) -> Add:
+    def add(made: Layers) -> None:
+        x = made.int8((2, 3, 4, 5), 0.05, -3) if dtype == INT8 else made.tensor((2, 3, 4, 5), dtype)
+        y = made.int8((2, 1, 1, 5), scale, zero) if dtype == INT8 else made.tensor((2, 1, 1, 5), dtype)
+        made.layer(kind, [x, made.ints(1, -2)], [y], keepDims=True)
+
+    return add
+
+
+WINDOW = {"padding": SAME, "strideH": 1, "strideW": 2, "fusedActivationFunction": RELU6}
+# exact in any order of arithmetic, so the same on every CPU
+EXACT: dict[str, Add] = {
+    "RELU": _function("RELU"),
+    "RELU6": _function("RELU6"),
+    "RELU_N1_TO_1": _function("RELU_N1_TO_1"),
+    "RELU_0_TO_1": _function("RELU_0_TO_1"),
+    "LEAKY_RELU": _function("LEAKY_RELU", alpha=0.3),
+    "HARD_SWISH": _function("HARD_SWISH"),
+    "ABS": _function("ABS"),
+    "LOGISTIC": _function("LOGISTIC", 1 / 256, -128),
+    "TANH": _function("TANH", 1 / 128, 0),
+    "ELU": _function("ELU"),
+    "EXP": _function("EXP"),
+    "GELU": _function("GELU"),
+    "GELU by tanh": _function("GELU", approximate=True),
+    "LOG": _function("LOG"),
+    "QUANTIZE int8": _function("QUANTIZE"),
+    "SOFTMAX": _function("SOFTMAX", 1 / 256, -128, beta=1.0),
+    "LOG_SOFTMAX": _function("LOG_SOFTMAX", 16 / 256, 127),
+    "ADD, broadcast": _broadcast_sum,
+    "MUL, broadcast": _product,
+    "PRELU": _prelu,
+    "REDUCE_MIN": _moved("REDUCE_MIN", (2, 3, 4), (2, 4), [1]),
+    "BATCH_MATMUL": _matrices(INT8),
+    "AVERAGE_POOL_2D": _pool("AVERAGE_POOL_2D", INT8),
+    "MAX_POOL_2D": _pool("MAX_POOL_2D", INT8),
+    "TRANSPOSE_CONV": _upconvolution(INT8),
+    "grouped CONV_2D": lambda made: made.convolution((4, 5, 6), 9, (3, 3), groups=3),
+    "MEAN": _reduced("MEAN", INT8, 0.02, 4),
+    "SUM": _reduced("SUM", INT8, 0.3, 4),
+    "REDUCE_MAX": _reduced("REDUCE_MAX", INT8),
+    "ARG_MAX": _largest,
+    "CONCATENATION": _joined,
+    "SPLIT": _parts("SPLIT"),
+    "SPLIT_V": _parts("SPLIT_V"),
+    "SLICE": _moved("SLICE", (3, 4, 5), (2, 4, 3), [1, 0, 2], [2, 4, 3]),
+    "STRIDED_SLICE": _moved("STRIDED_SLICE", (3, 4, 5), (2, 4, 3), [0, 0, 0], [3, 4, 5], [2, 1, 2]),
+    "REVERSE_V2": _moved("REVERSE_V2", (3, 4, 5), (3, 4, 5), [1]),
+    "TRANSPOSE": _moved("TRANSPOSE", (3, 4, 5), (5, 3, 4), [2, 0, 1]),
+    "RESHAPE": _moved("RESHAPE", (3, 4, 5), (5, 12), [5, 12], newShape=[5, 12]),
+    "BROADCAST_TO": _moved("BROADCAST_TO", (3, 1, 5), (2, 3, 4, 5), [2, 3, 4, 5]),
+    "TILE": _moved("TILE", (2, 3), (4, 9), [2, 3]),
+    "PAD": _moved("PAD", (2, 3), (3, 6), [[1, 0], [1, 2]]),
+    "PADV2": _padded_with_a_value,
+    "MIRROR_PAD": _moved("MIRROR_PAD", (3, 4), (5, 7), [[1, 1], [2, 1]], mode=1),
+    "GATHER": _moved("GATHER", (3, 4, 5), (3, 2, 5), [3, 0], axis=1),
+    "DEPTH_TO_SPACE": _moved("DEPTH_TO_SPACE", (1, 2, 3, 8), (1, 4, 6, 2), blockSize=2),
+    "SPACE_TO_DEPTH": _moved("SPACE_TO_DEPTH", (1, 4, 6, 2), (1, 2, 3, 8), blockSize=2),
+    "RESIZE_BILINEAR": _moved("RESIZE_BILINEAR", (1, 3, 4, 5), (1, 5, 7, 5), [5, 7], halfPixelCenters=True),
+    "RESIZE_NEAREST_NEIGHBOR": _moved("RESIZE_NEAREST_NEIGHBOR", (1, 3, 4, 5), (1, 5, 7, 5), [5, 7], alignCorners=True),
+    "SELECT_V2": _selected,
+    "QUANTIZE": _between("QUANTIZE"),
+    "LOGICAL_NOT": _typed("LOGICAL_NOT", BOOL, BOOL),
+    "LOGICAL_AND": _pair("LOGICAL_AND", (3, 4), (4,), BOOL, BOOL),
+    "LOGICAL_OR": _pair("LOGICAL_OR", (3, 4), (4,), BOOL, BOOL),
+    "CAST": _typed("CAST", INT32, FLOAT, inDataType=INT32_TYPE, outDataType=FLOAT_TYPE),
+    **{
+        kind: _pair(kind, (2, 3, 4), (3, 1), INT32, BOOL)
+        for kind in ("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL")
+    },
+    "MAXIMUM": _pair("MAXIMUM", (2, 3, 4), (4,), INT32, INT32),
+    "MINIMUM": _pair("MINIMUM", (2, 3, 4), (4,), INT32, INT32),
+}
+FUNCTIONS = (
+    "ABS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LOG", "LOGISTIC", "NEG", "RELU", "RSQRT", "SQRT", "TANH",
+)  # fmt: skip
+# of float32: functions of math.h are a rounding apart from one CPU to the next
+REAL: dict[str, Add] = {
+    **{kind: _real(kind) for kind in FUNCTIONS},
+    "LEAKY_RELU": _real("LEAKY_RELU", alpha=0.3),
+    "SOFTMAX": _real("SOFTMAX", beta=1.0),
+    "LOG_SOFTMAX": _real("LOG_SOFTMAX"),
+    "DEQUANTIZE": _between("DEQUANTIZE"),
+}
+ARITHMETIC: dict[str, Add] = {
+    "ADD": _pair("ADD", (2, 3, 4), (4,), FLOAT, FLOAT, fusedActivationFunction=RELU),
+    "SUB": _pair("SUB", (2, 3, 4), (4,), FLOAT, FLOAT),
+    "MUL": _pair("MUL", (2, 3, 4), (3, 1), FLOAT, FLOAT),
+    "DIV": _pair("DIV", (2, 3, 4), (3, 1), FLOAT, FLOAT),
+    "POW": _pair("POW", (2, 3, 4), (3, 1), FLOAT, FLOAT),
+    "PRELU": _pair("PRELU", (1, 2, 3, 4), (4,), FLOAT, FLOAT),
+    "CONV_2D": _float_weights("CONV_2D", (1, 4, 6, 3), (5, 3, 2, 3), (1, 4, 3, 5), **WINDOW),
+    "DEPTHWISE_CONV_2D": _float_weights(
+        "DEPTHWISE_CONV_2D", (1, 4, 6, 3), (1, 3, 2, 3), (1, 4, 3, 3), **WINDOW, depthMultiplier=1
+    ),
+    "TRANSPOSE_CONV": _upconvolution(FLOAT),
+    "FULLY_CONNECTED": _float_weights("FULLY_CONNECTED", (3, 17), (5, 17), (3, 5)),
+    "BATCH_MATMUL": _matrices(FLOAT),
+    "AVERAGE_POOL_2D": _pool("AVERAGE_POOL_2D", FLOAT),
+    "MAX_POOL_2D": _pool("MAX_POOL_2D", FLOAT),
+    "MEAN": _reduced("MEAN", FLOAT),
+    "SUM": _reduced("SUM", FLOAT),
+    "RESIZE_BILINEAR": _moved(
+        "RESIZE_BILINEAR", (1, 3, 4, 5), (1, 5, 7, 5), [5, 7], dtype=FLOAT, halfPixelCenters=True
+    ),
+}
+
+CASES: dict[str, dict[str, Add]] = {
+    "blocks": BLOCKS,
+    "wide": WIDE,
+    "clustered": CLUSTERED,
+    "skipping": SKIPPING,
+    "skipping wide": SKIPPING_WIDE,
+    "large": LARGE,
+    "exact": EXACT,
+    "real": REAL,
+    "arithmetic": ARITHMETIC,
+}
+VALUES = {"clustered": 13}  # different weights
+
+
+def layers(*groups: str, seed: int) -> Layers:
+    """All cases of these groups, side by side."""
+    made = Layers(seed, VALUES.get(groups[0], 255))
+    for group in groups:
+        for add in CASES[group].values():
+            add(made)
+    return made
