@@ -69,11 +69,11 @@ ROOMS: dict[str, tuple[Source, ...]] = {
     "emit": (
         *_sources(
             f"{_E}/operators",
-            "test_intervals.py test_channel_groups.py test_emit_tflite.py test_operators.py",
+            "test_intervals.py test_channel_groups.py test_emit_tflite.py",
             "convolution elementwise images indexing matrix movement normalisation pooling reduction resizing",
         ),
-        *_sources(f"{_E}/operators", "test_emit_tflite.py test_operators.py", "recurrent rewriting"),
-        *_sources(f"{_E}/emit/tflite", "test_emit_tflite.py test_operators.py", "__init__ look_ups"),
+        *_sources(f"{_E}/operators", "test_emit_tflite.py", "recurrent rewriting"),
+        *_sources(f"{_E}/emit/tflite", "test_emit_tflite.py", "__init__ look_ups"),
         *_sources(
             f"{_E}/lowering",
             "test_emit_tflite.py",
