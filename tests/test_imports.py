@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("families.table",), ("codegen",), ("building",), ("loading",),
     ),
     "edgecompress_targets": (
-        ("operators",), ("profile",), ("catalogue",), ("tools",), ("user_emulation",),
+        ("operators",), ("profile",), ("catalogue",), ("tools",), ("connection",), ("user_emulation",),
         ("aarch64", "cortex_m", "linux", "riscv"), ("platforms",), ("drivers",),
     ),
     "edgecompress": (
@@ -62,17 +62,7 @@ COMPILED = ("edgecompress_runtime.kernels.", "edgecompress_runtime.families.")
 
 # Temporary: files that are being rebuilt, by the beginning of their paths. A test asks to take out what is mended;
 # nothing may be added.
-KNOWN = (
-    "runtime/edgecompress_runtime/codegen/",
-    "runtime/edgecompress_runtime/families/",
-    "targets/edgecompress_targets/cortex_m/emulator.py",
-    "targets/edgecompress_targets/drivers/",
-    "targets/edgecompress_targets/user_emulation.py",
-    "edgecompress/analysis/channel_groups.py",
-    "edgecompress/lowering/windows.py",
-    "edgecompress/operators/recurrent.py",
-    "edgecompress/lowering/flatbuffer.py",
-)
+KNOWN: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
