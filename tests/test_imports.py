@@ -60,10 +60,6 @@ PUBLIC = {
 # Numba passes kernels arrays and numbers, not objects, so that they have as many parameters as they read values.
 COMPILED = ("edgecompress_runtime.kernels.", "edgecompress_runtime.families.")
 
-# Temporary: files that are being rebuilt, by the beginning of their paths. A test asks to take out what is mended;
-# nothing may be added.
-KNOWN: tuple[str, ...] = ()
-
 
 @dataclass(frozen=True)
 class Import:
@@ -224,14 +220,8 @@ RULES = (_climbing_imports, _circles_of_files, _large_functions, _modules_of_one
 
 @pytest.mark.parametrize("faults", RULES, ids=lambda rule: rule.__name__.strip("_"))
 def test_the_house_has_none_of(faults: Callable[[], list[str]]) -> None:
-    new = [fault for fault in faults() if not fault.startswith(KNOWN)]
-    assert not new, "\n".join(new)
-
-
-def test_known_faults_are_still_there() -> None:
-    faults = [fault for rule in RULES for fault in rule()]
-    mended = [known for known in KNOWN if not any(fault.startswith(known) for fault in faults)]
-    assert not mended, f"take these out of KNOWN: {', '.join(mended)}"
+    found = faults()
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
