@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edgecompress.emit.tflite import emit
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, set_quantization
+from edgecompress.graph.fusion import layers
 from edgecompress.lowering import context, forms
 from edgecompress.operators import normalisation, resizing
 
@@ -486,3 +487,14 @@ def test_only_quantized_ends_become_int8_and_only_when_asked():
         assert (ends["y"].scale, ends["y"].zero_point) == (
             (pytest.approx(0.05), 3) if io_dtype == ir.DataType.INT8 else (1.0, 0)
         )
+
+
+def test_a_layer_has_the_bias_that_its_node_has():
+    for inputs, bias in (("x, w", None), ("x, w, b", "b")):
+        constants = {"w": floats(4, 3, 1, 1), "b": floats(4)}
+        m = model(
+            f"(float[1,3,4,5] x) => (float[1,4,4,5] y) {{ y = {CONVOLUTION}({inputs}) }}",
+            **{name: array for name, array in constants.items() if name in inputs},
+        )
+        (layer,) = layers(m.graph)
+        assert (None if layer.bias is None else layer.bias.name) == bias
