@@ -13,6 +13,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from edgecompress.compress.quantize.dynamic import to_float16
 from edgecompress.emit.tflite import emit
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, set_quantization
@@ -498,3 +499,15 @@ def test_a_layer_has_the_bias_that_its_node_has():
         )
         (layer,) = layers(m.graph)
         assert (None if layer.bias is None else layer.bias.name) == bias
+
+
+def test_float16_weights_are_stored_as_such_and_expanded():
+    m = model(
+        f"(float[1,3,4,5] x) => (float[1,4,4,5] y) {{ y = {CONVOLUTION}(x, w, b) }}", w=floats(4, 3, 1, 1), b=floats(4)
+    )
+    half, single = emit(to_float16(m)), emit(m)
+    assert kinds(single.data) == ["CONV_2D"]
+    assert set(kinds(half.data)) == {"DEQUANTIZE", "CONV_2D"}
+    (graph,) = schema.ModelT.InitFromPackedBuf(half.data, 0).subgraphs
+    stored = {tuple(t.shape): t.type for t in graph.tensors if t.type == schema.TensorType.FLOAT16}
+    assert (4, 1, 1, 3) in stored
