@@ -13,9 +13,11 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from edgecompress.compress.quantize.dynamic import to_float16
 from edgecompress.emit.tflite import emit
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, set_quantization
+from edgecompress.graph.fusion import layers
 from edgecompress.lowering import context, forms
 from edgecompress.operators import normalisation, resizing
 
@@ -486,3 +488,26 @@ def test_only_quantized_ends_become_int8_and_only_when_asked():
         assert (ends["y"].scale, ends["y"].zero_point) == (
             (pytest.approx(0.05), 3) if io_dtype == ir.DataType.INT8 else (1.0, 0)
         )
+
+
+def test_a_layer_has_the_bias_that_its_node_has():
+    for inputs, bias in (("x, w", None), ("x, w, b", "b")):
+        constants = {"w": floats(4, 3, 1, 1), "b": floats(4)}
+        m = model(
+            f"(float[1,3,4,5] x) => (float[1,4,4,5] y) {{ y = {CONVOLUTION}({inputs}) }}",
+            **{name: array for name, array in constants.items() if name in inputs},
+        )
+        (layer,) = layers(m.graph)
+        assert (None if layer.bias is None else layer.bias.name) == bias
+
+
+def test_float16_weights_are_stored_as_such_and_expanded():
+    m = model(
+        f"(float[1,3,4,5] x) => (float[1,4,4,5] y) {{ y = {CONVOLUTION}(x, w, b) }}", w=floats(4, 3, 1, 1), b=floats(4)
+    )
+    half, single = emit(to_float16(m)), emit(m)
+    assert kinds(single.data) == ["CONV_2D"]
+    assert set(kinds(half.data)) == {"DEQUANTIZE", "CONV_2D"}
+    (graph,) = schema.ModelT.InitFromPackedBuf(half.data, 0).subgraphs
+    stored = {tuple(t.shape): t.type for t in graph.tensors if t.type == schema.TensorType.FLOAT16}
+    assert (4, 1, 1, 3) in stored

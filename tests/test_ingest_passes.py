@@ -643,3 +643,10 @@ def test_an_identity_between_input_and_output_stays_the_users_node():
     model = normalised(proto)
     assert kinds(model) == ["Identity", "Relu"]
     assert only(model, "Identity").name == "mine"
+
+
+@pytest.mark.parametrize(("end", "step", "kept"), [(100, 1, []), (8, 2, ["Slice"]), (7, 1, ["Slice"])])
+def test_a_slice_of_everything_goes(end: int, step: int, kept: list[str]):
+    parameters = {"s": [0], "e": [end], "a": [2], "d": [step]}
+    arrays = {name: np.array(value) for name, value in parameters.items()}
+    assert kinds(normalised(graph("r = Relu(x) y = Slice(r, s, e, a, d)", **arrays))) == ["Relu", *kept]

@@ -112,3 +112,11 @@ def test_bounds_of_a_fully_connected_layer_are_little_more_than_exact() -> None:
     least = (np.maximum(w, 0) * LOW + np.minimum(w, 0) * HIGH).sum(1) + bias
     assert (found.low.reshape(-1) < least).all()
     assert (np.abs(found.low.reshape(-1) - least) < ROOM * np.abs(w).sum(1) * HIGH).all()
+
+
+def test_a_sum_that_nothing_bounds_below_is_exact_above() -> None:
+    """Relu(x) has no upper bound; negative weights make that a lower one, and zero is the exact other end."""
+    weight, bias = -np.abs(floats(4, 3, 1, 1)), floats(4)
+    found = bounds(model("r = Relu(x) y = Conv(r, w, b)", w=weight, b=bias))
+    assert (found.low == -np.inf).all()
+    np.testing.assert_array_equal(found.high.reshape(-1), bias.astype(np.float64))

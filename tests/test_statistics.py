@@ -65,6 +65,12 @@ def test_peak_of_a_chain_is_the_largest_pair():
     assert found.peak_activation_elements == 48 + 96
 
 
+def test_the_first_step_frees_what_it_alone_reads():
+    # 96 -> 2 -> 98: never more than two neighbours at once
+    found = costs("p = GlobalAveragePool(x) y = Conv<pads=[3,3,3,3]>(p, w)", "float[1,2,6,8] x", w=(2, 2, 1, 1))
+    assert found.peak_activation_elements == 2 + 98
+
+
 def test_peak_counts_what_a_branch_keeps_alive():
     # at the second convolution: x (for the addition), the first result, the second result
     found = costs(

@@ -72,7 +72,8 @@ ROOMS: dict[str, tuple[Source, ...]] = {
             "test_intervals.py test_channel_groups.py test_emit_tflite.py",
             "convolution elementwise images indexing matrix movement normalisation pooling reduction resizing",
         ),
-        *_sources(f"{_E}/operators", "test_emit_tflite.py", "recurrent rewriting"),
+        *_sources(f"{_E}/operators", "test_torch_bridge.py test_emit_tflite.py", "recurrent"),
+        *_sources(f"{_E}/operators", "test_emit_tflite.py", "rewriting"),
         *_sources(f"{_E}/emit/tflite", "test_emit_tflite.py", "__init__ look_ups"),
         *_sources(
             f"{_E}/lowering",
