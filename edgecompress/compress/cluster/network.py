@@ -24,6 +24,7 @@ from edgecompress.graph.annotations import (
     set_quantization,
 )
 from edgecompress.graph.fusion import Layer, constant, layers
+from edgecompress.graph.nodes import integer
 from edgecompress_runtime.pack import encode_smallest
 
 
@@ -97,7 +98,7 @@ def _cluster_layer(
     weight, q = np.asarray(constant(value)), quantization(value)
     matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
     if calibrator is None:
-        moments = unknown(matrix, matrices.groups(layer.node))
+        moments = unknown(matrix, integer(layer.node, "group", 1))
     else:
         moments = calibrator.moments(model, layer, *matrix.shape)
     integers = q is not None and q.dtype == ir.DataType.INT8
