@@ -1,24 +1,24 @@
-"""What can go wrong for a reason the user can act on: one small hierarchy, one exit code each."""
+"""Errors that the user can do something about: one small hierarchy with an exit code for each kind."""
 
 
 class EdgeCompressError(Exception):
-    """Base class. The message is one line: file, node or tensor; expected and found; what to do."""
+    """Base class. The message is one line: the file, node or tensor, what was expected and found, and what to do."""
 
     exit_code = 2
 
 
 class InputError(EdgeCompressError):
-    """A bad argument, or a file (model, data, recipe, target) that can't be read. Exit code 2."""
+    """A bad argument, or a file (model, data, recipe or target) that can't be read. Exit code 2."""
 
 
 class UnsupportedModelError(EdgeCompressError):
-    """A readable model that can't be converted: names every node and operator at fault. Exit code 3."""
+    """A model that was read but can't be converted. The message names every node and operator at fault. Exit code 3."""
 
     exit_code = 3
 
 
 class MissingPackageError(InputError):
-    """An optional package is needed; the message has the command that installs it. Exit code 2."""
+    """An optional package is missing. The message has the command that installs it. Exit code 2."""
 
 
 class DeviceFault(EdgeCompressError):

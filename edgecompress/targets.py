@@ -1,4 +1,4 @@
-"""The device profiles that --target names, or a user's own file."""
+"""The profiles of targets: those that --target names, and files of the user's own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgecompress_targets import Profile, profile_files
 
 
 def load_target(name: str = "android", file: str | Path | None = None) -> Profile:
-    """The profile called `name`, or the one in `file` (TOML) when given.
+    """The profile called `name`, or the one in `file` (TOML) when that is given.
 
     Raises InputError for an unknown name (with the nearest one) and for a bad profile file.
     """

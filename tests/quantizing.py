@@ -1,4 +1,4 @@
-"""Small canonical models with data, and what the tests of quantisation ask of them."""
+"""Small canonical models with data, and what the tests of quantization ask of them."""
 
 from __future__ import annotations
 

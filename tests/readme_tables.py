@@ -1,4 +1,4 @@
-"""README.md's tables of what is supported, made of the code's own tables.
+"""The tables in README.md and docs/ that say what is supported, made of the code's own tables.
 
     python tests/readme_tables.py
 
@@ -12,31 +12,36 @@ import textwrap
 from pathlib import Path
 from typing import Any, get_args
 
-from edgecompress.analysis.supported import OPERATORS
-from edgecompress.compress.prune.criteria import NAMES
+from edgecompress.analysis.supported import OPERATORS, REWRITTEN
+from edgecompress.compress.prune.criterion import all_criteria
 from edgecompress.compress.prune.prune_channels import COMPARABLE
-from edgecompress.conversion.steps import EMITTERS
+from edgecompress.conversion.artifacts import EMITTERS
 from edgecompress.ingest.keras_model import SUFFIXES
 from edgecompress.ingest.torch_export import READERS
-from edgecompress.recipe import PRESETS, Cluster, Distill, Prune, Quantize, Train
+from edgecompress.recipe import PRESETS, Cluster, Distill, Prune, Quantize, Recipe, Section, Train
+from edgecompress.support.toml import toml_value
 from edgecompress.targets import all_targets
 from edgecompress_runtime.pack.codecs import CODECS
 from edgecompress_targets.drivers.driver_table import BUILT_IN, DRIVERS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 
 
-def tables() -> dict[str, str]:
-    """Name of a mark -> the lines after it."""
-    return {"supported": _supported(), "targets": _targets(), "operators": _operators()}
+def tables() -> dict[str, dict[str, str]]:
+    """Document -> name of a mark in it -> the lines after that mark."""
+    return {
+        "README.md": {"supported": _supported(), "targets": _targets(), "operators": _operators()},
+        "docs/RECIPE.md": {"recipe": _recipe()},
+    }
 
 
-def replaced(text: str) -> str:
-    """README's text with each table as it should be."""
-    for name, table in tables().items():
+def replaced(document: str) -> str:
+    """The document's text with each table as it should be."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for name, table in tables()[document].items():
         mark = rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)"
         text, count = re.subn(mark, lambda found, t=table: f"{found[1]}{t}{found[2]}", text, flags=re.DOTALL)
-        assert count == 1, f"README.md: {count} marks called {name}"
+        assert count == 1, f"{document}: {count} marks called {name}"
     return text
 
 
@@ -51,13 +56,13 @@ def _supported() -> str:
         ("distillation: student", ["a file", "width", "depth", "separable"], ""),
         ("distillation: features", _choices(Distill, "features")[:2], "or pairs of names"),
         ("pruning: what goes", ["channels", "blocks", "unstructured", "N:M", "block:RxC"], ""),
-        ("pruning: criteria", [*NAMES], "or your own; movement for weights; activation, scale for channels"),
+        ("pruning: criteria", [*all_criteria()], f"or your own; {_one_sided()}"),
         ("pruning: allocation", [*COMPARABLE], "capacity for channels alone"),
         ("pruning: schedules", _choices(Prune, "schedule"), ""),
         ("clustering: first values", _choices(Cluster, "init"), "1 to 8 bits a weight, by hand, size or noise"),
-        ("quantisation: weights", _choices(Quantize, "weights"), ""),
-        ("quantisation: activations", _choices(Quantize, "activations")[1:], ""),
-        ("quantisation: ranges", _choices(Quantize, "calibration"), "or learned in training"),
+        ("quantization: weights", _choices(Quantize, "weights"), ""),
+        ("quantization: activations", _choices(Quantize, "activations")[1:], ""),
+        ("quantization: ranges", _choices(Quantize, "calibration"), "or learned in training"),
         ("training: optimizers", _choices(Train, "optimizer"), ""),
         ("presets", sorted(p.stem for p in PRESETS.glob("*.toml")), ""),
         ("artifacts", [f".{name}" for name in EMITTERS], ""),
@@ -72,6 +77,14 @@ def _supported() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _one_sided() -> str:
+    """The criteria that score weights alone, or channels alone."""
+    criteria = all_criteria().items()
+    weights = ", ".join(name for name, each in criteria if not each.of_channels)
+    channels = ", ".join(name for name, each in criteria if each.only_channels)
+    return f"{weights} for weights alone; {channels} for channels alone"
+
+
 def _targets() -> str:
     lines = ["| target | computes on | loads | CPU |", "|---|---|---|---|"]
     for p in all_targets():
@@ -81,7 +94,35 @@ def _targets() -> str:
 
 
 def _operators() -> str:
-    return textwrap.fill(", ".join(sorted(OPERATORS)) + ".", 120) + "\n"
+    lines = [
+        f"Converted: {', '.join(sorted(OPERATORS))}.",
+        f"Rewritten with these, or computed in advance: {', '.join(sorted(REWRITTEN))}.",
+    ]
+    return "\n\n".join(textwrap.fill(line, 120) for line in lines) + "\n"
+
+
+def _recipe() -> str:
+    """A row for each key of a recipe, as the schema describes it."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in Recipe.model_fields.items():
+        section = field.annotation
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            lines.append(_key(name, Recipe()))
+            continue
+        lines.append(f"| `[{name}]` | | {_in_code(str(section.__doc__))} |")
+        lines += [_key(key, section()) for key in section.model_fields]
+    return "\n".join(lines) + "\n"
+
+
+def _key(name: str, section: Any) -> str:
+    value = getattr(section, name)
+    default = "unset" if value is None else f"`{toml_value(value)}`"
+    return f"| `{name}` | {default} | {_in_code(str(type(section).model_fields[name].description))} |"
+
+
+def _in_code(text: str) -> str:
+    """Texts in quotes as code."""
+    return re.sub(r'("[^"]*")', r"`\1`", text)
 
 
 def _choices(section: Any, key: str) -> list[str]:
@@ -94,4 +135,5 @@ def _choices(section: Any, key: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    README.write_text(replaced(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in tables():
+        (ROOT / name).write_text(replaced(name), encoding="utf-8")

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 import edgecompress
 from edgecompress import cli
 from edgecompress.conversion import size_limit
+from edgecompress.conversion.conversion import Conversion
+from edgecompress.conversion.float_steps import FloatModel
 from edgecompress.conversion.size_budget import (
     BITS_KEPT,
     LARGEST_SPARSITY,
-    fit,
+    cluster_within,
     parse_size,
     sparsity_for,
     within_budget,
@@ -62,12 +64,12 @@ class Found:
 @given(st.integers(2000, 10**6), st.floats(0.01, 0.5), st.floats(0.95, 1.0))
 def test_the_whole_file_fits_and_hardly_less(limit: int, overhead: float, filled: float) -> None:
     rest = round(limit * overhead)
-    found = fit(limit, lambda size: Found(int(size * filled)), lambda weights: weights + rest)
+    found = cluster_within(limit, lambda size: Found(int(size * filled)), lambda weights: weights + rest)
     assert 0.9 * limit <= found.bytes + rest <= limit
 
 
 def test_a_limit_that_is_too_small_gives_the_least() -> None:
-    found = fit(1000, lambda size: Found(max(size, 900)), lambda weights: weights + 300)
+    found = cluster_within(1000, lambda size: Found(max(size, 900)), lambda weights: weights + 300)
     assert found.bytes == 900
 
 
@@ -109,21 +111,21 @@ def limited(monkeypatch, limit: int, overhead: int, **prune: object) -> tuple[Co
     """Of a model of 10,000 weights, whose file has so many bytes beside them; what each try chose, and began with."""
     tries = []
 
-    def learn(model, training, data, recipe, log, done=(), until=3):
+    def run_float_steps(conversion, done=(), until=3):
         if until == 3:
-            tries.append((recipe.prune.parameters, len(done)))
-        return [*done, *[SimpleNamespace(model=None)] * (until + 1 - len(done))]
+            tries.append((conversion.recipe.prune.parameters, len(done)))
+        return [*done, *[FloatModel(None)] * (until + 1 - len(done))]
 
-    def convert_within_limit(model, training, data, reference, recipe, profile, log):
-        size = round(10_000 * (recipe.prune.parameters or 1)) + overhead
-        return SimpleNamespace(attempt=SimpleNamespace(artifacts=[SimpleNamespace(data=bytes(size))]))
+    def convert_within_accuracy(conversion, model):
+        size = round(10_000 * (conversion.recipe.prune.parameters or 1)) + overhead
+        return SimpleNamespace(attempt=SimpleNamespace(artifacts=[SimpleNamespace(data=bytes(size))]), histories=())
 
-    monkeypatch.setattr(size_limit, "learn", learn)
+    monkeypatch.setattr(size_limit, "run_float_steps", run_float_steps)
     monkeypatch.setattr(size_limit, "statistics", lambda model: SimpleNamespace(parameters=10_000))
-    monkeypatch.setattr(size_limit, "convert_within_limit", convert_within_limit)
-    training = SimpleNamespace(data=True, again=lambda number: None)
+    monkeypatch.setattr(size_limit, "convert_within_accuracy", convert_within_accuracy)
+    trainer = SimpleNamespace(for_try=lambda number: None)
     recipe = Recipe.model_validate({"emit": {"formats": ["tflite"], "max_size": limit}, "prune": prune})
-    return convert_within_size(None, training, recipe, None, None, None, None), tries
+    return convert_within_size(Conversion(None, None, recipe, None, None, trainer, None)), tries
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

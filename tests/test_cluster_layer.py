@@ -14,7 +14,7 @@ from edgecompress.compress.cluster import codebooks as codebook
 from edgecompress.compress.cluster import matrices
 from edgecompress.compress.cluster.assignment import assign, improve
 from edgecompress.compress.cluster.codebooks import Centroids
-from edgecompress.compress.cluster.layer import Bits, Price, fit
+from edgecompress.compress.cluster.layer import Bits, Price, cluster_weights
 from edgecompress.compress.cluster.moments import Accumulator, unknown
 from edgecompress.evaluate.interpreters import OnnxRuntime
 
@@ -134,7 +134,7 @@ def test_columns_left_make_up_by_least_squares(rng: np.random.Generator) -> None
     target, hessian = problem(rng)
     scale, values = rng.uniform(0.5, 2, len(target)), np.array([-2.0, -0.7, 0.0, 0.5, 1.5])
     pruned = rng.random(target.shape) < 0.2
-    found = assign(target, hessian, scale, values, np.zeros(5), 0.0, pruned)
+    found = assign(target, hessian, scale, values, np.zeros(5), pruned)
     h = hessian[0]
     for channel, wanted in enumerate(target):
         fixed: list[float] = []
@@ -157,10 +157,10 @@ def test_improving_is_never_worse_and_ends_where_no_weight_gains(rng: np.random.
     def cost(indices: np.ndarray) -> float:
         return loss(values[indices] - target, hessian) + price * lengths[indices].sum()
 
-    indices = assign(target, hessian, scale, values, lengths, price, pruned)
+    indices = assign(target, hessian, scale, values, lengths * price, pruned)
     before = cost(indices)
     for _ in range(20):
-        indices = improve(target, hessian, scale, values, lengths, price, pruned, indices)
+        indices = improve(target, hessian, scale, values, lengths * price, pruned, indices)
         assert cost(indices) <= before + 1e-9
         before = cost(indices)
     for place, index in itertools.product(np.ndindex(indices.shape), range(4)):
@@ -193,7 +193,7 @@ def test_price_reaches_what_theory_allows(bits: float) -> None:
     rate-distortion bound 1/2 log2(variance / noise) (Gish and Pierce, 1968), and never below it."""
     matrix = np.random.default_rng(0).normal(size=(64, 256))
     price = 2 * np.log(2) * 4.0**-bits / matrix.size  # the bound's own slope there
-    found = fit(matrix, unknown(matrix, 1), Price(price), per_channel=False, whole=True)
+    found = cluster_weights(matrix, unknown(matrix, 1), Price(price), per_channel=False, whole=True)
     share = np.bincount(found.indices.ravel()) / matrix.size
     entropy = -(share[share > 0] * np.log2(share[share > 0])).sum()
     bound = 0.5 * np.log2(np.square(matrix).sum() / np.square(found.matrix - matrix).sum())
@@ -209,7 +209,7 @@ def test_a_fit_keeps_its_promises(rng: np.random.Generator, how: Bits | Price, p
     matrix = rng.normal(size=(6, 12)) * rng.uniform(0.01, 1, (6, 1))
     matrix[rng.random(matrix.shape) < 0.3] = 0.0
     matrix[0] = 0.0
-    found = fit(matrix, unknown(matrix, 2), how, per_channel=per_channel, whole=whole)
+    found = cluster_weights(matrix, unknown(matrix, 2), how, per_channel=per_channel, whole=whole)
     values, scale = found.centroids.values, found.centroids.scale
     assert not found.matrix[matrix == 0].any()
     assert (np.diff(values) > 0).all() and set(np.unique(found.indices)) == set(range(len(values)))
@@ -227,6 +227,6 @@ def test_data_makes_clusters_better_than_the_nearest_ones() -> None:
     rows = Accumulator(centred=True)
     rows.add(x, x[0] @ matrix.T)
     moments = rows.moments()
-    plain = fit(matrix, unknown(matrix, 1), Bits(3), per_channel=True, whole=True)
-    found = fit(matrix, moments, Bits(3), per_channel=True, whole=True)
+    plain = cluster_weights(matrix, unknown(matrix, 1), Bits(3), per_channel=True, whole=True)
+    found = cluster_weights(matrix, moments, Bits(3), per_channel=True, whole=True)
     assert moments.noise(found.matrix).sum() < 0.25 * moments.noise(plain.matrix).sum()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from edgecompress.emit.tflite import emit
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.annotations import Quantization, set_quantization
 from edgecompress.lowering import context, forms
 from edgecompress.operators import normalisation, resizing
 
@@ -96,6 +97,27 @@ def test_a_reshape_in_any_form_keeps_every_element_in_its_place(data):
         assert not same  # there really is no form in which nothing moves
     else:
         assert np.array_equal(in_form(x.reshape(after), result).ravel(), in_form(x, form).ravel())
+
+
+@pytest.mark.parametrize("dims", [(2, 3), (1, 3, 4), (2, 1, 3), (1, 1, 1), (2, 1, 3, 1), (1, 3, 4, 5)])
+def test_forms_are_transpositions_of_arrays(dims):
+    """Every function of forms against NumPy: what it says of a form is true of an array in that form."""
+    x, rank = np.arange(int(np.prod(dims))).reshape(dims), len(dims)
+    for form in _permutations(rank):
+        stored = in_form(x, form)
+        assert forms.shape_in(form, dims) == stored.shape
+        for other in _permutations(rank):
+            same = np.array_equal(stored.ravel(), in_form(x, other).ravel())
+            assert forms.same_order(form, other, dims) == same
+            moved = forms.transposed(form, other)
+            assert np.array_equal(in_form(x.transpose(other), moved), stored)
+        for axis in range(rank):
+            gone = in_form(x.sum(axis), forms.reduced(form, [axis]))
+            assert np.array_equal(gone, stored.sum(form.index(axis)))
+        for lower in range(1, rank):
+            operand = x[(0,) * (rank - lower)]
+            broadcast = stored + in_form(operand, forms.operand_form(form, rank, lower))
+            assert np.array_equal(broadcast, in_form(x + operand, form))
 
 
 def _permutations(rank: int) -> list[tuple[int, ...]]:
@@ -305,7 +327,7 @@ def test_every_fault_is_in_one_message():
             u = Selu(x)
         }"""
     )
-    with pytest.raises(UnsupportedModelError, match="Mish.*Selu"):
+    with pytest.raises(UnsupportedModelError, match=r"Mish.*Selu"):
         emit(m)
     for node in list(m.graph)[1:]:
         node.outputs[0].replace_all_uses_with(m.graph.inputs[0], replace_graph_outputs=True)
@@ -366,3 +388,101 @@ def test_recurrent_layers_compute_on_int8_once_unrolled(kind, direction):
     x = RNG.standard_normal((32, 6, 1, 5)).astype(np.float32)
     exact, got = run_onnx(m, {"x": x[0]})[0], run_tflite(quantized(integer_parts(m.clone()), x=x), {"x": x[0]}, True)[0]
     assert 10 * np.log10((exact**2).sum() / ((exact - got) ** 2).sum()) > 20
+
+
+# ---- what surrounds a layer ----
+
+CONVOLUTION = "Conv<kernel_shape=[1,1], pads=[0,0,0,0], strides=[1,1], dilations=[1,1], group=1>"
+
+
+def floats(*dims: int) -> np.ndarray:
+    return RNG.standard_normal(dims).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "fused"),
+    [(-1, 1, "RELU_N1_TO_1"), (0, 6, "RELU6"), (0, None, "RELU"), (-1, 2, None), (-2, 1, None), (0, 5, None)],
+)
+def test_a_convolution_takes_the_clips_that_tflite_can_fuse(low: float, high: float | None, fused: str | None):
+    bounds = {"low": np.array(low, np.float32)} | ({} if high is None else {"high": np.array(high, np.float32)})
+    m = model(
+        f"""(float[1,3,4,5] x) => (float[1,4,4,5] y) {{
+            a = {CONVOLUTION}(x, w, b)
+            y = Clip({", ".join(["a", *bounds])})
+        }}""",
+        w=floats(4, 3, 1, 1),
+        b=floats(4),
+        **bounds,
+    )
+    (parsed,) = schema.ModelT.InitFromPackedBuf(emit(m).data, 0).subgraphs
+    activation = parsed.operators[0].builtinOptions.fusedActivationFunction
+    assert activation == getattr(schema.ActivationFunctionType, fused or "NONE")
+    assert (len(parsed.operators) == 1) == (fused is not None)
+    agree(m)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(f"a = {kind}(x, k)" for kind in ("Add", "Sub", "Mul", "Div", "Min", "Max", "Pow")),
+        *(f"a = {kind}(x)" for kind in ("Relu", "LeakyRelu", "Elu", "Sigmoid", "Tanh", "HardSwish", "Gelu", "Exp")),
+        *(f"a = {kind}(x)" for kind in ("Log", "Neg", "Abs", "Sqrt", "HardSigmoid", "Identity")),
+        "a = Clip(x, low)",
+        "a = PRelu(x, k)",
+        "a = Pad(x, pads)",
+        "a = Slice(x, starts, ends, axes)",
+        "a, b = Split<axis=3, num_outputs=2>(x)",
+        "a = Concat<axis=3>(x, x)",
+        "a = Where(mask, x, k)",
+        "i = Cast<to=6>(x) a = Cast<to=1>(i)",
+    ],
+    ids=lambda body: body.split(" = ")[1].split("(")[0],
+)
+def test_the_layout_of_an_image_is_seen_through_elementwise_operators(body: str):
+    """The input is channels last at once, as the convolution behind wants it, so that nothing is transposed."""
+    constants = {
+        "k": floats(3, 1, 1),
+        "low": np.array(-1.5, np.float32),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "starts": np.array([1]),
+        "ends": np.array([3]),
+        "axes": np.array([2]),
+        "mask": np.array([True, False, True]).reshape(1, 3, 1, 1),
+    }
+    used = {name: array for name, array in constants.items() if name in body.replace("(", ",").replace(")", ",")}
+    m = model(
+        f"(float[1,3,4,6] x) => (float[N,C,H,W] y) {{ {body} y = {CONVOLUTION}(a, w, b0) }}",
+        w=floats(2, 3, 1, 1),
+        b0=floats(2),
+        **used,
+    )
+    emitted = emit(m)
+    assert "TRANSPOSE" not in kinds(emitted.data)
+    assert emitted.inputs[0].form == (0, 2, 3, 1)
+
+
+def test_the_default_epsilon_of_a_normalization_is_that_of_onnx():
+    """Values so close together that 1e-5 is most of what the variance becomes."""
+    small = {"scale": np.ones(3, np.float32), "bias": np.zeros(3, np.float32)}
+    for body in ("y = InstanceNormalization(x, scale, bias)", "y = LayerNormalization(x, scale, bias)"):
+        m = model(f"(float[1,3,4,3] x) => (float[1,3,4,3] y) {{ {body} }}", **small)
+        feeds = {"x": 0.003 * RNG.standard_normal((1, 3, 4, 3)).astype(np.float32)}
+        (expected,), (found,) = run_onnx(m, feeds), run_tflite(m, feeds)
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_only_quantized_ends_become_int8_and_only_when_asked():
+    m = model("(float[1,4] x, float[1,4] z) => (float[1,4] y) { a = Relu(x) y = Add(a, z) }")
+    values = {v.name: v for v in (*m.graph.inputs, *(v for node in m.graph for v in node.outputs))}
+    for name in ("x", "a", "y"):
+        set_quantization(values[name], Quantization(np.array([0.05], np.float32), np.array([3], np.int32)))
+    for io_dtype, expected in (
+        (ir.DataType.FLOAT, {"x": "FLOAT", "z": "FLOAT", "y": "FLOAT"}),
+        (ir.DataType.INT8, {"x": "INT8", "z": "FLOAT", "y": "INT8"}),
+    ):
+        emitted = emit(m, io_dtype=io_dtype)
+        ends = {io.name: io for io in (*emitted.inputs, *emitted.outputs)}
+        assert {name: io.dtype.name for name, io in ends.items()} == expected
+        assert (ends["y"].scale, ends["y"].zero_point) == (
+            (pytest.approx(0.05), 3) if io_dtype == ir.DataType.INT8 else (1.0, 0)
+        )

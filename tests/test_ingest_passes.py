@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
+from edgecompress.errors import InputError
 from edgecompress.ingest import load
 from edgecompress.ingest.passes.batch_in_reshape import baked_batch
 from edgecompress.ingest.passes.canonical_convolution import explicit_pads
@@ -163,8 +164,8 @@ def test_auto_pad_is_worked_out(mode: str, op: str):
 
 
 def test_same_pads_follow_the_specification():
-    attributes = ir.node("Conv", [ir.Value(name="x")], {"auto_pad": "SAME_UPPER"}).attributes
-    assert explicit_pads(attributes, (7, 8), [3, 3], [2, 2]) == [1, 0, 1, 1]
+    node = ir.node("Conv", [ir.Value(name="x")], {"auto_pad": "SAME_UPPER"})
+    assert explicit_pads(node, (7, 8), [3, 3], [2, 2]) == [1, 0, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -593,3 +594,50 @@ def test_an_input_that_is_an_output_keeps_its_name():
     assert [v.name for v in model.graph.inputs] == ["x"]
     assert [v.name for v in model.graph.outputs] == ["x_output", "y", "x_output_1"]
     assert "output 'x' is the input of that name; in the artifacts it is called 'x_output'" in load(proto).notes
+
+
+@pytest.mark.parametrize("factor", [2.0, 1.0, -1.0, [2.0, 1.0, 1.0, 1.0]])
+def test_every_constant_factor_reaches_the_weights(factor: float | list[float]):
+    """A factor of all channels alike is worked in as those of single channels are; a factor of one changes nothing."""
+    scale = np.broadcast_to(np.array(factor, np.float32).reshape(-1, 1, 1), (4, 1, 1)).copy()
+    weight = floats(4, 3, 2, 2)
+    proto = graph("c = Conv(x, w, b) d = Mul(c, k) y = Add(d, o)", w=weight, b=floats(4), k=scale, o=floats(4, 1, 1))
+    conv = only(normalised(proto), "Conv")
+    np.testing.assert_array_equal(array(conv.inputs[1]), weight * scale[..., None])
+
+
+def test_a_batch_in_reshapes_is_said_and_becomes_one():
+    body = "r = Reshape(x, s) f = Flatten(x) y = Concat<axis=1>(r, f)"
+    loaded = load(graph(body, inputs="float[N,3,8] x", s=np.array([4, 24])))
+    assert any("batch size 4" in note for note in loaded.notes)
+    assert loaded.model.graph.outputs[0].shape == (1, 48)
+
+
+def test_shapes_that_do_not_fit_are_an_error_where_no_reshape_has_a_batch():
+    body = "f = Flatten(x) y = Concat<axis=1>(f, k)"
+    with pytest.raises(InputError, match="doesn't fit its inputs"):
+        load(graph(body, inputs="float[N,3,8] x", k=floats(4, 24)))
+
+
+@pytest.mark.parametrize("indices", [[[2], [0], [2]], [[[1], [2]]], [[1]]])
+def test_gather_nd_of_one_coordinate_is_gather(indices: list):
+    model = normalised(graph("y = GatherND(x, i)", inputs="float[3,4,5] x", i=np.array(indices)))
+    assert kinds(model) == ["Gather"]
+    assert array(only(model, "Gather").inputs[1]).shape == np.shape(indices)[:-1]
+
+
+@pytest.mark.parametrize(("scale", "by"), [(1.5, "sizes"), (1.3, "scales"), (0.5, "sizes"), (0.7, "scales")])
+def test_resize_keeps_a_scale_that_its_sizes_do_not_say(scale: float, by: str):
+    """8 pixels times 1.3 are 10: the scale from sizes would be 1.25."""
+    body = 'y = Resize<mode="linear", coordinate_transformation_mode="asymmetric">(x, , s)'
+    model = normalised(graph(body, s=np.array([1, 1, scale, scale], np.float32)))
+    present = [v is not None for v in only(model, "Resize").inputs[2:]]
+    assert present == ([False, True] if by == "sizes" else [True])
+
+
+def test_an_identity_between_input_and_output_stays_the_users_node():
+    proto = graph("y = Identity(x) z = Relu(x)", outputs="float y, float z")
+    proto.graph.node[0].name = "mine"
+    model = normalised(proto)
+    assert kinds(model) == ["Identity", "Relu"]
+    assert only(model, "Identity").name == "mine"

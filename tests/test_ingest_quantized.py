@@ -1,4 +1,4 @@
-"""ONNX models that come quantised, against ONNX Runtime running them as they came."""
+"""ONNX models that come quantized, against ONNX Runtime running them as they came."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model(nodes: str, **constants: np.ndarray) -> onnx.ModelProto:
 
 
 def quantized(folder: Path, kind: str, form: str = "QDQ") -> Path:
-    """The digits sample as ONNX Runtime quantises it."""
+    """The digits sample as ONNX Runtime quantizes it."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
@@ -65,7 +65,7 @@ def outputs(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_onnx_runtime_quantised(tmp_path: Path, kind: str) -> None:
+def test_what_onnx_runtime_quantized(tmp_path: Path, kind: str) -> None:
     path = quantized(tmp_path, kind)
     made = edgecompress.convert(
         path, "android", calib=DIGITS / "train.npz", eval=DIGITS / "test.npz", formats=["onnx"], output=tmp_path / "out"
@@ -77,7 +77,7 @@ def test_what_onnx_runtime_quantised(tmp_path: Path, kind: str) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1.01 * step)
         assert (ours == theirs).mean() > 0.999
     assert made.report.achieved.float_value > 98, "without the activations that it leaves out it would be far less"
-    (note,) = [n for n in made.report.notes if "came quantised" in n]
+    (note,) = [n for n in made.report.notes if "came quantized" in n]
     assert "calibrated again" in note if kind == "uint16" else "9 values keep their scales" in note
 
 

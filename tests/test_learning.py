@@ -56,7 +56,7 @@ def test_all_stages_in_one_run(whole) -> None:
         "prune channels",
         "prune weights",
         "quantize",
-        "quantisation-aware training",
+        "quantization-aware training",
         "cluster",
         "train codebooks",
         "emit pack",
@@ -64,7 +64,7 @@ def test_all_stages_in_one_run(whole) -> None:
         "check pack",
         "check tflite",
     ]
-    assert [h.stage for h in report.training] == ["prune channels", "prune", "quantisation-aware training", "codebooks"]
+    assert [h.stage for h in report.training] == ["prune channels", "prune", "quantization-aware training", "codebooks"]
     kept, pruned, clustered = report.goals
     assert kept.what == "parameters kept" and kept.achieved <= kept.requested == 80
     assert pruned.what == "zero weights" and pruned.achieved == pytest.approx(60, abs=1)
@@ -83,10 +83,11 @@ def test_zeros_and_few_values_arrive_in_the_artifact(whole) -> None:
 
     interpreter = Interpreter(model_path=str(whole.artifacts["tflite"]))
     interpreter.allocate_tensors()
-    weights = []
-    for detail in interpreter.get_tensor_details():
-        if detail["dtype"] == np.int8 and len(detail["quantization_parameters"]["scales"]) > 1:
-            weights.append(interpreter.get_tensor(detail["index"]))
+    weights = [
+        interpreter.get_tensor(detail["index"])
+        for detail in interpreter.get_tensor_details()
+        if detail["dtype"] == np.int8 and len(detail["quantization_parameters"]["scales"]) > 1
+    ]
     assert len(weights) == 5
     assert all(len(np.unique(w)) <= 8 for w in weights)  # 2^bits
     zero, total = sum(int((w == 0).sum()) for w in weights), sum(w.size for w in weights)
@@ -112,7 +113,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(whole, recipe, tmp_path, monkey
     monkeypatch.setattr(checkpoint, "save", save)
     with pytest.raises(Killed):
         edgecompress.convert(MODEL, "cortex-m4", **arguments)
-    assert saves[-1] == "quantisation-aware-training.pt" and not (tmp_path / "out").exists()
+    assert saves[-1] == "quantization-aware-training.pt" and not (tmp_path / "out").exists()
     saves.clear()
     resumed = edgecompress.convert(MODEL, "cortex-m4", resume=True, **arguments)
     assert saves == ["codebooks.pt"]  # what had been finished was not trained again

@@ -189,7 +189,7 @@ def test_int8_is_near_and_equal_in_all_formats(name: str) -> None:
                 snr = quantizing.snr_db(expected, found[kind][i])
                 assert snr > LEAST_DB, f"{example.nodes} as int8 .{kind}: {snr:.1f} dB"
             check_close(found["pack"][i : i + 1], found["tflite"][i : i + 1], f"{example.nodes}: .pack and .tflite")
-    assert seen or OPERATORS[name].integer is not None and OPERATORS[name].integer.passive, complaint(
+    assert seen or (OPERATORS[name].integer is not None and OPERATORS[name].integer.passive), complaint(
         name, "integer=... says it computes on int8, but no example does: give one, or leave integer out"
     )
 

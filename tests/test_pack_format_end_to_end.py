@@ -114,7 +114,7 @@ def test_a_damaged_pack_is_one_line(converted, tmp_path):
     data[len(data) // 2] ^= 1
     damaged = tmp_path / "damaged.pack"
     damaged.write_bytes(data)
-    with pytest.raises(InputError, match="damaged.pack") as caught:
+    with pytest.raises(InputError, match=r"damaged.pack") as caught:
         inspect_pack(damaged)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -180,7 +180,7 @@ def test_clusters_of_float_weights_are_small_and_what_stays_large_is_said(tmp_pa
 
 def test_training_of_clusters_that_nobody_asked_for_is_refused(tmp_path):
     (tmp_path / "recipe.toml").write_text("[cluster]\nepochs = 2\n")
-    with pytest.raises(edgecompress.InputError, match="epochs in .cluster. trains clusters: add bits"):
+    with pytest.raises(edgecompress.InputError, match=r"epochs in .cluster. trains clusters: add bits"):
         edgecompress.convert(DIGITS / "digits.onnx", recipe=tmp_path / "recipe.toml", output=tmp_path / "out")
 
 

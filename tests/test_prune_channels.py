@@ -68,7 +68,7 @@ def test_where_all_channels_are_kept_none_goes(digits, target):
 
 
 def test_align(digits):
-    model, data = digits
+    model, _data = digits
     found = prune_channels(model, Prune(macs=0.6, criterion="l1", allocation="global", align=4))
     assert found.achieved <= 0.6
     assert all(g.after % 4 == 0 or g.after == g.before for g in found.groups)
@@ -151,7 +151,7 @@ def test_blocks_that_matter_least_go(exported):
 
 
 def test_capacity_keeps_parameters_and_keep_keeps_channels(digits):
-    model, data = digits
+    model, _data = digits
     settings = {name: Prune(macs=0.5, criterion="l2", allocation=name) for name in ("capacity", "uniform")}
     found = {name: prune_channels(model, each) for name, each in settings.items()}
     assert all(p.achieved <= 0.5 for p in found.values())
@@ -162,12 +162,12 @@ def test_capacity_keeps_parameters_and_keep_keeps_channels(digits):
     (before,) = (n for n in model.graph if n.name == node)
     (after,) = (n for n in kept.model.graph if n.name == node)
     assert after.outputs[0].shape == before.outputs[0].shape and kept.achieved <= 0.7
-    with pytest.raises(InputError, match="prune.keep: .*'nobody'"):
+    with pytest.raises(InputError, match=r"prune.keep: .*'nobody'"):
         prune_channels(model, Prune(macs=0.7, criterion="l2", keep=["nobody"]))
 
 
 def test_what_cannot_be_done_is_said(digits):
-    model, data = digits
+    model, _data = digits
     with pytest.raises(InputError, match="needs training data"):
         prune_channels(model, Prune(macs=0.5, criterion="fisher"))
     with pytest.raises(InputError, match="BatchNormalization"):

@@ -107,7 +107,7 @@ def test_taps_are_the_weights_in_another_order(shape: tuple[int, ...], op_type: 
 
 @pytest.mark.parametrize("text", ["2:2", "0:4", "block:0x1", "columns", "3", "block:4"])
 def test_other_patterns_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="prune.pattern"):
+    with pytest.raises(InputError, match=r"prune.pattern"):
         parse_pattern(text)
 
 
@@ -289,7 +289,7 @@ def test_nothing_to_prune_is_told(blobs, allocation) -> None:
 
     model, _ = blobs
     keep = [str(w.node.name) for w in prunable(model)]
-    with pytest.raises(InputError, match="no weights to prune beside those of the layers in prune.keep"):
+    with pytest.raises(InputError, match=r"no weights to prune beside those of the layers in prune.keep"):
         prune_weights(model, Prune(sparsity=0.5, keep=keep, allocation=allocation))
 
 
@@ -301,7 +301,7 @@ def test_training_that_stops_before_the_rewind_is_told(blobs) -> None:
     training = Train(epochs=9, batch=50, lr=1e-30, patience=1, validation=0.1)  # nothing gets better
     settings = Prune(sparsity=0.5, schedule="lottery", rounds=1, rewind=9)
     found = prune_weights(model, settings, data=data, training=training)
-    assert found.training[0].stopped_early
+    assert found.histories[0].stopped_early
     assert found.notes == ("training stopped before epoch 9: pruning goes back to its best epoch's weights",)
 
 

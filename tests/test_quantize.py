@@ -44,7 +44,7 @@ def test_scales_are_shared_where_the_operator_does_not_rescale():
     assert parameters(found, "y")[0] < group["t"][0] / 3  # a mean rescales
 
 
-def test_a_fixed_scale_leaves_a_group_by_requantising():
+def test_a_fixed_scale_leaves_a_group_by_requantizing():
     model = network(
         "a = Conv(x, w, b) s = Sigmoid(a) y = Concat <axis = 1> (a, s)", w=5 * normal(4, 3, 1, 1), b=normal(4)
     )
@@ -101,7 +101,7 @@ def test_values_too_large_for_a_scale_stay_float():
     model = network(CONV, w=normal(4, 3, 3, 3), b=normal(4))
     huge = {name: array * np.float32(1e36) for name, array in samples(model).items()}
     assert not any(is_int8(node) for node in static(model, huge).graph)
-    with pytest.raises(InputError, match="too large for int8.*'x'"):
+    with pytest.raises(InputError, match=r"too large for int8.*'x'"):
         static(model, huge, integer_only=True)
 
 
@@ -122,6 +122,18 @@ def test_a_mask_does_not_take_the_range(masked):
     found = OnnxRuntime(simulation(static(model, integer_only=True))).run(arrays)[0]
     assert snr_db(exact, found) > 30
     assert np.abs(found[np.broadcast_to(~allowed, found.shape)]).max() == 0
+
+
+def test_the_range_of_a_mask_reaches_as_far_beyond_the_values_as_they_do_themselves():
+    """The values take -1000..500: a mask's minus infinity saturates 1500 below, and one of -1200 is represented."""
+    for masked, lowest in ((-np.inf, -2500.0), (-1200.0, -1200.0)):
+        model = network(
+            "m = Where(keep, x, low) y = Add(m, x)", keep=np.ones((1, 1, 8, 8), bool), low=np.float32(masked)
+        )
+        arrays = {"x": np.linspace(-1000, 500, 4 * 192).reshape(4, 3, 8, 8).astype(np.float32)}
+        scale, zero = parameters(static(model, arrays), "m")
+        assert (-128 - zero) * scale == pytest.approx(lowest, rel=0.01)
+        assert (127 - zero) * scale == pytest.approx(500, rel=0.02)
 
 
 def test_names_with_any_characters_and_taken_ones():

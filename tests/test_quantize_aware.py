@@ -1,4 +1,4 @@
-"""Quantisation-aware training against integer interpreters, brute force, and what must not change."""
+"""Quantization-aware training against integer interpreters, brute force, and what must not change."""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -103,7 +106,7 @@ def test_equalisation_helps_an_unbalanced_model_and_says_so(per_channel):
 
 
 def biased(model: ir.Model) -> ir.Model:
-    """Annotated with biases that are wrong by some steps: quantisation with a large mean error."""
+    """Annotated with biases that are wrong by some steps: quantization with a large mean error."""
     annotated = quantize_static(model, calibrate(model, data(model), SETTINGS), SETTINGS)
     for name, array in [(n, v.const_value.numpy()) for n, v in annotated.graph.initializers.items()]:
         q = quantization(annotated.graph.initializers[name])
@@ -161,3 +164,23 @@ def test_bias_correction_is_kept_where_it_helps_only():
     nothing = quantize_static(plain, calibrate(plain, data(plain), SETTINGS), SETTINGS)
     assert correct_bias(plain, nothing, calibrate(plain, data(plain), SETTINGS))[1].layers == 0
     assert value(plain, "y").meta == {}
+
+
+@pytest.mark.parametrize(("gain", "kept"), [(-1.0, False), (0.0, False), (0.05, False), (0.2, True), (3.0, True)])
+def test_a_gain_below_a_tenth_of_a_decibel_is_chance(gain: float, kept: bool, monkeypatch: pytest.MonkeyPatch):
+    """Both steps ask how near the results are without and with them; what differs less than that is left as it was."""
+
+    def module(name: str) -> ModuleType:  # the package exports a function of the name of one of them
+        return importlib.import_module(f"edgecompress.compress.quantize.{name}")
+
+    model = unbalanced(**CHAINS["relu"])
+    calibration = calibrate(model, data(model), SETTINGS)
+    annotated = quantize_static(model, calibration, SETTINGS)
+    ratios = iter([20.0, 20.0 + gain])
+    monkeypatch.setattr(module("bias_correction"), "output_snr_db", lambda *_: next(ratios))
+    corrected, report = correct_bias(model, annotated, calibration)
+    assert report.kept == kept == (corrected is not annotated)
+    measured = iter([20.0, 20.0 + gain, 20.0 + gain])
+    monkeypatch.setattr(module("equalize"), "output_snr_db", lambda *_: next(measured))
+    result = equalize(model, data(model), SETTINGS)
+    assert result.report.kept == kept == (result.model is not model)

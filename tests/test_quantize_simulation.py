@@ -65,7 +65,7 @@ def test_values_between_float_and_int8_layers_are_rounded_for_the_int8_ones_only
     y = OnnxRuntime(simulation(found)).run(arrays)[0]
     exact = OnnxRuntime(model).run(arrays)[0]
     np.testing.assert_allclose(y[:, 3:], exact[:, 3:], rtol=1e-5)  # the float branch reads the exact value
-    scale, zero = parameters(found, "a")
+    scale, _zero = parameters(found, "a")
     np.testing.assert_array_equal(y[:, :3], scale * (np.rint(y[:, :3] / scale)).astype(np.float32))
     assert np.any(y[:, :3] != exact[:, :3])
 

@@ -1,4 +1,4 @@
-"""Scales of weights, biases and ranges; models of which only the weights are quantised."""
+"""Scales of weights, biases and ranges; models of which only the weights are quantized."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_every_key_is_documented() -> None:
         ("[quantize]\nfloat_layers = 'a'", "key 'quantize.float_layers': should be a list"),
         ("[evaluate]\nmetric = ''", "key 'evaluate.metric': should not be empty"),
         ("[evaluate]\nmetric = 1", "key 'evaluate.metric': should be a text in quotes, found 1"),
-        ("[prune]\ncriterion = 'l3'", "key 'prune.criterion': should be one of l1, l2, "),
+        ("[prune]\ncriterion = 'l3'", "key 'prune.criterion': should be one of activation, fisher, l1, "),
         ("seed = true", "key 'seed': should be a whole number, found True"),
         ("quantize = 3", "key 'quantize': should be a table, found 3"),
         ("seed = -1", "key 'seed'"),

@@ -11,13 +11,15 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
 import edgecompress
 from command import edgecompress as command
 from edgecompress.report.files import read_report
-from edgecompress.report.schema import PATH, schema
+from edgecompress.report.json_schema import PATH, schema
+from edgecompress.report.layers import report_layers
 
 DIGITS = Path(__file__).parent.parent / "samples" / "digits"
 MODEL, TRAIN, TEST = DIGITS / "digits.onnx", DIGITS / "train.npz", DIGITS / "test.npz"
@@ -68,7 +70,7 @@ def _hostile() -> onnx.ModelProto:
 
 
 def test_the_published_schema_is_the_models() -> None:
-    assert PATH.read_text() == schema(), "python -m edgecompress.report.schema"
+    assert PATH.read_text() == schema(), "python -m edgecompress.report.json_schema"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,7 +88,7 @@ def test_pages_stand_alone(folders: dict[str, Path], name: str) -> None:
     page = (folders[name] / "report.html").read_bytes()
     assert len(page) < 1e6
     assert not re.search(rb"""(src|href)\s*=\s*["'](?!data:,)|@import|url\(""", page)
-    assert page.count(b"<script>") == 1 and b"&lt;script&gt;" in page or name != "hostile"
+    assert (page.count(b"<script>") == 1 and b"&lt;script&gt;" in page) or name != "hostile"
 
 
 def test_histograms_and_memory(folders: dict[str, Path]) -> None:
@@ -103,6 +105,20 @@ def test_histograms_and_memory(folders: dict[str, Path]) -> None:
             assert not together or a.offset + a.bytes <= b.offset or b.offset + b.bytes <= a.offset
     trained = read_report(folders["trained"])
     assert max(x.sparsity or 0 for x in trained.layers) > 0.4
+
+
+@pytest.mark.parametrize("ulps, bins", [(0, 48), (1, 1), (20, 1), (4800, 48)])
+def test_weights_that_hardly_differ_have_a_histogram(ulps: int, bins: int) -> None:
+    """Between 0.25 and so many steps of float32 above it, there may be fewer numbers than edges of bins."""
+    values = np.full((8, 8), 0.25, np.float32)
+    values[0, 0] += ulps * np.spacing(np.float32(0.25))
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "layer")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in "xy")
+    graph = helper.make_graph([node], "g", [x], [y], [onnx.numpy_helper.from_array(values, "w")])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
+    (layer,) = report_layers(model, {}, model)
+    assert len(layer.histogram.after) == len(layer.histogram.before) == bins
+    assert sum(layer.histogram.after) == 64
 
 
 def test_report_makes_the_same_page_again(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -152,9 +168,8 @@ def browser() -> Iterator[object]:
         "--disable-component-update",
         "--disable-sync",
     ]
-    with playwright.sync_playwright() as p:
-        with p.chromium.launch(executable_path=CHROMIUM, args=quiet) as launched:
-            yield launched
+    with playwright.sync_playwright() as p, p.chromium.launch(executable_path=CHROMIUM, args=quiet) as launched:
+        yield launched
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

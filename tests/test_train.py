@@ -24,7 +24,7 @@ from edgecompress.evaluate.metrics import top1
 from edgecompress.ingest import load
 from edgecompress.operators.batchnorm_module import BatchNorm
 from edgecompress.recipe import Preprocess, Train
-from edgecompress.train import Hook, TrainData, train
+from edgecompress.train import Hook, Session, TrainData, train
 from edgecompress.train.augment import flip_crop, shift
 from edgecompress.train.mixed_precision import choose
 from edgecompress.train.module.torch_model import TorchModel
@@ -94,7 +94,7 @@ def test_learns_digits(digits, optimizer):
     lr = {"sgd": 0.05, "adam": 0.01}[optimizer]
     settings = Train(epochs=10, batch=64, lr=lr, optimizer=optimizer, augment="shift", clip=5.0, metric="top1")
     lines: list[str] = []
-    history = train(module, data, settings, log=lines.append)
+    history = train(module, data, settings, session=Session(log=lines.append))
     assert accuracy(module, test) > 90
     assert len(history.epochs) == len(lines) == 10 and history.samples + history.validation_samples == len(data)
     assert history.epochs[history.best_epoch - 1].validation_value == max(e.validation_value for e in history.epochs)
@@ -174,7 +174,7 @@ def test_augmented_images_are_moved_ones(augment, reach, mode, flips, last):
     np.testing.assert_array_equal(np.moveaxis(again, -1, 1) if last else again, moved)
 
 
-def test_best_weights_and_early_stop():
+def test_best_weights_and_early_stop(monkeypatch):
     """The metric says that epoch 2 is the best; two worse ones end the run."""
     values = iter([0.1, 0.9, 0.5, 0.4, 1.0])
     kept: list[list[bytes]] = []
@@ -184,21 +184,23 @@ def test_best_weights_and_early_stop():
             kept.append(bits(module))
 
     module = Tiny()
-    settings = Train(epochs=5, batch=16, patience=2, lr=0.1)
-    history = train(module, blobs(), settings, metric=lambda outputs, labels: next(values), hooks=[Keep()])
+    monkeypatch.setattr("edgecompress.train.loop.load_metric", lambda name: lambda outputs, labels: next(values))
+    settings = Train(epochs=5, batch=16, patience=2, lr=0.1, metric="top1")
+    history = train(module, blobs(), settings, hooks=[Keep()])
     assert history.stopped_early and len(history.epochs) == 4 and history.best_epoch == 2
     assert bits(module) == kept[1]
 
 
-def test_weights_count_once_a_schedule_has_settled():
+def test_weights_count_once_a_schedule_has_settled(monkeypatch):
     class Schedule(Hook):
         def settled(self, step, total):
             return step > total // 2
 
     values = iter([0.9, 0.8, 0.3, 0.5])
     module = Tiny()
-    settings = Train(epochs=4, batch=16, lr=0.1)
-    history = train(module, blobs(), settings, metric=lambda outputs, labels: next(values), hooks=[Schedule()])
+    monkeypatch.setattr("edgecompress.train.loop.load_metric", lambda name: lambda outputs, labels: next(values))
+    settings = Train(epochs=4, batch=16, lr=0.1, metric="top1")
+    history = train(module, blobs(), settings, hooks=[Schedule()])
     assert history.best_epoch == 4
 
 
@@ -215,7 +217,7 @@ def test_losses_of_the_users_own(tmp_path):
         train(Tiny(), data, Train(epochs=1, batch=16, loss=f"{file}:bad"))
     with pytest.raises(InputError, match="training needs labels"):
         train(Tiny(), data, Train(epochs=1, batch=16))
-    with pytest.raises(InputError, match="the loss is .* in epoch .*lower"):
+    with pytest.raises(InputError, match=r"the loss is .* in epoch .*lower"):
         train(Tiny(), data, Train(epochs=30, batch=16, lr=1e20, loss=f"{file}:loss"))
     with pytest.raises(InputError, match="is for images of 1, 3 or 4 channels"):
         train(Tiny(), blobs(), Train(augment="shift"))
@@ -255,7 +257,7 @@ class Noise(Hook):
         self.count += 1
         time.sleep(self.seconds)
         with torch.no_grad():
-            factor = 1e-3 * (random.random() + np.random.rand() + self.count)  # noqa: NPY002
+            factor = 1e-3 * (random.random() + np.random.rand() + self.count)
             self.module.second.bias.add_(torch.rand(3) * factor)
 
     def state_dict(self):
@@ -267,11 +269,12 @@ class Noise(Hook):
 
 def noisy_run(checkpoint: Path | None, resume: bool, seconds: float = 0.0, optimizer: str = "adam") -> list[bytes]:
     torch.manual_seed(3)
-    np.random.seed(3)  # noqa: NPY002
+    np.random.seed(3)
     random.seed(3)
     module = Tiny()
     settings = Train(epochs=6, batch=16, lr=0.05, optimizer=optimizer, validation=0.2, patience=5)
-    history = train(module, blobs(), settings, hooks=[Noise(seconds)], checkpoint=checkpoint, resume=resume)
+    session = Session(checkpoint=checkpoint, resume=resume)
+    history = train(module, blobs(), settings, hooks=[Noise(seconds)], session=session)
     figures = [np.array([e.loss, e.validation_loss]).tobytes() for e in history.epochs]
     return [*bits(module), *figures, bytes([history.best_epoch])]
 
@@ -300,17 +303,17 @@ def test_killed_runs_end_the_same(tmp_path, optimizer):
 
 def test_checkpoints_of_something_else_are_refused(tmp_path):
     path = tmp_path / "run.checkpoint"
-    train(Tiny(), blobs(), Train(epochs=1, batch=16), checkpoint=path)
+    train(Tiny(), blobs(), Train(epochs=1, batch=16), session=Session(checkpoint=path))
     with pytest.raises(InputError, match="is of a run with another settings"):
-        train(Tiny(), blobs(), Train(epochs=2, batch=16), checkpoint=path, resume=True)
+        train(Tiny(), blobs(), Train(epochs=2, batch=16), session=Session(checkpoint=path, resume=True))
     with pytest.raises(InputError, match="another seed, samples"):
-        train(Tiny(), blobs(64), Train(epochs=1, batch=16), checkpoint=path, resume=True, seed=1)
+        train(Tiny(), blobs(64), Train(epochs=1, batch=16), session=Session(checkpoint=path, resume=True, seed=1))
     for content in (b"", b"something", path.read_bytes()[:-100]):
         path.write_bytes(content)
         with pytest.raises(InputError, match="not a checkpoint of edgecompress"):
-            train(Tiny(), blobs(), Train(epochs=1, batch=16), checkpoint=path, resume=True)
+            train(Tiny(), blobs(), Train(epochs=1, batch=16), session=Session(checkpoint=path, resume=True))
     with pytest.raises(InputError, match="can't be written"):
-        train(Tiny(), blobs(), Train(epochs=1, batch=16), checkpoint=path / "x")
+        train(Tiny(), blobs(), Train(epochs=1, batch=16), session=Session(checkpoint=path / "x"))
 
 
 def test_a_checkpoint_that_the_disk_has_no_room_for(tmp_path):
@@ -322,7 +325,7 @@ def test_a_checkpoint_that_the_disk_has_no_room_for(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(InputError, match="c: the checkpoint can't be written, is the disk full"):
-            train(module, blobs(), Train(epochs=1, batch=16), checkpoint=tmp_path / "c")
+            train(module, blobs(), Train(epochs=1, batch=16), session=Session(checkpoint=tmp_path / "c"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
@@ -460,7 +463,9 @@ def test_tensorboard(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    history = train(Tiny(), blobs(), Train(epochs=3, batch=16, tensorboard=str(tmp_path)), stage="here")
+    history = train(
+        Tiny(), blobs(), Train(epochs=3, batch=16, tensorboard=str(tmp_path)), session=Session(stage="here")
+    )
     events = EventAccumulator(str(tmp_path)).Reload()
     read = [e.value for e in events.Scalars("here/loss")]
     assert read == pytest.approx([e.loss for e in history.epochs])

@@ -8,11 +8,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from edgecompress.evaluate.interpreters import OnnxRuntime  # noqa: E402
-from edgecompress.ingest import fold_batchnorm, load  # noqa: E402
-from edgecompress.train import TrainData  # noqa: E402
-from edgecompress.train.module.torch_model import TorchModel  # noqa: E402
-from edgecompress.train.normalised import with_batchnorm  # noqa: E402
+from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.ingest import fold_batchnorm, load
+from edgecompress.train import TrainData
+from edgecompress.train.module.torch_model import TorchModel
+from edgecompress.train.normalised import with_batchnorm
 
 
 @pytest.mark.parametrize("name", ["residual", "mobilenet", "autoencoder"])

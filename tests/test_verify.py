@@ -46,7 +46,7 @@ def test_top1_is_accuracy():
 
 @pytest.mark.parametrize("labels", [Y[:-1], Y * 1.0, np.eye(4, dtype=int)[Y]])
 def test_top1_refuses_labels_that_do_not_fit(labels):
-    with pytest.raises(InputError, match="top1 needs an integer class .*another metric in the recipe"):
+    with pytest.raises(InputError, match=r"top1 needs an integer class .*another metric in the recipe"):
         metrics.top1([SCORES], labels)
 
 
@@ -81,7 +81,7 @@ def test_metric_of_the_user(tmp_path):
     path.write_text("def leaves(outputs, labels):\n    raise SystemExit(7)\n")
     with pytest.raises(InputError, match="leaves failed with SystemExit"):
         metrics.load_metric(f"{path}:leaves")([SCORES], Y)
-    with pytest.raises(InputError, match="metric 'top5': expected 'top1' or 'file.py:function'"):
+    with pytest.raises(InputError, match=r"metric 'top5': expected 'top1' or 'file.py:function'"):
         metrics.load_metric("top5")
 
 

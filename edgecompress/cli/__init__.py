@@ -23,7 +23,7 @@ INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a program stopped 
 
 
 class _Echo(logging.Handler):
-    """Lines on stderr, as it is when they come."""
+    """Writes each line to whatever stderr is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
         click.echo(record.getMessage(), err=True)
@@ -33,9 +33,11 @@ class LazyGroup(click.Group):
     """Commands are modules of this package, each with a `command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import the command of this name; None when there is none."""
         if name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"{__name__}.{name}").command
@@ -52,10 +54,10 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done; 2 bad arguments or unreadable input; 3 the model can't be converted or run; 4 converted, but
-    outside the accuracy limit, or run, but with other outputs; 5 a device
-    can't be reached, is in use, or fails; 130 interrupted, 143 by SIGTERM; 1 a defect of this program.
-    Failures are one line on stderr; --debug anywhere on the line shows the traceback as well.
+    Exit codes: 0 success; 1 a defect of this program; 2 bad arguments or unreadable input; 3 the model can't be
+    converted or run; 4 the model was converted, but a limit on accuracy or size was not met, or a device's outputs
+    differ; 5 a device can't be reached, is in use, or fails; 130 interrupted by Ctrl-C, 143 by SIGTERM.
+    A failure is one line on stderr; --debug anywhere in the arguments shows the traceback as well.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     LOGGER.handlers = [_Echo()]
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             sys.exit(cli.main(arguments, prog_name="edgecompress", standalone_mode=False))
         except Exception as error:
-            # A library that was stopped by a signal may call it anything: whatever fails after it, is it.
+            # A library that a signal stopped may raise any error, so any failure after a signal is an interruption.
             message, code = ("interrupted", 128 + watch.came) if watch.came else _failure(error)
             if "--debug" in arguments:
                 import traceback
@@ -80,13 +82,13 @@ def _failure(error: Exception) -> tuple[str, int]:
     if isinstance(error, click.Abort):  # what click makes of Ctrl-C
         return "interrupted", INTERRUPTED
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        return f"a command is missing: {', '.join(COMMANDS)} (see: edgecompress --help)", error.exit_code
+        return f"expected a command: {', '.join(COMMANDS)} (see: edgecompress --help)", error.exit_code
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "edgecompress"
         return f"{_one_line(error.format_message())} (see: {command} --help)", error.exit_code
     if isinstance(error, click.ClickException):
         return _one_line(error.format_message()), error.exit_code
-    if isinstance(error, OSError):  # a full disk, a closed output, a name too long: nothing wrong in here
+    if isinstance(error, OSError):  # a full disk, a closed output, a name too long: no defect of this program
         where = f"{error.filename}: " if error.filename else "can't read or write: "
         return _one_line(f"{where}{error.strerror or error}"), InputError.exit_code
     return f"unexpected {type(error).__name__}: {_one_line(str(error))} (--debug shows where)", 1

@@ -1,4 +1,4 @@
-"""`edgecompress bench`: artifacts on devices, measured, and compared with this machine."""
+"""`edgecompress bench`: measure artifacts on devices, and compare their outputs with this machine's."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ OUTPUTS_DIFFER = 4
     multiple=True,
     callback=not_empty,
     shell_complete=completes(device_names),
-    help="Its name; see: edgecompress devices. Repeatable.",
+    help="Name of a device; see: edgecompress devices. Repeatable.",
 )
-@file_option("--eval", "data", metavar="DATA", help="Samples, with labels if there are any; as convert.")
-@click.option("--runs", type=click.IntRange(1), help="How many samples, from the first.  [default: all]")
-@click.option("--warmup", type=click.IntRange(0), help="Inferences before those.  [default: 3; emulators: 0]")
-@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of interpreters.")
+@file_option("--eval", "data", metavar="DATA", help="Samples, with labels if you have them; forms as in convert.")
+@click.option("--runs", type=click.IntRange(1), help="Number of samples to run, from the first.  [default: all]")
+@click.option(
+    "--warmup",
+    type=click.IntRange(0),
+    help="Inferences that are run first and not measured.  [default: 3; emulators: 0]",
+)
+@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads of interpreters.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @talk_options
 @config_option
@@ -52,10 +56,11 @@ def command(
 ) -> int:
     """Run each ARTIFACT (.pack, .tflite, .onnx, or what `edgecompress build` wrote to a folder) on each device.
 
-    Shows how long an inference takes, accuracy as computed there, whether every output is this machine's, and
-    memory. Without --device, a built folder is run in its target's emulator, a file on this machine; --device qemu is
-    the emulator of the artifact's target. Emulators count instructions, not time: they know nothing of a device's
-    clock. Exit code 4 when outputs differ, 5 when a device fails; what others measured is shown all the same.
+    Shows the time of an inference, the accuracy on the device, the memory, and whether every output equals this
+    machine's. Without --device, a built folder runs in the emulator of its target and a file runs on this machine;
+    --device qemu is the emulator of the artifact's target. Emulators count instructions, because they know nothing of
+    a device's clock. The exit code is 4 when outputs differ and 5 when a device fails; the results of the other
+    devices are shown all the same.
     """
     from edgecompress.devices.bench import bench
 
@@ -72,7 +77,7 @@ def command(
     if as_json:
         click.echo(result.to_json(), nl=False)
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(result)
     return DeviceFault.exit_code if result.failures else 0 if result.ok else OUTPUTS_DIFFER

@@ -1,4 +1,4 @@
-"""`edgecompress build`: code for a microcontroller or another CPU from a .pack."""
+"""`edgecompress build`: compile a .pack file for a microcontroller or another CPU."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from edgecompress.support.log import is_quiet
     default="cortex-m4",
     show_default=True,
     shell_complete=completes(target_names),
-    help="Device; see: edgecompress targets.",
+    help="Target; see: edgecompress targets.",
 )
-@file_option("--target-file", type=click.Path(), help="Your own board's profile (TOML).")
+@file_option("--target-file", type=click.Path(), help="Profile of your own board (TOML).")
 @file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: FILE-TARGET]")
 @click.option(
     "--weights",
     type=click.Choice(("coded", "plain")),
     default="coded",
     show_default=True,
-    help="Clustered weights in flash: entropy coded, or int8 (larger, a little faster).",
+    help="How clustered weights lie in flash: entropy coded, or as int8 (larger, a little faster).",
 )
 @json_option
 @talk_options
 @debug_option
 def command(pack: str, target: str, target_file: str | None, output: str | None, weights: str, as_json: bool) -> None:
-    """Compile FILE.pack ahead of time: object file, static library, C header and example.
+    """Compile FILE.pack ahead of time to an object file, a static library, a C header and an example.
 
     Needs no C toolchain. With arm-none-eabi-gcc or the Python package ziglang, Cortex-M targets also get firmware
     for the board that QEMU emulates; with aarch64-linux-gnu-gcc or x86_64-linux-gnu-gcc, 64-bit Linux and Android get
     a shared library and a program.
     """
     from edgecompress.devices.firmware import RECORD, build
-    from edgecompress.report.terminal import print_fitting
+    from edgecompress.report.tables import print_fitting
 
     made = build(pack, target, output=output, target_file=target_file, weights=weights)
     if as_json:

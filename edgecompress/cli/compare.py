@@ -1,4 +1,4 @@
-"""`edgecompress compare`: conversions side by side."""
+"""`edgecompress compare`: show conversions side by side."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import click
 from edgecompress.cli.options import debug_option, file_option, json_option, not_empty
 
 
-@click.command(short_help="Put conversions side by side.")
+@click.command(short_help="Show conversions side by side.")
 @click.argument("folders", metavar="DIR DIR...", nargs=-1, required=True, callback=not_empty)
 @file_option("-o", "--output", type=click.Path(), help="Write an HTML page to this file as well.")
 @json_option
 @debug_option
 def command(folders: tuple[str, ...], output: str | None, as_json: bool) -> None:
-    """Put conversions side by side: size, accuracy and figures from devices. DIR is a conversion's output folder."""
+    """Show the size, accuracy and device measurements of conversions side by side. DIR is the output folder of one."""
     from edgecompress.report.comparison import HEADINGS, comparison, read_reports, rows
     from edgecompress.report.html import comparison_page
-    from edgecompress.report.terminal import print_fitting
+    from edgecompress.report.tables import print_fitting
     from edgecompress.support.output import write_files
 
     reports = read_reports(folders)

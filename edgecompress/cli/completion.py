@@ -1,4 +1,4 @@
-"""`edgecompress completion`: what a shell needs to complete this program's command lines."""
+"""`edgecompress completion`: print the script with which a shell completes command lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`edgecompress convert`: a model in, verified artifacts for one target out."""
+"""`edgecompress convert`: turn a model into checked artifacts for one target."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ FORMATS = ("onnx", "tflite", "pack")
 
 
 def preset_names() -> list[str]:
+    """The names of the recipes that come with the package, sorted."""
     from edgecompress.recipe import PRESETS
 
     return sorted(path.stem for path in PRESETS.glob("*.toml"))
@@ -42,19 +43,21 @@ def preset_names() -> list[str]:
     default="android",
     show_default=True,
     shell_complete=completes(target_names),
-    help="Device; see: edgecompress targets.",
+    help="Target; see: edgecompress targets.",
 )
-@file_option("--target-file", type=click.Path(), help="Your own board's profile (TOML).")
+@file_option("--target-file", type=click.Path(), help="Profile of your own board (TOML).")
 @file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: MODEL-TARGET]")
 @file_option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
 @file_option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
-@file_option("--train", metavar="DATA", help="Training data in the same forms, for the recipe's methods that learn.")
-@click.option("--resume", is_flag=True, help="Go on with a training run that was stopped; else it starts anew.")
+@file_option("--train", metavar="DATA", help="Training data in the same forms, for recipes that train.")
+@click.option(
+    "--resume", is_flag=True, help="Continue a training run that was stopped; otherwise training starts again."
+)
 @file_option(
     "--recipe",
     type=click.Path(),
     shell_complete=completes(preset_names),
-    help="Recipe (TOML), or fast, balanced, smallest; options go before it.",
+    help="Recipe (TOML), or fast, balanced or smallest. Options override its keys.",
 )
 @click.option(
     "--format",
@@ -64,17 +67,21 @@ def preset_names() -> list[str]:
     help="Artifact format: onnx, tflite or pack. Repeatable.",
 )
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
-@click.option("--max-drop", type=float, help="Points of accuracy that may be lost; else exit code 4.")
+@click.option("--max-drop", type=float, help="Points of accuracy that may be lost; exit code 4 if more are.")
 @click.option(
     "--device",
     "devices",
     multiple=True,
     callback=not_empty,
     shell_complete=completes(device_names),
-    help="Run the artifacts on it as well; see: edgecompress devices. Repeatable.",
+    help="Also run the artifacts on this device; see: edgecompress devices. Repeatable.",
 )
 @config_option
-@click.option("--max-size", metavar="SIZE", help="Of an artifact, e.g. 32KB: picks sparsity, bits; else exit code 4.")
+@click.option(
+    "--max-size",
+    metavar="SIZE",
+    help="Largest artifact, e.g. 32KB: chooses pruning and clustering; exit code 4 if missed.",
+)
 @json_option
 @talk_options
 @debug_option
@@ -89,12 +96,12 @@ def command(
 ) -> int:
     """Convert MODEL (.onnx, .pt2, TorchScript .pt, .keras, .h5, SavedModel, or file.py:factory) for a device.
 
-    Writes the artifacts, report.json, report.html and the recipe that repeats the run. Without --calib, weights become
-    int8 and activations stay float; with it both become int8. A file.py:factory or file.py:function is
-    executed: name only files that you trust.
+    Writes the artifacts, report.json, report.html, and the recipe that repeats the run. Weights become int8;
+    activations become int8 too when --calib is given, and stay float otherwise. A file.py:factory or file.py:function
+    is executed, so name only files that you trust.
     """
     from edgecompress.api import convert
-    from edgecompress.conversion.training_run import is_main_process
+    from edgecompress.conversion.trainer import is_main_process
 
     result = convert(
         model,
@@ -112,7 +119,7 @@ def command(
     elif is_quiet():
         click.echo("\n".join(map(str, result.artifacts.values())))
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(result)
         click.echo(f"Written to {result.directory}; report.html shows all of it")

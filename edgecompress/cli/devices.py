@@ -1,4 +1,4 @@
-"""`edgecompress devices`: what can be reached, and adding to it."""
+"""`edgecompress devices`: list the devices that can be reached, and add one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgecompress.cli.options import config_option, debug_option, json_option
 @debug_option
 @click.pass_context
 def command(context: click.Context, config: str | None, as_json: bool) -> None:
-    """List the devices and whether each can be reached now; `devices add` writes one to the configuration."""
+    """List the devices, and say whether each can be reached now. `devices add` adds one to the configuration."""
     if context.invoked_subcommand is not None:
         return
     from edgecompress.devices.listing import list_devices
@@ -24,7 +24,7 @@ def command(context: click.Context, config: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(found.to_json(), nl=False)
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(found)
 
@@ -50,7 +50,7 @@ def add(name: str, driver: str, settings: tuple[str, ...], config: str | None) -
 
 
 def _pair(driver: str, text: str) -> tuple[str, Any]:
-    """ "baud=9600" -> ("baud", 9600); a value that is no TOML, or is of a setting that is a text, is a text."""
+    """ "baud=9600" -> ("baud", 9600); a value that is not TOML, or belongs to a setting that is a text, is a text."""
     import tomllib
 
     from edgecompress.devices.configuration import is_text

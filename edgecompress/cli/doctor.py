@@ -1,4 +1,4 @@
-"""`edgecompress doctor`: what is installed, and what is missing."""
+"""`edgecompress doctor`: show what is installed, and what is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgecompress.cli.options import debug_option, json_option
 def command(as_json: bool) -> None:
     """Show which interpreters, linkers, emulators and probes are installed, and what each missing one would enable."""
     from edgecompress.inspection.environment import doctor
-    from edgecompress.report.terminal import print_fitting
+    from edgecompress.report.tables import print_fitting
 
     found = doctor()
     if as_json:

@@ -1,4 +1,4 @@
-"""`edgecompress flash`: an artifact onto a device, to stay there."""
+"""`edgecompress flash`: put an artifact on a device, to stay there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgecompress.support.log import is_quiet
     required=True,
     callback=not_empty,
     shell_complete=completes(device_names),
-    help="Its name; see: edgecompress devices.",
+    help="Name of the device; see: edgecompress devices.",
 )
 @talk_options
 @config_option
@@ -32,7 +32,7 @@ from edgecompress.support.log import is_quiet
 def command(artifact: str, device: str, config: str | None, as_json: bool) -> None:
     """Put ARTIFACT (.pack, .tflite, .onnx, or a folder of `edgecompress build`) and what runs it on a device.
 
-    The device reads back what arrived. `bench` and `run` find it there.
+    What arrived is read back and compared. `bench` and `run` use what is already there.
     """
     from edgecompress.devices.flash import flash
 

@@ -1,4 +1,4 @@
-"""`edgecompress inspect`: what is in a model, and which targets it fits."""
+"""`edgecompress inspect`: show what is in a model, and which targets it fits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from edgecompress.inspection.pack_inspection import PackInspection
 
 
-@click.command(short_help="Show what is in a model or a .pack.")
+@click.command(short_help="Show what is in a model or a .pack file.")
 @model_options
 @json_option
 @debug_option
 def command(model: str, weights: str | None, trust_code: bool, input_shapes: tuple[str, ...], as_json: bool) -> None:
-    """Show MODEL's operators, shapes, parameters, MACs and memory, and for each target whether it fits.
+    """Show MODEL's operators, shapes, parameters, MACs and memory, and whether it fits each target.
 
-    Of a .pack file: its plan, and how each constant is encoded.
+    For a .pack file, show its plan and how each constant is encoded.
     """
     found: Inspection | PackInspection
     if model.endswith(".pack"):
@@ -35,6 +35,6 @@ def command(model: str, weights: str | None, trust_code: bool, input_shapes: tup
     if as_json:
         click.echo(found.to_json(), nl=False)
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(found)

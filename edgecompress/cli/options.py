@@ -1,4 +1,4 @@
-"""Option values that need parsing, and options that several commands share."""
+"""Options that several commands share, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _level(level: int) -> Callable[..., None]:
 
 
 def talk_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """-q and -v, of commands that take a while."""
+    """The options -q and -v of commands that take a while."""
     for option in (
         click.option(
             "-v",
@@ -32,7 +32,7 @@ def talk_options(command: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=True,
             expose_value=False,
             callback=_level(logging.INFO),
-            help="Say on stderr what is being done.",
+            help="Report progress on stderr.",
         ),
         click.option(
             "-q",
@@ -40,7 +40,7 @@ def talk_options(command: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=True,
             expose_value=False,
             callback=_level(logging.ERROR),
-            help="No progress, no tables: only the names of files that are written, and errors.",
+            help="Print only the names of files that are written, and errors.",
         ),
     ):
         command = option(command)
@@ -48,24 +48,26 @@ def talk_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def completes(names: Callable[[], Iterable[str]]) -> Callable[..., list[str]]:
-    """For `shell_complete`: those names that begin as what was typed."""
+    """For `shell_complete`: the names that begin with what was typed."""
     return lambda context, parameter, typed: [name for name in names() if name.startswith(typed)]
 
 
 def target_names() -> list[str]:
+    """The names of all installed profiles."""
     from edgecompress.targets import all_targets
 
     return [profile.name for profile in all_targets()]
 
 
 def device_names() -> list[str]:
+    """The names of all configured devices, and "qemu"."""
     from edgecompress.devices.configuration import EMULATOR, load_devices
 
     return [EMULATOR, *load_devices()]
 
 
 def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """A callback: an empty text, as a shell makes of a variable that isn't set, is no file, folder or name."""
+    """A callback that refuses an empty text, which is what a shell makes of a variable that is not set."""
     if value == "" or (isinstance(value, tuple) and "" in value):
         raise click.BadParameter("it is empty", context, parameter)
     return value
@@ -77,12 +79,12 @@ def file_option(*names: str, **settings: Any) -> Callable[[Callable[..., Any]], 
 
 
 config_option = file_option(
-    "--config", type=click.Path(), help="The devices' configuration.  [default: ~/.config/edgecompress/devices.toml]"
+    "--config", type=click.Path(), help="Configuration of devices.  [default: ~/.config/edgecompress/devices.toml]"
 )
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """MODEL, --weights, --trust-code and --input-shape: what says which model is meant."""
+    """MODEL, --weights, --trust-code and --input-shape, which together say which model is meant."""
     for option in (
         click.option(
             "--input-shape",
@@ -91,7 +93,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="NAME:DIMS",
             help="Shape of an input with dynamic dimensions, e.g. image:1,3,224,224. Repeatable.",
         ),
-        click.option("--trust-code", is_flag=True, help="Load a Keras model's Lambda layers, which run code."),
+        click.option("--trust-code", is_flag=True, help="Load Lambda layers of a Keras model, which run code."),
         file_option("--weights", type=click.Path(), help="state_dict file for a file.py:factory model."),
         click.argument("model", callback=not_empty),
     ):

@@ -1,4 +1,4 @@
-"""`edgecompress report`: report.html, made again from report.json."""
+"""`edgecompress report`: show a report again, and make report.html again from report.json."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import click
 from edgecompress.cli.options import debug_option, json_option, not_empty
 
 
-@click.command(short_help="Show a conversion's report again.")
+@click.command(short_help="Show the report of a conversion again.")
 @click.argument("folder", metavar="DIR", callback=not_empty)
-@click.option("--open", "opens", is_flag=True, help="Show it in the browser.")
+@click.option("--open", "opens", is_flag=True, help="Open the page in the browser.")
 @json_option
 @debug_option
 def command(folder: str, opens: bool, as_json: bool) -> None:
-    """Print a conversion's report, and write its report.html again. DIR is a conversion's output folder."""
+    """Print the report of a conversion, and write its report.html again. DIR is the output folder."""
     from edgecompress.report.files import PAGE, read_report
     from edgecompress.report.html import page
-    from edgecompress.report.terminal import print_fitting, render
+    from edgecompress.report.tables import print_fitting
+    from edgecompress.report.terminal import render
     from edgecompress.support.output import write_files
 
     report = read_report(folder)

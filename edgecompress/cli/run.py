@@ -1,4 +1,4 @@
-"""`edgecompress run`: one input through an artifact, here or on a device."""
+"""`edgecompress run`: run an artifact on an input, on this machine or on a device."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from edgecompress.cli.options import (
 
 @click.command(short_help="Run an artifact on one input.")
 @click.argument("artifact", callback=not_empty)
-@file_option("--input", "source", metavar="FILE", required=True, help="Image, .npy (one sample or more), or .npz.")
+@file_option("--input", "source", metavar="FILE", required=True, help="Image, .npy (one or more samples), or .npz.")
 @click.option(
-    "--device", callback=not_empty, shell_complete=completes(device_names), help="Its name; see: edgecompress devices."
+    "--device",
+    callback=not_empty,
+    shell_complete=completes(device_names),
+    help="Name of a device; see: edgecompress devices.",
 )
-@file_option("--labels", type=click.Path(), help="Text file, a class's name in each line.")
+@file_option("--labels", type=click.Path(), help="Text file with the name of a class in each line.")
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @config_option
 @json_option
@@ -38,8 +41,8 @@ def command(
 ) -> None:
     """Run ARTIFACT (.pack, .tflite, .onnx, or what `edgecompress build` wrote to a folder) on FILE.
 
-    Shows the best classes, or the first values of the outputs. Without --device, a built folder is run in its target's
-    emulator, a file on this machine.
+    Shows the best classes, or the first values of the outputs. Without --device, a built folder runs in the emulator of
+    its target, and a file runs on this machine.
     """
     from edgecompress.devices.run import run
 
@@ -49,6 +52,6 @@ def command(
 
         click.echo(json.dumps(found.to_dict()))
     else:
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(found)

@@ -1,4 +1,4 @@
-"""`edgecompress sensitivity`: what pruning each group of channels alone does to the accuracy."""
+"""`edgecompress sensitivity`: show what pruning each group of channels alone costs in accuracy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from edgecompress.cli.options import (
 
 @click.command(short_help="Show what pruning each group costs.")
 @model_options
-@file_option("--eval", "data", metavar="DATA", required=True, help="Samples, with labels if there are any; as convert.")
+@file_option(
+    "--eval", "data", metavar="DATA", required=True, help="Samples, with labels if you have them; forms as in convert."
+)
 @click.option(
     "--ratio",
     "ratios",
@@ -31,10 +33,16 @@ from edgecompress.cli.options import (
     "--criterion",
     default="l1",
     show_default=True,
-    help="What scores channels: as a recipe's, or file.py:function of (weight, known).",
+    help="What scores channels: a name as in a recipe, or file.py:function taking (weight, known).",
 )
-@click.option("--metric", default="top1", show_default=True, help="top1, or file.py:function of (outputs, labels).")
-@click.option("--samples", type=click.IntRange(1), default=1000, show_default=True, help="At most so many, the first.")
+@click.option("--metric", default="top1", show_default=True, help="top1, or file.py:function taking (outputs, labels).")
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    help="Largest number of samples, from the first.",
+)
 @file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
 @json_option
 @talk_options
@@ -52,9 +60,9 @@ def command(
     preprocess: str | None,
     as_json: bool,
 ) -> None:
-    """Remove channels from one group of MODEL at a time, and show what is left of the accuracy.
+    """Remove channels from one group of MODEL at a time, and show the accuracy that is left.
 
-    Without labels: of the outputs' signal-to-noise ratio. The model is not trained in between.
+    Without labels, show the signal-to-noise ratio of the outputs. The model is not trained in between.
     """
     from edgecompress.inspection.layer_sensitivity import sensitivity
     from edgecompress.support.log import is_quiet
@@ -74,6 +82,6 @@ def command(
     if as_json:
         click.echo(found.to_json(), nl=False)
     elif not is_quiet():
-        from edgecompress.report.terminal import print_fitting
+        from edgecompress.report.tables import print_fitting
 
         print_fitting(found)

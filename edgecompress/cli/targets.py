@@ -1,4 +1,4 @@
-"""`edgecompress targets`: the known devices."""
+"""`edgecompress targets`: list the known targets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgecompress.cli.options import debug_option, json_option
 @debug_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the known devices; `targets show NAME` for all about one."""
+    """List the known targets. `targets show NAME` shows everything about one."""
     if context.invoked_subcommand is not None:
         return
     from edgecompress.targets import all_targets
@@ -21,7 +21,7 @@ def command(context: click.Context, as_json: bool) -> None:
     if as_json:
         click.echo("[" + ",\n".join(p.model_dump_json(indent=2) for p in profiles) + "]")
         return
-    from edgecompress.report.terminal import print_fitting, table
+    from edgecompress.report.tables import print_fitting, table
 
     types = {True: "int8 only", False: "any"}
     rows = [(p.name, types[p.integer_only], ", ".join(p.formats), p.description) for p in profiles]
@@ -33,14 +33,14 @@ def command(context: click.Context, as_json: bool) -> None:
 @json_option
 @debug_option
 def show(name: str, as_json: bool) -> None:
-    """Everything that the profile NAME says."""
+    """Show the whole profile of target NAME."""
     from edgecompress.targets import load_target
 
     profile = load_target(name)
     if as_json:
         click.echo(profile.model_dump_json(indent=2))
         return
-    from edgecompress.report.terminal import print_fitting, table
+    from edgecompress.report.tables import print_fitting, table
 
     rows = [(key, _shown(value), str(type(profile).model_fields[key].description)) for key, value in profile]
     print_fitting(table(name, ("Key", "Value", "Meaning"), rows))

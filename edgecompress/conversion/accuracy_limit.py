@@ -1,4 +1,4 @@
-"""Quantise, emit and check; when too much accuracy is lost, keep the worst layers in float until it holds."""
+"""Quantize, emit and check; when too much accuracy is lost, keep the worst layers in float until the limit holds."""
 
 from __future__ import annotations
 
@@ -7,76 +7,97 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import LayerDiagnosis
-from edgecompress.conversion import steps as pipeline
-from edgecompress.conversion.steps import Attempt, Data, Encoded
-from edgecompress.conversion.training_run import Training
+from edgecompress.conversion.artifacts import Emitted, emit
+from edgecompress.conversion.check import check
+from edgecompress.conversion.conversion import Conversion
+from edgecompress.conversion.encode import Encoded, diagnose_layers, encode, encode_again
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.metrics import load_metric
-from edgecompress.evaluate.verify import Reference, run_dataset
+from edgecompress.evaluate.verify import Check, run_dataset
 from edgecompress.recipe import Recipe
-from edgecompress.record.stages import StageLog
-from edgecompress_targets import Profile
+from edgecompress.record.report import History
 
 ROUNDING = 1e-9  # points: a limit that is met exactly is met
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """An encoded model, its artifacts, and their checks in the order of the formats."""
+
+    encoded: Encoded
+    artifacts: tuple[Emitted, ...]
+    checks: tuple[tuple[Check, ...], ...]
+
+    @property
+    def model(self) -> ir.Model:
+        """The annotated model."""
+        return self.encoded.model
+
+    def worst_drop(self, samples: int) -> float | None:
+        """Most points lost by any artifact in any interpreter that ran all samples; None when nothing was measured."""
+        full = [c for checks in self.checks for c in checks if c.samples == samples]
+        return max((c.drop for c in full if c.drop is not None), default=None)
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """recipe: with the layers that stayed in float. diagnoses: of the fully quantised model, worst first."""
+    """The artifacts of one compressed model.
+
+    recipe: with the layers that stayed in float. diagnoses: of the fully quantized model, worst first. within_limit:
+    whether no artifact lost more accuracy than the recipe allows. histories: of every training, in order.
+    """
 
     attempt: Attempt
     recipe: Recipe
     diagnoses: tuple[LayerDiagnosis, ...]
     within_limit: bool
+    histories: tuple[History, ...] = ()
 
 
-def convert_within_limit(
-    model: ir.Model,
-    training: Training,
-    data: Data,
-    reference: Reference,
-    recipe: Recipe,
-    profile: Profile,
-    log: StageLog,
-) -> Outcome:
-    """Artifacts that lose at most recipe.evaluate.max_drop points, if layers in float can achieve it.
+def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
+    """Artifacts of a float model that lose at most recipe.evaluate.max_drop points, if layers in float can achieve it.
 
-    Layers are added to the float ones in the order of the noise they add themselves, worst first. Each step is
+    Layers are added to the float ones in the order of the noise that they add themselves, worst first. Each step is
     measured in ONNX Runtime alone; what passes there is checked everywhere. An integer-only target gets the
-    fully quantised model whatever it loses.
+    fully quantized model whatever it loses.
     """
-    encoded = pipeline.encode(model, training, data, recipe, profile, log)
-    attempt = _attempt(encoded, recipe, profile, reference, log)
-    diagnoses = pipeline.diagnose_layers(encoded, log)
-    if _within(attempt, reference, recipe) or profile.integer_only or encoded.quantized is None:
-        return Outcome(attempt, recipe, diagnoses, _within(attempt, reference, recipe))
+    encoded = encode(conversion, model)
+    attempt, histories = _attempt(conversion, encoded), encoded.histories
+    diagnoses = diagnose_layers(conversion, encoded)
+    within = _is_within(conversion, attempt)
+    if within or conversion.profile.integer_only or encoded.quantized is None:
+        return Outcome(attempt, conversion.recipe, diagnoses, within, histories)
     by_own_noise = sorted(diagnoses, key=lambda d: d.own_snr_db)
     for diagnosis in by_own_noise:
-        recipe = _with_float_layer(recipe, diagnosis.output)
-        encoded = pipeline.encode_again(encoded.quantized, training, recipe, profile, log)
-        if diagnosis is by_own_noise[-1] or _passes_in_onnx_runtime(encoded.model, reference, recipe):
-            attempt = _attempt(encoded, recipe, profile, reference, log)
-            if _within(attempt, reference, recipe):
+        assert encoded.quantized is not None
+        conversion = conversion.with_recipe(_with_float_layer(conversion.recipe, diagnosis.output))
+        encoded = encode_again(conversion, encoded.quantized)
+        histories = (*histories, *encoded.histories)
+        if diagnosis is by_own_noise[-1] or _passes_in_onnx_runtime(conversion, encoded.model):
+            attempt = _attempt(conversion, encoded)
+            if _is_within(conversion, attempt):
                 break
-    return Outcome(attempt, recipe, diagnoses, _within(attempt, reference, recipe))
+    return Outcome(attempt, conversion.recipe, diagnoses, _is_within(conversion, attempt), histories)
 
 
-def _attempt(encoded: Encoded, recipe: Recipe, profile: Profile, reference: Reference, log: StageLog) -> Attempt:
-    artifacts = pipeline.emit(encoded.model, recipe, profile, log)
-    return Attempt(encoded, artifacts, pipeline.check(artifacts, reference, log))
+def _attempt(conversion: Conversion, encoded: Encoded) -> Attempt:
+    artifacts = emit(conversion, encoded.model)
+    return Attempt(encoded, artifacts, check(conversion, artifacts))
 
 
-def _within(attempt: Attempt, reference: Reference, recipe: Recipe) -> bool:
-    limit, drop = recipe.evaluate.max_drop, attempt.worst_drop(len(reference.dataset))
+def _is_within(conversion: Conversion, attempt: Attempt) -> bool:
+    limit = conversion.recipe.evaluate.max_drop
+    drop = attempt.worst_drop(len(conversion.reference.dataset))
     return limit is None or (drop is not None and drop <= limit + ROUNDING)
 
 
-def _passes_in_onnx_runtime(quantized: ir.Model, reference: Reference, recipe: Recipe) -> bool:
+def _passes_in_onnx_runtime(conversion: Conversion, quantized: ir.Model) -> bool:
+    reference, settings = conversion.reference, conversion.recipe.evaluate
     outputs = run_dataset(OnnxRuntime(onnx_emitter.emit(quantized)), reference.dataset)
     assert reference.score is not None and reference.dataset.labels is not None  # open_data sees to it
-    score = load_metric(recipe.evaluate.metric)(outputs, reference.dataset.labels)
-    return reference.score - score <= (recipe.evaluate.max_drop or 0.0) + ROUNDING
+    score = load_metric(settings.metric)(outputs, reference.dataset.labels)
+    return reference.score - score <= (settings.max_drop or 0.0) + ROUNDING
 
 
 def _with_float_layer(recipe: Recipe, name: str) -> Recipe:

@@ -64,7 +64,7 @@ def sparsity_for(bits: float) -> float:
     return high
 
 
-def fit(limit: int, cluster: Callable[[int], Clustered], whole: Callable[[ir.Model], int]) -> Clustered:
+def cluster_within(limit: int, cluster: Callable[[int], Clustered], whole: Callable[[ir.Model], int]) -> Clustered:
     """Clusters so that the artifact is at most `limit` bytes, and hardly less: the largest that is, or the smallest.
 
     cluster: to so many bytes for the weights, or as near as it gets. whole: size of the artifact of a model.

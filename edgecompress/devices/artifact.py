@@ -1,4 +1,4 @@
-"""A file that devices run: what goes in, what comes out, and its own digest."""
+"""Files that devices run: their inputs, their outputs and their digests."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ class Artifact:
 
     @property
     def input_bytes(self) -> int:
+        """Size of one record of inputs."""
         return sum(_bytes(t) for t in self.inputs)
 
     @property
     def output_bytes(self) -> int:
+        """Size of one record of outputs."""
         return sum(_bytes(t) for t in self.outputs)
 
     def split(self, stream: bytes) -> list[list[np.ndarray]]:

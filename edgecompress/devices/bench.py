@@ -1,4 +1,4 @@
-"""`bench`: artifacts on devices, their figures, and their outputs beside this machine's."""
+"""`bench`: run artifacts on devices, measure them, and compare their outputs with this machine's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgecompress.devices.samples import Samples, load_samples
 from edgecompress.errors import DeviceFault, EdgeCompressError, InputError
 from edgecompress.record.report import Counts, DeviceFailure, DeviceRun
 from edgecompress.report.device_table import comparison, detail
-from edgecompress.report.terminal import Shown
+from edgecompress.report.tables import Shown
 from edgecompress.support.progress import progress
 from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured, Summary
 from edgecompress_targets.drivers.driver_table import BUILT_IN
@@ -32,9 +32,21 @@ TOLERANCE = 1e-3  # of the largest output, where floating point is computed
 WARMUP = 3  # inferences, where time is measured
 
 
+@dataclass(frozen=True)
+class Runs:
+    """How artifacts are run. most: at most so many samples; None: all. warmup: inferences before those; None: WARMUP
+    where time is measured, none on emulators. threads: of interpreters."""
+
+    most: int | None = None
+    warmup: int | None = None
+    threads: int = 1
+
+
+EVERYTHING = Runs()
+
+
 class Bench(Shown, BaseModel):
-    """What was measured, one result or failure for each artifact on each device. Shows itself as tables in terminals
-    and notebooks."""
+    """One result or failure for each artifact on each device. Shows itself as tables in terminals and notebooks."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -44,10 +56,11 @@ class Bench(Shown, BaseModel):
 
     @property
     def ok(self) -> bool:
-        """Whether everything was measured, and all outputs are as this machine's."""
+        """Whether everything was measured and all outputs agree with this machine's."""
         return not self.failures and all(result.agrees for result in self.results)
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress bench --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> RenderableType:
@@ -81,44 +94,33 @@ def bench(
     names = [devices] if isinstance(devices, str) else list(devices)
     opened = [open_artifact(path) for path in ([artifacts] if isinstance(artifacts, (str, Path)) else artifacts)]
     chosen = [(a, [device_for(a, name, config) for name in names] or [usual_device(a)]) for a in opened]
-    return bench_each(
-        chosen, eval=eval, runs=runs, warmup=warmup, threads=threads, preprocess=preprocess, metric=metric
-    )
+    how = Runs(runs, warmup, threads)
+    return bench_each(chosen, eval=eval, how=how, preprocess=preprocess, metric=metric)
 
 
 def bench_each(
     chosen: Sequence[tuple[Artifact, Sequence[Named]]],
     *,
     eval: Any,
-    runs: int | None = None,
-    warmup: int | None = None,
-    threads: int = 1,
+    how: Runs = EVERYTHING,
     preprocess: Mapping[str, Any] | None = None,
     metric: str = "top1",
 ) -> Bench:
     """As `bench`, each artifact on devices of its own."""
-    loaded = [load_samples(artifact, eval, runs, preprocess, metric) for artifact, _ in chosen]  # all, before any runs
+    loaded = [
+        load_samples(artifact, eval, how.most, preprocess, metric) for artifact, _ in chosen
+    ]  # all, before any runs
     results: list[DeviceRun] = []
     failures: list[DeviceFailure] = []
     errors: list[EdgeCompressError] = []
     for samples, (artifact, devices) in zip(loaded, chosen, strict=True):
-        here = cache(partial(on_host, samples, threads))
-        for name, settings in devices:
+        here = cache(partial(on_host, samples, how.threads))
+        for device in devices:
+            name, settings = device
             try:
                 itself = name == HOST and not has_program_for_host(artifact)
-                prepared = prepare(_file_of(artifact) if itself else artifact, name, settings, threads=threads)
-                results.append(
-                    measure(
-                        samples,
-                        prepared,
-                        name,
-                        settings,
-                        None if itself else here,
-                        runs=runs,
-                        warmup=warmup,
-                        threads=threads,
-                    )
-                )
+                prepared = prepare(_file_of(artifact) if itself else artifact, name, settings, threads=how.threads)
+                results.append(measure(samples, prepared, device, None if itself else here, how))
             except EdgeCompressError as error:
                 errors.append(error)
                 failures.append(_failure(artifact, name, settings, error))
@@ -139,38 +141,30 @@ def _failure(artifact: Artifact, name: str, settings: Settings, error: Exception
 
 
 def on_host(samples: Samples, threads: int = 1) -> Measured:
-    """The artifact on this machine."""
+    """Run the artifact on this machine."""
     settings = BUILT_IN[HOST]
     program = prepare(_file_of(samples.artifact), HOST, settings, threads=threads)
     return execute(program, HOST, settings, b"".join(samples.records))[1]
 
 
 def measure(
-    samples: Samples,
-    prepared: Prepared,
-    name: str,
-    settings: Settings,
-    here: Callable[[], Measured] | None,
-    *,
-    runs: int | None = None,
-    warmup: int | None = None,
-    threads: int = 1,
+    samples: Samples, prepared: Prepared, device: Named, here: Callable[[], Measured] | None, how: Runs = EVERYTHING
 ) -> DeviceRun:
     """One artifact on one device, for which it was prepared. here: gives this machine's run of the same samples; None
     where the device is this machine. Raises DeviceFault."""
-    artifact, begun = samples.artifact, time.perf_counter()
+    (name, settings), artifact, begun = device, samples.artifact, time.perf_counter()
     own = prepared.program.benchmark  # which makes its own inputs, and has its own warm-up
-    before = 0 if own is not None else warmup if warmup is not None else 0 if settings.emulated else WARMUP
+    before = 0 if own is not None else how.warmup if how.warmup is not None else 0 if settings.emulated else WARMUP
     inputs = samples.records[0] * before + b"".join(samples.records)
     with progress(name, before + len(samples.records)) as advance:
         found, run = execute(prepared, name, settings, inputs, advance)
     expected = None if here is None or own is not None else here()
     outputs = run.outputs[before * artifact.output_bytes :]
     accuracy, notes = samples.accuracy(outputs) if own is None else (None, [])
-    if runs is not None and runs > len(samples.records):
-        notes = [*notes, f"--runs {runs}: there are {len(samples.records)} samples, and each was run once"]
-    if threads > 1 and prepared.record is not None:
-        notes = [*notes, f"--threads {threads}: is for interpreters; what is compiled has one thread"]
+    if how.most is not None and how.most > len(samples.records):
+        notes = [*notes, f"--runs {how.most}: there are {len(samples.records)} samples, and each was run once"]
+    if how.threads > 1 and prepared.record is not None:
+        notes = [*notes, f"--threads {how.threads}: is for interpreters; what is compiled has one thread"]
     difference = _Difference.between(samples, outputs, None if expected is None else expected.outputs)
     host = None if accuracy is None else samples.accuracy(outputs if expected is None else expected.outputs)[0]
     record = prepared.record
@@ -226,7 +220,7 @@ def execute(
 
 
 def _file_of(artifact: Artifact) -> Artifact:
-    """Without what `build` made of it."""
+    """The artifact without what `build` made of it."""
     return replace(artifact, folder=None, record=None)
 
 

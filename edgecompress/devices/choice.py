@@ -1,4 +1,4 @@
-"""Which device is meant: one of the configured, the emulator that fits, or the usual one."""
+"""Which device is meant: a configured one, the emulator of a target, or the usual one."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ def device_for(artifact: Artifact, name: str, config: str | Path | None = None) 
     profile = _profile(artifact)
     if profile is None:
         emulators = ", ".join(n for n, s in BUILT_IN.items() if s.emulated)
-        raise InputError(f"{artifact.path}: does not say which target it is for: name one of {emulators}")
+        raise InputError(f"{artifact.path}: does not say which target it is for; name one of {emulators}")
     return emulator_of(profile)
 
 
 def usual_device(artifact: Artifact) -> Named:
-    """This machine for a file and for a program that it can run; else the emulator of what a folder was built for."""
-    here = artifact.record is None or has_program_for_host(artifact)
-    return (HOST, BUILT_IN[HOST]) if here else emulator_of(artifact.record.target)
+    """This machine for a file, and for a program that it can run; otherwise the emulator of the folder's target."""
+    record = artifact.record
+    if record is None or has_program_for_host(artifact):
+        return HOST, BUILT_IN[HOST]
+    return emulator_of(record.target)
 
 
 def has_program_for_host(artifact: Artifact) -> bool:
@@ -44,7 +46,7 @@ def has_program_for_host(artifact: Artifact) -> bool:
 
 
 def emulator_of(target: Profile) -> Named:
-    """Raises InputError where no built-in emulator is such a device."""
+    """The built-in emulator of a target. Raises InputError when there is none."""
     for name, settings in BUILT_IN.items():
         if settings.emulated and fits(target, settings):
             return name, settings

@@ -1,4 +1,4 @@
-"""devices.toml: the devices of this user, beside those that need no configuration."""
+"""devices.toml: the user's devices, in addition to those that need no configuration."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ RESERVED = {*BUILT_IN, EMULATOR}
 
 
 def default_file() -> Path:
+    """The user's devices.toml, whether it exists or not."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(home, "edgecompress", "devices.toml").expanduser()
 

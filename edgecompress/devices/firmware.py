@@ -1,4 +1,4 @@
-"""`build`: a .pack in, code for one target out."""
+"""`build`: compile a .pack file for one target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress.errors import InputError, UnsupportedModelError
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 from edgecompress.support.output import require_writable, write_files
 from edgecompress.targets import load_target
 from edgecompress_runtime.errors import RuntimeModelError
@@ -77,7 +77,7 @@ class Build(Shown):
 
 
 def described(file: str, record: BuildRecord) -> str:
-    """What a file of a build is."""
+    """The files of a build, each with what it is."""
     kinds = {
         f"{record.name}.o": "object file",
         f"lib{record.name}.a": "the same as a static library",

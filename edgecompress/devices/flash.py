@@ -1,4 +1,4 @@
-"""`flash`: an artifact onto a device, to stay there."""
+"""`flash`: put an artifact on a device, to stay there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`devices`: what is reachable now."""
+"""`devices`: list the devices that can be reached now."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from edgecompress.devices.configuration import load_devices
 from edgecompress.errors import InputError
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 from edgecompress_targets.drivers.adb import FACTS
 from edgecompress_targets.drivers.serial_device import SerialSettings
 from edgecompress_targets.drivers.settings import Settings
@@ -60,6 +60,7 @@ class Devices(Shown):
     connected: tuple[Connected, ...]
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress devices --json` prints it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     def __rich__(self) -> Group:

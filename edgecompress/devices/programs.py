@@ -1,4 +1,4 @@
-"""What is put on a device so that it runs an artifact: firmware, a program, or the file and a script that loads it."""
+"""Programs for devices: firmware, a compiled program, or the artifact with a script that loads it."""
 
 from __future__ import annotations
 

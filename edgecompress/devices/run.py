@@ -1,4 +1,4 @@
-"""`run`: one input through an artifact, here or on a device."""
+"""`run`: run an artifact on an input, on this machine or on a device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgecompress.devices.samples import load_samples
 from edgecompress.errors import InputError
 from edgecompress.evaluate.metrics import is_classifier
 from edgecompress.evaluate.sources import IMAGE_SUFFIXES, pillow, reading
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 
 TOP = 5  # classes shown
 SHOWN = 8  # values of another output
@@ -40,6 +40,7 @@ class Outputs(Shown):
         return is_classifier(list(self.arrays.values()))
 
     def to_dict(self) -> dict[str, Any]:
+        """Artifact, device and outputs by name, as `edgecompress run --json` prints them."""
         return {
             "artifact": self.artifact,
             "device": self.device,
@@ -48,12 +49,12 @@ class Outputs(Shown):
 
     def __rich__(self) -> Group:
         head = Text.assemble((self.artifact, "bold"), " on ", (self.device, "bold"))
-        name, first = next(iter(self.arrays.items()))
+        first = next(iter(self.arrays.values()))
         if self.classes:
-            rows = [(str(i), self._top(scores)) for i, scores in enumerate(first)]
-            return Group(head, table("", ("Sample", "Class: score"), rows))
-        rows = [(name, str(list(a.shape)), self._some(a)) for name, a in self.arrays.items()]
-        return Group(head, table("", ("Output", "Shape", "First values"), rows))
+            classes = [(str(i), self._top(scores)) for i, scores in enumerate(first)]
+            return Group(head, table("", ("Sample", "Class: score"), classes))
+        values = [(name, str(list(a.shape)), self._some(a)) for name, a in self.arrays.items()]
+        return Group(head, table("", ("Output", "Shape", "First values"), values))
 
     def _top(self, scores: np.ndarray) -> str:
         best = np.argsort(-scores, kind="stable")[:TOP]

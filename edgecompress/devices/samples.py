@@ -1,4 +1,4 @@
-"""Evaluation data as records of bytes for a device, and a device's bytes as outputs that have an accuracy."""
+"""Evaluation data as records of bytes for a device, and the accuracy of the bytes that it returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples to the runs of a model of fixed shapes, and its outputs back to samples."""
+"""Distributes samples over runs of a model with fixed shapes, and joins the outputs to samples again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Shape = tuple[int, ...]
 
 
 def _batch(inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> int:
-    """How many samples one run takes: axis 0 of the inputs whose samples lack it, else 1."""
+    """How many samples one run takes: axis 0 of the inputs when samples lack that axis, else 1."""
     sizes = {shape[0] for name, shape in shapes.items() if inputs[name].ndim == len(shape)}
     if len(sizes) > 1 or (sizes - {1} and any(inputs[n].ndim > len(s) for n, s in shapes.items())):
         raise ValueError(f"inputs of shapes {dict(shapes)} don't share one batch size")
@@ -18,7 +18,7 @@ def _batch(inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> int
 
 
 def feeds(inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Iterator[dict[str, np.ndarray]]:
-    """Samples, [n, *sample] by input name -> one dict a run, arrays of the model's own shapes.
+    """Yields the inputs of each run, arrays of the model's own shapes by name, from samples [n, *sample] by input name.
 
     The last run is filled up with the last sample. Raises ValueError when inputs don't share a batch size.
     """
@@ -31,7 +31,7 @@ def feeds(inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Iter
 def join(
     runs: Sequence[Sequence[np.ndarray]], inputs: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]
 ) -> list[np.ndarray]:
-    """The outputs of all runs -> [n, ...] each: along the batch axis, or stacked if an output has none."""
+    """Joins the outputs of all runs to [n, ...] each, along the batch axis, or stacked when an output has none."""
     batch, count = _batch(inputs, shapes), len(next(iter(inputs.values())))
     joined = []
     for parts in zip(*runs, strict=True):

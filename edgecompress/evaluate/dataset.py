@@ -1,4 +1,4 @@
-"""Calibration and evaluation data: where the user keeps it -> batches that a model takes."""
+"""Calibration and evaluation data: opens what the user has and gives it to a model in batches."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from edgecompress.evaluate.sources import (
     open_npz,
     read_all,
 )
-from edgecompress.evaluate.user_code import call, is_function_spec
 from edgecompress.recipe import Preprocess
+from edgecompress.support.user_code import call, is_function_spec
 
 LABELS = "y"  # the key that holds labels, unless an input has that name
 ONLY = "x"  # the key of a model's only input, if not its name
@@ -33,7 +33,7 @@ ONLY = "x"  # the key of a model's only input, if not its name
 class Dataset:
     """Samples that fit a model, preprocessed as they are read.
 
-    source: the data's name. labels: [samples, ...] as given, or None. notes: what was done to make it fit.
+    source: the name of the data. labels: [samples, ...] as given, or None. notes: what was done to make the data fit.
     """
 
     source: str
@@ -46,7 +46,7 @@ class Dataset:
         return self.count
 
     def head(self, n: int) -> Dataset:
-        """The first `n` samples (all, if there are fewer)."""
+        """The first `n` samples, or all of them when there are fewer."""
         n = min(n, self.count)
         return replace(self, count=n, labels=None if self.labels is None else self.labels[:n])
 
@@ -122,7 +122,7 @@ def _from_images(folder: Path, inputs: Sequence[ir.Value], preprocess: Preproces
 
 
 def _image_size(value: ir.Value, folder: Path) -> tuple[int, int, int]:
-    """height, width, channels of an image input, channels first or last."""
+    """Height, width and channels of an image input whose channels come first or last."""
     shape = tuple(value.shape.numpy()) if value.shape is not None else ()
     if len(shape) == 4 and shape[1] in (1, 3, 4):
         return shape[2], shape[3], shape[1]
@@ -170,7 +170,7 @@ def _assemble(
 
 
 def _key(name: str, inputs: int, found: Mapping[str, Source], source: str) -> str:
-    """Under which key an input's data is: its name; for an only input also `x` or the only key there is."""
+    """The key of an input's data: its name or, for the only input, also `x` or the only key there is."""
     others = [key for key in found if key != LABELS]
     candidates = [name] + ([ONLY, *others[:1]] if inputs == 1 and (ONLY in found or len(others) == 1) else [])
     for key in candidates:

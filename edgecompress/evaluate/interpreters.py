@@ -1,4 +1,4 @@
-"""Run a model or an artifact in the program that devices run it in."""
+"""Runs models and artifacts in the interpreters that devices use: ONNX Runtime, LiteRT, and this project's runtime."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from edgecompress.support.interrupt import reraise_interrupt
 if TYPE_CHECKING:
     from edgecompress.lowering.tensor_io import TensorIO
 
-LARGE = 1 << 16  # bytes of an initializer that is handed over in place: copying it costs more than it saves
+LARGE = 1 << 16  # bytes from which an initializer is handed over without a copy
 
 
 class InterpreterError(EdgeCompressError):
-    """The named interpreter does not load a model, or fails in running it. Exit code 3."""
+    """An interpreter, which the message names, can't load a model or fails while it runs one. Exit code 3."""
 
     exit_code = 3
 
@@ -39,20 +39,28 @@ class TFLiteIO(Protocol):
     """How a .tflite file's inputs and outputs relate to the ONNX model's (`TFLiteModel` is one)."""
 
     @property
-    def inputs(self) -> tuple[TensorIO, ...]: ...
+    def inputs(self) -> tuple[TensorIO, ...]:
+        """The inputs in the file's order."""
+        ...
 
     @property
-    def outputs(self) -> tuple[TensorIO, ...]: ...
+    def outputs(self) -> tuple[TensorIO, ...]:
+        """The outputs in the file's order."""
+        ...
 
 
 class Interpreter(Protocol):
     """One loaded model."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What reports call the interpreter, such as "LiteRT"."""
+        ...
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """The installed version of its package."""
+        ...
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Input name -> [n, *sample], ONNX axis order, to outputs [n, ...] in the model's order: float32,
@@ -91,6 +99,7 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors: they are raised as well
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        serialised: bytes | Path
         if isinstance(model, ir.Model):
             serialised, self._weights = _with_outputs(model, extra_outputs)  # ONNX Runtime reads them in place
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in self._weights.values()]
@@ -122,9 +131,10 @@ def _with_outputs(model: ir.Model, names: Sequence[str]) -> tuple[bytes, dict[st
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and tensor.nbytes > LARGE and tensor.dtype == ir.DataType.FLOAT:
-            large[str(value.name)] = np.ascontiguousarray(tensor.numpy())
+            name, array = str(value.name), np.ascontiguousarray(tensor.numpy())
+            large[name] = array
             value.const_value = ir.ExternalTensor(
-                "memory", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=str(value.name)
+                "memory", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=name
             )
     proto = ir.to_proto(model)
     present = {value.name for value in proto.graph.output}
@@ -225,7 +235,7 @@ class PackRuntime:
 
 
 def installed_tflite_interpreters() -> list[type[LiteRT] | type[TFLiteRuntime]]:
-    """Those that work here: with NumPy 2, tflite-runtime 2.14 can be imported and then fails."""
+    """The interpreters of TFLite files that work here; with NumPy 2, tflite-runtime 2.14 imports but then fails."""
     found: list[type[LiteRT] | type[TFLiteRuntime]] = []
     if importlib.util.find_spec("ai_edge_litert"):
         found.append(LiteRT)

@@ -1,4 +1,4 @@
-"""How good outputs are, against labels or against another model's outputs."""
+"""Metrics of a model's outputs against labels or against another model's outputs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgecompress.errors import InputError
-from edgecompress.evaluate.user_code import is_function_spec, load_function
+from edgecompress.support.user_code import is_function_spec, load_function
 
 Metric = Callable[[Sequence[np.ndarray], np.ndarray], float]
 
 
 def predictions(scores: np.ndarray) -> np.ndarray:
-    """[n, classes, ...] scores -> int64 [n, positions], the class of the highest (the first among equals);
-    integer outputs are classes already."""
+    """The class with the highest score, int64 [n, positions], from scores [n, classes, ...]; the first among equals.
+
+    Integer outputs are taken as classes.
+    """
     classes = scores if scores.dtype.kind in "uib" else scores.argmax(axis=1)
     return classes.reshape(len(scores), -1).astype(np.int64)
 
 
 def is_classifier(outputs: Sequence[np.ndarray]) -> bool:
-    """Whether the first output has the form of class scores, float [n, two or more classes]."""
+    """Whether the first output looks like class scores: float [n, classes] with two classes or more."""
     return outputs[0].dtype.kind == "f" and outputs[0].ndim == 2 and outputs[0].shape[1] > 1
 
 
 def top1(outputs: Sequence[np.ndarray], labels: np.ndarray) -> float:
-    """Percent of labels that the first output, [n, classes, ...], gives the highest score.
+    """The percentage of labels to which the first output, [n, classes, ...], gives the highest score.
 
     Raises InputError when labels aren't integers, or don't match the output's shape.
     """
@@ -41,7 +43,7 @@ def top1(outputs: Sequence[np.ndarray], labels: np.ndarray) -> float:
 
 
 def agreement(outputs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
-    """Percent of predictions that are the same in two models' first outputs."""
+    """The percentage of predictions that are the same in two models' first outputs."""
     return 100.0 * float(np.mean(predictions(outputs[0]) == predictions(others[0])))
 
 
@@ -63,7 +65,7 @@ def snr_db(reference: np.ndarray, other: np.ndarray) -> float:
 
 
 def max_abs_error(reference: np.ndarray, other: np.ndarray) -> float:
-    """Largest |reference - other|."""
+    """The largest |reference - other|."""
     return float(np.max(np.abs(reference.astype(np.float64) - other), initial=0.0))
 
 
@@ -71,8 +73,12 @@ METRICS: dict[str, Metric] = {"top1": top1}
 
 
 def load_metric(name: str) -> Metric:
-    """The metric of that name, or the function that `file.py:function` names: (outputs, labels) -> float,
-    higher is better. Raises InputError when there is none, or when what it returns isn't a number."""
+    """The metric of that name, or the function that `file.py:function` names: (outputs, labels) -> float, where higher
+    is better.
+
+    The function raises InputError when it returns anything but a finite number. Raises InputError when there is no such
+    metric.
+    """
     if name in METRICS:
         return METRICS[name]
     if not is_function_spec(name):

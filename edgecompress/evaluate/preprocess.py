@@ -1,4 +1,4 @@
-"""From stored samples to model inputs: axis order, type, (x * scale - mean) / std, and the checks."""
+"""Turns stored samples into model inputs: axis order, type, (x * scale - mean) / std, and checks of the values."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ ACCEPTED = {"f": ("uifb", "numbers"), "i": ("ui", "integers"), "u": ("ui", "inte
 class Adapter:
     """Turns chunks of one source into what one model input takes.
 
-    name: of the input; source: of the data, for messages. shape: of one sample in the result.
-    channels_last: whether samples arrive with channels last and leave with channels first.
-    mean, std: float32, shaped to broadcast over a sample.
+    name: the name of the input. source: the name of the data, for messages. shape: the shape of one sample in the
+    result. channels_last: whether samples arrive with channels last and leave with channels first. mean, std: float32,
+    shaped to broadcast over a sample.
     """
 
     name: str
@@ -88,7 +88,7 @@ def adapt(source: Source, described: str, value: ir.Value, preprocess: Preproces
 def _match_shape(
     sample: tuple[int, ...], model: tuple[int, ...], layout: str, where: str
 ) -> tuple[tuple[int, ...], bool]:
-    """Shape of one sample as the model takes it, and whether its channels move from last to first."""
+    """The shape of one sample as the model takes it, and whether its channels move from last to first."""
     bare = model[1:]
     moved = (*bare[1:], bare[0]) if len(bare) > 1 else None
     if layout == "nhwc" and sample == moved:

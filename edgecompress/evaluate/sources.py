@@ -1,5 +1,7 @@
-"""Where samples come from: arrays in memory, .npy data in a file or a .npz, images. Each is read a chunk
-at a time, so that memory does not grow with the number of samples."""
+"""Sources of samples: arrays in memory, .npy data in a file or in a .npz, and image files.
+
+Each is read a chunk at a time, so that memory does not grow with the number of samples.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,17 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for a number of channels
 
 
 class Source(Protocol):
-    """shape: (samples, *one sample); dtype: as stored."""
+    """Samples that can be read in order, a chunk at a time."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(samples, *shape of one sample)."""
+        ...
 
     @property
-    def dtype(self) -> np.dtype: ...
+    def dtype(self) -> np.dtype:
+        """The type that the samples are stored in."""
+        ...
 
     def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
         """The first `count` samples in order, `size` at a time (fewer in the last)."""
@@ -113,7 +119,7 @@ UNREADABLE = (
 
 @contextmanager
 def reading(name: str | Path) -> Iterator[None]:
-    """What goes wrong in reading a file becomes InputError with its name."""
+    """Within the context an error in reading a file becomes an InputError with the file's name."""
     try:
         yield
     except UNREADABLE as error:
@@ -122,7 +128,7 @@ def reading(name: str | Path) -> Iterator[None]:
 
 
 def read_all(source: Source) -> np.ndarray:
-    """All samples at once: for labels."""
+    """All samples in one array, as labels need to be."""
     samples = source.shape[0] if source.shape else 0
     return np.concatenate([*source.chunks(samples, samples)]) if samples else np.empty(source.shape)
 

@@ -1,4 +1,4 @@
-"""Run an artifact in every interpreter there is for it, against the float model it was made from."""
+"""Runs an artifact in every interpreter that is installed for it, and compares it with the float model."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Candidates = Iterator[tuple[Callable[[], Interpreter], int | None]]  # loads it;
 class Reference:
     """The float model's outputs on a data set, and their score when it has labels.
 
-    metric: the name of the score, "agreement" without labels (then compared with the float outputs).
-    classifier: whether the first output is class scores, so that agreement means something.
+    metric: the name of the score; without labels "agreement", for a comparison with the float outputs. classifier:
+    whether the first output is class scores, so that agreement means something.
     """
 
     dataset: Dataset
@@ -67,7 +67,7 @@ class Check:
 
     @property
     def drop(self) -> float | None:
-        """Points lost against the float model; negative when it gained."""
+        """Points that the artifact lost against the float model; negative when it gained."""
         if self.value is None or self.reference_value is None:
             return None
         return self.reference_value - self.value

@@ -1,4 +1,4 @@
-"""A model file or object of any kind that we read -> an onnx_ir.Model in one canonical form."""
+"""Reads models of every supported kind and brings them to one canonical form, an onnx_ir.Model."""
 
 from __future__ import annotations
 

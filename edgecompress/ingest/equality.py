@@ -1,4 +1,4 @@
-"""Whether the normalised model computes what the original does: both run in ONNX Runtime on one input."""
+"""Checks that the normalised model computes what the original does: both run in ONNX Runtime on the same input."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.support.interrupt import reraise_interrupt
 
 LIMIT = 1e-5  # largest max|a - b| / max|a| over an output
-READABLE_IR_VERSION = 10  # by every onnxruntime that we allow
+READABLE_IR_VERSION = 10  # every onnxruntime that is allowed can read it
 OLDEST_OPSET_TRIED = 21
-LARGEST_BY_REFERENCE = 2**18  # input elements; the reference evaluator is written to be read, and slow
+LARGEST_BY_REFERENCE = 2**18  # elements of the inputs: the reference evaluator is slow
 
 Arrays = dict[str, np.ndarray]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -23,13 +24,13 @@ PIXELS = frozenset(map(np.dtype, (np.int8, np.int16, np.uint8, np.uint16)))
 
 
 def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int = 1, seed: int = 0) -> float:
-    """Largest over the outputs of max|a - b| / max|a|, on seeded random input.
+    """The largest relative error of any output, max|a - b| / max|a|, on seeded random input.
 
-    Input: floats from a normal distribution, or, where the original gives nothing finite on those, from (0.1,
-    1); integers small enough to be indices. batch: the original's, when it can run with no other; it then
-    gets the same sample that many times. original: its ir_version may be lowered.
-    Raises InputError when ONNX Runtime can't run the original, UnsupportedModelError when the error is above
-    LIMIT.
+    Float inputs are drawn from a normal distribution or, where the original then computes something that is not
+    finite, evenly from 0.1 to 1; integer inputs are small enough to be indices. batch: the only batch size that the
+    original can run with; it gets the same sample that many times. The ir_version of `original` may be lowered.
+
+    Raises InputError when ONNX Runtime can't run the original, and UnsupportedModelError when the error is above LIMIT.
     """
     run_original = _runner_of_original(original)
     for draw in (_normal, _positive):
@@ -52,7 +53,7 @@ def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int
 
 
 def relative_error(expected: np.ndarray, found: np.ndarray) -> float:
-    """max|a - b| / max|a|; equal infinities and NaN count as equal; infinite when the shapes differ."""
+    """max|a - b| / max|a|. Equal infinities and two NaN count as equal; different shapes give infinity."""
     if expected.shape != found.shape:
         return float("inf")
     a, b = expected.astype(np.float64), found.astype(np.float64)
@@ -66,16 +67,18 @@ def relative_error(expected: np.ndarray, found: np.ndarray) -> float:
 def random_inputs(
     model: ir.Model, rng: np.random.Generator, draw: Draw, dtypes: Mapping[str, np.dtype] | None = None
 ) -> Arrays:
-    """One array for each input of the model, of its shape; of its dtype, or of another that `dtypes` says."""
-    found = {}
+    """One array for each input of the model, of its shape and of its dtype or the one that `dtypes` names."""
+    found: Arrays = {}
     for value in model.graph.inputs:
-        dtype = np.dtype((dtypes or {}).get(value.name, value.dtype.numpy()))
-        found[value.name] = _random(value, dtype, rng, draw)
+        name = str(value.name)
+        dtype = (dtypes or {}).get(name) or (value.dtype or ir.DataType.FLOAT).numpy()
+        found[name] = _random(value, np.dtype(dtype), rng, draw)
     return found
 
 
 def _random(value: ir.Value, dtype: np.dtype, rng: np.random.Generator, draw: Draw) -> np.ndarray:
-    shape = tuple(int(d) for d in value.shape)
+    assert value.shape is not None
+    shape = value.shape.numpy()
     if dtype == np.bool_:
         return rng.random(shape) < 0.5
     if dtype in PIXELS:
@@ -94,14 +97,15 @@ def _positive(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _index_limit(value: ir.Value) -> int:
-    """The smallest table that the integers index, found through what computes with integers; else 2."""
+    """The length of the smallest table that is indexed by the value or by integers computed from it; 2 without any."""
     limits, frontier, seen = [], [value], {value}
     while frontier:
         for use in frontier.pop().uses():
             node = use.node
             if node.op_type == "Gather" and use.idx == 1:
-                axis = node.attributes.get_int("axis", 0)
-                limits.append(int(node.inputs[0].shape[axis]))
+                shape = static_shape(node.inputs[0])
+                assert shape is not None
+                limits.append(shape[node.attributes.get_int("axis", 0)])
                 continue
             for output in node.outputs:
                 if output.dtype in (ir.DataType.INT64, ir.DataType.INT32) and output not in seen:
@@ -111,8 +115,9 @@ def _index_limit(value: ir.Value) -> int:
 
 
 def _runner_of_original(original: onnx.ModelProto) -> _Runner:
-    """ONNX Runtime on the original, an opset that it doesn't know read as the newest that it does; where it
-    can't run what the standard allows, the onnx package's reference evaluator.
+    """Runs the original in ONNX Runtime, which reads an opset that is too new for it as the newest that it knows.
+
+    What ONNX Runtime can't run although the standard allows it runs in the onnx package's reference evaluator.
     """
     original.ir_version = min(original.ir_version, READABLE_IR_VERSION)
     default = next((o for o in original.opset_import if o.domain in ("", "ai.onnx")), None)
@@ -128,7 +133,7 @@ def _runner_of_original(original: onnx.ModelProto) -> _Runner:
 
 
 class _Runner:
-    """Named inputs -> list of outputs, in ONNX Runtime without any graph optimisation."""
+    """Named inputs -> list of outputs, in ONNX Runtime without any graph optimization."""
 
     def __init__(self, model: bytes, reference: onnx.ModelProto | None = None) -> None:
         import onnxruntime
@@ -157,7 +162,7 @@ class _Runner:
             return None
         try:
             with np.errstate(all="ignore"):
-                return ReferenceEvaluator(self._reference).run(None, feeds)
+                return list(ReferenceEvaluator(self._reference).run(None, feeds))
         except Exception as error:  # then what ONNX Runtime said is the better message
             reraise_interrupt(error)
             return None

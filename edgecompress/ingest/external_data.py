@@ -1,8 +1,8 @@
-"""Weights kept in files beside the model, read only from where they may be."""
+"""Weights that an ONNX model keeps in files beside it, which are read only from inside the model's folder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
@@ -44,6 +44,7 @@ def embed(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def require_below_limit(size: int, path: Path) -> None:
+    """Raises InputError when `size`, in bytes, is more than protobuf can hold in one message."""
     if size > LARGEST_MODEL:
         raise InputError(
             f"{path}: the model has {size / 2**30:.1f} GiB or more of weights; models below 2 GiB can be converted"
@@ -86,8 +87,8 @@ def _tensors(message: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from _attribute_tensors(function.node)
 
 
-def _attribute_tensors(nodes: object) -> Iterator[onnx.TensorProto]:
-    for node in nodes:  # type: ignore[attr-defined]
+def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    for node in nodes:
         for attribute in node.attribute:
             if attribute.HasField("t"):
                 yield attribute.t

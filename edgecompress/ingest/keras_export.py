@@ -1,14 +1,15 @@
-"""Run as a process of its own: a Keras model or SavedModel -> model.onnx, clustered.npz and made.json in a folder.
+"""Exports a Keras model or a SavedModel as model.onnx, clustered.npz and made.json; runs as a process of its own.
 
     python -m edgecompress.ingest.keras_export MODEL FOLDER [--trust-code]
 
-TensorFlow stays out of the process that converts: which Keras it brings is decided by the environment before it is
-imported, and its memory goes with this process. A model that can't be read is told of by {"error": ...} in made.json.
+TensorFlow is kept out of the process that converts: environment variables decide which Keras it uses before it is
+imported, and its memory is freed when this process ends. When a model can't be read, made.json holds {"error": reason}.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ class _Refused(Exception):
 
 
 def main(source: Path, folder: Path, trusts: bool) -> None:
+    """Exports the model at `source` into `folder`, where made.json says what was written or why nothing was."""
     try:
         made = _export(source, folder, trusts)
     except _Refused as error:
@@ -44,11 +46,7 @@ def _export(source: Path, folder: Path, trusts: bool) -> dict[str, Any]:
     os.environ["TF_USE_LEGACY_KERAS"] = "1" if legacy else "0"
     optimised = [name for name in classes if name in _WRAPPERS]
     scopes = _scopes() if optimised else []
-    keras: Any
-    if legacy:
-        import tf_keras as keras  # type: ignore[import-not-found]
-    else:
-        import keras  # type: ignore[import-not-found]
+    keras = importlib.import_module("tf_keras" if legacy else "keras")
     unsafe = {"safe_mode": False} if trusts else {}
     try:
         with contextlib.ExitStack() as stack:
@@ -80,7 +78,7 @@ def _keras_zip(source: Path) -> tuple[str, Any]:
 
 
 def _hdf5(source: Path) -> tuple[str, Any]:
-    import h5py  # type: ignore[import-not-found]
+    import h5py
 
     try:
         with h5py.File(source) as file:
@@ -105,9 +103,9 @@ def _classes(config: Any) -> Iterator[str]:
 
 
 def _scopes() -> list[Any]:
-    """In which the classes of TensorFlow Model Optimization are known."""
+    """Contexts in which Keras knows the classes of TensorFlow Model Optimization."""
     try:
-        import tensorflow_model_optimization as tfmot  # type: ignore[import-not-found]
+        import tensorflow_model_optimization as tfmot
     except ImportError as error:
         raise _Refused('needs TensorFlow Model Optimization: pip install "edgecompress[tensorflow]"') from error
     keras = tfmot.sparsity.keras, tfmot.clustering.keras, tfmot.quantization.keras
@@ -125,7 +123,7 @@ def _stripped(model: Any, optimised: list[str]) -> Any:
 
 
 def _from_keras(model: Any, folder: Path) -> None:
-    import tensorflow as tf  # type: ignore[import-not-found]
+    import tensorflow as tf
 
     inputs = model.inputs
     names = [_plain(str(value.name)) for value in inputs]
@@ -155,7 +153,7 @@ def _saved_model(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def _to_onnx(function: Any, specs: list[Any], names: list[str], folder: Path) -> None:
-    import tf2onnx  # type: ignore[import-not-found]
+    import tf2onnx
 
     images = [f"{n}:0" for n, spec in zip(names, specs) if len(spec.shape) == IMAGE]
     try:
@@ -168,7 +166,7 @@ def _to_onnx(function: Any, specs: list[Any], names: list[str], folder: Path) ->
 
 
 def _write_kernels(folder: Path, arrays: list[Any]) -> None:
-    """Those that are no biases."""
+    """Writes the arrays that have more than one dimension, which are no biases, to clustered.npz."""
     import numpy as np
 
     np.savez(folder / "clustered.npz", **{f"kernel{i}": a for i, a in enumerate(arrays) if a.ndim > 1})

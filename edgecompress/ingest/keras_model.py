@@ -40,6 +40,7 @@ class Decided:
 
 
 def is_keras(path: Path) -> bool:
+    """Whether the path is a .keras or HDF5 file by its name, or the folder of a SavedModel."""
     return path.suffix in SUFFIXES or (path / SAVED_MODEL).is_file()
 
 

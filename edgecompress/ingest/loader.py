@@ -29,10 +29,9 @@ Shapes = Mapping[str, Sequence[int]]
 class Ingested:
     """A model in canonical form, and where it came from.
 
-    format: "onnx", "pt2", "torchscript", "keras", "saved_model" or "python". opset: of the original, or of what it was
-    exported to.
-    max_relative_error: original against normalised in ONNX Runtime, max|a - b| / max|a|.
-    notes: what was decided on the way that the user may want to know.
+    format: "onnx", "pt2", "torchscript", "keras", "saved_model" or "python". opset: that of the original, or of the
+    ONNX model that it was exported to. max_relative_error: max|a - b| / max|a| of the original and the normalised model
+    in ONNX Runtime. notes: decisions on the way that the user may want to know.
     """
 
     model: ir.Model
@@ -59,7 +58,7 @@ def load(
     weights: a state_dict file for "file.py:factory".
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
     fold_batchnorm: False leaves BatchNormalization in the model, which is then canonical but for that: to train
-        it, and to fold it afterwards (`normalise.fold_batchnorm`).
+        it and fold it afterwards (`normalise.fold_batchnorm`).
     trust_code: whether a Keras model may have Lambda layers, which hold Python code that loading runs.
     Raises InputError (unreadable), MissingPackageError (torch), UnsupportedModelError (not supported).
     """
@@ -138,13 +137,13 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
 
 
 def _parse(proto: onnx.ModelProto) -> ir.Model:
-    """The message as an IR model, all of whose constants can be decoded."""
+    """The message as an IR model. Raises InputError when one of its constants can't be decoded."""
     tensor = None
     try:
         model = ir.from_proto(proto)
         for tensor in _tensors(model.graph):
             tensor.numpy()
-    except Exception as error:  # the checker is no proof against everything
+    except Exception as error:  # the checker lets some damaged models pass
         reraise_interrupt(error)
         where = "" if tensor is None else f" (tensor {tensor.name!r})"
         raise InputError(f"not a valid ONNX model{where}: {type(error).__name__}: {error}") from error
@@ -161,7 +160,7 @@ def _dynamic(dimension: int | ir.SymbolicDim) -> bool:
 
 
 def _with_batch_of_one(proto: onnx.ModelProto) -> tuple[ir.Model, int] | None:
-    """The model with the batch size in its Reshapes made 1, and what it was; None when they have none."""
+    """The model with the batch size of its Reshapes changed to 1, and that size; None when they name none."""
     model = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(_parse(proto)).model
     batch = baked_batch(model)
     return None if batch is None else (BatchInReshape(batch)(model).model, batch)

@@ -1,4 +1,4 @@
-"""An .onnx file, of any origin and in any condition -> a ModelProto that is whole and valid."""
+"""Reads .onnx files of any origin and in any condition: what comes out is a whole and valid ModelProto."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ UNKNOWN = "edgecompress.unknown"
 
 
 def read(path: Path) -> onnx.ModelProto:
-    """The model with its external data embedded, its nodes in order, checked. The file is only read.
+    """The checked model with its external data embedded and its nodes in order. Files are never written.
 
-    Raises InputError: not there, not a file, empty, not protobuf, truncated, damaged, cyclic, 2 GB or more.
+    Raises InputError when the file is missing, empty, truncated, damaged, not protobuf, or 2 GB or more, and when the
+    graph has a cycle.
     """
     data = read_bytes(path)
     require_below_limit(len(data), path)
@@ -44,6 +45,7 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises InputError when it is missing, unreadable, empty, or 2 GB or more."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if not path.is_file():
@@ -59,8 +61,9 @@ def read_bytes(path: Path) -> bytes:
 
 
 def validate(proto: onnx.ModelProto) -> None:
-    """Sorts the nodes, names those without a name after their output, and the graph if it has none, then asks
-    the onnx checker. Raises InputError; unknown operators are left for later.
+    """Sorts the nodes, gives nameless nodes and a nameless graph names, and has the onnx checker check the model.
+
+    Raises InputError for an invalid model. Unknown operators pass: the check of supported operators names them all.
     """
     try:
         if any(isinstance(text, bytes) for text in _texts(proto)):  # protobuf's sign for what isn't UTF-8
@@ -81,11 +84,11 @@ def validate(proto: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _lenient(proto: onnx.ModelProto) -> Iterator[None]:
-    """Within it the message is changed where the checker is stricter than we are.
+    """Within the context the message is changed where the onnx checker is stricter than necessary.
 
-    1. It stops at the first operator that the standard doesn't have, and the support check is to name them
-       all: those are of a domain that it knows nothing about.
-    2. It insists on a shape for every input and output: those without have one.
+    1. The checker stops at the first operator that the standard lacks, while the check of supported operators names all
+       of them. Such operators are moved to a domain that the checker knows nothing about.
+    2. The checker insists on a shape for every input and output. Those without a shape get an empty one.
     """
     unknown = [(node, node.domain) for node in proto.graph.node if _unknown(node, proto)]
     values = [*proto.graph.input, *proto.graph.output]
@@ -106,7 +109,7 @@ def _lenient(proto: onnx.ModelProto) -> Iterator[None]:
 
 
 def _declare_once(graph: onnx.GraphProto) -> None:
-    """An output that is an input has the input's type and shape: the IR would believe the output's."""
+    """Gives an output that is also an input the input's type and shape, since the IR would believe the output's."""
     inputs = {value.name: value.type for value in graph.input}
     for value in graph.output:
         if value.name in inputs:
@@ -130,9 +133,9 @@ def _unknown(node: onnx.NodeProto, proto: onnx.ModelProto) -> bool:
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
-    """Puts the nodes in an order in which every value is computed before it is used (Kahn, stable).
+    """Puts the nodes in an order in which every value is computed before it is used (Kahn's algorithm, stable).
 
-    Raises InputError that names a node when there is none.
+    Raises InputError, which names a node of a cycle, when there is no such order.
     """
     producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     needs = [{producers[name] for name in _reads(node) if name in producers} for node in graph.node]

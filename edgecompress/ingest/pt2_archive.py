@@ -1,4 +1,4 @@
-"""Whether a .pt2 archive is only tensors and a graph: torch unpickles, or evaluates, what else is in it."""
+"""Checks that a .pt2 archive holds only tensors and a graph: torch would unpickle or evaluate anything else in it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def require_no_pickle(path: Path, data: bytes) -> None:
         raise InputError(f"{path}: the archive has {repeated[0]!r} twice; export the model again")
     for name, document in documents.items():
         for key, value in _entries(document):
-            if key == "use_pickle" and value or key == "path_name" and re.match(r"(custom|opaque)", str(value)):
+            if (key == "use_pickle" and value) or (key == "path_name" and re.match(r"(custom|opaque)", str(value))):
                 raise InputError(f"{path}: {name} holds pickled objects, which could run code; only tensors are read")
             if key == "expr_str" and not EXPRESSION.fullmatch(str(value)):
                 raise InputError(f"{path}: {name} holds the expression {value!r}, which isn't arithmetic")

@@ -1,8 +1,8 @@
-"""Models that come quantised, or trained for it: QuantizeLinear, DequantizeLinear pairs between their layers.
+"""Models that come quantized, or trained for it, with pairs of QuantizeLinear and DequantizeLinear between layers.
 
-ONNX Runtime's quantisation (QDQ) and torch's write such; TensorFlow Model Optimization's quantisation-aware models
-become such in ONNX. Ours is a float model again, whose values know their scales and zero points; weights, made float
-by constant folding, stay on the grid of their integers.
+ONNX Runtime's quantization (QDQ) and torch's write such models, and quantization-aware models of TensorFlow Model
+Optimization become such models in ONNX. Here they become float models again, whose values keep their scales and zero
+points as annotations. Constant folding makes the weights float; they stay on the grid of their integers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edgecompress.graph.annotations import Quantization, set_given_quantization
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest.passes.edit import Edit, static_shape
 
-STORED = {"uint8": 128, "int8": 0}  # what is taken from a zero point to make it int8's
+STORED = {"uint8": 128, "int8": 0}  # subtracted from a zero point to make it that of int8
 POSITIVE = frozenset({"HardSigmoid", "Relu", "Sigmoid", "Softmax"})
 POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean"})
 MOVES = frozenset({
@@ -25,9 +25,10 @@ MOVES = frozenset({
 
 
 def take_out(model: ir.Model) -> dict[str, Quantization] | None:
-    """Leaves out, in place, QuantizeLinear and DequantizeLinear of what layers compute. Returns by value name what they
-    made of it: int8, per tensor. None, and the model as it was: there are none, their scales are not constant, or what
-    is in between computes on integers.
+    """Removes QuantizeLinear and DequantizeLinear of computed values, in place.
+
+    Returns {value name: its int8 quantization, per tensor}. Returns None and leaves the model as it was when there are
+    no such nodes, when their scales are not constant, or when something between them computes on integers.
     """
     if not any(node.op_type == "QuantizeLinear" for node in model.graph):
         return None
@@ -54,19 +55,19 @@ def take_out(model: ir.Model) -> dict[str, Quantization] | None:
 
 
 def keep(model: ir.Model, given: dict[str, Quantization]) -> list[str]:
-    """Annotates the canonical model's values, in place, with what `take_out` found. Returns notes."""
+    """Annotates the canonical model's values, in place, with what `take_out` returned. Returns notes for the user."""
     values = {str(v.name): v for v in (*model.graph.inputs, *(v for node in model.graph for v in node.outputs))}
     kept = [name for name in given if name in values]
     for name in kept:
         set_given_quantization(values[name], given[name])
     if not given:
-        return ["the model came quantised, but not in int8 with one scale a value: it is calibrated again"]
-    lost = f"; {len(given) - len(kept)} were of values that are no more" if len(kept) < len(given) else ""
-    return [f"the model came quantised: in int8, {len(kept)} values keep their scales{lost}"]
+        return ["the model came quantized, but not as int8 with one scale per value, so it is calibrated again"]
+    lost = f"; {len(given) - len(kept)} belonged to values that no longer exist" if len(kept) < len(given) else ""
+    return [f"the model came quantized: {len(kept)} values keep their scales in int8{lost}"]
 
 
 def _may_be_negative(value: ir.Value, positive: set[ir.Value]) -> bool:
-    """False too for what comes from outside: whoever made the model says that it isn't."""
+    """Whether the value can be below zero. Inputs of the model can't: whoever quantized the model said so."""
     node = value.producer()
     if node is None or value in positive or node.op_type in POSITIVE:
         return False
@@ -76,8 +77,10 @@ def _may_be_negative(value: ir.Value, positive: set[ir.Value]) -> bool:
 
 
 def _pairs(graph: ir.Graph) -> tuple[list[ir.Node], list[ir.Value]]:
-    """Both operators where they stand between layers, in order, and the integers between them; none when something else
-    than moves reads those, or reads them with another scale."""
+    """The nodes of both operators between layers, in order, and the integer values between them.
+
+    Both lists are empty when anything but a move reads those integers, or when they are read with another scale.
+    """
     pairs: list[ir.Node] = []
     made_by: dict[ir.Value, ir.Node] = {}  # integers, and the QuantizeLinear that they come from
     for node in graph:
@@ -105,7 +108,7 @@ def _scales_are_equal(node: ir.Node, other: ir.Node) -> bool:
 
 
 def _scale(node: ir.Node) -> np.ndarray | None:
-    """The constant scale of either operator, where its zero point is constant too."""
+    """The constant scale of either operator; None when its scale or its zero point is computed."""
     known = [v is None or constant(v) is not None for v in node.inputs[1:]]
     return constant(node.inputs[1]) if all(known) else None
 
@@ -125,7 +128,7 @@ def _is_positive(node: ir.Node) -> bool:
 
 
 def _quantization(node: ir.Node) -> Quantization | None:
-    """None for what is not int8 or uint8 per tensor, which calibration does again."""
+    """The node's scale and zero point for int8; None unless they are those of int8 or uint8 per tensor."""
     scale, zero = _scale(node), _zero_point(node)
     assert scale is not None
     if scale.size != 1 or zero.dtype.name not in STORED or not np.isfinite(scale).all() or scale.max() <= 0:

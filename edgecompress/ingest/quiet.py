@@ -1,4 +1,4 @@
-"""Libraries kept from the terminal: whatever they say that matters is checked here, and said in our words."""
+"""Keeps libraries from writing to the terminal: whatever matters of it is checked, and reported as our own errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The input shapes that a user passes, checked before anything is made of them."""
+"""Checks the input shapes that a user passes before anything else uses them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from edgecompress.errors import InputError
 
-# A value of a quarter GiB isn't for an edge device; most likely a damaged attribute asks for it.
+# No edge device holds a value of a quarter GiB; most likely a damaged attribute asks for it.
 LARGEST_ELEMENTS = 2**26
 
 
 def checked_shapes(shapes: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
-    """{input name: dimensions}, all of them whole numbers from 1. Raises InputError."""
+    """{input name: dimensions}. Raises InputError unless all dimensions are whole numbers of at least 1."""
     if shapes is not None and not isinstance(shapes, Mapping):
         raise InputError(f'input_shapes: expected {{"image": (1, 3, 224, 224)}} or the like, found {shapes!r}')
     return {name: _checked(name, shape) for name, shape in (shapes or {}).items()}

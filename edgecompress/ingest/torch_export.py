@@ -1,4 +1,4 @@
-"""A PyTorch model (a .pt2 or TorchScript file, a module, a factory in a .py file) -> an ONNX ModelProto."""
+"""Exports PyTorch models to ONNX: a .pt2 or TorchScript file, a module, or a factory function in a .py file."""
 
 from __future__ import annotations
 
@@ -34,10 +34,13 @@ KINDS = ".onnx, .pt2 (torch.export), .pt (TorchScript), or file.py:factory"
 
 
 def read(source: Any, weights: str | Path | None, shapes: Shapes, fold: bool = True) -> Exported:
-    """source: a path, "file.py:factory" or a torch.nn.Module; shapes: of its inputs, by name, in order.
-    fold: lets the exporter work BatchNorm, and all else that is constant, into the weights.
+    """The format, the ONNX model and the file that it came from.
 
-    Raises InputError, MissingPackageError (torch isn't there), UnsupportedModelError (torch can't export it).
+    source: a path, "file.py:factory" or a torch.nn.Module. shapes: the shapes of its inputs by name, in order. fold:
+    lets the exporter work BatchNorm and everything else that is constant into the weights.
+
+    Raises InputError, MissingPackageError when torch isn't installed, and UnsupportedModelError when torch can't export
+    the model.
     """
     if not isinstance(source, (str, Path)):
         torch = sys.modules.get("torch")  # whoever made a Module has imported it
@@ -56,7 +59,7 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes, fold: bool = T
     reader = READERS.get(path.suffix)
     if reader is None:
         hint = f"; name the function that makes the model, {text}:function" if path.suffix == ".py" else ""
-        raise InputError(f"{path}: not a kind of model that is read ({KINDS}){hint}")
+        raise InputError(f"{path}: models of this kind can't be read; pass {KINDS}{hint}")
     data = onnx_file.read_bytes(path)
     _import_torch(text)
     format_, proto = reader(path, data, shapes, fold)
@@ -97,7 +100,7 @@ def _read_torchscript(path: Path, data: bytes, shapes: Shapes, fold: bool) -> tu
         except Exception as error:
             reraise_interrupt(error)
             raise InputError(instead_of_torchscript(path, data)) from error
-    names = [name for name in _parameter_names(module.forward)]
+    names = list(_parameter_names(module.forward))
     inputs, names = _example_inputs(names, shapes, str(path))
     return "torchscript", _export_somehow(module.eval(), inputs, names, (False,), fold)
 
@@ -191,9 +194,7 @@ def _parameter_names(forward: Callable[..., Any]) -> list[str]:
 
 
 def _example_inputs(parameters: list[str], shapes: Shapes, what: str) -> tuple[list[torch.Tensor], list[str]]:
-    """One tensor for each shape. Shapes are matched to the parameters of forward by name, else in their
-    order.
-    """
+    """One tensor for each shape; shapes belong to the parameters of forward by name, or else in their order."""
     import torch
 
     if not shapes:
@@ -202,18 +203,19 @@ def _example_inputs(parameters: list[str], shapes: Shapes, what: str) -> tuple[l
             f"{what}: torch doesn't record the shape of {names}; pass it, for example "
             f"--input-shape {parameters[0] if parameters else 'x'}:1,3,224,224"
         )
-    names = list(shapes)
-    if set(names) <= set(parameters):
-        names.sort(key=parameters.index)
+    ordered = list(shapes)
+    if set(ordered) <= set(parameters):
+        ordered.sort(key=parameters.index)
     generator = torch.Generator().manual_seed(0)
-    return [torch.rand(tuple(shapes[n]), generator=generator) for n in names], names
+    return [torch.rand(tuple(shapes[n]), generator=generator) for n in ordered], ordered
 
 
 def _export_somehow(
     module: torch.nn.Module, inputs: list[torch.Tensor], names: list[str], exporters: tuple[bool, ...], fold: bool
 ) -> onnx.ModelProto:
-    """The first exporter (dynamo or not) and input dtype (float, or whole numbers for an Embedding) that
-    works.
+    """Exports with the first exporter that works; inputs are float, or whole numbers where the model needs indices.
+
+    exporters: whether each is torch's dynamo exporter.
     """
     import torch
 
@@ -259,7 +261,7 @@ def _export(
                 program = torch.onnx.export(model, args, input_names=names, dynamo=True, verbose=False, optimize=fold)
                 assert program is not None
                 return program.model_proto
-            buffer = io.BytesIO()
+            buffer: Any = io.BytesIO()  # torch writes to a stream as well, which its annotations leave out
             torch.onnx.export(
                 model, args, buffer, input_names=names, dynamo=False, verbose=False, do_constant_folding=fold
             )
@@ -274,7 +276,7 @@ def _export(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """torch reports its progress and its deprecations on every stream; none of it is for our user."""
+    """Within the context torch's progress, warnings and deprecations go nowhere: none of it helps the user."""
     sink = io.StringIO()
     with contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink), warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""What a file holds that torch was to read and refused: said plainly, and without unpickling anything."""
+"""Messages for files that torch refuses to read, which say what they hold; nothing is unpickled to find out."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What can be said of a model, a pack or this machine without converting anything."""
+"""Facts about a model, a .pack file or this machine, without converting anything."""

@@ -1,4 +1,4 @@
-"""What is installed here that this program can use, and what each missing part would bring."""
+"""What is installed that this program can use, and what each missing part would enable."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress import __version__
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 
 SECONDS = 10.0  # that a program may take to say its version
 PIP, APT = "pip install {}", "apt install {}"
 
 
 class Part(BaseModel):
+    """A program or package that something here needs, and whether it is installed."""
+
     kind: str
     name: str
     found: str | None = Field(description="its version, or where it is; null: missing")
@@ -39,6 +41,7 @@ class Diagnosis(Shown, BaseModel):
     parts: list[Part]
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress doctor --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> Group:
@@ -65,7 +68,7 @@ class _Check:
 
 
 def doctor() -> Diagnosis:
-    """Looks for every part; nothing that it finds is changed."""
+    """Look for every part. Nothing is changed."""
     parts = [Part(kind=c.kind, name=c.name, found=c.find(), enables=c.enables, install=c.install) for c in CHECKS]
     system = f"{platform.system()} {platform.machine()}"
     return Diagnosis(edgecompress=__version__, python=platform.python_version(), system=system, parts=parts)
@@ -80,7 +83,7 @@ def _package(name: str) -> str | None:
 
 
 def _program(*names: str) -> str | None:
-    """The version of the first of these programs that there is."""
+    """The version of the first of these programs that is installed."""
     for name in names:
         if (path := shutil.which(name)) is not None:
             return _version(path) or path

@@ -1,4 +1,4 @@
-"""How much a model loses when one group of channels alone is pruned: `sensitivity` changes nothing."""
+"""`sensitivity`: how much a model loses when one group of channels alone is pruned."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from rich.text import Text
 
 from edgecompress.analysis.channel_groups import ChannelGroup, channel_groups, prunable
 from edgecompress.analysis.statistics import statistics
-from edgecompress.compress.prune.channel_scores import ON_DATA, Scores, channel_scores
+from edgecompress.compress.prune.channel_scores import channel_scores
 from edgecompress.compress.prune.channels import remove_channels
-from edgecompress.compress.prune.criteria import NAMES, is_criterion, uses_gradients
-from edgecompress.conversion.training_run import require_torch
+from edgecompress.compress.prune.criterion import Scores
+from edgecompress.compress.prune.criterion import criterion as criterion_of
+from edgecompress.conversion.trainer import require_torch
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.interpreters import OnnxRuntime
@@ -26,7 +27,7 @@ from edgecompress.evaluate.verify import run_dataset
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess
 from edgecompress.record.units import count
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 from edgecompress.support.progress import progress
 from edgecompress.support.validation import validated
 
@@ -35,6 +36,8 @@ SAMPLES = 1000
 
 
 class GroupSensitivity(BaseModel):
+    """What happens to the model when channels of one group are removed."""
+
     name: str = Field(description="the first layer that makes the channels")
     channels: int
     layers: int = Field(description="layers that make or read them")
@@ -58,6 +61,7 @@ class Sensitivity(Shown, BaseModel):
     fixed: list[str] = Field(description="groups that can't lose channels, and why")
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress sensitivity --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> Group:
@@ -87,19 +91,16 @@ def sensitivity(
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     preprocess: Mapping[str, Any] | None = None,
 ) -> Sensitivity:
-    """Read a model (anything `convert` takes) and prune each group of channels alone, in ONNX Runtime, not retrained.
+    """Read a model (anything `convert` takes), and measure it with each group of channels alone pruned, not retrained.
 
     eval: data as for `convert`, its first `samples` are used; without labels the outputs' signal-to-noise ratio is
     what is measured. criterion: as the recipe's for channels, on the same data; those that look at gradients or
     activations need PyTorch, "taylor" labels that are classes. Raises InputError, and as `convert` does.
     """
-    if not is_criterion(criterion):
-        raise InputError(f"criterion {criterion!r}: expected one of {', '.join(NAMES)}, or file.py:function")
+    slims = criterion_of(criterion).slims
     if not ratios or not all(0 < r < 1 for r in ratios):
         raise InputError(f"ratios: expected shares of channels above 0 and below 1, found {list(ratios)}")
-    ingested = load(
-        model, weights=weights, input_shapes=input_shapes, trust_code=trust_code, fold_batchnorm=criterion != "scale"
-    )
+    ingested = load(model, weights=weights, input_shapes=input_shapes, trust_code=trust_code, fold_batchnorm=not slims)
     whole = ingested.model
     settings = validated(Preprocess, dict(preprocess or {}), "preprocess")
     data = load_data(eval, whole.graph.inputs, settings).head(samples)
@@ -144,7 +145,8 @@ def sensitivity(
 def _scores(
     model: ir.Model, groups: Sequence[ChannelGroup], criterion: str, data: Dataset, outputs: Sequence[np.ndarray]
 ) -> Scores:
-    if criterion not in ON_DATA and not uses_gradients(criterion):
+    known = criterion_of(criterion)
+    if not known.looks_at_data:
         return channel_scores(model, groups, criterion)
     require_torch(f"criterion {criterion!r}")
     from edgecompress.train import TrainData
@@ -152,7 +154,7 @@ def _scores(
 
     labels = data.labels
     classes = labels is not None and labels.dtype.kind in "iu" and labels.size == predictions(outputs[0]).size
-    if criterion == "taylor" and not classes:
-        raise InputError('criterion "taylor" needs labels that are classes; "fisher" does not')
+    if known.labels and not classes:
+        raise InputError(f'criterion "{criterion}" needs labels that are classes; "fisher" does not')
     samples = TrainData.from_dataset(data, model)
     return channel_scores(model, groups, criterion, data=samples, loss=cross_entropy if classes else None)

@@ -1,4 +1,4 @@
-"""What is in a model, and which targets it fits: `inspect` converts nothing."""
+"""`inspect`: what is in a model, and which targets it fits."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from rich.text import Text
 
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import require_integer
+from edgecompress.conversion.memory_fit import memory_need
 from edgecompress.emit.tflite import emit
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.ingest import load
-from edgecompress.inspection.memory_fit import fit
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize
 from edgecompress.record.units import count, size
-from edgecompress.report.terminal import Shown, in_words, table
+from edgecompress.report.tables import Shown, in_words, table
 from edgecompress.targets import all_targets
 from edgecompress_targets import OPERATOR_SETS, Profile
 
 
 class Value(BaseModel):
+    """An input or output of the model."""
+
     name: str
     shape: list[int]
     dtype: str
 
 
 class LayerFacts(BaseModel):
+    """One node of the normalised model, and what it costs."""
+
     name: str
     op: str
     input_shape: list[int]
@@ -41,6 +45,8 @@ class LayerFacts(BaseModel):
 
 
 class TargetFit(BaseModel):
+    """Whether a target has room for the model and kernels for all of it."""
+
     name: str
     encoding: str = Field(description="what the other fields are about: int8 where the target needs it")
     weight_bytes: int = Field(description="least that the weights take")
@@ -69,6 +75,7 @@ class Inspection(Shown, BaseModel):
     notes: list[str]
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress inspect --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> Group:
@@ -136,20 +143,20 @@ def inspect(
 
 def _target_fit(model: ir.Model, peak: int, profile: Profile) -> TargetFit:
     encoding = "int8" if profile.integer_only else "dynamic"
-    found = fit(model, peak, profile, encoding)
-    reasons = [*found.reasons, *_refusals(model, profile)]
+    need = memory_need(model, peak, profile, encoding)
+    reasons = [*need.reasons, *_refusals(model, profile)]
     return TargetFit(
         name=profile.name,
         encoding=encoding,
-        weight_bytes=found.weight_bytes,
-        activation_bytes=found.activation_bytes,
+        weight_bytes=need.weight_bytes,
+        activation_bytes=need.activation_bytes,
         fits=not reasons,
         reasons=reasons,
     )
 
 
 def _refusals(model: ir.Model, profile: Profile) -> Iterator[str]:
-    """What a conversion would say: nodes without an int8 kernel, operators that a runtime lacks."""
+    """The reasons for which a conversion would refuse the model."""
     try:
         if profile.integer_only:
             require_integer(integer_parts(model.clone()), Quantize())

@@ -14,7 +14,7 @@ from rich.text import Text
 from edgecompress.errors import InputError
 from edgecompress.record.units import size
 from edgecompress.report.entropy import entropy
-from edgecompress.report.terminal import Shown, table
+from edgecompress.report.tables import Shown, table
 from edgecompress_runtime.pack import Pack, PackError, read_pack
 from edgecompress_runtime.plan import Tensor
 
@@ -28,18 +28,24 @@ NAME_WIDTH = 22
 
 
 class Value(BaseModel):
+    """An input or output of the plan."""
+
     name: str
     dtype: str
     shape: list[int]
 
 
 class Step(BaseModel):
+    """One operator of the plan, in the order in which they run."""
+
     kind: str
     inputs: list[str]
     outputs: list[str]
 
 
 class Constant(BaseModel):
+    """A constant of the plan, and how it is stored."""
+
     operator: int | None = Field(description="place in the plan, from 1, of the first that reads it; null if none does")
     name: str
     dtype: str
@@ -52,10 +58,12 @@ class Constant(BaseModel):
 
     @property
     def values(self) -> int:
+        """How many values it has."""
         return int(np.prod(self.shape))
 
     @property
     def is_weight(self) -> bool:
+        """Whether it is what a layer multiplies with."""
         return len(self.shape) > 1 and self.dtype not in NO_WEIGHTS
 
 
@@ -74,6 +82,7 @@ class PackInspection(Shown, BaseModel):
     constants: list[Constant]
 
     def to_json(self) -> str:
+        """JSON text, as `edgecompress inspect --json` prints it."""
         return self.model_dump_json(indent=2) + "\n"
 
     def __rich__(self) -> Group:

@@ -1,4 +1,4 @@
-"""Recipes: what a run is asked to do, as a file and as one object without open choices."""
+"""Recipes: what a run is asked to do, as a file and as an object in which every choice is made."""
 
 from __future__ import annotations
 

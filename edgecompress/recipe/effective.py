@@ -1,8 +1,9 @@
-"""What a run is asked to do: arguments, recipe and target made into one recipe without open choices."""
+"""The effective recipe: a recipe, the arguments that override it and the target, made into one without open choices."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,27 +16,34 @@ OWN_FORMAT = "pack"  # for this project's own runtime, which any target may get
 Encoding = Literal["int8", "dynamic", "float16", "float32"]
 
 
+@dataclass(frozen=True)
+class Overrides:
+    """Arguments that go before a recipe's keys; None leaves the recipe's own.
+
+    formats: of artifacts. preprocess: keys of [preprocess]. max_drop: points of accuracy. max_size: bytes.
+    """
+
+    formats: Sequence[str] | None = None
+    preprocess: Mapping[str, Any] | None = None
+    max_drop: float | None = None
+    max_size: int | None = None
+
+
 def effective_recipe(
-    recipe: Recipe | str | Path | None,
-    profile: Profile,
-    *,
-    calibrated: bool,
-    formats: Sequence[str] | None = None,
-    preprocess: Mapping[str, Any] | None = None,
-    max_drop: float | None = None,
-    max_size: int | None = None,
+    recipe: Recipe | str | Path | None, profile: Profile, overrides: Overrides, *, calibrated: bool
 ) -> Recipe:
     """A copy of the recipe with the arguments in place of its keys and every "auto" decided.
 
-    Raises InputError when the choices contradict each other or the target.
+    calibrated: whether ranges of activations will be known. Raises InputError when the choices contradict each other
+    or the target.
     """
     base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     result = base.model_copy(deep=True)
-    result.preprocess = _changed(Preprocess, base.preprocess, dict(preprocess or {}), "preprocess")
-    if max_drop is not None:
-        result.evaluate = _changed(Evaluate, base.evaluate, {"max_drop": max_drop}, "max_drop")
-    formats = [formats] if isinstance(formats, str) else formats
-    max_size = base.emit.max_size if max_size is None else max_size
+    result.preprocess = _changed(Preprocess, base.preprocess, dict(overrides.preprocess or {}), "preprocess")
+    if overrides.max_drop is not None:
+        result.evaluate = _changed(Evaluate, base.evaluate, {"max_drop": overrides.max_drop}, "max_drop")
+    formats = [overrides.formats] if isinstance(overrides.formats, str) else overrides.formats
+    max_size = base.emit.max_size if overrides.max_size is None else overrides.max_size
     usual = profile.formats if max_size is None else (OWN_FORMAT,)  # the only one in which weights can be small
     wanted = list(dict.fromkeys(formats or base.emit.formats or usual))
     io = profile.io if base.emit.io == "auto" else base.emit.io
@@ -45,7 +53,7 @@ def effective_recipe(
         result.quantize.activations = "int8" if int8 else "float32"
     if result.quantize.activations != "int8" and not profile.integer_only:
         result.emit.io = "float32"  # nothing inside is int8, so int8 inputs would only lose precision
-    _require_consistent(result, profile, calibrated)
+    _require_consistent(result, profile)
     return result
 
 
@@ -60,7 +68,7 @@ def _changed(kind: Any, section: Any, changes: dict[str, Any], source: str) -> A
     return validated(kind, section.model_dump() | changes, source)
 
 
-def _require_consistent(recipe: Recipe, profile: Profile, calibrated: bool) -> None:
+def _require_consistent(recipe: Recipe, profile: Profile) -> None:
     quantize, formats = recipe.quantize, recipe.emit.formats or []
     loadable = (*profile.formats, OWN_FORMAT)
     unloadable = [f for f in formats if f not in loadable]

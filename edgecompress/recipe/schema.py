@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from edgecompress.compress.prune.criteria import NAMES, is_criterion
 from edgecompress.errors import InputError
 from edgecompress.support.toml import toml_value
+from edgecompress.support.user_code import is_function_spec
 from edgecompress.support.validation import read_toml
 
 PRESETS = Path(__file__).parent / "presets"
+# One criterion a file: their names are known without importing them.
+CRITERIA = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parents[1] / "compress/prune/criteria")]))
 SMALLEST, LARGEST = 1e-30, 1e30  # float32 computes with these without reaching zero or infinity
 
 
@@ -78,8 +81,8 @@ def _pattern(value: str) -> str:
 
 
 def _criterion(value: str) -> str:
-    if not is_criterion(value):
-        raise ValueError(f'should be one of {", ".join(NAMES)}, or "file.py:function"')
+    if value not in CRITERIA and not is_function_spec(value):
+        raise ValueError(f'should be one of {", ".join(CRITERIA)}, or "file.py:function"')
     return value
 
 
@@ -90,70 +93,82 @@ class Section(BaseModel):
 
 
 class Preprocess(Section):
-    """How stored samples become model inputs: x = (x * scale - mean) / std."""
+    """How a stored sample becomes an input of the model: x = (x * scale - mean) / std."""
 
     scale: Annotated[Finite, AfterValidator(_not_zero)] = Field(
-        1.0, description="multiplies samples first, e.g. 0.003921568627 for 0..255"
+        1.0, description="samples are multiplied by this first, e.g. 0.003921568627 for 0..255"
     )
-    mean: Numbers = Field([0.0], description="subtracted next: one number, or one each channel")
+    mean: Numbers = Field([0.0], description="subtracted next: one number, or one for each channel")
     std: Annotated[Numbers, AfterValidator(_positive)] = Field(
-        [1.0], description="divides last: one number, or one each channel"
+        [1.0], description="divides last: one number, or one for each channel"
     )
     resize: Annotated[
         tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None, BeforeValidator(_as_tuple)
-    ] = Field(None, description="[height, width] that images are resized to (bilinear); unset: the model's own")
+    ] = Field(
+        None, description="[height, width] that images are resized to (bilinear); unset: the size that the model takes"
+    )
     layout: Literal["auto", "nchw", "nhwc"] = Field(
-        "auto", description="axis order of the samples: auto compares their shape with the model's input"
+        "auto", description='axis order of the samples: "nchw", "nhwc", or "auto": decided by their shape'
     )
 
 
 class Prune(Section):
-    """Pruning: channels that are taken out, then weights that become zero and stay so, while the others are trained."""
+    """Pruning: channels are removed first, then weights become zero and stay zero while the others are trained."""
 
     macs: Number | None = Field(
-        None, gt=0, lt=1, description="share of the multiply-accumulates that stays, by removing channels; unset: all"
+        None, gt=0, lt=1, description="share of the multiply-accumulates to keep, by removing channels; unset: all"
     )
     parameters: Number | None = Field(
-        None, gt=0, lt=1, description="share of the parameters that stays, by removing channels; unset: all"
+        None, gt=0, lt=1, description="share of the parameters to keep, by removing channels; unset: all"
     )
     channels: Number | None = Field(
-        None, gt=0, lt=1, description="share of the channels that goes; unset: as macs or parameters say"
+        None, gt=0, lt=1, description="share of the channels to remove; unset: follows from macs or parameters"
     )
-    align: int = Field(1, ge=1, description="channels left in a layer are a multiple of this, or all")
-    blocks: int = Field(0, ge=0, description="so many blocks (residual ones, ..) are left out: those that matter least")
+    align: int = Field(
+        1, ge=1, description="the number of channels left in a layer is a multiple of this, unless all stay"
+    )
+    blocks: int = Field(
+        0, ge=0, description="number of blocks (such as residual blocks) to remove: those that matter least"
+    )
     sparsity: Number | None = Field(
-        None, gt=0, lt=1, description="share of the weights that goes; unset: none, or what an N:M pattern says"
+        None, gt=0, lt=1, description="share of the weights to set to zero; unset: none, or what an N:M pattern says"
     )
     pattern: Annotated[str, AfterValidator(_pattern)] = Field(
         "unstructured",
-        description='which go together: "unstructured", "N:M" (N stay of M inputs: "2:4"), "block:4x1" '
-        "(4 output channels by 1 input)",
+        description='which weights are pruned together: "unstructured", "N:M" (keep N of M inputs, as in "2:4"), '
+        '"block:4x1" (4 output channels by 1 input)',
     )
     criterion: Annotated[str, AfterValidator(_criterion)] = Field(
-        "l2", description='what scores a weight, or "file.py:function" of (weight, known), larger is kept'
+        "l2",
+        description='how a weight is scored (higher scores are kept): a name, or "file.py:function" taking (weight, '
+        "known)",
     )
     slimming: Number = Field(
         1e-4,
         ge=0,
         allow_inf_nan=False,
-        description='for criterion = "scale", which a training precedes: weight of '
-        "the L1 norm of BatchNormalization's scales in its loss",
+        description='for criterion = "scale": weight of the L1 norm of BatchNormalization\'s scales in the loss of the'
+        " training that precedes it",
     )
     allocation: Literal["uniform", "global", "lamp", "sensitivity", "capacity"] = Field(
         "lamp",
-        description="how layers share the sparsity: all alike, one threshold, by layer-adaptive magnitude, "
-        "by what pruning each layer does to the outputs, or (channels) by parameters for each multiply-accumulate",
+        description='how layers share the sparsity: "uniform" (all alike), "global" (one threshold), "lamp" '
+        '(layer-adaptive magnitude), "sensitivity" (by what pruning each layer does to the outputs), or, '
+        'for channels, "capacity" (by parameters for each multiply-accumulate)',
     )
     schedule: Literal["one-shot", "gradual", "iterative", "lottery"] = Field(
         "gradual",
-        description="before training, during it (cubic), in rounds of pruning and training, or in rounds "
-        "that go back to early weights; channels go at once or in rounds (iterative)",
+        description='"one-shot" prunes before training, "gradual" during it (cubic), "iterative" in rounds of pruning'
+        ' and training, "lottery" in rounds that go back to early weights; channels are removed at once, '
+        'or in rounds with "iterative"',
     )
-    rounds: int = Field(5, ge=1, le=100, description='for schedule = "iterative" and "lottery"')
-    rewind: int = Field(0, ge=0, description='for schedule = "lottery": go back to after so many epochs')
-    keep: list[str] = Field([], description="names of nodes whose weights, and output channels, stay")
-    epochs: int | None = Field(None, ge=1, description="of training, in each round; unset: [train] epochs")
-    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
+    rounds: int = Field(5, ge=1, le=100, description='number of rounds of schedule = "iterative" and "lottery"')
+    rewind: int = Field(
+        0, ge=0, description='for schedule = "lottery": each round goes back to the weights after this many epochs'
+    )
+    keep: list[str] = Field([], description="names of nodes whose weights and output channels are not pruned")
+    epochs: int | None = Field(None, ge=1, description="epochs of training, in each round; unset: as in [train]")
+    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: as in [train]")
 
     @property
     def is_structured(self) -> bool:
@@ -167,31 +182,32 @@ class Prune(Section):
 
 
 class Cluster(Section):
-    """Weight clustering: few distinct values in each layer, which a .pack holds in few bits."""
+    """Weight clustering: few distinct values in each layer, which a .pack file holds in few bits."""
 
     bits: Annotated[int | Literal["auto"] | None, BeforeValidator(_bits)] = Field(
         None,
-        description='2^bits values in each layer; "auto", or unset with size or snr: as many as these ask for; '
-        "unset without them: not clustered",
+        description='2^bits values in each layer, 1 to 8; "auto", or unset with size or snr: as many as these ask '
+        "for; unset without them: no clustering",
     )
     size: int | None = Field(
         None, ge=1, description="in place of bits: bytes that all weights may take, entropy coded; unset: see snr"
     )
     snr: Finite | None = Field(
         None,
-        description="in place of bits and size: least signal-to-noise ratio of the outputs, in dB; unset, with "
-        'bits = "auto" and no size: 25',
+        description="in place of bits and size: lowest signal-to-noise ratio of the outputs, in dB; unset, with bits "
+        '= "auto" and no size: 25',
     )
     init: Literal["optimal", "linear", "density", "random"] = Field(
-        "optimal", description="k-means: the best clusters, or from evenly spaced values, quantiles, or random ones"
+        "optimal", description='where k-means starts: "optimal", "linear", "density" or "random"'
     )
     per_channel: bool | None = Field(
         None,
-        description="a scale for each output channel under the layer's values, else one in all; unset: for int8 "
-        "weights alone, as float ones would have too many values for a codebook in a .pack",
+        description="whether each output channel has a scale under the layer's values; unset: for int8 weights only",
     )
-    epochs: int | None = Field(None, ge=1, description="of training the values and scales; unset: none")
-    lr: Finite = Field(1e-3, gt=0, description="its highest learning rate, relative to weights' sizes")
+    epochs: int | None = Field(None, ge=1, description="epochs of training the values and scales; unset: none")
+    lr: Finite = Field(
+        1e-3, gt=0, description="highest learning rate of that training, relative to the size of each weight"
+    )
 
     @model_validator(mode="after")
     def _one_limit(self) -> Cluster:
@@ -207,109 +223,146 @@ class Cluster(Section):
 
 
 class Quantize(Section):
-    """Post-training quantisation."""
+    """Quantization: how weights and activations are stored."""
 
-    weights: Literal["int8", "float16", "float32"] = Field("int8", description="how weights are stored")
+    weights: Literal["int8", "float16", "float32"] = Field(
+        "int8", description='how weights are stored: "int8", "float16" or "float32"'
+    )
     activations: Literal["auto", "int8", "float32"] = Field(
-        "auto", description="auto: int8 when calibration data is given, else float32 (dynamic-range)"
+        "auto",
+        description='how values between layers are stored: "int8", "float32", or "auto": int8 if there is calibration'
+        " data, otherwise float32 (dynamic range)",
     )
     calibration: Literal["minmax", "percentile", "entropy", "mse"] = Field(
-        "mse", description="how an activation's range is chosen from its calibration histogram"
+        "mse",
+        description='how the range of an activation is chosen from its calibration histogram: "minmax", "percentile",'
+        ' "entropy" or "mse"',
     )
     percentile: Number = Field(
-        99.99, gt=50, le=100, description='percent of values inside the range, for calibration = "percentile"'
+        99.99,
+        gt=50,
+        le=100,
+        description='percentage of the values that lie inside the range, for calibration = "percentile"',
     )
-    per_channel: bool = Field(True, description="a weight scale for each output channel, else one in all")
-    equalize: bool = Field(True, description="cross-layer equalisation, where it helps")
-    bias_correction: bool = Field(True, description="correct biases for the mean error, where it helps")
+    per_channel: bool = Field(True, description="whether each output channel of a weight has a scale of its own")
+    equalize: bool = Field(True, description="cross-layer equalization, where it helps")
+    bias_correction: bool = Field(True, description="correction of biases for the mean error, where it helps")
     float_layers: list[str] = Field([], description="names of nodes that stay in float (mixed precision)")
-    samples: int | None = Field(None, ge=1, description="at most this many calibration samples; unset: all")
-    epochs: int | None = Field(None, ge=1, description="of quantisation-aware training; unset: none")
-    lr: Finite = Field(1e-3, gt=0, description="its highest learning rate, relative to weights' sizes")
+    samples: int | None = Field(None, ge=1, description="largest number of calibration samples; unset: all")
+    epochs: int | None = Field(None, ge=1, description="epochs of quantization-aware training; unset: none")
+    lr: Finite = Field(
+        1e-3,
+        gt=0,
+        description="highest learning rate of quantization-aware training, relative to the size of each weight",
+    )
 
 
 class Distill(Section):
-    """Distillation: a smaller model learns from this one, and is compressed in its place."""
+    """Distillation: a smaller student model learns from this one, and is compressed in its place."""
 
     student: str | None = Field(
-        None, min_length=1, description="a model file to train as it is; unset: derived from the model as below"
+        None,
+        min_length=1,
+        description="a model file to train unchanged; unset: the student is derived from the model as below",
     )
     width: Number = Field(1.0, gt=0, le=1, description="share of each layer's channels that the student has")
-    align: int = Field(1, ge=1, description="the student's channels are multiples of this")
-    depth: Number = Field(1.0, ge=0, le=1, description="share of the blocks of equal input and output that it keeps")
-    separable: bool = Field(False, description="its convolutions are depthwise ones followed by 1 x 1 ones")
-    temperature: Finite = Field(4.0, gt=0, description="softens both models' logits (Hinton et al. 2015)")
+    align: int = Field(1, ge=1, description="the student's channel counts are multiples of this")
+    depth: Number = Field(
+        1.0, ge=0, le=1, description="share of the blocks with equal input and output shapes that the student keeps"
+    )
+    separable: bool = Field(
+        False, description="whether the student's convolutions are replaced by depthwise ones followed by 1 x 1 ones"
+    )
+    temperature: Finite = Field(4.0, gt=0, description="softens the logits of both models (Hinton et al. 2015)")
     alpha: Number = Field(
-        0.9, ge=0, le=1, description="weight of the teacher's part of the loss; the labels' is 1 - alpha"
+        0.9, ge=0, le=1, description="weight of the teacher's part of the loss; the labels' part has 1 - alpha"
     )
     features: Annotated[
         Literal["none", "auto"] | list[Annotated[tuple[str, str], BeforeValidator(_as_tuple)]], BeforeValidator(_pairs)
     ] = Field(
         "none",
-        description="values that the student imitates: [[teacher's, its own], ...]; auto: the last of each image size",
+        description="values that the student imitates: [[teacher's value, student's value], ...]; \"auto\": the last "
+        "value of each image size",
     )
     feature_weight: Number = Field(
         1.0, ge=0, allow_inf_nan=False, description="weight of the imitated values in the loss"
     )
-    epochs: int | None = Field(None, ge=1, description="of training; unset: [train] epochs")
-    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: [train] lr")
+    epochs: int | None = Field(None, ge=1, description="epochs of training; unset: as in [train]")
+    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: as in [train]")
 
     @property
     def is_asked_for(self) -> bool:
+        """Whether a student is trained: some key says how it differs from the model."""
         return self.student is not None or self.width < 1 or self.depth < 1 or self.separable
 
 
 class Train(Section):
-    """Training, which every method that learns uses."""
+    """Training: settings of every method that trains."""
 
-    epochs: int = Field(30, ge=1, description="passes over the training data, at most")
+    epochs: int = Field(30, ge=1, description="largest number of passes over the training data")
     batch: int = Field(128, ge=1, description="samples in one step, over all processes")
-    optimizer: Literal["sgd", "adam"] = Field("sgd", description="sgd has Nesterov's momentum; adam is AdamW")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description='"sgd" has Nesterov\'s momentum; "adam" is AdamW')
     lr: Finite = Field(0.01, gt=0, description="highest learning rate")
-    momentum: Number = Field(0.9, ge=0, lt=1, description='for optimizer = "sgd"')
-    weight_decay: Number = Field(1e-4, ge=0, allow_inf_nan=False, description="of weights, not of biases")
-    schedule: Literal["cosine", "step"] = Field(
-        "cosine", description="how lr falls: a half cosine to 0, or to a tenth after half and after three quarters"
+    momentum: Number = Field(0.9, ge=0, lt=1, description='momentum of optimizer = "sgd"')
+    weight_decay: Number = Field(
+        1e-4, ge=0, allow_inf_nan=False, description="weight decay of weights; biases have none"
     )
-    warmup: Number = Field(1.0, ge=0, allow_inf_nan=False, description="epochs in which lr rises from 0")
+    schedule: Literal["cosine", "step"] = Field(
+        "cosine",
+        description='how the learning rate falls: "cosine" is a half cosine to 0; "step" falls to a tenth after half '
+        "and again after three quarters of the epochs",
+    )
+    warmup: Number = Field(
+        1.0, ge=0, allow_inf_nan=False, description="epochs during which the learning rate rises from 0"
+    )
     clip: Number | None = Field(
-        None, gt=0, allow_inf_nan=False, description="longest gradient (2-norm over all weights); unset: any"
+        None, gt=0, allow_inf_nan=False, description="largest 2-norm of the gradient over all weights; unset: no limit"
     )
     patience: int | None = Field(
-        None, ge=1, description="stop after so many epochs without a better validation; unset: never"
+        None, ge=1, description="stop after this many epochs without a better validation; unset: never"
     )
     validation: Number = Field(
-        0.1, ge=0, le=0.5, description="share of the training data kept aside to choose the best epoch; 0: the last one"
+        0.1,
+        ge=0,
+        le=0.5,
+        description="share of the training data that is kept aside to choose the best epoch; 0: the last epoch is kept",
     )
     augment: Literal["none", "flip-crop", "shift"] = Field(
-        "none", description="flip-crop: mirrored and moved images (photos); shift: moved images (digits)"
+        "none", description='"none"; "flip-crop" mirrors and moves images (for photos); "shift" moves them (for digits)'
     )
     precision: Literal["auto", "float32", "mixed"] = Field(
-        "auto", description="mixed: bfloat16 or float16 where it is faster; auto: mixed on a GPU, float32 on a CPU"
+        "auto",
+        description='"mixed" uses bfloat16 or float16 where that is faster; "auto": mixed on a GPU, float32 on a CPU',
     )
     loss: str = Field(
         "auto",
         min_length=1,
-        description='"cross-entropy", "mse", or "file.py:function" of (outputs, labels, inputs); '
-        "auto: cross-entropy for integer labels, else mse",
+        description='"cross-entropy", "mse", or "file.py:function" taking (outputs, labels, inputs); auto: '
+        "cross-entropy for integer labels, otherwise mse",
     )
     metric: str | None = Field(
-        None, min_length=1, description="chooses the best epoch, as in [evaluate]; unset: the validation loss does"
+        None,
+        min_length=1,
+        description="metric that chooses the best epoch, written as in [evaluate]; unset: the validation loss chooses",
     )
-    tensorboard: str | None = Field(None, min_length=1, description="folder to write TensorBoard's files to")
+    tensorboard: str | None = Field(
+        None, min_length=1, description="folder for TensorBoard's files; unset: none are written"
+    )
 
 
 class Evaluate(Section):
     """What accuracy is, and how much of it may be lost."""
 
     metric: str = Field(
-        "top1", min_length=1, description='"top1" (percent), or "file.py:function" of (outputs, labels)'
+        "top1",
+        min_length=1,
+        description='"top1" (percent), or "file.py:function" taking (outputs, labels); larger is better',
     )
     max_drop: Number | None = Field(
         None,
         ge=0,
         allow_inf_nan=False,
-        description="points of the metric that an artifact may lose against float; unset: any",
+        description="points of the metric that an artifact may lose against the float model; unset: no limit",
     )
 
 
@@ -317,16 +370,24 @@ class Emit(Section):
     """What is written."""
 
     formats: list[Literal["onnx", "tflite", "pack"]] | None = Field(
-        None, min_length=1, description="artifact formats; unset: what runtimes on the target load"
+        None,
+        min_length=1,
+        description='artifact formats, any of "tflite", "onnx" and "pack"; unset: those that runtimes on the target '
+        "load",
     )
     max_size: int | None = Field(
-        None, ge=1, description="bytes that an artifact may have: pruning and clustering are chosen for it; unset: any"
+        None,
+        ge=1,
+        description="bytes that an artifact may have; pruning and clustering are chosen to meet it; unset: no limit",
     )
     coder: Literal["huffman", "rans"] = Field(
-        "huffman", description="entropy coder of a .pack: rans is about 1 % smaller and decodes several times slower"
+        "huffman",
+        description='entropy coder of a .pack file; "rans" makes it about 1 % smaller and decodes several times slower',
     )
     io: Literal["auto", "int8", "float32"] = Field(
-        "auto", description="type of .tflite and .pack inputs and outputs; auto: what the target's profile says"
+        "auto",
+        description='type of the inputs and outputs of a .tflite or .pack file: "int8", "float32", or "auto": what '
+        "the target's profile says",
     )
 
 

@@ -1,1 +1,1 @@
-"""What a run writes down while it works: the report's schema, its stages, units."""
+"""What a run records while it works: the schema of the report, its stages, and units of numbers."""

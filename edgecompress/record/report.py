@@ -16,10 +16,14 @@ Bins = Annotated[list[Natural], Field(min_length=1)]
 
 
 class Part(BaseModel):
+    """A part of the report. Unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid")
 
 
 class ModelSummary(Part):
+    """The model that came in."""
+
     path: str | None = Field(description="the input file; null when the model came as a Python object")
     format: str = Field(description="onnx, pt2, torchscript, keras, saved_model or python")
     opset: int = Field(description="ONNX opset of the input")
@@ -32,6 +36,8 @@ class ModelSummary(Part):
 
 
 class TargetSummary(Part):
+    """The device that the artifacts are for."""
+
     name: str
     description: str
     integer_only: bool
@@ -40,11 +46,15 @@ class TargetSummary(Part):
 
 
 class Data(Part):
+    """Data that was given, and how much of it there is."""
+
     source: str
     samples: Natural
 
 
 class Requested(Part):
+    """What was asked for, once every open choice was decided."""
+
     formats: list[str]
     weights: str
     activations: str
@@ -56,6 +66,8 @@ class Requested(Part):
 
 
 class Achieved(Part):
+    """What came of it."""
+
     encoding: Literal["int8", "dynamic", "float16", "float32"]
     float_layers: list[str] = Field(description="nodes kept in float, asked for or to stay within max_drop")
     float_value: float | None = Field(description="the metric of the normalised float model")
@@ -64,6 +76,8 @@ class Achieved(Part):
 
 
 class Stage(Part):
+    """A step of the run, how long it took, and what it left."""
+
     name: str
     wall_seconds: float
     bytes: Natural | None = None
@@ -84,6 +98,8 @@ class Goal(Part):
 
 
 class Epoch(Part):
+    """One pass over the training data."""
+
     epoch: Natural = Field(description="from 1")
     loss: float = Field(description="mean over the epoch's steps")
     validation_loss: float | None = Field(description="null without validation samples, or without labels")
@@ -114,15 +130,17 @@ class Histogram(Part):
     low: float
     high: float
     before: Bins | None = Field(description="of the model that came in; null when it had no such layer")
-    after: Bins = Field(description="as stored, after pruning, clustering and quantisation")
+    after: Bins = Field(description="as stored, after pruning, clustering and quantization")
 
 
 class Layer(Part):
+    """A layer as it is stored, and how far its output is off."""
+
     name: str
     op: str
     encoding: str = Field(description='for example "int8 per-channel"')
     bits_per_weight: float | None
-    snr_db: float | None = Field(description="float against quantised output; null when not measured")
+    snr_db: float | None = Field(description="float against quantized output; null when not measured")
     weights: Natural | None = Field(None, description="how many it multiplies with; null without any")
     sparsity: float | None = Field(None, description="share of the weights that is exactly zero; null without weights")
     histogram: Histogram | None = Field(None, description="of its weights; null without any")
@@ -130,6 +148,8 @@ class Layer(Part):
 
 
 class Tensor(Part):
+    """An input or output of an artifact."""
+
     name: str
     shape: list[int]
     dtype: str
@@ -139,6 +159,8 @@ class Tensor(Part):
 
 
 class Check(Part):
+    """One artifact, run in one interpreter."""
+
     interpreter: str
     version: str
     metric: str
@@ -151,6 +173,8 @@ class Check(Part):
 
 
 class Artifact(Part):
+    """A file that was written, and every check of it."""
+
     path: str = Field(description="relative to report.json")
     format: str
     encoding: str
@@ -180,6 +204,7 @@ class Counts(Part):
 
     @property
     def middle_name(self) -> str:
+        """ "median" or "mean": what `middle` is."""
         return "mean" if self.median is None else "median"
 
 

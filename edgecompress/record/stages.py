@@ -1,4 +1,4 @@
-"""What a run did, stage by stage, with its wall time."""
+"""The stages of a run, with the wall time of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgecompress.support.progress import progress
 
 @dataclass
 class Running:
-    """A stage under way: fill in what it found. `advance(n)`: n more of the stage's total are done."""
+    """A stage under way: fill in what it measures. `advance(n)` says that n more of its total are done."""
 
     stage: Stage
     advance: Callable[[int], None]

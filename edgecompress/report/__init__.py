@@ -1,1 +1,1 @@
-"""What a run leaves behind: report.json, and the tables that show it."""
+"""Reports: made of what a conversion returns, and shown as tables, as a page and side by side."""

@@ -1,4 +1,4 @@
-"""A picture of activation memory: which values are needed when, and where in one arena they can lie."""
+"""Activation memory: when each value is needed, and where in one arena it can lie."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SAME_BYTES = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 
 
 def memory_plan(model: ir.Model) -> MemoryPlan:
-    """Of the values between the layers of an annotated canonical model, each in the type it is stored in."""
+    """The arena of the values between the layers of an annotated canonical model, each in the type it is stored in."""
     graph, grouped = model.graph, layers(model.graph)
     values: dict[str, ir.Value] = {str(v.name): v for v in graph.inputs}
     first, last, overlaps = dict.fromkeys(values, 0), dict.fromkeys(values, 0), []

@@ -15,6 +15,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 34  # of the plot's frame
 
 @dataclass(frozen=True)
 class Tick:
+    """A mark on an axis, in pixels, and its label."""
+
     at: float
     label: str
 
@@ -30,6 +32,7 @@ class Axis:
     ticks: tuple[Tick, ...]
 
     def __call__(self, value: float) -> float:
+        """Where a value lies, in pixels."""
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
 
@@ -61,6 +64,8 @@ def _label(value: float, step: float) -> str:
 
 @dataclass(frozen=True)
 class Line:
+    """A curve: its points as SVG has them, and its CSS class."""
+
     name: str
     points: str
     style: str
@@ -92,6 +97,8 @@ def lines(curves: Sequence[tuple[str, str, Sequence[float | None]]]) -> Lines:
 
 @dataclass(frozen=True)
 class Dot:
+    """A point of a scatter plot with its label; coordinates in pixels."""
+
     x: float
     y: float
     name: str
@@ -102,6 +109,8 @@ class Dot:
 
 @dataclass(frozen=True)
 class Scatter:
+    """Sizes across, scores upwards. frontier: points of a line, as SVG has them."""
+
     x: Axis
     y: Axis
     dots: tuple[Dot, ...]
@@ -131,6 +140,8 @@ def scatter(points: Sequence[tuple[str, str, float, float]]) -> Scatter:
 
 @dataclass(frozen=True)
 class Rectangle:
+    """A box with the title that is shown when the pointer rests on it; in pixels."""
+
     x: float
     y: float
     width: float
@@ -142,6 +153,8 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Rectangles:
+    """Boxes in one frame."""
+
     x: Axis
     y: Axis
     rectangles: tuple[Rectangle, ...]

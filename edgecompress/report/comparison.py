@@ -1,4 +1,4 @@
-"""Runs side by side."""
+"""Tables of several conversions side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgecompress.record.report import Artifact, Report
 from edgecompress.record.units import count, size
 from edgecompress.report.files import read_report
 from edgecompress.report.html import latency, macs_after, worst_value
-from edgecompress.report.terminal import number, table
+from edgecompress.report.tables import number, table
 
 Named = tuple[str, Report]
 

@@ -1,4 +1,4 @@
-"""Runs on devices as tables of at most 80 columns."""
+"""Tables of at most 80 columns that show what devices measured."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.text import Text
 
 from edgecompress.record.report import Counts, DeviceFailure, DeviceRun
-from edgecompress.report.terminal import table
+from edgecompress.report.tables import table
 
 WORDS = {"instructions": "Instructions", "cycles": "Cycles", "ns": "Microseconds"}
 UNITS = {"instructions": "instr.", "cycles": "cycles", "ns": "us"}

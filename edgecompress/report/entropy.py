@@ -1,4 +1,4 @@
-"""The least that a code of single values can take."""
+"""Entropy: the fewest bits that a code of single values can take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""report.html: one file that needs nothing else, made of report.json alone."""
+"""report.html: one file that needs no other, made from report.json alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgecompress.record.report import Artifact, DeviceRun, History, Layer, Repo
 from edgecompress.record.units import count, size
 from edgecompress.report import charts, terminal
 from edgecompress.report import device_table as devices
+from edgecompress.report.tables import number
 
 HISTOGRAM = 240, 70
 MOST_HISTOGRAMS = 120  # and as many in a table's rows: a page of at most 1 MB
@@ -21,7 +22,7 @@ BAD_SNR = 15.0  # dB: below it a layer's noise is a sixth of its signal
 
 @dataclass(frozen=True)
 class Card:
-    """One figure at the top."""
+    """One of the figures at the top of the page."""
 
     title: str
     before: str
@@ -31,6 +32,8 @@ class Card:
 
 @dataclass(frozen=True)
 class Bar:
+    """A size in the chart of where the bytes go. share: percent of the largest."""
+
     label: str
     bytes: int
     share: float
@@ -39,7 +42,7 @@ class Bar:
 
 
 def page(report: Report) -> str:
-    """The whole document."""
+    """The HTML document of a report."""
     return str(
         _environment()
         .get_template("report.html.j2")
@@ -73,14 +76,17 @@ def comparison_page(
 
 
 def source(report: Report) -> str:
+    """The model file's name, or what kind of object the model came as."""
     return PurePath(report.model.path).name if report.model.path else f"{report.model.format} model"
 
 
 def smallest(report: Report) -> Artifact:
+    """The artifact with the fewest bytes."""
     return min(report.artifacts, key=lambda a: a.bytes)
 
 
 def macs_after(report: Report) -> int:
+    """Multiply-accumulates of the compressed model."""
     return next((s.macs for s in reversed(report.stages) if s.macs is not None), report.model.macs)
 
 
@@ -159,9 +165,11 @@ def _scatter(reports: Sequence[tuple[str, Report]]) -> charts.Scatter | None:
             continue
         if not any(p[0] == "float32" for p in points):
             points.append(("float32", "input", 4 * report.model.parameters, got.float_value))
-        for artifact in report.artifacts:
-            if (value := worst_value(artifact)) is not None:
-                points.append((f"{prefix}.{artifact.format}", "artifact", artifact.bytes, value))
+        points += [
+            (f"{prefix}.{artifact.format}", "artifact", artifact.bytes, value)
+            for artifact in report.artifacts
+            if (value := worst_value(artifact)) is not None
+        ]
     return charts.scatter(points) if len(points) > 1 else None
 
 
@@ -211,7 +219,7 @@ def _curves(history: History) -> dict[str, Any]:
 
 
 def _checks(report: Report) -> list[list[str]]:
-    form = terminal.number
+    form = number
     return [
         [
             a.path,

@@ -1,4 +1,4 @@
-"""The report's list of layers: how each one's weights are stored, and how far its output is off."""
+"""The list of layers in a report: how the weights of each are stored, and how noisy its output is."""
 
 from __future__ import annotations
 
@@ -26,9 +26,12 @@ class Diagnosis(Protocol):
     """What is known about the error of one layer."""
 
     @property
-    def snr_db(self) -> float: ...
+    def snr_db(self) -> float:
+        """Float against quantized output, in decibels."""
+
     @property
-    def cause(self) -> str: ...
+    def cause(self) -> str:
+        """The probable reason of a low signal-to-noise ratio."""
 
 
 def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis], original: ir.Model) -> list[Layer]:
@@ -64,9 +67,10 @@ def _weight(layer: FusedLayer) -> ir.Value | None:
     """The largest constant of rank 2 and more: what the layer multiplies with."""
     sizes: dict[ir.Value, int] = {}
     for value in layer.node.inputs:
-        if value is not None and value.const_value is not None and value.dtype == ir.DataType.FLOAT:
-            if len(value.const_value.shape) > 1:
-                sizes[value] = value.const_value.size
+        if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
+            continue
+        if len(value.const_value.shape) > 1:
+            sizes[value] = value.const_value.size
     return max(sizes, key=lambda value: sizes[value], default=None)
 
 
@@ -93,8 +97,15 @@ def _histogram(before: np.ndarray | None, weight: ir.Value) -> Histogram | None:
     low, high = min(float(a.min()) for a in both), max(float(a.max()) for a in both)
     if low == high:
         low, high = low - 0.5, high + 0.5
-    counted = [np.histogram(a, BINS, (low, high))[0].tolist() for a in both]
+    bins = _bins(low, high)
+    counted = [np.histogram(a, bins, (low, high))[0].tolist() for a in both]
     return Histogram(low=low, high=high, before=counted[0] if len(counted) == 2 else None, after=counted[-1])
+
+
+def _bins(low: float, high: float) -> int:
+    """How many bins a histogram has: BINS, or 1 where float32 has too few numbers between low and high."""
+    edges = np.linspace(low, high, BINS + 1, dtype=np.float32)
+    return BINS if (edges[1:] > edges[:-1]).all() else 1
 
 
 def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | None]:

@@ -1,80 +1,26 @@
-"""The report as tables of at most 80 columns, for terminals and notebooks."""
+"""A report as tables of at most 80 columns, for terminals and notebooks."""
 
 from __future__ import annotations
 
-import abc
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import PurePath
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.markup import escape
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from edgecompress.record.report import Artifact, Check, Report
 from edgecompress.record.units import count, size
+from edgecompress.report import device_table
+from edgecompress.report.tables import in_words, number, table
 
-WIDTH = 80
 WORST_LAYERS = 5
-IN_WORDS = {"dynamic": "int8 weights, float activations"}  # the others say it themselves
 
 
 def render(report: Report) -> RenderableType:
     """Header, artifacts, accuracy, worst layers, requested against achieved, notes: what has content."""
     parts = (_header, _artifacts, _accuracy, _devices, _worst_layers, _requested, _notes)
     return Group(*[part for make in parts if (part := make(report)) is not None])
-
-
-class Shown(abc.ABC):
-    """What shows itself in terminals, and as the same tables in notebooks. Dataclasses of this kind have repr=False."""
-
-    @abc.abstractmethod
-    def __rich__(self) -> RenderableType: ...
-
-    def __str__(self) -> str:
-        return as_text(self.__rich__())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return as_html(self.__rich__())
-
-
-def as_text(renderable: RenderableType) -> str:
-    """Plain text, no colours."""
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
-    with console.capture() as capture:
-        console.print(renderable)
-    return capture.get()
-
-
-def as_html(renderable: RenderableType) -> str:
-    """One <pre> element with inline colours."""
-    console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
-    console.print(renderable)
-    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
-
-
-def print_fitting(renderable: RenderableType) -> None:
-    """To stdout, in colour on a terminal."""
-    console = Console()
-    console.print(renderable, width=min(WIDTH, console.width))
-
-
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table whose columns after the first align right when they start with a space in `columns`."""
-    result = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
-    for name in columns:
-        result.add_column(name.strip(), justify="right" if name.startswith(" ") else "left", overflow="fold")
-    for row in rows:
-        result.add_row(*map(escape, row))
-    return result
-
-
-def in_words(encoding: str) -> str:
-    return IN_WORDS.get(encoding, encoding)
 
 
 def _header(report: Report) -> Text:
@@ -111,10 +57,6 @@ def _accuracy(report: Report) -> Table | None:
     return table(title, [name for name, _ in columns], rows)
 
 
-def number(value: float | None, form: str, missing: str = "-") -> str:
-    return missing if value is None else format(value, form)
-
-
 _WHICH, _SCORES = {"Format", "Interpreter"}, {" Float", " Value"}
 _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     ("Format", lambda a, c: a.format),
@@ -128,10 +70,8 @@ _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
 
 
 def _devices(report: Report) -> RenderableType | None:
-    from edgecompress.report.device_table import comparison
-
     measured = report.devices or report.device_failures
-    return comparison(report.devices, report.device_failures) if measured else None
+    return device_table.comparison(report.devices, report.device_failures) if measured else None
 
 
 def _worst_layers(report: Report) -> Table | None:
@@ -148,8 +88,10 @@ def requested(report: Report) -> list[tuple[str, str, str]]:
     kept = f", {len(got.float_layers)} layers in float" if got.float_layers else ""
     rows = [("encoding", f"{asked.weights} weights, {asked.activations} activations", in_words(got.encoding) + kept)]
     rows.append(("formats", ", ".join(asked.formats), ", ".join(a.format for a in report.artifacts)))
-    for g in report.goals:
-        rows.append((g.what, _goal(g.requested, g.unit), _goal(g.achieved, g.unit) + (g.note and f": {g.note}")))
+    rows += [
+        (g.what, _goal(g.requested, g.unit), _goal(g.achieved, g.unit) + (g.note and f": {g.note}"))
+        for g in report.goals
+    ]
     limit = "any" if asked.max_drop is None else f"at most {asked.max_drop:g}"
     rows.append((f"{asked.metric} drop", limit, number(got.drop, ".2f", missing="not measured")))
     if report.target.flash_bytes is not None:

@@ -1,4 +1,4 @@
-"""Ctrl-C, which libraries in C++ hand back as errors of their own, or drop; and SIGTERM, which means the same."""
+"""Interruption by Ctrl-C or SIGTERM, which C++ libraries may drop or turn into errors of their own."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Watch:
         self.came = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Remember the signal, and raise KeyboardInterrupt."""
         self.came = number
         signal.default_int_handler(number, frame)
 

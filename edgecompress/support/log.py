@@ -1,6 +1,6 @@
-"""What a run says of itself while it works: Python's logging, under the name "edgecompress".
+"""Messages of a run while it works: Python's logging, under the name "edgecompress".
 
-Information: stages and epochs as they end. The command line shows it with -v; -q leaves errors alone.
+Level INFO has stages and epochs as they end. The command line shows it with -v; with -q it shows only errors.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ LOGGER.addHandler(logging.NullHandler())  # a library prints nothing unasked
 
 
 def is_quiet() -> bool:
-    """Whether nothing but errors is to be shown."""
+    """Whether only errors are to be shown."""
     return not LOGGER.isEnabledFor(logging.WARNING)
 
 
 def is_verbose() -> bool:
+    """Whether progress messages are shown."""
     return LOGGER.isEnabledFor(logging.INFO)

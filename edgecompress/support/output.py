@@ -1,4 +1,4 @@
-"""Writing a run's files: all of them or none, and never over an input."""
+"""Writes the files of a run: all of them or none, and never over an input."""
 
 from __future__ import annotations
 

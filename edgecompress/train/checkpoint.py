@@ -1,4 +1,4 @@
-"""The state of a run in one file, which is whole or not there."""
+"""Checkpoints: the state of a training run in a file that is either complete or absent."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 def random_states() -> dict[str, Any]:
     """Of Python, NumPy and torch: nothing here draws from them, but hooks and user code may."""
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
     states = {
         "python": random.getstate(),
         "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), *(float(r) for r in rest)],
@@ -76,9 +77,10 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
+    """The opposite of `random_states`."""
     random.setstate(states["python"])
     kind, keys, position, has_gauss, gauss = states["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), int(position), int(has_gauss), gauss))  # noqa: NPY002
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), int(position), int(has_gauss), gauss))
     torch.set_rng_state(states["torch"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,11 +1,11 @@
-"""Several processes on one batch, as `torchrun` starts them."""
+"""Training in several processes that share each batch, as `torchrun` starts them."""
 
 from __future__ import annotations
 
 import atexit
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import autograd, distributed, nn
@@ -13,6 +13,8 @@ from torch import autograd, distributed, nn
 from edgecompress.errors import InputError
 from edgecompress.operators.batchnorm_module import BatchNorm
 from edgecompress.train.module.torch_model import TorchModel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
+        """Whether this process validates, saves and reports."""
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
@@ -48,11 +51,11 @@ class Processes:
         share = count // self.count
         return slice(self.rank * share, (self.rank + 1) * share)
 
-    def from_main(self, value: object) -> object:
+    def from_main(self, value: T) -> T:
         """The first process's value, in all of them."""
         if self.count == 1:
             return value
-        values = [value]
+        values: list[T] = [value]
         distributed.broadcast_object_list(values, src=0)
         return values[0]
 

@@ -1,4 +1,4 @@
-"""What a method adds to the training loop."""
+"""Hooks: what a method adds to the training loop."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ class Hook:
         return True
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the hook."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

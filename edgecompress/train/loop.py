@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,16 @@ from edgecompress.support.progress import progress
 from edgecompress.train import checkpoint as files
 from edgecompress.train import mixed_precision as precision
 from edgecompress.train.augment import AUGMENTS, require_images
-from edgecompress.train.distributed import Processes, processes
+from edgecompress.train.distributed import processes
 from edgecompress.train.hook import Hook, call
 from edgecompress.train.losses import Loss, load_loss
 from edgecompress.train.optimizer import learning_rate, make_optimizer, set_learning_rate
+from edgecompress.train.session import DEFAULT_SESSION, Session
 from edgecompress.train.tensorboard import Board, open_board
 from edgecompress.train.train_data import Batch, TrainData
 
 NOTE_EVERY = 10  # steps: reading the loss waits for a GPU
-Log = Callable[[str], None]
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
 
 def train(
@@ -38,34 +38,25 @@ def train(
     settings: Train,
     *,
     loss: Loss | None = None,
-    metric: Metric | None = None,
     hooks: Sequence[Hook] = (),
-    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]] | None = None,
-    validation: TrainData | None = None,
-    seed: int = 0,
-    stage: str = "training",
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    log: Log | None = None,
+    parameters: Parameters | None = None,
+    session: Session = DEFAULT_SESSION,
 ) -> History:
-    """Trains the module, in place; it ends on the CPU, in evaluation mode, with the best epoch's weights.
+    """Train the module in place. It ends on the CPU, in evaluation mode, with the best epoch's weights.
 
-    loss, metric: in place of those that the settings name. parameters: what is trained, in groups if need be
-    (`make_optimizer`); unset: all of the module's. validation: in place of a share of the data.
-    checkpoint: a file that holds the whole state after each epoch; with `resume` a run goes on from it, on the
-    CPU with the same weights to the bit as if it had never stopped. log: gets a line for each epoch; unset: the
-    logger "edgecompress" does.
+    loss: in place of the one that the settings name. parameters: what is trained, in groups if need be
+    (`make_optimizer`); by default all of the module's. A run that is resumed from its checkpoint on the CPU ends with
+    the same weights, to the bit, as one that was never stopped.
 
-    Started by torchrun, the processes share each batch. All that is random depends on the seed, the epoch and the
-    step alone. Raises InputError: settings that don't fit the data, a loss that isn't finite, another run's
-    checkpoint.
+    Processes that were started by torchrun share each batch. Raises InputError for settings that don't fit the data,
+    a loss that isn't finite, and the checkpoint of another run.
     """
-    group = processes()
-    run = _Run(module, data, settings, group, loss, metric, hooks, parameters, validation, seed, stage)
+    run = _Run(module, data, settings, session, hooks)
     try:
-        return run(checkpoint, resume, log)
+        run.prepare(loss, parameters)
+        return run()
     finally:
-        group.unwrap(module)
+        run.group.unwrap(module)
         module.to("cpu").eval()
 
 
@@ -84,23 +75,11 @@ class _Progress:
 
 class _Run:
     def __init__(
-        self,
-        module: nn.Module,
-        data: TrainData,
-        settings: Train,
-        group: Processes,
-        loss: Loss | None,
-        metric: Metric | None,
-        hooks: Sequence[Hook],
-        parameters: Any,
-        validation: TrainData | None,
-        seed: int,
-        stage: str,
+        self, module: nn.Module, data: TrainData, settings: Train, session: Session, hooks: Sequence[Hook]
     ) -> None:
-        self.module, self.settings, self.group, self.hooks = module.to(group.device), settings, group, hooks
-        self.seed, self.stage = seed, stage
-        self.data, held = (data, validation) if validation is not None else data.split(settings.validation, seed)
-        self.validation = held
+        self.group = group = processes()
+        self.module, self.settings, self.session, self.hooks = module, settings, session, hooks
+        self.data, self.validation = data.split(settings.validation, session.seed)
         self.batch = min(settings.batch, len(self.data)) // group.count * group.count
         if self.batch == 0 or settings.batch % group.count:
             raise InputError(
@@ -109,19 +88,23 @@ class _Run:
             )
         if settings.augment != "none":
             require_images(settings.augment, self.data.batch(np.arange(1)).inputs[0].shape[1:])
-        self.loss = loss or load_loss(settings.loss, self.data)
-        self.metric_name = settings.metric if metric is None else getattr(metric, "__name__", "metric")
-        self.metric = metric or (load_metric(settings.metric) if settings.metric else None)
+        self.metric: Metric | None = load_metric(settings.metric) if settings.metric else None
         self.steps = len(self.data) // self.batch  # of an epoch; what is left over differs from epoch to epoch
         self.total = self.steps * settings.epochs
         self.warmup = min(round(self.steps * settings.warmup), self.total)
-        call(hooks, "on_start", module)
-        self.optimizer = make_optimizer(module.parameters() if parameters is None else parameters, settings)
         self.progress = _Progress()
         self.precision = "float32"
 
-    def __call__(self, path: Path | None, resume: bool, log: Log | None) -> History:
-        state = files.load(path, self._identity()) if path is not None and resume else None
+    def prepare(self, loss: Loss | None, parameters: Parameters | None) -> None:
+        """Move the module to where it is trained, and make its optimizer."""
+        self.loss = loss or load_loss(self.settings.loss, self.data)
+        self.module.to(self.group.device)
+        call(self.hooks, "on_start", self.module)
+        self.optimizer = make_optimizer(self.module.parameters() if parameters is None else parameters, self.settings)
+
+    def __call__(self) -> History:
+        path, stage = self.session.checkpoint, self.session.stage
+        state = files.load(path, self._identity()) if path is not None and self.session.resume else None
         if state is None:
             self.precision = str(self.group.from_main(self._choose_precision()))
         else:
@@ -134,9 +117,9 @@ class _Run:
         rest = self.settings.epochs - done
         with open_board(self.settings.tensorboard if self.group.is_main else None) as board:
             if not now.finished and rest:
-                with progress(self.stage, rest * self.steps * self.batch, self.group.is_main) as advance:
+                with progress(stage, rest * self.steps * self.batch, self.group.is_main) as advance:
                     for epoch in range(done, self.settings.epochs):
-                        self._epoch(wrapped, epoch, advance, board, log)
+                        self._epoch(wrapped, epoch, advance, board)
                         if path is not None and self.group.is_main:
                             files.save(path, self._state())
                         if now.finished:
@@ -147,14 +130,12 @@ class _Run:
             self.module.load_state_dict(self.group.from_main(self.module.state_dict()))
         return self._history()
 
-    def _epoch(
-        self, wrapped: nn.Module, epoch: int, advance: Callable[..., None], board: Board, log: Log | None
-    ) -> None:
-        start, now = time.perf_counter(), self.progress
-        order = np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.data))
+    def _epoch(self, wrapped: nn.Module, epoch: int, advance: Callable[..., None], board: Board) -> None:
+        start, now, stage, metric = time.perf_counter(), self.progress, self.session.stage, self.settings.metric
+        order = np.random.default_rng([self.session.seed, 1, epoch]).permutation(len(self.data))
         losses = torch.zeros((), device=self.group.device)
         rate, note = 0.0, ""
-        last = f" (before: {_described(now.epochs[-1], self.metric_name)})" if now.epochs else ""
+        last = f" (before: {_described(now.epochs[-1], metric)})" if now.epochs else ""
         self.module.train()
         for i in range(self.steps):
             step = epoch * self.steps + i
@@ -168,10 +149,10 @@ class _Run:
             advance(self.batch, note)
         mean = self.group.mean(losses / self.steps).item()
         if not np.isfinite(mean):
-            raise InputError(f"{self.stage}: the loss is {mean} in epoch {epoch + 1}; try a lower [train] lr, or clip")
+            raise InputError(f"{stage}: the loss is {mean} in epoch {epoch + 1}; try a lower [train] lr, or clip")
         trained = time.perf_counter() - start
         call(self.hooks, "on_epoch", epoch)
-        held_loss, value = self.group.from_main(self._validate() if self.group.is_main else None)
+        held_loss, value = self.group.from_main(self._validate() if self.group.is_main else (None, None))
         record = Epoch(
             epoch=epoch + 1,
             loss=mean,
@@ -183,12 +164,12 @@ class _Run:
         now.epochs.append(record)
         self._judge(record, (epoch + 1) * self.steps)
         now.finished |= epoch + 1 == self.settings.epochs
-        board.write(self.stage, record)
+        board.write(stage, record)
         if self.group.is_main:
             speed = self.steps * self.batch / trained
             left = (self.settings.epochs - epoch - 1) * (time.perf_counter() - start)
-            (log or LOGGER.info)(
-                f"{self.stage}: epoch {epoch + 1}/{self.settings.epochs}: {_described(record, self.metric_name)}, "
+            (self.session.log or LOGGER.info)(
+                f"{stage}: epoch {epoch + 1}/{self.settings.epochs}: {_described(record, metric)}, "
                 f"{speed:,.0f} samples/s, {_time(left)} left"
             )
 
@@ -214,7 +195,7 @@ class _Run:
         if self.settings.augment == "none":
             return self.data.batch(index[part], self.group.device)
         whole = self.data.batch(index, self.group.device)
-        moved = AUGMENTS[self.settings.augment](whole.inputs[0], np.random.default_rng([self.seed, 2, step]))
+        moved = AUGMENTS[self.settings.augment](whole.inputs[0], np.random.default_rng([self.session.seed, 2, step]))
         labels = None if whole.labels is None else whole.labels[part]
         return Batch((moved[part], *(x[part] for x in whole.inputs[1:])), labels, index[part])
 
@@ -266,8 +247,8 @@ class _Run:
         settings = self.settings.model_dump(exclude={"tensorboard"})
         shapes = {k: list(v.shape) for k, v in self.module.state_dict().items()}
         return {
-            "stage": self.stage,
-            "seed": self.seed,
+            "stage": self.session.stage,
+            "seed": self.session.seed,
             "settings": settings,
             "samples": len(self.data),
             "model": {k: str(v) for k, v in shapes.items()},
@@ -300,11 +281,11 @@ class _Run:
         now = self.progress
         seconds = sum(e.seconds for e in now.epochs)
         return History(
-            stage=self.stage,
+            stage=self.session.stage,
             epochs=now.epochs,
             best_epoch=now.best_epoch,
             stopped_early=now.stopped_early,
-            metric=self.metric_name,
+            metric=self.settings.metric,
             samples=len(self.data),
             validation_samples=0 if self.validation is None else len(self.validation),
             samples_per_second=len(now.epochs) * self.steps * self.batch / max(seconds, 1e-9),

@@ -1,4 +1,4 @@
-"""What is made small: named losses, or the user's own."""
+"""Losses that training makes small: named ones, or the user's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgecompress.errors import InputError
-from edgecompress.evaluate.user_code import is_function_spec, load_function
+from edgecompress.support.present import present
+from edgecompress.support.user_code import is_function_spec, load_function
 from edgecompress.train.train_data import Batch, TrainData
 
 # (outputs in the model's order, labels or None, the batch that they are of) -> a scalar
@@ -18,6 +19,7 @@ Loss = Callable[[Sequence[Tensor], Tensor | None, Batch], Tensor]
 
 def cross_entropy(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
     """Of the first output, logits [n, classes, ...], and labels [n, ...]."""
+    labels = present(labels)  # load_loss sees to it
     try:
         return F.cross_entropy(outputs[0], labels)
     except IndexError as error:  # on a CPU; checked only when it fails, as it costs a pass over the labels
@@ -30,6 +32,7 @@ def cross_entropy(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch
 
 def mse(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
     """Mean squared error of the first output and labels of its shape."""
+    labels = present(labels)  # load_loss sees to it
     return F.mse_loss(outputs[0], labels.to(outputs[0].dtype).reshape(outputs[0].shape))
 
 

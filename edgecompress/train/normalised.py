@@ -7,6 +7,7 @@ import onnx_ir as ir
 import torch
 
 from edgecompress.graph.fusion import constant
+from edgecompress.support.present import present
 from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.train_data import TrainData
 
@@ -37,7 +38,8 @@ def with_batchnorm(model: ir.Model, data: TrainData) -> ir.Model:
         factor = np.sqrt(2 / inputs / max(float(np.square(weight).mean()), 1e-30))
         mean, variance = factor * means[name], factor**2 * variances[name]
         scale = np.sqrt(variance + EPSILON) / factor
-        for value, array in ((node.inputs[1], weight * factor), (node.inputs[2], bias * factor)):
+        for stored, array in ((node.inputs[1], weight * factor), (node.inputs[2], bias * factor)):
+            value = present(stored)
             value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
         parameters, uses = [], list(output.uses())
         for what, array in (("scale", scale), ("bias", means[name]), ("mean", mean), ("variance", variance)):
@@ -67,16 +69,15 @@ def _is_normalised(node: ir.Node) -> bool:
 def _moments(model: ir.Model, names: list[str], data: TrainData) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Mean and variance of each channel of these values [n, channels, ...], by name."""
     module = TorchModel(model).eval()
-    sums = {name: [0.0, 0.0, 0] for name in names}
+    sums: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
     with torch.no_grad():
         for first in range(0, min(SAMPLES, len(data)), BATCH):
             index = np.arange(first, min(first + BATCH, SAMPLES, len(data)))
             _, captured = module(*data.batch(index).inputs, capture=names)
             for name, value in captured.items():
                 rows = value.double().transpose(0, 1).flatten(1)
-                known = sums[name]
-                known[0] = known[0] + rows.sum(1).numpy()
-                known[1] = known[1] + rows.square().sum(1).numpy()
-                known[2] += rows.shape[1]
+                total, squares, count = sums.get(name, (np.zeros(len(rows)), np.zeros(len(rows)), 0))
+                total, squares = total + rows.sum(1).numpy(), squares + rows.square().sum(1).numpy()
+                sums[name] = total, squares, count + rows.shape[1]
     means = {name: total / count for name, (total, _, count) in sums.items()}
     return means, {name: np.maximum(s / n - means[name] ** 2, 0) for name, (_, s, n) in sums.items()}

@@ -34,7 +34,7 @@ def make_optimizer(
     Vectors and scalars (biases, scales, thresholds) get no weight decay.
     """
     given = list(parameters)
-    groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+    groups = [each for each in given if isinstance(each, dict)] or [{"params": given}]
     split = []
     for group in groups:
         rest = {k: v for k, v in group.items() if k != "params"}
@@ -52,5 +52,6 @@ def make_optimizer(
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group of parameters the rate, times the group's own factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]

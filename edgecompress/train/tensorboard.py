@@ -1,4 +1,4 @@
-"""Figures of each epoch for TensorBoard, if the user wants them."""
+"""Writes the figures of each epoch for TensorBoard, if the user asks for it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Board:
         self._writer = writer
 
     def write(self, stage: str, record: Epoch) -> None:
+        """Write the figures of an epoch, where there is a writer."""
         if self._writer is None:
             return
         for name in FIGURES:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import Dataset
+from edgecompress.support.present import present
 
 CHUNK = 512  # samples read at a time
 
@@ -45,11 +46,12 @@ class TrainData:
 
         Raises InputError as Dataset.batches.
         """
-        columns, prepare = [], []
+        columns: list[np.ndarray] = []
+        prepare: list[Callable[[np.ndarray], np.ndarray]] = []
         for value in model.graph.inputs:
             source, adapter = data.columns[str(value.name)]
             chunks = list(source.chunks(CHUNK, data.count))
-            batched = len(adapter.shape) == len(value.shape)  # samples that have the model's batch axis
+            batched = len(adapter.shape) == len(present(value.shape))  # samples that have the model's batch axis
             if source.dtype.kind == "f":
                 chunks = [adapter(chunk, i * CHUNK) for i, chunk in enumerate(chunks)]
                 prepare.append(_merged if batched else _as_is)
@@ -74,6 +76,7 @@ class TrainData:
         return Batch(tuple(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in inputs), labels, index)
 
     def subset(self, index: np.ndarray) -> TrainData:
+        """The samples at these places."""
         labels = None if self.labels is None else self.labels[index]
         return TrainData(tuple(c[index] for c in self.columns), self.prepare, labels)
 

@@ -3,7 +3,7 @@
     python samples/deep_compression/compress.py FOLDER [lenet-300-100] [lenet-5]
 
 Runs `edgecompress convert` for each network with the recipe beside this file (both, without names), and prints,
-as the paper's table 1 does, the compression rate after pruning (P), pruning and quantisation (P+Q), and all with
+as the paper's table 1 does, the compression rate after pruning (P), pruning and quantization (P+Q), and all with
 Huffman coding (P+Q+H): the last one is of the whole .pack file as it lies on disk, whose error on the 10,000 test
 images is that of the runtime running it. P and P+Q are counted as the paper counts them: 32 bits, or a codebook
 index, for a weight that is there, and its distance from the last one in 5 bits (fully connected) or 8
@@ -37,7 +37,7 @@ def entries(weights: np.ndarray, gap_bits: int) -> int:
 
 def rates(pack: Path, float_bytes: int) -> tuple[float, float, float]:
     """(P, P+Q, P+Q+H): float size over compressed size."""
-    pruned = quantised = biases = 0.0
+    pruned = quantized = biases = 0.0
     for tensor in read_pack(pack).plan().tensors:
         if tensor.data is not None and tensor.data.ndim == 1:
             biases += 32 * tensor.data.size
@@ -46,8 +46,8 @@ def rates(pack: Path, float_bytes: int) -> tuple[float, float, float]:
         gap_bits = 8 if tensor.data.ndim == 4 else 5
         count, values = entries(tensor.data.ravel(), gap_bits), len(np.unique(tensor.data))
         pruned += count * (32 + gap_bits)
-        quantised += count * (np.ceil(np.log2(values)) + gap_bits) + 32 * values
-    sizes = (pruned + biases) / 8, (quantised + biases) / 8, pack.stat().st_size
+        quantized += count * (np.ceil(np.log2(values)) + gap_bits) + 32 * values
+    sizes = (pruned + biases) / 8, (quantized + biases) / 8, pack.stat().st_size
     return tuple(float_bytes / size for size in sizes)
 
 

@@ -29,7 +29,7 @@ from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.metrics import top1
 from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.recipe import Distill, Preprocess, Train
-from edgecompress.train import TrainData
+from edgecompress.train import Session, TrainData
 from edgecompress.train.module.torch_model import TorchModel
 
 STUDENT = {"width": 0.5, "depth": 0.0}
@@ -55,7 +55,7 @@ def main() -> int:
             start = time.process_time()
             settings = Distill(**STUDENT, **{**TEACHER, "alpha": alpha})
             training = Train(**TRAINING, epochs=options.epochs, precision=options.precision)
-            result = distill(teacher, data, settings, training, seed=seed, log=options.log)
+            result = distill(teacher, data, settings, training, session=Session(seed=seed, log=options.log))
             values.append(accuracy(result.model, test))
             minutes = (time.process_time() - start) / 60
             taken = f"{minutes:.1f} CPU minutes, {result.history.precision}"

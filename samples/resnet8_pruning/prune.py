@@ -27,7 +27,7 @@ from edgecompress.compress.prune.prune_channels import prune_channels
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.recipe import Distill, Prune, Train
-from edgecompress.train import TrainData, train
+from edgecompress.train import Session, TrainData, train
 from edgecompress.train.losses import cross_entropy
 from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.normalised import with_batchnorm
@@ -82,17 +82,14 @@ def _trained(model: ir.Model, original: ir.Model, data: TrainData, arguments: ar
         validation=0.0,
         precision="mixed",
     )
-    train(
-        student,
-        data,
-        training,
-        loss=loss,
-        seed=SEED,
+    session = Session(
         stage="fine-tuning",
-        resume=arguments.resume,
+        seed=SEED,
         checkpoint=arguments.output.with_suffix(".pt"),
+        resume=arguments.resume,
         log=lambda line: print(line, flush=True),
     )
+    train(student, data, training, loss=loss, session=session)
     return fold_batchnorm(student.write_back())
 
 

@@ -1,7 +1,7 @@
-"""What knows a piece of hardware: profiles of devices, found by name.
+"""Everything that knows hardware; profiles of devices are found here by name.
 
-Built-in profiles are the .toml files in this package's folders, one folder a family. Another package adds
-its own by an entry point in the group "edgecompress_targets" whose value is a package holding .toml files.
+Built-in profiles are the .toml files in this package's folders, one folder for each family. Another package adds its
+own by an entry point in the group "edgecompress_targets" whose value is a package that holds .toml files.
 """
 
 from edgecompress_targets.catalogue import profile_files

@@ -1,4 +1,4 @@
-"""Where profiles are found: the folders of this package, and those that other packages announce."""
+"""Finds profiles in the folders of this package and in those that other packages announce."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which TFLite builtin operators a device's runtime has."""
+"""The TFLite builtin operators that a device's runtime has."""
 
 from __future__ import annotations
 

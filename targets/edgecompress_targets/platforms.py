@@ -1,4 +1,4 @@
-"""How programs for a family of devices are linked here: one entry a family."""
+"""How programs for a family of devices are linked: one platform for each family."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from edgecompress_targets.riscv.platform import RiscV
 
 
 class Platform(Protocol):
-    """A family's linker."""
+    """The linker of a family of devices."""
 
     def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> Mapping[str, bytes]:
-        """File name -> contents of everything that can be linked from an object file. name: a C identifier.
-        model_h: what support/serve.c or runner.c includes. Raises ToolError that says why there is nothing."""
+        """{file name: content} of everything that can be linked from the object file `model`.
+
+        name: a C identifier. model_h: the header that support/serve.c or runner.c includes. Raises ToolError, which
+        says why nothing can be linked.
+        """
         ...
 
     def image(self, name: str) -> str:
-        """Which of those files is the program that runs on a device."""
+        """The name of the file among those that runs on a device."""
         ...
 
 
 def platform_of(profile: Profile) -> Platform | None:
-    """By the device's family and processor; None where nothing is known of how to link for it."""
+    """The platform for the device's family and processor; None where linking for it is not supported."""
     if profile.family == "cortex_m":
         return CortexM()
     if profile.triple.startswith("riscv"):

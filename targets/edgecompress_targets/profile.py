@@ -1,4 +1,4 @@
-"""What a profile says about a device."""
+"""The profile of a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that are not part of this one: linkers and emulators."""
+"""Calls programs of others: linkers and emulators."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class ToolError(RuntimeError):
 
 
 class MissingToolError(ToolError):
-    """It is not installed; the message names the Debian package."""
+    """The program is not installed; the message names the Debian package."""
 
 
 def require(program: str, *packages: str) -> None:
-    """Raises MissingToolError where `program` is not installed; packages: Debian's, that bring it."""
+    """Raises MissingToolError when `program` is not installed. packages: the Debian packages that contain it."""
     if shutil.which(program) is None:
         raise MissingToolError(f"{program} is not installed; on Debian: apt install {' '.join(packages)}")
 
 
 def call(*command: str | Path, packages: tuple[str, ...]) -> None:
-    """Run a linker or the like. Raises ToolError."""
+    """Runs a linker or a similar program. Raises ToolError."""
     require(str(command[0]), *packages)
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -30,6 +30,6 @@ def call(*command: str | Path, packages: tuple[str, ...]) -> None:
 
 
 def version(program: str) -> str:
-    """ "7.2.22", from what `program --version` says first ("" when it says none)."""
+    """The version that `program --version` prints first, such as "7.2.22"; empty when it prints none."""
     words = subprocess.run([program, "--version"], capture_output=True, text=True).stdout.split()
     return next((word for word in words if word[0].isdigit()), "")

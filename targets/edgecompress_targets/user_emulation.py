@@ -18,13 +18,13 @@ COUNTING = 60.0  # seconds at most
 
 @dataclass(frozen=True)
 class UserEmulator:
-    """qemu: the program. cpu: what it emulates."""
+    """QEMU's emulator `qemu` of Linux programs for another processor, `cpu`."""
 
     qemu: str
     cpu: str
 
     def run(self, program: Path, inputs: bytes, *, timeout: float = 120) -> Measured:
-        """`PROGRAM INPUTS OUTPUTS` on records of the model's inputs. Raises ToolError."""
+        """Runs `PROGRAM INPUTS OUTPUTS` on records of the model's inputs. Raises ToolError."""
         require(self.qemu, PACKAGE)
         with tempfile.TemporaryDirectory() as work:
             command = self._command(program, inputs, work)
@@ -37,19 +37,24 @@ class UserEmulator:
             return Measured((Path(work) / "outputs.bin").read_bytes(), (), "instructions")
 
     def counted(self, program: Path, inputs: bytes, record: int, *, timeout: float = 120) -> Measured:
-        """The same, and the instructions of the first record, which has `record` bytes."""
+        """Runs as `run` does, and counts the instructions of the first record, which has `record` bytes."""
         count = self.instructions(program, inputs[:record])
         return replace(self.run(program, inputs, timeout=timeout), counts=() if count is None else (count,))
 
     def instructions(self, program: Path, record: bytes, *, timeout: float = COUNTING) -> int | None:
-        """Of one inference, with reading its inputs and writing its outputs: what a second one adds. None where
-        QEMU's log of a run is not read within `timeout` seconds."""
+        """The instructions of one inference, with reading its inputs and writing its outputs: what a second inference
+        adds.
+
+        None where QEMU's log of a run is not read within `timeout` seconds.
+        """
         until = time.monotonic() + timeout
         one, two = (self._executed(program, record * count, until) for count in (1, 2))
         return None if one is None or two is None else two - one
 
     def _executed(self, program: Path, inputs: bytes, until: float) -> int | None:
-        """QEMU logs the instructions of each block when it translates it, and the block's address when it runs."""
+        """Counts instructions in QEMU's log, which has each block's instructions when it is translated and its address
+        when it runs.
+        """
         require(self.qemu, PACKAGE)
         sizes: dict[int, int] = {}
         runs: Counter[bytes] = Counter()

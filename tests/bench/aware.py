@@ -1,4 +1,4 @@
-"""ResNet-8 trained for int8: how many predictions of the fake-quantised model are those of the emitted files.
+"""ResNet-8 trained for int8: how many predictions of the fake-quantized model are those of the emitted files.
 
     EDGECOMPRESS_BENCH_DATA=FOLDER OMP_NUM_THREADS=1 python tests/bench/aware.py [SAMPLES [EPOCHS]]
 

@@ -9,6 +9,7 @@ with exit code 1 and leaves the input in the current folder: from there it goes 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -25,19 +26,15 @@ def onnx_file(data: bytes, file: Path) -> None:
     from edgecompress.errors import EdgeCompressError
     from edgecompress.ingest import load
 
-    try:
+    with contextlib.suppress(EdgeCompressError):
         load(file)
-    except EdgeCompressError:
-        pass
 
 
 def pack(data: bytes, file: Path) -> None:
     from edgecompress_runtime.pack import PackError, read_pack
 
-    try:
+    with contextlib.suppress(PackError):
         read_pack(data).plan()
-    except PackError:
-        pass
 
 
 def recipe(data: bytes, file: Path) -> None:
@@ -46,10 +43,8 @@ def recipe(data: bytes, file: Path) -> None:
     from edgecompress.targets import load_target
 
     for read in (load_recipe, lambda path: load_target("android", path)):
-        try:
+        with contextlib.suppress(InputError):
             read(file)
-        except InputError:
-            pass
 
 
 def samples(data: bytes, file: Path) -> None:
@@ -59,10 +54,8 @@ def samples(data: bytes, file: Path) -> None:
     from edgecompress.recipe import Preprocess
 
     inputs = _MODELS.setdefault("digits", load(DIGITS / "digits.onnx").model).graph.inputs
-    try:
+    with contextlib.suppress(InputError):
         load_data(str(file), inputs, Preprocess()).head(2)
-    except InputError:
-        pass
 
 
 def report(data: bytes, file: Path) -> None:
@@ -70,10 +63,8 @@ def report(data: bytes, file: Path) -> None:
     from edgecompress.report.files import read_report
     from edgecompress.report.html import page
 
-    try:
+    with contextlib.suppress(InputError):
         page(read_report(file))
-    except InputError:
-        pass
 
 
 def frames(data: bytes, file: Path) -> None:
@@ -88,10 +79,8 @@ def flash_image(data: bytes, file: Path) -> None:
     from edgecompress_targets.drivers.flash_image import parts
 
     for name in ("a.elf", "a.hex"):
-        try:
+        with contextlib.suppress(ValueError):
             parts(name, data)
-        except ValueError:
-            pass
 
 
 _MODELS: dict[str, object] = {}

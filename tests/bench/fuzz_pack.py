@@ -33,7 +33,7 @@ from edgecompress_runtime.pack import CODECS, Encoded, PackError, read_pack, wri
 from edgecompress_runtime.plan import Tensor
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "runtime"))
-from packs import header_of, network, resigned, with_header  # noqa: E402
+from packs import header_of, network, resigned, with_header
 
 HOSTILE = (-(2**63), -(2**31), -1, 0, 1, 2, 3, 7, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1)
 OUTCOMES = ("refused", "read", "ran")  # read: as a plan that can't be run, or is too large to run here

@@ -92,7 +92,7 @@ def work(checkpoint: Path, output: Path) -> None:
     from edgecompress.evaluate.dataset import load_data
     from edgecompress.ingest import load
     from edgecompress.recipe import Preprocess, Train
-    from edgecompress.train import Hook, TrainData, train
+    from edgecompress.train import Hook, Session, TrainData, train
     from edgecompress.train.module.torch_model import TorchModel
 
     class Begun(Hook):
@@ -106,7 +106,7 @@ def work(checkpoint: Path, output: Path) -> None:
     data = TrainData.from_dataset(load_data(samples / "train.npz", model.graph.inputs, Preprocess()), model)
     module = TorchModel(model, logits=True)
     settings = Train(epochs=EPOCHS, batch=64, lr=0.02, augment="shift", metric="top1")
-    history = train(module, data, settings, hooks=[Begun()], checkpoint=checkpoint, resume=True)
+    history = train(module, data, settings, hooks=[Begun()], session=Session(checkpoint=checkpoint, resume=True))
     ir.save(module.write_back(), output)
     print(json.dumps({"epochs": len(history.epochs), "best": history.best_epoch}))
 

@@ -177,7 +177,7 @@ def _latency(name: str, ours: float, theirs: float, ratio: float) -> Iterator[Li
 
 
 def _quantize_static(model: Path, samples: np.ndarray, output: Path) -> Path:
-    """ONNX Runtime's own quantisation: its preparation pass, QDQ, int8, per channel, min/max ranges."""
+    """ONNX Runtime's own quantization: its preparation pass, QDQ, int8, per channel, min/max ranges."""
     import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process

@@ -28,7 +28,7 @@ from edgecompress_runtime.loading.native import Native
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 ROUNDS, SECONDS = 30, 300e-6  # a round
-FASTER = 2.0  # for zeros in blocks or N:M, in layers that are not mostly requantisation
+FASTER = 2.0  # for zeros in blocks or N:M, in layers that are not mostly requantization
 LARGE = 128  # inputs
 CONVOLUTIONS = tuple(("CONV_2D", (n, n), channels, channels) for channels in (64, 128, 256) for n in (8, 16, 32))
 DENSE = tuple(("FULLY_CONNECTED", (), *size) for size in ((256, 256), (512, 1024), (1024, 1024), (1024, 4096)))

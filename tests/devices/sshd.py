@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,10 +42,8 @@ class Sshd:
         """End every connection, as a cable does: the servers of single connections, and theirs."""
         for first in children(self.process.pid):
             for pid in (first, *children(first)):
-                try:
+                with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
 
 
 def children(pid: int) -> list[int]:

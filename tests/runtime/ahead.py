@@ -133,7 +133,7 @@ class Layers:
 def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:
     """Outputs of the program for `family`, compiled for this machine; the arena is filled with junk."""
     program = generate(plan, "model", FAMILIES[family])
-    engine, addresses = compiled_here(program.functions, program.constants)
+    _engine, addresses = compiled_here(program.functions, program.constants)
     outputs = [np.zeros(plan.tensors[i].shape, plan.tensors[i].dtype) for i in plan.outputs]
     arena = np.full(program.layout.size + 64, 0x55, np.int8)
     start = -arena.ctypes.data % 16  # NumPy promises less

@@ -176,7 +176,7 @@ def test_the_program_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:
     made = layers(0)
     plan = made.plan()
     built(plan, tmp_path)
-    with pytest.raises(DeviceError, match="code 65: .*its last record has 3 bytes"):
+    with pytest.raises(DeviceError, match=r"code 65: .*its last record has 3 bytes"):
         emulator_of(load_target("raspberry-pi")).run(tmp_path / "model_run", b"abc")
     done = subprocess.run([QEMU, tmp_path / "model_run"], capture_output=True, text=True)
     assert done.returncode == 64 and "INPUTS OUTPUTS" in done.stderr

@@ -48,7 +48,7 @@ def test_layers_equal_the_hosts_kernels(target: str, make: Callable[[int], Layer
 @every_target
 def test_the_program_says_what_is_wrong_with_its_files(target: str, tmp_path: Path) -> None:
     path, emulator = built(layers(0).plan(), target, tmp_path), EMULATORS[target]
-    with pytest.raises(DeviceError, match="code 65: .*inputs.bin: its last record is not whole"):
+    with pytest.raises(DeviceError, match=r"code 65: .*inputs.bin: its last record is not whole"):
         emulator.run(path, b"abc")
     done = subprocess.run([emulator.qemu, path], capture_output=True, text=True)
     assert done.returncode == 64 and "expected INPUTS OUTPUTS" in done.stderr

@@ -15,8 +15,7 @@ def assign(
     hessian: np.ndarray,
     scale: np.ndarray,
     centroids: np.ndarray,
-    lengths: np.ndarray,
-    price: float,
+    costs: np.ndarray,
     pruned: np.ndarray,
 ) -> np.ndarray:
     """Column by column, the error of each pushed to the columns not yet assigned: indices int64 [rows, k].
@@ -25,12 +24,13 @@ def assign(
     costs (e / U_jj)^2 in all, after the columns behind it have moved by -e / U_jj * U_j to make up for it.
 
     target: [rows, k]; hessian: [groups, k, k], positive definite, for rows in equal parts. A weight's values
-    are scale [rows] * centroids [n]. lengths: bits of each index [n]. pruned: bool [rows, k], weights that
+    are scale [rows] * centroids [n]. costs: of each index [n], its length times the price of a
+    bit. pruned: bool [rows, k], weights that
     stay at the centroid nearest to zero.
     """
     factors = np.stack([np.linalg.cholesky(np.linalg.inv(h)).T for h in hessian])
     zero = int(np.abs(centroids).argmin())
-    return _assign(target, np.ascontiguousarray(factors), scale, centroids, lengths * price, pruned, zero)
+    return _assign(target, np.ascontiguousarray(factors), scale, centroids, costs, pruned, zero)
 
 
 def conditional_energy(hessian: np.ndarray) -> np.ndarray:
@@ -43,8 +43,7 @@ def improve(
     hessian: np.ndarray,
     scale: np.ndarray,
     centroids: np.ndarray,
-    lengths: np.ndarray,
-    price: float,
+    costs: np.ndarray,
     pruned: np.ndarray,
     indices: np.ndarray,
 ) -> np.ndarray:
@@ -56,12 +55,20 @@ def improve(
     grouped = error.reshape(len(hessian), -1, error.shape[1])
     gradient = (grouped @ hessian).reshape(error.shape)
     indices = indices.copy()
-    _improve(np.ascontiguousarray(hessian), scale, centroids, lengths * price, pruned, gradient, indices)
+    _improve(np.ascontiguousarray(hessian), scale, centroids, costs, pruned, gradient, indices)
     return indices
 
 
 @njit(cache=True)
-def _assign(target, factors, scale, centroids, costs, pruned, zero):
+def _assign(
+    target: np.ndarray,
+    factors: np.ndarray,
+    scale: np.ndarray,
+    centroids: np.ndarray,
+    costs: np.ndarray,
+    pruned: np.ndarray,
+    zero: int,
+) -> np.ndarray:
     rows, k = target.shape
     per_group = rows // factors.shape[0]
     indices = np.empty((rows, k), np.int64)
@@ -86,7 +93,15 @@ def _assign(target, factors, scale, centroids, costs, pruned, zero):
 
 
 @njit(cache=True)
-def _improve(hessian, scale, centroids, costs, pruned, gradient, indices):
+def _improve(
+    hessian: np.ndarray,
+    scale: np.ndarray,
+    centroids: np.ndarray,
+    costs: np.ndarray,
+    pruned: np.ndarray,
+    gradient: np.ndarray,
+    indices: np.ndarray,
+) -> None:
     """gradient: half of that of the error, kept up to date with every change."""
     rows, k = indices.shape
     per_group = rows // hessian.shape[0]

@@ -43,6 +43,7 @@ class Clustered:
 
     @property
     def bits_per_weight(self) -> float:
+        """Mean over all clustered weights, codebooks and scales included."""
         return 8 * self.bytes / max(sum(layer.weights for layer in self.layers), 1)
 
     def __str__(self) -> str:

@@ -34,6 +34,15 @@ class Centroids:
         return np.searchsorted(between, matrix / self.scale[:, None])
 
 
+@dataclass(frozen=True)
+class Bits:
+    """2^bits centroids by k-means from `init`, then refitted to what the layer makes of them."""
+
+    bits: int
+    init: str = "optimal"
+    seed: int = 0
+
+
 def spread(matrix: np.ndarray, pruned: np.ndarray, per_channel: bool, least: np.ndarray | float = 0.0) -> np.ndarray:
     """Root mean square of the weights of each channel that aren't pruned, or of all channels: [channels] > 0.
 
@@ -48,17 +57,9 @@ def spread(matrix: np.ndarray, pruned: np.ndarray, per_channel: bool, least: np.
 
 
 def clustered(
-    matrix: np.ndarray,
-    scale: np.ndarray,
-    importance: np.ndarray,
-    pruned: np.ndarray,
-    count: int,
-    *,
-    init: str,
-    seed: int,
-    whole: bool,
+    matrix: np.ndarray, scale: np.ndarray, importance: np.ndarray, pruned: np.ndarray, how: Bits, *, whole: bool
 ) -> Centroids:
-    """At most `count` centroids by k-means over a layer's weights, each divided by its channel's scale.
+    """At most 2^bits centroids by k-means over a layer's weights, each divided by its channel's scale.
 
     importance: what an error in each weight costs, [channels, k]. pruned: these get a centroid at zero.
     whole: centroids will be whole numbers.
@@ -67,7 +68,7 @@ def clustered(
     weights = importance * scale[:, None] ** 2
     values[~pruned & (values == 0)] = TINY  # only pruned weights are to have zero for themselves
     weights = np.where(weights > 0, weights, weights[weights > 0].min(initial=1.0))
-    return rounded(Centroids(kmeans(values, weights, count, init=init, seed=seed), scale), whole)
+    return rounded(Centroids(kmeans(values, weights, 2**how.bits, init=how.init, seed=how.seed), scale), whole)
 
 
 def lattice(matrix: np.ndarray, scale: np.ndarray, importance: np.ndarray, price: float, whole: bool) -> Centroids:

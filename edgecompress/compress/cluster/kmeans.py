@@ -95,7 +95,7 @@ def lloyd(points: np.ndarray, masses: np.ndarray, centroids: np.ndarray) -> np.n
 
 
 @njit(cache=True)
-def _partition(mass, first, second, clusters):
+def _partition(mass: np.ndarray, first: np.ndarray, second: np.ndarray, clusters: int) -> np.ndarray:
     """Where each of the best `clusters` intervals of n points starts: int64 [clusters].
 
     mass, first, second: prefix sums [n + 1] of weights, weights * value, weights * value^2.

@@ -9,21 +9,12 @@ import numpy as np
 
 from edgecompress.compress.cluster import codebooks as codebook
 from edgecompress.compress.cluster.assignment import assign, conditional_energy, improve
-from edgecompress.compress.cluster.codebooks import Centroids
+from edgecompress.compress.cluster.codebooks import Bits, Centroids
 from edgecompress.compress.cluster.moments import Moments
 
 DAMPING = 0.01  # of the mean input energy; as in GPTQ
 REFITS = 4
 ROUNDS = 2  # of coordinate descent for one codebook
-
-
-@dataclass(frozen=True)
-class Bits:
-    """2^bits centroids by k-means from `init`, then refitted to what the layer makes of them."""
-
-    bits: int
-    init: str = "optimal"
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,7 +25,7 @@ class Price:
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class ClusteredWeights:
     """centroids: those in use, ascending. indices: uint8 [channels, k]."""
 
     centroids: Centroids
@@ -46,7 +37,7 @@ class Fit:
         return self.centroids.of(self.indices)
 
 
-def fit(
+def cluster_weights(
     matrix: np.ndarray,
     moments: Moments,
     how: Bits | Price,
@@ -54,7 +45,7 @@ def fit(
     per_channel: bool,
     whole: bool,
     least: np.ndarray | float = 0.0,
-) -> Fit:
+) -> ClusteredWeights:
     """Cluster a layer's weights [channels, k]; weights that are zero have been pruned, and stay so.
 
     The layer's inputs may come from layers that were clustered before and differ from the float model's:
@@ -72,12 +63,10 @@ def fit(
         centroids = codebook.lattice(target, scale, importance, price, whole)
     else:
         refits = REFITS
-        centroids = codebook.clustered(
-            target, scale, importance, pruned, 2**how.bits, init=how.init, seed=how.seed, whole=whole
-        )
+        centroids = codebook.clustered(target, scale, importance, pruned, how, whole=whole)
     step = partial(_descend, target, hessian, price, pruned)
     lengths = code_lengths(centroids.nearest(target), len(centroids.values))
-    indices = assign(target, hessian, centroids.scale, centroids.values, lengths, price, pruned)
+    indices = assign(target, hessian, centroids.scale, centroids.values, lengths * price, pruned)
     indices = step(centroids, indices)
     for _ in range(refits):
         centroids = codebook.refitted(centroids, indices, target, hessian, per_channel=per_channel, whole=whole)
@@ -96,14 +85,14 @@ def _descend(
 ) -> np.ndarray:
     for _ in range(ROUNDS):
         lengths = code_lengths(indices, len(centroids.values))
-        indices = improve(target, hessian, centroids.scale, centroids.values, lengths, price, pruned, indices)
+        indices = improve(target, hessian, centroids.scale, centroids.values, lengths * price, pruned, indices)
     return indices
 
 
-def _compact(centroids: Centroids, indices: np.ndarray) -> Fit:
+def _compact(centroids: Centroids, indices: np.ndarray) -> ClusteredWeights:
     """Ascending centroids, each once, only those in use."""
     used = np.unique(indices)
     values, place = np.unique(centroids.values[used], return_inverse=True)
     renamed = np.zeros(len(centroids.values), np.uint8)
     renamed[used] = place
-    return Fit(Centroids(values, centroids.scale), renamed[indices])
+    return ClusteredWeights(Centroids(values, centroids.scale), renamed[indices])

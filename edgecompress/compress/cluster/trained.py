@@ -20,6 +20,10 @@ class TrainedCodebook(nn.Module):
     scale: float32 [channels] along `axis`, or [1] with axis None.
     """
 
+    moves: Tensor
+    indices: Tensor
+    start: Tensor
+
     def __init__(self, book: Codebook, scale: np.ndarray, axis: int | None, whole: bool) -> None:
         super().__init__()
         values = book.centroids.astype(np.float64)
@@ -33,6 +37,7 @@ class TrainedCodebook(nn.Module):
         self.log_ratio = nn.Parameter(torch.zeros(1 if alike else len(self.start)))
 
     def scale(self) -> Tensor:
+        """The scales as they are now: float32 [channels] or [1]."""
         return self.start * self.log_ratio.exp()
 
     def values(self) -> Tensor:
@@ -43,6 +48,7 @@ class TrainedCodebook(nn.Module):
         return values + (values.detach().round().clamp(-LIMIT, LIMIT) - values).detach()
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The weight that takes the place of `weight`, of the same shape."""
         shape = [1] * weight.ndim
         if self.axis is not None:
             shape[self.axis] = -1

@@ -57,7 +57,7 @@ def removable_blocks(graph: ir.Graph) -> list[tuple[ir.Value, ir.Value]]:
 def _ends_alike(first: ir.Value, last: ir.Value) -> bool:
     """Both come from the same kind of operator, so that what reads `last` finds in `first` what it knows."""
     before, after = first.producer(), last.producer()
-    return before is not None and before.op_type == after.op_type
+    return before is not None and after is not None and before.op_type == after.op_type
 
 
 def _closed(inside: set[ir.Node], first: ir.Value, last: ir.Value) -> bool:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 import torch
@@ -18,8 +17,8 @@ from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.recipe import Distill, Train
 from edgecompress.record.report import History
-from edgecompress.train import Hook, TrainData, train
-from edgecompress.train.loop import Log
+from edgecompress.support.present import present
+from edgecompress.train import DEFAULT_SESSION, Session, TrainData, train
 from edgecompress.train.losses import load_loss
 from edgecompress.train.module.torch_model import TorchModel
 
@@ -36,29 +35,18 @@ class Distilled:
 
 
 def distill(
-    teacher: ir.Model,
-    data: TrainData,
-    settings: Distill,
-    training: Train,
-    *,
-    student: ir.Model | None = None,
-    hooks: Sequence[Hook] = (),
-    validation: TrainData | None = None,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    log: Log | None = None,
+    teacher: ir.Model, data: TrainData, settings: Distill, training: Train, *, session: Session = DEFAULT_SESSION
 ) -> Distilled:
-    """The student that the settings name or describe (or `student`, canonical but for BatchNormalization), trained.
+    """Train the student that the settings name or describe.
 
     Needs no labels. Raises InputError when inputs or outputs of the two models differ, or features are named that
     aren't there; UnsupportedModelError when the student can't be derived; and what `train` raises.
     """
-    student = student or make_student(teacher, settings, seed)
+    student = make_student(teacher, settings, session.seed)
     _require_alike(teacher, student)
     found = pairs(teacher, student, settings)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # of the adapters' weights
+        torch.manual_seed(session.seed)  # of the adapters' weights
         module = Imitator(TorchModel(student, logits=True), found)
     loss = DistillationLoss(
         TorchModel(teacher, logits=True),
@@ -67,19 +55,7 @@ def distill(
         features=[str(theirs.name) for theirs, _ in found],
         task=None if data.labels is None else load_loss(training.loss, data),
     )
-    history = train(
-        module,
-        data,
-        training,
-        loss=loss,
-        hooks=hooks,
-        validation=validation,
-        seed=seed,
-        stage="distillation",
-        checkpoint=checkpoint,
-        resume=resume,
-        log=log,
-    )
+    history = train(module, data, training, loss=loss, session=replace(session, stage="distillation"))
     model = fold_batchnorm(module.student.write_back())
     return Distilled(model, history, tuple(_notes(teacher, model, found)))
 
@@ -89,7 +65,7 @@ def make_student(teacher: ir.Model, settings: Distill, seed: int) -> ir.Model:
     if settings.student is None:
         return derive(teacher, settings, seed)
     of_torch = not settings.student.endswith(".onnx")  # which records no shapes
-    shapes = {str(v.name): static_shape(v) for v in teacher.graph.inputs} if of_torch else None
+    shapes = {str(v.name): present(static_shape(v)) for v in teacher.graph.inputs} if of_torch else None
     return load(settings.student, input_shapes=shapes, fold_batchnorm=False).model
 
 
@@ -98,13 +74,13 @@ def _is_classifier(teacher: ir.Model, data: TrainData) -> bool:
     producers = [v.producer() for v in teacher.graph.outputs]
     if all(p is not None and p.op_type in CLASSIFIERS for p in producers):
         return True
-    shape = static_shape(teacher.graph.outputs[0])
+    shape = present(static_shape(teacher.graph.outputs[0]))
     return data.labels is not None and data.labels.dtype.kind == "i" and len(shape) > 1 and shape[1] > 1
 
 
 def _require_alike(teacher: ir.Model, student: ir.Model) -> None:
     for what in ("inputs", "outputs"):
-        first, second = ([list(static_shape(v)) for v in getattr(m.graph, what)] for m in (teacher, student))
+        first, second = ([list(present(static_shape(v))) for v in getattr(m.graph, what)] for m in (teacher, student))
         if first != second:
             raise InputError(f"the teacher's {what} are {first}, the student's {second}; their shapes must be the same")
 

@@ -48,13 +48,14 @@ class DistillationLoss:
         self.features, self.task = tuple(features), task
 
     def __call__(self, outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
+        """The loss, a scalar, of the outputs for a batch."""
         settings = self.settings
-        supervised = self.task is not None and labels is not None
-        alpha = settings.alpha if supervised else 1.0
+        task = self.task if labels is not None else None
+        alpha = settings.alpha if task is not None else 1.0
         count = len(outputs) - len(self.features)
         value = outputs[0].new_zeros(())
-        if supervised and alpha < 1:
-            value = value + (1 - alpha) * self.task(outputs[:count], labels, batch)
+        if task is not None and alpha < 1:
+            value = value + (1 - alpha) * task(outputs[:count], labels, batch)
         if alpha > 0 or self.features:
             targets, captured = self._ask(batch)
             floats = [(s, t) for s, t in zip(outputs, targets) if t.is_floating_point()]

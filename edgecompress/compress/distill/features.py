@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from edgecompress.errors import InputError
 from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.recipe import Distill
+from edgecompress.support.present import present
 from edgecompress.train.module.torch_model import TorchModel
 
 Pair = tuple[str, str]  # teacher's value, student's value
@@ -24,9 +25,11 @@ class Imitator(nn.Module):
         super().__init__()
         self.student = student
         self.names = tuple(str(own.name) for _, own in pairs)
-        self.adapters = nn.ModuleList(_adapter(static_shape(own), static_shape(theirs)) for theirs, own in pairs)
+        shapes = [(present(static_shape(own)), present(static_shape(theirs))) for theirs, own in pairs]
+        self.adapters = nn.ModuleList(_adapter(own, theirs) for own, theirs in shapes)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The student's outputs, followed by its adapted values in the order of the pairs."""
         if not self.names:
             return self.student(*inputs)
         outputs, captured = self.student(*inputs, capture=self.names)
@@ -49,7 +52,7 @@ def pairs(teacher: ir.Model, student: ir.Model, settings: Distill) -> list[tuple
         for name, values, whose in ((a, theirs, "teacher"), (b, own, "student")):
             if name not in values:
                 raise InputError(f"[distill] features: the {whose} has no value {name!r}; `inspect` lists them")
-        first, second = static_shape(theirs[a]), static_shape(own[b])
+        first, second = present(static_shape(theirs[a])), present(static_shape(own[b]))
         if len(first) != len(second) or _size(first) != _size(second):
             raise InputError(
                 f"[distill] features: {a!r} is {list(first)} in the teacher, {b!r} {list(second)} in the student; "

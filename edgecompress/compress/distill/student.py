@@ -12,6 +12,7 @@ from edgecompress.ingest.normalise import normalise
 from edgecompress.ingest.passes.canonical_convolution import set_attributes
 from edgecompress.ingest.passes.edit import Edit, static_shape
 from edgecompress.recipe import Distill
+from edgecompress.support.present import present
 
 FEWEST_CHANNELS = 8  # of a convolution that is worth making separable: an image's three are not
 
@@ -44,11 +45,11 @@ def separable(model: ir.Model) -> ir.Model:
     for node in list(model.graph):
         if node.op_type != "Conv":
             continue
-        weight, groups = constant(node.inputs[1]), node.attributes.get_int("group", 1)
+        weight, groups = present(constant(node.inputs[1])), node.attributes.get_int("group", 1)
         outputs, inputs, *kernel = weight.shape
         if groups > 1 or inputs < FEWEST_CHANNELS or set(kernel) == {1}:
             continue
-        stem = str(node.inputs[1].name)
+        stem = str(present(node.inputs[1]).name)
         attributes = {k: a.value for k, a in node.attributes.items()} | {"group": inputs}
         depthwise = edit.insert(
             node,
@@ -59,9 +60,9 @@ def separable(model: ir.Model) -> ir.Model:
                 edit.constant(f"{stem}/depthwise_bias", np.zeros(inputs, np.float32)),
             ],
             attributes,
-            shape=(1, inputs, *static_shape(node.outputs[0])[2:]),
+            shape=(1, inputs, *present(static_shape(node.outputs[0]))[2:]),
         )
-        relu = edit.insert(node, "Relu", [depthwise], shape=depthwise.shape)
+        relu = edit.insert(node, "Relu", [depthwise], shape=present(static_shape(depthwise)))
         node.replace_input_with(0, relu)
         pointwise = np.zeros((outputs, inputs, *(1 for _ in kernel)), np.float32)
         node.replace_input_with(1, edit.constant(f"{stem}/pointwise", pointwise))
@@ -77,8 +78,8 @@ def with_batchnorm(model: ir.Model) -> ir.Model:
     for node in list(model.graph):
         if node.op_type != "Conv" or any(u.node.op_type == "BatchNormalization" for u in node.outputs[0].uses()):
             continue
-        output, stem = node.outputs[0], str(node.inputs[1].name)
-        uses, channels = list(output.uses()), static_shape(output)[1]
+        output, stem = node.outputs[0], str(present(node.inputs[1]).name)
+        uses, channels = list(output.uses()), present(static_shape(output))[1]
         constants = [
             edit.constant(f"{stem}/{name}", np.full(channels, start, np.float32))
             for name, start in (("scale", 1), ("shift", 0), ("mean", 0), ("variance", 1))
@@ -103,9 +104,10 @@ def initialise(model: ir.Model, seed: int) -> None:
     generator = np.random.default_rng([seed, 3])
     for node in model.graph:
         if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
-            weight, bias = (constant(node.inputs[i]) for i in (1, 2))
+            of_weight, of_bias = present(node.inputs[1]), present(node.inputs[2])
+            weight, bias = present(constant(of_weight)), present(constant(of_bias))
             fan_in = np.prod(weight.shape[1:]) if node.op_type != "ConvTranspose" else weight[:, 0].size
             spread = (2 / fan_in) ** 0.5
             fresh = generator.normal(0, spread, weight.shape).astype(np.float32)
-            node.inputs[1].const_value = ir.tensor(fresh, name=node.inputs[1].name)
-            node.inputs[2].const_value = ir.tensor(np.zeros_like(bias), name=node.inputs[2].name)
+            of_weight.const_value = ir.tensor(fresh, name=of_weight.name)
+            of_bias.const_value = ir.tensor(np.zeros_like(bias), name=of_bias.name)

@@ -9,10 +9,11 @@ import onnx_ir as ir
 import torch
 
 from edgecompress.compress.distill.depth import removable_blocks
-from edgecompress.compress.prune.channel_scores import Scores
 from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.compress.prune.criterion import Scores
 from edgecompress.errors import InputError
 from edgecompress.ingest.normalise import normalise
+from edgecompress.support.present import present
 from edgecompress.train import TrainData
 from edgecompress.train.module.torch_model import TorchModel
 
@@ -54,7 +55,7 @@ def remove_blocks(model: ir.Model, count: int, data: TrainData) -> tuple[ir.Mode
 
     Raises InputError when there are fewer.
     """
-    measure, names = noise(model, data), []
+    measure, names = noise(model, data), list[str]()
     for _ in range(count):
         candidates = [_without(model, i) for i in range(len(removable_blocks(model.graph)))]
         if not candidates:
@@ -67,6 +68,6 @@ def remove_blocks(model: ir.Model, count: int, data: TrainData) -> tuple[ir.Mode
 def _without(model: ir.Model, place: int) -> tuple[ir.Model, str]:
     model = model.clone()
     first, last = removable_blocks(model.graph)[place]
-    name = str(last.producer().name or last.name)
+    name = str(present(last.producer()).name or last.name)
     last.replace_all_uses_with(first, replace_graph_outputs=False)
     return normalise(model, {}, fold_batchnorm=False), name

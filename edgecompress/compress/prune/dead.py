@@ -32,6 +32,7 @@ class Dead:
 
     @property
     def count(self) -> int:
+        """How many channels can go."""
         return self.unread + self.constant + self.negligible
 
     def __str__(self) -> str:
@@ -92,7 +93,7 @@ class _Reader:
     @property
     def has_bias(self) -> bool:
         """Whether it has a bias to which a constant input adds the same everywhere."""
-        return self.node.op_type == "Gemm" or self.node.op_type == "Conv" and not padded(self.node)
+        return self.node.op_type == "Gemm" or (self.node.op_type == "Conv" and not padded(self.node))
 
 
 def _ends_in_readers(model: ir.Model, group: ChannelGroup) -> bool:

@@ -1,4 +1,4 @@
-"""Pruning of channels: what the recipe asks for, out of the model."""
+"""Pruning of channels: removes as many as the recipe asks for."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import onnx_ir as ir
 
 from edgecompress.analysis.channel_groups import ChannelGroup, channel_groups, prunable
 from edgecompress.analysis.statistics import statistics
-from edgecompress.compress.prune.channel_scores import ON_DATA, Scores, channel_scores
-from edgecompress.compress.prune.criteria import uses_gradients
+from edgecompress.compress.prune.channel_scores import channel_scores
+from edgecompress.compress.prune.criterion import Scores, criterion
 from edgecompress.compress.prune.recipe_faults import require_possible
 from edgecompress.compress.prune.schedules import rounds
 from edgecompress.compress.prune.widths import COST, by_capacity, by_saving, lamp, narrow, relative, savings, uniform
 from edgecompress.errors import InputError
+from edgecompress.record.report import History
 
 if TYPE_CHECKING:
     from edgecompress.recipe import Prune
@@ -35,10 +36,18 @@ class Width:
 
 
 @dataclass(frozen=True)
+class Retrained:
+    """A model that was trained between two rounds of pruning, and the record of that training."""
+
+    model: ir.Model
+    history: History
+
+
+@dataclass(frozen=True)
 class Pruned:
     """model: smaller, canonical. what: "channels", "macs" or "parameters"; requested, achieved: shares of it that
     stay, 1 where nothing but blocks was to go. blocks: how many are left out. notes: which groups can't be pruned and
-    why, and what else the user may want to know.
+    why, and what else the user may want to know. histories: of the trainings between rounds.
     """
 
     model: ir.Model = field(repr=False)
@@ -48,6 +57,7 @@ class Pruned:
     groups: tuple[Width, ...]
     blocks: int
     notes: tuple[str, ...]
+    histories: tuple[History, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{self.blocks} blocks left out"] if self.blocks else []
@@ -64,7 +74,7 @@ def prune_channels(
     data: TrainData | None = None,
     loss: Loss | None = None,
     seed: int = 0,
-    retrain: Callable[[ir.Model, int], ir.Model] | None = None,
+    retrain: Callable[[ir.Model, int], Retrained] | None = None,
 ) -> Pruned:
     """A smaller model, not yet trained again after what went last.
 
@@ -74,7 +84,8 @@ def prune_channels(
     """
     require_possible(settings, None if data is None else settings.rewind)  # training's length is not known here
     what, target = wanted(settings)
-    before, notes = statistics(model), []
+    before, notes = statistics(model), list[str]()
+    histories: list[History] = []
     if settings.blocks:
         model, gone = _without_blocks(model, settings.blocks, data)
         notes += [f"the block that ends in {name} is left out" for name in gone]
@@ -87,7 +98,7 @@ def prune_channels(
         now, all_ = (sum(left.values()), total) if cost is None else (cost(statistics(model)), cost(before))
         return now / all_ if all_ else 1.0
 
-    parts = PARTS if settings.criterion in ON_DATA or uses_gradients(settings.criterion) else 1
+    parts = PARTS if criterion(settings.criterion).looks_at_data else 1
     count = settings.rounds if settings.schedule == "iterative" and retrain is not None else 1
     steps = list(_shares(target, count, parts))
     for step, goal in enumerate(steps if target < 1 and widths else [], 1):
@@ -99,12 +110,13 @@ def prune_channels(
         for g, channels in removed.items():
             left[g.name] -= len(channels)
         if step % parts == 0 and step < len(steps) and retrain is not None:
-            model = retrain(model, step // parts)
+            trained = retrain(model, step // parts)
+            model, histories = trained.model, [*histories, trained.history]
     achieved = share() if target < 1 else 1.0
     if achieved > target + 1e-9:
         notes.append(f"no more than {100 * (1 - achieved):.1f} % of the {what} can go")
     groups_left = tuple(Width(n, size, left[n]) for n, size in widths.items())
-    return Pruned(model, what, target, achieved, groups_left, settings.blocks, tuple(notes))
+    return Pruned(model, what, target, achieved, groups_left, settings.blocks, tuple(notes), tuple(histories))
 
 
 def _shares(target: float, count: int, parts: int) -> Iterator[float]:
@@ -146,9 +158,9 @@ def _uniform(model: ir.Model, scores: Scores, what: str, criterion: str, data: T
     return uniform(scores)
 
 
-def _global(model: ir.Model, scores: Scores, what: str, criterion: str, data: TrainData | None) -> Scores:
+def _global(model: ir.Model, scores: Scores, what: str, name: str, data: TrainData | None) -> Scores:
     """Damage to the loss compares between groups as it is; the size of weights does not."""
-    compare = by_saving if criterion in ("fisher", "taylor") else relative
+    compare = by_saving if criterion(name).damage else relative
     return compare(scores, savings(model, scores, what))
 
 

@@ -1,11 +1,10 @@
-"""Single weights, or blocks of them, made zero and kept zero: with training around it, or without."""
+"""Pruning of single weights or blocks of them: they become zero and stay zero, with or without training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from edgecompress.graph.annotations import Sparsity, set_sparsity
 from edgecompress.graph.fusion import layers
 from edgecompress.recipe import Prune, Train
 from edgecompress.record.report import History
-from edgecompress.train import Hook, TrainData, train
+from edgecompress.train import DEFAULT_SESSION, Hook, Session, TrainData, train
 from edgecompress.train.losses import Loss, load_loss
 from edgecompress.train.module.torch_model import TorchModel
 
@@ -43,6 +42,7 @@ class PrunedLayer:
 
     @property
     def sparsity(self) -> float:
+        """Share of the weights that are zero, 0 to 1."""
         return 1 - self.kept / max(self.weights, 1)
 
 
@@ -50,17 +50,19 @@ class PrunedLayer:
 class PrunedWeights:
     """A model with pruned weights, each annotated with its Sparsity, and how it came about.
 
-    requested, achieved: shares of the weights of all layers that are zero, 0 to 1. notes: what can't be pruned and why.
+    requested, achieved: shares of the weights of all layers that are zero, 0 to 1. histories: of every training. notes:
+    what can't be pruned and why.
     """
 
     model: ir.Model = field(repr=False)
     requested: float
     layers: tuple[PrunedLayer, ...]
-    training: tuple[History, ...]
+    histories: tuple[History, ...]
     notes: tuple[str, ...]
 
     @property
     def achieved(self) -> float:
+        """Share of the weights of all layers that are zero, 0 to 1."""
         return 1 - sum(x.kept for x in self.layers) / max(sum(x.weights for x in self.layers), 1)
 
     def __str__(self) -> str:
@@ -74,20 +76,15 @@ def prune_weights(
     data: TrainData | None = None,
     training: Train | None = None,
     loss: Loss | None = None,
-    validation: TrainData | None = None,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    resume: bool = False,
-    log: Any = None,
+    session: Session = DEFAULT_SESSION,
 ) -> PrunedWeights:
     """Prune the weights of Conv, ConvTranspose, Gemm and MatMul; the model passed in is not changed.
 
     model: canonical float model. settings: with `sparsity` set, or an N:M pattern. data, training: to train while
     pruning, with `loss` in place of the settings' one; without data weights go at once and the others stay as they
-    are. checkpoint: a folder for the state of each round.
+    are. session: its checkpoint is a folder, for a file with the state of each round.
     Raises InputError for settings that contradict each other, or need data that is not there.
     """
-    pattern = parse_pattern(settings.pattern)
     final = _final_sparsity(settings)
     require_possible(settings, None if data is None else training.epochs if training is not None else 0)
     weights = prunable(model, settings.keep)
@@ -95,43 +92,43 @@ def prune_weights(
         beside = " beside those of the layers in prune.keep" if settings.keep else ""
         raise InputError(f"prune: the model has no weights to prune{beside}")
     module = TorchModel(model, logits=True)
-    trains, rising = data is not None and training is not None, None
-    if trains and settings.schedule == "gradual":
-        rising = final
+    trains = data is not None and training is not None
     masks = Masks(
         module,
         weights,
-        pattern,
+        parse_pattern(settings.pattern),
         _comparable(settings, model, weights, data),
         settings.criterion,
-        rising=rising,
-        seed=seed,
+        rising=final if trains and settings.schedule == "gradual" else None,
+        seed=session.seed,
     )
     result = partial(_result, module, masks, final, settings)
-    if not trains:
+    if data is None or training is None:
         masks.update(final)
         return result(())
-    run = partial(train, module, data, training, loss=loss, validation=validation, seed=seed, resume=resume, log=log)
 
-    def state(number: int) -> Path | None:
-        return None if checkpoint is None else checkpoint / f"prune-{number}.pt"
+    def run(stage: str, number: int, *hooks: Hook) -> History:
+        folder = session.checkpoint
+        state = None if folder is None else folder / f"prune-{number}.pt"
+        its = replace(session, stage=stage, checkpoint=state)
+        return train(module, data, training, loss=loss, hooks=hooks, session=its)
 
     if settings.schedule == "gradual":
-        return result((run(hooks=[masks], stage="prune", checkpoint=state(0)),))
+        return result((run("prune", 0, masks),))
     histories, notes, early = [], [], _Snapshot(settings.rewind)
     if settings.schedule == "lottery":
-        initialise(module, model, seed)
-        histories.append(run(hooks=[early, masks], stage="before pruning", checkpoint=state(0)))
+        initialise(module, model, session.seed)
+        histories.append(run("before pruning", 0, early, masks))
         notes += early.settle()
     elif masks.gathers:
-        _gather(module, masks, data, loss or load_loss(training.loss, data), training.batch, seed)
+        _gather(module, masks, data, loss or load_loss(training.loss, data), training.batch, session.seed)
     count = 1 if settings.schedule == "one-shot" else settings.rounds
     for number in range(1, count + 1):
         masks.update(rounds(number, count, final))
         early.rewind(module)
         _set_zero(module, masks)
         stage = "prune" if count == 1 else f"prune, round {number} of {count}"
-        histories.append(run(hooks=[masks], stage=stage, checkpoint=state(number)))
+        histories.append(run(stage, number, masks))
         _set_zero(module, masks)
     return result(tuple(histories), notes)
 
@@ -175,6 +172,7 @@ class _Snapshot(Hook):
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_start(self, module: nn.Module) -> None:
+        assert isinstance(module, TorchModel)
         self.module = module
         if not self.epochs and not self.weights:
             self._take()

@@ -1,17 +1,17 @@
-"""Settings of pruning that can't be had, or contradict each other: found before anything is trained."""
+"""Settings of pruning that are impossible or contradict each other, which is found before anything is trained."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgecompress.compress.prune.criteria import CRITERIA, NEED_GRADIENTS, OF_CHANNELS
+from edgecompress.compress.prune.criterion import all_criteria
+from edgecompress.compress.prune.criterion import criterion as criterion_of
 from edgecompress.compress.prune.patterns import parse_pattern
 from edgecompress.errors import InputError
 
 if TYPE_CHECKING:
     from edgecompress.recipe import Prune
 
-NEED_DATA = (*NEED_GRADIENTS, "activation")
 ROUNDS = ("iterative", "lottery")
 ROUNDING = 0.005  # 0.67 is what 1:3 makes zero
 NO_DATA = "needs training data: give --train"
@@ -31,6 +31,8 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
     fixed = None if pattern.keep is None else 1 - pattern.keep / pattern.columns
     criterion, schedule = f'prune.criterion = "{s.criterion}"', f'prune.schedule = "{s.schedule}"'
     anything = weights or channels
+    known = criterion_of(s.criterion)
+    of_weights = [name for name, each in all_criteria().items() if each.weights is not None]
     rows = (
         (len(shares) > 1, f"prune.{' and prune.'.join(shares)} each say how many channels go: give one of them"),
         (
@@ -40,15 +42,15 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
         ),
         (s.pattern.startswith("block") and s.sparsity is None, f'prune.pattern = "{s.pattern}" needs prune.sparsity'),
         (
-            weights and s.criterion in OF_CHANNELS,
-            f"{criterion} scores channels; for weights there are {', '.join(CRITERIA)} and file.py:function",
+            weights and known.only_channels,
+            f"{criterion} scores channels; for weights there are {', '.join(of_weights)} and file.py:function",
         ),
         (
             weights and s.allocation == "capacity",
             'prune.allocation = "capacity" is for channels; for weights there are uniform, global, lamp and '
             "sensitivity",
         ),
-        (channels and s.criterion == "movement", f'{criterion} is for single weights; for channels take "fisher"'),
+        (channels and not known.of_channels, f'{criterion} is for single weights; for channels take "fisher"'),
         (channels and s.schedule == "lottery", f'{schedule} is for single weights; for channels take "iterative"'),
         (anything and s.rewind > 0 and s.schedule != "lottery", 'prune.rewind is for prune.schedule = "lottery"'),
         (
@@ -59,7 +61,7 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
             anything and epochs is not None and s.rewind > epochs,
             f"prune.rewind = {s.rewind} is behind the end of training, {epochs} epochs",
         ),
-        (anything and epochs is None and s.criterion in NEED_DATA, f"{criterion} {NO_DATA}"),
+        (anything and epochs is None and known.needs_data, f"{criterion} {NO_DATA}"),
         (anything and epochs is None and s.schedule in ROUNDS, f"{schedule} {NO_DATA}"),
         (anything and epochs is None and s.allocation == "sensitivity", f'prune.allocation = "sensitivity" {NO_DATA}'),
         (s.blocks > 0 and epochs is None, f"prune.blocks {NO_DATA}, to find those that matter least"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgecompress.support.present import present
 from edgecompress.train import Hook
 from edgecompress.train.module.torch_model import TorchModel
 
@@ -13,11 +14,12 @@ class Slimming(Hook):
     "Learning efficient convolutional networks through network slimming", ICCV 2017, equation 1)."""
 
     def __init__(self, module: TorchModel, model: ir.Model, strength: float) -> None:
-        names = {str(n.inputs[1].name) for n in model.graph if n.op_type == "BatchNormalization"}
+        names = {str(present(n.inputs[1]).name) for n in model.graph if n.op_type == "BatchNormalization"}
         self.scales = [module.weights[name] for name in sorted(names)]
         self.strength = strength
 
     def on_gradients(self, step: int, total: int) -> None:
+        """Add the subgradient of the norm to the gradients of the scales."""
         for gamma in self.scales:
             assert gamma.grad is not None  # after the backward pass
             gamma.grad.add_(gamma.detach().sign(), alpha=self.strength)

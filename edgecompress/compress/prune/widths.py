@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from edgecompress.analysis.channel_groups import ChannelGroup
 from edgecompress.analysis.statistics import ModelStatistics, statistics
-from edgecompress.compress.prune.channel_scores import Scores
 from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.compress.prune.criterion import Scores
 
 LEAST = 1 / 8  # of a group's channels stay, whatever their scores
 

@@ -1,4 +1,4 @@
-"""Post-training quantisation: calibrate, choose scales, correct, and say where it hurts."""
+"""Post-training quantization: calibrates, chooses scales, corrects biases, and diagnoses what it costs."""
 
 from edgecompress.compress.quantize.assign import knows_scales, quantize_static
 from edgecompress.compress.quantize.bias_correction import BiasCorrection, correct_bias

@@ -1,4 +1,4 @@
-"""Static quantisation: scales for all values of the int8 layers, recorded on values and nodes."""
+"""Static quantization: scales for all values of the int8 layers, recorded on values and nodes."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def quantize_static(
        fixes does not hold.
     2. Values tied by operators with equal scales in and out form one group; its range comes from all of
        its values together. An output with a scale fixed by its operator leaves a group that has others
-       through an Identity, which requantises.
+       through an Identity, which requantizes.
     3. Constants that are operands get a scale of their own, or their group's.
     4. Weights: per output channel; biases at input scale * weight scale.
-    5. A model that came quantised (`given_quantization`) keeps its values' scales, and weights that lie on a grid
+    5. A model that came quantized (`given_quantization`) keeps its values' scales, and weights that lie on a grid
        the grid's.
     6. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
        at the end of the graph.
@@ -97,9 +97,10 @@ def quantize_static(
 
 
 def _too_large(graph: ir.Graph, histograms: Histograms) -> dict[str, float]:
-    """Values by name whose largest magnitude no scale can hold, and that magnitude.
+    """{name: largest magnitude} of the values that no scale can hold.
 
-    Not what an operator that ties makes: its scale comes from what it reads, which bounds a mask's constant.
+    The outputs of operators that tie scales are left out: their scale comes from their inputs, which bounds a mask's
+    constant.
     """
     tied = [layer for layer in layers(graph) if operators.rule(layer) is not None and operators.ties(layer)]
     derived = {str(v.name) for layer in tied for v in operators.outputs(layer)}
@@ -108,7 +109,9 @@ def _too_large(graph: ir.Graph, histograms: Histograms) -> dict[str, float]:
 
 
 def _separate_fixed(graph: ir.Graph, chosen: set[ir.Node]) -> list[tuple[ir.Node, ir.Value]]:
-    """Put an Identity behind outputs of fixed scale whose groups have others; returns (Identity, source)."""
+    """Puts an Identity behind each output of fixed scale whose group has other values; returns pairs (Identity,
+    source).
+    """
     groups = [layer for layer in layers(graph) if layer.node in chosen]
     fixed = {
         v: q
@@ -148,7 +151,7 @@ def _same_groups(tied: list[Layer]) -> Groups:
 
 
 def _own_constants(graph: ir.Graph, groups: list[Layer]) -> None:
-    """A constant that several nodes read gets a copy for each int8 one: their scales may differ."""
+    """Copies a constant that several nodes read for each int8 node, since their scales may differ."""
     names = Names(graph)
     for layer in groups:
         owned = {v for _, v in operators.data_inputs(layer)} | {operators.weight(layer), layer.bias}
@@ -163,8 +166,10 @@ def _own_constants(graph: ir.Graph, groups: list[Layer]) -> None:
 
 
 def knows_scales(model: ir.Model) -> bool:
-    """Whether every scale that int8 activations need came with the model or is fixed by its operator: then calibration
-    has nothing to find."""
+    """Whether the model came with every scale that int8 activations need, or operators fix them.
+
+    Calibration then has nothing to find.
+    """
     if not comes_quantized(model.graph):
         return False
     members, fixed = _activations([layer for layer in layers(model.graph) if operators.rule(layer) is not None])
@@ -175,7 +180,7 @@ def knows_scales(model: ir.Model) -> bool:
 
 
 def _activations(groups: list[Layer]) -> tuple[dict[ir.Value, list[ir.Value]], dict[ir.Value, Quantization]]:
-    """Values that share a scale, by one of them; and where an operator fixes that scale."""
+    """The values of every group that shares a scale, by one of them, and the groups whose scale an operator fixes."""
     same = _same_groups([layer for layer in groups if operators.ties(layer)])
     fixed: dict[ir.Value, Quantization] = {}
     for layer in groups:
@@ -200,7 +205,7 @@ def _assign_activations(groups: list[Layer], histograms: Histograms, settings: Q
 
 
 def _given(members: list[ir.Value]) -> Quantization | None:
-    """What a group came with; where its values differ, what holds all of them."""
+    """The quantization that a group came with; where its values differ, one that holds all of them."""
     kept = [q for v in members if (q := given_quantization(v)) is not None]
     if all(q.same_as(kept[0]) for q in kept):
         return kept[0] if kept else None
@@ -232,7 +237,7 @@ def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quan
 
 
 def _is_image(histogram: Histogram) -> bool:
-    """Whole numbers 0..255 that use the upper half: then scale 1 makes quantising the input exact."""
+    """Whether all values are whole numbers from 0 to 255 that use the upper half; scale 1 then makes them exact."""
     return histogram.integral and histogram.minimum >= 0 and 127 < histogram.maximum <= PIXEL_RANGE[1]
 
 

@@ -1,10 +1,9 @@
-"""Quantisation-aware training: an annotated model learns to do with its integers, codebooks and zeros."""
+"""Quantization-aware training: an annotated model learns to make do with its integers, codebooks and zeros."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from edgecompress.graph.annotations import (
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.recipe import Train
 from edgecompress.record.report import History
-from edgecompress.train import TrainData, train
+from edgecompress.train import DEFAULT_SESSION, Session, TrainData, train
 from edgecompress.train.losses import Loss
 from edgecompress.train.module.torch_model import TorchModel
 
@@ -39,25 +38,16 @@ FIXED = {id(rule.fixed) for rule in operators.RULES.values() if rule.fixed is no
 
 @dataclass(frozen=True)
 class Aware:
-    """model: annotated as the one that was given, with what was learned."""
+    """The model, annotated like the one that was given with what was learned, and the history of its training."""
 
     model: ir.Model = field(repr=False)
     history: History
 
 
 def train_quantized(
-    model: ir.Model,
-    data: TrainData,
-    training: Train,
-    *,
-    loss: Loss | None = None,
-    validation: TrainData | None = None,
-    seed: int = 0,
-    stage: str = "quantisation-aware training",
-    checkpoint: Path | None = None,
-    resume: bool = False,
+    model: ir.Model, data: TrainData, training: Train, *, loss: Loss | None = None, session: Session = DEFAULT_SESSION
 ) -> Aware:
-    """Trains a model that quantisation, and perhaps clustering, has annotated; the one passed in is not changed.
+    """Trains a model that quantization, and perhaps clustering, has annotated; the one passed in is not changed.
 
     Forward it computes what the integers will: values, weights and biases rounded where the annotations say. What
     is learned: the ranges of values (those that operators fix, and of the inputs, stay), weights, and of clustered
@@ -65,27 +55,17 @@ def train_quantized(
     """
     fake = FakeQuantized(model)
     training = training.model_copy(update={"precision": "float32"})  # 16 bits can't hold sums of integers
-    history = train(
-        fake.module,
-        data,
-        training,
-        loss=loss,
-        parameters=fake.parameters(training),
-        validation=validation,
-        seed=seed,
-        stage=stage,
-        checkpoint=checkpoint,
-        resume=resume,
-    )
+    parameters = fake.parameters(training)
+    history = train(fake.module, data, training, loss=loss, parameters=parameters, session=session)
     return Aware(fake.annotated(), history)
 
 
 class FakeQuantized:
-    """An annotated model as a TorchModel that rounds where the model will.
+    """An annotated model as a TorchModel that rounds where the emitted model will.
 
-    module: gives logits; in evaluation mode those of `kernels` (requantize.KERNELS), but for operators that compute
-    in fixed point by a formula of their own (LeakyRelu, PRelu, HardSwish), where a step may be missed.
-    ranges: of each group of values that share a scale, by the Quantization they share.
+    module: gives logits. In evaluation mode it computes as `kernels` (a name in requantize.KERNELS) do; only LeakyRelu,
+    PRelu and HardSwish, which compute in fixed point by formulas of their own, may be one step off. ranges: the range
+    of each group of values that share a scale, by the identity of the Quantization that they share.
     """
 
     def __init__(self, model: ir.Model, kernels: str = "reference") -> None:
@@ -113,10 +93,11 @@ class FakeQuantized:
                 self.module.set_value_transform(str(value.name), Through(range_, scaling))
 
     def parameters(self, training: Train) -> list[dict[str, Any]]:
-        """For `make_optimizer`: steps relative to a weight's size, as those of ranges and codebooks are.
+        """Parameter groups for `make_optimizer`, whose steps are relative to a weight's size, as for ranges and
+        codebooks.
 
-        A trained network's layers differ in size by orders of magnitude, and BatchNorm is folded, which used to make
-        up for it. For w = s u, a step of u by SGD is one of w with s^2 times the rate, by Adam with s times.
+        The layers of a trained network differ in size by orders of magnitude, and BatchNorm, which made up for it, is
+        folded. For w = s u, a step of u by SGD is a step of w at s^2 times the rate, and at s times by Adam.
         """
         groups, power = [], 2 if training.optimizer == "sgd" else 1
         sized = {id(p) for p in self.module.weights.values()}
@@ -126,7 +107,7 @@ class FakeQuantized:
         return groups
 
     def annotated(self) -> ir.Model:
-        """A copy of the model with everything as it is in the module now."""
+        """A copy of the model with weights, ranges and codebooks as they are in the module now."""
         result = self.module.write_back()
         join_branches(result)
         learned = self._learned()
@@ -155,9 +136,9 @@ class FakeQuantized:
         name, q, book, pruned = str(value.name), quantization(value), codebook(value), sparsity(value)
         transform: TrainedCodebook | Weight
         if book is not None:
-            whole = book.scale is None
-            scale, axis = (q.scale, q.axis) if whole else (book.scale, book.axis)
-            transform = TrainedCodebook(book, scale, axis, whole)
+            source = q if book.scale is None else book
+            assert source is not None and source.scale is not None
+            transform = TrainedCodebook(book, source.scale, source.axis, source is q)
             self._scales[name] = transform.scale
         elif q is not None and q.dtype == ir.DataType.INT8:
             transform = Weight(q.axis, None if pruned is None else pruned.mask)
@@ -169,7 +150,7 @@ class FakeQuantized:
 
     def _prepare_bias(self, layer: Layer, weight: str, transform: TrainedCodebook | Weight) -> None:
         bias, source = layer.bias, layer.node.inputs[0]
-        if bias is None or quantization(bias) is None or quantization(source) is None:
+        if source is None or bias is None or quantization(bias) is None or quantization(source) is None:
             return
         if str(bias.name) not in self.module.weights:
             return
@@ -185,7 +166,7 @@ class FakeQuantized:
         return weight if transform.mask is None else weight * transform.mask
 
     def _learned(self) -> dict[int, Quantization]:
-        """The Quantization of each group as it is now, by the identity of the one it was."""
+        """The current Quantization of each group, by the identity of its original one."""
         found: dict[int, Quantization] = {}
         for value in [*_rounded(self.model.graph), *self.model.graph.initializers.values()]:
             q = quantization(value)
@@ -196,7 +177,7 @@ class FakeQuantized:
         return found
 
     def _record(self, layer: Layer) -> None:
-        """The weight's and the bias's annotations in the copy."""
+        """Annotates the weight and the bias of a layer of the copy."""
         value = operators.weight(layer) if layer.node.op_type in operators.RULES else None
         name = "" if value is None else str(value.name)
         if value is None or name not in self._scales:
@@ -222,7 +203,7 @@ class FakeQuantized:
 
 
 def _rounded(graph: ir.Graph) -> list[ir.Value]:
-    """Inputs and computed values that int8 layers make, or that they alone read."""
+    """The inputs and computed values that int8 layers compute, or that nothing but int8 layers reads."""
     found = []
     for value in [*graph.inputs, *(v for node in graph for v in node.outputs)]:
         q = quantization(value)

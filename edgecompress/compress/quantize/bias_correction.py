@@ -1,7 +1,7 @@
-"""Takes the mean error of quantisation out of each layer's output by changing its bias.
+"""Takes the mean error of quantization out of each layer's output by changing its bias.
 
 M. Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction" (ICCV 2019),
-section 4.2, in its empirical form (appendix D): E[quantised - float] of each output channel, before the
+section 4.2, in its empirical form (appendix D): E[quantized - float] of each output channel, before the
 activation, over calibration data, layer after layer, each seeing its predecessors corrected.
 """
 
@@ -23,9 +23,10 @@ from edgecompress.graph.fusion import Layer, layers
 
 @dataclass(frozen=True)
 class BiasCorrection:
-    """Signal-to-noise ratio (dB) of the quantised model's outputs without and with corrected biases.
+    """The signal-to-noise ratio (dB) of the quantized model's outputs without and with corrected biases.
 
-    kept: whether they stayed. layers: how many have a bias to correct; both ratios are None when 0.
+    kept: whether the corrected biases stayed. layers: how many layers have a bias to correct; both ratios are None when
+    there is none.
     """
 
     kept: bool
@@ -41,10 +42,10 @@ class BiasCorrection:
 
 
 def correct_bias(reference: ir.Model, quantized: ir.Model, calibration: Calibration) -> tuple[ir.Model, BiasCorrection]:
-    """The quantised model with corrected biases if it is nearer to the float one then, else as it was.
+    """The quantized model with corrected biases if that brings it nearer to the float model, else unchanged.
 
-    reference: the float model that `quantized` was annotated from (same names, same weights). Means are over
-    one batch of the calibration data, and judged by another.
+    reference: the float model that `quantized` was annotated from, with the same names and weights. Means are taken
+    over one batch of the calibration data and judged on another.
     """
     fit, judge = judging_batches(calibration.dataset, reference)
     corrected, count = without_mean_shift(reference, quantized, fit)
@@ -56,10 +57,10 @@ def correct_bias(reference: ir.Model, quantized: ir.Model, calibration: Calibrat
 
 
 def without_mean_shift(reference: ir.Model, quantized: ir.Model, inputs: Arrays) -> tuple[ir.Model, int]:
-    """A clone of `quantized` with corrected biases, and how many layers they belong to.
+    """A clone of `quantized` with corrected biases, and the number of layers that they belong to.
 
-    inputs: {name: [n, *sample]}, the samples that means are over. A model that can't take them all in one
-    call gets the mean over samples of each one's own shift, corrected sample by sample.
+    inputs: {name: [n, *sample]}, the samples that means are taken over. In a model that can't take them all in one call
+    each sample is corrected on its own, and the mean of the samples' shifts counts.
     """
     joint, shifts = _joint_model(reference, quantized)
     if not shifts:
@@ -103,7 +104,7 @@ def _channel_axis(layer: Layer) -> int:
 
 
 def _subtract_mean_shift(joint: Simulation, found: ir.Value, exact: ir.Value, axis: int) -> str:
-    """Insert found - mean(found - exact) for the readers of `found`; returns the name of the mean."""
+    """Inserts found - mean(found - exact) for the readers of `found`; returns the name of the mean."""
     assert exact.shape is not None
     uses = list(found.uses())
     others = joint.constant("axes", np.array([i for i in range(exact.shape.rank()) if i != axis], np.int64))

@@ -1,4 +1,4 @@
-"""A float value that int8 layers read too: there it is rounded, elsewhere not."""
+"""Branches of float values that int8 layers read too, so that the value is rounded for those layers alone."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from edgecompress.graph.fusion import constant
 
 
 def is_stored(value: ir.Value) -> bool:
-    """Whether an int8 layer makes the value: all that read it read rounded numbers."""
+    """Whether an int8 layer computes the value, so that everything that reads it reads rounded numbers."""
     producer = value.producer()
     return producer is not None and is_int8(producer)
 
 
 def is_for_int8_alone(value: ir.Value) -> bool:
+    """Whether int8 layers are all that reads the value, which the caller does not see either."""
     return not value.is_graph_output() and all(is_int8(node) for node, _ in value.uses())
 
 
 def split_branches(model: ir.Model) -> ir.Model:
-    """A copy in which int8 layers read the values that float layers, or the caller, read too through an Identity."""
+    """A copy in which int8 layers read a value through an Identity where float layers or the caller read it too."""
     result = model.clone()
     names = Names(result.graph)
     for value in [*result.graph.inputs, *(v for node in result.graph for v in node.outputs)]:
@@ -45,8 +46,10 @@ def split_branches(model: ir.Model) -> ir.Model:
 
 
 def join_branches(model: ir.Model) -> None:
-    """Takes the Identities of `split_branches` out, in place."""
+    """Removes the Identities of `split_branches`, in place."""
     for node in list(model.graph):
         if node.meta.get("branch"):
-            node.outputs[0].replace_all_uses_with(node.inputs[0])
+            source = node.inputs[0]
+            assert source is not None
+            node.outputs[0].replace_all_uses_with(source)
             model.graph.remove(node, safe=True)

@@ -1,4 +1,4 @@
-"""Histograms of all activations over calibration data, in one pass."""
+"""Collects histograms of all activations over calibration data in one pass."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What calibration data showed.
+    """What was measured on calibration data.
 
-    histograms: by value name, of every float value that exists at run time.
-    samples: how many there were. dataset: the data itself, for corrections that need it again.
+    histograms: by value name, of every float value that exists at run time. samples: how many samples were run.
+    dataset: the data itself, for corrections that need it again.
     """
 
     histograms: dict[str, Histogram] = field(repr=False)
@@ -31,13 +31,13 @@ class Calibration:
 
 
 def runtime_values(model: ir.Model) -> list[ir.Value]:
-    """Float graph inputs and layer outputs, in order: what could be int8. Interior values don't exist."""
+    """The float values that could be int8, in order: graph inputs and outputs of layers. Others never exist."""
     produced = [v for layer in layers(model.graph) for v in layer.last.outputs]
     return [v for v in (*model.graph.inputs, *produced) if v.dtype == ir.DataType.FLOAT]
 
 
 def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibration:
-    """Run the model on at most settings.samples samples; memory does not depend on their number.
+    """Runs the model on at most settings.samples samples; memory does not depend on their number.
 
     Raises InputError when there is no sample or a value is NaN.
     """

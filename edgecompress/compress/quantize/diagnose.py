@@ -1,4 +1,4 @@
-"""Which layers quantisation hurts, and why, as far as it can be measured."""
+"""Finds the layers that quantization hurts, and the most likely reason for each."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ RESOLUTION = "8-bit resolution"
 
 @dataclass(frozen=True)
 class LayerDiagnosis:
-    """One int8 layer, quantised against float.
+    """One int8 layer, compared with the same layer in float.
 
-    name, op_type: of its main node. output: the value compared.
-    snr_db: with all the errors of the layers before it; own_snr_db: with exact inputs, rounded only.
-    weight_snr_db: of its weights, None without. saturated_percent: of its output's values.
+    name, op_type: those of its main node. output: the value that is compared. snr_db: the output's ratio with all
+    errors of the layers before. own_snr_db: the ratio with exact inputs that are only rounded. weight_snr_db: the
+    weights' ratio, or None without weights. saturated_percent: the share of the output's values at an end of the range.
     cause: the most likely reason for the noise, in words.
     """
 
@@ -50,11 +50,12 @@ class LayerDiagnosis:
 
 
 def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset) -> list[LayerDiagnosis]:
-    """All int8 layers, worst signal-to-noise first, measured on the first SAMPLES samples.
+    """Diagnoses all int8 layers on the first SAMPLES samples; the lowest signal-to-noise ratio comes first.
 
-    float_model: what quantized_model was annotated from (`Quantized.reference`): same names, same weights.
+    float_model: the model that quantized_model was annotated from (`Quantized.reference`), with the same names and
+    weights.
     """
-    known = {v.name for node in float_model.graph for v in node.outputs}  # not what the quantiser put in
+    known = {v.name for node in float_model.graph for v in node.outputs}  # not what the quantizer put in
     found = [x for x in layers(quantized_model.graph) if x.output.name in known and _computes(x)]
     names = [str(layer.output.name) for layer in found]
     dataset = dataset.head(SAMPLES)
@@ -79,14 +80,14 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
 
 
 def _computes(layer: Layer) -> bool:
-    """Whether it is int8 and makes float values of its own: moving them is no source of error."""
+    """Whether the layer is int8 and computes values of its own: moving values is no source of error."""
     if not is_int8(layer.node) or not operators.outputs(layer):
         return False
     return not operators.RULES[layer.node.op_type].passive or len(operators.data_inputs(layer)) > 1
 
 
 class _Evidence:
-    """What the values of one output look like, and what its own 8 bits do to them."""
+    """Statistics of one output's values, and of the error that its own 8 bits cause."""
 
     def __init__(self, q: Quantization | None) -> None:
         assert q is not None
@@ -119,7 +120,7 @@ def _isolated(float_model: ir.Model, quantized: ir.Model) -> ir.Model:
     for name, readers in uses.items():
         q = annotations.get(name)
         if q is None or name not in exact:
-            continue  # an input, which is exact as it is, or what the quantiser put in
+            continue  # an input, which is exact as it is, or what the quantizer put in
         rounded = joint.round_trip(exact[name], q)
         for node, index in readers:
             node.replace_input_with(index, rounded)
@@ -150,7 +151,7 @@ def _diagnosis(layer: Layer, evidence: _Evidence, total: Noise, own: Noise) -> L
 
 
 def _own_cause(layer: Layer, evidence: _Evidence, noise: float, saturated_percent: float) -> str:
-    """The first of the known causes whose figure is beyond its limit."""
+    """The first of the possible causes whose figure is beyond its limit."""
     histogram = evidence.histogram
     stored = evidence.high - evidence.low
     whole = max(histogram.maximum, 0.0) - min(histogram.minimum, 0.0)
@@ -173,7 +174,7 @@ def _own_cause(layer: Layer, evidence: _Evidence, noise: float, saturated_percen
 
 
 def channel_ratio(ranges: np.ndarray | None) -> float:
-    """Largest range over the median of those that aren't zero; 1 when there is nothing to compare."""
+    """The largest range over the median of those that aren't zero; 1 when there is nothing to compare."""
     used = ranges[ranges > 0] if ranges is not None else np.empty(0)
     return float(used.max() / np.median(used)) if used.size > 1 else 1.0
 

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation as a step of quantisation: measured, and kept only where it helps."""
+"""Cross-layer equalization as a step of quantization, which is measured and kept only where it helps."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Equalization:
-    """Signal-to-noise ratio (dB) of the quantised model's outputs without and with equalisation.
+    """The signal-to-noise ratio (dB) of the quantized model's outputs without and with equalization.
 
-    kept: whether it stayed. pairs: how many pairs of layers it applies to; both ratios are None when 0.
-    by: what was equalised, "weights" or "activations" of the first layer with the weights of the second.
+    kept: whether it stayed. pairs: how many pairs of layers it applies to; both ratios are None when there is none. by:
+    what was equalized with the weights of the second layer, the "weights" or the "activations" of the first.
     """
 
     kept: bool
@@ -35,7 +35,7 @@ class Equalization:
 
     def __str__(self) -> str:
         if not self.pairs:
-            return "no pair of layers to equalise"
+            return "no pair of layers to equalize"
         ratios = f"{self.snr_before:.1f} dB before, {self.snr_after:.1f} dB after"
         measured = f"{self.pairs} pairs by {self.by}, {ratios}"
         return f"{measured}: {'kept' if self.kept else 'not kept'}"
@@ -43,17 +43,17 @@ class Equalization:
 
 @dataclass(frozen=True)
 class Equalized:
-    """The model to go on with: the equalised one, or the one given when that is better."""
+    """The model to go on with: the equalized one, or the given one when that is better."""
 
     model: ir.Model
     report: Equalization
 
 
 def equalize(model: ir.Model, dataset: Dataset, settings: Quantize) -> Equalized:
-    """Equalise channels if the model, quantised with a part of the data, is nearer to the float one then.
+    """Equalizes channels if that brings the model, quantized with a part of the data, nearer to the float model.
 
-    Both ways of `cross_layer.equalized` are tried: neither is better for all models.
-    Raises InputError for unusable data.
+    Both ways of `cross_layer.equalized` are tried, since neither is better for all models. Raises InputError for
+    unusable data.
     """
     found = pairs(model)
     if not found:
@@ -75,7 +75,7 @@ def _quantized_snr_db(model: ir.Model, dataset: Dataset, settings: Quantize) -> 
 
 
 def _channel_ranges(model: ir.Model, names: list[str], dataset: Dataset) -> dict[str, np.ndarray]:
-    """Largest magnitude of each channel (axis 1) of the named values over one batch."""
+    """The largest magnitude of each channel (axis 1) of the named values over one batch."""
     size = batch_size(model)
     values = Runner(model, names, size)(next(dataset.batches(size)))
     return {n: np.abs(a).max(axis=tuple(i for i in range(a.ndim) if i != 1)) for n, a in values.items()}

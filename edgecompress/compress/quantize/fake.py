@@ -1,9 +1,12 @@
 """Rounding that training sees through: integers forward, straight-through gradients backward.
 
-In training mode values are rounded once, to nearest; in evaluation mode as the kernels do it (`requantize`).
+Values are rounded once, to nearest, in training mode, and as the kernels round them in evaluation mode (`requantize`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +24,7 @@ class _Round(torch.autograd.Function):
     2020, equations 2 and 3, and their section 2.2's factor 1 / sqrt(elements of a sample * levels)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
         step = float(scale)
         y = (x / step).round_().clamp_(low, high).mul_(step)
         ctx.save_for_backward(x, y)
@@ -29,7 +32,7 @@ class _Round(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         """The scale's gradient, sum(grad * (y - x inside the range, else y)) / scale, as the difference of two inner
         products: no array is made but x's gradient."""
         x, y = ctx.saved_tensors
@@ -54,6 +57,8 @@ class Range(nn.Module):
     It is learned as the logarithm of its ratio to where it began, so that a step means the same for all groups.
     """
 
+    start: Tensor
+
     def __init__(self, scale: float, zero_point: int, learned: bool) -> None:
         super().__init__()
         self.register_buffer("start", torch.tensor(scale, dtype=torch.float32))
@@ -63,21 +68,23 @@ class Range(nn.Module):
 
     @property
     def scale(self) -> Tensor:
+        """The scale as it is now, a float32 scalar that gradients pass through while it is learned."""
         return self.start if self.log_ratio is None else self.start * self.log_ratio.exp()
 
     def forward(self, x: Tensor) -> Tensor:
+        """float32 values of any shape, rounded to the scale's multiples from -128 to 127 around the zero point."""
         return _Round.apply(x.float(), self.scale, self.low, self.high)
 
     def as_kernels(self, x: Tensor, scaling: Scaling) -> Tensor:
-        """Rounded as an int8 kernel rounds, without gradients."""
+        """The value rounded as an int8 kernel rounds it, without gradients."""
         scale = self.scale.detach()
         return scaling(x, scale).clamp_(self.low, self.high).float().mul_(scale)
 
 
 class Through(nn.Module):
-    """A value that is rounded by a Range, which other values may have as well.
+    """A value that is rounded by a Range, which it may share with other values.
 
-    scaling: how a kernel rounds it, in evaluation mode; None: as in training.
+    scaling: how a kernel rounds the value, for evaluation mode; None rounds as in training.
     """
 
     def __init__(self, range_: Range, scaling: Scaling | None = None) -> None:
@@ -85,16 +92,19 @@ class Through(nn.Module):
         self.range, self.scaling = range_, scaling
 
     def forward(self, x: Tensor) -> Tensor:
+        """The value rounded as training does it or, in evaluation mode with a scaling, as the kernel does."""
         if self.training or self.scaling is None:
             return self.range(x)
         return self.range.as_kernels(x, self.scaling)
 
 
 class Weight(nn.Module):
-    """A weight as int8, narrow range, whose scales follow its largest magnitudes (`weights.quantize_weight`).
+    """A weight as narrow-range int8, whose scales follow its largest magnitudes (`weight_scales.quantize_weight`).
 
-    axis: of its channels, or None. mask: of the weights that stay (Sparsity), or None.
+    axis: the axis of its channels, or None. mask: marks the weights that stay (Sparsity), or None.
     """
+
+    mask: Tensor | None
 
     def __init__(self, axis: int | None, mask: np.ndarray | None) -> None:
         super().__init__()
@@ -104,7 +114,7 @@ class Weight(nn.Module):
         self.input: Range | None = None
 
     def scale(self, weight: Tensor) -> Tensor:
-        """float32 [channels] or [1]."""
+        """The scales, float32 [channels] or [1]."""
         axes = [i for i in range(weight.ndim) if i != self.axis]
         largest = weight.detach().abs().amax(axes).reshape(-1) / LIMIT
         if self.bias is not None and self.input is not None:
@@ -114,6 +124,7 @@ class Weight(nn.Module):
         return torch.where(largest == 0, torch.ones_like(largest), largest).clamp(min=LOWEST_SCALE)
 
     def forward(self, weight: Tensor) -> Tensor:
+        """The float32 weight rounded to its int8 values; the gradient passes as if it were not."""
         kept = weight if self.mask is None else weight * self.mask
         scale = _along(self.scale(kept), kept, self.axis)
         rounded = (kept.detach() / scale).round().clamp(-LIMIT, LIMIT) * scale
@@ -123,11 +134,12 @@ class Weight(nn.Module):
 class Bias(nn.Module):
     """A bias as int32 at the input's scale times the weight's."""
 
-    def __init__(self, source: Range, scales) -> None:
+    def __init__(self, source: Range, scales: Callable[[], Tensor]) -> None:
         super().__init__()
         self.source, self.scales = source, scales
 
     def forward(self, bias: Tensor) -> Tensor:
+        """The float32 bias [channels] rounded to multiples of the accumulator's scale."""
         step = self.source.scale.detach() * self.scales().detach()
         return bias + ((bias.detach() / step).round() * step - bias).detach()
 

@@ -1,4 +1,4 @@
-"""A histogram that one pass fills: fixed number of bins, range that grows with the data."""
+"""A histogram that is filled in one pass, with a fixed number of bins and a range that grows with the data."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ class Histogram:
 
     @property
     def width(self) -> float:
+        """The width of one bin, a power of two in the values' own units."""
         return 2.0**self.exponent
 
     def update(self, values: np.ndarray) -> None:
-        """Count an array of any shape and float dtype. Raises ValueError for NaN."""
+        """Counts the values of an array of any shape and float dtype. Raises ValueError for NaN."""
         flat = np.ascontiguousarray(values, np.float32).ravel()
         if not flat.size:
             return
@@ -82,14 +83,14 @@ class Histogram:
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Centres and counts of the bins that are not empty, ascending: float64 [n], int64 [n].
 
-        The ends are drawn in to the exact minimum and maximum.
+        The outermost centres are moved inside the exact minimum and maximum.
         """
         used = np.flatnonzero(self.counts)
         centres = (used + self.start + 0.5) * self.width
         return np.clip(centres, self.minimum, self.maximum), self.counts[used]
 
     def quantile(self, share: float) -> float:
-        """The value that `share` (0..1) of all values are at or below, within one bin width."""
+        """The value that `share` (0..1) of all values are at or below, exact to one bin width."""
         cumulative = np.cumsum(self.counts)
         target = share * cumulative[-1]
         index = int(np.searchsorted(cumulative, target))
@@ -100,7 +101,7 @@ class Histogram:
         return float(np.clip(value, self.minimum, self.maximum))
 
     def _cover(self, low: float, high: float) -> None:
-        """Make room for low..high (and zero)."""
+        """Makes room for low..high and zero."""
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         low, high = min(self.minimum, 0.0), max(self.maximum, 0.0)
         exponent = max(self.exponent, _exponent(low, high))
@@ -123,7 +124,7 @@ def _integral(values: np.ndarray) -> bool:
 
 
 def _exponent(low: float, high: float) -> int:
-    """Smallest e with low..high in BINS bins of width 2**e that lie on the grid."""
+    """The smallest e with which low..high fits into BINS bins of width 2**e on the grid."""
     if high == low:
         return MIN_EXPONENT
     e = max(math.ceil(math.log2((high - low) / BINS)) - 1, MIN_EXPONENT)

@@ -1,4 +1,4 @@
-"""Names for values and nodes that are put into a user's graph."""
+"""Names for values and nodes that are inserted into a user's graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 
 class Names:
-    """Gives names that no value and no node of the graph has, each once."""
+    """Gives out names that no value and no node of the graph has, each of them once."""
 
     def __init__(self, graph: ir.Graph) -> None:
         values = [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
@@ -14,7 +14,7 @@ class Names:
         self._last: dict[str, int] = {}
 
     def __call__(self, wanted: str) -> str:
-        """`wanted`, or it with a number behind."""
+        """The wanted name, with a number appended where it is taken."""
         name = wanted
         while name in self._taken:
             self._last[wanted] = self._last.get(wanted, 1) + 1

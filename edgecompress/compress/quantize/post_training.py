@@ -1,4 +1,4 @@
-"""The steps of post-training quantisation in one call: equalise, calibrate, annotate, correct biases."""
+"""All steps of post-training quantization in one call: equalize, calibrate, annotate, correct biases."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Quantized:
-    """An annotated model and how it came about.
+    """An annotated model and a record of how it was made.
 
-    reference: the float model with the same values and weights, equalised if that helped; `diagnose` compares
-    with it. equalization, bias_correction: None when the settings don't ask for them.
+    reference: the float model with the same values and weights, equalized if that helped, for `diagnose` to compare
+    with. equalization, bias_correction: None when the settings don't ask for them.
     """
 
     model: ir.Model = field(repr=False)
@@ -35,11 +35,10 @@ class Quantized:
 
 
 def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False) -> Quantized:
-    """Quantise weights and activations with calibration data; the model passed in is not changed.
+    """Quantizes weights and activations with calibration data; the model passed in is not changed.
 
-    A model that came quantised is neither equalised nor are its biases corrected.
-    Raises UnsupportedModelError, before any data is read, when integer_only and a node has no int8 kernel;
-    InputError for unusable data.
+    The channels and biases of a model that came quantized are left as they are. Raises UnsupportedModelError, before
+    any data is read, when integer_only is set and a node has no int8 kernel, and InputError for unusable data.
     """
     if integer_only:
         require_integer(model, settings)

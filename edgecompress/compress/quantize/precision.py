@@ -1,4 +1,4 @@
-"""Which layers compute on int8, and which stay in float."""
+"""Decides which layers compute on int8 and which stay in float."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SATURATING = 0.01  # share of values outside an operator's fixed range that call
 
 
 def require_integer(model: ir.Model, settings: Quantize) -> None:
-    """Raises UnsupportedModelError, naming every node that would stay float; needs no calibration."""
+    """Raises UnsupportedModelError, which names every node that would stay in float. Needs no calibration."""
     calibrated = {str(v.name) for v in runtime_values(model)}
     require_all(model.graph, int8_nodes(model.graph, calibrated, settings))
 
@@ -60,12 +60,13 @@ def _idle(chosen: list[Layer], graph: ir.Graph) -> list[Layer]:
 
 
 def _activations(layer: Layer) -> list[ir.Value]:
-    """Computed int8 values the layer reads and writes."""
+    """The computed int8 values that the layer reads and writes."""
     data = [v for _, v in operators.data_inputs(layer) if constant(v) is None]
     return data + operators.outputs(layer)
 
 
 def require_all(graph: ir.Graph, chosen: set[ir.Node]) -> None:
+    """Raises UnsupportedModelError, which names every node that computes floats and is not among the chosen."""
     left = [node for node in graph if node not in chosen and _is_float(node)]
     if left:
         listed = ", ".join(dict.fromkeys(label(node) for node in left))
@@ -81,7 +82,7 @@ def _is_float(node: ir.Node) -> bool:
 
 
 def beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histograms) -> set[ir.Node]:
-    """Nodes of layers whose outputs saturate in the range that their operator fixes."""
+    """The nodes of layers whose outputs saturate in the range that their operator fixes."""
     found: set[ir.Node] = set()
     for layer in layers(graph):
         q = operators.RULES[layer.node.op_type].fixed if layer.node in chosen else None
@@ -95,8 +96,10 @@ def beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histog
 
 
 def last_probabilities(graph: ir.Graph, chosen: set[ir.Node]) -> set[ir.Node]:
-    """Softmax and the like that only the graph's outputs read: int8 would tie classes closer than 1/256, and XNNPACK
-    has no int8 kernel for them. Worth staying float where the output is float anyway."""
+    """Nodes such as Softmax that only the graph's outputs read, which stay float where the output is float anyway.
+
+    Int8 would make classes equal that are closer than 1/256, and XNNPACK has no int8 kernel for them.
+    """
     return {
         node
         for node in chosen

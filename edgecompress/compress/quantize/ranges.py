@@ -1,7 +1,7 @@
-"""From a histogram of an activation to the range its 8 bits cover: one function a method.
+"""Chooses the range that 8 bits cover from a histogram of an activation: one function for each method.
 
-Every function takes a Histogram with at least one value and the recipe's [quantize] section, and returns
-(low, high). The caller extends the range to zero.
+Every function takes a Histogram with at least one value and the recipe's [quantize] section, and returns (low, high).
+The caller extends the range to zero.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def mse(histogram: Histogram, settings: Quantize) -> Range:
 
 
 def entropy(histogram: Histogram, settings: Quantize) -> Range:
-    """Least Kullback-Leibler divergence between the values and their quantised form.
+    """Least Kullback-Leibler divergence between the values and their quantized form.
 
     S. Migacz, "8-bit inference with TensorRT" (GTC 2017): for thresholds T on |x|, P is the histogram of |x|
     up to T with all that saturates added to its last bin; Q is the histogram up to T reduced to 128 levels.
@@ -77,7 +77,7 @@ METHODS: dict[str, Callable[[Histogram, Quantize], Range]] = {
 
 
 def squared_error(points: Points, ranges: np.ndarray) -> np.ndarray:
-    """Sum of squared quantisation errors of weighted points for each (low, high): [n, 2] -> float64 [n]."""
+    """The sum of squared quantization errors of weighted points for each (low, high): [n, 2] -> float64 [n]."""
     values, counts = points
     low, high = ranges[:, :1], ranges[:, 1:]
     scale = np.where(high > low, (high - low) / STEPS, 1.0)
@@ -103,7 +103,7 @@ def kl_divergence(counts: np.ndarray, end: int, levels: int) -> float:
 
 
 def _with_end(ends: np.ndarray, end: int, candidates: np.ndarray) -> np.ndarray:
-    """[n, 2] of copies of `ends`, one of the two replaced by each of `candidates` [n]."""
+    """Copies of `ends`, [n, 2], in which each of `candidates` [n] replaces one of the two."""
     result = np.repeat(ends[None], len(candidates), axis=0)
     result[:, end] = candidates
     return result

@@ -1,4 +1,4 @@
-"""A float model that rounds where the quantised one does: for measuring, not for shipping."""
+"""A float model that rounds where the quantized model does: for measuring, not for shipping."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_int8,
 
 
 def simulation(model: ir.Model) -> ir.Model:
-    """Annotated model -> float model with the same value names and the quantised model's results.
+    """Annotated model -> float model with the same value names and the quantized model's results.
 
     Constants hold what their integers stand for. A value stored as int8 is rounded where it is made, and its
     name is that of the rounded value; a float value is rounded on its way to int8 layers only. Differs from
@@ -30,7 +30,7 @@ class Rounding:
 
 
 class Simulation:
-    """A simulated model under construction: what `simulation` makes, and how to measure inside it.
+    """A simulated model under construction, and access to the values inside it.
 
     model: the simulated model. roundings: by the name that the value has in the annotated model.
     """
@@ -63,9 +63,9 @@ class Simulation:
         self.roundings[name] = Rounding(value, rounded)
 
     def round_trip(self, value: ir.Value, q: Quantization) -> ir.Value:
-        """Insert nodes behind a value that quantise and dequantise it; returns the rounded value.
+        """Inserts nodes behind a value that quantize and dequantize it; returns the rounded value.
 
-        Written out, scale * clip(round(x / scale)), for ONNX Runtime would fuse QuantizeLinear and
+        They compute scale * clip(round(x / scale)) in plain arithmetic: ONNX Runtime would fuse QuantizeLinear and
         DequantizeLinear into integer kernels, which not all operators get with all attributes.
         """
         low, high = (float(end) - float(q.zero_point[0]) for end in INTEGER_RANGE[q.dtype])
@@ -81,9 +81,10 @@ class Simulation:
         return widened.outputs[0]
 
     def add_float_model(self, reference: ir.Model) -> dict[str, ir.Value]:
-        """Put the float model's nodes in front, on the same inputs, so that both run at once.
+        """Puts the float model's nodes in front, on the same inputs, so that both models run at once.
 
-        Returns its inputs and computed values by their names in `reference`; here they have others.
+        Returns the float model's inputs and computed values by their names in `reference`; in the simulated graph they
+        have other names.
         """
         model = reference.clone()
         inputs = {str(v.name): v for v in self.graph.inputs}
@@ -107,20 +108,20 @@ class Simulation:
         return inputs | computed
 
     def node(self, op_type: str, inputs: list[ir.Value | None], **attributes: int) -> ir.Node:
-        """A node of one output, not in the graph yet."""
+        """A node with one output, which is not in the graph yet."""
         node = ir.node(op_type, inputs, attributes=attributes, name=self._names(f"simulated {op_type}"))
         node.outputs[0].name = self._names(f"simulated {op_type}")
         return node
 
     def constant(self, name: str, array: np.ndarray | np.generic) -> ir.Value:
-        """A new initializer."""
+        """Adds an initializer to the graph."""
         unused = self._names(f"simulated {name}")
         value = ir.Value(name=unused, const_value=ir.tensor(np.asarray(array), name=unused))
         self.graph.register_initializer(value)
         return value
 
     def insert(self, value: ir.Value, nodes: list[ir.Node]) -> None:
-        """Put nodes behind the one that makes `value`; in front of all for an input."""
+        """Puts nodes behind the one that computes `value`, or in front of all others when it is an input."""
         producer = value.producer()
         if producer is None:
             self.graph.insert_before(self.graph[0], nodes)

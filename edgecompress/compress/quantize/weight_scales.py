@@ -1,4 +1,4 @@
-"""Scales: int8 symmetric for weights, int32 at input scale * weight scale for biases, int8 for ranges."""
+"""Scales: symmetric int8 for weights, int32 at input scale * weight scale for biases, asymmetric int8 for ranges."""
 
 from __future__ import annotations
 
@@ -37,9 +37,11 @@ def quantize_weight(
 
 
 def keep_grid(weight: np.ndarray, q: Quantization) -> Quantization:
-    """Scales of which a channel's weights are whole multiples, where there are such: those of a model that came
-    quantised, whatever was folded into the channel since. q: the ordinary ones, kept where there are none, or where
-    they are wider (their bias needs it). weight: float, of any shape.
+    """Scales of which a channel's weights are whole multiples, where there are such scales.
+
+    Those are the scales of a model that came quantized, whatever was folded into the channel since. q: the ordinary
+    scales, which stay where there are none, or where they are wider because the bias needs it. weight: float, of any
+    shape.
     """
     rows = np.moveaxis(weight, q.axis, 0) if q.axis is not None else weight
     rows = rows.reshape(len(q.scale), -1).astype(np.float64)
@@ -57,16 +59,16 @@ def keep_grid(weight: np.ndarray, q: Quantization) -> Quantization:
 
 
 def _are_multiples(rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """bool [rows]: whether all numbers of a row are whole multiples of its step."""
+    """bool [rows]: whether all numbers of a row are whole multiples of the row's step."""
     multiples = rows / steps[:, None]
     return np.abs(multiples - np.rint(multiples)).max(axis=1, initial=0.0) < OFF_GRID
 
 
 def keep_clusters(value: ir.Value, q: Quantization) -> Quantization:
-    """For a float weight that came with a Codebook: scales in proportion to its channels' own, so that each centroid
-    is one integer in all of them, and the Codebook of those integers in place of its own.
+    """Scales and a Codebook of integers for a float weight that came with a Codebook of floats.
 
-    Where a channel needs a larger scale than its centroids, the clusters are given up: it has more values then.
+    The scales are in proportion to the channels' own, so that each centroid is one integer in all channels. Where a
+    channel needs a larger scale than its centroids, the clusters are given up, since it then has more values.
     """
     book = codebook(value)
     if book is None or book.scale is None:
@@ -84,14 +86,14 @@ def keep_clusters(value: ir.Value, q: Quantization) -> Quantization:
 
 
 def quantize_bias(weight: Quantization, input_scale: float) -> Quantization:
-    """int32 at scale input_scale * weight scale, of one axis like the weight's channels."""
+    """int32 at input_scale * weight scale, along one axis like the weight's channels."""
     scale = (np.float32(input_scale) * weight.scale).astype(np.float32)
     axis = None if weight.axis is None else 0
     return Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT32)
 
 
 def quantize_range(low: float, high: float) -> Quantization:
-    """Asymmetric int8 for real numbers in low..high, extended to zero, which is exact."""
+    """Asymmetric int8 for real numbers in low..high, extended to zero, which is represented exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / 255)
     if not scale > np.finfo(np.float32).tiny:

@@ -1,4 +1,4 @@
-"""A constant multiplied by or added to what a linear layer gives, worked into its weights."""
+"""Works a constant that multiplies or is added to a linear layer's output into its weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, only_user, static_shape
+from edgecompress.ingest.passes.edit import Edit, NodePass, only_user, required_input, static_shape
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class FuseAffine(NodePass):
 
     1. Mul or Div by a constant per channel: W and b are scaled.
     2. Add or Sub of a constant per channel: b moves.
-    Again and again, until something else follows. In float64, rounded once.
+    This repeats until something else follows. Products and sums are computed in float64 and rounded once.
     """
 
     operators = frozenset(LINEAR)
@@ -39,7 +39,7 @@ class FuseAffine(NodePass):
             return False
         linear = LINEAR[node.op_type]
         scale, shift = np.ones(len(bias)), bias.astype(np.float64)
-        absorbed = []
+        absorbed: list[ir.Node] = []
         follower = only_user(node.outputs[0])
         while follower is not None and (step := _affine(follower, node.outputs[0], linear, absorbed)) is not None:
             scale, shift = scale * step[0], shift * step[0] + step[1]
@@ -51,8 +51,8 @@ class FuseAffine(NodePass):
         if max(np.abs(scaled).max(initial=0), np.abs(shift).max(initial=0)) > LARGEST:
             return False
         if not (scale == 1.0).all():
-            node.replace_input_with(1, edit.renewed(node.inputs[1], scaled.astype(np.float32)))
-        node.replace_input_with(2, edit.renewed(node.inputs[2], shift.astype(np.float32)))
+            node.replace_input_with(1, edit.renewed(required_input(node, 1), scaled.astype(np.float32)))
+        node.replace_input_with(2, edit.renewed(required_input(node, 2), shift.astype(np.float32)))
         edit.absorb(node, absorbed)
         return True
 

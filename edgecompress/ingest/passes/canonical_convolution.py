@@ -1,13 +1,15 @@
-"""Conv and ConvTranspose with every attribute spelt out and a bias."""
+"""Spells out every attribute of Conv and ConvTranspose, and gives each a bias."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import InputError
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
+from edgecompress.ingest.passes.edit import AttributeValue, Edit, NodePass, input_or_none, required_input, static_shape
 
 
 class CanonicalConvolution(NodePass):
@@ -16,14 +18,14 @@ class CanonicalConvolution(NodePass):
     1. kernel_shape, strides, dilations, group and pads are present; auto_pad is worked out and removed.
     2. ConvTranspose: output_padding is present; output_shape is turned into pads.
     3. A missing bias becomes zeros.
-    InputError when the weight is for another number of channels.
+    Raises InputError when the weight is for another number of channels than the input has.
     """
 
     operators = frozenset({"Conv", "ConvTranspose"})
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
-        weight = node.inputs[1]
-        kernel, size = static_shape(weight), static_shape(node.inputs[0])
+        x, weight = required_input(node, 0), required_input(node, 1)
+        kernel, size = static_shape(weight), static_shape(x)
         if kernel is None or size is None:
             return False
         spatial = len(kernel) - 2
@@ -33,23 +35,23 @@ class CanonicalConvolution(NodePass):
         dilations = list(attributes.get_ints("dilations") or [1] * spatial)
         group = attributes.get_int("group", 1)
         spans = [d * (k - 1) + 1 for k, d in zip(kernel_shape, dilations)]
-        new: dict[str, object] = {
+        new: dict[str, AttributeValue] = {
             "kernel_shape": kernel_shape,
             "strides": strides,
             "dilations": dilations,
             "group": group,
         }
         if node.op_type == "Conv":
-            new["pads"] = explicit_pads(attributes, size[2:], spans, strides)
+            new["pads"] = explicit_pads(node, size[2:], spans, strides)
         else:
             extra = list(attributes.get_ints("output_padding") or [0] * spatial)
             new["output_padding"] = extra
-            new["pads"] = _transposed_pads(attributes, size[2:], spans, strides, extra)
+            new["pads"] = _transposed_pads(node, size[2:], spans, strides, extra)
         channels = kernel[1] * group if node.op_type == "Conv" else kernel[0]
         if channels != size[1]:  # which the onnx package's shape inference lets pass
             raise InputError(
                 f"node {node.name!r} ({node.op_type}) has a weight {weight.name!r} {list(kernel)} (groups: "
-                f"{group}) for {channels} input channels, and an input {node.inputs[0].name!r} {list(size)} "
+                f"{group}) for {channels} input channels, and an input {x.name!r} {list(size)} "
                 f"with {size[1]}"
             )
         modified = set_attributes(node, new, drop=("auto_pad", "output_shape"))
@@ -62,7 +64,7 @@ class CanonicalConvolution(NodePass):
         return modified
 
 
-def set_attributes(node: ir.Node, new: dict[str, object], drop: tuple[str, ...] = ()) -> bool:
+def set_attributes(node: ir.Node, new: Mapping[str, AttributeValue], drop: tuple[str, ...] = ()) -> bool:
     """Sets and removes attributes; returns whether anything changed."""
     modified = False
     for attribute in ir.convenience.convert_attributes(new):
@@ -74,12 +76,13 @@ def set_attributes(node: ir.Node, new: dict[str, object], drop: tuple[str, ...] 
     return modified
 
 
-def explicit_pads(attributes: ir.Attributes, size: tuple[int, ...], spans: list[int], strides: list[int]) -> list[int]:
+def explicit_pads(node: ir.Node, size: tuple[int, ...], spans: list[int], strides: list[int]) -> list[int]:
     """[begin.., end..] of a convolution or pool over `size`, whose kernel spans `spans` with its dilation.
 
     auto_pad as the ONNX operator specification (Conv) has it: SAME_* gives ceil(size / stride) outputs, the
     odd pad at the end for SAME_UPPER, at the beginning for SAME_LOWER.
     """
+    attributes = node.attributes
     mode = attributes.get_string("auto_pad", "NOTSET")
     if mode in ("NOTSET", ""):
         return list(attributes.get_ints("pads") or [0] * (2 * len(size)))
@@ -91,9 +94,10 @@ def explicit_pads(attributes: ir.Attributes, size: tuple[int, ...], spans: list[
 
 
 def _transposed_pads(
-    attributes: ir.Attributes, size: tuple[int, ...], spans: list[int], strides: list[int], extra: list[int]
+    node: ir.Node, size: tuple[int, ...], spans: list[int], strides: list[int], extra: list[int]
 ) -> list[int]:
     """ONNX specification of ConvTranspose: total = stride (size - 1) + output_padding + span - output."""
+    attributes = node.attributes
     mode = attributes.get_string("auto_pad", "NOTSET")
     output = attributes.get_ints("output_shape")
     if mode == "VALID" or (output is None and mode in ("NOTSET", "")):
@@ -113,7 +117,8 @@ class OwnWeights(NodePass):
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         modified = False
         for i, value in enumerate(node.inputs[1:], 1):
-            if value is not None and constant(value) is not None and len(value.uses()) > 1:
-                node.replace_input_with(i, edit.constant(value.name, constant(value).copy()))
+            array = constant(value)
+            if value is not None and array is not None and len(value.uses()) > 1:
+                node.replace_input_with(i, edit.constant(value.name, array.copy()))
                 modified = True
         return modified

@@ -1,11 +1,11 @@
-"""MaxPool and AveragePool with every attribute spelt out."""
+"""Spells out every attribute of MaxPool and AveragePool."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
 from edgecompress.ingest.passes.canonical_convolution import explicit_pads, set_attributes
-from edgecompress.ingest.passes.edit import Edit, NodePass, static_shape
+from edgecompress.ingest.passes.edit import AttributeValue, Edit, NodePass, static_shape
 
 
 class CanonicalPooling(NodePass):
@@ -26,7 +26,7 @@ class CanonicalPooling(NodePass):
         strides = list(attributes.get_ints("strides") or [1] * len(kernel))
         dilations = list(attributes.get_ints("dilations") or [1] * len(kernel))
         spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations)]
-        pads = explicit_pads(attributes, size[2:], spans, strides)
+        pads = explicit_pads(node, size[2:], spans, strides)
         ceil = attributes.get_int("ceil_mode", 0)
         include = attributes.get_int("count_include_pad", 0)
         if ceil:
@@ -39,7 +39,7 @@ class CanonicalPooling(NodePass):
             if not any(missing) or not include:
                 pads = pads[: len(kernel)] + [a + m for a, m in zip(pads[len(kernel) :], missing)]
                 ceil = 0
-        new: dict[str, object] = {
+        new: dict[str, AttributeValue] = {
             "kernel_shape": kernel,
             "strides": strides,
             "dilations": dilations,

@@ -1,4 +1,4 @@
-"""No NaN in any constant, no infinity in a weight, and the largest float for any other infinity."""
+"""Refuses NaN in constants and infinities in weights; any other infinity becomes the largest float."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ LARGEST = np.finfo(np.float32).max
 
 
 class CheckWeights(ir.passes.InPlacePass):
-    """Raises InputError that names the first constant with a value that no arithmetic survives. An infinity
-    that can be meant becomes the largest float32, so that nothing downstream has to think of it.
+    """Raises InputError, which names the tensor, for NaN in a constant and for an infinity in a weight.
+
+    Any other infinity becomes the largest float32, so that nothing downstream has to handle infinities.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

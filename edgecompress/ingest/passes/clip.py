@@ -1,4 +1,4 @@
-"""Bounds in one form: Relu and Clip."""
+"""Brings operators that bound their input to one form: Relu and Clip."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, only_user
+from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, only_user, required_input
 
 Bounds = tuple[float, float]
 
@@ -25,8 +25,8 @@ class CanonicalClip(NodePass):
             return False
         x, (low, high) = found
         before = x.producer()
-        merged = before is not None and only_user(x) is node and (inner := _bounds(before)) is not None
-        if merged:
+        inner = _bounds(before) if before is not None and only_user(x) is node else None
+        if inner is not None:
             x, (inner_low, inner_high) = inner
             low, high = max(min(inner_low, high), low), min(max(inner_high, low), high)
         elif node.op_type == "Relu" or (node.op_type == "Clip" and _is_canonical(node, low, high)):
@@ -41,7 +41,7 @@ class CanonicalClip(NodePass):
                 for label, b in (("min", low), ("max", high))
             ]
             edit.replace(node, "Clip", [x, *bounds])
-        if merged:
+        if before is not None and inner is not None:
             edit.graph.remove(before, safe=True)
         return True
 
@@ -60,16 +60,18 @@ def _bounds(node: ir.Node) -> tuple[ir.Value, Bounds] | None:
     if node.op_type == "Clip":
         limits = []
         for i, absent in ((1, -np.inf), (2, np.inf)):
-            value = input_or_none(node, i)
-            array = constant(value)
-            if value is not None and (array is None or array.size != 1):
+            if input_or_none(node, i) is None:
+                limits.append(absent)
+                continue
+            array = constant(input_or_none(node, i))
+            if array is None or array.size != 1:
                 return None
-            limits.append(absent if value is None else float(array.reshape(())))
+            limits.append(float(array.reshape(())))
         low, high = limits
         return node.inputs[0], (min(low, high), high)
     if node.op_type in ("Max", "Min") and len(node.inputs) == 2:
         for i in (0, 1):
-            array, x = constant(node.inputs[i]), node.inputs[1 - i]
+            array, x = constant(node.inputs[i]), required_input(node, 1 - i)
             if array is not None and array.size == 1 and x.shape is not None and array.ndim <= len(x.shape):
                 bound = float(array.reshape(()))
                 return x, ((bound, np.inf) if node.op_type == "Max" else (-np.inf, bound))

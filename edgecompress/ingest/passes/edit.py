@@ -1,4 +1,4 @@
-"""Small edits of a graph that keep its value names unique and its users' names alive."""
+"""Small edits of a graph that keep the names of its values unique and those of its outputs as they are."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ import onnx_ir as ir
 
 from edgecompress.graph.provenance import follow, replace_origin
 
+# What an attribute of a node can be set to here.
+AttributeValue = int | float | str | Sequence[int]
+
 
 class Edit:
-    """Inserts constants and nodes, and puts a value in the place of a node's result."""
+    """Edits one graph: inserts constants and nodes, and puts values in the place of others."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
         self._names: set[str] | None = None
         self._split: set[ir.Node] = set()  # nodes that others were inserted for
 
-    def constant(self, stem: str, array: np.ndarray) -> ir.Value:
-        """A new initializer; its name is `stem`, made unique."""
+    def constant(self, stem: str | None, array: np.ndarray | np.generic) -> ir.Value:
+        """Adds an initializer of the array's shape and dtype, whose name is `stem`, made unique."""
         value = ir.Value(
-            name=self._unique(stem),
+            name=self._unique(str(stem)),
             shape=ir.Shape(array.shape),
             type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
             const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape)),
@@ -32,7 +35,7 @@ class Edit:
         return value
 
     def renewed(self, value: ir.Value, array: np.ndarray) -> ir.Value:
-        """An initializer with another array: the same one when a single node reads it, else a new one."""
+        """The initializer with another array or, when more than one node reads it, a new initializer."""
         if len(value.uses()) > 1 or value.is_graph_output():
             return self.constant(value.name, array)
         value.const_value = ir.tensor(np.ascontiguousarray(array).reshape(array.shape))
@@ -45,13 +48,13 @@ class Edit:
         before: ir.Node,
         op_type: str,
         inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, int | float | str | Sequence[int]] | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
         *,
         stem: str | None = None,
-        shape: Sequence[int] | None = None,
+        shape: Sequence[int] | ir.Shape | None = None,
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
-        """A new node in front of another; returns its one output, named `stem` or after `before`'s output."""
+        """Inserts a node in front of another and returns its one output, named `stem` or after `before`'s output."""
         origin = before.outputs[0]
         output = ir.Value(
             name=self._unique(stem or f"{origin.name}/{op_type}"),
@@ -65,13 +68,13 @@ class Edit:
         return output
 
     def append_identity(self, value: ir.Value, stem: str) -> ir.Value:
-        """A copy of the value, computed last."""
+        """Appends an Identity of the value to the graph and returns its output."""
         output = ir.Value(name=self._unique(stem), shape=value.shape, type=value.type)
         self.graph.append(ir.node("Identity", [value], outputs=[output], name=output.name))
         return output
 
     def substitute(self, node: ir.Node, value: ir.Value) -> None:
-        """`value` takes the place (uses, output name) of the node's first output; the node goes."""
+        """Gives `value` the uses and the output name of the node's first output, and removes the node."""
         old = node.outputs[0]
         name = old.name
         if old.is_graph_output():
@@ -91,15 +94,16 @@ class Edit:
         node: ir.Node,
         op_type: str,
         inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, int | float | str | Sequence[int]] | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
     ) -> ir.Value:
-        """Another node in the place of this one; its output takes the name, shape and dtype."""
+        """Puts another node in the place of this one; its output keeps the name, shape and dtype."""
         old = node.outputs[0]
         name, shape = old.name, old.shape
         take_origin = follow if node in self._split else replace_origin
         value = self.insert(node, op_type, inputs, attributes, dtype=old.dtype)
         value.shape = shape
         producer = value.producer()
+        assert producer is not None
         producer.name = node.name
         take_origin(producer, node)
         self.substitute(node, value)
@@ -107,7 +111,7 @@ class Edit:
         return value
 
     def absorb(self, node: ir.Node, followers: Sequence[ir.Node]) -> None:
-        """The node now computes what the last of a chain behind it did: it takes its name; the chain goes."""
+        """Removes a chain of nodes behind this one, whose output takes the name and the readers of the chain's last."""
         old = followers[-1].outputs[0]
         name = old.name
         old.replace_all_uses_with(node.outputs[0], replace_graph_outputs=True)
@@ -129,11 +133,12 @@ class Edit:
 
 
 class NodePass(ir.passes.InPlacePass):
-    """A pass that looks at one node at a time: `rewrite` is called for each with one of `operators`."""
+    """A pass that looks at one node at a time: it calls `rewrite` for each node of one of `operators`."""
 
     operators: ClassVar[frozenset[str]]
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrites every node of one of `operators`, in graph order; the model is changed in place."""
         edit = Edit(model.graph)
         modified = False
         for node in model.graph:
@@ -150,14 +155,22 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """The value's shape, or None when any of it is unknown."""
     if value is None or value.shape is None or not value.shape.is_static():
         return None
-    return tuple(int(d) for d in value.shape)
+    return tuple(value.shape.numpy())
 
 
 def only_user(value: ir.Value) -> ir.Node | None:
     """The one node that reads the value, or None when there are others or it is a graph output."""
-    uses = value.uses()
+    uses = tuple(value.uses())
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
+def required_input(node: ir.Node, index: int) -> ir.Value:
+    """The input that the operator must have: the checker has refused models in which it is absent."""
+    value = node.inputs[index]
+    assert value is not None
+    return value
+
+
 def input_or_none(node: ir.Node, index: int) -> ir.Value | None:
+    """The input, or None where the node leaves it out."""
     return node.inputs[index] if index < len(node.inputs) else None

@@ -1,4 +1,4 @@
-"""Float16, bfloat16 and float64 models, computed in float32."""
+"""Turns float16, bfloat16 and float64 models into float32 models."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _cast(value: ir.Value) -> bool:
     return False
 
 
-def _float32(tensor: ir.TensorProtocol) -> ir.Tensor:
+def _float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     with np.errstate(over="ignore"):  # float64 beyond float32: found as infinite by CheckWeights
         return ir.tensor(tensor.numpy().astype(np.float32), name=tensor.name)
 

@@ -1,4 +1,4 @@
-"""Inputs of small integers (uint8 pixels) that the model turns to float at once are taken as float."""
+"""Makes inputs of small integers, such as uint8 pixels, float where the model casts them to float at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ SMALL = frozenset({ir.DataType.INT8, ir.DataType.INT16, ir.DataType.UINT8, ir.Da
 
 
 class FloatInputs(ir.passes.InPlacePass):
-    """An input of such a type, read by nothing but Cast to float32, becomes float32; the Casts then do
-    nothing. The range of its values doesn't change: 0..255 stays 0..255.
+    """An integer input of 8 or 16 bits that only Casts to float32 read becomes float32; the Casts then do nothing.
+
+    The range of its values doesn't change: 0..255 stays 0..255.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

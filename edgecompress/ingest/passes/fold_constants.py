@@ -1,4 +1,4 @@
-"""Everything that can be known before the model runs is computed now (by onnxscript's optimizer)."""
+"""Computes everything that is known before the model runs, by onnxscript's optimizer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgecompress.ingest.passes.edit import static_shape
 
-# A constant larger than this isn't worth making from smaller ones (and a hostile shape could ask for
-# terabytes).
+# A larger constant isn't worth computing from smaller ones, and a hostile shape could ask for terabytes.
 LARGEST_ELEMENTS = 2**26
 
 
@@ -19,7 +18,7 @@ class FoldConstants(ir.passes.InPlacePass):
 
     1. With static input shapes every Shape, Size and what is computed from them becomes a constant.
     2. The optimizer leaves Constant nodes behind; they become initializers.
-    3. No size limit but LARGEST_ELEMENTS: a transposed or dequantised weight is a weight.
+    3. No size limit but LARGEST_ELEMENTS: a transposed or dequantized weight is a weight.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, only_user, static_shape
+from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, only_user, required_input, static_shape
 
 
 class CanonicalGemm(NodePass):
@@ -24,30 +24,26 @@ class CanonicalGemm(NodePass):
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         if node.op_type == "Gemm":
             return self._gemm(node, edit)
-        a, b = node.inputs
-        shapes = static_shape(a), static_shape(b)
-        if shapes[0] is None or shapes[1] is None:
+        a, b = required_input(node, 0), required_input(node, 1)
+        a_shape, b_shape = static_shape(a), static_shape(b)
+        if a_shape is None or b_shape is None:
             return False
-        if len(shapes[0]) == 1 or len(shapes[1]) == 1:
-            return self._vector(node, edit, *shapes)
+        if len(a_shape) == 1 or len(b_shape) == 1:
+            return self._vector(node, edit, a_shape, b_shape)
         weight = constant(b)
-        if weight is None or constant(a) is not None or len(shapes[1]) != 2 or weight.dtype != np.float32:
+        if weight is None or constant(a) is not None or len(b_shape) != 2 or weight.dtype != np.float32:
             return False
         follower = only_user(node.outputs[0])
         bias = None
         if follower is not None and follower.op_type == "Add":
             bias = _bias(follower, node.outputs[0], weight.shape[1])
-        if len(shapes[0]) != 2:
-            if (
-                bias is None
-                or follower is None
-                or any(v.shape is not None and len(v.shape) == 1 for v in follower.inputs)
-            ):
+        if len(a_shape) != 2:
+            if bias is None or follower is None or any(_is_vector(v) for v in follower.inputs):
                 return False
             index = 0 if follower.inputs[1] is node.outputs[0] else 1
-            follower.replace_input_with(index, edit.constant(f"{follower.inputs[index].name}", bias))
+            follower.replace_input_with(index, edit.constant(required_input(follower, index).name, bias))
             return True
-        target = node if bias is None else follower
+        target = node if bias is None or follower is None else follower
         if bias is None:
             bias = np.zeros(weight.shape[1], np.float32)
         value = edit.renewed(b, np.ascontiguousarray(weight.T))
@@ -57,7 +53,7 @@ class CanonicalGemm(NodePass):
         return True
 
     def _gemm(self, node: ir.Node, edit: Edit) -> bool:
-        a, b, c = node.inputs[0], node.inputs[1], input_or_none(node, 2)
+        a, b, c = required_input(node, 0), required_input(node, 1), input_or_none(node, 2)
         attributes = node.attributes
         alpha, beta = attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)
         trans_a, trans_b = attributes.get_int("transA", 0), attributes.get_int("transB", 0)
@@ -98,7 +94,7 @@ class CanonicalGemm(NodePass):
         return True
 
     def _vector(self, node: ir.Node, edit: Edit, a_shape: tuple[int, ...], b_shape: tuple[int, ...]) -> bool:
-        a, b = node.inputs
+        a, b = required_input(node, 0), required_input(node, 1)
         if len(a_shape) == 1:
             a = reshape(edit, node, a, (1, *a_shape))
         if len(b_shape) == 1:
@@ -111,6 +107,10 @@ class CanonicalGemm(NodePass):
 
 
 _GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
+
+
+def _is_vector(value: ir.Value | None) -> bool:
+    return value is not None and value.shape is not None and len(value.shape) == 1
 
 
 def reshape(edit: Edit, before: ir.Node, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
@@ -126,7 +126,8 @@ def _bias(add: ir.Node, product: ir.Value, columns: int) -> np.ndarray | None:
     """The constant [columns] that the Add brings, when it is the same for every row."""
     other = add.inputs[0] if add.inputs[1] is product else add.inputs[1]
     array = constant(other)
-    if array is None or array.size not in (1, columns) or array.ndim > len(product.shape):
+    rank = 0 if product.shape is None else len(product.shape)
+    if array is None or array.size not in (1, columns) or array.ndim > rank:
         return None
     if array.size == columns and array.ndim and array.shape[-1] != columns:
         return None

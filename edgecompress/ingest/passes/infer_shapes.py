@@ -1,4 +1,4 @@
-"""Shape and dtype of every value, from the operators' own rules in the onnx package."""
+"""Infers the shape and dtype of every value by the operators' own rules in the onnx package."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class InferShapes(ir.passes.InPlacePass):
             schema = onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain)
         except onnx.defs.SchemaError:
             return
-        inputs = {v.name: v for v in node.inputs if v is not None}
-        types = {name: _type_proto(v) for name, v in inputs.items()}
-        if any(t is None for t in types.values()):
+        inputs = {str(v.name): v for v in node.inputs if v is not None}
+        types = {name: proto for name, v in inputs.items() if (proto := _type_proto(v)) is not None}
+        if len(types) < len(inputs):
             return
         parameters = {
             name: ir.serde.serialize_tensor(v.const_value)

@@ -1,4 +1,4 @@
-"""Static input shapes: a dynamic batch becomes 1, any other dynamic dimension must be given."""
+"""Makes input shapes static: a dynamic batch becomes 1, and the user must give any other dynamic dimension."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FixInputShapes(ir.passes.InPlacePass):
         return ir.passes.PassResult(model, True)
 
     def _fixed(self, value: ir.Value) -> tuple[int, ...]:
-        name = value.name
+        name = str(value.name)
         given = self.shapes.get(name)
         if given is not None:
             declared = value.shape
@@ -44,22 +44,24 @@ class FixInputShapes(ir.passes.InPlacePass):
             raise InputError(
                 f"input {name!r} has no declared shape; pass one, for example --input-shape {name}:1,3,224,224"
             )
-        dims = list(value.shape)
+        dims: list[int | ir.SymbolicDim] = list(value.shape)
         if dims and not isinstance(dims[0], int):
             dims[0] = 1
-        dynamic = [i for i, d in enumerate(dims) if not isinstance(d, int)]
-        if dynamic:
-            named = ", ".join(f"{i} ({dims[i].value or 'unnamed'})" for i in dynamic)
+        static = tuple(d for d in dims if isinstance(d, int))
+        if len(static) < len(dims):
+            dynamic = ((i, d) for i, d in enumerate(dims) if not isinstance(d, int))
+            named = ", ".join(f"{i} ({d.value or 'unnamed'})" for i, d in dynamic)
             example = _join([d if isinstance(d, int) else "N" for d in dims])
             raise InputError(
                 f"input {name!r} has dynamic dimensions besides the batch: {named}; fix them with "
                 f"--input-shape {name}:{example}, a number in the place of each N"
             )
-        if any(d < 1 for d in dims):
+        if any(d < 1 for d in static):
             raise InputError(f"input {name!r} has the shape {_join(dims)}; every dimension must be at least 1")
-        return tuple(dims)
+        return static
 
 
-def _join(dims: Sequence[object]) -> str:
+def _join(dims: Sequence[int | str | ir.SymbolicDim] | ir.Shape | None) -> str:
     """ "1,height,?": a dynamic dimension by its name, if it has one."""
-    return ",".join(str(d) if isinstance(d, int) else getattr(d, "value", d) or "?" for d in dims)
+    names = (d.value if isinstance(d, ir.SymbolicDim) else d for d in dims or ())
+    return ",".join(str("?" if name is None or name == "" else name) for name in names)

@@ -1,4 +1,4 @@
-"""Any default-domain opset from 13 on, read as 21."""
+"""Converts models of any opset of the default domain from 13 on to opset 21."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pad with its pads spelt out, and worked into the convolution or pool behind it."""
+"""Spells out the pads of Pad, and works them into the convolution or pool behind it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest.passes.canonical_convolution import set_attributes
-from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
+from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, required_input, static_shape
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -18,7 +18,8 @@ class CanonicalPad(NodePass):
     operators = frozenset({"Pad"})
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
-        shape, amounts = static_shape(node.inputs[0]), constant(node.inputs[1])
+        x = required_input(node, 0)
+        shape, amounts = static_shape(x), constant(node.inputs[1])
         axes, filler = constant(input_or_none(node, 3)), constant(input_or_none(node, 2))
         if shape is None or amounts is None or (input_or_none(node, 3) is not None and axes is None):
             return False
@@ -27,10 +28,10 @@ class CanonicalPad(NodePass):
         rank = len(shape)
         pads = np.zeros((2, rank), np.int64)
         pads[:, list(range(rank)) if axes is None else list(axes)] = amounts.reshape(2, -1)
-        inputs = [node.inputs[0], edit.constant("pads", pads.reshape(-1))]
+        inputs = [x, edit.constant("pads", pads.reshape(-1))]
         mode = node.attributes.get_string("mode", "constant")
         if mode == "constant":
-            fill = np.zeros((), node.inputs[0].dtype.numpy()) if filler is None else filler.reshape(())
+            fill = np.zeros((), (x.dtype or ir.DataType.FLOAT).numpy()) if filler is None else filler.reshape(())
             inputs.append(edit.constant("pad_value", fill))
         edit.replace(node, "Pad", inputs, {"mode": mode})
         return True
@@ -48,7 +49,7 @@ class MergePad(NodePass):
     operators = frozenset({"AveragePool", "Conv", "MaxPool"})
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
-        pad = node.inputs[0].producer()
+        pad = required_input(node, 0).producer()
         own = node.attributes.get_ints("pads")
         if pad is None or pad.op_type != "Pad" or own is None or pad.attributes.get_string("mode") != "constant":
             return False
@@ -58,7 +59,7 @@ class MergePad(NodePass):
         before, after = amounts.reshape(2, -1)
         if before[:2].any() or after[:2].any() or (amounts < 0).any():
             return False
-        if not _fits(node, pad, float(fill)):
+        if not _fits(node, pad, amounts, float(fill)):
             return False
         merged = [int(a + b) for a, b in zip(own, [*before[2:], *after[2:]])]
         set_attributes(node, {"pads": merged})
@@ -70,15 +71,14 @@ class MergePad(NodePass):
         return True
 
 
-def _fits(node: ir.Node, pad: ir.Node, fill: float) -> bool:
+def _fits(node: ir.Node, pad: ir.Node, amounts: np.ndarray, fill: float) -> bool:
     if node.op_type == "Conv":
         return fill == 0.0
     kernel = node.attributes.get_ints("kernel_shape")
-    amounts = constant(pad.inputs[1]).reshape(2, -1)[:, 2:]
-    if (amounts >= np.array(kernel)).any() or node.attributes.get_int("ceil_mode", 0):
+    if (amounts.reshape(2, -1)[:, 2:] >= np.array(kernel)).any() or node.attributes.get_int("ceil_mode", 0) != 0:
         return False  # a pool's pads must be smaller than its kernel (ONNX Runtime, TFLite)
     if node.op_type == "AveragePool":
         unpadded = not any(node.attributes.get_ints("pads"))
         return fill == 0.0 and (unpadded or bool(node.attributes.get_int("count_include_pad", 0)))
-    source = pad.inputs[0].producer()
+    source = required_input(pad, 0).producer()
     return fill <= LOWEST or (fill == 0.0 and source is not None and source.op_type == "Relu")

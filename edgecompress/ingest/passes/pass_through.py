@@ -1,4 +1,4 @@
-"""Inputs that are outputs as well, without a node in between."""
+"""Gives an input that is an output as well a node in between."""
 
 from __future__ import annotations
 

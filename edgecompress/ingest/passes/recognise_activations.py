@@ -1,4 +1,4 @@
-"""Gelu and HardSwish, written out in smaller operators, found by what they compute."""
+"""Recognises Gelu and HardSwish that were written out in smaller operators, by what they compute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass
+from edgecompress.ingest.passes.edit import Edit, NodePass, required_input
 
 # A polynomial in x and t: exponents (of x, of t) -> coefficient.
 Polynomial = dict[tuple[int, int], float]
@@ -54,28 +54,25 @@ class RecogniseActivations(NodePass):
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         if not _has_expected_parameters(node):
             return False
+        argument, t = required_input(node, 0), node.outputs[0]
         for form in FORMS:
             if form.op_type != node.op_type:
                 continue
-            for x in _above(node.inputs[0]):
-                if not _equal(_polynomial(node.inputs[0], {x: X}), form.argument):
+            for x in _above(argument):
+                if not _equal(_polynomial(argument, {x: X}), form.argument):
                     continue
-                for result in _below(node.outputs[0]):
-                    known = {x: X, node.outputs[0]: T}
-                    if result.shape == x.shape and _equal(_polynomial(result, known), form.result):
-                        edit.replace(result.producer(), form.becomes, [x], form.attributes)
+                for result in _below(t):
+                    known, last = {x: X, t: T}, result.producer()
+                    if last is not None and result.shape == x.shape and _equal(_polynomial(result, known), form.result):
+                        edit.replace(last, form.becomes, [x], form.attributes)
                         return True
         return False
 
 
 def _has_expected_parameters(node: ir.Node) -> bool:
     if node.op_type == "Clip":
-        bounds = [constant(v) for v in node.inputs[1:3]]
-        return (
-            len(bounds) == 2
-            and all(b is not None and b.size == 1 for b in bounds)
-            and ((float(bounds[0].reshape(())), float(bounds[1].reshape(()))) == (0.0, 6.0))
-        )
+        bounds = [b for v in node.inputs[1:3] if (b := constant(v)) is not None and b.size == 1]
+        return [float(b.reshape(())) for b in bounds] == [0.0, 6.0]
     if node.op_type == "HardSigmoid":
         alpha, beta = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
         return math.isclose(alpha, 1 / 6, rel_tol=TOLERANCE) and beta == 0.5
@@ -118,8 +115,8 @@ def _polynomial(value: ir.Value, known: dict[ir.Value, Polynomial], depth: int =
     if node is None or depth == 0 or node.op_type not in ARITHMETIC or node.domain != "":
         return None
     terms = []
-    for v in node.inputs:
-        term = _polynomial(v, known, depth - 1)
+    for i in range(len(node.inputs)):
+        term = _polynomial(required_input(node, i), known, depth - 1)
         if term is None:
             return None
         terms.append(term)

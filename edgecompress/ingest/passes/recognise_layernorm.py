@@ -1,4 +1,4 @@
-"""LayerNormalization, written out in smaller operators by exporters below opset 17."""
+"""Recognises LayerNormalization, which exporters below opset 17 write out in smaller operators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, only_user, static_shape
+from edgecompress.ingest.passes.edit import Edit, NodePass, only_user, required_input, static_shape
 
 
 class RecogniseLayerNormalization(NodePass):
@@ -29,17 +29,18 @@ class RecogniseLayerNormalization(NodePass):
         difference = _producer(centred, "Sub")
         if difference is None:
             return False
-        x = difference.inputs[0]
+        x = required_input(difference, 0)
+        shape = static_shape(x)
         mean = _producer(difference.inputs[1], "ReduceMean")
-        if mean is None or mean.inputs[0] is not x or _axes(mean) != axes or x.shape is None:
+        if mean is None or mean.inputs[0] is not x or _axes(mean) != axes or shape is None:
             return False
-        rank = len(x.shape)
+        rank = len(shape)
         if axes != list(range(rank - len(axes), rank)):
             return False
         last = _normalised(node, centred)
         if last is None:
             return False
-        normalised_shape = static_shape(x)[rank - len(axes) :]
+        normalised_shape = shape[rank - len(axes) :]
         scale, last = _follow(last, "Mul", normalised_shape, 1.0)
         shift, last = _follow(last, "Add", normalised_shape, 0.0)
         stem = last.outputs[0].name
@@ -65,16 +66,17 @@ def _with_constant(node: ir.Node) -> tuple[ir.Value | None, np.ndarray | None]:
 def _axes(reduce: ir.Node) -> list[int]:
     """Its axes, from the first; empty when it doesn't keep them as dimensions of size 1."""
     axes = constant(reduce.inputs[1]) if len(reduce.inputs) > 1 else None
-    if axes is None or not reduce.attributes.get_int("keepdims", 1) or reduce.inputs[0].shape is None:
+    shape = required_input(reduce, 0).shape
+    if axes is None or not reduce.attributes.get_int("keepdims", 1) or shape is None:
         return []
-    return sorted(int(a) % len(reduce.inputs[0].shape) for a in axes)
+    return sorted(int(a) % len(shape) for a in axes)
 
 
 def _mean_of_square(value: ir.Value | None) -> tuple[ir.Value | None, list[int]]:
     mean = _producer(value, "ReduceMean")
     if mean is None or not _axes(mean):
         return None, []
-    square = mean.inputs[0].producer()
+    square = required_input(mean, 0).producer()
     if square is None or square.domain != "":
         return None, []
     if square.op_type == "Mul" and square.inputs[0] is square.inputs[1]:
@@ -105,7 +107,8 @@ def _follow(node: ir.Node, op_type: str, shape: tuple[int, ...], default: float)
     user = only_user(node.outputs[0])
     if user is not None and user.op_type == op_type and user.domain == "":
         _, array = _with_constant(user)
-        if array is not None and array.dtype == np.float32 and array.size > 1:
-            if array.shape[array.ndim - len(shape) :] == shape and array.size == np.prod(shape):
-                return array.reshape(shape), user
+        if array is None or array.dtype != np.float32 or array.size <= 1:
+            return np.full(shape, default, np.float32), node
+        if array.shape[array.ndim - len(shape) :] == shape and array.size == np.prod(shape):
+            return array.reshape(shape), user
     return np.full(shape, default, np.float32), node

@@ -1,4 +1,4 @@
-"""Reshape with a constant, fully known shape, in the place of all that only changes the shape."""
+"""Turns every operator that only changes the shape into a Reshape to a constant shape."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, static_shape
+from edgecompress.ingest.passes.edit import Edit, NodePass, required_input, static_shape
 
 
 class CanonicalReshape(NodePass):
@@ -21,12 +21,12 @@ class CanonicalReshape(NodePass):
         shape = static_shape(node.outputs[0])
         if shape is None:
             return False
-        before = node.inputs[0].producer()
+        before = required_input(node, 0).producer()
         merged = before is not None and before.op_type == "Reshape" and before.domain == ""
-        if merged:
+        if before is not None and merged:
             node.replace_input_with(0, before.inputs[0])
         if static_shape(node.inputs[0]) == shape:
-            edit.substitute(node, node.inputs[0])
+            edit.substitute(node, required_input(node, 0))
             return True
         if node.op_type == "Reshape" and not node.attributes.get_int("allowzero", 0):
             present = constant(node.inputs[1])

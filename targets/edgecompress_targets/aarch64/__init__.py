@@ -1,0 +1,1 @@
+"""Emulation of programs for 64-bit Arm."""

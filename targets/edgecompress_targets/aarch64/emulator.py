@@ -1,4 +1,4 @@
-"""Which CPU of qemu-aarch64 a profile is run on."""
+"""Chooses the CPU that qemu-aarch64 emulates for a profile."""
 
 from __future__ import annotations
 
@@ -11,4 +11,5 @@ CPUS = {"+dotprod": "cortex-a76", "": "cortex-a53"}
 
 
 def emulator_of(profile: Profile) -> UserEmulator:
+    """QEMU's user-mode emulator, with a CPU that has the profile's features and as few others as possible."""
     return UserEmulator(QEMU, next(cpu for feature, cpu in CPUS.items() if not feature or feature in profile.features))

@@ -1,0 +1,1 @@
+"""Boards, linking and emulation for Cortex-M microcontrollers."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Region:
-    """Memory: first address and bytes."""
+    """A region of memory: its first address and its length in bytes."""
 
     origin: int
     length: int
@@ -20,8 +20,12 @@ class Region:
 
 @dataclass(frozen=True)
 class Board:
-    """vectors: where the CPU boots from; code: program and constants (may be the same region); ram: the rest.
-    systick_hz: clock of SysTick. uart: address of the first CMSDK UART, the secure one where there are two."""
+    """A board that QEMU emulates.
+
+    vectors: the memory that the CPU boots from. code: where program and constants lie, which may be the same region.
+    ram: everything else. systick_hz: the clock of SysTick. uart: the address of the first CMSDK UART, the secure one
+    where there are two.
+    """
 
     machine: str
     vectors: Region
@@ -32,6 +36,7 @@ class Board:
 
     @property
     def instructions_per_tick(self) -> float:
+        """How many instructions QEMU executes between two ticks of SysTick."""
         return 1e9 / self.systick_hz
 
 

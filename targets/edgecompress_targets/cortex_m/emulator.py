@@ -1,4 +1,4 @@
-"""Runs firmware in qemu-system-arm, whose serial line is a socket; one instruction is one nanosecond of its time."""
+"""Runs firmware in qemu-system-arm, whose serial line is a socket; one instruction takes a nanosecond of its time."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from pathlib import Path
 
 from edgecompress_targets.cortex_m.boards import Board
 from edgecompress_targets.drivers.driver import Measured
-from edgecompress_targets.drivers.serial_port import SerialPort
+from edgecompress_targets.drivers.serial_port import Counter, SerialPort
 from edgecompress_targets.tools import require
 
 QEMU = PACKAGE = "qemu-system-arm"
 
 
 class EmulatorProcess:
-    """QEMU with an ELF, waiting for somebody to open `url`. monitor: QEMU's. Raises MissingToolError."""
+    """QEMU with an ELF file, which waits until something connects to `url`.
+
+    monitor: the argument for QEMU's monitor. Raises MissingToolError.
+    """
 
     def __init__(self, elf: Path, board: Board, *, monitor: str = "none") -> None:
         require(QEMU, PACKAGE)
@@ -37,13 +40,13 @@ class EmulatorProcess:
             "-serial",
             f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on",
         ]
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (the process writes to it while it lives)
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said
         )
 
     def ended(self) -> str | None:
-        """What QEMU said when it ended by itself; None while it runs."""
+        """What QEMU printed when it ended by itself; None while it runs."""
         if self._process.poll() is None:
             return None
         self._said.seek(0)
@@ -51,13 +54,16 @@ class EmulatorProcess:
         return f"{QEMU} ended: {next((line for line in said if line), 'it gave no reason')}"
 
     def close(self) -> None:
+        """Ends QEMU and waits until it is gone."""
         self._process.kill()
         self._process.wait()
 
 
 def run(elf: Path, inputs: bytes, board: Board, *, timeout: float = 120) -> Measured:
-    """inputs: records of the model's inputs. Instructions are counted to a tick of SysTick. timeout: of one
-    inference. Raises ToolError."""
+    """Runs all records of the model's inputs; instructions are counted to a tick of SysTick.
+
+    timeout: seconds for one inference. Raises ToolError.
+    """
     process = EmulatorProcess(elf, board)
     port = emulated_port(elf.name, process, board, inference_patience=timeout)
     try:
@@ -70,14 +76,13 @@ def run(elf: Path, inputs: bytes, board: Board, *, timeout: float = 120) -> Meas
 def emulated_port(
     name: str, process: EmulatorProcess, board: Board, *, patience: float = 20, inference_patience: float = 300
 ) -> SerialPort:
-    """The line to an emulated board. name: for messages."""
+    """The serial line to an emulated board. name: the device's name in messages."""
     return SerialPort(
         name,
         process.url,
         patience=patience,
         inference_patience=inference_patience,
-        per_tick=board.instructions_per_tick,
-        unit="instructions",
+        counter=Counter(board.instructions_per_tick, "instructions"),
         ended=process.ended,
     )
 

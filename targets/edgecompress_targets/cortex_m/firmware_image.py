@@ -1,4 +1,4 @@
-"""Object file -> ELF for an emulated board: linker script, model.h, and the call of a compiler."""
+"""Links an object file to an ELF for an emulated board, with a linker script and model.h."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ SECTIONS {{
 
 
 def linker_script(board: Board) -> str:
-    """For GNU ld: vectors, code and constants, data, zeroed memory, stack."""
+    """The script for GNU ld: vectors, code and constants, data, zeroed memory, stack."""
     # one region has one location counter: vectors share CODE where both start at the same address
     vectors = "CODE" if board.vectors == board.code else "VECTORS"
     return SCRIPT.format(v=board.vectors, c=board.code, r=board.ram, vectors=vectors, stack=STACK_BYTES)
 
 
 def images(name: str, model: bytes, model_h: str, board: Board, *, cpu: str, hard_float: bool) -> dict[str, bytes]:
-    """File name -> contents: NAME.elf, NAME.hex, and NAME.bin where the board's flash is one region. Raises
-    ToolError."""
+    """{file name: content}: NAME.elf, NAME.hex, and NAME.bin where the board's flash is one region. Raises
+    ToolError.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         elf, toolchain = Path(temporary) / f"{name}.elf", installed()
         link(model, model_h, board, cpu=cpu, hard_float=hard_float, to=elf, toolchain=toolchain)
@@ -58,7 +59,7 @@ def link(
     to: Path,
     toolchain: Toolchain | None = None,
 ) -> None:
-    """Write an ELF that serves the model over the board's UART (support/serve.c).
+    """Writes an ELF that serves the model over the board's UART (support/serve.c).
 
     toolchain: by default the one that is installed. Raises ToolError.
     """

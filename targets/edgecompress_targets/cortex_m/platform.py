@@ -1,4 +1,4 @@
-"""Cortex-M: firmware for QEMU's boards."""
+"""Linking for Cortex-M: firmware for the boards that QEMU emulates."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from edgecompress_targets.tools import ToolError
 
 
 class CortexM:
-    """See platform.Platform."""
+    """The platform (`platforms.Platform`) of Cortex-M."""
 
     def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> dict[str, bytes]:
+        """The firmware NAME.elf for the emulated board with the profile's CPU. Raises ToolError when there is none."""
         hard_float = profile.triple.endswith("hf")
         return images(name, model, model_h, _board(profile), cpu=profile.cpu, hard_float=hard_float)
 
     def image(self, name: str) -> str:
+        """The firmware's file name."""
         return f"{name}.elf"
 
 

@@ -18,8 +18,11 @@ FREESTANDING = ("-O2", "-ffreestanding", "-nostdlib", "-Wl,-z,noexecstack")
 
 @dataclass(frozen=True)
 class Toolchain:
-    """compiler, objcopy: commands. machine(cpu, hard_float): arguments for a processor. libraries: of 64-bit and
-    floating-point arithmetic. forms: of objcopy, by file name suffix."""
+    """A compiler that links firmware.
+
+    compiler, objcopy: commands. machine(cpu, hard_float): the arguments for a processor. libraries: those of 64-bit and
+    floating-point arithmetic. forms: objcopy's formats by file name suffix.
+    """
 
     compiler: tuple[str, ...]
     objcopy: tuple[str, ...]
@@ -28,12 +31,12 @@ class Toolchain:
     forms: dict[str, str]
 
     def link(self, *arguments: str | Path, cpu: str, hard_float: bool, entry: str) -> None:
-        """Raises ToolError."""
+        """Links the sources and objects to an ELF file. Raises ToolError."""
         machine = self.machine(cpu, hard_float)
         call(*self.compiler, *machine, *FREESTANDING, f"-Wl,-e,{entry}", *arguments, *self.libraries, packages=PACKAGES)
 
     def copy(self, elf: Path, suffix: str) -> None:
-        """Write `elf` in another form beside it. Raises ToolError."""
+        """Writes `elf` in another format beside it. Raises ToolError."""
         call(*self.objcopy, "-O", self.forms[suffix], elf, elf.with_suffix(f".{suffix}"), packages=PACKAGES)
 
 
@@ -54,7 +57,7 @@ ZIG = Toolchain((*_PYTHON, "cc"), (*_PYTHON, "objcopy"), _zig, ("-lcompiler_rt",
 
 
 def installed() -> Toolchain:
-    """The first there is. Raises MissingToolError."""
+    """The first toolchain that is installed. Raises MissingToolError."""
     if shutil.which(GCC):
         return GNU
     if find_spec(ZIG_PACKAGE):

@@ -1,1 +1,1 @@
-"""How devices are reached: one driver a way, all behind `driver.Driver`; `table.DRIVERS` lists them."""
+"""Drivers: one for each way to reach devices, all behind `driver.Driver`; `driver_table.DRIVERS` lists them."""

@@ -1,4 +1,4 @@
-"""An Android device, by the platform's own `adb`."""
+"""Drives an Android device with `adb`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgecompress_targets.drivers.driver import DeviceError, LostError
-from edgecompress_targets.drivers.linux import LinuxDevice
+from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.tools import ToolError, require
 
@@ -23,6 +23,8 @@ END = "edgecompress-end:"
 
 
 class AdbSettings(Settings):
+    """An Android device: a table of devices.toml with driver = "adb"."""
+
     driver: Literal["adb"] = "adb"
     target: str = Field("android", description="its profile")
     serial: str = Field(min_length=1, description="as `adb devices` shows it; HOST:PORT for one on the network")
@@ -54,22 +56,23 @@ class AdbSettings(Settings):
             AdbShell(name, self),
             self.folder,
             prefix=self.prefix,
-            emulated=self.emulated,
-            timeout=self.timeout,
-            inference_timeout=self.inference_timeout,
+            timeouts=Timeouts(self.timeout, self.inference_timeout),
             facts=FACTS,
         )
 
 
 class AdbShell:
-    """See linux.Shell."""
+    """A shell (`linux.Shell`) on an Android device."""
 
     def __init__(self, name: str, settings: AdbSettings) -> None:
         self._name, self._settings, self._connected = name, settings, False
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
-        """Exit codes need a device with shell protocol v2: Android 7 and later. `adb shell` gives 0 as well where the
-        connection is cut: only what has an end was done."""
+        """(exit code, standard output, standard error) of a command.
+
+        Exit codes need shell protocol v2, which Android has since version 7. `adb shell` also returns 0 when the
+        connection is cut, so that only a command whose end was printed counts as done.
+        """
         code, out, error = self._adb("shell", f"sh -c {shlex.quote(command)}; printf '{END}%d' $?", timeout=timeout)
         said, end, status = out.rpartition(END.encode())
         if not code and not (end and status.isdigit()):
@@ -90,7 +93,7 @@ class AdbShell:
             return file.read_bytes()
 
     def close(self) -> None:
-        """The server of `adb` keeps the connection."""
+        """Does nothing: the server of `adb` keeps the connection."""
 
     def _transfer(self, *words: str, size: int) -> None:
         code, out, error = self._adb(*words, timeout=self._settings.timeout + 600 + size / 1e5)
@@ -119,7 +122,7 @@ class AdbShell:
         return code, out, error
 
     def _connect(self) -> None:
-        """For a device on the network: the server may have lost it."""
+        """Connects to a device on the network again, since the server may have lost it."""
         if self._connected or ":" not in self._settings.serial:
             return
         timeout, serial = self._settings.timeout, self._settings.serial
@@ -151,7 +154,7 @@ class AdbShell:
 
 
 def _without_news(said: bytes) -> bytes:
-    """ "* daemon not running; starting now at tcp:5037" and the like is no answer."""
+    """What `adb` printed without lines such as "* daemon not running; starting now at tcp:5037"."""
     return (
         said
         if not said.startswith(b"* daemon")

@@ -1,6 +1,6 @@
-"""Benchmark programs of others that a device may have: what they are called with, and what they say.
+"""Benchmark programs of others that a device may have: how they are called, and how their output is read.
 
-They make their own inputs: times alone come of them. LiteRT's `benchmark_model` prints a line of statistics, ONNX
+They make their own inputs, so that they give times alone. LiteRT's `benchmark_model` prints a line of statistics; ONNX
 Runtime's `onnxruntime_perf_test` writes a line for each inference to a file.
 """
 
@@ -36,7 +36,7 @@ def benchmark_model(text: str) -> Summary:
 
 
 def perf_test(text: str) -> tuple[int, ...]:
-    """Nanoseconds of each line `model name,seconds,..`."""
+    """Nanoseconds from each line `model name,seconds,..`."""
     return tuple(round(1e9 * float(line.split(",")[1])) for line in text.splitlines() if line.strip())
 
 
@@ -66,7 +66,7 @@ KINDS: dict[str, _Kind] = {
 
 
 def benchmark(format: str, program: str, threads: int) -> Benchmark:
-    """For a file MODEL.format beside it. program: its path on the device."""
+    """The benchmark of a file MODEL.format in the same folder. program: the path of the benchmark on the device."""
     kind = KINDS[format]
 
     def parse(text: str) -> Summary | tuple[int, ...]:

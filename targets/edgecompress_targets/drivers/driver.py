@@ -1,4 +1,4 @@
-"""What every way to reach a device can do: `probe, deploy, run, remove`."""
+"""The interface of every driver of a device: probe, deploy, run, keep, remove, close."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Advance = Callable[[int], None]  # called with the number of inferences done sin
 
 
 class DeviceError(ToolError):
-    """A device that can't be reached, refuses, or answers wrongly. The message says which, and what to do."""
+    """A device can't be reached, refuses, or answers wrongly. The message says which device, and what to do."""
 
 
 class LostError(DeviceError):
-    """The connection failed or ended: the same may work when it is tried again."""
+    """The connection failed or ended; another try may succeed."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a program says of times that it keeps to itself: nanoseconds. median: None where it does not say."""
+    """Statistics in nanoseconds from a program that does not tell each time. median: None where it is not told."""
 
     runs: int
     min: float
@@ -33,9 +33,12 @@ class Summary:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A program on the device that times a model on inputs of its own. start: the words of the command, in which {runs}
-    stands for the number of inferences. parse: of what it prints, or of its file `result`: each inference's
-    nanoseconds, or a summary; raises DeviceError. warmup: inferences that it runs first. name: what it is called."""
+    """A program on the device that times a model on inputs of its own.
+
+    start: the words of the command, in which {runs} stands for the number of inferences. parse: turns what the program
+    prints, or its file `result`, into the nanoseconds of each inference or a summary; raises DeviceError. warmup:
+    inferences that it runs first. name: the program's name in reports.
+    """
 
     start: tuple[str, ...]
     parse: Callable[[str], Summary | tuple[int, ...]]
@@ -46,12 +49,12 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Program:
-    """What runs one artifact on a device.
+    """The files that run one artifact on a device.
 
-    name: a folder's or file's name on the device. digest: SHA-256 of the artifact, hexadecimal. input_bytes,
-    output_bytes: of one inference's record. files: by name. start: for Linux, the words of the command, in which
-    {inputs}, {outputs} and {times} stand for files; for a board, the one file to flash. machine: what `uname -m` has
-    to say for it to run, "" for any. benchmark: what runs the files instead of `start`.
+    name: the name of a folder or file on the device. digest: the SHA-256 of the artifact, hexadecimal. input_bytes,
+    output_bytes: the sizes of one inference's record. files: contents by name. start: for Linux, the words of the
+    command, in which {inputs}, {outputs} and {times} stand for files; for a board, the one file to flash. machine: what
+    `uname -m` must print for the program to run, or "" for anything. benchmark: runs the files instead of `start`.
     """
 
     name: str
@@ -66,7 +69,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Found:
-    """What `probe` found: the device in words, and facts by name."""
+    """The device in words, and facts about it by name."""
 
     description: str
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -74,11 +77,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Measured:
-    """outputs: the records' outputs, one after the other. counts: of each inference, in `unit` ("instructions",
-    "cycles" or "ns"). stack: bytes used at most, None where it can't be told. steps: of each step of the last
-    inference, for profiled programs. energy: microjoules of the whole device's processor over the run, start-up
-    included; None where it does not tell. notes: what should be read beside the figures. summary: in place of counts,
-    and of outputs, where a benchmark gives no more."""
+    """The results of a run.
+
+    outputs: the outputs of all records, one after the other. counts: one for each inference, in `unit` ("instructions",
+    "cycles" or "ns"). stack: the most bytes of stack used, or None where that can't be told. steps: the counts of each
+    step of the last inference, for profiled programs. energy: microjoules of the device's whole processor over the run,
+    start-up included, or None. notes: what to read beside the figures. summary: stands in place of counts and outputs
+    where a benchmark gives no more.
+    """
 
     outputs: bytes
     counts: tuple[int, ...]
@@ -91,33 +97,35 @@ class Measured:
 
     @property
     def instructions(self) -> int:
-        """Of the last inference."""
+        """The count of the last inference."""
         return self.counts[-1]
 
 
 class Driver(Protocol):
-    """One device. All methods raise DeviceError, in bounded time, and leave nothing half written behind."""
+    """One device. All methods raise DeviceError, end in bounded time, and leave nothing half written on the device."""
 
     def probe(self) -> Found:
-        """What is there now."""
+        """Finds out what the device is."""
         ...
 
     def deploy(self, program: Program) -> None:
-        """Put the program on the device and check what arrived. The one before stays until the new one answered."""
+        """Puts the program on the device and checks what arrived. An earlier program stays until the new one has
+        answered.
+        """
         ...
 
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
-        """The deployed program on records of the model's inputs, one after the other."""
+        """Runs the deployed program on records of the model's inputs, one after the other."""
         ...
 
     def keep(self, program: Program) -> None:
-        """`remove` shall leave the deployed program on the device."""
+        """Makes `remove` leave the deployed program on the device."""
         ...
 
     def remove(self, program: Program) -> None:
-        """Take the program off the device, as far as it can be; end what runs there."""
+        """Removes the program from the device as far as possible, and ends what still runs there."""
         ...
 
     def close(self) -> None:
-        """End the connection; the next call opens it again."""
+        """Ends the connection; the next call opens it again."""
         ...

@@ -1,4 +1,4 @@
-"""A Cortex-M board in QEMU, through the driver for serial lines."""
+"""Drives a Cortex-M board in QEMU through the driver for serial lines."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from edgecompress_targets.tools import ToolError, require, version
 
 
 class EmulatedBoardSettings(Settings):
+    """A board that QEMU emulates: a table of devices.toml with driver = "emulator"."""
+
     driver: Literal["emulator"] = "emulator"
     cpu: str = Field(description=f"one of {', '.join(BOARDS)}")
 
@@ -44,7 +46,7 @@ class EmulatedBoardSettings(Settings):
 
 
 class EmulatedBoard:
-    """See driver.Driver. `deploy` starts QEMU, `remove` ends it."""
+    """A driver (`driver.Driver`): `deploy` starts QEMU, `remove` ends it."""
 
     def __init__(self, name: str, settings: EmulatedBoardSettings) -> None:
         self._name, self._settings, self._board = name, settings, BOARDS[settings.cpu]
@@ -84,7 +86,7 @@ class EmulatedBoard:
         return self._port.measure(inputs, advance)
 
     def keep(self, program: Program) -> None:
-        """Nothing outlives the emulator."""
+        """Does nothing: no program outlives the emulator."""
 
     def remove(self, program: Program) -> None:
         self.close()

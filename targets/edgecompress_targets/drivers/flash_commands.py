@@ -47,12 +47,12 @@ def words(command: Sequence[str], values: Mapping[str, str | None]) -> tuple[str
 
 
 def named(command: Sequence[str]) -> bool:
-    """Whether it is a name in COMMANDS."""
+    """Whether the command is a name in COMMANDS."""
     return len(command) == 1 and command[0] in COMMANDS
 
 
 def needs(command: Sequence[str], key: str) -> bool:
-    """Whether a value has to be known for it."""
+    """Whether the command needs a value, such as the chip, to be known."""
     whole = COMMANDS[command[0]][0] if named(command) else command
     return any(f"{{{key}}}" in word for word in whole)
 

@@ -1,4 +1,4 @@
-"""What a file for flash puts where: the parts of an ELF or Intel HEX file."""
+"""Reads which bytes an ELF or Intel HEX file puts where in flash."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ LOAD = 1  # p_type of what is loaded
 
 
 def parts(name: str, content: bytes) -> list[Part] | None:
-    """None for a file that does not say where it goes. Raises ValueError for one that is damaged."""
+    """(address, bytes) of each part; None for a file that does not say where it goes. Raises ValueError when it is
+    damaged.
+    """
     reader = READERS.get(name.rpartition(".")[2].lower())
     try:
         return None if reader is None else reader(content)
@@ -20,7 +22,7 @@ def parts(name: str, content: bytes) -> list[Part] | None:
 
 
 def _elf(content: bytes) -> list[Part]:
-    """32-bit, little endian: program headers ("Tool Interface Standard: ELF", 1995), as flash programs read them."""
+    """Reads the program headers of a 32-bit, little-endian ELF file ("Tool Interface Standard: ELF", 1995)."""
     if content[:6] != b"\x7fELF\x01\x01":
         raise ValueError("no 32-bit ELF file")
     at, size, count = (*struct.unpack_from("<I", content, 28), *struct.unpack_from("<2H", content, 42))

@@ -14,6 +14,8 @@ FULL = 254  # bytes of a COBS block that stands for no zero
 
 
 class Kind(IntEnum):
+    """What a request asks for (PROTOCOL.md, requests)."""
+
     HELLO = 1
     WRITE = 2
     INVOKE = 3
@@ -24,6 +26,8 @@ class Kind(IntEnum):
 
 
 class Status(IntEnum):
+    """How a request ended (PROTOCOL.md, answers)."""
+
     DONE = 0
     DAMAGED = 1
     REFUSED = 2
@@ -34,7 +38,7 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class Frame:
-    """session, sequence: 16 bits. kind: a Kind, with ANSWER added in answers."""
+    """One frame. session, sequence: 16 bits. kind: a Kind, with ANSWER added in answers."""
 
     session: int
     sequence: int
@@ -43,13 +47,13 @@ class Frame:
     payload: bytes = b""
 
     def encoded(self) -> bytes:
-        """As it goes over the line, from zero to zero."""
+        """The bytes that go over the line, from zero to zero."""
         content = HEADER.pack(self.session, self.sequence, self.kind, self.status) + self.payload
         return b"\0" + stuffed(content + CHECKSUM.pack(zlib.crc32(content))) + b"\0"
 
 
 def decoded(line: bytes) -> Frame | None:
-    """The frame in what came between two zeros; None when it is damaged."""
+    """The frame in the bytes between two zeros; None when it is damaged."""
     content = unstuffed(line)
     if content is None or len(content) < HEADER.size + CHECKSUM.size:
         return None
@@ -78,7 +82,7 @@ def stuffed(data: bytes) -> bytes:
 
 
 def unstuffed(line: bytes) -> bytes | None:
-    """What `stuffed` made it from; None for what it never makes."""
+    """The bytes that `stuffed` was given; None for bytes that it never returns."""
     result, at = bytearray(), 0
     while at < len(line):
         code = line[at]
@@ -92,13 +96,13 @@ def unstuffed(line: bytes) -> bytes | None:
 
 
 class Receiver:
-    """Bytes as they come, to frames: after noise it is in step again at the next zero."""
+    """Turns bytes into frames as they come; after noise it is in step again at the next zero."""
 
     def __init__(self, limit: int = 4096) -> None:
         self._line, self._limit = bytearray(), limit
 
     def __call__(self, data: bytes) -> list[Frame | None]:
-        """The frames that end in `data`, None for a damaged one."""
+        """The frames that end in `data`, with None for each damaged one."""
         found: list[Frame | None] = []
         for byte in data:
             if byte:

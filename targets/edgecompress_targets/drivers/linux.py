@@ -1,11 +1,13 @@
-"""A device under Linux or Android, whatever carries commands and files to it: a program in a folder of its own."""
+"""Drives a device under Linux or Android, whatever carries commands and files to it, in a folder of its own there."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -32,26 +34,31 @@ R = TypeVar("R")
 
 
 class Shell(Protocol):
-    """Commands and files on one device. All methods raise DeviceError when it can't be reached, or in time; LostError
-    where another try may do better, for which they connect again."""
+    """Runs commands and moves files on one device.
+
+    All methods raise DeviceError when the device can't be reached or does not answer in time, and LostError when
+    another try may succeed, for which they connect again.
+    """
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
         """(exit code, standard output, standard error) of a command for its `sh`."""
         ...
 
     def push(self, content: bytes, path: str) -> None:
-        """Write a file, all of it. The folder is there; the path has no special characters."""
+        """Writes a file, all of it. Its folder exists, and its path has no special characters."""
         ...
 
     def pull(self, path: str) -> bytes:
-        """A file's content."""
+        """The content of a file."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Ends the connection; the next call connects again."""
+        ...
 
 
 def tried_again(method: Callable[Concatenate[LinuxDevice, P], R]) -> Callable[Concatenate[LinuxDevice, P], R]:
-    """For what may be done twice: it has cleaned up, as far as it could, when it raises LostError."""
+    """Repeats a method that raises LostError; the method cleans up before it raises, as far as it can."""
 
     @wraps(method)
     def whole(self: LinuxDevice, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -68,10 +75,25 @@ def tried_again(method: Callable[Concatenate[LinuxDevice, P], R]) -> Callable[Co
     return whole
 
 
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds to wait for the answer to a command, and for one inference."""
+
+    answer: float = 20
+    inference: float = 300
+
+
+TIMEOUTS = Timeouts()
+
+
 class LinuxDevice:
-    """See driver.Driver. root: the folder on the device for everything of ours. prefix: words in front of a program,
-    such as an emulator. facts: commands whose output says what the device is, by name. instructions: counts those
-    of a program, by its path, for one inference on an emulator that can."""
+    """A driver (`driver.Driver`) for what a Shell reaches.
+
+    root: the folder on the device for all files of ours. prefix: the words of an emulator in front of each program;
+    empty where programs run by themselves. facts: name and command of what the device says about itself.
+    instructions: counts the instructions of one inference of the program at a path, given its input record; None
+    where the emulator can't count.
+    """
 
     def __init__(
         self,
@@ -80,20 +102,19 @@ class LinuxDevice:
         root: str,
         *,
         prefix: Sequence[str] = (),
-        emulated: bool = False,
-        timeout: float = 20,
-        inference_timeout: float = 300,
+        timeouts: Timeouts = TIMEOUTS,
         facts: Sequence[tuple[str, str]] = (),
         instructions: Callable[[str, bytes], int | None] = lambda file, record: None,
     ) -> None:
         self._name, self._shell, self._root = name, shell, root
-        self._prefix, self._emulated, self._facts = tuple(prefix), emulated, facts
-        self._timeout, self._inference_timeout, self._instructions = timeout, inference_timeout, instructions
+        self._prefix, self._facts, self._instructions = tuple(prefix), facts, instructions
+        self._timeout, self._inference_timeout = timeouts.answer, timeouts.inference
         self._there_before = self._brought = False
         self._attempts = 0
 
     @tried_again
     def probe(self) -> Found:
+        """What the device says about itself. Raises DeviceError when it lacks the emulator in `prefix`."""
         self._require_prefix()
         system = self._said("uname -sm")
         facts = {name: said for name, command in self._facts if (said := self._said(f"{command} 2>/dev/null; :"))}
@@ -102,6 +123,7 @@ class LinuxDevice:
 
     @tried_again
     def deploy(self, program: Program) -> None:
+        """Copies the program's files into a folder of their own, compares their SHA-256 and starts the program once."""
         self._require_prefix()
         if program.machine and not self._prefix:
             machine = self._said("uname -m")
@@ -131,6 +153,7 @@ class LinuxDevice:
 
     @tried_again
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
+        """Runs all records in one process after one that only finds out how long an inference takes."""
         folder, count = self._folder(program), len(inputs) // program.input_bytes
         if program.benchmark is not None:
             return self._benchmarked(program.benchmark, folder, count, advance)
@@ -151,7 +174,7 @@ class LinuxDevice:
             )
         if advance is not None:
             advance(count)
-        if self._emulated:
+        if self._prefix:
             count_of_one = self._instructions(f"{folder}/{program.start[0]}", inputs[: program.input_bytes])
             if count_of_one is None:
                 return Measured(outputs, (), "instructions", notes=("no instructions were counted",))
@@ -164,27 +187,28 @@ class LinuxDevice:
         return Measured(outputs, from_file(times, count, self._name), "ns", notes=tuple(notes), energy=energy)
 
     def remove(self, program: Program) -> None:
-        """Unless it was there before this driver came."""
+        """Removes the program unless it was on the device before this driver came."""
         if not self._there_before:
             self._tidy(f"rm -rf {self._folder(program)}; rmdir {self._root}")
 
     def close(self) -> None:
+        """Ends the connection of the shell."""
         self._shell.close()
 
     @tried_again
     def keep(self, program: Program) -> None:
-        """In place of earlier versions."""
+        """Makes the program stay on the device in place of its earlier versions."""
         self._there_before = True
         own = self._folder(program).rpartition("/")[2]
         others = f"for f in {program.name}-*; do [ $f = {own} ] || rm -rf $f; done"
         self._do(f"cd {self._root} && {others}")
 
     def _energy(self) -> int | None:
-        said = "" if self._emulated else self._said(f"{ENERGY}; :")
+        said = "" if self._prefix else self._said(f"{ENERGY}; :")
         return int(said) if said.isdecimal() else None
 
     def _clock(self) -> list[str]:
-        """Where the kernel tells: whether the CPU was slow, or too hot to be fast."""
+        """Notes on a CPU that was slow, or too hot to be fast, where the kernel tells."""
         files = f"for f in {' '.join(CLOCK)}; do cat $f 2>/dev/null || echo none; done"
         now, most, heat = (int(word) if word.isdecimal() else None for word in self._said(files).split()[:3])
         notes = [f"clock after the run: {now / 1e3:.0f} of {most / 1e3:.0f} MHz"] if now and most else []
@@ -223,7 +247,7 @@ class LinuxDevice:
         return Measured(b"", found, "ns", notes=notes)
 
     def _answer(self, program: Program, folder: str) -> None:
-        """It starts, with nothing to compute."""
+        """Starts the program with nothing to compute."""
         if program.benchmark is not None:
             self._benchmarked(program.benchmark, folder, 1)
             return
@@ -235,7 +259,7 @@ class LinuxDevice:
 
     @property
     def _files(self) -> dict[str, str]:
-        """Of this attempt: a device may get to tidying up after the last one late."""
+        """The files of this attempt: the last one may be tidied up late."""
         return {name: f"{name}-{self._attempts}.bin" for name in ("inputs", "outputs", "times")}
 
     def _command(self, program: Program) -> str:
@@ -243,7 +267,7 @@ class LinuxDevice:
         return f"echo $$ > {self._process}; exec {shlex.join(words)}"
 
     def _is_whole(self, program: Program, folder: str) -> bool:
-        """Whether all files are there as they should be, read back by the device itself."""
+        """Whether all files are there with the right content, which the device reads back itself."""
         names = list(program.files)
         code, out, _ = self._shell.execute(f"cd {folder} 2>/dev/null && sha256sum {' '.join(names)}", self._timeout)
         found = [line.split()[0].lstrip("\\") for line in out.decode(errors="replace").splitlines() if line.strip()]
@@ -263,8 +287,6 @@ class LinuxDevice:
         return out.decode(errors="replace")
 
     def _tidy(self, command: str) -> None:
-        """After a failure, as far as the device can still be reached."""
-        try:
+        """Cleans up after a failure, as far as the device can still be reached."""
+        with contextlib.suppress(DeviceError):
             self._shell.execute(f"({command}) >/dev/null 2>&1", self._timeout)
-        except DeviceError:
-            pass

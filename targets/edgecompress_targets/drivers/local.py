@@ -1,4 +1,4 @@
-"""This machine: its own Python, or an emulator of another CPU in front of a program for that."""
+"""Drives this machine: its own Python, or programs for another CPU in an emulator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import Field
 
 from edgecompress_runtime.families.x86.variants import AVX512_VNNI, available
 from edgecompress_targets.drivers.driver import DeviceError
-from edgecompress_targets.drivers.linux import LinuxDevice
+from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.profile import Profile
 from edgecompress_targets.user_emulation import UserEmulator
@@ -24,19 +24,21 @@ CPU = "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"
 
 
 def _this_machine() -> str:
-    """The profile with the most of this CPU's features."""
+    """The name of the profile that has the most of this CPU's features."""
     if platform.machine() == "aarch64":
         return "raspberry-pi"
     return "linux-x86-vnni" if AVX512_VNNI in available() else "linux-x86"
 
 
 class LocalSettings(Settings):
+    """This machine: a table of devices.toml with driver = "local"."""
+
     driver: Literal["local"] = "local"
     target: str = Field(default_factory=_this_machine, description="its profile")
     prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
 
     def can_be(self, target: Profile) -> bool:
-        """With an emulator in front of programs it is anything."""
+        """Whether this machine can stand for the target, which it always can with an emulator."""
         return bool(self.prefix) or super().can_be(target)
 
     @property
@@ -58,22 +60,20 @@ class LocalSettings(Settings):
             shell,
             shell.root,
             prefix=self.prefix,
-            emulated=self.emulated,
-            timeout=self.timeout,
-            inference_timeout=self.inference_timeout,
+            timeouts=Timeouts(self.timeout, self.inference_timeout),
             facts=[("cpu", CPU)],
             instructions=self._instructions,
         )
 
     def _instructions(self, file: str, record: bytes) -> int | None:
-        """By QEMU's log; other emulators have none."""
+        """The instructions of one inference from QEMU's log; None with other emulators."""
         if len(self.prefix) != 3 or not self.prefix[0].startswith("qemu-") or self.prefix[1] != "-cpu":
             return None
         return UserEmulator(self.prefix[0], self.prefix[2]).instructions(Path(file), record)
 
 
 class LocalShell:
-    """See linux.Shell. root: a temporary folder, gone with `close`."""
+    """A shell (`linux.Shell`) on this machine. root: a temporary folder, which `close` removes."""
 
     def __init__(self, name: str) -> None:
         self._name, self._work = name, tempfile.TemporaryDirectory(prefix="edgecompress-")

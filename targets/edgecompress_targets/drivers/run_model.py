@@ -17,6 +17,7 @@ Loaded = tuple[str, list[tuple[np.dtype, tuple[int, ...]]], Callable[[Sequence[n
 
 
 def pack(path: str, threads: int) -> Loaded:
+    """Loads a .pack with edgecompress-runtime: its name, the inputs' (dtype, shape), and a function that runs it."""
     runtime = importlib.import_module("edgecompress_runtime")
     model = runtime.load(path, threads=threads)
 
@@ -28,6 +29,7 @@ def pack(path: str, threads: int) -> Loaded:
 
 
 def tflite(path: str, threads: int) -> Loaded:
+    """Loads a .tflite with LiteRT or tflite-runtime. Raises ImportError when neither is installed."""
     for name in ("ai_edge_litert", "tflite_runtime"):
         try:
             module = importlib.import_module(f"{name}.interpreter")
@@ -50,6 +52,7 @@ def tflite(path: str, threads: int) -> Loaded:
 
 
 def onnx(path: str, threads: int) -> Loaded:
+    """Loads an .onnx with ONNX Runtime; a batch dimension that is open becomes 1."""
     onnxruntime = importlib.import_module("onnxruntime")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -74,12 +77,14 @@ LOADERS: dict[str, Callable[[str, int], Loaded]] = {"pack": pack, "tflite": tfli
 
 
 def version(package: str) -> str:
+    """The package's name and installed version, such as "ai-edge-litert 2.1.0"."""
     from importlib import metadata
 
     return f"{package} {metadata.version(package)}"
 
 
 def main(model: str, inputs: str, outputs: str, times: str, threads: str = "1") -> None:
+    """Runs the model on every record of the file `inputs`; writes the outputs and the nanoseconds of each inference."""
     said, kinds, run = LOADERS[model.rpartition(".")[2]](model, int(threads))
     sizes = [int(np.prod(shape)) * dtype.itemsize for dtype, shape in kinds]
     with open(inputs, "rb") as source, open(outputs, "wb") as target, open(times, "wb") as clock:

@@ -1,4 +1,6 @@
-"""A microcontroller on a serial line, flashed by a command of the user's: a debug probe's, or a boot loader's."""
+"""Drives a microcontroller on a serial line, which a debug probe or a boot loader flashes by a command of the
+user's.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +23,8 @@ from edgecompress_targets.profile import Profile
 
 
 class SerialSettings(Settings):
+    """A microcontroller on a serial line: a table of devices.toml with driver = "serial"."""
+
     driver: Literal["serial"] = "serial"
     port: str = Field(description="device file (/dev/ttyACM0), or a URL of pyserial's (socket://HOST:PORT)")
     baud: int = Field(115_200, gt=0, description="bits a second")
@@ -63,7 +67,7 @@ class SerialSettings(Settings):
 
     @property
     def flash_words(self) -> tuple[str, ...]:
-        """The command; {image} is still to be filled in."""
+        """The words of the flash command, in which {image} is still to be filled in."""
         return flash_commands.words(self.flash, {"chip": self.chip, "port": self.port, "probe": self.probe})
 
     @property
@@ -78,8 +82,10 @@ class SerialSettings(Settings):
 
 
 class SerialDevice:
-    """See driver.Driver. flash: words of a command in which {image} stands for the file; empty where the program is
-    there already."""
+    """A driver (`driver.Driver`) for a board on a serial line.
+
+    flash: the words of a command in which {image} stands for the file; empty where the program is there already.
+    """
 
     def __init__(self, name: str, port: SerialPort, *, flash: Sequence[str] = (), flash_timeout: float = 120) -> None:
         self._name, self._port, self._flash, self._flash_timeout = name, port, tuple(flash), flash_timeout
@@ -101,16 +107,18 @@ class SerialDevice:
         return self._port.measure(inputs, advance)
 
     def keep(self, program: Program) -> None:
-        """It stays in any case."""
+        """Does nothing: the program stays in flash in any case."""
 
     def remove(self, program: Program) -> None:
-        """The program stays in flash."""
+        """Does nothing: the program stays in flash."""
 
     def close(self) -> None:
         self._port.close()
 
     def _parts(self, program: Program) -> list[Part]:
-        """None of a file that does not say where it goes: of that, the model's digest was read back."""
+        """The parts of the program's file; empty when it does not say where they go, and the model's digest has to
+        do.
+        """
         try:
             return parts(program.start[0], program.files[program.start[0]]) or []
         except ValueError as error:

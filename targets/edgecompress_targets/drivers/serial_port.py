@@ -1,4 +1,4 @@
-"""The line to a microcontroller: opens it, finds the firmware behind it, measures inferences."""
+"""The line to a microcontroller: opens it, finds the firmware at its other end, and measures inferences."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,10 +18,24 @@ TRIES = 3  # of what is asked over a line that was lost
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Counter:
+    """What a tick of the firmware's counter is worth, and in which unit."""
+
+    per_tick: float = 1.0
+    unit: str = "cycles"
+
+
+CYCLES = Counter()
+
+
 class SerialPort:
-    """name: of the device, for messages. url: what pyserial opens, a device file or such as socket://127.0.0.1:4444.
-    patience, inference_patience: seconds for an answer. per_tick, unit: what a tick of the firmware's counter is
-    worth. ended: says why nothing can be behind the port any more."""
+    """The line to one microcontroller, opened when it is first needed and again when it was lost.
+
+    name: of the device, for messages. url: what pyserial opens, such as /dev/ttyACM0 or socket://127.0.0.1:4444.
+    patience, inference_patience: seconds to wait for an answer. ended: the reason why nothing can be behind the port
+    any more, or None while something can.
+    """
 
     def __init__(
         self,
@@ -30,20 +45,19 @@ class SerialPort:
         baud: int = 115_200,
         patience: float = 10,
         inference_patience: float = 120,
-        per_tick: float = 1.0,
-        unit: str = "cycles",
+        counter: Counter = CYCLES,
         ended: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._name, self._url, self._baud = name, url, baud
         self._patience, self._inference = patience, inference_patience
-        self._per_tick, self._unit, self._ended = per_tick, unit, ended
+        self._counter, self._ended = counter, ended
         self._port: Any = None
         self._session: Session | None = None
         self._traffic: list[Traffic] = []  # of each session, the last one's at the end
 
     @property
     def session(self) -> Session:
-        """With the firmware; the port is opened when it is first asked for. Raises DeviceError."""
+        """The session with the firmware; the first access opens the port. Raises DeviceError."""
         deadline = time.monotonic() + self._patience
         while self._session is None:
             self._port = self._opened()
@@ -81,7 +95,7 @@ class SerialPort:
             )
 
     def require_flash(self, parts: Iterable[Part]) -> None:
-        """Raises DeviceError unless these are in the device's memory, read back by itself."""
+        """Raises DeviceError unless these parts are in the device's memory, which the device reads back itself."""
         for address, content in parts:
             found = self._asked(partial(Session.checksum, address=address, length=len(content)))
             if found != zlib.crc32(content):
@@ -91,7 +105,7 @@ class SerialPort:
                 )
 
     def measure(self, inputs: bytes, advance: Advance | None = None) -> Measured:
-        """All records of inputs, one after the other. Raises DeviceError."""
+        """Runs all records of inputs, one after the other. Raises DeviceError."""
         size, before = self.session.hello.input_bytes, len(self._traffic) - 1
         outputs, counts = [], []
         for at in range(0, len(inputs), size):
@@ -109,10 +123,12 @@ class SerialPort:
 
         steps, stack = self._asked(rest)
         notes = tuple(_notes(self._traffic[before:]))
-        return Measured(b"".join(outputs), tuple(counts), self._unit, stack, tuple(map(self._in_units, steps)), notes)
+        return Measured(
+            b"".join(outputs), tuple(counts), self._counter.unit, stack, tuple(map(self._in_units, steps)), notes
+        )
 
     def _asked(self, ask: Callable[[Session], T]) -> T:
-        """What it answers. Where the line was lost, it is asked once more over a new one, if it is the same program."""
+        """The answer of the session. When the line is lost, a new session with the same program is asked again."""
         before = self.session.hello
         for _ in range(TRIES - 1):
             try:
@@ -126,13 +142,14 @@ class SerialPort:
             return ask(self.session)
 
     def close(self) -> None:
+        """Closes the line; the next call opens it again."""
         if self._port is not None:
             self._port.close()
         self._port = self._session = None
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """An error's reason is rather why nothing is there any more, where that is known."""
+        """Within the context an error is replaced by the reason why the device is gone, where that is known."""
         try:
             yield
         except DeviceError as error:
@@ -142,10 +159,10 @@ class SerialPort:
             raise
 
     def _in_units(self, ticks: int) -> int:
-        return round(ticks * self._per_tick)
+        return round(ticks * self._counter.per_tick)
 
     def _opened(self) -> Any:
-        """The port; a board that was just flashed takes a while to show it again."""
+        """Opens the port; a board that was just flashed takes a while to show it again."""
         deadline = time.monotonic() + self._patience
         while True:
             if reason := self._ended():
@@ -159,7 +176,7 @@ class SerialPort:
 
 
 def _notes(traffic: Sequence[Traffic]) -> Iterator[str]:
-    """Of a line's sessions, one after the other."""
+    """Notes on lost frames and connections, from the sessions of one line in their order."""
     again, frames = (sum(getattr(t, name) for t in traffic) for name in ("again", "frames"))
     if again > frames // 100:
         yield f"{again:,} of {frames:,} frames were sent again"

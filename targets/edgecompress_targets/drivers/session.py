@@ -24,17 +24,23 @@ class Port(Protocol):
 
     timeout: float | None
 
-    def read(self, size: int = 1, /) -> bytes: ...
+    def read(self, size: int = 1, /) -> bytes:
+        """Up to `size` bytes; fewer when `timeout` seconds pass."""
+        ...
 
-    def write(self, data: bytes, /) -> int | None: ...
+    def write(self, data: bytes, /) -> int | None:
+        """Sends the bytes; returns how many were taken."""
+        ...
 
     @property
-    def in_waiting(self) -> int: ...
+    def in_waiting(self) -> int:
+        """How many bytes have come and were not read yet."""
+        ...
 
 
 @dataclass(frozen=True)
 class Hello:
-    """What the firmware says of itself. counter: what counts an inference, "cycles" or "systick"."""
+    """What the firmware says about itself. counter: the counter of an inference, "cycles" or "systick"."""
 
     counter: str
     payload: int
@@ -47,7 +53,7 @@ class Hello:
 
 @dataclass
 class Traffic:
-    """Since the firmware answered: frames sent, those of them sent again, and bytes in both directions."""
+    """Frames sent since the firmware first answered, those sent again, and bytes in both directions."""
 
     frames: int = 0
     again: int = 0
@@ -56,8 +62,11 @@ class Traffic:
 
 
 class Session:
-    """One conversation with one firmware. name: of the device, for messages. baud: of the line, None for one
-    without. patience, inference_patience: seconds until a request, or an inference, is given up."""
+    """One conversation with one firmware.
+
+    name: the device's name in messages. baud: the speed of the line, or None for one without. patience,
+    inference_patience: seconds until a request or an inference is given up.
+    """
 
     def __init__(
         self, port: Port, name: str, *, baud: int | None = None, patience: float = 10, inference_patience: float = 120
@@ -72,7 +81,7 @@ class Session:
         self.hello = self._greet()
 
     def infer(self, record: bytes) -> tuple[bytes, int]:
-        """Output and count of one inference. Both ways a CRC-32 covers the whole record."""
+        """The output and the count of one inference. A CRC-32 covers the whole record both ways."""
         self._write(record)
         checked = struct.pack("<I", zlib.crc32(record))
         taken, crc = struct.unpack("<II", self._ask(Kind.INVOKE, checked, answer=8))
@@ -82,16 +91,16 @@ class Session:
         return output, taken
 
     def stack(self) -> int:
-        """Bytes of stack used at most since start-up."""
+        """The most bytes of stack used since start-up."""
         return int(struct.unpack("<I", self._ask(Kind.STATISTICS, b"", answer=4))[0])
 
     def checksum(self, address: int, length: int) -> int:
-        """CRC-32 of the device's memory, computed there."""
+        """The CRC-32 of the device's memory, which the device computes itself."""
         asked = struct.pack("<II", address, length)
         return int(struct.unpack("<I", self._ask(Kind.MEMORY, asked, answer=4))[0])
 
     def steps(self) -> tuple[int, ...]:
-        """Counts of the last inference's steps; empty unless the program is profiled."""
+        """The counts of the last inference's steps; empty unless the program is profiled."""
         counts: list[int] = []
         while len(counts) < self.hello.steps:
             n = min(self.hello.steps - len(counts), self.hello.payload // 4)
@@ -125,7 +134,7 @@ class Session:
         return result
 
     def _ask(self, kind: Kind, payload: bytes, *, answer: int) -> bytes:
-        """The answer's payload, of `answer` bytes. The request goes out again when its answer is late or damaged."""
+        """The payload of the answer, of `answer` bytes. A request is sent again when its answer is late or damaged."""
         self._sequence = self._sequence % 0xFFFF + 1
         line = Frame(self._number, self._sequence, kind, payload=payload).encoded()
         begun = time.monotonic()
@@ -149,7 +158,9 @@ class Session:
         return on_the_line + max(LEAST_WAIT, 4 * self._smoothed.get(kind, FIRST_WAIT / 4))
 
     def _learn(self, kind: Kind, took: float | None) -> None:
-        """From requests that went out once (Karn's rule: else it is open which one was answered)."""
+        """Learns the time of an answer from requests that were sent once (Karn's rule: otherwise it is open which one
+        was answered).
+        """
         if took is None:
             self._chunk = max(SMALLEST, self._chunk // 2)
             return
@@ -166,7 +177,7 @@ class Session:
         self.traffic.sent += len(line)
 
     def _answer(self, until: float) -> Frame | str:
-        """The answer to the last request; "damaged" when any frame came damaged or the device says so; "late"."""
+        """The answer to the last request; "damaged" when a frame came damaged or the device says so; else "late"."""
         while (left := until - time.monotonic()) > 0:
             try:
                 self._port.timeout = left

@@ -1,4 +1,4 @@
-"""What the configuration of any device says; each driver adds what it needs."""
+"""The configuration that every device has; each driver adds what it needs."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ class Settings(BaseModel, ABC):
 
     @abstractmethod
     def open(self, name: str) -> Driver:
-        """The driver of this device; nothing is reached yet."""
+        """The driver of this device; the device is not reached yet."""
 
     def can_be(self, target: Profile) -> bool:
-        """Whether what this driver reaches can be such a device: one with an operating system, as most."""
+        """Whether the device can be of this target; most drivers reach devices with an operating system."""
         return "linux" in target.triple
 
     @property
     def runs(self) -> str:
-        """What it runs: "firmware", or "program" under Linux or Android."""
+        """What the device runs: "firmware", or "program" under Linux or Android."""
         return "program"
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """Formats of artifacts that it can run."""
+        """The formats of artifacts that it can run."""
         return ("pack",)
 
     @property
     def emulated(self) -> bool:
-        """Whether its clock says nothing."""
+        """Whether the device is emulated, so that its clock says nothing."""
         return False
 
     @property
     def resource(self) -> str | None:
-        """What only one run can have at a time; None where every run has its own."""
+        """What only one run can use at a time; None where every run has its own."""
         return None

@@ -1,4 +1,4 @@
-"""A Linux board on the network: SSH by paramiko, host keys verified, login by key or agent."""
+"""Drives a Linux board on the network over SSH, by paramiko: host keys are verified, login is by key or agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgecompress_targets.drivers.driver import DeviceError, LostError
-from edgecompress_targets.drivers.linux import LinuxDevice
+from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 
 BLOCK, KEEP_ALIVE = 1 << 16, 5  # bytes; seconds
@@ -20,6 +20,8 @@ CPU = "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"
 
 
 class SshSettings(Settings):
+    """A Linux board on the network: a table of devices.toml with driver = "ssh"."""
+
     driver: Literal["ssh"] = "ssh"
     host: str = Field(min_length=1, description="name or address")
     port: int = Field(22, gt=0, le=65_535)
@@ -52,15 +54,13 @@ class SshSettings(Settings):
             SshShell(name, self),
             self.folder,
             prefix=self.prefix,
-            emulated=self.emulated,
-            timeout=self.timeout,
-            inference_timeout=self.inference_timeout,
+            timeouts=Timeouts(self.timeout, self.inference_timeout),
             facts=[("model", MODEL), ("cpu", CPU)],
         )
 
 
 class SshShell:
-    """See linux.Shell. Connects when it is first used, and again after `close`."""
+    """A shell (`linux.Shell`) over SSH. It connects when it is first used, and again after `close`."""
 
     def __init__(self, name: str, settings: SshSettings) -> None:
         self._name, self._settings = name, settings
@@ -87,7 +87,7 @@ class SshShell:
         self._client = None
 
     def _communicate(self, command: str, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
-        """The board's `sh` runs the command, whatever the user's shell is."""
+        """Runs the command in the board's `sh`, whatever the user's shell is."""
         import paramiko
 
         deadline, out, error, sent = time.monotonic() + timeout, bytearray(), bytearray(), 0
@@ -173,6 +173,6 @@ class SshShell:
 
 
 def _reason(error: Exception) -> str:
-    """In words; paramiko hides those of a connection behind others, an error for each address."""
+    """The reason of a failed connection in words; paramiko hides it behind others, with an error for each address."""
     first = next(iter(getattr(error, "errors", {}).values()), error)
     return getattr(first, "strerror", None) or str(first) or type(first).__name__

@@ -1,4 +1,4 @@
-"""Times of inferences as a program on the device writes them: int64, nanoseconds, little endian."""
+"""Reads the times of inferences that a program on the device writes: int64, nanoseconds, little endian."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgecompress_targets.drivers.driver import DeviceError
 
 
 def from_file(content: bytes, count: int, name: str) -> tuple[int, ...]:
-    """name: of the device. Raises DeviceError unless there are `count` of them."""
+    """The times of `count` inferences. name: the device's name. Raises DeviceError when there are more or fewer."""
     if len(content) != 8 * count:
         raise DeviceError(f"{name}: {len(content)} bytes of times came back, expected {count} x 8")
     return struct.unpack(f"<{count}q", content)

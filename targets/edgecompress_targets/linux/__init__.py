@@ -1,0 +1,1 @@
+"""Linking for Linux and Android on 64-bit Arm and x86."""

@@ -1,4 +1,4 @@
-"""Object file -> shared library and static command-line program, by GCC."""
+"""Links an object file to a shared library and to a static command-line program, by GCC."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE = 16_384  # bytes; Android 15 loads nothing that is aligned to less
 
 
 def images(compiler: str, packages: tuple[str, ...], name: str, model: bytes, model_h: str) -> dict[str, bytes]:
-    """libNAME.so, which needs the C library at most, and NAME_run (support/runner.c). Raises ToolError."""
+    """libNAME.so, which needs at most the C library, and NAME_run (support/runner.c). Raises ToolError."""
     support = resources.files("edgecompress_targets.linux") / "support"
     library, program = f"lib{name}.so", f"{name}_run"
     with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:

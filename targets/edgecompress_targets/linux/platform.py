@@ -1,4 +1,4 @@
-"""Linux and Android on 64-bit Arm and x86: a shared library, and a command-line program that needs no other file."""
+"""Linking for Linux and Android on 64-bit Arm and x86: a shared library, and a program that needs no other file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from edgecompress_targets.profile import Profile
 
 @dataclass(frozen=True)
 class Linux:
-    """See platform.Platform. compiler: GCC for the processor; packages: Debian's that have it and its C library."""
+    """The platform (`platforms.Platform`) of a processor under Linux.
+
+    compiler: GCC for the processor. packages: the Debian packages that contain it and its C library.
+    """
 
     compiler: str
     packages: tuple[str, ...]
 
     def images(self, name: str, model: bytes, model_h: str, profile: Profile) -> dict[str, bytes]:
+        """A shared library and a program. Raises ToolError when the compiler is not installed or fails."""
         return images(self.compiler, self.packages, name, model, model_h)
 
     def image(self, name: str) -> str:
+        """The program's file name."""
         return f"{name}_run"
 
 

@@ -1,4 +1,4 @@
-"""Object file -> static program for RISC-V under Linux, by riscv64-unknown-elf-gcc, which knows 32 and 64 bits."""
+"""Links an object file to a static RISC-V program for Linux, by riscv64-unknown-elf-gcc, for 32 and 64 bits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXTENSIONS = "mafdc"  # in the order of an architecture's name
 
 
 def program(model: bytes, model_h: str, profile: Profile) -> bytes:
-    """support/runner.c with the model. Raises ToolError."""
+    """The program that support/runner.c and the model make. Raises ToolError."""
     support = resources.files("edgecompress_targets.riscv") / "support"
     with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
         work = Path(temporary)
@@ -38,7 +38,7 @@ def program(model: bytes, model_h: str, profile: Profile) -> bytes:
 
 
 def _machine(profile: Profile) -> tuple[str, str]:
-    """GCC's options for the CPU; numbers are handed over in floating-point registers where it has them."""
+    """GCC's options for the CPU; numbers are passed in floating-point registers where it has them."""
     bits = profile.triple[len("riscv") :][:2]
     extensions = "".join(e for e in EXTENSIONS if f"+{e}" in profile.features)
     abi = f"{'ilp32' if bits == '32' else 'lp64'}{'d' if 'd' in extensions else ''}"

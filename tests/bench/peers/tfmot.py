@@ -160,7 +160,7 @@ def main() -> int:
 
 
 def compare_int8(folder: Path, work: Path) -> int:
-    """The same quantisation-aware model, by TensorFlow's converter and by ours."""
+    """The same quantization-aware model, by TensorFlow's converter and by ours."""
     import measure
 
     import edgecompress

@@ -19,7 +19,7 @@ FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataTyp
 
 
 @dataclass(frozen=True)
-class Fit:
+class MemoryNeed:
     """What a model needs of a target, both lower bounds, and why it does not fit (empty: it does)."""
 
     target: str
@@ -29,10 +29,11 @@ class Fit:
 
     @property
     def fits(self) -> bool:
+        """Whether the model has room on the target, as far as its shapes say."""
         return not self.reasons
 
 
-def fit(model: ir.Model, peak_activation_elements: int, profile: Profile, encoding: str) -> Fit:
+def memory_need(model: ir.Model, peak_activation_elements: int, profile: Profile, encoding: str) -> MemoryNeed:
     """Compare a canonical model with a target's flash and RAM, when stored in `encoding`.
 
     Weights are counted as stored and biases as 4 bytes; activations as the most elements alive at once.
@@ -50,14 +51,14 @@ def fit(model: ir.Model, peak_activation_elements: int, profile: Profile, encodi
         for memory, what, needed, room in needs
         if room is not None and needed > room
     )
-    return Fit(profile.name, weights, activations, reasons)
+    return MemoryNeed(profile.name, weights, activations, reasons)
 
 
-def require_fit(found: Fit) -> None:
+def require_memory(need: MemoryNeed) -> None:
     """Raises UnsupportedModelError with the figures when the model does not fit."""
-    if not found.fits:
+    if not need.fits:
         raise UnsupportedModelError(
-            f"the model does not fit {found.target}: {'; '.join(found.reasons)}: use a smaller model or "
+            f"the model does not fit {need.target}: {'; '.join(need.reasons)}: use a smaller model or "
             "input, another target, or a target file with your board's own figures"
         )
 

@@ -1,4 +1,4 @@
-"""`file.py:function`: a user's own Python, run because they named it."""
+"""Loads a function that the user names as `file.py:function`, and executes their file to do so."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ def load_function(spec: str) -> Callable[..., Any]:
 
 
 def call(spec: str, *arguments: Any) -> Any:
-    """What the named function returns. Raises InputError as `load_function` and its function do."""
+    """The result of the named function. Raises InputError as `load_function` and its function do."""
     return load_function(spec)(*arguments)

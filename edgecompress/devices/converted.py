@@ -1,4 +1,4 @@
-"""`convert --device`: what was converted, on the devices, and in the report."""
+"""`convert --device`: run the artifacts of a conversion on devices, and add the results to its report."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from edgecompress_targets import Profile
 
 
 def named(devices: Sequence[str], target: Profile) -> list[str]:
-    """With the name of the target's emulator in place of "qemu". Raises InputError where there is none."""
+    """The names, with that of the target's emulator in place of "qemu". Raises InputError when there is none."""
     return [emulator_of(target)[0] if name == EMULATOR else name for name in devices]
 
 
 def with_formats_for(recipe: Recipe, devices: Sequence[str], config: str | Path | None) -> Recipe:
     """The effective recipe with "pack" among its formats where a device runs none of them. Raises InputError for a
     device that runs no pack either."""
-    formats = list(recipe.emit.formats or [])
+    formats: list[str] = list(recipe.emit.formats or [])
     for name in devices:
         runnable = find_device(name, config).formats
         if not set(formats) & set(runnable):

@@ -1,0 +1,1 @@
+"""What scores weights or channels: one criterion a file, named as the file. See `compress.prune.criterion`."""

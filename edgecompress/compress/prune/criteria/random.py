@@ -1,0 +1,14 @@
+"""Random numbers: what the other criteria are to be compared with."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgecompress.compress.prune.criterion import Statistics, of_weights
+
+
+@of_weights()
+def random(weight: np.ndarray, known: Statistics) -> np.ndarray:
+    """Uniform random numbers, which know nothing of the weight."""
+    assert known.draw is not None
+    return known.draw

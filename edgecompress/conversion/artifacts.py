@@ -1,0 +1,74 @@
+"""From an annotated model to the bytes of artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgecompress import __version__
+from edgecompress.conversion.conversion import Conversion
+from edgecompress.emit import onnx as onnx_emitter
+from edgecompress.emit import tflite as tflite_emitter
+from edgecompress.errors import UnsupportedModelError
+from edgecompress.lowering.tensor_io import TFLiteModel
+from edgecompress.recipe import Recipe
+from edgecompress_targets import OPERATOR_SETS, Profile
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """One artifact's bytes; `io` says how to feed a .tflite or .pack file."""
+
+    format: str
+    data: bytes
+    io: TFLiteModel | None = None
+
+
+def emit(conversion: Conversion, model: ir.Model) -> tuple[Emitted, ...]:
+    """One artifact of an annotated model for each of the recipe's formats.
+
+    Raises UnsupportedModelError with the faults of all formats that can't be written.
+    """
+    artifacts, faults = [], {}
+    for name in conversion.recipe.emit.formats or []:
+        with conversion.log.stage(f"emit {name}") as running:
+            try:
+                artifacts.append(EMITTERS[name](model, conversion.recipe, conversion.profile))
+            except UnsupportedModelError as fault:
+                faults[name] = str(fault)
+                continue
+            running.stage.bytes = len(artifacts[-1].data)
+    if faults:
+        possible = "".join(f"; --format {a.format} can be written" for a in artifacts)
+        raise UnsupportedModelError("; ".join(f"{k}: {v}" for k, v in faults.items()) + possible)
+    return tuple(artifacts)
+
+
+def emit_pack(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
+    """The model as a .pack file for this project's own runtime."""
+    from edgecompress.emit import pack as pack_emitter  # imports Numba, which the other formats don't need
+
+    dtype = ir.DataType.INT8 if recipe.emit.io == "int8" else ir.DataType.FLOAT
+    made = pack_emitter.emit(model, io_dtype=dtype, name=model.graph.name or "model", coder=recipe.emit.coder)
+    return Emitted("pack", made.data, made)
+
+
+def _emit_onnx(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
+    return Emitted("onnx", onnx_emitter.emit(model))
+
+
+def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
+    dtype = ir.DataType.INT8 if recipe.emit.io == "int8" else ir.DataType.FLOAT
+    operators = OPERATOR_SETS[profile.operators]
+    description = f"edgecompress {__version__}"
+    made = tflite_emitter.emit(model, io_dtype=dtype, operators=operators, description=description)
+    return Emitted("tflite", made.data, made)
+
+
+EMITTERS: dict[str, Callable[[ir.Model, Recipe, Profile], Emitted]] = {
+    "onnx": _emit_onnx,
+    "tflite": _emit_tflite,
+    "pack": emit_pack,
+}

@@ -1,0 +1,45 @@
+"""What every step of one conversion is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from edgecompress.conversion.data import Data
+from edgecompress.conversion.trainer import Trainer
+from edgecompress.evaluate.verify import Reference
+from edgecompress.recipe import Recipe
+from edgecompress.record.stages import StageLog
+from edgecompress_targets import Profile
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was given, resolved once. A step takes this and what the step before it made, and returns what it makes.
+
+    model: canonical and float, as it came in. recipe: without open choices. reference: outputs and accuracy of the
+    model on the data that artifacts are checked on. trainer: None without training data. log: of the stages that ran.
+    """
+
+    model: ir.Model
+    profile: Profile
+    recipe: Recipe
+    data: Data
+    reference: Reference
+    trainer: Trainer | None
+    log: StageLog
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is data to train on."""
+        return self.trainer is not None
+
+    def with_recipe(self, recipe: Recipe) -> Conversion:
+        """The same conversion by another recipe."""
+        return replace(self, recipe=recipe)
+
+    def for_try(self, number: int, recipe: Recipe) -> Conversion:
+        """The same conversion, compressed again by another recipe. number: of the try, from 1."""
+        trainer = None if self.trainer is None else self.trainer.for_try(number)
+        return replace(self, recipe=recipe, trainer=trainer)

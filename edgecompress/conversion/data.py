@@ -1,0 +1,96 @@
+"""The data of a conversion: for calibration, and for checking artifacts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.quantize import knows_scales
+from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.evaluate.dataset import Dataset, load_data
+from edgecompress.graph.annotations import given_quantization
+from edgecompress.operators.rewriting import integer_parts
+from edgecompress.recipe import Preprocess, Recipe
+from edgecompress.recipe.effective import encoding
+from edgecompress_targets import Profile
+
+CHECK_SAMPLES = 512  # of calibration data, when there is no evaluation data to check artifacts on
+RANDOM, RANDOM_SAMPLES = "random inputs", 16  # when there is no data at all
+CHECKED_ON_RANDOM = f"artifacts were checked on {RANDOM_SAMPLES} random inputs: give --eval or --calib data"
+
+
+@dataclass(frozen=True)
+class Data:
+    """calibration: None when none was given. check: what artifacts are run on. notes: what was done to the data."""
+
+    calibration: Dataset | None
+    check: Dataset
+    notes: tuple[str, ...]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether artifacts are checked on labels, so that accuracy is measured."""
+        return self.check.labels is not None
+
+
+def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: Recipe, profile: Profile) -> Data:
+    """Open the data that was given. Data to check artifacts on is taken from calibration data, or is random, when no
+    evaluation data is given.
+
+    Raises InputError for data that does not fit the model, for int8 activations without calibration data,
+    and for max_drop without labels to measure it; UnsupportedModelError for a model without inputs.
+    """
+    if not model.graph.inputs:
+        raise UnsupportedModelError("the model has no inputs, so its outputs are constants: nothing to convert")
+    if calibration is None and encoding(recipe) == "int8":
+        who = f"target {profile.name}" if profile.integer_only else "the recipe"
+        raise InputError(f"{who} needs int8 activations, so calibration data: {describe_calibration(model)}")
+    inputs = model.graph.inputs
+    calibrating = None if calibration is None else load_data(calibration, inputs, recipe.preprocess)
+    evaluating = None if evaluation is None else load_data(evaluation, inputs, recipe.preprocess)
+    if recipe.evaluate.max_drop is not None and (evaluating is None or evaluating.labels is None):
+        raise InputError("max_drop needs evaluation data with labels: give --eval FILE.npz with x and y")
+    opened = [d for d in (calibrating, evaluating) if d is not None]
+    notes = list(dict.fromkeys(f"{d.source}: {note}" for d in opened for note in d.notes))
+    if evaluating is not None:
+        return Data(calibrating, evaluating, tuple(notes))
+    if calibrating is not None:  # without its labels: accuracy on it would look better than it is
+        few = calibrating.head(CHECK_SAMPLES)
+        notes += [CHECKED_ON_RANDOM] if calibrating.source == RANDOM else []
+        return Data(calibrating, dataclasses.replace(few, labels=None), tuple(notes))
+    return Data(None, random_data(inputs, recipe.seed), (*notes, CHECKED_ON_RANDOM))
+
+
+def needs_no_calibration(model: ir.Model, profile: Profile) -> bool:
+    """Whether activations can be int8 without data: the model came with all scales that the target needs."""
+    return knows_scales(integer_parts(model.clone()) if profile.integer_only else model)
+
+
+def describe_calibration(model: ir.Model) -> str:
+    """What to give as calibration data: the keys and shapes of the model's inputs."""
+    shapes = {repr(v.name): list(v.shape.numpy()[1:]) for v in model.graph.inputs if v.shape is not None}
+    if len(shapes) == 1:
+        shapes = {"x": shapes.popitem()[1]}
+    listed = ", ".join(f"{k} of shape [{', '.join(map(str, ['samples', *s]))}]" for k, s in shapes.items())
+    return f"give --calib FILE.npz with {listed} (100 or more typical samples)"
+
+
+def random_data(inputs: Sequence[ir.Value], seed: int) -> Dataset:
+    """Random samples for the inputs: over the range that an input came with; else standard normal for floats, and 0
+    and 1 for integers and masks, which are in range for any index."""
+    generator = np.random.default_rng(seed)
+    arrays = {}
+    for value in inputs:
+        assert value.shape is not None and value.dtype is not None
+        shape, dtype = (RANDOM_SAMPLES, *value.shape.numpy()), value.dtype.numpy()
+        if (quantization := given_quantization(value)) is not None:
+            low, high = quantization.dequantize(np.array([-128, 127], np.int8))
+            drawn: np.ndarray = generator.uniform(low, high, shape)
+        else:
+            drawn = generator.standard_normal(shape) if dtype.kind == "f" else generator.integers(0, 2, shape)
+        arrays[str(value.name)] = drawn.astype(dtype)
+    return dataclasses.replace(load_data(arrays, inputs, Preprocess()), source=RANDOM)

@@ -1,0 +1,136 @@
+"""From a float model to one whose annotations say how it is stored: quantized, trained as integers, clustered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import onnx_ir as ir
+
+from edgecompress.compress.quantize import (
+    LayerDiagnosis,
+    Quantized,
+    correct_bias,
+    diagnose,
+    quantize,
+    quantize_dynamic,
+    quantize_static,
+    to_float16,
+)
+from edgecompress.conversion.artifacts import emit_pack
+from edgecompress.conversion.conversion import Conversion
+from edgecompress.conversion.size_budget import cluster_within
+from edgecompress.evaluate.dataset import Dataset
+from edgecompress.graph.annotations import comes_quantized
+from edgecompress.operators.rewriting import integer_parts
+from edgecompress.recipe import Quantize
+from edgecompress.recipe.effective import encoding
+from edgecompress.record.report import Goal, History
+
+FLOAT_ENCODERS: dict[str, Callable[[ir.Model, Quantize], ir.Model]] = {
+    "dynamic": quantize_dynamic,
+    "float16": lambda model, settings: to_float16(model),
+    "float32": lambda model, settings: model,
+}
+AWARE = "quantization-aware training"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An annotated model. quantized: how it came about when its activations are int8. goals: what was asked of its
+    clusters. histories: of training it as integers and codebooks."""
+
+    model: ir.Model
+    quantized: Quantized | None = None
+    goals: tuple[Goal, ...] = ()
+    histories: tuple[History, ...] = ()
+
+
+def encode(conversion: Conversion, model: ir.Model) -> Encoded:
+    """The float model annotated as the recipe says, and trained as what it was annotated to be."""
+    recipe, kind, integer_only = conversion.recipe, encoding(conversion.recipe), conversion.profile.integer_only
+    calibration = conversion.data.calibration
+    with conversion.log.stage("quantize") as running:
+        if kind != "int8":
+            encoded = Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
+            return _clustered(conversion, encoded, model, calibration)
+        assert calibration is not None  # open_data sees to it
+        if integer_only:
+            model = integer_parts(model.clone())
+        quantized = quantize(model, calibration, recipe.quantize, integer_only=integer_only)
+        running.stage.note = quantization_note(quantized, recipe.quantize)
+    encoded = Encoded(quantized.model, quantized)
+    if recipe.quantize.epochs is not None:
+        assert conversion.trainer is not None  # require_possible sees to it
+        with conversion.log.stage(AWARE):
+            aware = conversion.trainer.train_quantized(quantized.model, recipe.quantize, AWARE)
+        # The trained weights are what clustering is to match.
+        quantized = replace(quantized, model=aware.model, reference=aware.model)
+        encoded = Encoded(aware.model, quantized, histories=(aware.history,))
+    return _clustered(conversion, encoded, quantized.reference, quantized.calibration.dataset)
+
+
+def encode_again(conversion: Conversion, before: Quantized) -> Encoded:
+    """The same float model and calibration with other layers in float."""
+    settings = conversion.recipe.quantize
+    with conversion.log.stage("quantize again") as running:
+        model, correction = quantize_static(before.reference, before.calibration, settings), None
+        if settings.bias_correction and not comes_quantized(model.graph):
+            model, correction = correct_bias(before.reference, model, before.calibration)
+        running.stage.note = f"in float: {', '.join(settings.float_layers)}"
+    encoded = Encoded(model, replace(before, model=model, bias_correction=correction))
+    return _clustered(conversion, encoded, before.reference, before.calibration.dataset)
+
+
+def _clustered(conversion: Conversion, encoded: Encoded, reference: ir.Model, calibration: Dataset | None) -> Encoded:
+    """The encoded model with clustered weights, if the recipe asks for them.
+
+    reference: the float model that it was annotated from.
+    """
+    recipe = conversion.recipe
+    settings, limit = recipe.cluster, recipe.emit.max_size if "pack" in (recipe.emit.formats or []) else None
+    if not settings.is_asked_for:
+        return encoded
+    from edgecompress.compress.cluster import after_training, cluster, goal  # imports Numba
+
+    histories = encoded.histories
+    with conversion.log.stage("cluster") as running:
+        run = partial(cluster, encoded.model, reference, calibration, seed=recipe.seed)
+        if limit is None:
+            clustered = run(settings)
+        else:
+            clustered = cluster_within(
+                limit,
+                lambda size: run(settings.model_copy(update={"size": size}), nearest=True),
+                lambda candidate: len(emit_pack(candidate, recipe, conversion.profile).data),
+            )
+        running.stage.note = str(clustered)
+    if settings.epochs is not None:
+        assert conversion.trainer is not None  # require_possible sees to it
+        with conversion.log.stage("train codebooks") as running:
+            trained = conversion.trainer.train_quantized(clustered.model, settings, "codebooks")
+            clustered = after_training(clustered, trained.model, reference, calibration)
+            running.stage.note = str(clustered)
+        histories = (*histories, trained.history)
+    quantized = encoded.quantized and replace(encoded.quantized, model=clustered.model)
+    asked = settings if limit is None else settings.model_copy(update={"size": limit})
+    return Encoded(clustered.model, quantized, (goal(clustered, asked),), histories)
+
+
+def quantization_note(quantized: Quantized, settings: Quantize) -> str:
+    """How ranges were chosen, and what equalization and bias correction did."""
+    calibrated = f"{settings.calibration} ranges from {quantized.calibration.samples} samples"
+    given = "scales that the model came with; for other values "
+    notes = [f"{given if comes_quantized(quantized.model.graph) else ''}{calibrated}"]
+    steps = {"equalization": quantized.equalization, "bias correction": quantized.bias_correction}
+    return "; ".join(notes + [f"{what}: {step}" for what, step in steps.items() if step is not None])
+
+
+def diagnose_layers(conversion: Conversion, encoded: Encoded) -> tuple[LayerDiagnosis, ...]:
+    """Signal-to-noise ratio of each int8 layer on calibration data, worst first."""
+    quantized = encoded.quantized
+    if quantized is None:
+        return ()
+    with conversion.log.stage("diagnose"):
+        return tuple(diagnose(quantized.reference, quantized.model, quantized.calibration.dataset))

@@ -1,0 +1,199 @@
+"""The steps of a conversion that make a float model smaller: distillation, channel pruning, weight pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx_ir as ir
+
+from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.prune.dead import remove_dead_channels
+from edgecompress.conversion.conversion import Conversion
+from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
+from edgecompress.errors import UnsupportedModelError
+from edgecompress.evaluate.verify import reference
+from edgecompress.graph.annotations import comes_quantized, forget_given
+from edgecompress.ingest import fold_batchnorm
+from edgecompress.ingest.equality import max_relative_error
+from edgecompress.recipe import Recipe
+from edgecompress.record.report import Goal, History
+from edgecompress.record.stages import Running
+
+CALIBRATED_AGAIN = "the weights have changed, so the ranges that the model came with are calibrated again"
+
+
+@dataclass(frozen=True)
+class FloatModel:
+    """A float model, and what the step that made it says: what was asked of it and what came out (goals), what a
+    reader should know (notes), and every training that it took (histories)."""
+
+    model: ir.Model = field(repr=False)
+    goals: tuple[Goal, ...] = ()
+    notes: tuple[str, ...] = ()
+    histories: tuple[History, ...] = ()
+
+
+def run_float_steps(
+    conversion: Conversion, done: Sequence[FloatModel] = (), until: int | None = None
+) -> list[FloatModel]:
+    """What the model is in front of each of STEPS, and after the last. The first has lost its dead channels, which
+    costs nothing; a step that the recipe does not ask for leaves the model as it is.
+
+    done: the first of these, when an earlier call made them. until: the place in STEPS to stop in front of.
+    """
+    made = list(done) or [_without_dead(conversion.model)]
+    for is_asked_for, step in STEPS[len(made) - 1 : until]:
+        model = made[-1].model
+        if not is_asked_for(conversion.recipe):
+            made.append(FloatModel(model))
+            continue
+        after = step(conversion, model)
+        if comes_quantized(after.model.graph):
+            forget_given(after.model.graph)
+            after = replace(after, notes=(*after.notes, CALIBRATED_AGAIN))
+        made.append(after)
+    return made
+
+
+def changes_weights(recipe: Recipe) -> bool:
+    """Whether the recipe asks for any of STEPS."""
+    return any(is_asked_for(recipe) for is_asked_for, _ in STEPS)
+
+
+def _without_dead(model: ir.Model) -> FloatModel:
+    """The model without channels that can't change its outputs, when ONNX Runtime shows that the outputs are equal."""
+    smaller, dead = remove_dead_channels(model)
+    if not dead:
+        return FloatModel(model)
+    try:
+        error = max_relative_error(ir.to_proto(model), smaller)
+    except UnsupportedModelError:  # above the limit: cancellation in what the biases took over
+        return FloatModel(model)
+    note = (
+        f"{sum(d.count for d in dead)} channels that can't change the outputs are removed "
+        f"({'; '.join(map(str, dead))}): outputs differ by {error:.0e} of their largest value at most"
+    )
+    return FloatModel(smaller, notes=(note,))
+
+
+def _distill(conversion: Conversion, model: ir.Model) -> FloatModel:
+    from edgecompress.compress.distill.distillation import distill
+
+    trainer, settings = conversion.trainer, conversion.recipe.distill
+    assert trainer is not None  # require_possible sees to it
+    session = trainer.session("distillation", trainer.folder / "distill.pt")
+    with conversion.log.stage("distill") as running:
+        student = distill(model, trainer.data, settings, trainer.settings(settings), session=session)
+        _describe(conversion, running, student.model)
+    return FloatModel(student.model, notes=student.notes, histories=(student.history,))
+
+
+def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
+    require_torch("[prune]")
+    from edgecompress.compress.prune.criterion import criterion
+    from edgecompress.compress.prune.prune_channels import Pruned, Retrained, prune_channels
+
+    settings, trainer = conversion.recipe.prune, conversion.trainer
+    slims = trainer is not None and criterion(settings.criterion).slims
+
+    def retrain(model: ir.Model, number: int) -> Retrained:
+        assert trainer is not None
+        stage = f"prune channels, round {number} of {settings.rounds}"
+        trained = trainer.train_float(model, settings, stage, settings.slimming if slims else None)
+        return Retrained(trained.model if slims else fold_batchnorm(trained.model), trained.history)
+
+    trainings: list[History] = []
+    with conversion.log.stage("prune channels") as running:
+        if slims:
+            assert trainer is not None
+            slimmed = _slimmed(conversion, trainer, model)
+            model, trainings = slimmed.model, [slimmed.history]
+        pruned: Pruned = prune_channels(
+            model,
+            settings,
+            data=None if trainer is None else trainer.data,
+            loss=None if trainer is None else trainer.loss(),
+            seed=conversion.recipe.seed,
+            retrain=None if trainer is None else retrain,
+        )
+        model, trainings = pruned.model, [*trainings, *pruned.histories]
+        if trainer is not None:
+            trained = trainer.train_float(model, settings, "prune channels")
+            model, trainings = fold_batchnorm(trained.model), [*trainings, trained.history]
+        running.stage.note = str(pruned)
+        _describe(conversion, running, model)
+    goals, notes = [], list(pruned.notes)
+    if pruned.blocks:
+        goals.append(Goal(what="left out", unit="blocks", requested=settings.blocks, achieved=pruned.blocks))
+    if pruned.requested < 1:
+        requested, achieved = 100 * pruned.requested, 100 * pruned.achieved
+        goals.append(Goal(what=f"{pruned.what} kept", unit="%", requested=requested, achieved=achieved))
+        if settings.schedule == "gradual" and "schedule" in settings.model_fields_set:
+            notes.insert(0, 'channels go at once: prune.schedule = "gradual" is for single weights')
+    return FloatModel(model, tuple(goals), tuple(notes), tuple(trainings))
+
+
+def _slimmed(conversion: Conversion, trainer: Trainer, model: ir.Model) -> TrainedModel:
+    """The model trained so that scales of its channels become small (network slimming).
+
+    Raises InputError, before it trains, for a group of channels that has no such scales.
+    """
+    from edgecompress.analysis.channel_groups import channel_groups, prunable
+    from edgecompress.compress.prune.channel_scores import channel_scores
+    from edgecompress.compress.prune.prune_channels import without_kept
+    from edgecompress.train.normalised import with_batchnorm
+
+    settings = conversion.recipe.prune
+    scaled = with_batchnorm(model, trainer.data)
+    channel_scores(scaled, without_kept(prunable(channel_groups(scaled)), settings.keep), settings.criterion)
+    return trainer.train_float(model, settings, "network slimming", settings.slimming)
+
+
+def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:
+    require_torch("[prune]")
+    from edgecompress.compress.prune.prune_weights import prune_weights
+    from edgecompress.train import Session
+    from edgecompress.train.normalised import with_batchnorm
+
+    settings, trainer = conversion.recipe.prune, conversion.trainer
+    with conversion.log.stage("prune weights") as running:
+        if trainer is None:
+            pruned = prune_weights(model, settings, session=Session(seed=conversion.recipe.seed))
+            whole = pruned.model
+        else:
+            pruned = prune_weights(
+                with_batchnorm(model, trainer.data),
+                settings,
+                data=trainer.data,
+                training=trainer.settings(settings),
+                loss=trainer.loss(),
+                session=trainer.session("prune", trainer.folder),
+            )
+            whole = fold_batchnorm(pruned.model)
+        running.stage.note = str(pruned)
+        smaller = _without_dead(whole)  # of channels that few weights are left of, some have none
+        _describe(conversion, running, smaller.model)
+    notes = list(smaller.notes)
+    if trainer is None and settings.schedule == "gradual":
+        notes.append('weights go at once: prune.schedule = "gradual" needs training data')
+    zeros = Goal(what="zero weights", unit="%", requested=100 * pruned.requested, achieved=100 * pruned.achieved)
+    return FloatModel(smaller.model, (zeros,), (*notes, *pruned.notes), pruned.histories)
+
+
+def _describe(conversion: Conversion, running: Running, model: ir.Model) -> None:
+    """Write parameters, MACs and accuracy of a float model into the log of the stage."""
+    facts = statistics(model)
+    running.stage.parameters, running.stage.macs = facts.parameters, facts.macs
+    if conversion.data.labelled:
+        metric = conversion.recipe.evaluate.metric
+        running.stage.accuracy = reference(model, conversion.data.check, metric).score
+
+
+# (whether the recipe asks for the step, the step). Each can rely on the ones before it.
+STEPS: tuple[tuple[Callable[[Recipe], bool], Callable[[Conversion, ir.Model], FloatModel]], ...] = (
+    (lambda recipe: recipe.distill.is_asked_for, _distill),
+    (lambda recipe: recipe.prune.is_structured, _prune_channels),
+    (lambda recipe: recipe.prune.is_asked_for, _prune_weights),
+)
+CHANNELS, WEIGHTS = 1, 2  # places in STEPS

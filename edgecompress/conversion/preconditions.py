@@ -1,0 +1,53 @@
+"""Whether a run can do what its recipe asks for: checked before anything is trained."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgecompress.compress.prune import recipe_faults as pruning
+from edgecompress.compress.prune.criterion import load_criterion
+from edgecompress.compress.quantize.precision import require_nodes
+from edgecompress.conversion.trainer import require_torch
+from edgecompress.errors import InputError
+from edgecompress.recipe import Recipe
+from edgecompress.recipe.effective import encoding
+
+
+def require_possible(recipe: Recipe, *, trains: bool) -> None:
+    """Raises InputError with everything that the recipe asks for and can't have. trains: there is training data."""
+    quantize, cluster = recipe.quantize, recipe.cluster
+    learned = {
+        "[distill]": recipe.distill.is_asked_for,
+        "[quantize] epochs": quantize.epochs is not None,
+        "[cluster] epochs": cluster.epochs is not None,
+    }
+    needed = [] if trains else [what for what, asked in learned.items() if asked]
+    epochs = (recipe.prune.epochs or recipe.train.epochs) if trains else None
+    rows = (
+        (needed, f"the recipe's {', '.join(needed)} needs training data: give --train"),
+        (
+            quantize.epochs is not None and encoding(recipe) != "int8",
+            "quantize.epochs trains int8 weights and activations: leave quantize.weights and quantize.activations out",
+        ),
+    )
+    if faults := [text for wrong, text in rows if wrong] + pruning.faults(recipe.prune, epochs):
+        raise InputError("; ".join(faults))
+    load_criterion(recipe.prune.criterion)  # reports at once what is wrong with a user's file
+
+
+def require_names(model: ir.Model, recipe: Recipe) -> None:
+    """Raises InputError when the recipe names layers that the model does not have. Those of a student are not known
+    yet."""
+    if recipe.distill.is_asked_for:
+        return
+    require_nodes(model.graph, recipe.quantize.float_layers)
+    if recipe.prune.is_structured:
+        from edgecompress.analysis.channel_groups import channel_groups, prunable
+        from edgecompress.compress.prune.prune_channels import without_kept
+
+        without_kept(prunable(channel_groups(model)), recipe.prune.keep)
+    if recipe.prune.is_asked_for:
+        require_torch("[prune]")
+        from edgecompress.compress.prune.prune_weights import prunable as prunable_weights
+
+        prunable_weights(model, recipe.prune.keep)

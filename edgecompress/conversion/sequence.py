@@ -1,0 +1,136 @@
+"""One conversion from beginning to end: read the model, open the data, compress, emit, check."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from edgecompress.analysis.statistics import ModelStatistics, statistics
+from edgecompress.conversion.check import measure_float
+from edgecompress.conversion.conversion import Conversion
+from edgecompress.conversion.data import needs_no_calibration, open_data, random_data
+from edgecompress.conversion.float_steps import changes_weights
+from edgecompress.conversion.memory_fit import memory_need, require_memory
+from edgecompress.conversion.preconditions import require_names, require_possible
+from edgecompress.conversion.request import ModelSource, Request
+from edgecompress.conversion.size_budget import within_budget
+from edgecompress.conversion.size_limit import Compressed, convert_within_size
+from edgecompress.conversion.trainer import CALIBRATION_SAMPLES, open_trainer
+from edgecompress.ingest import Ingested, load
+from edgecompress.recipe import Recipe
+from edgecompress.recipe.effective import Encoding, encoding
+from edgecompress.record.report import ModelSummary
+from edgecompress.record.stages import StageLog
+
+
+@dataclass(frozen=True)
+class Imported:
+    """The model as it was read, and what there is to know of it."""
+
+    ingested: Ingested
+    facts: ModelStatistics
+    summary: ModelSummary
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion made.
+
+    conversion: what its steps were given. names: format -> file name of the artifact. on_random_data: whether it was
+    calibrated on random inputs, since the model came with its own scales.
+    """
+
+    request: Request
+    imported: Imported
+    conversion: Conversion
+    compressed: Compressed
+    names: dict[str, str]
+    on_random_data: bool
+
+    @property
+    def encoding(self) -> Encoding:
+        """How weights and activations are stored."""
+        return encoding(self.conversion.recipe)
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """File name -> content of each artifact."""
+        return {self.names[a.format]: a.data for a in self.compressed.outcome.attempt.artifacts}
+
+
+def run(request: Request) -> Converted:
+    """All steps, in order.
+
+    Raises InputError (unreadable or contradictory input) and UnsupportedModelError (the model can't be converted, or
+    does not fit the target).
+    """
+    log = StageLog()
+    imported = import_model(request.source, log)
+    model, profile = imported.ingested.model, request.profile
+    recipe, data = request.recipe, request.data
+    on_random_data = not changes_weights(recipe) and needs_no_calibration(model, profile) and not data.calibrates
+    calibration = data.calibration
+    if on_random_data:
+        recipe = request.recipe_if_scales_known
+        calibration = random_data(model.graph.inputs, recipe.seed)
+    kind = encoding(recipe)
+    require_memory(memory_need(model, imported.facts.peak_activation_elements, profile, kind))
+    _require_possible(imported, recipe, trains=data.training is not None)
+    trainer = open_trainer(model, data.training, recipe, request.checkpoints, request.resume)
+    if calibration is None and trainer is not None:
+        calibration = trainer.source.head(CALIBRATION_SAMPLES)
+    opened = open_data(model, calibration, data.evaluation, recipe, profile)
+    reference = measure_float(model, opened, recipe, log)
+    conversion = Conversion(model, profile, recipe, opened, reference, trainer, log)
+    names: dict[str, str] = {name: f"{request.source.stem}.{kind}.{name}" for name in recipe.emit.formats or []}
+    return Converted(request, imported, conversion, convert_within_size(conversion), names, on_random_data)
+
+
+def import_model(source: ModelSource, log: StageLog) -> Imported:
+    """Read a model, bring it into canonical form, and measure it."""
+    with log.stage("import") as running:
+        ingested = load(
+            source.model, weights=source.weights, input_shapes=source.input_shapes, trust_code=source.trust_code
+        )
+        facts = statistics(ingested.model)
+        summary = _summary(ingested, facts)
+        running.stage.bytes = summary.bytes
+        running.stage.parameters, running.stage.macs = facts.parameters, facts.macs
+    return Imported(ingested, facts, summary)
+
+
+def _require_possible(imported: Imported, recipe: Recipe, *, trains: bool) -> None:
+    """Raises InputError when the recipe, with what a limit on size will choose, can't be followed."""
+    chosen = within_budget(recipe, imported.facts.parameters, trains=trains)
+    require_possible(chosen, trains=trains)
+    require_names(imported.ingested.model, chosen)
+
+
+def _summary(ingested: Ingested, facts: ModelStatistics) -> ModelSummary:
+    path = ingested.path
+    return ModelSummary(
+        path=None if path is None else str(path),
+        format=ingested.format,
+        opset=ingested.opset,
+        sha256=None if path is None or path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest(),
+        bytes=None if path is None or ingested.format == "python" else _size_with_external_data(path, ingested.format),
+        parameters=facts.parameters,
+        macs=facts.macs,
+        peak_activation_elements=facts.peak_activation_elements,
+        max_relative_error=ingested.max_relative_error,
+    )
+
+
+def _size_with_external_data(path: Path, format: str) -> int:
+    """Bytes of the model file and, for ONNX, of the files beside it that hold its weights."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    total = path.stat().st_size
+    if format == "onnx":
+        tensors = onnx.load_model(path, load_external_data=False).graph.initializer
+        locations = {e.value for t in tensors for e in t.external_data if e.key == "location"}
+        total += sum((path.parent / location).stat().st_size for location in locations)
+    return total

@@ -1,0 +1,144 @@
+"""What the steps of a conversion that train share: data, the original model as teacher, settings, checkpoints."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+
+from edgecompress.errors import MissingPackageError
+from edgecompress.evaluate.dataset import Dataset, load_data
+from edgecompress.recipe import Recipe, Section, Train
+from edgecompress.record.report import History
+
+if TYPE_CHECKING:
+    from edgecompress.compress.quantize.aware import Aware
+    from edgecompress.train import Session, TrainData
+    from edgecompress.train.losses import Loss
+
+CALIBRATION_SAMPLES = 512  # of the training data, when no other data is given for calibration
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A float model after training, and the record of that training."""
+
+    model: ir.Model
+    history: History
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Trains models on the data that the user gave.
+
+    teacher: the model as it came in. source: the training data as it was given; data: the same in memory. classes:
+    whether the outputs are scores of classes. folder: where checkpoints are kept. resume: go on from checkpoints that
+    a stopped run left there.
+    """
+
+    teacher: ir.Model
+    source: Dataset
+    data: TrainData
+    classes: bool
+    recipe: Recipe
+    folder: Path
+    resume: bool
+
+    def loss(self) -> Loss:
+        """The loss against the original model's outputs and the labels, weighted as [distill] says."""
+        from edgecompress.compress.distill.distillation_loss import DistillationLoss
+        from edgecompress.train.losses import load_loss
+        from edgecompress.train.module.torch_model import TorchModel
+
+        task = None if self.data.labels is None else load_loss(self.recipe.train.loss, self.data)
+        teacher = TorchModel(self.teacher, logits=True)
+        return DistillationLoss(teacher, self.recipe.distill, classes=self.classes, features=(), task=task)
+
+    def settings(self, section: Section) -> Train:
+        """[train] with the section's own `epochs` and `lr`, where it has them."""
+        own = {key: getattr(section, key, None) for key in ("epochs", "lr")}
+        return self.recipe.train.model_copy(update={key: value for key, value in own.items() if value is not None})
+
+    def for_try(self, number: int) -> Trainer:
+        """The trainer for try 1, 2, .. of a conversion; each later try has a folder of checkpoints of its own."""
+        return self if number == 1 else replace(self, folder=self.folder / f"try-{number}")
+
+    def session(self, stage: str, checkpoint: Path | None = None) -> Session:
+        """One run of the training loop. checkpoint: its file; by default it is named after the stage."""
+        from edgecompress.train import Session
+
+        path = self.folder / f"{stage.replace(' ', '-')}.pt" if checkpoint is None else checkpoint
+        return Session(stage=stage, seed=self.recipe.seed, checkpoint=path, resume=self.resume)
+
+    def train_float(self, model: ir.Model, section: Section, stage: str, slimming: float | None = None) -> TrainedModel:
+        """Train a float model with BatchNormalization behind its convolutions, which stays in the result.
+
+        slimming: weight in the loss of the L1 norm of BatchNormalization's scales; None leaves that term out.
+        """
+        from edgecompress.compress.prune.slimming import Slimming
+        from edgecompress.train import train
+        from edgecompress.train.module.torch_model import TorchModel
+        from edgecompress.train.normalised import with_batchnorm
+
+        model = with_batchnorm(model, self.data)
+        module = TorchModel(model, logits=True)
+        history = train(
+            module,
+            self.data,
+            self.settings(section),
+            loss=self.loss(),
+            hooks=[] if slimming is None else [Slimming(module, model, slimming)],
+            session=self.session(stage),
+        )
+        return TrainedModel(module.write_back(), history)
+
+    def train_quantized(self, model: ir.Model, section: Section, stage: str) -> Aware:
+        """Train an annotated model as the integers and codebooks that its annotations say it will be."""
+        from edgecompress.compress.quantize.aware import train_quantized
+
+        return train_quantized(model, self.data, self.settings(section), loss=self.loss(), session=self.session(stage))
+
+
+def is_main_process() -> bool:
+    """Whether this process writes and prints: the only one, or the first that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def open_trainer(model: ir.Model, given: object, recipe: Recipe, folder: Path, resume: bool) -> Trainer | None:
+    """The trainer on the data that was given; None when there is none.
+
+    Removes the checkpoints in `folder` unless `resume`. Raises InputError when the data does not fit the model, and
+    MissingPackageError without PyTorch.
+    """
+    if given is None:
+        return None
+    require_torch("--train")
+    from edgecompress.train import TrainData
+
+    source = load_data(given, model.graph.inputs, recipe.preprocess)
+    data = TrainData.from_dataset(source, model)
+    classes = data.labels is None or data.labels.dtype.kind == "i"
+    if not resume and is_main_process():
+        remove_checkpoints(folder)
+    return Trainer(model, source, data, classes, recipe, folder, resume)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints that a trainer keeps in the folder, and the folder if nothing else is in it."""
+    for path in folder.glob("try-*"):
+        remove_checkpoints(path)
+    for path in [*folder.glob("*.pt"), *folder.glob("*.pt.partial")]:
+        path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def require_torch(what: str) -> None:
+    """Raises MissingPackageError when PyTorch, which `what` needs, is not installed."""
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(f"{what} needs PyTorch: pip install 'edgecompress[torch]'") from error

@@ -1,0 +1,125 @@
+"""The report of a conversion, made of what its steps returned."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from edgecompress import __version__
+from edgecompress.conversion.data import describe_calibration
+from edgecompress.conversion.memory_fit import ACTIVATION_BYTES
+from edgecompress.conversion.sequence import Converted
+from edgecompress.emit.clusters import plain_clusters
+from edgecompress.graph.annotations import is_int8
+from edgecompress.record.report import Achieved, Report, Requested
+from edgecompress.record.units import size
+from edgecompress.report import summaries
+from edgecompress.report.arena import memory_plan
+from edgecompress.report.layers import report_layers
+
+
+def report_of(converted: Converted) -> Report:
+    """Everything that was asked for, achieved and measured."""
+    conversion, outcome = converted.conversion, converted.compressed.outcome
+    ingested, attempt = converted.imported.ingested, outcome.attempt
+    return Report(
+        edgecompress_version=__version__,
+        command=converted.request.command,
+        created=datetime.now(UTC),
+        status=_status(converted),
+        model=converted.imported.summary,
+        target=summaries.target_summary(conversion.profile),
+        requested=_requested(converted),
+        achieved=_achieved(converted),
+        stages=conversion.log.stages,
+        goals=converted.compressed.goals,
+        training=list(converted.compressed.histories),
+        layers=report_layers(attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model),
+        memory=memory_plan(attempt.model),
+        artifacts=[
+            summaries.artifact(emitted, converted.names[emitted.format], converted.encoding, ingested.model, checks)
+            for emitted, checks in zip(attempt.artifacts, attempt.checks, strict=True)
+        ],
+        recipe=outcome.recipe.to_toml(),
+        notes=_notes(converted),
+    )
+
+
+def _status(converted: Converted) -> Literal["ok", "accuracy-limit-exceeded", "size-limit-exceeded"]:
+    if not converted.compressed.outcome.within_limit:
+        return "accuracy-limit-exceeded"
+    return "ok" if converted.compressed.within_size else "size-limit-exceeded"
+
+
+def _requested(converted: Converted) -> Requested:
+    conversion, recipe = converted.conversion, converted.compressed.recipe
+    data, trainer = conversion.data, conversion.trainer
+    evaluates = converted.request.data.evaluation is not None
+    return Requested(
+        formats=list(converted.names),
+        weights=recipe.quantize.weights,
+        activations=recipe.quantize.activations,
+        calibration=None if converted.on_random_data else summaries.data_summary(data.calibration),
+        evaluation=summaries.data_summary(data.check) if evaluates else None,
+        training=None if trainer is None else summaries.data_summary(trainer.source),
+        metric=recipe.evaluate.metric,
+        max_drop=recipe.evaluate.max_drop,
+    )
+
+
+def _achieved(converted: Converted) -> Achieved:
+    conversion, outcome = converted.conversion, converted.compressed.outcome
+    labelled, score = conversion.data.labelled, conversion.reference.score
+    # Without labels, values say how often artifacts agree with the float model, which is no accuracy.
+    drop = outcome.attempt.worst_drop(len(conversion.data.check)) if labelled else None
+    return Achieved(
+        encoding=converted.encoding,
+        float_layers=outcome.recipe.quantize.float_layers,
+        float_value=score if labelled else None,
+        worst_value=None if drop is None or score is None else score - drop,
+        drop=drop,
+    )
+
+
+def _notes(converted: Converted) -> list[str]:
+    compressed, ingested = converted.compressed, converted.imported.ingested
+    asked, attempt = compressed.recipe, compressed.outcome.attempt
+    notes = [
+        *ingested.notes,
+        *converted.conversion.data.notes,
+        *compressed.notes,
+        *(note for step in compressed.steps for note in step.notes),
+        *_calibration_notes(converted),
+    ]
+    if converted.encoding == "int8" and not any(is_int8(node) for node in attempt.model.graph):
+        notes.append("no layer computes on int8: none has an int8 kernel, or all values are too large for one")
+    if added := compressed.outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]:
+        notes.append(f"kept in float to lose at most {asked.evaluate.max_drop:g} points: {', '.join(added)}")
+    if asked.cluster.is_asked_for:
+        notes += plain_clusters(attempt.model, asked.emit.formats or [])
+    for emitted, checks in zip(attempt.artifacts, attempt.checks, strict=True):
+        notes += [f"{c.interpreter} {c.version}, {emitted.format}: {c.error}" for c in checks if c.error]
+    return notes
+
+
+def _calibration_notes(converted: Converted) -> list[str]:
+    """What calibration data was used for, or what it could be used for."""
+    data, asked, kind = converted.conversion.data, converted.compressed.recipe, converted.encoding
+    if data.calibration is not None and kind != "int8":
+        checked = data.check.source == data.calibration.source
+        use = "was only used to check the artifacts" if checked else "was not used"
+        if asked.cluster.is_asked_for:
+            use = "chose the clusters alone"
+        quantize = asked.quantize
+        return [
+            f"calibration data {use}: the recipe asks for {quantize.weights} weights and {quantize.activations} "
+            "activations; without weights and activations in its [quantize] both become int8"
+        ]
+    if kind == "dynamic":
+        peak, model = converted.imported.facts.peak_activation_elements, converted.imported.ingested.model
+        return [
+            "weights are int8, activations float; calibration data would make activations int8 as well, with "
+            f"integer kernels and {size(peak * ACTIVATION_BYTES['int8'])} of activation memory in place of "
+            f"{size(peak * ACTIVATION_BYTES[kind])}: {describe_calibration(model)}"
+        ]
+    return []

@@ -1,0 +1,72 @@
+"""How results are shown: tables of at most 80 columns, in terminals and in notebooks."""
+
+from __future__ import annotations
+
+import abc
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 80
+IN_WORDS = {"dynamic": "int8 weights, float activations"}  # the others say it themselves
+
+
+class Shown(abc.ABC):
+    """What shows itself in terminals, and as the same tables in notebooks. Dataclasses of this kind have repr=False."""
+
+    @abc.abstractmethod
+    def __rich__(self) -> RenderableType: ...
+
+    def __str__(self) -> str:
+        return as_text(self.__rich__())
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return as_html(self.__rich__())
+
+
+def as_text(renderable: RenderableType) -> str:
+    """Plain text, no colours."""
+    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def as_html(renderable: RenderableType) -> str:
+    """One <pre> element with inline colours."""
+    console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
+    console.print(renderable)
+    return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
+
+
+def print_fitting(renderable: RenderableType) -> None:
+    """To stdout, in colour on a terminal."""
+    console = Console()
+    console.print(renderable, width=min(WIDTH, console.width))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table whose columns after the first align right when they start with a space in `columns`."""
+    result = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
+    for name in columns:
+        result.add_column(name.strip(), justify="right" if name.startswith(" ") else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*map(escape, row))
+    return result
+
+
+def in_words(encoding: str) -> str:
+    """What an encoding means, where its name does not say it."""
+    return IN_WORDS.get(encoding, encoding)
+
+
+def number(value: float | None, form: str, missing: str = "-") -> str:
+    """The formatted number, or what stands for a missing one."""
+    return missing if value is None else format(value, form)
