@@ -20,7 +20,7 @@ def emit(
 ) -> TFLiteModel:
     """Write a canonical model, annotated or not, as a `.pack`; inputs and outputs are as in its `.tflite`.
 
-    io_dtype: FLOAT or INT8, the type of quantised inputs and outputs. coder: "rans" to choose from that one as well.
+    io_dtype: FLOAT or INT8, the type of quantized inputs and outputs. coder: "rans" to choose from that one as well.
     Raises UnsupportedModelError, naming every node and every operator at fault.
     """
     built = tflite.build(model, io_dtype=io_dtype)

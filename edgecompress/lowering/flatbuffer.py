@@ -141,7 +141,7 @@ class _Buffer:
     def __init__(self, data: np.ndarray | None) -> None:
         self.data = data
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802 (name given by the object API)
+    def Pack(self, builder: flatbuffers.Builder) -> int:
         vector = None
         if self.data is not None:
             builder.StartVector(1, self.data.size, ALIGNMENT)
@@ -160,7 +160,7 @@ class _PackedTensor:
     def __init__(self, tensor: Tensor, buffer: int, pack: _Packer) -> None:
         self.tensor, self.buffer, self.pack = tensor, buffer, pack
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802
+    def Pack(self, builder: flatbuffers.Builder) -> int:
         tensor = self.tensor
         name = builder.CreateString(tensor.name)
         shape = self.pack.vector(builder, np.array(tensor.shape, np.int32))

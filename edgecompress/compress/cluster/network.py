@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.cluster import matrices
-from edgecompress.compress.cluster.layer import Bits, Fit, Price, fit
+from edgecompress.compress.cluster.layer import Bits, ClusteredWeights, Price, cluster_weights
 from edgecompress.compress.cluster.layer_inputs import Calibrator
 from edgecompress.compress.cluster.moments import Moments, unknown
 from edgecompress.compress.quantize import operators
@@ -24,7 +24,6 @@ from edgecompress.graph.annotations import (
     set_quantization,
 )
 from edgecompress.graph.fusion import Layer, constant, layers
-from edgecompress.graph.nodes import integer
 from edgecompress_runtime.pack import encode_smallest
 
 
@@ -98,13 +97,13 @@ def _cluster_layer(
     weight, q = np.asarray(constant(value)), quantization(value)
     matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
     if calibrator is None:
-        moments = unknown(matrix, integer(layer.node, "group", 1))
+        moments = unknown(matrix, layer.node.attributes.get_int("group", 1))
     else:
         moments = calibrator.moments(model, layer, *matrix.shape)
     integers = q is not None and q.dtype == ir.DataType.INT8
     axis = q.axis if q is not None and integers else operators.weight_axis(layer.node)
     channels = axis is not None and (integers if per_channel is None else per_channel)
-    found = fit(matrix, moments, how, per_channel=channels, whole=integers, least=_least_spread(layer))
+    found = cluster_weights(matrix, moments, how, per_channel=channels, whole=integers, least=_least_spread(layer))
     _record(layer, value, found, axis if integers or channels else None, integers)
     if calibrator is not None and layer.bias is not None:
         _shift_bias(layer, value, moments)
@@ -119,8 +118,8 @@ def _least_spread(layer: Layer) -> np.ndarray:
     return np.abs(np.asarray(constant(bias), np.float64)) / (float(source.scale[0]) * BIAS_LIMIT) * LIMIT
 
 
-def _record(layer: Layer, value: ir.Value, found: Fit, axis: int | None, integers: bool) -> None:
-    """Puts the clustered weight into the model: its values, codebook, and quantisation."""
+def _record(layer: Layer, value: ir.Value, found: ClusteredWeights, axis: int | None, integers: bool) -> None:
+    """Puts the clustered weight into the model: its values, codebook, and quantization."""
     shape = np.asarray(constant(value)).shape
     indices = matrices.from_matrix(layer.node, found.indices, shape)
     scale = found.centroids.scale.astype(np.float32)
@@ -160,7 +159,7 @@ def _shift_bias(layer: Layer, value: ir.Value, moments: Moments) -> None:
     bias.const_value = ir.tensor((moments.output_mean - through).astype(np.float32), name=bias.name)
 
 
-def _report(layer: Layer, value: ir.Value, found: Fit, moments: Moments) -> ClusteredLayer:
+def _report(layer: Layer, value: ir.Value, found: ClusteredWeights, moments: Moments) -> ClusteredLayer:
     counts = np.bincount(found.indices.ravel())
     share = counts[counts > 0] / found.indices.size
     return ClusteredLayer(
