@@ -237,7 +237,7 @@ def test_refusals_name_the_users_node(text: str, user: str) -> None:
     with pytest.raises(UnsupportedModelError) as refused:
         require_integer(model, Quantize())
     assert str(refused.value).count("act") == str(refused.value).count(user) == 1
-    with pytest.raises(UnsupportedModelError, match=f"no operator .*{user}"):
+    with pytest.raises(UnsupportedModelError, match=f"does not have these operators: .*{user}"):
         tflite.emit(model, operators=["RELU"])
 
 

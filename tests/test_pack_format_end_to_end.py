@@ -164,8 +164,8 @@ def test_clusters_of_float_weights_are_small_and_what_stays_large_is_said(tmp_pa
     assert plain[0] - pack > (bytes_each - 0.65) * weights and plain[1] - onnx > (bytes_each - 0.65) * weights
     assert tflite == plain[2]
     assert [note for note in report.notes if "clusters make" in note] == [
-        "clusters make the .tflite no smaller: TFLite has no look-up that an interpreter does once, "
-        "when it loads a file"
+        "clusters make the .tflite no smaller: TFLite has no table look-up that an interpreter evaluates "
+        "once, when it loads the file"
     ]
     assert any("calibration data chose the clusters alone" in note for note in report.notes)
     assert all(check.error is None and check.value >= 96 for a in report.artifacts for check in a.checks)

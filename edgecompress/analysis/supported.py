@@ -35,8 +35,8 @@ HINTS = {
         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
         "ConvInteger", "MatMulInteger",
     ): (
-        "the model computes on integers already; pass the float model that it was made from, or one quantised in "
-        "ONNX's QDQ format"
+        "the model computes on integers already; pass the float model that it was made from, or a model quantized "
+        "in ONNX's QDQ format"
     ),
 }  # fmt: skip
 
@@ -61,7 +61,9 @@ def require_supported(model: ir.Model, also: frozenset[str] = frozenset()) -> No
         lines.append(f"{reason}: {count} ({', '.join(nodes)})")
     op_types = {node.op_type for node, _ in faults}
     hints = [hint for family, hint in HINTS.items() if op_types.intersection(family)]
-    advice = hints or ["replace these operators in the model, or convert only the part without them"]
+    advice = hints or [
+        "replace these operators in the model, or convert only the part of the model that does without them"
+    ]
     raise UnsupportedModelError(
         f"{len(faults)} {'node' if len(faults) == 1 else 'nodes'} can't be converted: {'; '.join(lines)}. "
         f"What to do: {'; '.join(advice)}."

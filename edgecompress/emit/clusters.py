@@ -34,7 +34,10 @@ def _has_many_values(value: ir.Value) -> bool:
 
 
 PLAIN: dict[str, tuple[Callable[[ir.Value], bool], str]] = {
-    "tflite": (lambda value: True, "TFLite has no look-up that an interpreter does once, when it loads a file"),
+    "tflite": (
+        lambda value: True,
+        "TFLite has no table look-up that an interpreter evaluates once, when it loads the file",
+    ),
     "onnx": (
         lambda value: look_up_table(value) is None,
         "indices and a table would take as many bytes as the weights (int8: with more than 16 values, or few weights; "

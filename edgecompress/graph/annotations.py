@@ -22,7 +22,7 @@ class Quantization:
     zero_point: int32, same shape as scale.
     axis: dimension of the ONNX value that the channels run along; None when per tensor.
     dtype: INT8, INT16 or INT32; FLOAT16 means a plain cast (scale 1, zero point 0).
-    narrow_range: weights use [-127, 127] (TFLite quantisation specification).
+    narrow_range: weights use [-127, 127] (TFLite quantization specification).
     """
 
     scale: np.ndarray
@@ -148,7 +148,7 @@ def forget_given(graph: ir.Graph) -> None:
 
 
 def comes_quantized(graph: ir.Graph) -> bool:
-    """Whether the model that came in was quantised, or trained for it: its scales, weights and biases are to stay."""
+    """Whether the model that came in was quantized, or trained for it: its scales, weights and biases are to stay."""
     return any(given_quantization(v) is not None for node in graph for v in node.outputs)
 
 

@@ -1,7 +1,7 @@
 """Which nodes run as one operator on a device: a layer with its bias and its activation.
 
-The values inside such a group never exist at run time, so they are not quantised, and both
-emitters and the quantiser must agree on the grouping: it is decided here alone.
+The values inside such a group never exist at run time, so they are not quantized, and both
+emitters and the quantizer must agree on the grouping: it is decided here alone.
 """
 
 from __future__ import annotations

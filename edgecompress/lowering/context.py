@@ -158,7 +158,7 @@ class Context:
         return self.buffer.add_tensor(Tensor(name, tuple(dims), dtype, q))
 
     def like(self, index: int, name: str, dims: Shape) -> int:
-        """A temporary of the same type and quantisation as tensor `index`."""
+        """A temporary of the same type and quantization as tensor `index`."""
         tensor = self.buffer.tensors[index]
         return self.temporary(name, dims, tensor.dtype, tensor.quantization)
 

@@ -15,7 +15,7 @@ from edgecompress.lowering.context import Context
 def filter_tensor(ctx: Context, weight: ir.Value, order: Sequence[int], axis: int, int8: bool) -> int:
     """Constant filter [O, I, kh, kw] in TFLite order; `axis` is the TFLite dimension of the output channels.
 
-    An int8 filter in a float layer makes it a hybrid one: LiteRT quantises the input as it runs.
+    An int8 filter in a float layer makes it a hybrid one: LiteRT quantizes the input as it runs.
     """
     array, q = constant(weight), quantization(weight)
     assert array is not None

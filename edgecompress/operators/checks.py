@@ -24,7 +24,7 @@ def image_rank(node: ir.Node) -> str | None:
     """Images have one or two dimensions behind batch and channels."""
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
     if shape is not None and len(shape) not in (3, 4):
-        return f"operator {node.op_type} in {len(shape) - 2} dimensions (1 and 2 are known)"
+        return f"operator {node.op_type} in {len(shape) - 2} dimensions (1 and 2 are supported)"
     return None
 
 

@@ -44,7 +44,7 @@ def _lower_conv(ctx: Context, layer: Layer) -> None:
     node, x, weight, y = layer.node, argument(layer.node, 0), argument(layer.node, 1), layer.output
     rank, int8 = len(shape(x)), ctx.layer_int8(layer)
     if rank not in (3, 4):
-        raise UnsupportedModelError(f"{label(node)} with {rank - 2} spatial dimensions; TFLite has 1 and 2")
+        raise UnsupportedModelError(f"{label(node)} with {rank - 2} spatial dimensions; TFLite supports 1 and 2")
     moved = window(node, rank - 2)
     form = forms.channels_last(rank)
     source = ctx.get(x, form, int8)

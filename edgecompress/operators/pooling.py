@@ -39,7 +39,7 @@ def _lower_pool(ctx: Context, layer: Layer) -> None:
     node, x, y = layer.node, argument(layer.node, 0), layer.output
     rank, int8, maximum = len(shape(x)), ctx.layer_int8(layer), layer.node.op_type == "MaxPool"
     if rank not in (3, 4) or len(node.outputs) > 1:
-        raise UnsupportedModelError(f"{label(node)} of rank {rank}, {len(node.outputs)} outputs")
+        raise UnsupportedModelError(f"{label(node)} of rank {rank} with {len(node.outputs)} outputs can't be converted")
     moved = window(node, rank - 2)
     kernel, strides, dilations, pads = moved
     if dilations != [1, 1]:

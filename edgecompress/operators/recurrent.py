@@ -35,7 +35,7 @@ def _accepts(node: ir.Node) -> str | None:
     if integer(node, "layout", 0):
         return f"operator {node.op_type} with the batch first (layout = 1)"
     if node.attributes.get_strings("activations"):
-        return f"operator {node.op_type} with activations of its own"
+        return f"operator {node.op_type} with other activations than the default ones"
     return constant_inputs(1, 2, 3)(node)
 
 
@@ -45,7 +45,7 @@ def _accepts(node: ir.Node) -> str | None:
 def _lstm_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     """Unrolled (ONNX LSTM: gates in the order i, o, f, c; default activations)."""
     if len(node.inputs) > 7 and node.inputs[7] is not None:
-        raise UnsupportedModelError(f"{label(node)} with peephole weights")
+        raise UnsupportedModelError(f"{label(node)} with peephole weights can't be converted")
 
     def step(gates_x: ir.Value, state: list[ir.Value], recurrent: np.ndarray, _bias: np.ndarray) -> list[ir.Value]:
         hidden, cell = state
@@ -92,15 +92,15 @@ def _unrolled(op: Parts, node: ir.Node, step: Step, *, gates: int, states: int, 
     """
     x, weights, recurrents, hidden_size = argument(node, 0), *_weights(node)
     if node.attributes.get("activations") is not None and not _default_activations(node, gates):
-        raise UnsupportedModelError(f"{label(node)} with activations of its own")
+        raise UnsupportedModelError(f"{label(node)} with other activations than the default ones can't be converted")
     if node.attributes.get("clip") is not None or number(node, "input_forget", 0) or number(node, "layout", 0):
-        raise UnsupportedModelError(f"{label(node)} with clip, input_forget or layout=1")
+        raise UnsupportedModelError(f"{label(node)} with clip, input_forget or layout=1 can't be converted")
     if len(node.inputs) > 4 and node.inputs[4] is not None:
-        raise UnsupportedModelError(f"{label(node)} with sequence lengths")
+        raise UnsupportedModelError(f"{label(node)} with sequence lengths can't be converted")
     steps, batch, _ = shape(x)
     if steps > MAX_STEPS:
         raise UnsupportedModelError(
-            f"{label(node)} over {steps} steps; up to {MAX_STEPS} are unrolled. Pass a shorter --input-shape"
+            f"{label(node)} has {steps} time steps; at most {MAX_STEPS} can be unrolled. Pass a shorter --input-shape"
         )
     backwards = _directions(node)
     bias = optional_parameter(node, 3)
@@ -129,7 +129,7 @@ def _unrolled(op: Parts, node: ir.Node, step: Step, *, gates: int, states: int, 
 def _weights(node: ir.Node) -> tuple[np.ndarray, np.ndarray, int]:
     weight, recurrent = optional_parameter(node, 1), optional_parameter(node, 2)
     if weight is None or recurrent is None:
-        raise UnsupportedModelError(f"{label(node)} with computed weights")
+        raise UnsupportedModelError(f"{label(node)} with weights that aren't constant can't be converted")
     return weight, recurrent, recurrent.shape[2]
 
 

@@ -83,7 +83,7 @@ def _lower_resize(ctx: Context, layer: Layer) -> None:
     ):
         raise UnsupportedModelError(
             f"{label(node)}: bilinear Resize from {before} to {after} with scales {scales} samples other points "
-            "than TFLite's; export it with sizes (or recompute_scale_factor=True) in place of scales"
+            "than TFLite's kernel does; export it with sizes (or recompute_scale_factor=True) in place of scales"
         )
     ctx.op("RESIZE_BILINEAR", [source, ctx.ints(sizes[1])], [target], alignCorners=align, halfPixelCenters=half)
 

@@ -1,4 +1,4 @@
-"""How far the quantised model's results are from the float model's."""
+"""How far the quantized model's results are from the float model's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What int8 kernels make of their accumulators, for the evaluation mode of fake quantisation.
+"""What int8 kernels make of their accumulators, for the evaluation mode of fake quantization.
 
 A layer's output arrives as a float; what the kernel has is an integer, `step` times which is that float. KERNELS are
 the two ways in use to scale it to the output: fixed-point numbers with two roundings, as LiteRT's reference kernels,

@@ -27,7 +27,7 @@ def insert_pairs(graph: ir.Graph, groups: Sequence[Layer], added: Additions) -> 
     1. An activation that its output's int8 range implies (Relu with zero point -128) is taken out.
     2. One that is not implied gets a pair in front, so that the layer before it is still fused.
     3. Values of int8 layers, and what int8 layers read from elsewhere, pass through a pair.
-    4. Identity in int8 only says where to requantise: the pairs on both sides of it remain.
+    4. Identity in int8 only says where to requantize: the pairs on both sides of it remain.
     """
     int8_layers = [layer for layer in groups if is_int8(layer.node)]
     int8_nodes = {node for layer in int8_layers for node in layer.nodes}
@@ -108,7 +108,7 @@ def _must_not_fuse(node: ir.Node) -> bool:
     """Whether ONNX Runtime (1.31) would go wrong between the pairs on both sides of a node; a Max of one
     input in front of the second pair keeps it from fusing.
 
-    It quantises a float layer's weights by itself when the layer stands between int8 ones, which undoes
+    It quantizes a float layer's weights by itself when the layer stands between int8 ones, which undoes
     mixed precision; and it has no dilated QLinearAveragePool, but makes one all the same.
     """
     if node.op_type == "AveragePool":

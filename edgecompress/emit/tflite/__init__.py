@@ -44,7 +44,7 @@ def emit(
 ) -> TFLiteModel:
     """Write a canonical model (see `ingest`), annotated or not, as TFLite.
 
-    io_dtype: FLOAT or INT8, the type of quantised inputs and outputs.
+    io_dtype: FLOAT or INT8, the type of quantized inputs and outputs.
     operators: builtin operator names that the target's runtime has; None means all.
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
     """
@@ -64,7 +64,7 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
     lowerings = [tflite_lowering(group.node) for group in groups]
     missing = [group.node for group, lowering in zip(groups, lowerings) if lowering is None]
     if missing:
-        raise UnsupportedModelError("TFLite has no equivalent of " + _listing(missing))
+        raise UnsupportedModelError("TFLite has no operator for " + _listing(missing))
     buffer = FlatBuffer()
     ctx = Context(buffer)
     inputs = [_input(ctx, value, io_dtype) for value in model.graph.inputs]
@@ -95,7 +95,7 @@ def _check_operators(buffer: FlatBuffer, available: set[str]) -> None:
     if missing:
         nodes = {k: dict.fromkeys(o.origin for o in buffer.operators if o.kind == k) for k in missing}
         listing = "; ".join(f"{kind} (for {', '.join(list(nodes[kind])[:3])})" for kind in missing)
-        raise UnsupportedModelError(f"the target's runtime has no operator {listing}")
+        raise UnsupportedModelError(f"the target's runtime does not have these operators: {listing}")
 
 
 def _input(ctx: Context, value: ir.Value, io_dtype: ir.DataType) -> tuple[TensorIO, int]:
@@ -147,5 +147,5 @@ def _io(ctx: Context, value: ir.Value, form: Form, index: int) -> TensorIO:
     if tensor.quantization is not None:
         scale, zero_point = float(tensor.quantization.scale[0]), int(tensor.quantization.zero_point[0])
     if tensor.dtype not in TENSOR_TYPES:
-        raise UnsupportedModelError(f"value {value.name!r} has type {tensor.dtype.name}, which TFLite has not")
+        raise UnsupportedModelError(f"value {value.name!r} has type {tensor.dtype.name}, which TFLite does not support")
     return TensorIO(value.name or "", tensor.name, form, tensor.shape, tensor.dtype, scale, zero_point)

@@ -34,7 +34,9 @@ class TorchModel(nn.Module):
         graph = model.graph
         unknown = sorted({n.op_type for n in graph if not can_be_trained(n)})
         if unknown:
-            raise UnsupportedModelError(f"operators {', '.join(unknown)} can't be trained")
+            raise UnsupportedModelError(
+                f"the model can't be trained, because these operators have no PyTorch form: {', '.join(unknown)}"
+            )
         self._source = _Source(model)
         slots = {value: i for i, value in enumerate(_values(graph), 1)}  # 0 is an absent input
         self._slots = {str(value.name): slot for value, slot in slots.items()}
