@@ -16,7 +16,7 @@ from edgecompress.conversion.sequence import run
 from edgecompress.conversion.size_budget import parse_size
 from edgecompress.conversion.trainer import is_main_process, remove_checkpoints
 from edgecompress.errors import InputError
-from edgecompress.recipe import Recipe, recipe_file
+from edgecompress.recipe import Recipe, load_recipe, recipe_file
 from edgecompress.recipe.effective import Overrides, effective_recipe
 from edgecompress.record.report import Report
 from edgecompress.report.assemble import report_of
@@ -110,9 +110,10 @@ def convert(
     largest = parse_size(max_size) if isinstance(max_size, str) else max_size
     overrides = Overrides(formats, preprocess, max_drop, largest)
     source, data = ModelSource(model, weights, input_shapes, trust_code), DataSources(calib, eval, train)
+    given = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
 
     def effective(calibrated: bool) -> Recipe:
-        made = effective_recipe(recipe, profile, overrides, calibrated=calibrated)
+        made = effective_recipe(given, profile, overrides, calibrated=calibrated)
         if not devices:
             return made
         from edgecompress.devices.converted import with_formats_for

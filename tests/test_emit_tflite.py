@@ -99,6 +99,27 @@ def test_a_reshape_in_any_form_keeps_every_element_in_its_place(data):
         assert np.array_equal(in_form(x.reshape(after), result).ravel(), in_form(x, form).ravel())
 
 
+@pytest.mark.parametrize("dims", [(2, 3), (1, 3, 4), (2, 1, 3), (1, 1, 1), (2, 1, 3, 1), (1, 3, 4, 5)])
+def test_forms_are_transpositions_of_arrays(dims):
+    """Every function of forms against NumPy: what it says of a form is true of an array in that form."""
+    x, rank = np.arange(int(np.prod(dims))).reshape(dims), len(dims)
+    for form in _permutations(rank):
+        stored = in_form(x, form)
+        assert forms.shape_in(form, dims) == stored.shape
+        for other in _permutations(rank):
+            same = np.array_equal(stored.ravel(), in_form(x, other).ravel())
+            assert forms.same_order(form, other, dims) == same
+            moved = forms.transposed(form, other)
+            assert np.array_equal(in_form(x.transpose(other), moved), stored)
+        for axis in range(rank):
+            gone = in_form(x.sum(axis), forms.reduced(form, [axis]))
+            assert np.array_equal(gone, stored.sum(form.index(axis)))
+        for lower in range(1, rank):
+            operand = x[(0,) * (rank - lower)]
+            broadcast = stored + in_form(operand, forms.operand_form(form, rank, lower))
+            assert np.array_equal(broadcast, in_form(x + operand, form))
+
+
 def _permutations(rank: int) -> list[tuple[int, ...]]:
     import itertools
 

@@ -619,3 +619,27 @@ def test_shapes_that_do_not_fit_are_an_error_where_no_reshape_has_a_batch():
     body = "f = Flatten(x) y = Concat<axis=1>(f, k)"
     with pytest.raises(InputError, match="doesn't fit its inputs"):
         load(graph(body, inputs="float[N,3,8] x", k=floats(4, 24)))
+
+
+@pytest.mark.parametrize("indices", [[[2], [0], [2]], [[[1], [2]]], [[1]]])
+def test_gather_nd_of_one_coordinate_is_gather(indices: list):
+    model = normalised(graph("y = GatherND(x, i)", inputs="float[3,4,5] x", i=np.array(indices)))
+    assert kinds(model) == ["Gather"]
+    assert array(only(model, "Gather").inputs[1]).shape == np.shape(indices)[:-1]
+
+
+@pytest.mark.parametrize(("scale", "by"), [(1.5, "sizes"), (1.3, "scales"), (0.5, "sizes"), (0.7, "scales")])
+def test_resize_keeps_a_scale_that_its_sizes_do_not_say(scale: float, by: str):
+    """8 pixels times 1.3 are 10: the scale from sizes would be 1.25."""
+    body = 'y = Resize<mode="linear", coordinate_transformation_mode="asymmetric">(x, , s)'
+    model = normalised(graph(body, s=np.array([1, 1, scale, scale], np.float32)))
+    present = [v is not None for v in only(model, "Resize").inputs[2:]]
+    assert present == ([False, True] if by == "sizes" else [True])
+
+
+def test_an_identity_between_input_and_output_stays_the_users_node():
+    proto = graph("y = Identity(x) z = Relu(x)", outputs="float y, float z")
+    proto.graph.node[0].name = "mine"
+    model = normalised(proto)
+    assert kinds(model) == ["Identity", "Relu"]
+    assert only(model, "Identity").name == "mine"

@@ -18,7 +18,7 @@ DOCUMENTS = sorted(
         *ROOT.glob("docs/*.md"),
         *ROOT.glob("samples/*/*.md"),
         ROOT / "runtime" / "FORMAT.md",
-        ROOT / "targets" / "edgecompress_targets" / "drivers" / "PROTOCOL.md",
+        ROOT / "targets" / "edgecompress_targets" / "connection" / "PROTOCOL.md",
     ]
 )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -69,10 +69,8 @@ def channel_groups(model: ir.Model) -> list[ChannelGroup]:
 
     Two channels are of one group when they are along the same axes of the same values.
     """
-    axes = _coupled(model.graph)
-    component, fixed, approximate = axes.components(), axes.fixed(), axes.approximated()
-    owners = _owners(axes)
-    makers, readers = _layers(model.graph)
+    positions = _Positions(_coupled(model.graph), *_layers(model.graph))
+    component, fixed, owners = positions.axes.components(), positions.fixed, positions.owners
     # A component's signature: the axes that it is along. Sorted by component, then by axis.
     order = np.lexsort((owners, component))
     starts = np.flatnonzero(np.diff(component[order], prepend=-1))
@@ -81,12 +79,11 @@ def channel_groups(model: ir.Model) -> list[ChannelGroup]:
         where = np.unique(owners[ids])
         stays = np.array([fixed[ids[0]] != 0])
         by_signature.setdefault(where.tobytes() + stays.tobytes(), []).append(ids)
-    places = [(v, a) for v in axes.values for a in range(len(shape(v)))]
     groups, names = [], Counter[str]()
     for channels in by_signature.values():
-        group = _group(channels, places, owners, axes, makers, readers, fixed, approximate)
+        group = positions.group(channels)
         if group is not None:
-            groups.append((min(makers[k][0] for k in _keys(group.members) if k in makers), group))
+            groups.append((positions.place(group), group))
     groups.sort(key=lambda pair: pair[0])
     named = []
     for _, group in groups:
@@ -161,53 +158,56 @@ def is_depthwise(node: ir.Node) -> bool:
     return groups > 1 and shape(argument(node, 0))[1] == groups
 
 
-def _keys(members: tuple[Member, ...]) -> Iterator[tuple[str, int]]:
-    return ((m.value, m.axis) for m in members)
+class _Positions:
+    """Everything that is known of the positions along all axes, and the groups that are made of them."""
+
+    def __init__(self, axes: ChannelAxes, makers: Makers, readers: Makers) -> None:
+        self.axes, self._makers, self._readers = axes, makers, readers
+        self.fixed, self._approximate = axes.fixed(), axes.approximated()
+        self.owners = _owners(axes)
+        self._places = [(v, a) for v in axes.values for a in range(len(shape(v)))]
+
+    def place(self, group: ChannelGroup) -> int:
+        """Of the first layer that makes the group's channels."""
+        keys = [(m.value, m.axis) for m in group.members]
+        return min(self._makers[k][0] for k in keys if k in self._makers)
+
+    def group(self, channels: list[np.ndarray]) -> ChannelGroup | None:
+        """channels: the numbers of each one's positions; all are along the same axes. None: no layer makes them."""
+        owners = np.unique(self.owners[channels[0]])
+        where = [self._places[i] for i in owners]
+        if not any((str(v.name), a) in self._makers for v, a in where):
+            return None
+        ids = np.concatenate(channels)
+        number = np.repeat(np.arange(len(channels)), [len(c) for c in channels])
+        members = []
+        for (value, axis), owner in zip(where, owners):
+            inside = self.owners[ids] == owner
+            positions = ids[inside] - self.axes.ids(value, axis)[0]
+            order = np.argsort(positions)
+            members.append(Member(str(value.name), axis, positions[order], number[inside][order]))
+        sizes = [
+            math.prod(shape(v)) // shape(v)[a] * (len(m.positions) // len(channels))
+            for (v, a), m in zip(where, members)
+        ]
+        made_by = _those_of(self._makers, members, sizes)
+        stays, inexact = int(self.fixed[ids[0]]), int(self._approximate[ids].max())
+        return ChannelGroup(
+            made_by[0].node,
+            len(channels),
+            made_by,
+            _those_of(self._readers, members, sizes),
+            tuple(members),
+            self.axes.reason(stays) if stays else None,
+            self.axes.reason(inexact) if inexact else None,
+        )
 
 
-def _group(
-    channels: list[np.ndarray],
-    places: list[tuple[ir.Value, int]],
-    owners: np.ndarray,
-    axes: ChannelAxes,
-    makers: Makers,
-    readers: Makers,
-    fixed: np.ndarray,
-    approximate: np.ndarray,
-) -> ChannelGroup | None:
-    where = [places[i] for i in np.unique(owners[channels[0]])]
-    keys = [(str(v.name), a) for v, a in where]
-    if not any(k in makers for k in keys):
-        return None
-    ids = np.concatenate(channels)
-    number = np.repeat(np.arange(len(channels)), [len(c) for c in channels])
-    members = []
-    for (value, axis), owner in zip(where, np.unique(owners[channels[0]])):
-        inside = owners[ids] == owner
-        positions = ids[inside] - axes.ids(value, axis)[0]
-        order = np.argsort(positions)
-        members.append(Member(str(value.name), axis, positions[order], number[inside][order]))
-    by_key = dict(zip(keys, members))
-    values = {str(v.name): v for v, _ in where}
-
-    def layers(table: Makers) -> tuple[Layer, ...]:
-        found = []
-        for (name, axis), member in by_key.items():
-            if (name, axis) in table:
-                place, node = table[name, axis]
-                each = int(np.prod(shape(values[name]))) // shape(values[name])[axis]
-                each *= len(member.positions) // len(channels)
-                found.append((place, Layer(name_of(node), node.op_type, name, each)))
-        return tuple(layer for _, layer in sorted(found, key=lambda pair: pair[0]))
-
-    made_by = layers(makers)
-    stays, inexact = int(fixed[ids[0]]), int(approximate[ids].max())
-    return ChannelGroup(
-        made_by[0].node,
-        len(channels),
-        made_by,
-        layers(readers),
-        tuple(members),
-        axes.reason(stays) if stays else None,
-        axes.reason(inexact) if inexact else None,
-    )
+def _those_of(table: Makers, members: list[Member], sizes: list[int]) -> tuple[Layer, ...]:
+    """The layers that make, or read, these members, in graph order. sizes: weights of a channel in each."""
+    found = []
+    for member, size in zip(members, sizes):
+        if (member.value, member.axis) in table:
+            place, node = table[member.value, member.axis]
+            found.append((place, Layer(name_of(node), node.op_type, member.value, size)))
+    return tuple(layer for _, layer in sorted(found, key=lambda pair: pair[0]))

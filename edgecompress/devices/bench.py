@@ -23,7 +23,7 @@ from edgecompress.record.report import Counts, DeviceFailure, DeviceRun
 from edgecompress.report.device_table import comparison, detail
 from edgecompress.report.tables import Shown
 from edgecompress.support.progress import progress
-from edgecompress_targets.drivers.driver import Advance, Driver, Found, Measured, Summary
+from edgecompress_targets.connection.driver import Advance, Driver, Found, Measured, Summary
 from edgecompress_targets.drivers.driver_table import BUILT_IN
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.tools import ToolError

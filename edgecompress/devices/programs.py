@@ -14,8 +14,8 @@ from edgecompress.errors import DeviceFault, InputError
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import identifier
 from edgecompress_targets import Profile
+from edgecompress_targets.connection.driver import Program
 from edgecompress_targets.drivers.benchmarks import MODEL, benchmark
-from edgecompress_targets.drivers.driver import Program
 from edgecompress_targets.drivers.settings import Settings
 
 

@@ -65,29 +65,8 @@ class FlatBuffer:
         """(signature name, tensor index) of inputs and outputs -> the file's bytes."""
         order = self.used([i for _, i in (*inputs, *outputs)])
         index = {old: new for new, old in enumerate(order)} | {-1: -1}
-        tensors = [self.tensors[i] for i in order]
-        pack = _Packer()
-
-        buffers: list[_Buffer] = [_Buffer(None)]  # buffer 0 is empty by convention
-        buffer_of: dict[tuple, int] = {}
-        packed_tensors = []
-        for tensor in tensors:
-            number = 0
-            if tensor.data is not None:
-                key = (tensor.dtype, tensor.data.tobytes())
-                number = buffer_of.setdefault(key, len(buffers))
-                if number == len(buffers):
-                    buffers.append(_Buffer(np.frombuffer(key[1], np.uint8)))
-            packed_tensors.append(_PackedTensor(tensor, number, pack))
-
-        codes: dict[tuple[str, int], int] = {}
-        packed_operators = []
-        for operator in self.operators:
-            get = [self.tensors[i] if i >= 0 else None for i in operator.inputs]
-            out = [self.tensors[i] for i in operator.outputs]
-            version = operator_version(operator.kind, get, out, operator.options)
-            code = codes.setdefault((operator.kind, version), len(codes))
-            packed_operators.append(_packed_operator(operator, code, index))
+        packed_tensors, buffers = _packed_tensors([self.tensors[i] for i in order])
+        packed_operators, codes = self._packed_operators(index)
 
         subgraph = schema.SubGraphT()
         subgraph.name = "main"
@@ -112,6 +91,33 @@ class FlatBuffer:
         builder = flatbuffers.Builder(1 << 16)
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         return bytes(builder.Output())
+
+    def _packed_operators(self, index: dict[int, int]) -> tuple[list[object], dict[tuple[str, int], int]]:
+        """In order, and the place of each (name, version). index: of a tensor -> its place in the file."""
+        codes: dict[tuple[str, int], int] = {}
+        packed = []
+        for operator in self.operators:
+            get = [self.tensors[i] if i >= 0 else None for i in operator.inputs]
+            out = [self.tensors[i] for i in operator.outputs]
+            version = operator_version(operator.kind, get, out, operator.options)
+            code = codes.setdefault((operator.kind, version), len(codes))
+            packed.append(_packed_operator(operator, code, index))
+        return packed, codes
+
+
+def _packed_tensors(tensors: Sequence[Tensor]) -> tuple[list[_PackedTensor], list[_Buffer]]:
+    """Tensors, and the buffers of their data; buffer 0 is empty by convention, and equal data is one buffer."""
+    buffers, packed, pack = [_Buffer(None)], [], _Packer()
+    buffer_of: dict[tuple[ir.DataType, bytes], int] = {}
+    for tensor in tensors:
+        number = 0
+        if tensor.data is not None:
+            key = (tensor.dtype, tensor.data.tobytes())
+            number = buffer_of.setdefault(key, len(buffers))
+            if number == len(buffers):
+                buffers.append(_Buffer(np.frombuffer(key[1], np.uint8)))
+        packed.append(_PackedTensor(tensor, number, pack))
+    return packed, buffers
 
 
 class _Packer:

@@ -45,18 +45,18 @@ def _lower_conv(ctx: Context, layer: Layer) -> None:
     rank, int8 = len(shape(x)), ctx.layer_int8(layer)
     if rank not in (3, 4):
         raise UnsupportedModelError(f"{label(node)} with {rank - 2} spatial dimensions; TFLite has 1 and 2")
-    kernel, strides, dilations, pads = window(node, rank - 2)
+    moved = window(node, rank - 2)
     form = forms.channels_last(rank)
     source = ctx.get(x, form, int8)
     target = ctx.new(y, form, int8)
     out = ctx.tensor(target).shape[1:3]
-    source, padding = fit_padding(ctx, source, out, kernel, strides, dilations, pads)
+    source, padding = fit_padding(ctx, source, out, moved)
     options = {
         "padding": padding,
-        "strideH": strides[0],
-        "strideW": strides[1],
-        "dilationHFactor": dilations[0],
-        "dilationWFactor": dilations[1],
+        "strideH": moved.strides[0],
+        "strideW": moved.strides[1],
+        "dilationHFactor": moved.dilations[0],
+        "dilationWFactor": moved.dilations[1],
         "fusedActivationFunction": ACTIVATIONS[layer.activation_kind],
     }
     channels, out_channels = shape(x)[1], shape(y)[1]

@@ -40,14 +40,15 @@ def _lower_pool(ctx: Context, layer: Layer) -> None:
     rank, int8, maximum = len(shape(x)), ctx.layer_int8(layer), layer.node.op_type == "MaxPool"
     if rank not in (3, 4) or len(node.outputs) > 1:
         raise UnsupportedModelError(f"{label(node)} of rank {rank}, {len(node.outputs)} outputs")
-    kernel, strides, dilations, pads = window(node, rank - 2)
+    moved = window(node, rank - 2)
+    kernel, strides, dilations, pads = moved
     if dilations != [1, 1]:
         raise UnsupportedModelError(f"{label(node)}: TFLite has no dilated {node.op_type}; use dilations of 1")
     form = forms.channels_last(rank)
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
     size, out = ctx.tensor(source).shape[1:3], ctx.tensor(target).shape[1:3]
     fill = _lowest(x, int8) if maximum else 0.0
-    padded, padding = fit_padding(ctx, source, out, kernel, strides, dilations, pads, fill)
+    padded, padding = fit_padding(ctx, source, out, moved, fill)
     counted = integer(node, "count_include_pad") == 1
     correction = None
     if not maximum and padding == VALID and padded != source and not counted:

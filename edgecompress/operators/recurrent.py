@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -202,7 +201,7 @@ def _lstm_torch(node: ir.Node) -> TorchFunction:
         cell = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(c)
         return [torch.sigmoid(o) * torch.tanh(cell), cell]
 
-    return functools.partial(_recurrent_torch, _directions(node), step, 2)
+    return _recurrent_torch(node, step, states=2)
 
 
 def _gru_torch(node: ir.Node) -> TorchFunction:
@@ -222,7 +221,7 @@ def _gru_torch(node: ir.Node) -> TorchFunction:
         candidate = torch.tanh(x[:, 2 * size :] + recurrent)
         return [(1 - z) * candidate + z * hidden]
 
-    return functools.partial(_recurrent_torch, _directions(node), step, 1)
+    return _recurrent_torch(node, step, states=1)
 
 
 def _directions(node: ir.Node) -> list[bool]:
@@ -231,35 +230,32 @@ def _directions(node: ir.Node) -> list[bool]:
     return kinds[text(node, "direction", "forward")]
 
 
-def _recurrent_torch(
-    directions: list[bool],
-    step: TorchStep,
-    states: int,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None = None,
-    lengths: None = None,
-    *initial: Tensor | None,
-) -> list[Tensor]:
+def _recurrent_torch(node: ir.Node, step: TorchStep, states: int) -> TorchFunction:
     """x [steps, batch, in] -> Y [steps, directions, batch, hidden], and the last states [directions, batch, hidden]."""
     import torch
     from torch.nn import functional as F
 
-    batch, hidden = x.shape[1], r.shape[-1]
-    outputs, finals = [], []
-    for d, backwards in enumerate(directions):
-        bias, recurrent_bias = (torch.zeros_like(w[d, :, 0]),) * 2 if b is None else b[d].chunk(2)
-        projected = F.linear(x, w[d], bias)
-        begin = [initial[s] if s < len(initial) else None for s in range(states)]
-        state = [x.new_zeros(batch, hidden) if v is None else v[d].expand(batch, hidden) for v in begin]
-        rows = []
-        for row in reversed(projected.unbind()) if backwards else projected.unbind():
-            state = step(row, state, r[d], recurrent_bias)
-            rows.append(state[0])
-        outputs.append(torch.stack(rows[::-1] if backwards else rows))
-        finals.append(state)
-    return [torch.stack(outputs, 1), *(torch.stack(last) for last in zip(*finals))]
+    directions = _directions(node)
+
+    def run(
+        x: Tensor, w: Tensor, r: Tensor, b: Tensor | None = None, lengths: None = None, *initial: Tensor | None
+    ) -> list[Tensor]:
+        batch, hidden = x.shape[1], r.shape[-1]
+        outputs, finals = [], []
+        for d, backwards in enumerate(directions):
+            bias, recurrent_bias = (torch.zeros_like(w[d, :, 0]),) * 2 if b is None else b[d].chunk(2)
+            projected = F.linear(x, w[d], bias)
+            begin = [initial[s] if s < len(initial) else None for s in range(states)]
+            state = [x.new_zeros(batch, hidden) if v is None else v[d].expand(batch, hidden) for v in begin]
+            rows = []
+            for row in reversed(projected.unbind()) if backwards else projected.unbind():
+                state = step(row, state, r[d], recurrent_bias)
+                rows.append(state[0])
+            outputs.append(torch.stack(rows[::-1] if backwards else rows))
+            finals.append(state)
+        return [torch.stack(outputs, 1), *(torch.stack(last) for last in zip(*finals))]
+
+    return run
 
 
 RECURRENT = Weights(learned=(1, 2, 3), matrices=(MatrixInput(1, 1, 2), MatrixInput(2, 1, 2)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from edgecompress.errors import InputError
-from edgecompress.recipe import Emit, Evaluate, Preprocess, Recipe, load_recipe
+from edgecompress.recipe import Emit, Evaluate, Preprocess, Recipe
 from edgecompress.support.validation import validated
 from edgecompress_targets import Profile
 
@@ -29,27 +28,24 @@ class Overrides:
     max_size: int | None = None
 
 
-def effective_recipe(
-    recipe: Recipe | str | Path | None, profile: Profile, overrides: Overrides, *, calibrated: bool
-) -> Recipe:
+def effective_recipe(recipe: Recipe, profile: Profile, overrides: Overrides, *, calibrated: bool) -> Recipe:
     """A copy of the recipe with the arguments in place of its keys and every "auto" decided.
 
     calibrated: whether ranges of activations will be known. Raises InputError when the choices contradict each other
     or the target.
     """
-    base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    result = base.model_copy(deep=True)
-    result.preprocess = _changed(Preprocess, base.preprocess, dict(overrides.preprocess or {}), "preprocess")
+    result = recipe.model_copy(deep=True)
+    result.preprocess = _changed(Preprocess, recipe.preprocess, dict(overrides.preprocess or {}), "preprocess")
     if overrides.max_drop is not None:
-        result.evaluate = _changed(Evaluate, base.evaluate, {"max_drop": overrides.max_drop}, "max_drop")
+        result.evaluate = _changed(Evaluate, recipe.evaluate, {"max_drop": overrides.max_drop}, "max_drop")
     formats = [overrides.formats] if isinstance(overrides.formats, str) else overrides.formats
-    max_size = base.emit.max_size if overrides.max_size is None else overrides.max_size
+    max_size = recipe.emit.max_size if overrides.max_size is None else overrides.max_size
     usual = profile.formats if max_size is None else (OWN_FORMAT,)  # the only one in which weights can be small
-    wanted = list(dict.fromkeys(formats or base.emit.formats or usual))
-    io = profile.io if base.emit.io == "auto" else base.emit.io
-    result.emit = _changed(Emit, base.emit, {"formats": wanted, "io": io, "max_size": max_size}, "formats")
-    if base.quantize.activations == "auto":
-        int8 = base.quantize.weights == "int8" and (calibrated or profile.integer_only)
+    wanted = list(dict.fromkeys(formats or recipe.emit.formats or usual))
+    io = profile.io if recipe.emit.io == "auto" else recipe.emit.io
+    result.emit = _changed(Emit, recipe.emit, {"formats": wanted, "io": io, "max_size": max_size}, "formats")
+    if recipe.quantize.activations == "auto":
+        int8 = recipe.quantize.weights == "int8" and (calibrated or profile.integer_only)
         result.quantize.activations = "int8" if int8 else "float32"
     if result.quantize.activations != "int8" and not profile.integer_only:
         result.emit.io = "float32"  # nothing inside is int8, so int8 inputs would only lose precision

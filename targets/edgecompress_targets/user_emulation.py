@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgecompress_targets.drivers.driver import DeviceError, Measured
+from edgecompress_targets.connection.driver import DeviceError, Measured
 from edgecompress_targets.tools import require
 
 PACKAGE = "qemu-user"

@@ -36,10 +36,10 @@ from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
 from edgecompress_runtime.building.c_header import bench_header
 from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
+from edgecompress_targets.connection.driver import Measured
 from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.firmware_image import link
-from edgecompress_targets.drivers.driver import Measured
 
 CPUS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
 # million instructions; CMSIS-NN compiled by gcc -Ofast for the same networks, counted in the same way

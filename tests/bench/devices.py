@@ -38,10 +38,10 @@ from edgecompress.devices.configuration import add_device  # noqa: E402
 from edgecompress.devices.programs import prepare  # noqa: E402
 from edgecompress.devices.samples import load_samples  # noqa: E402
 from edgecompress.record.report import DeviceRun, Report  # noqa: E402
+from edgecompress_targets.connection.serial_port import SerialPort  # noqa: E402
 from edgecompress_targets.cortex_m.boards import BOARDS  # noqa: E402
 from edgecompress_targets.cortex_m.emulator import EmulatorProcess  # noqa: E402
 from edgecompress_targets.drivers.driver_table import BUILT_IN  # noqa: E402
-from edgecompress_targets.drivers.serial_port import SerialPort  # noqa: E402
 
 INFERENCES, CHANGED = 1000, 0.01
 QEMU = ["qemu-aarch64", "-cpu", "cortex-a53"]

@@ -68,7 +68,7 @@ def report(data: bytes, file: Path) -> None:
 
 
 def frames(data: bytes, file: Path) -> None:
-    from edgecompress_targets.drivers.frames import Receiver, decoded
+    from edgecompress_targets.connection.frames import Receiver, decoded
 
     Receiver()(data)
     for line in data.split(b"\0"):
@@ -76,7 +76,7 @@ def frames(data: bytes, file: Path) -> None:
 
 
 def flash_image(data: bytes, file: Path) -> None:
-    from edgecompress_targets.drivers.flash_image import parts
+    from edgecompress_targets.connection.flash_image import parts
 
     for name in ("a.elf", "a.hex"):
         with contextlib.suppress(ValueError):

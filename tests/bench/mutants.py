@@ -69,11 +69,11 @@ ROOMS: dict[str, tuple[Source, ...]] = {
     "emit": (
         *_sources(
             f"{_E}/operators",
-            "test_intervals.py test_channel_groups.py test_emit_tflite.py test_operators.py",
+            "test_intervals.py test_channel_groups.py test_emit_tflite.py",
             "convolution elementwise images indexing matrix movement normalisation pooling reduction resizing",
         ),
-        *_sources(f"{_E}/operators", "test_emit_tflite.py test_operators.py", "recurrent rewriting"),
-        *_sources(f"{_E}/emit/tflite", "test_emit_tflite.py test_operators.py", "__init__ look_ups"),
+        *_sources(f"{_E}/operators", "test_emit_tflite.py", "recurrent rewriting"),
+        *_sources(f"{_E}/emit/tflite", "test_emit_tflite.py", "__init__ look_ups"),
         *_sources(
             f"{_E}/lowering",
             "test_emit_tflite.py",
@@ -206,22 +206,22 @@ class Copy:
         """Whether the tests of the mutant's file fail, crash or hang with it. SystemExit when they fail without it."""
         source, target = mutant.source, self.root / mutant.source.file
         if source.tests not in self._passed:
-            if self._fails(source):
+            if self._fails(source, 10 * SECONDS):
                 sys.exit(f"{' '.join(source.tests)}: fails without any mutant")
             self._passed.add(source.tests)
         whole = target.read_text(encoding="utf-8")
         target.write_text(mutant.text(), encoding="utf-8")
         try:
-            return self._fails(source)
+            return self._fails(source, SECONDS)
         finally:
             target.write_text(whole, encoding="utf-8")
 
-    def _fails(self, source: Source) -> bool:
+    def _fails(self, source: Source, seconds: int) -> bool:
         """Runs the tests in a fork, which has the large libraries at once."""
         # Numba compiles the runtime anew each time: a cached function does not notice that one it calls has changed.
         cache = tempfile.mkdtemp(dir=self.root) if source.file.startswith("runtime/") else str(self._cache)
         if not (process := os.fork()):
-            signal.alarm(SECONDS)
+            signal.alarm(seconds)
             os.environ.update(OMP_NUM_THREADS="1", NUMBA_CACHE_DIR=cache)
             os.environ["PYTHONPATH"] = os.pathsep.join(map(str, self._rooms))
             os.chdir(self.root)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecompress_targets.drivers import session
-from edgecompress_targets.drivers.frames import ANSWER, Frame, Kind, Receiver, decoded, stuffed, unstuffed
+from edgecompress_targets.connection import session
+from edgecompress_targets.connection.frames import ANSWER, Frame, Kind, Receiver, decoded, stuffed, unstuffed
 
 FRAMES = st.builds(
     Frame,

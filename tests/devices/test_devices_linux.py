@@ -27,8 +27,8 @@ from command import edgecompress
 from disks import mounted
 from edgecompress import convert
 from edgecompress.devices.firmware import build
+from edgecompress_targets.connection.driver import Program
 from edgecompress_targets.drivers import linux, ssh
-from edgecompress_targets.drivers.driver import Program
 from edgecompress_targets.drivers.linux import LinuxDevice
 from emulators import ADB, SSH
 

@@ -20,13 +20,13 @@ from edgecompress.devices.artifact import open_artifact
 from edgecompress.devices.device_lock import locked
 from edgecompress.devices.firmware import build
 from edgecompress.devices.programs import prepare
+from edgecompress_targets.connection.driver import DeviceError, Program
+from edgecompress_targets.connection.flash_image import parts
+from edgecompress_targets.connection.serial_port import SerialPort
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.emulator import EmulatorProcess, emulated_port
 from edgecompress_targets.cortex_m.firmware_image import link
-from edgecompress_targets.drivers.driver import DeviceError, Program
 from edgecompress_targets.drivers.driver_table import BUILT_IN
-from edgecompress_targets.drivers.flash_image import parts
-from edgecompress_targets.drivers.serial_port import SerialPort
 from emulators import CORTEX_M
 
 pytestmark = CORTEX_M

@@ -18,10 +18,10 @@ from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.families.table import FAMILIES
 from edgecompress_runtime.llvm import cross
 from edgecompress_runtime.plan import Plan
+from edgecompress_targets.connection.driver import Measured
 from edgecompress_targets.cortex_m import emulator
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.firmware_image import link
-from edgecompress_targets.drivers.driver import Measured
 
 
 def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:

@@ -24,7 +24,7 @@ from edgecompress_runtime.building.c_header import bench_header
 from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
 from edgecompress_targets.aarch64.emulator import QEMU, emulator_of
-from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.connection.driver import DeviceError
 from edgecompress_targets.linux.platform import AARCH64 as AARCH64_LINUX
 from emulators import AARCH64
 

@@ -15,7 +15,7 @@ from edgecompress_runtime.building.ahead_of_time import compile_plan
 from edgecompress_runtime.building.c_header import bench_header
 from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
-from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.connection.driver import DeviceError
 from edgecompress_targets.riscv.linker import program
 from edgecompress_targets.user_emulation import UserEmulator
 from emulators import RISCV

@@ -7,9 +7,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from edgecompress_targets.connection.driver import Measured
+from edgecompress_targets.connection.serial_port import Counter, SerialPort
 from edgecompress_targets.cortex_m.boards import Board
-from edgecompress_targets.drivers.driver import Measured
-from edgecompress_targets.drivers.serial_port import Counter, SerialPort
 from edgecompress_targets.tools import require
 
 QEMU = PACKAGE = "qemu-system-arm"

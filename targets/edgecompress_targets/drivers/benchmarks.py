@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgecompress_targets.drivers.driver import Benchmark, DeviceError, Summary
+from edgecompress_targets.connection.driver import Benchmark, DeviceError, Summary
 
 WARMUP = 3  # inferences that benchmark_model runs first; onnxruntime_perf_test runs one
 LONGEST = 150.0  # seconds of benchmark_model, which stops early otherwise

@@ -8,10 +8,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from edgecompress_targets.connection.driver import Advance, DeviceError, Found, Measured, Program
+from edgecompress_targets.connection.serial_port import SerialPort
 from edgecompress_targets.cortex_m.boards import BOARDS
 from edgecompress_targets.cortex_m.emulator import PACKAGE, QEMU, EmulatorProcess, emulated_port
-from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Measured, Program
-from edgecompress_targets.drivers.serial_port import SerialPort
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.profile import Profile
 from edgecompress_targets.tools import ToolError, require, version

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from edgecompress_targets.drivers.driver import (
+from edgecompress_targets.connection.driver import (
     Advance,
     Benchmark,
     DeviceError,
@@ -21,7 +21,7 @@ from edgecompress_targets.drivers.driver import (
     Program,
     Summary,
 )
-from edgecompress_targets.drivers.times import from_file
+from edgecompress_targets.connection.times import from_file
 
 CPUFREQ = "/sys/devices/system/cpu/cpu0/cpufreq"
 CLOCK = f"{CPUFREQ}/scaling_cur_freq", f"{CPUFREQ}/cpuinfo_max_freq", "/sys/class/thermal/thermal_zone0/temp"

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgecompress_runtime.families.x86.variants import AVX512_VNNI, available
-from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.connection.driver import DeviceError
 from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.profile import Profile

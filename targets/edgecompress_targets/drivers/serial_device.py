@@ -13,11 +13,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from edgecompress_targets.connection.driver import Advance, DeviceError, Found, Measured, Program
+from edgecompress_targets.connection.flash_image import Part, parts
+from edgecompress_targets.connection.serial_port import SerialPort
 from edgecompress_targets.drivers import flash_commands
-from edgecompress_targets.drivers.driver import Advance, DeviceError, Found, Measured, Program
 from edgecompress_targets.drivers.flash_commands import COMMANDS
-from edgecompress_targets.drivers.flash_image import Part, parts
-from edgecompress_targets.drivers.serial_port import SerialPort
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.profile import Profile
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgecompress_targets.drivers.driver import Driver
+from edgecompress_targets.connection.driver import Driver
 from edgecompress_targets.profile import Profile
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from edgecompress_targets.drivers.driver import DeviceError, LostError
+from edgecompress_targets.connection.driver import DeviceError, LostError
 from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 

@@ -12,8 +12,7 @@ from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
-# (inputs, outputs, options of the type that the operator's record has) -> steps, or None where the ordinary kernel has
-# to do it
+# (inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it; options: of the operator's type
 Prepare = Callable[[Sequence[Any], Sequence[Tensor], Any], list[Step] | None]
 # output element i needs input element i only, so that they may share their bytes
 ELEMENTWISE = {"look_up", "add_int8", "mul_int8"}

@@ -1,4 +1,4 @@
-/* Serves one model over a byte stream: drivers/PROTOCOL.md specifies it. No heap; two frames of memory beside the
+/* Serves one model over a byte stream: connection/PROTOCOL.md specifies it. No heap; two frames of memory beside the
  * model's own. model.h (generated) defines MODEL_* . */
 #include <stdint.h>
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from edgecompress_targets.drivers.driver import DeviceError
+from edgecompress_targets.connection.driver import DeviceError
 
 
 def from_file(content: bytes, count: int, name: str) -> tuple[int, ...]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from edgecompress_targets.drivers.driver import Advance, DeviceError, LostError, Measured, Program
-from edgecompress_targets.drivers.flash_image import Part
-from edgecompress_targets.drivers.session import Session, Traffic
+from edgecompress_targets.connection.driver import Advance, DeviceError, LostError, Measured, Program
+from edgecompress_targets.connection.flash_image import Part
+from edgecompress_targets.connection.session import Session, Traffic
 
 TRIES = 3  # of what is asked over a line that was lost
 T = TypeVar("T")

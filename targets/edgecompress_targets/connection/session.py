@@ -9,8 +9,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgecompress_targets.drivers.driver import DeviceError, LostError
-from edgecompress_targets.drivers.frames import ANSWER, Frame, Kind, Receiver, Status
+from edgecompress_targets.connection.driver import DeviceError, LostError
+from edgecompress_targets.connection.frames import ANSWER, Frame, Kind, Receiver, Status
 
 VERSION = 1
 SMALLEST = 16  # bytes of a chunk, however bad the line
