@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from edgecompress.graph.annotations import Quantization
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import FlatBuffer
-from edgecompress.lowering.flatbuffer import Tensor as FileTensor
+from edgecompress.lowering.tensors import Operator as FileOperator
+from edgecompress.lowering.tensors import Tensor as FileTensor
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.operators import options_of
 from edgecompress_runtime.options import Options
@@ -138,7 +139,7 @@ def file_of(kind: str, inputs: list[FileTensor | None], outputs: list[FileTensor
         table = OPTIONS[kind]() if OPTIONS[kind] else None
         for field, value in options.items():
             setattr(table, field, value)
-        buffer.add_operator(kind, into, out, table)
+        buffer.add_operator(FileOperator(kind, tuple(into), tuple(out), table))
     else:
         Context(buffer).op(kind, into, out, **options)
     fed = [(f"x{i}", i) for i, t in zip(into, inputs) if t is not None and t.data is None]

@@ -9,7 +9,7 @@ from layer_cases import CASES, VALUES, Layers
 from lite import OPTIMISED_ONLY, file_of, per_channel, run_reference
 
 from edgecompress.graph.annotations import Quantization
-from edgecompress.lowering.flatbuffer import Tensor as FileTensor
+from edgecompress.lowering.tensors import Tensor as FileTensor
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.operators import RECORDS
 from edgecompress_runtime.plan import Tensor
