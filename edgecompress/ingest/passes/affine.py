@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, only_user, required_input, static_shape
+from edgecompress.graph.nodes import argument
+from edgecompress.ingest.passes.edit import Edit, NodePass, only_user, static_shape
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class FuseAffine(NodePass):
         if max(np.abs(scaled).max(initial=0), np.abs(shift).max(initial=0)) > LARGEST:
             return False
         if not (scale == 1.0).all():
-            node.replace_input_with(1, edit.renewed(required_input(node, 1), scaled.astype(np.float32)))
-        node.replace_input_with(2, edit.renewed(required_input(node, 2), shift.astype(np.float32)))
+            node.replace_input_with(1, edit.renewed(argument(node, 1), scaled.astype(np.float32)))
+        node.replace_input_with(2, edit.renewed(argument(node, 2), shift.astype(np.float32)))
         edit.absorb(node, absorbed)
         return True
 

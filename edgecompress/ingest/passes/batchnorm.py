@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from edgecompress.errors import InputError
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, required_input
+from edgecompress.graph.nodes import argument
+from edgecompress.ingest.passes.edit import Edit, NodePass
 
 
 class BatchNormToAffine(NodePass):
@@ -20,18 +21,18 @@ class BatchNormToAffine(NodePass):
     operators = frozenset({"BatchNormalization"})
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
-        x = required_input(node, 0)
+        x = argument(node, 0)
         arrays = [a.astype(np.float64) for v in node.inputs[1:5] if (a := constant(v)) is not None]
         if x.shape is None or len(arrays) < 4 or node.attributes.get_int("training_mode", 0) != 0:
             return False
         gamma, beta, mean, variance = arrays
         spread = variance + node.attributes.get_float("epsilon", 1e-5)
         if not (spread > 0).all():
-            raise InputError(f"tensor {required_input(node, 4).name!r}, a variance, has values that aren't positive")
+            raise InputError(f"tensor {argument(node, 4).name!r}, a variance, has values that aren't positive")
         scale = gamma / np.sqrt(spread)
         shift = beta - mean * scale
         form = (1, -1, *(1,) * (len(x.shape) - 2))
-        stem = required_input(node, 1).name
+        stem = argument(node, 1).name
         product = edit.insert(
             node,
             "Mul",

@@ -9,7 +9,8 @@ import onnx_ir as ir
 
 from edgecompress.errors import InputError
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import AttributeValue, Edit, NodePass, input_or_none, required_input, static_shape
+from edgecompress.graph.nodes import argument
+from edgecompress.ingest.passes.edit import AttributeValue, Edit, NodePass, input_or_none, static_shape
 
 
 class CanonicalConvolution(NodePass):
@@ -24,7 +25,7 @@ class CanonicalConvolution(NodePass):
     operators = frozenset({"Conv", "ConvTranspose"})
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
-        x, weight = required_input(node, 0), required_input(node, 1)
+        x, weight = argument(node, 0), argument(node, 1)
         kernel, size = static_shape(weight), static_shape(x)
         if kernel is None or size is None:
             return False

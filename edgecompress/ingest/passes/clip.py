@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, only_user, required_input
+from edgecompress.graph.nodes import argument
+from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, only_user
 
 Bounds = tuple[float, float]
 
@@ -71,7 +72,7 @@ def _bounds(node: ir.Node) -> tuple[ir.Value, Bounds] | None:
         return node.inputs[0], (min(low, high), high)
     if node.op_type in ("Max", "Min") and len(node.inputs) == 2:
         for i in (0, 1):
-            array, x = constant(node.inputs[i]), required_input(node, 1 - i)
+            array, x = constant(node.inputs[i]), argument(node, 1 - i)
             if array is not None and array.size == 1 and x.shape is not None and array.ndim <= len(x.shape):
                 bound = float(array.reshape(()))
                 return x, ((bound, np.inf) if node.op_type == "Max" else (-np.inf, bound))

@@ -164,13 +164,6 @@ def only_user(value: ir.Value) -> ir.Node | None:
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
-def required_input(node: ir.Node, index: int) -> ir.Value:
-    """The input that the operator must have: the checker has refused models in which it is absent."""
-    value = node.inputs[index]
-    assert value is not None
-    return value
-
-
 def input_or_none(node: ir.Node, index: int) -> ir.Value | None:
     """The input, or None where the node leaves it out."""
     return node.inputs[index] if index < len(node.inputs) else None

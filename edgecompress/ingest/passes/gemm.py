@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, only_user, required_input, static_shape
+from edgecompress.graph.nodes import argument
+from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, only_user, static_shape
 
 
 class CanonicalGemm(NodePass):
@@ -24,7 +25,7 @@ class CanonicalGemm(NodePass):
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         if node.op_type == "Gemm":
             return self._gemm(node, edit)
-        a, b = required_input(node, 0), required_input(node, 1)
+        a, b = argument(node, 0), argument(node, 1)
         a_shape, b_shape = static_shape(a), static_shape(b)
         if a_shape is None or b_shape is None:
             return False
@@ -41,7 +42,7 @@ class CanonicalGemm(NodePass):
             if bias is None or follower is None or any(_is_vector(v) for v in follower.inputs):
                 return False
             index = 0 if follower.inputs[1] is node.outputs[0] else 1
-            follower.replace_input_with(index, edit.constant(required_input(follower, index).name, bias))
+            follower.replace_input_with(index, edit.constant(argument(follower, index).name, bias))
             return True
         target = node if bias is None or follower is None else follower
         if bias is None:
@@ -53,7 +54,7 @@ class CanonicalGemm(NodePass):
         return True
 
     def _gemm(self, node: ir.Node, edit: Edit) -> bool:
-        a, b, c = required_input(node, 0), required_input(node, 1), input_or_none(node, 2)
+        a, b, c = argument(node, 0), argument(node, 1), input_or_none(node, 2)
         attributes = node.attributes
         alpha, beta = attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)
         trans_a, trans_b = attributes.get_int("transA", 0), attributes.get_int("transB", 0)
@@ -94,7 +95,7 @@ class CanonicalGemm(NodePass):
         return True
 
     def _vector(self, node: ir.Node, edit: Edit, a_shape: tuple[int, ...], b_shape: tuple[int, ...]) -> bool:
-        a, b = required_input(node, 0), required_input(node, 1)
+        a, b = argument(node, 0), argument(node, 1)
         if len(a_shape) == 1:
             a = reshape(edit, node, a, (1, *a_shape))
         if len(b_shape) == 1:

@@ -6,8 +6,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
+from edgecompress.graph.nodes import argument
 from edgecompress.ingest.passes.canonical_convolution import set_attributes
-from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, required_input, static_shape
+from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
 
 LOWEST = float(np.finfo(np.float32).min)
 
@@ -18,7 +19,7 @@ class CanonicalPad(NodePass):
     operators = frozenset({"Pad"})
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
-        x = required_input(node, 0)
+        x = argument(node, 0)
         shape, amounts = static_shape(x), constant(node.inputs[1])
         axes, filler = constant(input_or_none(node, 3)), constant(input_or_none(node, 2))
         if shape is None or amounts is None or (input_or_none(node, 3) is not None and axes is None):
@@ -49,7 +50,7 @@ class MergePad(NodePass):
     operators = frozenset({"AveragePool", "Conv", "MaxPool"})
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
-        pad = required_input(node, 0).producer()
+        pad = argument(node, 0).producer()
         own = node.attributes.get_ints("pads")
         if pad is None or pad.op_type != "Pad" or own is None or pad.attributes.get_string("mode") != "constant":
             return False
@@ -80,5 +81,5 @@ def _fits(node: ir.Node, pad: ir.Node, amounts: np.ndarray, fill: float) -> bool
     if node.op_type == "AveragePool":
         unpadded = not any(node.attributes.get_ints("pads"))
         return fill == 0.0 and (unpadded or bool(node.attributes.get_int("count_include_pad", 0)))
-    source = required_input(pad, 0).producer()
+    source = argument(pad, 0).producer()
     return fill <= LOWEST or (fill == 0.0 and source is not None and source.op_type == "Relu")

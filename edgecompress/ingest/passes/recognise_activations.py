@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, required_input
+from edgecompress.graph.nodes import argument
+from edgecompress.ingest.passes.edit import Edit, NodePass
 
 # A polynomial in x and t: exponents (of x, of t) -> coefficient.
 Polynomial = dict[tuple[int, int], float]
@@ -54,12 +55,12 @@ class RecogniseActivations(NodePass):
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         if not _has_expected_parameters(node):
             return False
-        argument, t = required_input(node, 0), node.outputs[0]
+        source, t = argument(node, 0), node.outputs[0]
         for form in FORMS:
             if form.op_type != node.op_type:
                 continue
-            for x in _above(argument):
-                if not _equal(_polynomial(argument, {x: X}), form.argument):
+            for x in _above(source):
+                if not _equal(_polynomial(source, {x: X}), form.argument):
                     continue
                 for result in _below(t):
                     known, last = {x: X, t: T}, result.producer()
@@ -116,7 +117,7 @@ def _polynomial(value: ir.Value, known: dict[ir.Value, Polynomial], depth: int =
         return None
     terms = []
     for i in range(len(node.inputs)):
-        term = _polynomial(required_input(node, i), known, depth - 1)
+        term = _polynomial(argument(node, i), known, depth - 1)
         if term is None:
             return None
         terms.append(term)

@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, only_user, required_input, static_shape
+from edgecompress.graph.nodes import argument
+from edgecompress.ingest.passes.edit import Edit, NodePass, only_user, static_shape
 
 
 class RecogniseLayerNormalization(NodePass):
@@ -29,7 +30,7 @@ class RecogniseLayerNormalization(NodePass):
         difference = _producer(centred, "Sub")
         if difference is None:
             return False
-        x = required_input(difference, 0)
+        x = argument(difference, 0)
         shape = static_shape(x)
         mean = _producer(difference.inputs[1], "ReduceMean")
         if mean is None or mean.inputs[0] is not x or _axes(mean) != axes or shape is None:
@@ -66,7 +67,7 @@ def _with_constant(node: ir.Node) -> tuple[ir.Value | None, np.ndarray | None]:
 def _axes(reduce: ir.Node) -> list[int]:
     """Its axes, from the first; empty when it doesn't keep them as dimensions of size 1."""
     axes = constant(reduce.inputs[1]) if len(reduce.inputs) > 1 else None
-    shape = required_input(reduce, 0).shape
+    shape = argument(reduce, 0).shape
     if axes is None or not reduce.attributes.get_int("keepdims", 1) or shape is None:
         return []
     return sorted(int(a) % len(shape) for a in axes)
@@ -76,7 +77,7 @@ def _mean_of_square(value: ir.Value | None) -> tuple[ir.Value | None, list[int]]
     mean = _producer(value, "ReduceMean")
     if mean is None or not _axes(mean):
         return None, []
-    square = required_input(mean, 0).producer()
+    square = argument(mean, 0).producer()
     if square is None or square.domain != "":
         return None, []
     if square.op_type == "Mul" and square.inputs[0] is square.inputs[1]:

@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.ingest.passes.edit import Edit, NodePass, required_input, static_shape
+from edgecompress.graph.nodes import argument
+from edgecompress.ingest.passes.edit import Edit, NodePass, static_shape
 
 
 class CanonicalReshape(NodePass):
@@ -21,12 +22,12 @@ class CanonicalReshape(NodePass):
         shape = static_shape(node.outputs[0])
         if shape is None:
             return False
-        before = required_input(node, 0).producer()
+        before = argument(node, 0).producer()
         merged = before is not None and before.op_type == "Reshape" and before.domain == ""
         if before is not None and merged:
             node.replace_input_with(0, before.inputs[0])
         if static_shape(node.inputs[0]) == shape:
-            edit.substitute(node, required_input(node, 0))
+            edit.substitute(node, argument(node, 0))
             return True
         if node.op_type == "Reshape" and not node.attributes.get_int("allowzero", 0):
             present = constant(node.inputs[1])
