@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from edgecompress_runtime.pack import CODECS, PackError, decode, encode_smallest
 from edgecompress_runtime.pack.codecs import codec_table
-from edgecompress_runtime.pack.codecs.huffman_code import canonical_codes, code_lengths, short_code_lengths
 from edgecompress_runtime.pack.codecs.rans import normalised
+from edgecompress_runtime.pack.entropy.huffman_code import canonical_codes, code_lengths, short_code_lengths
 from edgecompress_runtime.pack.header import DTYPES
 
 ROOT = Path(__file__).parents[2]
