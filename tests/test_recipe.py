@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgecompress.errors import InputError
 from edgecompress.recipe import Evaluate, Preprocess, Quantize, Recipe, Section, load_recipe
+from edgecompress_runtime.pack import CODECS, FAST
 
 positive = st.floats(min_value=1e-30, max_value=1e30)
 numbers = st.just(0.0) | positive | positive.map(lambda number: -number)
@@ -104,6 +105,16 @@ def test_mistakes_are_one_line_that_names_file_and_key(tmp_path, text: str, expe
         load_recipe(path)
     message = str(caught.value)
     assert message.startswith(str(path)) and expected in message and "\n" not in message
+
+
+def test_coders_are_the_default_and_the_slow_codecs(tmp_path) -> None:
+    file = tmp_path / "r.toml"
+    for coder in ("huffman", *set(CODECS).difference(FAST)):
+        file.write_text(f'[emit]\ncoder = "{coder}"\n')
+        assert load_recipe(file).emit.coder == coder
+    file.write_text('[emit]\ncoder = "golomb"\n')
+    with pytest.raises(InputError, match=r"'emit.coder': input should be 'huffman' or 'rans'.*, found 'golomb'$"):
+        load_recipe(file)
 
 
 def test_mean_and_std_may_be_one_number(tmp_path) -> None:

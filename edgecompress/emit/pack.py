@@ -11,7 +11,7 @@ from edgecompress.lowering import flatbuffer
 from edgecompress.lowering.tensor_io import TFLiteModel
 from edgecompress_runtime.operators import RECORDS, options_of
 from edgecompress_runtime.pack import write_pack
-from edgecompress_runtime.pack.codecs import CODECS, FAST
+from edgecompress_runtime.pack.codecs import FAST
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 
@@ -20,14 +20,14 @@ def emit(
 ) -> TFLiteModel:
     """Write a canonical model, annotated or not, as a `.pack`; inputs and outputs are as in its `.tflite`.
 
-    io_dtype: FLOAT or INT8, the type of quantized inputs and outputs. coder: "rans" to choose from that one as well.
-    Raises UnsupportedModelError, naming every node and every operator at fault.
+    io_dtype: FLOAT or INT8, the type of quantized inputs and outputs. coder: a slow codec, "rans"
+    for instance, to choose from as well. Raises UnsupportedModelError, naming every node and every operator at fault.
     """
     built = tflite.build(model, io_dtype=io_dtype)
     made = _plan(built)
     if missing := sorted({o.kind for o in made.operators} - RECORDS.keys()):
         raise UnsupportedModelError(f"the runtime has no kernel for {', '.join(missing)}")
-    data = write_pack(made, name, codecs=CODECS if coder == "rans" else FAST)
+    data = write_pack(made, name, codecs=(*FAST, coder))
     return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs))
 
 

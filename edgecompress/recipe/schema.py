@@ -13,10 +13,13 @@ from edgecompress.errors import InputError
 from edgecompress.support.toml import toml_value
 from edgecompress.support.user_code import is_function_spec
 from edgecompress.support.validation import read_toml
+from edgecompress_runtime.pack import CODECS
 
 PRESETS = Path(__file__).parent / "presets"
 # One criterion a file: their names are known without importing them.
 CRITERIA = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parents[1] / "compress/prune/criteria")]))
+SLOW = {name: codec.slow for name, codec in CODECS.items() if codec.slow}  # what is gained and lost by each
+CODERS = ("huffman", *SLOW)  # Huffman codes stand for all codecs that are always tried
 SMALLEST, LARGEST = 1e-30, 1e30  # float32 computes with these without reaching zero or infinity
 
 
@@ -83,6 +86,12 @@ def _pattern(value: str) -> str:
 def _criterion(value: str) -> str:
     if value not in CRITERIA and not is_function_spec(value):
         raise ValueError(f'should be one of {", ".join(CRITERIA)}, or "file.py:function"')
+    return value
+
+
+def _coder(value: Any) -> Any:
+    if value not in CODERS:
+        raise ValueError(f"input should be {' or '.join(map(repr, CODERS))}")
     return value
 
 
@@ -380,9 +389,9 @@ class Emit(Section):
         ge=1,
         description="bytes that an artifact may have; pruning and clustering are chosen to meet it; unset: no limit",
     )
-    coder: Literal["huffman", "rans"] = Field(
-        "huffman",
-        description='entropy coder of a .pack file; "rans" makes it about 1 % smaller and decodes several times slower',
+    coder: Annotated[str, BeforeValidator(_coder)] = Field(
+        CODERS[0],
+        description="; ".join(["entropy coder of a .pack file", *(f'"{name}" {gain}' for name, gain in SLOW.items())]),
     )
     io: Literal["auto", "int8", "float32"] = Field(
         "auto",

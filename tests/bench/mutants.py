@@ -101,8 +101,9 @@ ROOMS: dict[str, tuple[Source, ...]] = {
     ),
     "runtime": (
         *_sources(f"{_R}/kernels", f"runtime/test_kernels_arithmetic.py {_EDGES}", "fixed_point"),
-        *_sources(f"{_R}/pack/codecs", f"runtime/test_codecs.py {_EDGES}", "huffman_code huffman_kernels"),
-        *_sources(f"{_R}/pack/codecs", "runtime/test_codecs.py", "rans_kernels bitpacked golomb"),
+        *_sources(f"{_R}/pack/entropy", f"runtime/test_codecs.py {_EDGES}", "huffman_code huffman_kernels"),
+        *_sources(f"{_R}/pack/entropy", "runtime/test_codecs.py", "rans_kernels"),
+        *_sources(f"{_R}/pack/codecs", "runtime/test_codecs.py", "bitpacked golomb"),
         *_sources(f"{_R}/pack", "runtime/test_pack.py runtime/test_pack_format.py", "container fields header"),
         *_sources(_R, "runtime/test_shapes.py", "shapes"),
         *_sources(f"{_R}/codegen", "runtime/test_memory.py", "memory"),

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from edgecompress_runtime.pack import CODECS, PackError, decode
-from edgecompress_runtime.pack.codecs.huffman_code import code_lengths
 from edgecompress_runtime.pack.codecs.rans import normalised
+from edgecompress_runtime.pack.entropy.huffman_code import code_lengths
 
 ROUNDS = 3000
 
 
 def main() -> None:
     # that the check is on: a table too short must raise, or the rest would prove nothing
-    from edgecompress_runtime.pack.codecs.rans_kernels import decode as decode_rans
+    from edgecompress_runtime.pack.entropy.rans_kernels import decode as decode_rans
 
     try:
         decode_rans(np.full(8, 65535, np.uint16), np.zeros(1, np.uint32), np.zeros(4, np.uint8))

@@ -11,7 +11,7 @@ from numba import njit
 from edgecompress_runtime.kernels.arithmetic import quantize_multiplier
 from edgecompress_runtime.kernels.fixed_point import half_sum, saturating_shift_left
 from edgecompress_runtime.pack import CODECS
-from edgecompress_runtime.pack.codecs.huffman_code import canonical_codes, code_lengths, short_code_lengths
+from edgecompress_runtime.pack.entropy.huffman_code import canonical_codes, code_lengths, short_code_lengths
 from edgecompress_runtime.pack.errors import PackError
 
 LARGEST = 2**31 - 1

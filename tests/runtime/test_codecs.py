@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgecompress_runtime.pack import CODECS, PackError, decode, encode_smallest
+from edgecompress_runtime.pack import CODECS, PackError, codecs, decode, encode_smallest
 from edgecompress_runtime.pack.codecs import codec_table
-from edgecompress_runtime.pack.codecs.huffman_code import canonical_codes, code_lengths, short_code_lengths
 from edgecompress_runtime.pack.codecs.rans import normalised
+from edgecompress_runtime.pack.entropy.huffman_code import canonical_codes, code_lengths, short_code_lengths
 from edgecompress_runtime.pack.header import DTYPES
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +67,17 @@ def test_every_codec_returns_what_it_was_given(array: np.ndarray) -> None:
     assert ("golomb" in held) == (array.dtype in (np.int16, np.int32) and array.size <= 65_536)
     if array.size and array.itemsize == 1:
         assert held >= {"bitpacked", "huffman", "rans", "codebook"}
+
+
+def test_codecs_keep_their_order() -> None:
+    """Of encodings of one size the first is taken, so another order writes other packs. New codecs may come between."""
+    order = ["raw", "bitpacked", "huffman", "rans", "golomb", "codebook", "sparse"]
+    assert [name for name in CODECS if name in order] == order
+
+
+@pytest.mark.parametrize("file", sorted(Path(codecs.__file__).parent.glob("[!_]*.py")), ids=lambda file: file.stem)
+def test_a_codec_is_the_class_in_its_file(file: Path) -> None:
+    assert file.stem in CODECS, f"{file.name}: expected a class with @register and the name {file.stem!r}"
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,11 @@ from test_pack import small_plan
 from edgecompress_runtime.pack import CODECS, write_pack
 from edgecompress_runtime.plan import Plan, Tensor
 
+FORMAT = Path(__file__).parents[2] / "runtime" / "FORMAT.md"
 ELEMENT = {"int8": "b", "uint8": "B", "int16": "h", "int32": "i", "int64": "q", "bool": "?"}
 ELEMENT |= {"float16": "e", "float32": "f"}
+Decoder = Callable[[bytes, dict, int, str], list]  # blob, params, number of elements, dtype -> the elements
+DECODERS: dict[str, Decoder] = {}
 CHOICES = [*[(name,) for name in CODECS], ("sparse", "huffman"), ("codebook", "rans"), tuple(CODECS)]
 
 
@@ -45,16 +51,31 @@ def bits_of(data: bytes) -> str:
     return "".join(f"{byte:08b}"[::-1] for byte in data)
 
 
+def decoder(function: Decoder) -> Decoder:
+    """Marks a codec's decoder, which is called as the codec."""
+    DECODERS[function.__name__] = function
+    return function
+
+
+def read(encoding: dict, data: bytes, n: int, dtype: str) -> list:
+    name = encoding["codec"]
+    assert name in DECODERS, f'{Path(__file__).name}: write "@decoder def {name}" from the paragraph of FORMAT.md alone'
+    return DECODERS[name](data, encoding["params"], n, dtype)
+
+
+@decoder
 def raw(data: bytes, params: dict, n: int, dtype: str) -> list:
     return list(struct.unpack(f"<{n}{ELEMENT[dtype]}", data))
 
 
+@decoder
 def bitpacked(data: bytes, params: dict, n: int, dtype: str) -> list[int]:
     bits, w = bits_of(data), params["bits"]
     assert len(data) == math.ceil(n * w / 8)
     return [int(bits[i * w : (i + 1) * w][::-1], 2) for i in range(n)]
 
 
+@decoder
 def huffman(data: bytes, params: dict, n: int, dtype: str) -> list[int]:
     code, meaning = 0, {}
     for length in range(1, 13):
@@ -76,6 +97,7 @@ def huffman(data: bytes, params: dict, n: int, dtype: str) -> list[int]:
     return out
 
 
+@decoder
 def rans(data: bytes, params: dict, n: int, dtype: str) -> list[int]:
     words = list(struct.unpack(f"<{len(data) // 2}H", data))
     x = words.pop(0) + 65536 * words.pop(0)
@@ -93,6 +115,7 @@ def rans(data: bytes, params: dict, n: int, dtype: str) -> list[int]:
     return out
 
 
+@decoder
 def golomb(data: bytes, params: dict, n: int, dtype: str) -> list[int]:
     bits, k, at, out = bits_of(data), params["order"], 0, []
     for _ in range(n):
@@ -106,17 +129,18 @@ def golomb(data: bytes, params: dict, n: int, dtype: str) -> list[int]:
     return out
 
 
+@decoder
 def codebook(data: bytes, params: dict, n: int, dtype: str) -> list:
-    inner = params["indices"]
-    return [params["centroids"][i] for i in DECODERS[inner["codec"]](data, inner["params"], n, "uint8")]
+    return [params["centroids"][i] for i in read(params["indices"], data, n, "uint8")]
 
 
+@decoder
 def sparse(data: bytes, params: dict, n: int, dtype: str) -> list:
     where, what = params["gaps"], params["values"]
-    gaps = DECODERS[where["codec"]](data[: where["bytes"]], where["params"], where["count"], "uint8")
+    gaps = read(where, data[: where["bytes"]], where["count"], "uint8")
     count = sum(g != 255 for g in gaps)
-    stored = DECODERS[what["codec"]](data[where["bytes"] :], what["params"], count, dtype)
-    values = signed(stored, what, dtype)
+    stored = read(what, data[where["bytes"] :], count, dtype)
+    values = signed(stored, dtype)
     out: list = []
     for gap in gaps:
         out += [0] * gap
@@ -126,15 +150,9 @@ def sparse(data: bytes, params: dict, n: int, dtype: str) -> list:
     return out + [0] * (n - len(out))
 
 
-DECODERS = {"raw": raw, "bitpacked": bitpacked, "huffman": huffman}
-DECODERS |= {"rans": rans, "golomb": golomb, "codebook": codebook, "sparse": sparse}
-
-
-def signed(values: list, encoding: dict, dtype: str) -> list:
+def signed(values: list, dtype: str) -> list:
     """What codecs of 1-byte elements give as unsigned bytes, as the tensor's type."""
-    if encoding["codec"] in ("bitpacked", "huffman", "rans") and dtype == "int8":
-        return [v - 256 if v > 127 else v for v in values]
-    return values
+    return [v - 256 if v > 127 else v for v in values] if dtype == "int8" else values
 
 
 def constants(data: bytes) -> dict[str, list]:
@@ -145,8 +163,8 @@ def constants(data: bytes) -> dict[str, list]:
         if encoding := tensor["data"]:
             blob, n = blobs[encoding["blob"]], math.prod(tensor["shape"])
             assert n <= 4096 * (len(blob) + 1)
-            values = DECODERS[encoding["codec"]](blob, encoding["params"], n, tensor["dtype"])
-            found[tensor["name"]] = signed(values, encoding, tensor["dtype"])
+            values = read(encoding, blob, n, tensor["dtype"])
+            found[tensor["name"]] = signed(values, tensor["dtype"])
     return found
 
 
@@ -174,6 +192,25 @@ def arrays() -> dict[str, np.ndarray]:
     }
 
 
+def test_codecs_are_specified_in_their_order() -> None:
+    """A codec's parts are in those described before it, so the order belongs to the format."""
+    headings = re.findall(r"^### `(\w+)`$", FORMAT.read_text(encoding="utf-8"), re.M)
+    specified = [name for name in CODECS if name in headings]
+    assert headings == specified, f'runtime/FORMAT.md, "Encodings": the order is {", ".join(specified)}'
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_codec_is_specified(name: str) -> None:
+    encodings, states = FORMAT.read_text(encoding="utf-8").split("\n## Encodings\n")[1].split("\n## ")[:2]
+    paragraph = encodings.partition(f"\n### `{name}`\n\n")[2]
+    assert paragraph, f'runtime/FORMAT.md, "Encodings": write a paragraph "### `{name}`" that says what its bytes are'
+    assert paragraph.startswith("For 1-byte elements") == CODECS[name].of_indices, (
+        f"runtime/FORMAT.md, `{name}`: codecs with of_indices, and no others, are those For 1-byte elements"
+    )
+    rows = "\n".join(line.split("|")[1] for line in states.splitlines() if line.startswith("|"))
+    assert f"`{name}`" in rows, f'runtime/FORMAT.md, "Decoding row by row": write which state `{name}` keeps'
+
+
 @pytest.mark.parametrize("allowed", CHOICES)
 def test_the_second_reader_finds_the_same_constants(allowed: tuple[str, ...]) -> None:
     given = arrays()
@@ -194,7 +231,9 @@ def test_every_codec_is_met() -> None:
             met.add(data["codec"])
             parts = {key: data["params"].get(key) for key in ("gaps", "values", "indices")}
             met |= {f"{key} {part['codec']}" for key, part in parts.items() if part}
-    assert set(CODECS) | {"gaps huffman", "values raw", "values huffman", "indices huffman", "indices rans"} <= met
+    parts = {"gaps huffman", "values raw", "values huffman", "indices huffman", "indices rans"}
+    unmet = (set(CODECS) | parts) - met
+    assert not unmet, f"arrays(): add one that is smallest in {', '.join(sorted(unmet))}"
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])

@@ -88,7 +88,7 @@ def write_pack(
 ) -> bytes:
     """A plan with its constants' arrays -> the file's bytes, each constant in its smallest encoding.
 
-    codecs: names to choose from; add "rans" where size matters more than decoding speed. encode: called with
+    codecs: names to choose from; add a slow one, as "rans" is, where size matters more than speed. encode: called with
     a constant's index and tensor, may return an encoding of its own choice, or None for the smallest.
     Raises PackError where the plan can't be read back: a tensor is read before it is written, a scale is not
     positive, a dtype or an array does not fit.

@@ -16,8 +16,8 @@ import numpy as np
 from edgecompress_runtime.families.shared.decoding import Decoder
 from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.pack.codecs.huffman import Huffman
-from edgecompress_runtime.pack.codecs.huffman_code import canonical_codes, code_lengths
-from edgecompress_runtime.pack.codecs.huffman_kernels import write_codes
+from edgecompress_runtime.pack.entropy.huffman_code import canonical_codes, code_lengths
+from edgecompress_runtime.pack.entropy.huffman_kernels import write_codes
 from edgecompress_runtime.plan import Tensor
 
 LONGEST = 8  # bits of a code: three fit the 25 bits that a word has from any bit on, and a table has 256 entries

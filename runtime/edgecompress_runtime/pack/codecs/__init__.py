@@ -1,26 +1,28 @@
-"""How an array becomes a blob and back: one table of codecs, and the choice among them by actual size."""
+"""How an array becomes a blob and back: one codec a file, and the choice among them by actual size.
+
+A codec is any file of this folder with a class marked `@register`; nothing lists them. All are imported here, so none
+may load Numba before it encodes or decodes.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.pack.codecs.bitpacked import Bitpacked
-from edgecompress_runtime.pack.codecs.codebook import Codebook
-from edgecompress_runtime.pack.codecs.golomb import Golomb
-from edgecompress_runtime.pack.codecs.huffman import Huffman
-from edgecompress_runtime.pack.codecs.protocol import Buffer, Codec, Encoded
-from edgecompress_runtime.pack.codecs.rans import Rans
-from edgecompress_runtime.pack.codecs.raw import Raw
-from edgecompress_runtime.pack.codecs.sparse import Sparse
+from edgecompress_runtime.pack.codec import REGISTERED, Buffer, Codec, Encoded
 from edgecompress_runtime.pack.errors import PackError
 
 __all__ = ["CODECS", "FAST", "Codec", "Encoded", "codec_table", "decode", "encode_smallest"]
 
-NAMES = ("raw", "bitpacked", "huffman", "rans", "golomb", "codebook", "sparse")
-FAST = tuple(name for name in NAMES if name != "rans")  # rANS: about 1 % smaller, several times slower
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+NAMES = tuple(sorted(REGISTERED, key=lambda name: (REGISTERED[name].order, name)))
+FAST = tuple(name for name in NAMES if not REGISTERED[name].slow)
 EXPANSION = 4096  # elements a byte of a blob may stand for, so that a small file can't ask for gigabytes
 
 
@@ -29,12 +31,11 @@ def codec_table(allowed: Iterable[str] = NAMES) -> dict[str, Codec]:
     allowed = set(allowed)
     if unknown := allowed - set(NAMES):
         raise PackError(f"no codec is called {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
-    index: dict[str, Codec] = {codec.name: codec for codec in (Bitpacked(), Huffman(), Rans())}
-    index = {name: codec for name, codec in index.items() if name in allowed}
-    codebook = Codebook(index)
-    values = {"raw": Raw(), **index, "golomb": Golomb(), "codebook": codebook}
-    table = values | {"sparse": Sparse(index, {name: c for name, c in values.items() if name in allowed})}
-    return {name: codec for name, codec in table.items() if name in allowed}
+    table: dict[str, Codec] = {}
+    for name in NAMES:
+        if name in allowed:
+            table[name] = REGISTERED[name](table.values())
+    return table
 
 
 CODECS = codec_table()

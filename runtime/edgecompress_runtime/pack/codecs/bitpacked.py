@@ -6,17 +6,20 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.pack.codecs.protocol import Buffer, Encoded, symbols
+from edgecompress_runtime.pack.codec import Buffer, Codec, Encoded, register, symbols
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import integer, member
 
 CHUNK = 1 << 16  # elements unpacked at a time (8 bytes of scratch each); a multiple of 8, so whole bytes
 
 
-class Bitpacked:
+@register
+class Bitpacked(Codec):
     """1-byte elements; as few bits as the largest needs. Element i starts at bit i * bits."""
 
     name = "bitpacked"
+    order = 20
+    of_indices = True
 
     def encode(self, array: np.ndarray) -> Encoded | None:
         """Each element as so many bits as the largest needs, lowest first."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.pack.codecs.protocol import Buffer, Codec, Encoded, smallest
+from edgecompress_runtime.pack.codec import Buffer, Codec, Encoded, register, smallest
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import integer, member, number, record, sequence, shortest, text
 
@@ -14,14 +14,12 @@ LARGEST = 256  # centroids: an index is one byte
 SAMPLE = 4096  # elements looked at before sorting all of them
 
 
-class Codebook:
-    """Arrays of 1 to 256 distinct finite values. `indices`: codecs for the indices, uint8 [elements]."""
+@register
+class Codebook(Codec):
+    """Arrays of 1 to 256 distinct finite values; a codec of indices codes which of them each element is."""
 
     name = "codebook"
-
-    def __init__(self, indices: dict[str, Codec]) -> None:
-        """`indices`: codecs to choose from."""
-        self._indices = indices
+    order = 60
 
     def encode(self, array: np.ndarray) -> Encoded | None:
         """The distinct values in order, and each element's index."""
@@ -35,7 +33,7 @@ class Codebook:
         order = np.argsort(centroids, kind="stable")
         rank = np.empty(order.size, np.uint8)
         rank[order] = np.arange(order.size)
-        encoded = smallest(rank[np.searchsorted(patterns, bits)], self._indices)
+        encoded = smallest(rank[np.searchsorted(patterns, bits)], self.index_codecs)
         if encoded is None:
             return None
         listed = [x.item() if array.dtype.kind != "f" else shortest(x) for x in centroids[order]]
@@ -46,9 +44,9 @@ class Codebook:
         """Each index's value."""
         centroids = _centroids(params, out.dtype)
         inner = member(params, "indices", record)
-        codec = self._indices.get(name := member(inner, "codec", text))
+        codec = self.index_codecs.get(name := member(inner, "codec", text))
         if codec is None:
-            raise PackError(f"codebook: no index codec {name!r:.40}; known: {', '.join(self._indices)}")
+            raise PackError(f"codebook: no index codec {name!r:.40}; known: {', '.join(self.index_codecs)}")
         indices = codec.decode(data, member(inner, "params", record), np.empty(out.size, np.uint8))
         if indices.size and (found := int(indices.max())) >= centroids.size:
             raise PackError(f"codebook: index {found} among {centroids.size} centroids")

@@ -10,17 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.pack.codecs.protocol import Buffer, Encoded
+from edgecompress_runtime.pack.codec import Buffer, Codec, Encoded, register
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import integer, member
 
 MOST = 65_536  # numbers: they are decoded one by one
 
 
-class Golomb:
+@register
+class Golomb(Codec):
     """Arrays of int16 or int32."""
 
     name = "golomb"
+    order = 50
 
     def encode(self, array: np.ndarray) -> Encoded | None:
         """By the order that gives the fewest bytes."""

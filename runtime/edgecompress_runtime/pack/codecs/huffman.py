@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.pack.codecs.huffman_code import ALPHABET, MAX_LENGTH, canonical_codes, short_code_lengths
-from edgecompress_runtime.pack.codecs.protocol import Buffer, Encoded, symbols
+from edgecompress_runtime.pack.codec import Buffer, Codec, Encoded, register, symbols
+from edgecompress_runtime.pack.entropy.huffman_code import ALPHABET, MAX_LENGTH, canonical_codes, short_code_lengths
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import integer, member, sequence
 
@@ -20,15 +20,18 @@ HALVES_FROM = 1 << 16  # symbols; below that, the second chain saves less than i
 WIDE_TABLE_FROM = 1 << 13  # symbols; below that, filling a 12-bit table takes longer than it saves
 
 
-class Huffman:
+@register
+class Huffman(Codec):
     """Non-empty arrays of 1-byte elements."""
 
     name = "huffman"
+    order = 30
+    of_indices = True
 
     def encode(self, array: np.ndarray) -> Encoded | None:
         """By the code that `short_code_lengths` gives."""
         # imported where used, here and below: a pack without Huffman codes is read without loading Numba
-        from edgecompress_runtime.pack.codecs.huffman_kernels import write_codes
+        from edgecompress_runtime.pack.entropy.huffman_kernels import write_codes
 
         values = symbols(array)
         if values is None or not values.size:
@@ -44,7 +47,7 @@ class Huffman:
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
         """Both halves at once where the middle is known."""
-        from edgecompress_runtime.pack.codecs.huffman_kernels import decode_pair, decode_run, fill_tables
+        from edgecompress_runtime.pack.entropy.huffman_kernels import decode_pair, decode_run, fill_tables
 
         values = symbols(out)
         if values is None:

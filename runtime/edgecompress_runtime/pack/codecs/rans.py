@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.pack.codecs.protocol import Buffer, Encoded, symbols
+from edgecompress_runtime.pack.codec import Buffer, Codec, Encoded, register, symbols
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import integer, member, sequence
 
@@ -19,14 +19,18 @@ PRECISION = 12
 TOTAL = 1 << PRECISION
 
 
-class Rans:
+@register
+class Rans(Codec):
     """Non-empty arrays of 1-byte elements."""
 
     name = "rans"
+    order = 40
+    of_indices = True
+    slow = "makes it about 1 % smaller and decodes several times slower"
 
     def encode(self, array: np.ndarray) -> Encoded | None:
         """By frequencies in 4096ths."""
-        from edgecompress_runtime.pack.codecs.rans_kernels import encode
+        from edgecompress_runtime.pack.entropy.rans_kernels import encode
 
         values = symbols(array)
         if values is None or not values.size:
@@ -39,7 +43,7 @@ class Rans:
 
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
         """Element after element, until every word is used."""
-        from edgecompress_runtime.pack.codecs.rans_kernels import decode
+        from edgecompress_runtime.pack.entropy.rans_kernels import decode
 
         values = symbols(out)
         if values is None:

@@ -6,14 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.pack.codecs.protocol import Buffer, Encoded
+from edgecompress_runtime.pack.codec import Buffer, Codec, Encoded, register
 from edgecompress_runtime.pack.errors import PackError
 
 
-class Raw:
+@register
+class Raw(Codec):
     """Any array."""
 
     name = "raw"
+    order = 10
 
     def encode(self, array: np.ndarray) -> Encoded:
         """The elements' own bytes."""

@@ -10,24 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.pack.codecs.protocol import Buffer, Codec, Encoded, smallest
+from edgecompress_runtime.pack.codec import Buffer, Codec, Encoded, register, smallest
 from edgecompress_runtime.pack.errors import PackError
 from edgecompress_runtime.pack.fields import integer, member, record, text
 
 SKIP = 255  # this gap means 255 zeros and nothing after them; a smaller one that many zeros and an element
 
 
-class Sparse:
+@register
+class Sparse(Codec):
     """Any array. Zero is the pattern of all zero bits, so -0.0 is stored.
 
-    `gaps`, `values`: codecs for the gaps, uint8, and for the stored elements.
+    A codec of indices codes the gaps, uint8, and any inner codec the stored elements.
     """
 
     name = "sparse"
-
-    def __init__(self, gaps: dict[str, Codec], values: dict[str, Codec]) -> None:
-        """Codecs to choose from, for gaps and for values."""
-        self._gaps, self._values = gaps, values
+    order = 70
 
     def encode(self, array: np.ndarray) -> Encoded | None:
         """The runs of zeros, and what lies between them."""
@@ -37,7 +35,7 @@ class Sparse:
         skips = distances // SKIP
         gaps = np.full(positions.size + int(skips.sum()), SKIP, np.uint8)
         gaps[np.cumsum(skips + 1) - 1] = distances - SKIP * skips
-        coded_gaps, coded_values = smallest(gaps, self._gaps), smallest(flat[positions], self._values)
+        coded_gaps, coded_values = smallest(gaps, self.index_codecs), smallest(flat[positions], self.inner)
         if coded_gaps is None or coded_values is None:
             return None
         where = coded_gaps.reference() | {"count": gaps.size, "bytes": len(coded_gaps.data)}
@@ -49,13 +47,13 @@ class Sparse:
         where, what = member(params, "gaps", record), member(params, "values", record)
         split = member(where, "bytes", integer, 0, len(data))
         count = member(where, "count", integer, 0, out.size)  # every gap passes at least one element
-        gaps = _decode(data[:split], where, self._gaps, np.empty(count, np.uint8))
+        gaps = _decode(data[:split], where, self.index_codecs, np.empty(count, np.uint8))
         stored = gaps != SKIP
         ends = np.cumsum(gaps + stored.astype(np.int64))  # how many elements are behind after each gap
         if count and ends[-1] > out.size:
             raise PackError(f"sparse: gaps pass {ends[-1]} elements of {out.size}")
         positions = ends[stored] - 1
-        values = _decode(data[split:], what, self._values, np.empty(positions.size, out.dtype))
+        values = _decode(data[split:], what, self.inner, np.empty(positions.size, out.dtype))
         flat = out.reshape(-1)
         flat[...] = 0
         flat[positions] = values

@@ -1,10 +1,12 @@
-"""What a codec is: a name and two functions. CODECS (in `__init__`) maps names to them."""
+"""What a codec is, and how one is entered: by `@register`, in a file of its own in `codecs/`."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from typing import Any, NamedTuple, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -28,22 +30,48 @@ class Encoded(NamedTuple):
         return {"codec": self.codec, "params": self.params}
 
 
-class Codec(Protocol):
-    """Lossless: `decode(encoded.data, encoded.params, np.empty_like(array))` equals `array` bit for bit."""
+class Codec(ABC):
+    """Lossless: `decode(encoded.data, encoded.params, np.empty_like(array))` equals `array` bit for bit.
 
-    @property
-    def name(self) -> str:
-        """What a pack calls the codec."""
+    name: what a pack calls the codec. order: of encodings of one size that of the lowest order is taken, and a codec is
+    built on those of lower orders. of_indices: whether it is for 1-byte elements, and codes the indices and gaps of
+    other codecs. slow: empty, or what it gains and costs, as RECIPE.md says it of "rans"; such a codec is tried
+    only where it is asked for.
+    """
 
+    name: ClassVar[str]
+    order: ClassVar[int]
+    of_indices: ClassVar[bool] = False
+    slow: ClassVar[str] = ""
+
+    def __init__(self, inner: Iterable[Codec] = ()) -> None:
+        """`inner`: the codecs that this one may be built on, those of lower orders."""
+        self.inner = {codec.name: codec for codec in inner}
+        self.index_codecs = {name: codec for name, codec in self.inner.items() if codec.of_indices}
+
+    @abstractmethod
     def encode(self, array: np.ndarray) -> Encoded | None:
         """None when this codec can't hold such an array (its docstring says which it can)."""
 
+    @abstractmethod
     def decode(self, data: Buffer, params: dict[str, Any], out: np.ndarray) -> np.ndarray:
         """Fills and returns `out`, C-contiguous, whose shape and dtype come from the tensor.
 
         `data` and `params` may be anything: raises PackError unless they describe exactly `out.size`
         elements and every byte of `data` is used; never reads or writes out of bounds.
         """
+
+
+C = TypeVar("C", bound=Codec)
+REGISTERED: dict[str, type[Codec]] = {}  # complete once `codecs` is imported
+
+
+def register(codec: type[C]) -> type[C]:
+    """Enter a codec under its name. ValueError for a name that is taken."""
+    if codec.name in REGISTERED:
+        raise ValueError(f"two codecs are called {codec.name}")
+    REGISTERED[codec.name] = codec
+    return codec
 
 
 def symbols(array: np.ndarray) -> np.ndarray | None:

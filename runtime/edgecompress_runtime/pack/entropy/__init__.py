@@ -1,0 +1,1 @@
+"""Entropy codes: which bits a symbol gets, and the compiled loops that write and read them. Codecs use them."""
