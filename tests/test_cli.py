@@ -190,13 +190,13 @@ def test_integer_only_target_beyond_the_limit_is_exit_4(tmp_path, closeness, cap
         (["convert", MODEL, "--input-shape", "1,1,8,8"], 2, "expected NAME:D1,D2,..."),
         (["convert", MODEL, "--input-shape", "pixels:99999999999999999999,1,8,8"], 2, "too large"),
         (["convert", MODEL, "--input-shape", "pixels:100000000,1,8,8"], 2, "too large"),
-        (["convert", ""], 2, "'MODEL': it is empty"),
-        (["convert", MODEL, "--recipe", ""], 2, "'--recipe': it is empty"),
-        (["convert", MODEL, "-o", ""], 2, "'--output': it is empty"),
-        (["convert", MODEL, "--calib", ""], 2, "'--calib': it is empty"),
-        (["convert", MODEL, "--eval", ""], 2, "'--eval': it is empty"),
-        (["convert", MODEL, "--target-file", ""], 2, "'--target-file': it is empty"),
-        (["convert", MODEL, "--weights", ""], 2, "'--weights': it is empty"),
+        (["convert", ""], 2, "'MODEL': is empty"),
+        (["convert", MODEL, "--recipe", ""], 2, "'--recipe': is empty"),
+        (["convert", MODEL, "-o", ""], 2, "'--output': is empty"),
+        (["convert", MODEL, "--calib", ""], 2, "'--calib': is empty"),
+        (["convert", MODEL, "--eval", ""], 2, "'--eval': is empty"),
+        (["convert", MODEL, "--target-file", ""], 2, "'--target-file': is empty"),
+        (["convert", MODEL, "--weights", ""], 2, "'--weights': is empty"),
         (["convert", MODEL, "-o", os.devnull + "/out"], 2, os.devnull),
         (["convert", MODEL, "-o", "x" * 300], 2, "name too long"),
         (["inspect", "missing.onnx"], 2, "missing.onnx"),
@@ -235,7 +235,7 @@ def test_an_artifact_larger_than_flash_is_told_with_figures(tmp_path, capsys) ->
 def test_a_folder_in_the_way_of_a_file_stops_before_any_is_written(tmp_path, capsys) -> None:
     (tmp_path / "report.json").mkdir()
     assert run("convert", MODEL, "-o", tmp_path) == 2
-    assert "a folder has this name" in capsys.readouterr().err and os.listdir(tmp_path) == ["report.json"]
+    assert "there is a folder of this name" in capsys.readouterr().err and os.listdir(tmp_path) == ["report.json"]
 
 
 def test_a_full_disk_behind_stdout_is_no_defect(monkeypatch, capsys) -> None:
@@ -385,7 +385,7 @@ def test_a_defect_is_one_line_too_and_debug_shows_where(tmp_path, monkeypatch, c
     monkeypatch.setattr("edgecompress.api.convert", broken)
     assert run("convert", MODEL) == 1
     assert capsys.readouterr().err == (
-        "error: unexpected ZeroDivisionError: a defect in two lines (--debug shows where)\n"
+        "error: unexpected ZeroDivisionError: a defect in two lines (run again with --debug for the traceback)\n"
     )
     assert run("convert", MODEL, "--debug") == 1
     assert "Traceback" in capsys.readouterr().err

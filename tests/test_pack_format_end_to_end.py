@@ -180,7 +180,9 @@ def test_clusters_of_float_weights_are_small_and_what_stays_large_is_said(tmp_pa
 
 def test_training_of_clusters_that_nobody_asked_for_is_refused(tmp_path):
     (tmp_path / "recipe.toml").write_text("[cluster]\nepochs = 2\n")
-    with pytest.raises(edgecompress.InputError, match=r"epochs in .cluster. trains clusters: add bits"):
+    with pytest.raises(
+        edgecompress.InputError, match=r".cluster. epochs trains clusters, but none are asked for: add bits"
+    ):
         edgecompress.convert(DIGITS / "digits.onnx", recipe=tmp_path / "recipe.toml", output=tmp_path / "out")
 
 

@@ -82,7 +82,7 @@ def test_criteria(tmp_path):
     assert command.sensitivity(MODEL, x, ratios=[0.5], criterion="fisher").criterion == "fisher"
     for criterion, message in {
         "taylor": "needs labels",
-        "movement": "for single weights",
+        "movement": "single weights only",
         "l3": "'l3': expected one of .*l1, l2, .*file.py",
         f"{own}:nobody": "no function 'nobody'",
         "scale": "no BatchNormalization",

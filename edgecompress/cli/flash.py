@@ -16,7 +16,7 @@ from edgecompress.cli.options import (
 from edgecompress.support.log import is_quiet
 
 
-@click.command(short_help="Put an artifact on a device, to stay there.")
+@click.command(short_help="Install an artifact on a device.")
 @click.argument("artifact", callback=not_empty)
 @click.option(
     "--device",

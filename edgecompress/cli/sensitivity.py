@@ -15,7 +15,7 @@ from edgecompress.cli.options import (
 )
 
 
-@click.command(short_help="Show what pruning each group costs.")
+@click.command(short_help="Measure what pruning each layer group costs.")
 @model_options
 @file_option(
     "--eval", "data", metavar="DATA", required=True, help="Samples, with labels if you have them; forms as in convert."
@@ -27,7 +27,7 @@ from edgecompress.cli.options import (
     multiple=True,
     default=(0.25, 0.5, 0.75),
     show_default="0.25, 0.5, 0.75",
-    help="Share of a group to remove. Repeatable.",
+    help="Share of a group's channels to remove. Repeatable.",
 )
 @click.option(
     "--criterion",
@@ -43,7 +43,9 @@ from edgecompress.cli.options import (
     show_default=True,
     help="Largest number of samples, from the first.",
 )
-@file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@file_option(
+    "--preprocess", metavar="KEY=VALUE,...", help="How samples become inputs; keys: scale, mean, std, resize, layout."
+)
 @json_option
 @talk_options
 @debug_option

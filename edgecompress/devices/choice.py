@@ -50,7 +50,7 @@ def emulator_of(target: Profile) -> Named:
     for name, settings in BUILT_IN.items():
         if settings.emulated and fits(target, settings):
             return name, settings
-    raise InputError(f"there is no emulator for {target.name}: name a --device (see: edgecompress devices)")
+    raise InputError(f"there is no emulator for {target.name}: give a --device (see: edgecompress devices)")
 
 
 def _profile(artifact: Artifact) -> Profile | None:

@@ -124,8 +124,8 @@ def build(
     path, profile = Path(pack), load_target(target, target_file)
     if "apple" in profile.triple:
         raise InputError(
-            f"target {profile.name}: packs are compiled to ELF objects, which {profile.triple} does not "
-            "link; convert to tflite or onnx for it"
+            f"target {profile.name}: .pack files are compiled to ELF objects, which {profile.triple} "
+            "can't link; convert to tflite or onnx for this target"
         )
     directory = Path(output) if output is not None else path.with_name(f"{path.stem}-{profile.name}")
     require_writable(directory, (), ())

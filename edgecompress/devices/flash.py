@@ -36,7 +36,7 @@ def flash(artifact: str | Path, device: str, *, config: str | Path | None = None
     opened = open_artifact(artifact)
     device, settings = device_for(opened, device, config)
     if settings.resource is None:
-        raise InputError(f"device {device}: nothing stays on it: use `edgecompress bench` or `run`")
+        raise InputError(f"device {device}: nothing can be installed on it: use `edgecompress bench` or `run`")
     program = prepare(opened, device, settings).program
     driver = settings.open(device)
     try:

@@ -71,7 +71,7 @@ class Devices(Shown):
             parts.append(table("\nConnected", ("Driver", "Address", "Target", "What it is"), others))
         if commands := [c.add for c in self.connected if c.add]:
             targets = " (its TARGET: see edgecompress targets)" if any("=TARGET" in c for c in commands) else ""
-            parts.append(Text("\n".join([f"To make them devices{targets}:", *(f"  {c}" for c in commands)])))
+            parts.append(Text("\n".join([f"To add them as devices{targets}:", *(f"  {c}" for c in commands)])))
         return Group(*parts)
 
 
@@ -85,7 +85,7 @@ def list_devices(config: str | Path | None = None) -> Devices:
 
 
 def _reason(device: Device) -> str:
-    return f"not {'configured' if device.driver is None else 'reached'}: {device.error}"
+    return f"{'bad configuration' if device.driver is None else 'out of reach'}: {device.error}"
 
 
 def _asked(item: tuple[str, Settings | InputError]) -> Device:

@@ -94,7 +94,7 @@ def processes() -> Processes:
     count, rank, local = int(os.environ.get("WORLD_SIZE", "1")), _rank("RANK"), _rank("LOCAL_RANK")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and local >= gpus:
-        raise InputError(f"{count} processes and {gpus} GPUs on this machine: start at most one process for each GPU")
+        raise InputError(f"{count} processes share {gpus} GPUs on this machine: start at most one process for each GPU")
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)

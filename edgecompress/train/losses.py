@@ -47,7 +47,7 @@ def load_loss(name: str, data: TrainData) -> Loss:
     if is_function_spec(name):
         return _user(name)
     if data.labels is None:
-        raise InputError('training needs labels ("y" in an .npz), or a loss of your own: [train] loss = "file.py:loss"')
+        raise InputError('training needs labels ("y" in an .npz file), or your own loss: [train] loss = "file.py:loss"')
     if name == "auto":
         name = "cross-entropy" if data.labels.dtype == np.int64 else "mse"
     if name not in LOSSES:

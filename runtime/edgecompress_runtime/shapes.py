@@ -46,7 +46,7 @@ def numbers(tensor: Tensor) -> list[int]:
 
 def axis_of(value: int, rank: int) -> int:
     """An axis counted from the front; it may be given from the end, as a negative number."""
-    require(-rank <= value < rank, f"axis {value} of {rank}")
+    require(-rank <= value < rank, f"axis {value} is outside of {rank} dimensions")
     return value % rank
 
 
@@ -71,7 +71,7 @@ def channels(inputs: Sequence[Any], w: Tensor, count: int) -> None:
     """A layer's weights have a scale or one for each output channel; its bias has an element for each."""
     require(w.scale.size in (0, 1, count), f"{w.scale.size} scales of {count} channels")
     bias = inputs[2] if len(inputs) > 2 else None
-    require(bias is None or bias.size == count, "a bias of another size")
+    require(bias is None or bias.size == count, "expected as many biases as output channels")
     if inputs[0].is_int8:
         require(w.is_int8 and w.scale.size > 0, "expected int8 weights with scales")
         require(bias is None or (bias.data is not None and bias.dtype == np.int32), "expected a constant int32 bias")
@@ -94,7 +94,7 @@ def table(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]
 
 def softmax(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Along the last axis, so there must be one."""
-    require(len(inputs[0].shape) > 0, "a scalar")
+    require(len(inputs[0].shape) > 0, "expected at least one dimension")
     return [inputs[0].shape]
 
 
@@ -146,7 +146,7 @@ def transpose_convolution(inputs: Inputs, outputs: Outputs, options: WindowOptio
     require(len(size) == 2 and len(kernel) == 2 and inner == depth, "expected four dimensions")
     channels([x, w, *inputs[3:]], w, out)
     (_, *grown, _) = outputs[0].shape
-    require(windows(options, tuple(grown), kernel) == size, "sizes of the two sides")
+    require(windows(options, tuple(grown), kernel) == size, "the input's size does not follow from the output's")
     return [(n, *grown, out)]
 
 
@@ -200,7 +200,10 @@ def concatenation(inputs: Inputs, outputs: Outputs, options: ConcatenationOption
     rank = len(inputs[0].shape)
     axis = axis_of(options.axis, rank)
     others = {(*t.shape[:axis], *t.shape[axis + 1 :]) for t in inputs}
-    require(len(others) == 1 and all(len(t.shape) == rank for t in inputs), "sizes off the axis")
+    require(
+        len(others) == 1 and all(len(t.shape) == rank for t in inputs),
+        "expected inputs of equal sizes along all other axes",
+    )
     x = inputs[0].shape
     return [(*x[:axis], sum(t.shape[axis] for t in inputs), *x[axis + 1 :])]
 
@@ -222,7 +225,10 @@ def slice_(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape
     one_dtype(x, y)
     begin = numbers(inputs[1])
     require(len(begin) == len(x.shape) == len(y.shape), "ranks")
-    require(all(b >= 0 and b + k <= n for b, k, n in zip(begin, y.shape, x.shape)), "outside of the tensor")
+    require(
+        all(b >= 0 and b + k <= n for b, k, n in zip(begin, y.shape, x.shape)),
+        "the slice reaches outside of the tensor",
+    )
     return [y.shape]
 
 
@@ -232,7 +238,7 @@ def strided_slice(inputs: Inputs, outputs: Outputs, options: Options) -> Sequenc
     one_dtype(x, y)
     require(len(begin) == len(step) == len(x.shape) == len(y.shape), "ranks")
     for first, by, count, size in zip(begin, step, y.shape, x.shape):
-        require(0 <= first < size and 0 <= first + (count - 1) * by < size, "outside of the tensor")
+        require(0 <= first < size and 0 <= first + (count - 1) * by < size, "the slice reaches outside of the tensor")
     return [y.shape]
 
 
@@ -297,7 +303,7 @@ def gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) -> Sequence
     """Inputs: x and indices, which lie on the axis where they are constant."""
     x, indices = inputs[:2]
     one_dtype(x, outputs[0])
-    require(np.issubdtype(indices.dtype, np.integer), "indices")
+    require(np.issubdtype(indices.dtype, np.integer), "expected integer indices")
     axis = axis_of(options.axis, len(x.shape))
     if indices.data is not None:
         require(all(0 <= i < x.shape[axis] for i in numbers(indices)), "an index outside of the axis")

@@ -145,7 +145,7 @@ def test_a_line_that_comes_back_to_another_program(
     port = SerialPort("board", line.url)
     try:
         port.require(program)
-        with pytest.raises(DeviceError, match="what is there now has another program"):
+        with pytest.raises(DeviceError, match="the device now runs another program"):
             port.measure(bytes(program.input_bytes * 100))
     finally:
         port.close()
@@ -174,7 +174,7 @@ def test_a_board_without_a_port_and_one_with_another_model(
     code, _, error = edgecompress("flash", other_pack, "--device", "gone", "--config", config)
     assert code == 5 and "/dev/ttyNONE" in error
     code, _, error = edgecompress("flash", other_pack, "--device", "board", "--config", config)
-    assert code == 5 and "its firmware has the model with digest" in error and "flash it first" in error
+    assert code == 5 and "its firmware holds the model with digest" in error and "flash it first" in error
 
 
 @pytest.mark.parametrize("what", ["killed", "reset"])
@@ -242,7 +242,7 @@ def test_a_fault_of_the_cpu_is_told(tmp_path: Path) -> None:
     process = EmulatorProcess(elf, BOARD)
     line = emulated_port("board", process, BOARD)
     try:
-        with pytest.raises(DeviceError, match="stopped by a fault of the CPU"):
+        with pytest.raises(DeviceError, match="a CPU fault stopped the program"):
             line.measure(bytes(4))
     finally:
         line.close()
@@ -287,7 +287,7 @@ def test_what_arrived_in_flash_is_read_back(
     config = configured(board={"driver": "serial", "port": board.url, "target": "cortex-m4", "flash": ["true"]})
     code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
     board.close()
-    assert code == 5 and "is not what was sent: the CRC-32 differs" in error and error.count("\n") == 1
+    assert code == 5 and "differs from what was sent (CRC-32)" in error and error.count("\n") == 1
 
 
 def test_files_for_flash_have_the_parts_that_objcopy_finds(built: Path) -> None:

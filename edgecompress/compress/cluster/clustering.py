@@ -94,12 +94,12 @@ def cluster(
         if not found.within and not nearest:
             raise InputError(
                 f"cluster.size: {size:,} bytes are too few for {weights:,} weights: "
-                f"{found.result.bytes:,} is the least that was found"
+                f"the smallest that was found takes {found.result.bytes:,}"
             )
         return found.result
     if dataset is None:
         raise InputError(
-            'cluster: snr, or bits = "auto", is measured on calibration data: give --calib, or ask for size or bits = 4'
+            'cluster.snr and cluster.bits = "auto" need calibration data: give --calib, or set cluster.size or bits = 4'
         )
     snr = DEFAULT_SNR if settings.snr is None else settings.snr
     return budget.search(

@@ -114,7 +114,7 @@ def prune_channels(
             model, histories = trained.model, [*histories, trained.history]
     achieved = share() if target < 1 else 1.0
     if achieved > target + 1e-9:
-        notes.append(f"no more than {100 * (1 - achieved):.1f} % of the {what} can go")
+        notes.append(f"at most {100 * (1 - achieved):.1f} % of the {what} can be removed")
     groups_left = tuple(Width(n, size, left[n]) for n, size in widths.items())
     return Pruned(model, what, target, achieved, groups_left, settings.blocks, tuple(notes), tuple(histories))
 
@@ -131,7 +131,7 @@ def without_kept(groups: Sequence[ChannelGroup], keep: Sequence[str]) -> list[Ch
     makers = {x.node for g in groups for x in g.made_by}
     if unknown := [name for name in keep if name not in makers]:
         raise InputError(
-            f"prune.keep: no layer that channels can be removed from is called {unknown[0]!r}; there are "
+            f"prune.keep: {unknown[0]!r} is no layer that channels can be removed from; those are "
             f"{', '.join(sorted(makers))}"
         )
     return [g for g in groups if not any(x.node in keep for x in g.made_by)]

@@ -67,7 +67,7 @@ def call(kernel: Callable[..., None], *arguments: Argument) -> Call:
     """Raises OverflowError for an integer that no int32 holds."""
     for number in _integers(arguments):
         if not -(2**31) <= number < 2**31:
-            raise OverflowError(f"{number} is no int32")
+            raise OverflowError(f"{number} does not fit into int32")
     return Call(kernel, arguments)
 
 

@@ -66,24 +66,24 @@ def read_container(data: bytes) -> Container:
     """
     view = memoryview(data).toreadonly()
     if not MAGIC.startswith(data[: len(MAGIC)]):
-        raise PackError("not a .pack file: it starts with other bytes")
+        raise PackError("not a .pack file: it does not start with the format's magic bytes")
     if len(view) < PREFIX.size:
-        raise PackError(f"cut short: {len(view)} bytes, the fixed part alone has {PREFIX.size}")
+        raise PackError(f"cut short: {len(view)} bytes, but the fixed part alone takes {PREFIX.size}")
     _, version, stored_size, plain_size, count, size, digest = PREFIX.unpack_from(view)
     if version != VERSION:
         raise PackError(f"format version {version}; this reader knows version {VERSION}: update edgecompress")
     if size != len(view):
-        raise PackError(f"cut short or extended: {len(view)} bytes, its header says {size}")
+        raise PackError(f"cut short or extended: {len(view)} bytes, but its header says {size}")
     header_at = PREFIX.size + BLOB.size * count
     if header_at + stored_size > size:
-        raise PackError(f"damaged: {count} blobs and a header of {stored_size} bytes in a file of {size}")
+        raise PackError(f"damaged: {count} blobs and a header of {stored_size} bytes do not fit into a file of {size}")
 
     blobs, end = [], header_at + stored_size
     for index, (length, crc) in enumerate(BLOB.iter_unpack(view[PREFIX.size : header_at])):
         start = end + -end % ALIGNMENT
         end = start + length
         if end > size:
-            raise PackError(f"damaged: blob {index} would end at byte {end} of {size}")
+            raise PackError(f"damaged: blob {index} would end at byte {end}, past the end of the file ({size} bytes)")
         blobs.append(view[start:end])
         if (found := zlib.crc32(blobs[-1])) != crc:
             raise PackError(f"damaged: blob {index} has CRC32 {found:08x}, expected {crc:08x}")

@@ -149,7 +149,7 @@ class AdbShell:
         except ToolError as error:
             raise DeviceError(f"{self._name}: {error}") from error
         except subprocess.TimeoutExpired:
-            raise DeviceError(f"{self._name}: adb {words[-1][:40]}: no end within {timeout:.0f} s") from None
+            raise DeviceError(f"{self._name}: adb {words[-1][:40]}: did not end within {timeout:.0f} s") from None
         return done.returncode, _without_news(done.stdout), _without_news(done.stderr)
 
 

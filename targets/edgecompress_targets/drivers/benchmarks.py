@@ -32,7 +32,7 @@ def benchmark_model(text: str) -> Summary:
     try:
         return Summary(int(count), values["min"], values["max"], values["avg"], values["std"], values.get("median"))
     except KeyError as error:
-        raise ValueError(f"its statistics lack {error}") from error
+        raise ValueError(f"its statistics have no {error}") from error
 
 
 def perf_test(text: str) -> tuple[int, ...]:

@@ -49,7 +49,7 @@ class SerialSettings(Settings):
         if not isinstance(flash, str):
             return flash
         if flash not in COMMANDS:
-            raise ValueError(f"should be one of {', '.join(COMMANDS)}, or a list of a command's words")
+            raise ValueError(f"should be one of {', '.join(COMMANDS)}, or a command as a list of words")
         return (flash,)
 
     @model_validator(mode="after")
