@@ -214,7 +214,7 @@ def test_mistakes_are_one_line_on_stderr(tmp_path, monkeypatch, capsys, argument
 
 @pytest.mark.parametrize(
     ("room", "expected"),
-    [("flash_bytes = 5000", "of flash, tiny has 5,000 B"), ("ram_bytes = 1000", "of RAM, tiny has 1,000 B")],
+    [("flash_bytes = 5000", "of flash, but tiny has 5,000 B"), ("ram_bytes = 1000", "of RAM, but tiny has 1,000 B")],
 )
 def test_a_model_that_does_not_fit_is_told_with_figures(tmp_path, capsys, room: str, expected: str) -> None:
     board = tmp_path / "board.toml"
@@ -419,7 +419,7 @@ def test_inspect_says_why_a_target_does_not_fit(tmp_path) -> None:
     fits = {t.name: t for t in found.targets}
     assert fits["linux-x86"].fits
     assert not fits["cortex-m0"].fits
-    assert "at least 362,400 B of flash, cortex-m0 has 262,144 B" in "; ".join(fits["cortex-m0"].reasons)
+    assert "at least 362,400 B of flash, but cortex-m0 has 262,144 B" in "; ".join(fits["cortex-m0"].reasons)
     assert "Erf" in "; ".join(fits["cortex-m4"].reasons)
 
 

@@ -100,7 +100,7 @@ def test_shapes_that_are_taken():
     np.testing.assert_array_equal(everything(load(gray, [value("x", 1, 1, 4, 5)]))["x"], gray[:, None])
     whole = everything(load(gray[:, None], [value("x", 1, 4, 5)]))["x"]  # the batch axis is in the samples
     assert whole.shape == (7, 1, 4, 5)
-    with pytest.raises(InputError, match=r"samples of shape \(4, 5, 3\); expected \(3, 4, 5\)"):
+    with pytest.raises(InputError, match=r"the samples have shape \(4, 5, 3\); expected \(3, 4, 5\)"):
         load(PIXELS, layout="nchw")
     cube = RNG.normal(size=(2, 3, 3, 3)).astype(np.float32)
     inputs = [value("x", 1, 3, 3, 3)]
@@ -126,7 +126,7 @@ def test_folder_of_classes(tmp_path):
     gray = everything(load(tmp_path / "zebra", [value("x", 1, 1, 8, 10)]))["x"]
     np.testing.assert_allclose(gray, 0.299 * 200, atol=1)
     refused("need an input of shape", tmp_path, [value("x", 1, 640)])
-    refused("samples of shape", tmp_path, resize=(9, 9))
+    refused("the samples have shape", tmp_path, resize=(9, 9))
     (tmp_path / "ape" / "0.png").write_bytes((tmp_path / "ape" / "0.png").read_bytes()[:40])
     refused("0.png: can't be read", tmp_path)
 
@@ -172,11 +172,11 @@ def test_bad_data(tmp_path):
     refused("expected .npz, .npy", tmp_path / "d.txt")
     refused("holds no samples", PIXELS[:0])
     refused("6 labels for 7 samples", (PIXELS, LABELS[:6]))
-    refused("labels of type <U1; expected numbers", (PIXELS, list("abcdefg")))
-    refused(r"samples of shape \(5, 3\)", PIXELS[0])
+    refused("the labels have type <U1; expected numbers", (PIXELS, list("abcdefg")))
+    refused(r"the samples have shape \(5, 3\)", PIXELS[0])
     refused("a single number", np.float32(3))
     refused("'x' is a NoneType; expected an array", None)
-    refused("data of type <U1; expected numbers", np.full((2, 3, 4, 5), "a"))
+    refused("the data has type <U1; expected numbers", np.full((2, 3, 4, 5), "a"))
     refused("expected 'images:0' \\(or 'x'\\), found \\['a', 'b'\\]", {"a": PIXELS, "b": PIXELS})
     for bad in (np.nan, np.inf, 1e300):
         x = np.zeros((7, 3, 4, 5))

@@ -167,9 +167,12 @@ def no_training(monkeypatch) -> None:
     [
         (
             '[prune]\nmacs = 0.7\nsparsity = 0.5\ncriterion = "scale"',
-            'criterion = "scale" scores channels; for weights',
+            'criterion = "scale" scores channels only; for weights',
         ),
-        ('[prune]\nmacs = 0.7\nsparsity = 0.5\nallocation = "capacity"', "for channels; for weights there are uniform"),
+        (
+            '[prune]\nmacs = 0.7\nsparsity = 0.5\nallocation = "capacity"',
+            "applies to channels only; for weights use uniform",
+        ),
         ('[prune]\nmacs = 0.7\ncriterion = "movement"', "scores single weights only; for channels use"),
         (
             '[prune]\nmacs = 0.7\nsparsity = 0.5\nschedule = "lottery"',
@@ -183,8 +186,11 @@ def no_training(monkeypatch) -> None:
             '[prune]\nsparsity = 0.5\nschedule = "lottery"\nrewind = 3',
             "rewind = 3 is after the end of training (2 epochs)",
         ),
-        ("[prune]\nsparsity = 0.5\nrounds = 3", 'prune.rounds is for prune.schedule = "iterative" and "lottery"'),
-        ("[prune]\nsparsity = 0.5\nrewind = 1", 'prune.rewind is for prune.schedule = "lottery"'),
+        (
+            "[prune]\nsparsity = 0.5\nrounds = 3",
+            'prune.rounds applies only to prune.schedule = "iterative" and "lottery"',
+        ),
+        ("[prune]\nsparsity = 0.5\nrewind = 1", 'prune.rewind applies only to prune.schedule = "lottery"'),
         ('[prune]\nmacs = 0.7\ncriterion = "none.py:f"', "none.py:f: there is no file none.py"),
         ('[prune]\nsparsity = 0.7\nkeep = ["nobody"]\n[distill]', "prune.keep: 'nobody' is no layer with weights"),
         ('[prune]\nmacs = 0.7\n[quantize]\nfloat_layers = ["nobody"]', "no node or value named 'nobody'"),
@@ -226,7 +232,7 @@ def test_slimming_needs_scales_everywhere_before_it_trains(no_training, tmp_path
 
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
     (tmp_path / "recipe.toml").write_text('[prune]\nmacs = 0.5\ncriterion = "scale"\n')
-    with pytest.raises(InputError, match="no BatchNormalization behind"):
+    with pytest.raises(InputError, match="no BatchNormalization follows"):
         edgecompress.convert(
             network,
             train=TRAIN,

@@ -301,7 +301,7 @@ def test_nothing_to_prune_is_told(blobs, allocation) -> None:
 
     model, _ = blobs
     keep = [str(w.node.name) for w in prunable(model)]
-    with pytest.raises(InputError, match=r"no weights to prune beside those of the layers in prune.keep"):
+    with pytest.raises(InputError, match=r"no weights to prune other than those of the layers in prune.keep"):
         prune_weights(model, Prune(sparsity=0.5, keep=keep, allocation=allocation))
 
 

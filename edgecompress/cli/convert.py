@@ -82,7 +82,7 @@ def preset_names() -> list[str]:
 @click.option(
     "--max-size",
     metavar="SIZE",
-    help="Largest artifact, e.g. 32KB: chooses pruning and clustering; exit code 4 if missed.",
+    help="Largest size of an artifact, e.g. 32KB: chooses pruning and clustering; exit code 4 if missed.",
 )
 @json_option
 @talk_options

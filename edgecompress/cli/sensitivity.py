@@ -33,15 +33,11 @@ from edgecompress.cli.options import (
     "--criterion",
     default="l1",
     show_default=True,
-    help="What scores channels: a name as in a recipe, or file.py:function taking (weight, known).",
+    help="How channels are scored: a name as in a recipe, or file.py:function taking (weight, known).",
 )
 @click.option("--metric", default="top1", show_default=True, help="top1, or file.py:function taking (outputs, labels).")
 @click.option(
-    "--samples",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Largest number of samples, from the first.",
+    "--samples", type=click.IntRange(1), default=1000, show_default=True, help="Use only the first N samples."
 )
 @file_option(
     "--preprocess", metavar="KEY=VALUE,...", help="How samples become inputs; keys: scale, mean, std, resize, layout."

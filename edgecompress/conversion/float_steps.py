@@ -25,7 +25,7 @@ CALIBRATED_AGAIN = "the weights have changed, so the ranges that the model came 
 
 @dataclass(frozen=True)
 class FloatModel:
-    """A float model, and what the step that made it says: what was asked of it and what came out (goals), what a
+    """A float model, and the results of the step that made it: what was asked of it and what came out (goals), what a
     reader should know (notes), and every training that it took (histories)."""
 
     model: ir.Model = field(repr=False)
@@ -62,7 +62,7 @@ def changes_weights(recipe: Recipe) -> bool:
 
 
 def _without_dead(model: ir.Model) -> FloatModel:
-    """The model without channels that can't change its outputs, when ONNX Runtime shows that the outputs are equal."""
+    """The model without channels that have no effect, when ONNX Runtime shows that the outputs are equal."""
     smaller, dead = remove_dead_channels(model)
     if not dead:
         return FloatModel(model)

@@ -14,7 +14,7 @@ from edgecompress.recipe.effective import encoding
 
 
 def require_possible(recipe: Recipe, *, trains: bool) -> None:
-    """Raises InputError with everything that the recipe asks for and can't have. trains: there is training data."""
+    """Raises InputError with everything impossible that the recipe asks for. trains: there is training data."""
     quantize, cluster = recipe.quantize, recipe.cluster
     learned = {
         "[distill]": recipe.distill.is_asked_for,

@@ -27,7 +27,9 @@ def device_for(artifact: Artifact, name: str, config: str | Path | None = None) 
     profile = _profile(artifact)
     if profile is None:
         emulators = ", ".join(n for n, s in BUILT_IN.items() if s.emulated)
-        raise InputError(f"{artifact.path}: does not say which target it is for; name one of {emulators}")
+        raise InputError(
+            f"{artifact.path}: the file does not say which target it is for; give --device, one of {emulators}"
+        )
     return emulator_of(profile)
 
 

@@ -105,7 +105,7 @@ def _asked(item: tuple[str, Settings | InputError]) -> Device:
 
 
 def _connected(known: Mapping[str, Settings]) -> tuple[Connected, ...]:
-    """Ports and phones that no device is; and probes, whose devices are reached by their ports."""
+    """Ports and phones that belong to no device, and probes, whose devices are reached by their ports."""
     taken = {os.path.realpath(s.resource) if "/" in s.resource else s.resource for s in known.values() if s.resource}
     found = [*_serial_ports(), *_phones()]
     return *(c for c in found if c.address not in taken), *_probes(known)

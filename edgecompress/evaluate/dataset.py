@@ -111,12 +111,12 @@ def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess:
 
 def _from_images(folder: Path, inputs: Sequence[ir.Value], preprocess: Preprocess) -> Dataset:
     if len(inputs) != 1:
-        raise InputError(f"{folder}: the model has {len(inputs)} inputs, images feed only one; use .npz")
+        raise InputError(f"{folder}: the model has {len(inputs)} inputs, but images can feed only one; use .npz")
     files, labels, classes = list_images(folder)
     height, width, channels = _image_size(inputs[0], folder)
     height, width = preprocess.resize or (height, width)
     images = ImageSource(files, height, width, channels)
-    names = f" in {len(classes)} classes" if classes else ", no class sub-folders, so no labels"
+    names = f" in {len(classes)} classes" if classes else " without labels, as there are no sub-folders of classes"
     data = _assemble({ONLY: images}, str(folder), inputs, preprocess, labels)
     return replace(data, notes=(f"{len(files)} images{names}, resized to {height}x{width}", *data.notes))
 
@@ -163,7 +163,7 @@ def _assemble(
     count = next(iter(counts.values()))
     if labels is not None:
         if labels.dtype.kind not in "uifb":
-            raise InputError(f"{source}[{LABELS}]: labels of type {labels.dtype}; expected numbers")
+            raise InputError(f"{source}[{LABELS}]: the labels have type {labels.dtype}; expected numbers")
         if labels.ndim == 0 or len(labels) != count:
             raise InputError(f"{source}: {len(labels) if labels.ndim else 'no'} labels for {count} samples")
     return Dataset(source, columns, labels, tuple(notes), count)

@@ -1,4 +1,4 @@
-"""Arithmetic of bounds that hold for all finite inputs, channel by channel: what records write their `bounds` with."""
+"""Arithmetic of bounds that hold for all finite inputs, channel by channel: records use it for their `bounds`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Interval:
 
 
 def bound_of(known: Known, position: int) -> Interval:
-    """Of an input that the operator always has. Raises ValueError when it is left out."""
+    """The bounds of an input that the operator always has. Raises ValueError when it is left out."""
     interval = known[position]
     if interval is None:
         raise ValueError(f"input {position} has no bounds")

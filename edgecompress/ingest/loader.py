@@ -1,4 +1,4 @@
-"""`load`: any model that we read, as an Ingested."""
+"""`load`: reads a model of any supported kind."""
 
 from __future__ import annotations
 

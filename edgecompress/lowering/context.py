@@ -1,4 +1,4 @@
-"""What an operator's lowering sees: values as TFLite tensors, in the layout and type it asks for.
+"""The view of a model that an operator's lowering gets: values as TFLite tensors in the layout and type it asks for.
 
 Layouts are propagated lazily. A value is born in the form its producer makes (a convolution: NHWC); a
 consumer asks for the form it needs, and only where the two differ in memory order is a TRANSPOSE

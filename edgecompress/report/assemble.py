@@ -111,7 +111,7 @@ def _calibration_notes(converted: Converted) -> list[str]:
         checked = data.check.source == data.calibration.source
         use = "was only used to check the artifacts" if checked else "was not used"
         if asked.cluster.is_asked_for:
-            use = "chose the clusters alone"
+            use = "was only used to choose the clusters"
         quantize = asked.quantize
         return [
             f"calibration data {use}: the recipe asks for {quantize.weights} weights and {quantize.activations} "

@@ -60,7 +60,7 @@ class Processes:
         return values[0]
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """Over all processes."""
+        """The mean of a value over all processes."""
         if self.count > 1:
             distributed.all_reduce(value)
             value /= self.count

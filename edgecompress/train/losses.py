@@ -1,4 +1,4 @@
-"""Losses that training makes small: named ones, or the user's own."""
+"""Losses for training: named ones, or the user's own."""
 
 from __future__ import annotations
 

@@ -274,7 +274,7 @@ def test_qemu_is_the_emulator_that_fits(pack: Path, tmp_path: Path) -> None:
     code, _, error = edgecompress("flash", folder, "--device", "qemu")
     assert code == 2 and "device qemu-m3: nothing can be installed on it" in error
     code, _, error = edgecompress("bench", pack, "--device", "qemu")
-    assert code == 2 and "does not say which target it is for: name one of qemu-m0, qemu-m3" in error
+    assert code == 2 and "does not say which target it is for; give --device, one of qemu-m0, qemu-m3" in error
     code, out, error = edgecompress(
         "convert",
         DIGITS / "digits.onnx",

@@ -106,7 +106,7 @@ def test_a_line_that_is_cut_is_one_clear_line(board: EmulatorProcess, built: Pat
 def test_a_line_that_is_cut_twice_goes_on(board: EmulatorProcess, built: Path, samples: Path, configured) -> None:
     line = LossyLine(number(board), Faults(cut_after=1500, cuts=2))
     found = benched(line, built, samples, configured)
-    assert found["equal"] and found["runs"] == 12 and "the connection was lost, and opened again, 2 x" in found["notes"]
+    assert found["equal"] and found["runs"] == 12 and "the connection was lost and opened again, 2 x" in found["notes"]
 
 
 def test_a_line_that_is_cut_after_the_last_inference(board: EmulatorProcess, program: Program) -> None:
@@ -130,7 +130,7 @@ def test_a_line_that_is_cut_after_the_last_inference(board: EmulatorProcess, pro
     for last in (24, 30, 60):  # bytes, of the two or three frames behind the last inference
         cut = over(Faults(cut_after=min(sent[:3]) - last, cuts=1))
         assert (cut.outputs, len(cut.counts), cut.stack) == (whole.outputs, 2, whole.stack)
-        lost += cut.notes == ("the connection was lost, and opened again, 1 x",)
+        lost += cut.notes == ("the connection was lost and opened again, 1 x",)
     assert lost
 
 

@@ -1,4 +1,4 @@
-"""Where a layer's centroids are: found by k-means, or evenly spaced as the price of a bit says.
+"""The centroids of a layer: found by k-means, or evenly spaced by the price of a bit.
 
 Centroids multiply a scale of each output channel. Those of int8 weights are whole numbers up to 127.
 """

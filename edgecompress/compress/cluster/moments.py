@@ -1,4 +1,4 @@
-"""What calibration data says about one layer: second moments of its inputs, and of these with its outputs."""
+"""Statistics of one layer on calibration data: second moments of its inputs, and of inputs with outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A codebook that training moves: which weight has which centroid stays, where the centroids are does not."""
+"""A codebook that is trained: each weight keeps its centroid, and the centroids' values change."""
 
 from __future__ import annotations
 

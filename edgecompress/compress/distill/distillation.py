@@ -1,4 +1,4 @@
-"""Training a student on what the teacher says."""
+"""Training a student on the outputs of its teacher."""
 
 from __future__ import annotations
 

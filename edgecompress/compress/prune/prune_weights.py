@@ -89,7 +89,7 @@ def prune_weights(
     require_possible(settings, None if data is None else training.epochs if training is not None else 0)
     weights = prunable(model, settings.keep)
     if not weights:
-        beside = " beside those of the layers in prune.keep" if settings.keep else ""
+        beside = " other than those of the layers in prune.keep" if settings.keep else ""
         raise InputError(f"prune: the model has no weights to prune{beside}")
     module = TorchModel(model, logits=True)
     trains = data is not None and training is not None

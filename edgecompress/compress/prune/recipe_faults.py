@@ -46,11 +46,11 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
         (s.pattern.startswith("block") and s.sparsity is None, f'prune.pattern = "{s.pattern}" needs prune.sparsity'),
         (
             weights and known.only_channels,
-            f"{criterion} scores channels; for weights there are {', '.join(of_weights)} and file.py:function",
+            f"{criterion} scores channels only; for weights use {', '.join(of_weights)} and file.py:function",
         ),
         (
             weights and s.allocation == "capacity",
-            'prune.allocation = "capacity" is for channels; for weights there are uniform, global, lamp and '
+            'prune.allocation = "capacity" applies to channels only; for weights use uniform, global, lamp or '
             "sensitivity",
         ),
         (channels and not known.of_channels, f'{criterion} scores single weights only; for channels use "fisher"'),
@@ -58,10 +58,13 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
             channels and s.schedule == "lottery",
             f'{schedule} applies to single weights only; for channels use "iterative"',
         ),
-        (anything and s.rewind > 0 and s.schedule != "lottery", 'prune.rewind is for prune.schedule = "lottery"'),
+        (
+            anything and s.rewind > 0 and s.schedule != "lottery",
+            'prune.rewind applies only to prune.schedule = "lottery"',
+        ),
         (
             anything and s.schedule not in ROUNDS and s.rounds != type(s).model_fields["rounds"].default,
-            'prune.rounds is for prune.schedule = "iterative" and "lottery"',
+            'prune.rounds applies only to prune.schedule = "iterative" and "lottery"',
         ),
         (
             anything and epochs is not None and s.rewind > epochs,

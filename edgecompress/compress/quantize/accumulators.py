@@ -1,4 +1,4 @@
-"""How the int8 kernel of each layer comes to its output: what it adds up, and in which units."""
+"""How each layer's int8 kernel computes its output: what it adds up, and in which units."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEADROOM = 20  # bits by which ADD and SUB scale their operands up (add.cc, left
 
 
 class Scales:
-    """What a layer's scales are now, while they are learned."""
+    """The current scales of a layer, while they are learned."""
 
     def __init__(self, range_: Callable[[ir.Value], Range], weights: dict[str, Callable[[], Tensor]]) -> None:
         """range_: of a value. weights: by name, the scale of an int8 weight, float32 [channels] or [1]."""

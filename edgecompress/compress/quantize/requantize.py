@@ -1,4 +1,4 @@
-"""What int8 kernels make of their accumulators, for the evaluation mode of fake quantization.
+"""How int8 kernels rescale their accumulators, for the evaluation mode of fake quantization.
 
 A layer's output arrives as a float; what the kernel has is an integer, `step` times which is that float. KERNELS are
 the two ways in use to scale it to the output: fixed-point numbers with two roundings, as LiteRT's reference kernels,
@@ -23,7 +23,7 @@ HALF = 2.0**-12  # nearer than this to a half is one: next to it come others at 
 
 @dataclass(frozen=True)
 class Accumulator:
-    """What a layer's kernel adds up.
+    """The sum that a layer's kernel computes.
 
     step: gives float64 [channels] along `axis`, or [1] with None: what one unit of the accumulator is worth.
     count: summands that the kernel's multiplier divides by (MEAN), else 1. once: fixed point rounds once too.

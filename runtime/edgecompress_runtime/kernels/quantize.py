@@ -1,4 +1,4 @@
-"""Between types: QUANTIZE, DEQUANTIZE, CAST."""
+"""Conversions between types: QUANTIZE, DEQUANTIZE and CAST."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def prepares(*kinds: str) -> Callable[[Prepare], Prepare]:
     UnsupportedOperatorError. Raises LookupError for a kind that `operators.RECORDS` does not have."""
     for kind in kinds:
         if kind not in RECORDS:
-            raise LookupError(f"{kind} has no record: write its options and its rule of shapes into operators.py")
+            raise LookupError(f"{kind} has no record: add one, with its options and its shape rule, to operators.py")
 
     def register(function: Prepare) -> Prepare:
         def prepare(inputs: Inputs, outputs: Outputs, options: Any) -> list[Call]:

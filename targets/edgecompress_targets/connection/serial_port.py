@@ -180,7 +180,7 @@ def _notes(traffic: Sequence[Traffic]) -> Iterator[str]:
     if again > frames // 100:
         yield f"{again:,} of {frames:,} frames were sent again"
     if len(traffic) > 1:
-        yield f"the connection was lost, and opened again, {len(traffic) - 1} x"
+        yield f"the connection was lost and opened again, {len(traffic) - 1} x"
 
 
 def open_port(name: str, url: str, baud: int) -> Any:

@@ -112,8 +112,8 @@ class Session:
         version, counter, payload, inputs, outputs, arena, steps, digest = fields
         if version != VERSION:
             raise DeviceError(
-                f"{self._name}: its firmware speaks version {version} of the protocol, this program "
-                f"{VERSION}: flash it again"
+                f"{self._name}: its firmware speaks version {version} of the protocol, but this "
+                f"program speaks version {VERSION}: flash it again"
             )
         self._chunk = payload
         self.traffic = Traffic()  # a board that starts is deaf for a while: nothing was lost on the line

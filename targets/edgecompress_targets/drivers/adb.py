@@ -29,13 +29,13 @@ class AdbSettings(Settings):
     target: str = Field("android", description="its profile")
     serial: str = Field(min_length=1, description="as `adb devices` shows it; HOST:PORT for one on the network")
     adb: str = Field("adb", description="the program")
-    folder: str = Field("/data/local/tmp/edgecompress", pattern=r"^[\w./-]+$", description="of ours, on the device")
+    folder: str = Field("/data/local/tmp/edgecompress", pattern=r"^[\w./-]+$", description="our folder on the device")
     prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
 
     benchmark: dict[Literal["tflite", "onnx"], str] = Field(
         {},
         description="by format, a benchmark program that is on the device: tflite: benchmark_model, onnx: "
-        "onnxruntime_perf_test; unset: .pack files alone run there",
+        "onnxruntime_perf_test; unset: only .pack files run there",
     )
 
     @property

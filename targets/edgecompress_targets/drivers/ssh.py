@@ -27,8 +27,10 @@ class SshSettings(Settings):
     port: int = Field(22, gt=0, le=65_535)
     user: str | None = Field(None, description="unset: this machine's user")
     key: str | None = Field(None, description="private key file; unset: the agent's keys and the usual files")
-    known_hosts: str = Field("~/.ssh/known_hosts", description="where its host key is: log in once with ssh")
-    folder: str = Field(".cache/edgecompress", pattern=r"^[\w./-]+$", description="of ours, below the home folder")
+    known_hosts: str = Field(
+        "~/.ssh/known_hosts", description="file that holds the device's host key: log in once with ssh"
+    )
+    folder: str = Field(".cache/edgecompress", pattern=r"^[\w./-]+$", description="our folder, below the home folder")
     python: str | None = Field(
         None,
         description="a Python on the board that has edgecompress-runtime, LiteRT or ONNX Runtime; unset: it gets "
