@@ -168,7 +168,7 @@ class _Positions:
         self._places = [(v, a) for v in axes.values for a in range(len(shape(v)))]
 
     def place(self, group: ChannelGroup) -> int:
-        """Of the first layer that makes the group's channels."""
+        """The place of the first layer that makes the group's channels."""
         keys = [(m.value, m.axis) for m in group.members]
         return min(self._makers[k][0] for k in keys if k in self._makers)
 

@@ -106,7 +106,7 @@ def bench_each(
     preprocess: Mapping[str, Any] | None = None,
     metric: str = "top1",
 ) -> Bench:
-    """As `bench`, each artifact on devices of its own."""
+    """Like `bench`, with each artifact on devices of its own."""
     loaded = [
         load_samples(artifact, eval, how.most, preprocess, metric) for artifact, _ in chosen
     ]  # all, before any runs

@@ -82,7 +82,7 @@ class ChannelAxes:
         return self._spread(self._fixed)
 
     def approximated(self) -> np.ndarray:
-        """As `fixed`, of positions that `approximate` named."""
+        """Like `fixed`, for positions that `approximate` named."""
         return self._spread(self._approximate)
 
     def reason(self, mark: int) -> str:

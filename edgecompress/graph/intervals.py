@@ -35,7 +35,7 @@ def bound_of(known: Known, position: int) -> Interval:
 
 
 def unknown(value: ir.Value) -> Interval:
-    """From minus infinity to infinity."""
+    """The interval from minus infinity to infinity."""
     form = (1,) * len(shape(value))
     return Interval(np.full(form, -np.inf), np.full(form, np.inf))
 
@@ -63,7 +63,7 @@ def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def over_image(x: Interval, rank: int) -> Interval:
-    """Of each channel, at all positions of an image of this rank."""
+    """The bounds of each channel, at all positions of an image of this rank."""
     over = tuple(range(2, rank))
     return Interval(x.low.min(over, keepdims=True), x.high.max(over, keepdims=True))
 
@@ -74,7 +74,7 @@ def padded(node: ir.Node) -> bool:
 
 
 def or_zero(x: Interval) -> Interval:
-    """Of x and of zeros among it."""
+    """The bounds of x when zeros are added to it."""
     return Interval(np.minimum(x.low, 0), np.maximum(x.high, 0))
 
 

@@ -40,7 +40,7 @@ IR_VERSION = 10  # the one that came with opset 21
 
 
 def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = True) -> list[ir.passes.PassBase]:
-    """In order; each may rely on the ones before it."""
+    """The passes in order; each may rely on the ones before it."""
     return [
         # One flat graph of standard operators with static input shapes.
         common.ClearMetadataAndDocStringPass(),

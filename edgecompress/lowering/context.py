@@ -196,7 +196,7 @@ class Context:
         return target
 
     def pad_to(self, source: int, target: int, pads: Sequence[tuple[int, int]], value: float = 0.0) -> int:
-        """As `pad`, into a tensor that is there."""
+        """Like `pad`, into a tensor that exists already."""
         amounts = self.constant(np.array(pads, np.int32))
         if value == 0.0:
             return self.op("PAD", [source, amounts], [target])

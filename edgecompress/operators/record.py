@@ -106,7 +106,7 @@ class Integer:
     weight: index of the input with int8 weights, when constant; weight_axis: its output-channel axis.
     passive: moves numbers and computes nothing, so alone between float operators it stays float.
     accepts: whether this very node has an int8 kernel. frees: whether its output is FREE all the same.
-    computes: with SAME, whether the output has numbers that the input has not.
+    computes: with SAME, whether the output has numbers that the input does not have.
     sum: what the kernel adds up; None: it looks its results up, or moves them, and rounds to the nearest.
     """
 

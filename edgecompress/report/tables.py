@@ -50,7 +50,7 @@ def as_html(renderable: RenderableType) -> str:
 
 
 def print_fitting(renderable: RenderableType) -> None:
-    """To stdout, in colour on a terminal."""
+    """Prints to stdout, in colour on a terminal."""
     console = Console()
     console.print(renderable, width=min(WIDTH, console.width))
 

@@ -18,7 +18,7 @@ _PREFIX = f".edgecompress-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"  # of
 
 
 def require_writable(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
-    """Raises InputError when the folder can't be written, or a file in it is, maybe by a link, an input."""
+    """Raises InputError when the folder can't be written to, or when an input would be overwritten, maybe by a link."""
     try:
         existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     except OSError as error:  # a name that is too long

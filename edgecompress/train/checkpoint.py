@@ -63,7 +63,7 @@ def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def random_states() -> dict[str, Any]:
-    """Of Python, NumPy and torch: nothing here draws from them, but hooks and user code may."""
+    """The random states of Python, NumPy and torch: nothing here draws from them, but hooks and user code may."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     assert isinstance(keys, np.ndarray)
     states = {

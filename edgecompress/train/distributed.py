@@ -42,7 +42,7 @@ class Processes:
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=unused)
 
     def unwrap(self, module: nn.Module) -> None:
-        """So that one process can use it without the others."""
+        """Undoes `wrap`, so that one process can use the module without the others."""
         for layer in _batchnorms(module):
             layer.processes, layer.over_processes = 1, None
 

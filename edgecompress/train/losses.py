@@ -18,7 +18,7 @@ Loss = Callable[[Sequence[Tensor], Tensor | None, Batch], Tensor]
 
 
 def cross_entropy(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
-    """Of the first output, logits [n, classes, ...], and labels [n, ...]."""
+    """Cross-entropy of the first output, logits [n, classes, ...], and labels [n, ...]."""
     labels = present(labels)  # load_loss sees to it
     try:
         return F.cross_entropy(outputs[0], labels)

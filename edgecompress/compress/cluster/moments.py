@@ -53,7 +53,7 @@ class Moments:
 
 
 def unknown(matrix: np.ndarray, groups: int) -> Moments:
-    """Without data: inputs alike and independent, so that errors of all weights count the same."""
+    """The moments without data: inputs are alike and independent, so that errors of all weights count the same."""
     k = matrix.shape[1]
     return Moments(
         np.tile(np.eye(k), (groups, 1, 1)),

@@ -55,7 +55,7 @@ class TrainedCodebook(nn.Module):
         return self.values()[self.indices] * self.scale().reshape(shape)
 
     def codebook(self) -> Codebook:
-        """As it is now; centroids that met are one."""
+        """The current codebook; centroids that became equal are merged."""
         with torch.no_grad():
             values = self.values().cpu().numpy()
         values = np.rint(values).astype(np.int8) if self.whole else values.astype(np.float32)

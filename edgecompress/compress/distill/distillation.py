@@ -61,7 +61,7 @@ def distill(
 
 
 def make_student(teacher: ir.Model, settings: Distill, seed: int) -> ir.Model:
-    """From the file that the settings name, or derived from the teacher."""
+    """The student: read from the file that the settings name, or derived from the teacher."""
     if settings.student is None:
         return derive(teacher, settings, seed)
     of_torch = not settings.student.endswith(".onnx")  # which records no shapes

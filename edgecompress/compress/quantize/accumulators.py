@@ -27,7 +27,7 @@ class Scales:
         self.range, self.weights = range_, weights
 
     def product(self, layer: Layer, axis: int | None, once: bool = False) -> Accumulator:
-        """Of the input's scale and the constant weight's, or the other operand's."""
+        """A sum in units of the input's scale times the constant weight's, or times the other operand's."""
         source, weight = self.range(argument(layer.node, 0)), operators.weight(layer)
         if weight is None:
             other = self.range(argument(layer.node, 1))
@@ -36,7 +36,7 @@ class Scales:
         return Accumulator(lambda: (source.scale.double() * scale().double()).detach(), axis, once=once)
 
     def total(self, layer: Layer) -> Accumulator:
-        """Of the larger one of two operands' scales, whose numbers are shifted up by HEADROOM bits."""
+        """A sum in units of the larger one of two operands' scales, shifted up by HEADROOM bits."""
         sources = [self.range(v) for v in arguments(layer.node)[:2]]
         return Accumulator(lambda: max(s.scale.detach().double() for s in sources) * 2.0 ** (1 - HEADROOM))
 

@@ -46,7 +46,7 @@ Kernels = Callable[[Accumulator], Scaling]
 
 
 def round_half_away(x: Tensor) -> Tensor:
-    """In place."""
+    """Rounds to nearest, halves away from zero, in place."""
     return x.add_(torch.copysign(torch.full((), 0.5, dtype=x.dtype, device=x.device), x)).trunc_()
 
 
@@ -67,7 +67,7 @@ def averaged(zero_point: int) -> Scaling:
 
 
 def fixed_point(accumulator: Accumulator) -> Scaling:
-    """As the runtime's `requantize` (kernels/arithmetic.py): rounded at 2**31, halves up, then at the shift."""
+    """As the runtime's `requantize` (kernels/arithmetic.py) does it: rounded at 2**31, halves up, then at the shift."""
 
     def scaling(x: Tensor, scale: Tensor) -> Tensor:
         step = accumulator.step().double()
