@@ -45,7 +45,7 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes, fold: bool = T
     if not isinstance(source, (str, Path)):
         torch = sys.modules.get("torch")  # whoever made a Module has imported it
         if torch is None or not isinstance(source, torch.nn.Module):
-            raise InputError(f"can't read a model from {_a(source)}; give {KINDS}, or a torch.nn.Module")
+            raise InputError(f"can't read a model from {_a(source)}; pass {KINDS}, or a torch.nn.Module")
         return "python", _export_module(source, shapes, fold), None
     text = str(source)
     if match := FACTORY.fullmatch(text):
