@@ -96,7 +96,7 @@ def test_other_outputs_are_exit_code_4(firmware: Path, packs: dict[str, Path], t
     image = (firmware / "digits_int8.elf").read_bytes()
     (other / "digits_int8.elf").write_bytes(image)
     code, _, error = edgecompress("bench", other, "--eval", TEST, "--runs", "5")
-    assert code == 5 and "its firmware has the model with digest" in error
+    assert code == 5 and "its firmware holds the model with digest" in error
     assert image.count(digests[0]) == 1
     (other / "digits_int8.elf").write_bytes(image.replace(*digests))
     code, out, _ = edgecompress("bench", other, "--eval", TEST, "--runs", "5", "--json")
@@ -184,7 +184,7 @@ def test_bench_refuses_what_it_does_not_understand(packs: dict[str, Path], tmp_p
         ([tmp_path, "--eval", TEST, "--runs", "0"], "--runs"),
         ([tmp_path / "no.pack", "--eval", TEST], "no.pack"),
         ([packs["int8"], "--eval", TEST, "--device", "qemu-m5"], "did you mean 'qemu-m55'"),
-        ([packs["int8"], "--eval", TEST, "--device", ""], "it is empty"),
+        ([packs["int8"], "--eval", TEST, "--device", ""], "is empty"),
         ([tmp_path / "model.h5"], "expected .pack, .tflite, .onnx, or a folder"),
         ([], "ARTIFACT"),
     ):
@@ -200,4 +200,4 @@ def test_bench_refuses_another_pack(packs: dict[str, Path], tmp_path: Path) -> N
     built = build(packs["int8"], "cortex-m0", output=tmp_path).directory
     (built / "digits-int8.pack").write_bytes(packs["float32"].read_bytes())
     code, _, error = edgecompress("bench", built, "--eval", TEST)
-    assert code == 2 and "not the file that was compiled" in error
+    assert code == 2 and "changed since it was compiled" in error

@@ -142,7 +142,7 @@ def test_a_limit_below_everything_ends_with_the_smallest(monkeypatch) -> None:
     found, tries = limited(monkeypatch, 12_000, 4000, criterion="movement")  # which is not for channels
     assert found.bytes == 14_000 and tries == [(None, 2)]
     found, _ = limited(monkeypatch, 3000, 4000)
-    assert found.notes == ("6,550 bytes with prune.parameters = 0.255: 3,550 too many, so compressed again",)
+    assert found.notes == ("6,550 bytes with prune.parameters = 0.255: 3,550 above the limit, so compressed again",)
 
 
 def test_a_second_try_that_was_stopped_goes_on_to_the_same_bytes(tmp_path, monkeypatch) -> None:
@@ -181,7 +181,7 @@ def test_a_second_try_that_was_stopped_goes_on_to_the_same_bytes(tmp_path, monke
     assert [h.stage for h in whole.report.training] == ["distillation", "prune channels", "prune channels"]
     size, goal = whole.artifacts["tflite"].stat().st_size, whole.report.goals[-1]
     assert (goal.what, goal.requested, goal.achieved) == ("size of .tflite", 7000, size) and whole.ok and size <= 7000
-    assert any("too many, so compressed again" in note for note in whole.report.notes)
+    assert any("above the limit, so compressed again" in note for note in whole.report.notes)
     monkeypatch.setattr(checkpoint, "save", save)
     with pytest.raises(Killed):
         convert("out")

@@ -190,13 +190,13 @@ def test_integer_only_target_beyond_the_limit_is_exit_4(tmp_path, closeness, cap
         (["convert", MODEL, "--input-shape", "1,1,8,8"], 2, "expected NAME:D1,D2,..."),
         (["convert", MODEL, "--input-shape", "pixels:99999999999999999999,1,8,8"], 2, "too large"),
         (["convert", MODEL, "--input-shape", "pixels:100000000,1,8,8"], 2, "too large"),
-        (["convert", ""], 2, "'MODEL': it is empty"),
-        (["convert", MODEL, "--recipe", ""], 2, "'--recipe': it is empty"),
-        (["convert", MODEL, "-o", ""], 2, "'--output': it is empty"),
-        (["convert", MODEL, "--calib", ""], 2, "'--calib': it is empty"),
-        (["convert", MODEL, "--eval", ""], 2, "'--eval': it is empty"),
-        (["convert", MODEL, "--target-file", ""], 2, "'--target-file': it is empty"),
-        (["convert", MODEL, "--weights", ""], 2, "'--weights': it is empty"),
+        (["convert", ""], 2, "'MODEL': is empty"),
+        (["convert", MODEL, "--recipe", ""], 2, "'--recipe': is empty"),
+        (["convert", MODEL, "-o", ""], 2, "'--output': is empty"),
+        (["convert", MODEL, "--calib", ""], 2, "'--calib': is empty"),
+        (["convert", MODEL, "--eval", ""], 2, "'--eval': is empty"),
+        (["convert", MODEL, "--target-file", ""], 2, "'--target-file': is empty"),
+        (["convert", MODEL, "--weights", ""], 2, "'--weights': is empty"),
         (["convert", MODEL, "-o", os.devnull + "/out"], 2, os.devnull),
         (["convert", MODEL, "-o", "x" * 300], 2, "name too long"),
         (["inspect", "missing.onnx"], 2, "missing.onnx"),
@@ -214,7 +214,7 @@ def test_mistakes_are_one_line_on_stderr(tmp_path, monkeypatch, capsys, argument
 
 @pytest.mark.parametrize(
     ("room", "expected"),
-    [("flash_bytes = 5000", "of flash, tiny has 5,000 B"), ("ram_bytes = 1000", "of RAM, tiny has 1,000 B")],
+    [("flash_bytes = 5000", "of flash, but tiny has 5,000 B"), ("ram_bytes = 1000", "of RAM, but tiny has 1,000 B")],
 )
 def test_a_model_that_does_not_fit_is_told_with_figures(tmp_path, capsys, room: str, expected: str) -> None:
     board = tmp_path / "board.toml"
@@ -235,7 +235,7 @@ def test_an_artifact_larger_than_flash_is_told_with_figures(tmp_path, capsys) ->
 def test_a_folder_in_the_way_of_a_file_stops_before_any_is_written(tmp_path, capsys) -> None:
     (tmp_path / "report.json").mkdir()
     assert run("convert", MODEL, "-o", tmp_path) == 2
-    assert "a folder has this name" in capsys.readouterr().err and os.listdir(tmp_path) == ["report.json"]
+    assert "there is a folder of this name" in capsys.readouterr().err and os.listdir(tmp_path) == ["report.json"]
 
 
 def test_a_full_disk_behind_stdout_is_no_defect(monkeypatch, capsys) -> None:
@@ -385,7 +385,7 @@ def test_a_defect_is_one_line_too_and_debug_shows_where(tmp_path, monkeypatch, c
     monkeypatch.setattr("edgecompress.api.convert", broken)
     assert run("convert", MODEL) == 1
     assert capsys.readouterr().err == (
-        "error: unexpected ZeroDivisionError: a defect in two lines (--debug shows where)\n"
+        "error: unexpected ZeroDivisionError: a defect in two lines (run again with --debug for the traceback)\n"
     )
     assert run("convert", MODEL, "--debug") == 1
     assert "Traceback" in capsys.readouterr().err
@@ -419,7 +419,7 @@ def test_inspect_says_why_a_target_does_not_fit(tmp_path) -> None:
     fits = {t.name: t for t in found.targets}
     assert fits["linux-x86"].fits
     assert not fits["cortex-m0"].fits
-    assert "at least 362,400 B of flash, cortex-m0 has 262,144 B" in "; ".join(fits["cortex-m0"].reasons)
+    assert "at least 362,400 B of flash, but cortex-m0 has 262,144 B" in "; ".join(fits["cortex-m0"].reasons)
     assert "Erf" in "; ".join(fits["cortex-m4"].reasons)
 
 

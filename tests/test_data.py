@@ -100,7 +100,7 @@ def test_shapes_that_are_taken():
     np.testing.assert_array_equal(everything(load(gray, [value("x", 1, 1, 4, 5)]))["x"], gray[:, None])
     whole = everything(load(gray[:, None], [value("x", 1, 4, 5)]))["x"]  # the batch axis is in the samples
     assert whole.shape == (7, 1, 4, 5)
-    with pytest.raises(InputError, match=r"samples of shape \(4, 5, 3\); expected \(3, 4, 5\)"):
+    with pytest.raises(InputError, match=r"the samples have shape \(4, 5, 3\); expected \(3, 4, 5\)"):
         load(PIXELS, layout="nchw")
     cube = RNG.normal(size=(2, 3, 3, 3)).astype(np.float32)
     inputs = [value("x", 1, 3, 3, 3)]
@@ -126,7 +126,7 @@ def test_folder_of_classes(tmp_path):
     gray = everything(load(tmp_path / "zebra", [value("x", 1, 1, 8, 10)]))["x"]
     np.testing.assert_allclose(gray, 0.299 * 200, atol=1)
     refused("need an input of shape", tmp_path, [value("x", 1, 640)])
-    refused("samples of shape", tmp_path, resize=(9, 9))
+    refused("the samples have shape", tmp_path, resize=(9, 9))
     (tmp_path / "ape" / "0.png").write_bytes((tmp_path / "ape" / "0.png").read_bytes()[:40])
     refused("0.png: can't be read", tmp_path)
 
@@ -135,7 +135,7 @@ def test_resized_arrays_are_what_pillow_makes():
     read = everything(load(PIXELS, [value("x", 1, 3, 8, 6)], resize=(8, 6)))["x"]
     one = np.asarray(Image.fromarray(PIXELS[2]).resize((6, 8), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(read[2], one.transpose(2, 0, 1))
-    refused("preprocess.resize is for images", PIXELS * 1.0, resize=(8, 6))
+    refused("preprocess.resize works on images", PIXELS * 1.0, resize=(8, 6))
 
 
 def test_images_without_pillow(monkeypatch, tmp_path):
@@ -170,13 +170,13 @@ def test_bad_data(tmp_path):
     refused("no such file", tmp_path / "nothing.npz")
     (tmp_path / "d.txt").write_text("1 2 3")
     refused("expected .npz, .npy", tmp_path / "d.txt")
-    refused("zero samples", PIXELS[:0])
+    refused("holds no samples", PIXELS[:0])
     refused("6 labels for 7 samples", (PIXELS, LABELS[:6]))
-    refused("labels of type <U1; expected numbers", (PIXELS, list("abcdefg")))
-    refused(r"samples of shape \(5, 3\)", PIXELS[0])
+    refused("the labels have type <U1; expected numbers", (PIXELS, list("abcdefg")))
+    refused(r"the samples have shape \(5, 3\)", PIXELS[0])
     refused("a single number", np.float32(3))
     refused("'x' is a NoneType; expected an array", None)
-    refused("data of type <U1; expected numbers", np.full((2, 3, 4, 5), "a"))
+    refused("the data has type <U1; expected numbers", np.full((2, 3, 4, 5), "a"))
     refused("expected 'images:0' \\(or 'x'\\), found \\['a', 'b'\\]", {"a": PIXELS, "b": PIXELS})
     for bad in (np.nan, np.inf, 1e300):
         x = np.zeros((7, 3, 4, 5))
@@ -239,4 +239,4 @@ def test_header_with_a_negative_length(tmp_path):
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (-7, 4, 5, 3)})
     (tmp_path / "d.npy").write_bytes(header.getvalue() + PIXELS.tobytes())
-    refused("expected no negative lengths", tmp_path / "d.npy")
+    refused("has a negative length", tmp_path / "d.npy")

@@ -64,7 +64,7 @@ def test_blocks_go(exported):
     assert [y.shape for y in runs(shallower(teacher, 0.0), "transformer_norm_first")] == [
         y.shape for y in runs(teacher, "transformer_norm_first")
     ]
-    with pytest.raises(UnsupportedModelError, match="no block that can be left out"):
+    with pytest.raises(UnsupportedModelError, match="no block that can be removed"):
         shallower(load(exported("flatten_to_linear")).model, 0.5)
 
 

@@ -44,7 +44,7 @@ def symmetric(weight: np.ndarray, axis: int | None) -> Quantization:
 
 
 def annotate(model: ir.Model, samples: int = 16) -> list[dict[str, np.ndarray]]:
-    """Min/max quantisation of every layer, on normal noise, which is returned."""
+    """Min/max quantization of every layer, on normal noise, which is returned."""
     graph, run = model.graph, ReferenceEvaluator(ir.to_proto(model))
     feeds = [
         {str(v.name): RNG.normal(size=v.shape.numpy()).astype(np.float32) for v in graph.inputs} for _ in range(samples)
@@ -285,7 +285,7 @@ def test_mixed_precision_rounds_only_what_int8_layers_read(tmp_path):
 
 
 def test_a_float_layer_between_int8_ones_stays_float(tmp_path):
-    """ONNX Runtime by itself would quantise its weights again."""
+    """ONNX Runtime by itself would quantize its weights again."""
     model = parse(
         f"""(float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {{
             c = {CONV % 1}(x, w, b)
@@ -388,7 +388,7 @@ def test_weights_alone_cost_nothing_when_running(tmp_path, kind):
     assert snr(run(plain, {"x": x})[0], run(data, {"x": x})[0]) > (60 if kind == "float16" else 30)
 
 
-def test_requantise_points_are_two_pairs_and_no_node():
+def test_requantize_points_are_two_pairs_and_no_node():
     model = parse("(float[1, 4] x) => (float[1, 8] y) { i = Identity(x)\n y = Concat<axis = 1>(i, i) }")
     annotate(model)
     graph = onnx.load_from_string(emit(model)).graph

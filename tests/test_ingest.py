@@ -48,7 +48,7 @@ def test_a_file_is_read_and_left_alone(tmp_path: Path):
     assert isinstance(found, Ingested)
     assert (found.format, found.path, found.opset) == ("onnx", path, 13)
     assert 0 <= found.max_relative_error <= 1e-5
-    assert found.notes == ("dynamic batch of 'image' set to 1",)
+    assert found.notes == ("the dynamic batch size of 'image' was set to 1",)
     assert [node.op_type for node in found.model.graph] == ["Conv", "Relu", "Reshape", "Gemm"]
 
 

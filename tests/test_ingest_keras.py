@@ -171,7 +171,7 @@ def test_bad_files(models: Path, tmp_path: Path) -> None:
     for name, content, expected in (
         ("cut.keras", whole[: len(whole) // 2], "neither a .keras nor an HDF5 file"),
         ("text.h5", b"no model", "neither a .keras nor an HDF5 file"),
-        ("only.h5", (models / "only.weights.h5").read_bytes(), "weights alone"),
+        ("only.h5", (models / "only.weights.h5").read_bytes(), "only weights and no model"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=expected):

@@ -167,29 +167,38 @@ def no_training(monkeypatch) -> None:
     [
         (
             '[prune]\nmacs = 0.7\nsparsity = 0.5\ncriterion = "scale"',
-            'criterion = "scale" scores channels; for weights',
+            'criterion = "scale" scores channels only; for weights',
         ),
-        ('[prune]\nmacs = 0.7\nsparsity = 0.5\nallocation = "capacity"', "for channels; for weights there are uniform"),
-        ('[prune]\nmacs = 0.7\ncriterion = "movement"', "is for single weights; for channels take"),
-        ('[prune]\nmacs = 0.7\nsparsity = 0.5\nschedule = "lottery"', "is for single weights; for channels take"),
+        (
+            '[prune]\nmacs = 0.7\nsparsity = 0.5\nallocation = "capacity"',
+            "applies to channels only; for weights use uniform",
+        ),
+        ('[prune]\nmacs = 0.7\ncriterion = "movement"', "scores single weights only; for channels use"),
+        (
+            '[prune]\nmacs = 0.7\nsparsity = 0.5\nschedule = "lottery"',
+            "applies to single weights only; for channels use",
+        ),
         ("[prune]\nmacs = 0.7\nparameters = 0.5", "prune.macs and prune.parameters each say"),
-        ('[prune]\nmacs = 0.7\npattern = "2:4"\nsparsity = 0.8', '"2:4" makes 50 % of the weights zero: take'),
+        ('[prune]\nmacs = 0.7\npattern = "2:4"\nsparsity = 0.8', '"2:4" makes 50 % of the weights zero: remove'),
         ('[prune]\nmacs = 0.7\npattern = "block:4x1"', '"block:4x1" needs prune.sparsity'),
         ('[prune]\nmacs = 0.7\npattern = "4:4"', "prune.pattern: expected"),
         (
             '[prune]\nsparsity = 0.5\nschedule = "lottery"\nrewind = 3',
-            "rewind = 3 is behind the end of training, 2 epochs",
+            "rewind = 3 is after the end of training (2 epochs)",
         ),
-        ("[prune]\nsparsity = 0.5\nrounds = 3", 'prune.rounds is for prune.schedule = "iterative" and "lottery"'),
-        ("[prune]\nsparsity = 0.5\nrewind = 1", 'prune.rewind is for prune.schedule = "lottery"'),
-        ('[prune]\nmacs = 0.7\ncriterion = "none.py:f"', "none.py:f: there is no file none.py"),
         (
-            '[prune]\nsparsity = 0.7\nkeep = ["nobody"]\n[distill]',
-            "prune.keep: no layer with weights is called 'nobody'",
+            "[prune]\nsparsity = 0.5\nrounds = 3",
+            'prune.rounds applies only to prune.schedule = "iterative" and "lottery"',
         ),
+        ("[prune]\nsparsity = 0.5\nrewind = 1", 'prune.rewind applies only to prune.schedule = "lottery"'),
+        ('[prune]\nmacs = 0.7\ncriterion = "none.py:f"', "none.py:f: there is no file none.py"),
+        ('[prune]\nsparsity = 0.7\nkeep = ["nobody"]\n[distill]', "prune.keep: 'nobody' is no layer with weights"),
         ('[prune]\nmacs = 0.7\n[quantize]\nfloat_layers = ["nobody"]', "no node or value named 'nobody'"),
         ('[prune]\nmacs = 0.7\n[quantize]\nweights = "float16"\nepochs = 2', "quantize.epochs trains int8 weights"),
-        ("[prune]\nmacs = 0.7\n[cluster]\nepochs = 2", "epochs in [cluster] trains clusters: add bits"),
+        (
+            "[prune]\nmacs = 0.7\n[cluster]\nepochs = 2",
+            "[cluster] epochs trains clusters, but none are asked for: add bits",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_trained(no_training, tmp_path, text: str, message: str) -> None:
@@ -223,7 +232,7 @@ def test_slimming_needs_scales_everywhere_before_it_trains(no_training, tmp_path
 
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8), torch.nn.ReLU(), torch.nn.Linear(8, 10))
     (tmp_path / "recipe.toml").write_text('[prune]\nmacs = 0.5\ncriterion = "scale"\n')
-    with pytest.raises(InputError, match="no BatchNormalization behind"):
+    with pytest.raises(InputError, match="no BatchNormalization follows"):
         edgecompress.convert(
             network,
             train=TRAIN,

@@ -164,10 +164,10 @@ def test_clusters_of_float_weights_are_small_and_what_stays_large_is_said(tmp_pa
     assert plain[0] - pack > (bytes_each - 0.65) * weights and plain[1] - onnx > (bytes_each - 0.65) * weights
     assert tflite == plain[2]
     assert [note for note in report.notes if "clusters make" in note] == [
-        "clusters make the .tflite no smaller: TFLite has no table look-up that an interpreter evaluates "
+        "clustering does not make the .tflite file smaller: TFLite has no table look-up that an interpreter evaluates "
         "once, when it loads the file"
     ]
-    assert any("calibration data chose the clusters alone" in note for note in report.notes)
+    assert any("calibration data was only used to choose the clusters" in note for note in report.notes)
     assert all(check.error is None and check.value >= 96 for a in report.artifacts for check in a.checks)
     (goal,) = report.goals
     assert (goal.unit, goal.requested) == ("bits", 4) and 3 < goal.achieved < 5
@@ -180,7 +180,9 @@ def test_clusters_of_float_weights_are_small_and_what_stays_large_is_said(tmp_pa
 
 def test_training_of_clusters_that_nobody_asked_for_is_refused(tmp_path):
     (tmp_path / "recipe.toml").write_text("[cluster]\nepochs = 2\n")
-    with pytest.raises(edgecompress.InputError, match=r"epochs in .cluster. trains clusters: add bits"):
+    with pytest.raises(
+        edgecompress.InputError, match=r".cluster. epochs trains clusters, but none are asked for: add bits"
+    ):
         edgecompress.convert(DIGITS / "digits.onnx", recipe=tmp_path / "recipe.toml", output=tmp_path / "out")
 
 

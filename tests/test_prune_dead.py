@@ -1,4 +1,4 @@
-"""Channels that can't change the outputs go without data, and the outputs stay what they were."""
+"""Channels that have no effect on the outputs are removed without any data, and the outputs stay as they were."""
 
 from __future__ import annotations
 
@@ -140,4 +140,4 @@ def test_convert_removes_them_first(tmp_path):
 
     model = ir.to_proto(two_layers(1, 0.0, -0.5, "Relu"))
     result = edgecompress.convert(model, target="android", output=tmp_path / "out", formats=["onnx"])
-    assert any("1 channels that can't change the outputs" in note for note in result.report.notes)
+    assert any("1 channels that have no effect on the outputs" in note for note in result.report.notes)

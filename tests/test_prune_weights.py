@@ -186,7 +186,7 @@ def test_without_data_the_smallest_go_and_the_others_stay(blobs) -> None:
         ({"criterion": "taylor"}, "needs training data"),
         ({"schedule": "lottery"}, "needs training data"),
         ({"pattern": "2:4", "sparsity": 0.8}, "makes 50 % of the weights zero"),
-        ({"keep": ["nobody"]}, "no layer with weights is called 'nobody'"),
+        ({"keep": ["nobody"]}, "'nobody' is no layer with weights"),
     ],
 )
 def test_what_cannot_be_is_said(blobs, keys: dict, message: str) -> None:
@@ -301,7 +301,7 @@ def test_nothing_to_prune_is_told(blobs, allocation) -> None:
 
     model, _ = blobs
     keep = [str(w.node.name) for w in prunable(model)]
-    with pytest.raises(InputError, match=r"no weights to prune beside those of the layers in prune.keep"):
+    with pytest.raises(InputError, match=r"no weights to prune other than those of the layers in prune.keep"):
         prune_weights(model, Prune(sparsity=0.5, keep=keep, allocation=allocation))
 
 
@@ -326,7 +326,7 @@ def test_weights_that_a_pattern_cannot_prune_are_named() -> None:
     model = load(network, input_shapes={"input": (1, 4, 5, 5)}).model
     for pattern, whole in {
         "2:4": ["leaves 1 of 1 inputs"],
-        "block:4x64": ["is one block", "is one block"],
+        "block:4x64": ["is a single block", "is a single block"],
         "unstructured": [],
     }.items():
         found = prune_weights(model, Prune(sparsity=0.5, pattern=pattern, allocation="uniform"))

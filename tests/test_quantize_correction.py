@@ -1,4 +1,4 @@
-"""Cross-layer equalisation and bias correction: the function is kept, and the error shrinks."""
+"""Cross-layer equalization and bias correction: the function is kept, and the error shrinks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS.keys())
 @pytest.mark.parametrize("measured", [False, True])
-def test_equalised_model_computes_the_same(chain, measured):
+def test_equalized_model_computes_the_same(chain, measured):
     model = unbalanced(**chain)
     assert len(pairs(model)) == 1
     ranges = {pairs(model)[0].between.name: SPREAD * 3} if measured else None
@@ -61,7 +61,7 @@ def test_equalised_model_computes_the_same(chain, measured):
     assert r1.max() / r1.min() < before.max() / before.min() / 20
 
 
-def test_grouped_convolution_is_equalised_by_group():
+def test_grouped_convolution_is_equalized_by_group():
     body = "c = Conv(x, w, b) r = Relu(c) y = Conv <group = 2> (r, v, d)"
     model = network(body, w=normal(6, 3, 1, 1), b=normal(6), v=normal(4, 3, 1, 1), d=normal(4))
     changed, arrays = equalized(model), samples(model, 4)
@@ -86,7 +86,7 @@ def test_what_is_read_twice_or_not_homogeneous_is_left_alone():
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_equalisation_helps_an_unbalanced_model_and_says_so(per_channel):
+def test_equalization_helps_an_unbalanced_model_and_says_so(per_channel):
     settings = SETTINGS.model_copy(update={"per_channel": per_channel})
     model = unbalanced(**CHAINS["relu"])
     result = equalize(model, data(model), settings)

@@ -73,8 +73,8 @@ def test_deep_compression(tmp_path: Path) -> None:
     rows = [line.split() for line in out.splitlines() if line.startswith(("lenet-300-100 ", "lenet-5 "))]
     assert [row[0] for row in rows] == ["lenet-300-100", "lenet-5"]
     for row in rows:
-        pruned, quantised, coded = (float(word.rstrip("x")) for word in row if word.endswith("x"))
-        assert 5 < pruned < quantised < coded
+        pruned, quantized, coded = (float(word.rstrip("x")) for word in row if word.endswith("x"))
+        assert 5 < pruned < quantized < coded
 
 
 def test_phone(tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def test_criteria(tmp_path):
         x = z["x"][:50]
     assert command.sensitivity(MODEL, x, ratios=[0.5], criterion="fisher").criterion == "fisher"
     for criterion, message in {
-        "taylor": "needs labels",
-        "movement": "for single weights",
+        "taylor": "needs class labels",
+        "movement": "single weights only",
         "l3": "'l3': expected one of .*l1, l2, .*file.py",
         f"{own}:nobody": "no function 'nobody'",
         "scale": "no BatchNormalization",
@@ -105,7 +105,7 @@ def test_scales_of_batchnorm():
     with torch.no_grad():
         network[1].weight.copy_(torch.tensor([1.0, 0.0, 1.0, 0.0]))  # and no bias: two channels are always zero
     x = np.random.default_rng(0).normal(size=(20, 1, 8, 8)).astype(np.float32)
-    with pytest.raises(InputError, match="no BatchNormalization behind"):  # of the second layer
+    with pytest.raises(InputError, match="no BatchNormalization follows"):  # of the second layer
         command.sensitivity(network.eval(), x, criterion="scale", ratios=[0.5], input_shapes={"input": (1, 1, 8, 8)})
     network[3] = torch.nn.Sequential(network[3], torch.nn.BatchNorm2d(2).eval())
     found = command.sensitivity(network, x, criterion="scale", ratios=[0.5], input_shapes={"input": (1, 1, 8, 8)})

@@ -304,7 +304,7 @@ def test_killed_runs_end_the_same(tmp_path, optimizer):
 def test_checkpoints_of_something_else_are_refused(tmp_path):
     path = tmp_path / "run.checkpoint"
     train(Tiny(), blobs(), Train(epochs=1, batch=16), session=Session(checkpoint=path))
-    with pytest.raises(InputError, match="is of a run with another settings"):
+    with pytest.raises(InputError, match="is from a run with another settings"):
         train(Tiny(), blobs(), Train(epochs=2, batch=16), session=Session(checkpoint=path, resume=True))
     with pytest.raises(InputError, match="another seed, samples"):
         train(Tiny(), blobs(64), Train(epochs=1, batch=16), session=Session(checkpoint=path, resume=True, seed=1))

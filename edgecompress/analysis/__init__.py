@@ -1,1 +1,1 @@
-"""What is true of a whole model, worked out from what each operator says."""
+"""Facts about a whole model, computed from the records of its operators."""

@@ -1,4 +1,4 @@
-"""Groups of channels that are like each other: any of a group's channels can be removed from the whole graph."""
+"""Groups of equivalent channels: any channel of a group can be removed from the whole graph."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def channel_groups(model: ir.Model) -> list[ChannelGroup]:
 
 
 def prunable(groups: list[ChannelGroup]) -> list[ChannelGroup]:
-    """Those that can lose a channel and keep one."""
+    """The groups that can lose a channel and still keep one."""
     return [g for g in groups if g.fixed is None and g.size > 1]
 
 
@@ -106,7 +106,7 @@ def _coupled(graph: ir.Graph) -> ChannelAxes:
     for value in axes.values:
         for axis, size in enumerate(shape(value) if constant(value) is None else ()):
             if size == 1:
-                axes.fix(axes.ids(value, axis), f"it is the only one along axis {axis} of {value.name!r}")
+                axes.fix(axes.ids(value, axis), f"there is only one along axis {axis} of {value.name!r}")
     for node in graph:
         record_of(node).channels(node, axes)
         if node.op_type == "Reshape":  # which dimension may lose positions depends on all other rules
@@ -168,7 +168,7 @@ class _Positions:
         self._places = [(v, a) for v in axes.values for a in range(len(shape(v)))]
 
     def place(self, group: ChannelGroup) -> int:
-        """Of the first layer that makes the group's channels."""
+        """The place of the first layer that makes the group's channels."""
         keys = [(m.value, m.axis) for m in group.members]
         return min(self._makers[k][0] for k in keys if k in self._makers)
 

@@ -1,4 +1,4 @@
-"""Which ONNX operators (opset 21) can be converted, and what is refused about them."""
+"""Which ONNX operators (opset 21) can be converted, and which of their forms are refused."""
 
 from __future__ import annotations
 

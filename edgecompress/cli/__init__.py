@@ -91,7 +91,7 @@ def _failure(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):  # a full disk, a closed output, a name too long: no defect of this program
         where = f"{error.filename}: " if error.filename else "can't read or write: "
         return _one_line(f"{where}{error.strerror or error}"), InputError.exit_code
-    return f"unexpected {type(error).__name__}: {_one_line(str(error))} (--debug shows where)", 1
+    return f"unexpected {type(error).__name__}: {_one_line(str(error))} (run again with --debug for the traceback)", 1
 
 
 def _one_line(text: str) -> str:

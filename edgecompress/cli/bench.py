@@ -38,7 +38,9 @@ OUTPUTS_DIFFER = 4
     help="Inferences that are run first and not measured.  [default: 3; emulators: 0]",
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads of interpreters.")
-@file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@file_option(
+    "--preprocess", metavar="KEY=VALUE,...", help="How samples become inputs; keys: scale, mean, std, resize, layout."
+)
 @talk_options
 @config_option
 @json_option

@@ -40,9 +40,9 @@ from edgecompress.support.log import is_quiet
 def command(pack: str, target: str, target_file: str | None, output: str | None, weights: str, as_json: bool) -> None:
     """Compile FILE.pack ahead of time to an object file, a static library, a C header and an example.
 
-    Needs no C toolchain. With arm-none-eabi-gcc or the Python package ziglang, Cortex-M targets also get firmware
-    for the board that QEMU emulates; with aarch64-linux-gnu-gcc or x86_64-linux-gnu-gcc, 64-bit Linux and Android get
-    a shared library and a program.
+    These need no C toolchain. With arm-none-eabi-gcc or the Python package ziglang installed, Cortex-M targets also
+    get firmware for the board that QEMU emulates. With aarch64-linux-gnu-gcc or x86_64-linux-gnu-gcc, 64-bit Linux
+    and Android targets also get a shared library and a program.
     """
     from edgecompress.devices.firmware import RECORD, build
     from edgecompress.report.tables import print_fitting

@@ -66,7 +66,9 @@ def preset_names() -> list[str]:
     shell_complete=completes(lambda: FORMATS),
     help="Artifact format: onnx, tflite or pack. Repeatable.",
 )
-@file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@file_option(
+    "--preprocess", metavar="KEY=VALUE,...", help="How samples become inputs; keys: scale, mean, std, resize, layout."
+)
 @click.option("--max-drop", type=float, help="Points of accuracy that may be lost; exit code 4 if more are.")
 @click.option(
     "--device",
@@ -80,7 +82,7 @@ def preset_names() -> list[str]:
 @click.option(
     "--max-size",
     metavar="SIZE",
-    help="Largest artifact, e.g. 32KB: chooses pruning and clustering; exit code 4 if missed.",
+    help="Largest size of an artifact, e.g. 32KB: chooses pruning and clustering; exit code 4 if missed.",
 )
 @json_option
 @talk_options
@@ -122,7 +124,7 @@ def command(
         from edgecompress.report.tables import print_fitting
 
         print_fitting(result)
-        click.echo(f"Written to {result.directory}; report.html shows all of it")
+        click.echo(f"Written to {result.directory}. Open report.html there for the whole report.")
     if result.report.device_failures:
         return DeviceFault.exit_code
     return 0 if result.ok else LIMIT_EXCEEDED

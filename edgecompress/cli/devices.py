@@ -46,7 +46,7 @@ def add(name: str, driver: str, settings: tuple[str, ...], config: str | None) -
     from edgecompress.devices.configuration import add_device
 
     path = add_device(name, {"driver": driver} | dict(_pair(driver, text) for text in settings), config)
-    click.echo(f"{name} is in {path}")
+    click.echo(f"Added {name} to {path}")
 
 
 def _pair(driver: str, text: str) -> tuple[str, Any]:

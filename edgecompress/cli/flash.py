@@ -1,4 +1,4 @@
-"""`edgecompress flash`: put an artifact on a device, to stay there."""
+"""`edgecompress flash`: install an artifact on a device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgecompress.cli.options import (
 from edgecompress.support.log import is_quiet
 
 
-@click.command(short_help="Put an artifact on a device, to stay there.")
+@click.command(short_help="Install an artifact on a device.")
 @click.argument("artifact", callback=not_empty)
 @click.option(
     "--device",
@@ -30,7 +30,7 @@ from edgecompress.support.log import is_quiet
 @json_option
 @debug_option
 def command(artifact: str, device: str, config: str | None, as_json: bool) -> None:
-    """Put ARTIFACT (.pack, .tflite, .onnx, or a folder of `edgecompress build`) and what runs it on a device.
+    """Install ARTIFACT (.pack, .tflite, .onnx, or a folder of `edgecompress build`) on a device.
 
     What arrived is read back and compared. `bench` and `run` use what is already there.
     """

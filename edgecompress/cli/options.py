@@ -11,8 +11,8 @@ import click
 from edgecompress.errors import InputError
 from edgecompress.support.log import LOGGER
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
-debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show an error's traceback.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print only JSON.")
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 
 
 def _level(level: int) -> Callable[..., None]:
@@ -69,7 +69,7 @@ def device_names() -> list[str]:
 def not_empty(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """A callback that refuses an empty text, which is what a shell makes of a variable that is not set."""
     if value == "" or (isinstance(value, tuple) and "" in value):
-        raise click.BadParameter("it is empty", context, parameter)
+        raise click.BadParameter("is empty", context, parameter)
     return value
 
 

@@ -26,7 +26,9 @@ from edgecompress.cli.options import (
     help="Name of a device; see: edgecompress devices.",
 )
 @file_option("--labels", type=click.Path(), help="Text file with the name of a class in each line.")
-@file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@file_option(
+    "--preprocess", metavar="KEY=VALUE,...", help="How samples become inputs; keys: scale, mean, std, resize, layout."
+)
 @config_option
 @json_option
 @debug_option

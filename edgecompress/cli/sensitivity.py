@@ -15,7 +15,7 @@ from edgecompress.cli.options import (
 )
 
 
-@click.command(short_help="Show what pruning each group costs.")
+@click.command(short_help="Measure what pruning each layer group costs.")
 @model_options
 @file_option(
     "--eval", "data", metavar="DATA", required=True, help="Samples, with labels if you have them; forms as in convert."
@@ -27,23 +27,21 @@ from edgecompress.cli.options import (
     multiple=True,
     default=(0.25, 0.5, 0.75),
     show_default="0.25, 0.5, 0.75",
-    help="Share of a group to remove. Repeatable.",
+    help="Share of a group's channels to remove. Repeatable.",
 )
 @click.option(
     "--criterion",
     default="l1",
     show_default=True,
-    help="What scores channels: a name as in a recipe, or file.py:function taking (weight, known).",
+    help="How channels are scored: a name as in a recipe, or file.py:function taking (weight, known).",
 )
 @click.option("--metric", default="top1", show_default=True, help="top1, or file.py:function taking (outputs, labels).")
 @click.option(
-    "--samples",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Largest number of samples, from the first.",
+    "--samples", type=click.IntRange(1), default=1000, show_default=True, help="Use only the first N samples."
 )
-@file_option("--preprocess", metavar="KEY=VALUE,...", help="scale, mean, std, resize, layout.")
+@file_option(
+    "--preprocess", metavar="KEY=VALUE,...", help="How samples become inputs; keys: scale, mean, std, resize, layout."
+)
 @json_option
 @talk_options
 @debug_option

@@ -41,7 +41,7 @@ def emit(conversion: Conversion, model: ir.Model) -> tuple[Emitted, ...]:
                 continue
             running.stage.bytes = len(artifacts[-1].data)
     if faults:
-        possible = "".join(f"; --format {a.format} can be written" for a in artifacts)
+        possible = "".join(f"; the model can be written with --format {a.format}" for a in artifacts)
         raise UnsupportedModelError("; ".join(f"{k}: {v}" for k, v in faults.items()) + possible)
     return tuple(artifacts)
 

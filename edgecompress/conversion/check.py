@@ -33,7 +33,7 @@ def check(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[tuple[C
         with conversion.log.stage(f"check {artifact.format}") as running:
             checks = verify(artifact.data, artifact.format, expected, artifact.io, running.advance)
             if all(c.error for c in checks):
-                raise UnsupportedModelError(f"no interpreter runs the .{artifact.format}: {checks[0].error}")
+                raise UnsupportedModelError(f"no interpreter could run the .{artifact.format} file: {checks[0].error}")
             if conversion.data.labelled:
                 full = [c for c in checks if c.samples == len(expected.dataset)]
                 running.stage.accuracy = min((c.value for c in full if c.value is not None), default=None)

@@ -1,4 +1,4 @@
-"""What every step of one conversion is given."""
+"""The inputs that every step of a conversion gets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgecompress_targets import Profile
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was given, resolved once. A step takes this and what the step before it made, and returns what it makes.
+    """The inputs of a conversion, resolved once. A step takes these and the result of the step before it.
 
     model: canonical and float, as it came in. recipe: without open choices. reference: outputs and accuracy of the
     model on the data that artifacts are checked on. trainer: None without training data. log: of the stages that ran.

@@ -45,10 +45,12 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
     and for max_drop without labels to measure it; UnsupportedModelError for a model without inputs.
     """
     if not model.graph.inputs:
-        raise UnsupportedModelError("the model has no inputs, so its outputs are constants: nothing to convert")
+        raise UnsupportedModelError(
+            "the model has no inputs, so its outputs are constants and there is nothing to convert"
+        )
     if calibration is None and encoding(recipe) == "int8":
         who = f"target {profile.name}" if profile.integer_only else "the recipe"
-        raise InputError(f"{who} needs int8 activations, so calibration data: {describe_calibration(model)}")
+        raise InputError(f"{who} needs int8 activations, which need calibration data: {describe_calibration(model)}")
     inputs = model.graph.inputs
     calibrating = None if calibration is None else load_data(calibration, inputs, recipe.preprocess)
     evaluating = None if evaluation is None else load_data(evaluation, inputs, recipe.preprocess)

@@ -25,7 +25,7 @@ CALIBRATED_AGAIN = "the weights have changed, so the ranges that the model came 
 
 @dataclass(frozen=True)
 class FloatModel:
-    """A float model, and what the step that made it says: what was asked of it and what came out (goals), what a
+    """A float model, and the results of the step that made it: what was asked of it and what came out (goals), what a
     reader should know (notes), and every training that it took (histories)."""
 
     model: ir.Model = field(repr=False)
@@ -62,7 +62,7 @@ def changes_weights(recipe: Recipe) -> bool:
 
 
 def _without_dead(model: ir.Model) -> FloatModel:
-    """The model without channels that can't change its outputs, when ONNX Runtime shows that the outputs are equal."""
+    """The model without channels that have no effect, when ONNX Runtime shows that the outputs are equal."""
     smaller, dead = remove_dead_channels(model)
     if not dead:
         return FloatModel(model)
@@ -71,8 +71,8 @@ def _without_dead(model: ir.Model) -> FloatModel:
     except UnsupportedModelError:  # above the limit: cancellation in what the biases took over
         return FloatModel(model)
     note = (
-        f"{sum(d.count for d in dead)} channels that can't change the outputs are removed "
-        f"({'; '.join(map(str, dead))}): outputs differ by {error:.0e} of their largest value at most"
+        f"{sum(d.count for d in dead)} channels that have no effect on the outputs were removed "
+        f"({'; '.join(map(str, dead))}): the outputs differ by at most {error:.0e} of their largest value"
     )
     return FloatModel(smaller, notes=(note,))
 
@@ -130,7 +130,9 @@ def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
         requested, achieved = 100 * pruned.requested, 100 * pruned.achieved
         goals.append(Goal(what=f"{pruned.what} kept", unit="%", requested=requested, achieved=achieved))
         if settings.schedule == "gradual" and "schedule" in settings.model_fields_set:
-            notes.insert(0, 'channels go at once: prune.schedule = "gradual" is for single weights')
+            notes.insert(
+                0, 'all channels were removed in one step: prune.schedule = "gradual" applies to single weights only'
+            )
     return FloatModel(model, tuple(goals), tuple(notes), tuple(trainings))
 
 
@@ -176,7 +178,7 @@ def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:
         _describe(conversion, running, smaller.model)
     notes = list(smaller.notes)
     if trainer is None and settings.schedule == "gradual":
-        notes.append('weights go at once: prune.schedule = "gradual" needs training data')
+        notes.append('all weights were pruned in one step: prune.schedule = "gradual" needs training data')
     zeros = Goal(what="zero weights", unit="%", requested=100 * pruned.requested, achieved=100 * pruned.achieved)
     return FloatModel(smaller.model, (zeros,), (*notes, *pruned.notes), pruned.histories)
 

@@ -47,7 +47,7 @@ def memory_need(model: ir.Model, peak_activation_elements: int, profile: Profile
         ("RAM", f"{of_activations} activations", activations, profile.ram_bytes),
     )
     reasons = tuple(
-        f"{what} need at least {size(needed)} of {memory}, {profile.name} has {size(room)}"
+        f"{what} need at least {size(needed)} of {memory}, but {profile.name} has {size(room)}"
         for memory, what, needed, room in needs
         if room is not None and needed > room
     )
@@ -68,7 +68,7 @@ def require_room(artifacts: Mapping[str, int], profile: Profile) -> None:
     for name, needed in artifacts.items():
         if profile.flash_bytes is not None and needed > profile.flash_bytes:
             raise UnsupportedModelError(
-                f"{name} has {size(needed)}, {profile.name} has {size(profile.flash_bytes)} of flash: use a "
+                f"{name} takes {size(needed)}, but {profile.name} has {size(profile.flash_bytes)} of flash: use a "
                 "smaller model, another target, or a target file with your board's own figures"
             )
 

@@ -14,7 +14,7 @@ from edgecompress.recipe.effective import encoding
 
 
 def require_possible(recipe: Recipe, *, trains: bool) -> None:
-    """Raises InputError with everything that the recipe asks for and can't have. trains: there is training data."""
+    """Raises InputError with everything impossible that the recipe asks for. trains: there is training data."""
     quantize, cluster = recipe.quantize, recipe.cluster
     learned = {
         "[distill]": recipe.distill.is_asked_for,
@@ -27,7 +27,7 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
         (needed, f"the recipe's {', '.join(needed)} needs training data: give --train"),
         (
             quantize.epochs is not None and encoding(recipe) != "int8",
-            "quantize.epochs trains int8 weights and activations: leave quantize.weights and quantize.activations out",
+            "quantize.epochs trains int8 weights and activations: remove quantize.weights and quantize.activations",
         ),
     )
     if faults := [text for wrong, text in rows if wrong] + pruning.faults(recipe.prune, epochs):

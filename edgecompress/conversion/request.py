@@ -1,4 +1,4 @@
-"""What a conversion is asked to do, as far as it is known before the model is read."""
+"""The request for a conversion, as far as it is known before the model is read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ModelSource:
 
     @property
     def stem(self) -> str:
-        """What artifacts are called: the file's name without its ending, or the name of the object."""
+        """The name of the artifacts: the file's name without its ending, or the name of the object."""
         path = source_path(self.model)
         if path is not None:
             return path.stem

@@ -28,7 +28,7 @@ from edgecompress.record.stages import StageLog
 
 @dataclass(frozen=True)
 class Imported:
-    """The model as it was read, and what there is to know of it."""
+    """The model as it was read, and facts about it."""
 
     ingested: Ingested
     facts: ModelStatistics
@@ -37,7 +37,7 @@ class Imported:
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion made.
+    """The result of a conversion.
 
     conversion: what its steps were given. names: format -> file name of the artifact. on_random_data: whether it was
     calibrated on random inputs, since the model came with its own scales.

@@ -27,7 +27,7 @@ def parse_size(text: str) -> int:
     """ "32KB" -> 32000, "32KiB" -> 32768, "900" -> 900 bytes. Raises InputError for anything else."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     if found is None or found[2].upper() not in UNITS or float(found[1]) <= 0:
-        raise InputError(f"size {text!r}: expected a number with B, KB, KiB, MB or MiB behind it, e.g. 32KB")
+        raise InputError(f"size {text!r}: expected a number followed by B, KB, KiB, MB or MiB, e.g. 32KB")
     return math.ceil(float(found[1]) * UNITS[found[2].upper()])
 
 

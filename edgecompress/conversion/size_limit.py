@@ -82,7 +82,7 @@ def convert_within_size(conversion: Conversion) -> Compressed:
         before, chosen = chosen, within_budget(asked, weights, trains=trains, room=room)
         if chosen == before or faults(chosen.prune, chosen.prune.epochs or chosen.train.epochs):
             break  # nothing more can be chosen, or not with what the recipe says of pruning
-        notes.append(f"{tries[-1].bytes:,} bytes{_choice(before)}: {over:,} too many, so compressed again")
+        notes.append(f"{tries[-1].bytes:,} bytes{_choice(before)}: {over:,} above the limit, so compressed again")
         done = (CHANNELS if chosen.prune.parameters != before.prune.parameters else WEIGHTS) + 1
         steps = steps[:done]
     return replace(min(tries, key=lambda t: t.bytes), notes=tuple(notes), histories=tuple(histories))

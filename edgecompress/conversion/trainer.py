@@ -1,4 +1,4 @@
-"""What the steps of a conversion that train share: data, the original model as teacher, settings, checkpoints."""
+"""What the training steps of a conversion share: data, the original model as teacher, settings, checkpoints."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Artifacts on devices: which devices there are, what is put on them, and what is measured there."""
+"""Runs artifacts on devices: lists devices, installs programs, and measures them."""

@@ -64,7 +64,7 @@ def open_artifact(path: str | Path) -> Artifact:
         record = read_record(path)
         found = _pack(path / record.pack, path, record)
         if found.digest != record.pack_sha256:
-            raise InputError(f"{found.path}: not the file that was compiled; run `edgecompress build` again")
+            raise InputError(f"{found.path}: changed since it was compiled; run `edgecompress build` again")
         return found
     if path.suffix not in READERS:
         raise InputError(f"{path}: expected {', '.join(READERS)}, or a folder that `edgecompress build` wrote")
@@ -134,7 +134,7 @@ def _of_graph(value: ir.Value, path: Path) -> TensorIO:
     if shape and shape[0] == 0:
         shape[0] = 1
     if value.shape is None or 0 in shape or value.dtype is None:
-        raise UnsupportedModelError(f"{path}: {value.name!r} has no fixed shape and type: convert it first")
+        raise UnsupportedModelError(f"{path}: {value.name!r} has no fixed shape and type: convert the model first")
     return TensorIO(str(value.name), str(value.name), tuple(range(len(shape))), tuple(shape), value.dtype)
 
 

@@ -106,7 +106,7 @@ def bench_each(
     preprocess: Mapping[str, Any] | None = None,
     metric: str = "top1",
 ) -> Bench:
-    """As `bench`, each artifact on devices of its own."""
+    """Like `bench`, with each artifact on devices of its own."""
     loaded = [
         load_samples(artifact, eval, how.most, preprocess, metric) for artifact, _ in chosen
     ]  # all, before any runs
@@ -164,7 +164,7 @@ def measure(
     if how.most is not None and how.most > len(samples.records):
         notes = [*notes, f"--runs {how.most}: there are {len(samples.records)} samples, and each was run once"]
     if how.threads > 1 and prepared.record is not None:
-        notes = [*notes, f"--threads {how.threads}: is for interpreters; what is compiled has one thread"]
+        notes = [*notes, f"--threads {how.threads}: applies to interpreters only; a compiled program has one thread"]
     difference = _Difference.between(samples, outputs, None if expected is None else expected.outputs)
     host = None if accuracy is None else samples.accuracy(outputs if expected is None else expected.outputs)[0]
     record = prepared.record

@@ -27,7 +27,9 @@ def device_for(artifact: Artifact, name: str, config: str | Path | None = None) 
     profile = _profile(artifact)
     if profile is None:
         emulators = ", ".join(n for n, s in BUILT_IN.items() if s.emulated)
-        raise InputError(f"{artifact.path}: does not say which target it is for; name one of {emulators}")
+        raise InputError(
+            f"{artifact.path}: the file does not say which target it is for; give --device, one of {emulators}"
+        )
     return emulator_of(profile)
 
 
@@ -50,7 +52,7 @@ def emulator_of(target: Profile) -> Named:
     for name, settings in BUILT_IN.items():
         if settings.emulated and fits(target, settings):
             return name, settings
-    raise InputError(f"there is no emulator for {target.name}: name a --device (see: edgecompress devices)")
+    raise InputError(f"there is no emulator for {target.name}: give a --device (see: edgecompress devices)")
 
 
 def _profile(artifact: Artifact) -> Profile | None:

@@ -35,7 +35,7 @@ def load_devices(file: str | Path | None = None) -> dict[str, Settings | InputEr
         where = f"{path}: devices.{name}"
         try:
             if name in RESERVED:
-                raise InputError(f"{where}: is the name of a built-in device: choose another")
+                raise InputError(f"{where}: this is the name of a built-in device: choose another name")
             found[name] = _settings(table, where)
         except InputError as error:
             found[name] = error
@@ -67,7 +67,7 @@ def add_device(name: str, table: dict[str, Any], file: str | Path | None = None)
     path = Path(file) if file is not None else default_file()
     before = _tables(path, False)
     if name in RESERVED or name in before:
-        raise InputError(f"{path}: there is a device {name!r} already")
+        raise InputError(f"{path}: device {name!r} exists already")
     if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
         raise InputError(f"device name {name!r}: expected letters, digits, - and _ (ASCII)")
     _settings(table, f"device {name}")

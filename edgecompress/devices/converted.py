@@ -30,7 +30,7 @@ def with_formats_for(recipe: Recipe, devices: Sequence[str], config: str | Path 
         runnable = find_device(name, config).formats
         if not set(formats) & set(runnable):
             if OWN_FORMAT not in runnable:
-                raise InputError(f"device {name} runs {', '.join(runnable)}: name one of them with --format")
+                raise InputError(f"device {name} runs only {', '.join(runnable)}: choose one of them with --format")
             formats.append(OWN_FORMAT)
     return recipe.model_copy(update={"emit": recipe.emit.model_copy(update={"formats": formats})})
 

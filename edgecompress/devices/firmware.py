@@ -36,17 +36,17 @@ class BuildRecord(BaseModel):
 
     name: str = Field(description="C identifier that symbols and files start with")
     pack: str = Field(description="the file that was compiled, beside this one")
-    pack_sha256: str = Field(description="the digest that it carries")
+    pack_sha256: str = Field(description="the digest that the .pack file carries")
     target: Profile
-    kernels: str = Field(description="family of CPUs whose kernels it has")
+    kernels: str = Field(description="family of CPUs whose kernels were compiled")
     image: str | None = Field(description="the program that `bench` runs")
     note: str | None = Field(description="why there is no image, if there is none")
     arena_bytes: int
     flash_bytes: int = Field(description="code and constants")
     text_bytes: int = Field(description="code alone")
-    coded_saving_bytes: int = Field(description="what entropy-coded weights take less of flash than plain ones")
+    coded_saving_bytes: int = Field(description="bytes of flash that entropy-coded weights save over plain ones")
     layers_skipping_zeros: int = Field(0, description="layers that neither hold nor multiply weights that are zero")
-    stack_bytes: int | None = Field(description="of the invoke function, read off its code")
+    stack_bytes: int | None = Field(description="bytes of stack that the invoke function uses, computed from its code")
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,11 +59,13 @@ class Build(Shown):
 
     def __rich__(self) -> Group:
         record = self.record
-        needs = f"arena {record.arena_bytes:,} B, flash {record.flash_bytes:,} B ({record.text_bytes:,} B of it code)"
+        needs = (
+            f"arena {record.arena_bytes:,} B, flash {record.flash_bytes:,} B ({record.text_bytes:,} B of it are code)"
+        )
         if record.stack_bytes is not None:
             needs += f", stack {record.stack_bytes:,} B"
         if record.coded_saving_bytes:
-            needs += f"\nweights coded: {record.coded_saving_bytes:,} B less flash than plain"
+            needs += f"\nentropy-coded weights: {record.coded_saving_bytes:,} B less flash than plain ones"
         if record.layers_skipping_zeros:
             layers = "layer skips" if record.layers_skipping_zeros == 1 else "layers skip"
             needs += f"\n{record.layers_skipping_zeros} {layers} weights that are zero"
@@ -77,20 +79,20 @@ class Build(Shown):
 
 
 def described(file: str, record: BuildRecord) -> str:
-    """The files of a build, each with what it is."""
+    """What a file of a build is, in words; empty for other files."""
     kinds = {
         f"{record.name}.o": "object file",
-        f"lib{record.name}.a": "the same as a static library",
+        f"lib{record.name}.a": "the object file as a static library",
         f"lib{record.name}.so": "shared library",
         f"{record.name}.h": "C header: the function, sizes, scales",
-        "model.h": "the same for the program that serves or runs it",
-        f"{record.name}_example.c": "how to call it",
+        "model.h": "the header that the program around the model includes",
+        f"{record.name}_example.c": "an example that calls the model",
         f"{record.name}.py": "the Python text that was compiled",
         f"{record.name}.ll": "the LLVM text that was compiled",
         f"{record.name}.elf": "firmware for the board that QEMU emulates",
-        f"{record.name}.hex": "the same as Intel HEX",
-        f"{record.name}.bin": "the same as a flash image",
-        f"{record.name}_run": "program: reads a file of inputs, writes one of outputs",
+        f"{record.name}.hex": "the firmware as Intel HEX",
+        f"{record.name}.bin": "the firmware as a flash image",
+        f"{record.name}_run": "program that reads a file of inputs and writes a file of outputs",
         record.pack: "the model that was compiled",
         RECORD: "the figures above, for bench",
     }
@@ -124,8 +126,8 @@ def build(
     path, profile = Path(pack), load_target(target, target_file)
     if "apple" in profile.triple:
         raise InputError(
-            f"target {profile.name}: packs are compiled to ELF objects, which {profile.triple} does not "
-            "link; convert to tflite or onnx for it"
+            f"target {profile.name}: .pack files are compiled to ELF objects, which {profile.triple} "
+            "can't link; convert to tflite or onnx for this target"
         )
     directory = Path(output) if output is not None else path.with_name(f"{path.stem}-{profile.name}")
     require_writable(directory, (), ())

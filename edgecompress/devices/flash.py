@@ -1,4 +1,4 @@
-"""`flash`: put an artifact on a device, to stay there."""
+"""`flash`: install an artifact on a device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgecompress_targets.tools import ToolError
 
 @dataclass(frozen=True)
 class Flashed:
-    """digest: of the artifact, as the device has it."""
+    """The result of `flash`. digest: SHA-256 of the artifact that the device holds."""
 
     artifact: str
     device: str
@@ -24,19 +24,21 @@ class Flashed:
     bytes: int
 
     def __str__(self) -> str:
-        return f"{self.artifact} ({self.digest[:12]}, {self.bytes:,} bytes with what runs it) is on {self.device}"
+        size = f"{self.bytes:,} bytes with the program that runs it"
+        return f"{self.artifact} ({self.digest[:12]}, {size}) is on {self.device}"
 
 
 def flash(artifact: str | Path, device: str, *, config: str | Path | None = None) -> Flashed:
-    """Put an artifact and what runs it on a device, and check what arrived. Under Linux and Android, the version
-    before stays until this one has answered.
+    """Install an artifact and the program that runs it on a device, and check what arrived.
+
+    Under Linux and Android, the earlier version stays until the new one has answered.
 
     Raises InputError for what can't run there, DeviceFault for a device that fails.
     """
     opened = open_artifact(artifact)
     device, settings = device_for(opened, device, config)
     if settings.resource is None:
-        raise InputError(f"device {device}: nothing stays on it: use `edgecompress bench` or `run`")
+        raise InputError(f"device {device}: nothing can be installed on it: use `edgecompress bench` or `run`")
     program = prepare(opened, device, settings).program
     driver = settings.open(device)
     try:

@@ -71,7 +71,7 @@ class Devices(Shown):
             parts.append(table("\nConnected", ("Driver", "Address", "Target", "What it is"), others))
         if commands := [c.add for c in self.connected if c.add]:
             targets = " (its TARGET: see edgecompress targets)" if any("=TARGET" in c for c in commands) else ""
-            parts.append(Text("\n".join([f"To make them devices{targets}:", *(f"  {c}" for c in commands)])))
+            parts.append(Text("\n".join([f"To add them as devices{targets}:", *(f"  {c}" for c in commands)])))
         return Group(*parts)
 
 
@@ -85,7 +85,7 @@ def list_devices(config: str | Path | None = None) -> Devices:
 
 
 def _reason(device: Device) -> str:
-    return f"not {'configured' if device.driver is None else 'reached'}: {device.error}"
+    return f"{'bad configuration' if device.driver is None else 'out of reach'}: {device.error}"
 
 
 def _asked(item: tuple[str, Settings | InputError]) -> Device:
@@ -105,7 +105,7 @@ def _asked(item: tuple[str, Settings | InputError]) -> Device:
 
 
 def _connected(known: Mapping[str, Settings]) -> tuple[Connected, ...]:
-    """Ports and phones that no device is; and probes, whose devices are reached by their ports."""
+    """Ports and phones that belong to no device, and probes, whose devices are reached by their ports."""
     taken = {os.path.realpath(s.resource) if "/" in s.resource else s.resource for s in known.values() if s.resource}
     found = [*_serial_ports(), *_phones()]
     return *(c for c in found if c.address not in taken), *_probes(known)

@@ -82,7 +82,7 @@ def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:
             made = build(artifact.path, settings.target, output=Path(work) / "built")
             folder, record = made.directory, made.record
         if not fits(record.target, settings):
-            raise InputError(f"{folder}: was built for {record.target.name}, device {name} is a {settings.target}")
+            raise InputError(f"{folder}: built for {record.target.name}, but device {name} is a {settings.target}")
         image = _image(folder, record, name, settings)
         content = _read(image)
     file = f"{record.name}{image.suffix}" if settings.runs == "firmware" else f"{record.name}_run"

@@ -100,7 +100,9 @@ def _samples(input: Any, shapes: list[tuple[int, ...]]) -> Any:
     path = Path(input) if isinstance(input, (str, Path)) else None
     if path is not None and path.suffix.lower() in IMAGE_SUFFIXES:
         if len(shapes) != 1 or len(shapes[0]) != 4:
-            raise InputError(f"{path}: the model takes no image, its inputs are {[list(s) for s in shapes]}")
+            raise InputError(
+                f"{path}: is an image, but the model takes none: its inputs are {[list(s) for s in shapes]}"
+            )
         return _image(path, shapes[0])
     if path is not None and path.suffix.lower() == ".npy":
         with reading(path):

@@ -43,7 +43,7 @@ class Samples:
             return None, []
         outputs = self.outputs(stream)
         if self.metric == "top1" and not is_classifier(outputs):
-            return None, ["labels are not used: the first output is no scores of classes"]
+            return None, ["labels are not used: the first output does not hold scores of classes"]
         try:
             return load_metric(self.metric)(outputs, self.data.labels), []
         except InputError as error:

@@ -1,4 +1,4 @@
-"""Which clustered weights a format stores as plainly as any other, and why."""
+"""Which clustered weights a format stores like any other weights, and why."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LARGEST_CODEBOOK = 256  # values, of a .pack
 
 
 def plain_clusters(model: ir.Model, formats: Sequence[str]) -> list[str]:
-    """A line for each format that clusters make no smaller, in all layers or in some."""
+    """A line for each format whose file does not get smaller by clustering, in all layers or in some."""
     clustered = [v for v in model.graph.initializers.values() if codebook(v) is not None]
     lines = []
     for name in formats:
         is_plain, why = PLAIN[name]
         if count := sum(map(is_plain, clustered)):
             some = "" if count == len(clustered) else f" in {count} of {len(clustered)} layers"
-            lines.append(f"clusters make the .{name} no smaller{some}: {why}")
+            lines.append(f"clustering does not make the .{name} file smaller{some}: {why}")
     return lines
 
 

@@ -32,7 +32,7 @@ def emit(
 
 
 def plan(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Plan:
-    """As `emit`, as far as tensors and operators of the runtime."""
+    """Like `emit`, up to the tensors and operators of the runtime."""
     return _plan(tflite.build(model, io_dtype=io_dtype))
 
 

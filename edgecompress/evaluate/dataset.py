@@ -92,7 +92,7 @@ def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess:
         return data
     if isinstance(data, tuple):
         if len(data) != 2:
-            raise InputError(f"{source}: a tuple of {len(data)}; expected (x, y)")
+            raise InputError(f"{source}: is a tuple of {len(data)} items; expected (x, y)")
         first, labels = data
         data = {**first, LABELS: labels} if isinstance(first, Mapping) else {ONLY: first, LABELS: labels}
     elif not isinstance(data, Mapping):
@@ -102,7 +102,7 @@ def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess:
         try:
             array = np.asarray(content)
             if array.dtype.hasobject and not array.shape:  # None, a generator, an object of the user's
-                raise TypeError("no array")
+                raise TypeError("not an array")
             arrays[str(key)] = ArraySource(array)
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: {key!r} is a {type(content).__name__}; expected an array") from error
@@ -111,12 +111,12 @@ def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess:
 
 def _from_images(folder: Path, inputs: Sequence[ir.Value], preprocess: Preprocess) -> Dataset:
     if len(inputs) != 1:
-        raise InputError(f"{folder}: the model has {len(inputs)} inputs, images feed only one; use .npz")
+        raise InputError(f"{folder}: the model has {len(inputs)} inputs, but images can feed only one; use .npz")
     files, labels, classes = list_images(folder)
     height, width, channels = _image_size(inputs[0], folder)
     height, width = preprocess.resize or (height, width)
     images = ImageSource(files, height, width, channels)
-    names = f" in {len(classes)} classes" if classes else ", no class sub-folders, so no labels"
+    names = f" in {len(classes)} classes" if classes else " without labels, as there are no sub-folders of classes"
     data = _assemble({ONLY: images}, str(folder), inputs, preprocess, labels)
     return replace(data, notes=(f"{len(files)} images{names}, resized to {height}x{width}", *data.notes))
 
@@ -151,9 +151,9 @@ def _assemble(
         described = f"{source}[{key}]" if len(inputs) > 1 else source
         data = _resize(found[key], preprocess, described)
         if not data.shape:
-            raise InputError(f"{described}: a single number; expected an array [samples, ...]")
+            raise InputError(f"{described}: holds a single number; expected an array [samples, ...]")
         if data.shape[0] == 0:
-            raise InputError(f"{described}: zero samples")
+            raise InputError(f"{described}: holds no samples")
         adapter, note = adapt(data, described, value, preprocess)
         columns[adapter.name] = (data, adapter)
         notes += [note] if note else []
@@ -163,7 +163,7 @@ def _assemble(
     count = next(iter(counts.values()))
     if labels is not None:
         if labels.dtype.kind not in "uifb":
-            raise InputError(f"{source}[{LABELS}]: labels of type {labels.dtype}; expected numbers")
+            raise InputError(f"{source}[{LABELS}]: the labels have type {labels.dtype}; expected numbers")
         if labels.ndim == 0 or len(labels) != count:
             raise InputError(f"{source}: {len(labels) if labels.ndim else 'no'} labels for {count} samples")
     return Dataset(source, columns, labels, tuple(notes), count)
@@ -185,7 +185,7 @@ def _resize(data: Source, preprocess: Preprocess, described: str) -> Source:
         return data
     if data.dtype != np.uint8 or len(data.shape) != 4 or data.shape[3] not in (1, 3, 4):
         raise InputError(
-            f"{described}: preprocess.resize is for images and for uint8 [n, height, width, channels]; "
+            f"{described}: preprocess.resize works on images and on uint8 arrays [n, height, width, channels]; "
             f"found {data.dtype} {list(data.shape)}"
         )
     return ResizedSource(data, *preprocess.resize)

@@ -68,7 +68,7 @@ def adapt(source: Source, described: str, value: ir.Value, preprocess: Preproces
     kinds, expected = ACCEPTED[dtype.kind]
     where = f"{described}: input {value.name!r}"
     if source.dtype.kind not in kinds:
-        raise InputError(f"{where}: data of type {source.dtype}; expected {expected}")
+        raise InputError(f"{where}: the data has type {source.dtype}; expected {expected}")
     shape, channels_last = _match_shape(source.shape[1:], model_shape, preprocess.layout, where)
     mean, std = np.zeros((), np.float32), np.ones((), np.float32)
     if dtype.kind == "f":
@@ -100,7 +100,7 @@ def _match_shape(
     if layout == "auto" and (1, *sample) == bare:
         return bare, False
     expected = f"{bare}" + (f" or, channels last, {moved}" if layout != "nchw" and moved else "")
-    raise InputError(f"{where}: samples of shape {sample}; expected {expected}")
+    raise InputError(f"{where}: the samples have shape {sample}; expected {expected}")
 
 
 def _per_channel(what: str, numbers: list[float], shape: tuple[int, ...], batched: bool, where: str) -> np.ndarray:

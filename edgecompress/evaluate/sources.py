@@ -90,7 +90,7 @@ class StoredSource:
             if dtype.hasobject or dtype.names:
                 raise InputError(f"{name}: holds Python objects or records; expected an array of numbers")
             if any(length < 0 for length in shape):
-                raise InputError(f"{name}: an array of shape {shape}; expected no negative lengths")
+                raise InputError(f"{name}: the array's shape {shape} has a negative length")
             return cls(name, open, shape, dtype, fortran_order, stream.tell())
 
     def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
@@ -107,7 +107,7 @@ class StoredSource:
                 data = stream.read(samples * row)
                 if len(data) != samples * row:
                     complete = start + len(data) // row
-                    raise InputError(f"{self.name}: ends after {complete} of {self.shape[0]} samples")
+                    raise InputError(f"{self.name}: the file ends after {complete} of {self.shape[0]} samples")
                 yield np.frombuffer(data, self.dtype).reshape(samples, *self.shape[1:])
 
 

@@ -1,1 +1,1 @@
-"""What is true of any canonical model: its annotations, fused layers, nodes, axes of channels and bounds."""
+"""Facts about any canonical model: its annotations, fused layers, nodes, axes of channels and bounds."""

@@ -107,7 +107,7 @@ def sparsity(value: ir.Value | None) -> Sparsity | None:
 
 
 def set_sparsity(value: ir.Value, pruned: Sparsity) -> None:
-    """Notes which weights were pruned and stay zero."""
+    """Records which weights were pruned and stay zero."""
     value.meta["sparsity"] = pruned
 
 
@@ -117,7 +117,7 @@ def codebook(value: ir.Value | None) -> Codebook | None:
 
 
 def set_codebook(value: ir.Value, book: Codebook) -> None:
-    """Notes that the weight has few distinct values."""
+    """Records that the weight has few distinct values."""
     value.meta["codebook"] = book
 
 
@@ -127,22 +127,22 @@ def quantization(value: ir.Value | None) -> Quantization | None:
 
 
 def set_quantization(value: ir.Value, q: Quantization | None) -> None:
-    """Notes how the value is stored; None: as it is."""
+    """Records how the value is stored; None: as it is."""
     value.meta["quantization"] = q
 
 
 def given_quantization(value: ir.Value | None) -> Quantization | None:
-    """What the model that came in makes of a float value: it becomes its Quantization in place of a calibrated one."""
+    """The quantization that the input model gives a float value; it is used in place of a calibrated one."""
     return None if value is None else value.meta.get("given_quantization")
 
 
 def set_given_quantization(value: ir.Value, q: Quantization) -> None:
-    """Notes what the model that came in makes of the value."""
+    """Records the quantization that the input model gives the value."""
     value.meta["given_quantization"] = q
 
 
 def forget_given(graph: ir.Graph) -> None:
-    """What the model came with no longer holds."""
+    """Forgets the quantization that the input model came with, which no longer holds."""
     for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
         value.meta.pop("given_quantization", None)
 
@@ -158,5 +158,5 @@ def is_int8(node: ir.Node) -> bool:
 
 
 def set_int8(node: ir.Node, yes: bool = True) -> None:
-    """Notes whether the node computes on int8 activations."""
+    """Records whether the node computes on int8 activations."""
     node.meta["precision"] = "int8" if yes else "float32"

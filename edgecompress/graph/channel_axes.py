@@ -47,16 +47,16 @@ class ChannelAxes:
         return np.arange(first, first + shape(value)[axis])
 
     def couple(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Of the same shape, or broadcast."""
+        """Couples arrays of positions of the same shape, or broadcast."""
         a, b = np.broadcast_arrays(a, b)
         self._pending.append((a.reshape(-1), b.reshape(-1)))
 
     def fix(self, ids: np.ndarray, reason: str) -> None:
-        """These positions, and all that are coupled with them, stay."""
+        """Marks positions that must stay, with all that are coupled with them."""
         self._mark(self._fixed, ids, reason)
 
     def approximate(self, ids: np.ndarray, reason: str) -> None:
-        """Without these positions, the rest is computed otherwise than with zeros in their place."""
+        """Marks positions whose removal changes the result more than zeros in their place would."""
         self._mark(self._approximate, ids, reason)
 
     def components(self) -> np.ndarray:
@@ -82,7 +82,7 @@ class ChannelAxes:
         return self._spread(self._fixed)
 
     def approximated(self) -> np.ndarray:
-        """As `fixed`, of positions that `approximate` named."""
+        """Like `fixed`, for positions that `approximate` named."""
         return self._spread(self._approximate)
 
     def reason(self, mark: int) -> str:
@@ -124,6 +124,6 @@ def elements(value: ir.Value) -> int:
 
 
 def axes_except(value: ir.Value, left_out: Sequence[int]) -> list[int]:
-    """The value's axes but these, which may be counted from the last one."""
+    """All axes of the value except these, which may be negative (counted from the end)."""
     rank = len(shape(value))
     return [i for i in range(rank) if i not in {a % rank for a in left_out}]

@@ -78,7 +78,7 @@ def couple_split(node: ir.Node, axes: ChannelAxes) -> None:
     x, y = argument(node, 0), node.outputs[0]
     for block in blocks(shape(x), shape(y)):
         places = [(x, *part) for part in block.before] + [(y, *part) for part in block.after]
-        reason = f"{label(node)} joins or splits {list(shape(x))} to {list(shape(y))}"
+        reason = f"{label(node)} reshapes {list(shape(x))} to {list(shape(y))}"
         if block.factors is None:
             for value, axis, _ in places:
                 axes.fix(axes.ids(value, axis), reason)

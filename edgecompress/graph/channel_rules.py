@@ -1,4 +1,4 @@
-"""What several operators say about channels; the records of `operators` name these, or rules of their own."""
+"""Rules about channels that several operators share; the records of `operators` name these or their own rules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def fix_all(node: ir.Node, axes: ChannelAxes) -> None:
     for value in (*node.inputs, *node.outputs):
         if value is not None and value in axes:
             for axis in range(len(shape(value))):
-                axes.fix(axes.ids(value, axis), f"{label(node)} doesn't say which channels go together")
+                axes.fix(axes.ids(value, axis), f"{label(node)} has no rule for channels")
 
 
 def elementwise(node: ir.Node, axes: ChannelAxes) -> None:
@@ -35,11 +35,11 @@ def broadcast(value: ir.Value, output: ir.Value, axes: ChannelAxes) -> None:
 def spatial(axes: ChannelAxes, node: ir.Node, axis: int, *values: ir.Value) -> None:
     """Height and width can't lose positions."""
     for value in values:
-        axes.fix(axes.ids(value, axis), f"{label(node)} moves a window over it")
+        axes.fix(axes.ids(value, axis), f"{label(node)} moves a window along this axis")
 
 
 def others(x: ir.Value, y: ir.Value, left_out: list[int], axes: ChannelAxes) -> None:
-    """All axes but these are the same in both."""
+    """Couples all axes except `left_out`, which are the same in both values."""
     for axis in axes_except(x, left_out):
         axes.couple(axes.ids(x, axis), axes.ids(y, axis))
 

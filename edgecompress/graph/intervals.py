@@ -1,4 +1,4 @@
-"""Arithmetic of bounds that hold for all finite inputs, channel by channel: what records write their `bounds` with."""
+"""Arithmetic of bounds that hold for all finite inputs, channel by channel: records use it for their `bounds`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Interval:
 
 
 def bound_of(known: Known, position: int) -> Interval:
-    """Of an input that the operator always has. Raises ValueError when it is left out."""
+    """The bounds of an input that the operator always has. Raises ValueError when it is left out."""
     interval = known[position]
     if interval is None:
         raise ValueError(f"input {position} has no bounds")
@@ -35,7 +35,7 @@ def bound_of(known: Known, position: int) -> Interval:
 
 
 def unknown(value: ir.Value) -> Interval:
-    """From minus infinity to infinity."""
+    """The interval from minus infinity to infinity."""
     form = (1,) * len(shape(value))
     return Interval(np.full(form, -np.inf), np.full(form, np.inf))
 
@@ -63,7 +63,7 @@ def times(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def over_image(x: Interval, rank: int) -> Interval:
-    """Of each channel, at all positions of an image of this rank."""
+    """The bounds of each channel, at all positions of an image of this rank."""
     over = tuple(range(2, rank))
     return Interval(x.low.min(over, keepdims=True), x.high.max(over, keepdims=True))
 
@@ -74,7 +74,7 @@ def padded(node: ir.Node) -> bool:
 
 
 def or_zero(x: Interval) -> Interval:
-    """Of x and of zeros among it."""
+    """The bounds of x when zeros are added to it."""
     return Interval(np.minimum(x.low, 0), np.maximum(x.high, 0))
 
 

@@ -1,4 +1,4 @@
-"""What a node's inputs and attributes are, as the Python types that whoever reads them computes with."""
+"""A node's inputs and attributes as Python values of the right types."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def argument(node: ir.Node, position: int) -> ir.Value:
     """The input at a position where the operator always has one. Raises ValueError when it is left out."""
     value = node.inputs[position] if position < len(node.inputs) else None
     if value is None:
-        raise ValueError(f"{node.op_type} {node.name!r} lacks its input {position}")
+        raise ValueError(f"{node.op_type} {node.name!r} has no input {position}")
     return value
 
 
@@ -49,7 +49,7 @@ def integer(node: ir.Node, name: str, default: int = 0) -> int:
 
 
 def number(node: ir.Node, name: str, default: float) -> float:
-    """The attribute of that name; one written as a whole number too."""
+    """The attribute of that name as a float; it may be written as a whole number."""
     attribute = node.attributes.get(name)
     return default if attribute is None else float(attribute.value)
 

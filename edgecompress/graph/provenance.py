@@ -1,4 +1,4 @@
-"""Which node of the user's model a node came from, where rewriting has put it in that one's place.
+"""Which node of the user's model a node came from, after rewriting has replaced that one.
 
 Messages and reports name that node: the user has no other. It is noted in the node's metadata, which conversions of
 the model keep and emitters leave out.
@@ -12,12 +12,12 @@ _NAME, _OPERATOR = "edgecompress.node", "edgecompress.operator"
 
 
 def follow(part: ir.Node, whole: ir.Node) -> None:
-    """Notes that `part` computes some of what `whole` did."""
+    """Records that `part` computes some of what `whole` did."""
     part.metadata_props[_NAME], part.metadata_props[_OPERATOR] = origin(whole)
 
 
 def replace_origin(node: ir.Node, old: ir.Node) -> None:
-    """Notes that `node` computes all that `old` did: it came from wherever that one did."""
+    """Records that `node` computes all that `old` did, so that it has the same origin."""
     for key in (_NAME, _OPERATOR):
         node.metadata_props.pop(key, None)
         if key in old.metadata_props:

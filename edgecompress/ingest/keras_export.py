@@ -85,7 +85,7 @@ def _hdf5(source: Path) -> tuple[str, Any]:
             version, config = file.attrs.get("keras_version", "2."), file.attrs["model_config"]
         return version if isinstance(version, str) else version.decode(), json.loads(config)
     except KeyError as error:
-        raise _Refused("it holds weights alone, no model: save the whole model with model.save(...)") from error
+        raise _Refused("it holds only weights and no model: save the whole model with model.save(...)") from error
     except (OSError, ValueError) as error:
         raise _Refused(f"neither a .keras nor an HDF5 file: {_one_line(error)}") from error
 

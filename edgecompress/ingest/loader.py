@@ -1,4 +1,4 @@
-"""`load`: any model that we read, as an Ingested."""
+"""`load`: reads a model of any supported kind."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _load(
 
         format_, proto, path = torch_model.read(source, weights, shapes, fold_batchnorm)
     if weights is not None and format_ != "python":
-        raise InputError(f"weights ({weights}) go with a model given as file.py:factory; this one has its own")
+        raise InputError(f"weights ({weights}) can be given only with a file.py:factory model; this model has its own")
     with quiet("onnx_ir", "onnxscript"):
         found = _ingest(proto, format_, path, shapes, fold_batchnorm)
     if decided is None:
@@ -113,7 +113,7 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
         proto = ir.to_proto(model)  # what is compared with computes in float, too
     fixed = [v.name for v in model.graph.inputs if v.name not in shapes and v.shape and _dynamic(v.shape[0])]
     if fixed:
-        notes.append(f"dynamic batch of {', '.join(map(repr, fixed))} set to 1")
+        notes.append(f"the dynamic batch size of {', '.join(map(repr, fixed))} was set to 1")
     passed = [(i, v.name) for i, v in enumerate(model.graph.outputs) if v.is_graph_input()]
     small = [f"{v.name!r} ({v.dtype.name.lower()})" for v in model.graph.inputs if v.dtype in SMALL]
     batch = 1
@@ -125,9 +125,9 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
             raise
         model, batch = again
         model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
-        notes.append(f"the batch size {batch} that its Reshapes were exported with is changed to 1 as well")
+        notes.append(f"the batch size {batch}, which the model's Reshapes were exported with, was changed to 1 as well")
     if small:
-        notes.append(f"integer inputs taken as float32, with the same values: {', '.join(small)}")
+        notes.append(f"these integer inputs become float32, with the same values: {', '.join(small)}")
     for i, name in passed:
         called = model.graph.outputs[i].name
         notes.append(f"output {name!r} is the input of that name; in the artifacts it is called {called!r}")

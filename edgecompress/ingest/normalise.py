@@ -40,7 +40,7 @@ IR_VERSION = 10  # the one that came with opset 21
 
 
 def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = True) -> list[ir.passes.PassBase]:
-    """In order; each may rely on the ones before it."""
+    """The passes in order; each may rely on the ones before it."""
     return [
         # One flat graph of standard operators with static input shapes.
         common.ClearMetadataAndDocStringPass(),
@@ -109,7 +109,7 @@ def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]], *, fol
         except Exception as error:  # of any kind: a pass met something that no valid model has
             reraise_interrupt(error)
             raise UnsupportedModelError(
-                f"the model can't be brought to the form we convert: {type(step).__name__} failed with "
+                f"the model can't be brought into canonical form: {type(step).__name__} failed with "
                 f"{type(error).__name__} ({_one_line(error)}); check the model with "
                 "onnx.checker.check_model(path, full_check=True)"
             ) from error
@@ -140,7 +140,7 @@ def _require_sensible(value: ir.Value, what: str) -> None:
     shape = static_shape(value)
     if shape is None:
         raise UnsupportedModelError(
-            f"{what} has a shape that depends on the data; replace what computes it by something whose "
+            f"{what} has a shape that depends on the data; replace the node that computes it with one whose "
             "output shape follows from its input shapes"
         )
     elements = math.prod(shape)

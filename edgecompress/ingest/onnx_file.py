@@ -158,7 +158,7 @@ def sort_nodes(graph: onnx.GraphProto) -> None:
         stuck = next(node for i, node in enumerate(graph.node) if waiting[i])
         raise InputError(
             f"the graph has a cycle: node {stuck.name or next(iter(stuck.output), '')!r} ({stuck.op_type}) "
-            f"and {len(graph.node) - len(order) - 1} more wait for each other"
+            f"and {len(graph.node) - len(order) - 1} more depend on each other"
         )
     nodes = [graph.node[i] for i in order]
     copies = [onnx.NodeProto.FromString(n.SerializeToString()) for n in nodes]

@@ -37,7 +37,7 @@ def require_no_pickle(path: Path, data: bytes) -> None:
             if (key == "use_pickle" and value) or (key == "path_name" and re.match(r"(custom|opaque)", str(value))):
                 raise InputError(f"{path}: {name} holds pickled objects, which could run code; only tensors are read")
             if key == "expr_str" and not EXPRESSION.fullmatch(str(value)):
-                raise InputError(f"{path}: {name} holds the expression {value!r}, which isn't arithmetic")
+                raise InputError(f"{path}: {name} holds the expression {value!r}; only arithmetic is read")
 
 
 def _entries(document: Any) -> Iterator[tuple[str, Any]]:

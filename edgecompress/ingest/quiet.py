@@ -1,4 +1,4 @@
-"""Keeps libraries from writing to the terminal: whatever matters of it is checked, and reported as our own errors."""
+"""Keeps libraries from writing to the terminal: what matters is checked and reported as our own errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet(*loggers: str) -> Iterator[None]:
-    """Within it the named loggers pass nothing below CRITICAL."""
+    """Within the context, the named loggers pass nothing below CRITICAL."""
     chosen = [logging.getLogger(name) for name in loggers]
     levels = [logger.level for logger in chosen]
     for logger in chosen:

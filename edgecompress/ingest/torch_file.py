@@ -20,7 +20,7 @@ def instead_of_torchscript(path: Path, data: bytes) -> str:
     """The message for a file that torch.jit.load refuses."""
     code = "pass them with the code that makes the model: file.py:factory --weights"
     what = {
-        "weights": f"it holds weights alone (a state_dict): {code} {path}",
+        "weights": f"it holds only weights (a state_dict): {code} {path}",
         "pickle": f"it holds {PICKLED}, and {code} FILE",
     }.get(_kind(data), f"{DAMAGED}. Export or copy it again")
     return f"{path}: not a TorchScript file; {what}"

@@ -27,9 +27,9 @@ class Part(BaseModel):
 
     kind: str
     name: str
-    found: str | None = Field(description="its version, or where it is; null: missing")
+    found: str | None = Field(description="its version or its path; null when it is missing")
     enables: str
-    install: str = Field(description="the command, on Debian where it is not pip's")
+    install: str = Field(description="the command that installs it: pip's, or else Debian's")
 
 
 class Diagnosis(Shown, BaseModel):
@@ -54,7 +54,7 @@ class Diagnosis(Shown, BaseModel):
         return Group(
             head,
             table("", ("Part", "Found", "What for"), rows),
-            table("\nTo install what is missing, as far as it is needed", ("Part", "Command"), lines),
+            table("\nHow to install the missing parts (none is needed for everything)", ("Part", "Command"), lines),
         )
 
 
@@ -126,9 +126,9 @@ def _tool(kind: str, names: str | tuple[str, ...], enables: str, install: str) -
 
 # One more part: one more line.
 CHECKS: tuple[_Check, ...] = (
-    _python("interpreter", "onnxruntime", "running .onnx"),
-    _python("interpreter", "ai-edge-litert", "running .tflite"),
-    _python("interpreter", "tflite-runtime", "running .tflite as older devices do", "'edgecompress[tflite-runtime]'"),
+    _python("interpreter", "onnxruntime", "running .onnx files"),
+    _python("interpreter", "ai-edge-litert", "running .tflite files"),
+    _python("interpreter", "tflite-runtime", "the older runtime for .tflite files", "'edgecompress[tflite-runtime]'"),
     _python("interpreter", "numba", "compiling .pack files"),
     _python("training", "torch", "PyTorch models; pruning, distillation, training", "'edgecompress[torch]'"),
     _python("models", "tensorflow", "Keras files and SavedModels", "'edgecompress[tensorflow]'"),

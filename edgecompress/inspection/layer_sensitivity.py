@@ -38,11 +38,11 @@ SAMPLES = 1000
 class GroupSensitivity(BaseModel):
     """What happens to the model when channels of one group are removed."""
 
-    name: str = Field(description="the first layer that makes the channels")
+    name: str = Field(description="the first layer that computes the channels")
     channels: int
-    layers: int = Field(description="layers that make or read them")
-    macs: list[int] = Field(description="of the model without `ratios` of the channels")
-    values: list[float] = Field(description="of the metric then")
+    layers: int = Field(description="all layers that compute or read the channels")
+    macs: list[int] = Field(description="parameters of the model without `ratios` of the channels")
+    values: list[float] = Field(description="values of the metric without `ratios` of the channels")
 
 
 class Sensitivity(Shown, BaseModel):
@@ -51,14 +51,14 @@ class Sensitivity(Shown, BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     path: str | None
-    metric: str = Field(description='the name of the values: of a metric, or "SNR dB" of the outputs without labels')
-    criterion: str = Field(description="which channels go first")
+    metric: str = Field(description='name of the metric; without labels "SNR dB", of the outputs')
+    criterion: str = Field(description="name of the criterion that chooses which channels are removed")
     samples: int
-    original: float | None = Field(description="the metric of the whole model; none for SNR dB")
+    original: float | None = Field(description="the metric of the whole model; null for SNR dB")
     original_macs: int
-    ratios: list[float] = Field(description="shares of the group's channels that are removed")
+    ratios: list[float] = Field(description="shares of the channels of one group that were removed")
     groups: list[GroupSensitivity]
-    fixed: list[str] = Field(description="groups that can't lose channels, and why")
+    fixed: list[str] = Field(description="why some groups can't lose channels")
 
     def to_json(self) -> str:
         """JSON text, as `edgecompress sensitivity --json` prints it."""
@@ -155,6 +155,6 @@ def _scores(
     labels = data.labels
     classes = labels is not None and labels.dtype.kind in "iu" and labels.size == predictions(outputs[0]).size
     if known.labels and not classes:
-        raise InputError(f'criterion "{criterion}" needs labels that are classes; "fisher" does not')
+        raise InputError(f'criterion "{criterion}" needs class labels; "fisher" does not')
     samples = TrainData.from_dataset(data, model)
     return channel_scores(model, groups, criterion, data=samples, loss=cross_entropy if classes else None)

@@ -48,9 +48,9 @@ class TargetFit(BaseModel):
     """Whether a target has room for the model and kernels for all of it."""
 
     name: str
-    encoding: str = Field(description="what the other fields are about: int8 where the target needs it")
-    weight_bytes: int = Field(description="least that the weights take")
-    activation_bytes: int = Field(description="least that the activations take")
+    encoding: str = Field(description="encoding that the other fields assume: int8 where the target needs it")
+    weight_bytes: int = Field(description="bytes that the weights take at least")
+    activation_bytes: int = Field(description="bytes that the activations take at least")
     fits: bool
     reasons: list[str] = Field(description="why it does not fit; empty when it does")
 
@@ -65,10 +65,10 @@ class Inspection(Shown, BaseModel):
     opset: int
     inputs: list[Value]
     outputs: list[Value]
-    operators: dict[str, int] = Field(description="operator -> how many nodes, most frequent first")
+    operators: dict[str, int] = Field(description="number of nodes for each operator, most frequent first")
     parameters: int
     macs: int
-    peak_activation_elements: int = Field(description="most values alive at once")
+    peak_activation_elements: int = Field(description="largest number of values that are alive at once")
     max_relative_error: float = Field(description="normalised model against the input, in ONNX Runtime")
     layers: list[LayerFacts]
     targets: list[TargetFit]

@@ -19,9 +19,9 @@ from edgecompress_runtime.pack import Pack, PackError, read_pack
 from edgecompress_runtime.plan import Tensor
 
 LEGEND = (
-    "#: the operator that reads it. Kinds: how many different values. Bits: of one value, as stored. Bound: the "
-    "entropy of weights, the fewest bits that a code of single values takes; its table comes on top, too much for few "
-    "weights. --json has names in full."
+    "#: number of the operator that reads the constant. Kinds: number of different values. Bits: bits that one value "
+    "takes in the file. Bound: entropy of the weights, the fewest bits for each value that an entropy coder of single "
+    "values can reach, without its table. --json prints names in full."
 )
 NO_WEIGHTS = {"int32", "int64", "bool"}  # types of biases, sizes and indices
 NAME_WIDTH = 22
@@ -46,15 +46,19 @@ class Step(BaseModel):
 class Constant(BaseModel):
     """A constant of the plan, and how it is stored."""
 
-    operator: int | None = Field(description="place in the plan, from 1, of the first that reads it; null if none does")
+    operator: int | None = Field(
+        description="number in the plan, from 1, of the first operator that reads it; null if none does"
+    )
     name: str
     dtype: str
     shape: list[int]
-    encoding: str = Field(description="codec; in brackets those that it is built on")
-    bytes: int = Field(description="encoded; a blob that several constants share counts for the first alone")
+    encoding: str = Field(description="name of the codec; in brackets the codecs that it builds on")
+    bytes: int = Field(description="encoded size; a blob that several constants share counts only for the first")
     bits_per_value: float
-    distinct: int = Field(description="how many different values there are")
-    entropy_bits: float = Field(description="of the values' own histogram: no code of single values is shorter")
+    distinct: int = Field(description="number of different values")
+    entropy_bits: float = Field(
+        description="entropy of the values' histogram: no entropy coder of single values takes fewer bits"
+    )
 
     @property
     def values(self) -> int:
@@ -75,7 +79,7 @@ class PackInspection(Shown, BaseModel):
     path: str
     model: str
     bytes: int
-    sha256: str = Field(description="the digest that the file carries, checked")
+    sha256: str = Field(description="the SHA-256 that the file carries, which was checked")
     inputs: list[Value]
     outputs: list[Value]
     plan: list[Step]

@@ -1,4 +1,4 @@
-"""What an operator's lowering sees: values as TFLite tensors, in the layout and type it asks for.
+"""The view of a model that an operator's lowering gets: values as TFLite tensors in the layout and type it asks for.
 
 Layouts are propagated lazily. A value is born in the form its producer makes (a convolution: NHWC); a
 consumer asks for the form it needs, and only where the two differ in memory order is a TRANSPOSE
@@ -196,7 +196,7 @@ class Context:
         return target
 
     def pad_to(self, source: int, target: int, pads: Sequence[tuple[int, int]], value: float = 0.0) -> int:
-        """As `pad`, into a tensor that is there."""
+        """Like `pad`, into a tensor that exists already."""
         amounts = self.constant(np.array(pads, np.int32))
         if value == 0.0:
             return self.op("PAD", [source, amounts], [target])

@@ -34,7 +34,7 @@ class Parts:
     def several(
         self, op_type: str, count: int, *inputs: ir.Value | np.ndarray | float, **attributes: Attribute
     ) -> Sequence[ir.Value]:
-        """As an attribute call, for an operator with `count` outputs."""
+        """Like calling an attribute, for an operator with `count` outputs."""
         values = [v if isinstance(v, ir.Value) else self.constant(v) for v in inputs]
         name = f"{self._prefix}/{op_type}_{len(self.nodes)}"
         node = ir.node(op_type, values, attributes=attributes, num_outputs=count, name=name)

@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 
 def window(node: ir.Node, spatial: int) -> Window:
-    """Of a convolution or a pool in `spatial` dimensions; that of a signal, in one, has height 1."""
+    """The window of a convolution or a pool in `spatial` dimensions; that of a signal, in one, has height 1."""
     kernel = integers(node, "kernel_shape", [])
     strides, dilations = integers(node, "strides", [1] * spatial), integers(node, "dilations", [1] * spatial)
     flat = integers(node, "pads", [0] * 2 * spatial)

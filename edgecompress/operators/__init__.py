@@ -1,4 +1,4 @@
-"""One record an ONNX operator: importing this package reads all families; torch is imported by nobody here."""
+"""One record for each ONNX operator. Importing this package loads all families; none of them imports torch."""
 
 from edgecompress.operators import (  # noqa: F401 (each enters its records)
     comparison,

@@ -1,4 +1,4 @@
-"""Comparisons, logic, what chooses by them, and what turns their results into numbers."""
+"""Comparisons and logic, Where, which chooses by them, and Cast, which turns their results into numbers."""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ def _lower_conv_transpose(ctx: Context, layer: Layer) -> None:
     kernel, strides, dilations, pads = window(node, rank - 2)
     if dilations != [1, 1] or rank not in (3, 4):
         raise UnsupportedModelError(
-            f"{label(node)} of rank {rank} with dilations={dilations}: TFLite has it for 1-D and "
-            "2-D images without dilation; use a Resize and a Conv"
+            f"{label(node)} of rank {rank} with dilations={dilations}: TFLite supports it only for "
+            "1-D and 2-D images without dilation; use a Resize and a Conv"
         )
     form = forms.channels_last(rank)
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
@@ -154,7 +154,7 @@ def _conv_transpose_channels(node: ir.Node, axes: ChannelAxes) -> None:
     axes.couple(axes.ids(weight, 0), axes.ids(x, 1))
     if groups > 1 and inputs.shape[1] == 1:
         axes.couple(inputs, outputs)
-        axes.fix(axes.ids(weight, 1), f"{label(node)} has one input channel in a group")
+        axes.fix(axes.ids(weight, 1), f"{label(node)} has one input channel in each group")
     else:
         axes.couple(outputs, axes.ids(weight, 1)[None])
         axes.couple(inputs, inputs[:1])

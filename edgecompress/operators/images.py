@@ -1,4 +1,4 @@
-"""What convolutions, pools and pads have in common in torch."""
+"""Helpers that convolutions, pools and pads share in torch."""
 
 from __future__ import annotations
 

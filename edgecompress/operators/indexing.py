@@ -59,12 +59,12 @@ def _gather_channels(node: ir.Node, axes: ChannelAxes) -> None:
     if picked is not None and rank == 1:
         axes.couple(axes.ids(x, axis)[picked], axes.ids(y, axis))
     else:
-        axes.fix(axes.ids(x, axis), f"{label(node)} picks positions of it")
+        axes.fix(axes.ids(x, axis), f"{label(node)} picks positions along this axis")
         for i in range(rank):
             if picked is None:
                 axes.couple(axes.ids(indices, i), axes.ids(y, axis + i))
             else:
-                axes.fix(axes.ids(y, axis + i), f"{label(node)} picks positions of it")
+                axes.fix(axes.ids(y, axis + i), f"{label(node)} picks positions along this axis")
     for i in axes_except(x, [axis]):
         axes.couple(axes.ids(x, i), axes.ids(y, i if i < axis else i + rank - 1))
 

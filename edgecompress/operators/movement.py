@@ -205,7 +205,7 @@ def _slice_channels(node: ir.Node, axes: ChannelAxes) -> None:
             axes.couple(ids[start:end], axes.ids(y, axis))
         else:
             for value in (x, y):
-                axes.fix(axes.ids(value, axis), f"{label(node)} takes it in steps of {step}")
+                axes.fix(axes.ids(value, axis), f"{label(node)} slices this axis in steps of {step}")
 
 
 def _cuts(node: ir.Node) -> list[tuple[int, tuple[int, int, int]]]:
@@ -227,7 +227,7 @@ def _pad_channels(node: ir.Node, axes: ChannelAxes) -> None:
             text(node, "mode", "constant") != "constant" and before[axis] + after[axis]
         ):
             for value in (x, y):
-                axes.fix(axes.ids(value, axis), f"{label(node)} cuts or mirrors it")
+                axes.fix(axes.ids(value, axis), f"{label(node)} crops or mirrors this axis")
         else:
             axes.couple(axes.ids(x, axis), axes.ids(y, axis)[before[axis] : before[axis] + size])
 

@@ -90,7 +90,7 @@ def _per_channel(node: ir.Node, axes: ChannelAxes) -> None:
         axes.couple(axes.ids(value, 0), axes.ids(y, 1))
     if node.op_type == "InstanceNormalization":
         for axis in range(2, len(shape(x))):
-            axes.approximate(axes.ids(x, axis), f"{label(node)} takes its mean and variance over it")
+            axes.approximate(axes.ids(x, axis), f"{label(node)} computes mean and variance along this axis")
 
 
 def _layer_channels(node: ir.Node, axes: ChannelAxes) -> None:
@@ -98,13 +98,13 @@ def _layer_channels(node: ir.Node, axes: ChannelAxes) -> None:
     for value in (x, *(v for v in node.inputs[1:] if v is not None)):
         broadcast(value, y, axes)
     for axis in range(integer(node, "axis", -1) % len(shape(x)), len(shape(x))):
-        axes.approximate(axes.ids(x, axis), f"{label(node)} takes its mean and variance over it")
+        axes.approximate(axes.ids(x, axis), f"{label(node)} computes mean and variance along this axis")
 
 
 def _along_axis(node: ir.Node, axes: ChannelAxes) -> None:
     x = argument(node, 0)
     broadcast(x, node.outputs[0], axes)
-    axes.fix(axes.ids(x, integer(node, "axis", -1)), f"{label(node)} runs over it")
+    axes.fix(axes.ids(x, integer(node, "axis", -1)), f"{label(node)} computes along this axis")
 
 
 def _batch_bounds(node: ir.Node, known: Known) -> Interval:

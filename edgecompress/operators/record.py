@@ -1,4 +1,4 @@
-"""What the workstation has to know of one ONNX operator, in one record, and the registry of all records.
+"""The record of an ONNX operator, which holds everything known about it, and the registry of all records.
 
 Every field but the name and the examples has a default that is safe: an operator of which nothing else is said can
 be read and written to ONNX, stays in float, costs nothing, and keeps its channels.
@@ -53,12 +53,12 @@ def any_batch(node: ir.Node, own: int, batch: int) -> dict[int, np.ndarray]:
 
 
 def always(node: ir.Node) -> bool:
-    """True of every node."""
+    """True for every node."""
     return True
 
 
 def never(node: ir.Node) -> bool:
-    """True of no node."""
+    """False for every node."""
     return False
 
 
@@ -106,7 +106,7 @@ class Integer:
     weight: index of the input with int8 weights, when constant; weight_axis: its output-channel axis.
     passive: moves numbers and computes nothing, so alone between float operators it stays float.
     accepts: whether this very node has an int8 kernel. frees: whether its output is FREE all the same.
-    computes: with SAME, whether the output has numbers that the input has not.
+    computes: with SAME, whether the output has numbers that the input does not have.
     sum: what the kernel adds up; None: it looks its results up, or moves them, and rounds to the nearest.
     """
 
@@ -214,10 +214,10 @@ OPERATORS: Mapping[str, Operator] = _OPERATORS
 
 
 def register(*records: Operator) -> None:
-    """Enters records in OPERATORS. Raises ValueError for a name that has one already."""
+    """Adds records to OPERATORS. Raises ValueError for a name that has one already."""
     for record in records:
         if record.name in _OPERATORS:
-            raise ValueError(f"operator {record.name} has two records: keep one")
+            raise ValueError(f"operator {record.name} has two records: keep only one")
         _OPERATORS[record.name] = record
 
 

@@ -162,12 +162,12 @@ def _channels(node: ir.Node, axes: ChannelAxes) -> None:
     for value in (w, r, bias):
         if value is not None:
             axes.couple(axes.ids(value, 1).reshape(-1, len(hidden)), hidden[None])
-            axes.fix(axes.ids(value, 0), f"{label(node)} runs in these directions")
+            axes.fix(axes.ids(value, 0), f"{label(node)} has one position for each direction")
     states = [v for v in (*node.inputs[5:7], *node.outputs) if v is not None and v in axes]
     for value in states:
         axes.couple(axes.ids(value, -1), hidden)
         for axis in range(len(shape(value)) - 1):
-            axes.fix(axes.ids(value, axis), f"{label(node)} steps over it")
+            axes.fix(axes.ids(value, axis), f"{label(node)} steps along this axis")
 
 
 def _renew_hidden_size(node: ir.Node, kept: Kept, renew: Renew) -> None:

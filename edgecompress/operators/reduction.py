@@ -81,9 +81,9 @@ def _channels(node: ir.Node, axes: ChannelAxes) -> None:
         axes.couple(axes.ids(x, a), axes.ids(y, b))
     for axis in set(range(len(shape(x)))) - set(kept):
         if node.op_type == "ReduceMean":
-            axes.approximate(axes.ids(x, axis), f"{label(node)} runs over it")
+            axes.approximate(axes.ids(x, axis), f"{label(node)} computes along this axis")
         elif node.op_type != "ReduceSum":
-            axes.fix(axes.ids(x, axis), f"{label(node)} runs over it")
+            axes.fix(axes.ids(x, axis), f"{label(node)} computes along this axis")
 
 
 def _mean_bounds(node: ir.Node, known: Known) -> Interval:

@@ -73,13 +73,17 @@ def _require_consistent(recipe: Recipe, profile: Profile) -> None:
     if quantize.activations == "int8" and quantize.weights != "int8":
         raise InputError(f'recipe: activations = "int8" needs weights = "int8", found weights = "{quantize.weights}"')
     if recipe.cluster.epochs is not None and not recipe.cluster.is_asked_for and recipe.emit.max_size is None:
-        raise InputError('recipe: epochs in [cluster] trains clusters: add bits = "auto", bits = 4, size or snr')
+        raise InputError(
+            'recipe: [cluster] epochs trains clusters, but none are asked for: add bits = "auto", bits = 4, size or snr'
+        )
     if profile.integer_only and encoding(recipe) != "int8":
         raise InputError(
             f"target {profile.name} computes on int8 only: remove weights and activations from the recipe's "
             f"[quantize], found {quantize.weights} weights and {quantize.activations} activations"
         )
     if profile.integer_only and recipe.emit.io != "int8":
-        raise InputError(f"target {profile.name} takes int8 only: remove io from the recipe's [emit]")
+        raise InputError(
+            f"target {profile.name} takes int8 inputs and outputs only: remove io from the recipe's [emit]"
+        )
     if profile.integer_only and quantize.float_layers:
         raise InputError(f"target {profile.name} computes on int8 only: remove float_layers from the recipe")

@@ -25,7 +25,7 @@ SMALLEST, LARGEST = 1e-30, 1e30  # float32 computes with these without reaching 
 
 def _in_range(value: float) -> float:
     if not (value == 0 or SMALLEST <= abs(value) <= LARGEST):
-        raise ValueError(f"its size should be between {SMALLEST:g} and {LARGEST:g}")
+        raise ValueError(f"should be 0, or between {SMALLEST:g} and {LARGEST:g} in size")
     return value
 
 
@@ -53,7 +53,7 @@ def _number(value: Any) -> Any:
 
 def _positive(values: list[float]) -> list[float]:
     if any(v <= 0 for v in values):
-        raise ValueError("should be one positive number, or one each channel")
+        raise ValueError("should be one positive number, or one for each channel")
     return values
 
 
@@ -222,7 +222,7 @@ class Cluster(Section):
     def _one_limit(self) -> Cluster:
         given = {"size": self.size, "snr": self.snr, "bits": None if self.bits == "auto" else self.bits}
         if len(set_ones := [f"{key} = {value}" for key, value in given.items() if value is not None]) > 1:
-            raise ValueError(f"{' and '.join(set_ones)} exclude each other: leave out all but one")
+            raise ValueError(f"{' and '.join(set_ones)} exclude each other: keep only one of them")
         return self
 
     @property
@@ -439,7 +439,7 @@ def recipe_file(path: str | Path) -> Path:
         return preset
     if is_word and not file.exists():
         presets = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-        raise InputError(f"recipe {str(path)!r}: no such file, and no preset of that name: there are {presets}")
+        raise InputError(f"recipe {str(path)!r}: neither a file nor a preset; the presets are {presets}")
     return file
 
 

@@ -27,12 +27,17 @@ class ModelSummary(Part):
     path: str | None = Field(description="the input file; null when the model came as a Python object")
     format: str = Field(description="onnx, pt2, torchscript, keras, saved_model or python")
     opset: int = Field(description="ONNX opset of the input")
-    sha256: str | None = Field(description="of the input file; null for a folder")
-    bytes: Natural | None = Field(description="of the input file; null for file.py:function, which has no weights")
+    sha256: str | None = Field(description="SHA-256 of the input file; null for a folder")
+    bytes: Natural | None = Field(description="size of the input file; null for file.py:function, which has no weights")
     parameters: Natural
     macs: Natural = Field(description="multiply-accumulates of one inference")
-    peak_activation_elements: Natural = Field(description="most values alive at once, at the model's batch size")
-    max_relative_error: float = Field(description="normalised model against the input, in ONNX Runtime")
+    peak_activation_elements: Natural = Field(
+        description="largest number of values alive at once, at the model's batch size"
+    )
+    max_relative_error: float = Field(
+        description="largest difference of the normalised model's outputs from the input model's, in ONNX Runtime, "
+        "relative to the largest output"
+    )
 
 
 class TargetSummary(Part):
@@ -66,7 +71,7 @@ class Requested(Part):
 
 
 class Achieved(Part):
-    """What came of it."""
+    """What was achieved."""
 
     encoding: Literal["int8", "dynamic", "float16", "float32"]
     float_layers: list[str] = Field(description="nodes kept in float, asked for or to stay within max_drop")
@@ -76,7 +81,7 @@ class Achieved(Part):
 
 
 class Stage(Part):
-    """A step of the run, how long it took, and what it left."""
+    """A step of the run: how long it took, and the size of the model after it."""
 
     name: str
     wall_seconds: float
@@ -88,37 +93,37 @@ class Stage(Part):
 
 
 class Goal(Part):
-    """One thing that a step was asked for, and what came of it."""
+    """One thing that was asked of a step, and what it achieved."""
 
     what: str = Field(description='for example "zero weights"')
     unit: str = Field(description='"%", "bytes", "blocks", "MACs", "bits" or "dB"')
     requested: float
     achieved: float
-    note: str = Field("", description="what else is to be known of what was achieved")
+    note: str = Field("", description="a remark on what was achieved")
 
 
 class Epoch(Part):
     """One pass over the training data."""
 
     epoch: Natural = Field(description="from 1")
-    loss: float = Field(description="mean over the epoch's steps")
+    loss: float = Field(description="mean loss over the epoch's steps")
     validation_loss: float | None = Field(description="null without validation samples, or without labels")
     validation_value: float | None = Field(description="the metric on the validation samples; null without a metric")
-    learning_rate: float = Field(description="of the epoch's last step")
+    learning_rate: float = Field(description="learning rate of the epoch's last step")
     seconds: float
 
 
 class History(Part):
     """One run of the training loop."""
 
-    stage: str = Field(description="what it was for")
+    stage: str = Field(description="the stage that trained")
     epochs: list[Epoch]
     best_epoch: Natural = Field(description="the epoch whose weights were kept, from 1")
     stopped_early: bool
     metric: str | None
-    samples: Natural = Field(description="trained on; without those for validation")
+    samples: Natural = Field(description="training samples, without those for validation")
     validation_samples: Natural
-    samples_per_second: float = Field(description="while training, over all processes")
+    samples_per_second: float = Field(description="speed of training, over all processes")
     device: str
     precision: str = Field(description="float32, bfloat16 or float16")
     processes: int
@@ -129,21 +134,25 @@ class Histogram(Part):
 
     low: float
     high: float
-    before: Bins | None = Field(description="of the model that came in; null when it had no such layer")
-    after: Bins = Field(description="as stored, after pruning, clustering and quantization")
+    before: Bins | None = Field(description="histogram of the input model's weights; null when it had no such layer")
+    after: Bins = Field(description="histogram of the weights as stored, after pruning, clustering and quantization")
 
 
 class Layer(Part):
-    """A layer as it is stored, and how far its output is off."""
+    """A layer as it is stored, and the error of its output."""
 
     name: str
     op: str
     encoding: str = Field(description='for example "int8 per-channel"')
     bits_per_weight: float | None
-    snr_db: float | None = Field(description="float against quantized output; null when not measured")
-    weights: Natural | None = Field(None, description="how many it multiplies with; null without any")
+    snr_db: float | None = Field(
+        description="signal-to-noise ratio of the quantized output against the float one; null when not measured"
+    )
+    weights: Natural | None = Field(
+        None, description="number of weights that the layer multiplies with; null if it has none"
+    )
     sparsity: float | None = Field(None, description="share of the weights that is exactly zero; null without weights")
-    histogram: Histogram | None = Field(None, description="of its weights; null without any")
+    histogram: Histogram | None = Field(None, description="histogram of its weights; null if it has none")
     cause: str = Field("", description="the probable reason of a low signal-to-noise ratio")
 
 
@@ -153,7 +162,7 @@ class Tensor(Part):
     name: str
     shape: list[int]
     dtype: str
-    layout: str = Field(description="which axes of the model's own value these are, for example NHWC")
+    layout: str = Field(description="order of the axes relative to the model's own value, for example NHWC")
     scale: float | None = None
     zero_point: int | None = None
 
@@ -164,10 +173,14 @@ class Check(Part):
     interpreter: str
     version: str
     metric: str
-    value: float | None = Field(description="null when there is nothing to measure it by")
-    reference_value: float | None = Field(description="of the float model on the same samples")
-    agreement_percent: float | None = Field(description="same prediction as the float model")
-    snr_db: float | None = Field(description="of its outputs against the float model's; null when equal")
+    value: float | None = Field(description="null without labels")
+    reference_value: float | None = Field(description="the same metric of the float model, on the same samples")
+    agreement_percent: float | None = Field(
+        description="share of samples on which it predicts the same as the float model"
+    )
+    snr_db: float | None = Field(
+        description="signal-to-noise ratio of its outputs against the float model's; null when they are equal"
+    )
     samples: Natural
     error: str | None = Field(description="what the interpreter said when it refused the artifact")
 
@@ -186,11 +199,15 @@ class Artifact(Part):
 
 
 class Counts(Part):
-    """Of single inferences, warm-up excluded."""
+    """Statistics over single inferences, without the warm-up."""
 
-    unit: Literal["instructions", "cycles", "ns"] = Field(description="an emulator counts instructions: no time")
+    unit: Literal["instructions", "cycles", "ns"] = Field(
+        description="unit of the figures; an emulator counts instructions, not time"
+    )
     min: Natural
-    median: float | None = Field(description="null, as p90 and p99, where a benchmark on the device does not say")
+    median: float | None = Field(
+        description="null, like p90 and p99, where a benchmark on the device does not report it"
+    )
     p90: float | None
     p99: float | None
     max: Natural
@@ -219,27 +236,33 @@ class DeviceRun(Part):
     driver: str
     target: str = Field(description="the device's profile")
     description: str = Field(description="what the device says it is")
-    emulated: bool = Field(description="whether an emulator ran it: then there are no times")
-    kernels: str | None = Field(description="family of CPUs whose kernels the program has; null for interpreters")
+    emulated: bool = Field(description="whether an emulator ran it, which measures no times")
+    kernels: str | None = Field(description="family of CPUs whose kernels the program uses; null for interpreters")
     data: str
-    runs: Natural = Field(description="inferences")
-    warmup: Natural = Field(description="inferences before those")
-    equal: bool | None = Field(description="whether every output equals this machine's bit for bit; null: it is it")
+    runs: Natural = Field(description="inferences that were measured")
+    warmup: Natural = Field(description="inferences that were run first and not measured")
+    equal: bool | None = Field(
+        description="whether every output equals this machine's bit for bit; null on this machine itself"
+    )
     agrees: bool = Field(description="equal, or within tolerance where floating point is computed")
-    largest_difference: float = Field(description="of an output from this machine's, over the largest output")
-    different_runs: list[int] = Field(description="which inferences are not equal, counted from 0")
-    metric: str | None = Field(description="of the accuracies; null without labels")
-    accuracy: float | None = Field(description="of the device's own outputs on these samples, in percent")
-    host_accuracy: float | None = Field(description="of this machine's on the same samples")
-    counts: Counts | None = Field(description="null where nothing counts")
+    largest_difference: float = Field(
+        description="largest difference from this machine's output, relative to the largest output"
+    )
+    different_runs: list[int] = Field(description="indices of the inferences that are not equal, from 0")
+    metric: str | None = Field(description="metric of the accuracies; null without labels")
+    accuracy: float | None = Field(description="accuracy of the device's own outputs on these samples, in percent")
+    host_accuracy: float | None = Field(description="accuracy of this machine's outputs on the same samples")
+    counts: Counts | None = Field(description="null where the device has no counter")
     arena_bytes: Natural | None = Field(description="RAM for activations; null for interpreters")
     flash_bytes: Natural | None = Field(description="code and constants")
-    text_bytes: Natural | None = Field(description="code alone")
+    text_bytes: Natural | None = Field(description="code without constants")
     stack_bytes: Natural | None = Field(description="high-water mark on the device; null where it is not known")
     energy_microjoules: float | None = Field(
-        None, description="of the processor, for each inference, with the program's start-up; null where it is not told"
+        None,
+        description="energy of the processor for one inference, including the program's start-up; null where the "
+        "device has no counter",
     )
-    wall_seconds: float = Field(description="deploying and running, as seen from here")
+    wall_seconds: float = Field(description="time for deploying and running, measured on this machine")
     notes: list[str] = []
 
 
@@ -251,7 +274,7 @@ class DeviceFailure(Part):
     device: str = Field(description="its name in the configuration")
     driver: str
     target: str = Field(description="the device's profile")
-    error: str = Field(description="why, in one line")
+    error: str = Field(description="the reason, in one line")
 
 
 class Buffer(Part):
@@ -260,8 +283,8 @@ class Buffer(Part):
     name: str
     offset: Natural = Field(description="bytes from the arena's start")
     bytes: Natural
-    first: Natural = Field(description="the step that makes it, from 0; of inputs the first one")
-    last: Natural = Field(description="the last step that reads it; of outputs the last one")
+    first: Natural = Field(description="index of the step that writes it, from 0; for inputs the first step")
+    last: Natural = Field(description="index of the last step that reads it; for outputs the last step")
 
 
 class MemoryPlan(Part):
@@ -273,8 +296,11 @@ class MemoryPlan(Part):
 
 
 class Report(Part):
-    """One run. `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop, "size-limit-exceeded"
-    when one is larger than max_size."""
+    """The report of one run.
+
+    `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop, and "size-limit-exceeded" when one
+    is larger than max_size.
+    """
 
     schema_version: int = SCHEMA_VERSION
     edgecompress_version: str
@@ -286,18 +312,18 @@ class Report(Part):
     requested: Requested
     achieved: Achieved
     stages: list[Stage]
-    goals: list[Goal] = Field([], description="what each step of compression was asked for, and what it achieved")
+    goals: list[Goal] = Field([], description="what was asked of each step of compression, and what it achieved")
     training: list[History] = Field([], description="every run of the training loop, in order")
     layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
     memory: MemoryPlan | None = Field(None, description="null in reports of earlier versions")
     artifacts: list[Artifact] = Field(min_length=1)
-    devices: list[DeviceRun] = Field([], description="with --device: the artifacts on it")
-    device_failures: list[DeviceFailure] = Field([], description="with --device: what could not be measured there")
+    devices: list[DeviceRun] = Field([], description="runs of the artifacts on the devices of --device")
+    device_failures: list[DeviceFailure] = Field([], description="artifacts that a device of --device could not run")
     recipe: str = Field("", description="the effective recipe, as in recipe.toml")
     notes: list[str]
 
     def to_json(self) -> str:
-        """A list of numbers is one line."""
+        """JSON text, with each list of numbers on one line."""
         text = self.model_dump_json(indent=2)
         return re.sub(r"\[\n[-+.\deE,\s]+\]", lambda found: _one_line(found[0]), text) + "\n"
 

@@ -92,9 +92,11 @@ def _notes(converted: Converted) -> list[str]:
         *_calibration_notes(converted),
     ]
     if converted.encoding == "int8" and not any(is_int8(node) for node in attempt.model.graph):
-        notes.append("no layer computes on int8: none has an int8 kernel, or all values are too large for one")
+        notes.append("no layer computes on int8, because none has an int8 kernel or all values are too large for int8")
     if added := compressed.outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]:
-        notes.append(f"kept in float to lose at most {asked.evaluate.max_drop:g} points: {', '.join(added)}")
+        notes.append(
+            f"these layers stay in float, to lose at most {asked.evaluate.max_drop:g} points: {', '.join(added)}"
+        )
     if asked.cluster.is_asked_for:
         notes += plain_clusters(attempt.model, asked.emit.formats or [])
     for emitted, checks in zip(attempt.artifacts, attempt.checks, strict=True):
@@ -109,11 +111,11 @@ def _calibration_notes(converted: Converted) -> list[str]:
         checked = data.check.source == data.calibration.source
         use = "was only used to check the artifacts" if checked else "was not used"
         if asked.cluster.is_asked_for:
-            use = "chose the clusters alone"
+            use = "was only used to choose the clusters"
         quantize = asked.quantize
         return [
             f"calibration data {use}: the recipe asks for {quantize.weights} weights and {quantize.activations} "
-            "activations; without weights and activations in its [quantize] both become int8"
+            "activations; remove weights and activations from its [quantize] to make both int8"
         ]
     if kind == "dynamic":
         peak, model = converted.imported.facts.peak_activation_elements, converted.imported.ingested.model

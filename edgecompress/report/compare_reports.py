@@ -49,5 +49,5 @@ def rows(reports: Sequence[Named]) -> list[list[str]]:
 
 
 def comparison(reports: Sequence[Named]) -> Table:
-    """At most 80 columns."""
+    """A table of several reports side by side, at most 80 columns wide."""
     return table("", HEADINGS, rows(reports))

@@ -32,7 +32,9 @@ def detail(run: DeviceRun) -> Group:
     if run.stack_bytes is not None:
         rows.append(("Stack, high-water mark", f"{run.stack_bytes:,} bytes"))
     if run.energy_microjoules is not None:
-        rows.append(("Energy of the processor, per inference", f"{run.energy_microjoules:,.1f} uJ, start-up included"))
+        rows.append(
+            ("Energy of the processor for one inference", f"{run.energy_microjoules:,.1f} uJ, start-up included")
+        )
     if run.accuracy is not None:
         host = "" if run.equal is None else f" (this machine: {run.host_accuracy:.2f} %)"
         rows.append((f"Accuracy, {run.metric}", f"{run.accuracy:.2f} %{host}"))

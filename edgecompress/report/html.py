@@ -106,7 +106,7 @@ def cards(report: Report) -> list[Card]:
     else:
         agreed = [c.agreement_percent for a in report.artifacts for c in a.checks if c.agreement_percent is not None]
         if agreed:
-            found.append(Card("Accuracy", "float", f"{min(agreed):.1f} %", "same predictions; no labels to measure by"))
+            found.append(Card("Accuracy", "float", f"{min(agreed):.1f} %", "same predictions, as there are no labels"))
     for run in report.devices:
         if run.counts is not None:
             value, unit = latency(run)

@@ -1,4 +1,4 @@
-"""Parts of the report, made of what a run wrote and measured."""
+"""Parts of the report, made from what a run wrote and measured."""
 
 from __future__ import annotations
 

@@ -17,7 +17,10 @@ IN_WORDS = {"dynamic": "int8 weights, float activations"}  # the others say it t
 
 
 class Shown(abc.ABC):
-    """What shows itself in terminals, and as the same tables in notebooks. Dataclasses of this kind have repr=False."""
+    """Base class of results that show themselves as tables, in terminals and in notebooks.
+
+    Dataclasses of this kind have repr=False.
+    """
 
     @abc.abstractmethod
     def __rich__(self) -> RenderableType: ...
@@ -47,7 +50,7 @@ def as_html(renderable: RenderableType) -> str:
 
 
 def print_fitting(renderable: RenderableType) -> None:
-    """To stdout, in colour on a terminal."""
+    """Prints to stdout, in colour on a terminal."""
     console = Console()
     console.print(renderable, width=min(WIDTH, console.width))
 

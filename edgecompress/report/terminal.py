@@ -32,7 +32,7 @@ def _header(report: Report) -> Text:
         facts.append(f"input file {size(model.bytes)}")
     text.append(", ".join(facts))
     if report.status != "ok":
-        hint = "; with --train, weights can go" if "size" in report.status and not report.training else ""
+        hint = "; with --train, more weights can be removed" if "size" in report.status and not report.training else ""
         text.append(f"\n{report.status}: see Requested and achieved{hint}", style="bold red")
     return text
 

@@ -1,1 +1,1 @@
-"""What every part uses and none of them owns: files, locks, progress, interrupts, logging, TOML."""
+"""What every part of the package uses: files, locks, progress, interrupts, logging, TOML."""

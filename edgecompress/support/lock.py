@@ -41,4 +41,4 @@ def _folder(kind: str) -> Path:
             continue
         if os.access(base / kind, os.W_OK):
             return base / kind
-    raise OSError(f"no folder for locks can be written: {home} and {tempfile.gettempdir()} can't")
+    raise OSError(f"no folder for locks: neither {home} nor {tempfile.gettempdir()} can be written to")

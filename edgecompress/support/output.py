@@ -18,7 +18,7 @@ _PREFIX = f".edgecompress-{re.sub(r'[^A-Za-z0-9]', '', platform.node())}-"  # of
 
 
 def require_writable(folder: Path, names: Iterable[str], inputs: Iterable[Path]) -> None:
-    """Raises InputError when the folder can't be written, or a file in it is, maybe by a link, an input."""
+    """Raises InputError when the folder can't be written to, or when an input would be overwritten, maybe by a link."""
     try:
         existing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     except OSError as error:  # a name that is too long
@@ -28,10 +28,10 @@ def require_writable(folder: Path, names: Iterable[str], inputs: Iterable[Path])
     for name in names:
         path = folder / name
         if path.is_dir():
-            raise InputError(f"{path}: can't write: a folder has this name")
+            raise InputError(f"{path}: can't write: there is a folder of this name")
         for source in inputs:
             if path.exists() and source.exists() and path.samefile(source):
-                raise InputError(f"{path} would be overwritten, and is an input: choose another folder")
+                raise InputError(f"{path} is an input and would be overwritten: choose another folder")
 
 
 def stale_files(folder: Path, report: str, names: Iterable[str], inputs: Sequence[Path]) -> list[str]:

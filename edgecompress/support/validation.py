@@ -66,7 +66,7 @@ def _fault(kind: type[BaseModel], error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key {where!r}: {nearest(location[-1], _keys_at(kind, location[:-1]))}"
     if error["type"] == "missing" and isinstance(error["loc"][-1], int):
-        return f"key {'.'.join(location[:-1])!r}: has too few items, found {list(error['input'])}"
+        return f"key {'.'.join(location[:-1])!r}: has too few items: found {list(error['input'])}"
     if error["type"] == "missing":
         return f"key {where!r} is missing"
     if error["type"] == "model_type":

@@ -51,19 +51,19 @@ def load(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(state, dict) or state.get("version") != VERSION:
-            raise ValueError("no version of a checkpoint that is known here")
+            raise ValueError("the checkpoint has an unknown version")
     except Exception as error:  # torch raises of any kind
         raise InputError(f"{path}: not a checkpoint of edgecompress ({_first_line(error)}); remove it") from error
     different = [k for k in identity if state["identity"].get(k) != identity[k]]
     if different:
         raise InputError(
-            f"{path}: the checkpoint is of a run with another {', '.join(different)}; remove it, or go on as it began"
+            f"{path}: the checkpoint is from a run with another {', '.join(different)}; remove it or use the same"
         )
     return state
 
 
 def random_states() -> dict[str, Any]:
-    """Of Python, NumPy and torch: nothing here draws from them, but hooks and user code may."""
+    """The random states of Python, NumPy and torch: nothing here draws from them, but hooks and user code may."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     assert isinstance(keys, np.ndarray)
     states = {

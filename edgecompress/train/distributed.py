@@ -42,7 +42,7 @@ class Processes:
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=unused)
 
     def unwrap(self, module: nn.Module) -> None:
-        """So that one process can use it without the others."""
+        """Undoes `wrap`, so that one process can use the module without the others."""
         for layer in _batchnorms(module):
             layer.processes, layer.over_processes = 1, None
 
@@ -60,7 +60,7 @@ class Processes:
         return values[0]
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """Over all processes."""
+        """The mean of a value over all processes."""
         if self.count > 1:
             distributed.all_reduce(value)
             value /= self.count
@@ -94,7 +94,7 @@ def processes() -> Processes:
     count, rank, local = int(os.environ.get("WORLD_SIZE", "1")), _rank("RANK"), _rank("LOCAL_RANK")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus and local >= gpus:
-        raise InputError(f"{count} processes and {gpus} GPUs on this machine: start at most one process for each GPU")
+        raise InputError(f"{count} processes share {gpus} GPUs on this machine: start at most one process for each GPU")
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
     if gpus:
         torch.cuda.set_device(device)

@@ -83,7 +83,7 @@ class _Run:
         self.batch = min(settings.batch, len(self.data)) // group.count * group.count
         if self.batch == 0 or settings.batch % group.count:
             raise InputError(
-                f"[train] batch = {settings.batch}, of {len(self.data)} samples, can't be shared out evenly over "
+                f"[train] batch = {settings.batch}, of {len(self.data)} samples, can't be divided evenly among "
                 f"{group.count} processes"
             )
         if settings.augment != "none":

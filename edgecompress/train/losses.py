@@ -1,4 +1,4 @@
-"""Losses that training makes small: named ones, or the user's own."""
+"""Losses for training: named ones, or the user's own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Loss = Callable[[Sequence[Tensor], Tensor | None, Batch], Tensor]
 
 
 def cross_entropy(outputs: Sequence[Tensor], labels: Tensor | None, batch: Batch) -> Tensor:
-    """Of the first output, logits [n, classes, ...], and labels [n, ...]."""
+    """Cross-entropy of the first output, logits [n, classes, ...], and labels [n, ...]."""
     labels = present(labels)  # load_loss sees to it
     try:
         return F.cross_entropy(outputs[0], labels)
@@ -47,7 +47,7 @@ def load_loss(name: str, data: TrainData) -> Loss:
     if is_function_spec(name):
         return _user(name)
     if data.labels is None:
-        raise InputError('training needs labels ("y" in an .npz), or a loss of your own: [train] loss = "file.py:loss"')
+        raise InputError('training needs labels ("y" in an .npz file), or your own loss: [train] loss = "file.py:loss"')
     if name == "auto":
         name = "cross-entropy" if data.labels.dtype == np.int64 else "mse"
     if name not in LOSSES:

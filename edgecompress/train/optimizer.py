@@ -20,7 +20,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 def learning_rate(settings: Train, step: int, total: int, warmup: int) -> float:
-    """Of step 0, 1, .. of `total`, the first `warmup` of which rise to the highest."""
+    """The learning rate of step 0, 1, .. of `total`, the first `warmup` of which rise to the highest."""
     if step < warmup:
         return settings.lr * (step + 1) / warmup
     return settings.lr * SCHEDULES[settings.schedule]((step - warmup) / max(total - warmup, 1))

@@ -1,4 +1,4 @@
-"""What runs on the device. Imports NumPy and Numba only, and neither of the other two rooms.
+"""The runtime for devices. It imports only NumPy and Numba, and neither of the other two packages.
 
 from edgecompress_runtime import load
 model = load("model.pack")

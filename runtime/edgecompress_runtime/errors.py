@@ -12,4 +12,4 @@ class UnsupportedOperatorError(RuntimeModelError):
 
 
 class MisfitError(ValueError):
-    """What does not fit of an operator's options or tensors; `operators.check_plan` says of which operator."""
+    """An operator's options or tensors do not fit; `operators.check_plan` adds which operator it is."""

@@ -23,8 +23,10 @@ TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "boo
 
 @dataclass(frozen=True)
 class Options:
-    """Those of an operator that has none, and what all others derive from. Raises MisfitError for a value of another
-    type than its field's or outside of its range."""
+    """The options of an operator without any, and the base class of all others.
+
+    Raises MisfitError for a value that has another type than its field, or is out of its range.
+    """
 
     def __post_init__(self) -> None:
         """Checks every field."""

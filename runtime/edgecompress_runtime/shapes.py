@@ -1,5 +1,4 @@
-"""What has to fit together of an operator's tensors: kernels take their sizes from shapes and check nothing while they
-run.
+"""Shape rules: whether an operator's tensors fit together, since kernels check nothing while they run.
 
 A rule takes operands and options and gives the shapes that the outputs have to have. It raises MisfitError, or whatever
 Python raises over operands that are missing or of other ranks. `operators.RECORDS` says which operator has which rule.
@@ -39,14 +38,16 @@ def require(condition: bool, reason: str) -> None:
 
 def numbers(tensor: Tensor) -> list[int]:
     """The elements of a constant operand of integers."""
-    require(tensor.data is not None and np.issubdtype(tensor.dtype, np.integer), f"{tensor.name[:60]!r} is no constant")
+    require(
+        tensor.data is not None and np.issubdtype(tensor.dtype, np.integer), f"{tensor.name[:60]!r} is not a constant"
+    )
     assert tensor.data is not None
     return [int(n) for n in tensor.data.reshape(-1)]
 
 
 def axis_of(value: int, rank: int) -> int:
     """An axis counted from the front; it may be given from the end, as a negative number."""
-    require(-rank <= value < rank, f"axis {value} of {rank}")
+    require(-rank <= value < rank, f"axis {value} is outside of {rank} dimensions")
     return value % rank
 
 
@@ -69,9 +70,9 @@ def windows(options: WindowOptions, size: Shape, kernel: Sequence[int]) -> list[
 
 def channels(inputs: Sequence[Any], w: Tensor, count: int) -> None:
     """A layer's weights have a scale or one for each output channel; its bias has an element for each."""
-    require(w.scale.size in (0, 1, count), f"{w.scale.size} scales of {count} channels")
+    require(w.scale.size in (0, 1, count), f"{w.scale.size} scales for {count} channels")
     bias = inputs[2] if len(inputs) > 2 else None
-    require(bias is None or bias.size == count, "a bias of another size")
+    require(bias is None or bias.size == count, "expected as many biases as output channels")
     if inputs[0].is_int8:
         require(w.is_int8 and w.scale.size > 0, "expected int8 weights with scales")
         require(bias is None or (bias.data is not None and bias.dtype == np.int32), "expected a constant int32 bias")
@@ -88,13 +89,13 @@ def table(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]
     require(all(t.is_int8 for t in (x, entries, y)), "expected int8 operands")
     require(entries.data is not None and entries.shape == (256,), "expected a constant table of 256 entries")
     same = np.array_equal(entries.scale, y.scale) and np.array_equal(entries.zero_point, y.zero_point)
-    require(same, "the table is quantized otherwise than the output")
+    require(same, "the table and the output have different scales or zero points")
     return [x.shape]
 
 
 def softmax(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
-    """Along the last axis, so there must be one."""
-    require(len(inputs[0].shape) > 0, "a scalar")
+    """SOFTMAX runs along the last axis, so there must be one."""
+    require(len(inputs[0].shape) > 0, "expected at least one dimension")
     return [inputs[0].shape]
 
 
@@ -124,7 +125,7 @@ def convolution(inputs: Inputs, outputs: Outputs, options: WindowOptions) -> Seq
     x, w = inputs[:2]
     (n, *size, depth), (out, *kernel, inner) = x.shape, w.shape
     require(len(size) == 2 and len(kernel) == 2, "expected four dimensions")
-    require(depth % inner == 0 and out % (depth // inner) == 0, f"{depth} channels by weights for {inner}")
+    require(depth % inner == 0 and out % (depth // inner) == 0, f"{depth} channels, but weights for {inner}")
     channels(inputs, w, out)
     return [(n, *windows(options, size, kernel), out)]
 
@@ -134,7 +135,7 @@ def depthwise(inputs: Inputs, outputs: Outputs, options: WindowOptions) -> Seque
     x, w = inputs[:2]
     (n, *size, depth), (one, *kernel, out) = x.shape, w.shape
     require(len(size) == 2 and len(kernel) == 2 and one == 1, "expected four dimensions")
-    require(out % depth == 0, f"{depth} channels to {out}")
+    require(out % depth == 0, f"{depth} channels don't divide {out} output channels")
     channels(inputs, w, out)
     return [(n, *windows(options, size, kernel), out)]
 
@@ -146,7 +147,7 @@ def transpose_convolution(inputs: Inputs, outputs: Outputs, options: WindowOptio
     require(len(size) == 2 and len(kernel) == 2 and inner == depth, "expected four dimensions")
     channels([x, w, *inputs[3:]], w, out)
     (_, *grown, _) = outputs[0].shape
-    require(windows(options, tuple(grown), kernel) == size, "sizes of the two sides")
+    require(windows(options, tuple(grown), kernel) == size, "the input's size does not follow from the output's")
     return [(n, *grown, out)]
 
 
@@ -161,9 +162,9 @@ def fully_connected(inputs: Inputs, outputs: Outputs, options: Options) -> Seque
     """Inputs: x of rows of `depth`, weights [units, depth] and maybe a bias [units]."""
     x, w, (y,) = inputs[0], inputs[1], outputs
     units, depth = w.shape
-    require(depth > 0 and x.size % depth == 0, f"{x.size} values in rows of {depth}")
+    require(depth > 0 and x.size % depth == 0, f"{x.size} values can't be split into rows of {depth}")
     channels(inputs, w, units)
-    require(y.shape[-1] == units and y.size == x.size // depth * units, f"{y.size} outputs")
+    require(y.shape[-1] == units and y.size == x.size // depth * units, f"{y.size} outputs do not fit {units} units")
     return [y.shape]
 
 
@@ -173,7 +174,7 @@ def batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmulOptions) 
     (rows, depth), (inner, columns) = a.shape[-2:], b.shape[-2:]
     rows, depth = (depth, rows) if options.adj_x else (rows, depth)
     inner, columns = (columns, inner) if options.adj_y else (inner, columns)
-    require(depth == inner, f"{depth} columns by {inner} rows")
+    require(depth == inner, f"{depth} columns, but {inner} rows")
     return [(*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), rows, columns)]
 
 
@@ -200,7 +201,10 @@ def concatenation(inputs: Inputs, outputs: Outputs, options: ConcatenationOption
     rank = len(inputs[0].shape)
     axis = axis_of(options.axis, rank)
     others = {(*t.shape[:axis], *t.shape[axis + 1 :]) for t in inputs}
-    require(len(others) == 1 and all(len(t.shape) == rank for t in inputs), "sizes off the axis")
+    require(
+        len(others) == 1 and all(len(t.shape) == rank for t in inputs),
+        "expected inputs of equal sizes along all other axes",
+    )
     x = inputs[0].shape
     return [(*x[:axis], sum(t.shape[axis] for t in inputs), *x[axis + 1 :])]
 
@@ -212,7 +216,7 @@ def split(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]
     require(x is inputs[1 if len(inputs) == 2 else 0], "expected a computed operand")
     one_dtype(x, *outputs)
     parts = [y.shape[axis] for y in outputs]
-    require(sum(parts) == x.shape[axis], f"{parts} of {x.shape[axis]}")
+    require(sum(parts) == x.shape[axis], f"the parts {parts} do not add up to {x.shape[axis]}")
     return [(*x.shape[:axis], part, *x.shape[axis + 1 :]) for part in parts]
 
 
@@ -221,8 +225,11 @@ def slice_(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape
     x, (y,) = inputs[0], outputs
     one_dtype(x, y)
     begin = numbers(inputs[1])
-    require(len(begin) == len(x.shape) == len(y.shape), "ranks")
-    require(all(b >= 0 and b + k <= n for b, k, n in zip(begin, y.shape, x.shape)), "outside of the tensor")
+    require(len(begin) == len(x.shape) == len(y.shape), "expected as many numbers as dimensions")
+    require(
+        all(b >= 0 and b + k <= n for b, k, n in zip(begin, y.shape, x.shape)),
+        "the slice reaches outside of the tensor",
+    )
     return [y.shape]
 
 
@@ -230,9 +237,9 @@ def strided_slice(inputs: Inputs, outputs: Outputs, options: Options) -> Sequenc
     """Inputs: x and constants of begin, end and step of every axis; sizes are read from the output."""
     x, begin, step, (y,) = inputs[0], numbers(inputs[1]), numbers(inputs[3]), outputs
     one_dtype(x, y)
-    require(len(begin) == len(step) == len(x.shape) == len(y.shape), "ranks")
+    require(len(begin) == len(step) == len(x.shape) == len(y.shape), "expected as many numbers as dimensions")
     for first, by, count, size in zip(begin, step, y.shape, x.shape):
-        require(0 <= first < size and 0 <= first + (count - 1) * by < size, "outside of the tensor")
+        require(0 <= first < size and 0 <= first + (count - 1) * by < size, "the slice reaches outside of the tensor")
     return [y.shape]
 
 
@@ -240,15 +247,15 @@ def transpose(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Sh
     """Inputs: x and a constant permutation of its axes."""
     x, order = inputs[0], numbers(inputs[1])
     one_dtype(x, outputs[0])
-    require(sorted(order) == list(range(len(x.shape))), f"{order} is no order of axes")
+    require(sorted(order) == list(range(len(x.shape))), f"{order} is not an order of all axes")
     return [tuple(x.shape[a] for a in order)]
 
 
 def reshape(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
-    """As many elements on both sides."""
+    """Input and output have as many elements."""
     x, (y,) = inputs[0], outputs
     one_dtype(x, y)
-    require(x.size == y.size, f"{x.size} elements to {y.size}")
+    require(x.size == y.size, f"{x.size} elements can't become {y.size}")
     return [y.shape]
 
 
@@ -263,7 +270,7 @@ def tile(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x and a constant of how often each axis is repeated."""
     x, times = inputs[0], numbers(inputs[1])
     one_dtype(x, outputs[0])
-    require(len(times) == len(x.shape), "ranks")
+    require(len(times) == len(x.shape), "expected as many numbers as dimensions")
     return [tuple(n * t for n, t in zip(x.shape, times))]
 
 
@@ -271,7 +278,7 @@ def depth_to_space(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> S
     """x [n, h, w, c] with blocks of channels that become rows and columns."""
     (n, h, w, c), block = inputs[0].shape, options.block_size
     one_dtype(inputs[0], outputs[0])
-    require(c % block**2 == 0, f"{c} channels in blocks of {block}")
+    require(c % block**2 == 0, f"{c} channels can't be split into blocks of {block}")
     return [(n, h * block, w * block, c // block**2)]
 
 
@@ -279,7 +286,7 @@ def space_to_depth(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> S
     """x [n, h, w, c] with blocks of rows and columns that become channels."""
     (n, h, w, c), block = inputs[0].shape, options.block_size
     one_dtype(inputs[0], outputs[0])
-    require(h % block == 0 and w % block == 0, f"{h} x {w} in blocks of {block}")
+    require(h % block == 0 and w % block == 0, f"{h} x {w} can't be split into blocks of {block}")
     return [(n, h // block, w // block, c * block**2)]
 
 
@@ -287,7 +294,9 @@ def pad(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x, a constant of (before, after) for each axis, and maybe a constant value."""
     x, amounts = inputs[0], np.reshape(numbers(inputs[1]), (-1, 2))
     one_dtype(x, outputs[0], *inputs[2:])
-    require(len(amounts) == len(x.shape) and bool((amounts >= 0).all()), "amounts")
+    require(
+        len(amounts) == len(x.shape) and bool((amounts >= 0).all()), "expected two amounts of 0 or more for each axis"
+    )
     if len(inputs) > 2:
         require(inputs[2].data is not None and inputs[2].size == 1, "expected one value")
     return [tuple(int(n + a + b) for n, (a, b) in zip(x.shape, amounts))]
@@ -297,10 +306,10 @@ def gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) -> Sequence
     """Inputs: x and indices, which lie on the axis where they are constant."""
     x, indices = inputs[:2]
     one_dtype(x, outputs[0])
-    require(np.issubdtype(indices.dtype, np.integer), "indices")
+    require(np.issubdtype(indices.dtype, np.integer), "expected integer indices")
     axis = axis_of(options.axis, len(x.shape))
     if indices.data is not None:
-        require(all(0 <= i < x.shape[axis] for i in numbers(indices)), "an index outside of the axis")
+        require(all(0 <= i < x.shape[axis] for i in numbers(indices)), "an index is outside of the axis")
     return [(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])]
 
 

@@ -1,4 +1,4 @@
-"""Everything that knows hardware; profiles of devices are found here by name.
+"""Everything that depends on hardware; finds profiles of devices by their names.
 
 Built-in profiles are the .toml files in this package's folders, one folder for each family. Another package adds its
 own by an entry point in the group "edgecompress_targets" whose value is a package that holds .toml files.

@@ -14,9 +14,9 @@ class Profile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="what --target takes")
-    family: str = Field(min_length=1, description="devices that are built for and reached in the same way")
-    description: str = Field(min_length=1, description="the example chip or board that the figures are of")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the profile, as given to --target")
+    family: str = Field(min_length=1, description="family of devices that programs are built for in the same way")
+    description: str = Field(min_length=1, description="example chip or board that the figures belong to")
     cpu: str = Field(min_length=1, description="LLVM's name of the processor")
     triple: str = Field(min_length=1, description="LLVM target triple")
     features: tuple[str, ...] = Field((), description="LLVM processor features, each with + or -")
@@ -25,9 +25,9 @@ class Profile(BaseModel):
     )
     integer_only: bool = Field(description="whether every operator must run on integers")
     io: Literal["int8", "float32"] = Field(description="type of a .tflite model's inputs and outputs")
-    flash_bytes: int | None = Field(None, gt=0, description="room for program and weights; unset: no limit")
-    ram_bytes: int | None = Field(None, gt=0, description="largest contiguous memory; unset: no limit")
-    operators: str = Field(description="the operators its TFLite runtime has: a name in OPERATOR_SETS")
+    flash_bytes: int | None = Field(None, gt=0, description="bytes for program and weights; unset: no limit")
+    ram_bytes: int | None = Field(None, gt=0, description="bytes of the largest contiguous memory; unset: no limit")
+    operators: str = Field(description="operators that its TFLite runtime has: a name in OPERATOR_SETS")
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:

@@ -108,7 +108,7 @@ ROOMS: dict[str, tuple[Source, ...]] = {
         *_sources(_R, "runtime/test_shapes.py", "shapes"),
         *_sources(f"{_R}/codegen", "runtime/test_memory.py", "memory"),
         Source(
-            f"{_R}/families/x86/x86_requantize.py", ("tests/runtime/test_requantise.py",), functions=("channel_fields",)
+            f"{_R}/families/x86/x86_requantize.py", ("tests/runtime/test_requantize.py",), functions=("channel_fields",)
         ),
     ),
     "learning": (

@@ -159,7 +159,7 @@ def test_devices_are_added_listed_and_refused(tmp_path: Path) -> None:
     assert code == 0 and {"local", "qemu-m0", "qemu-m55", "qemu-aarch64", "board"} <= set(devices)
     assert devices["local"]["error"] is None and devices["board"]["description"] == "flashed by pyocd"
     for arguments, expected in (
-        (("board", "serial", "port=/dev/ttyACM0", "target=cortex-m4"), "there is a device 'board' already"),
+        (("board", "serial", "port=/dev/ttyACM0", "target=cortex-m4"), "device 'board' exists already"),
         (("pi", "telnet"), "expected one of adb, emulator, local, serial, ssh"),
         (("pi", "ssh", "target=raspberry-pi"), "key 'host' is missing"),
         (("pi", "ssh", "host=pi", "target=raspbery-pi"), "did you mean 'raspberry-pi'"),
@@ -272,9 +272,9 @@ def test_qemu_is_the_emulator_that_fits(pack: Path, tmp_path: Path) -> None:
     code, out, error = edgecompress("run", folder, "--input", tmp_path / "one.npy", "--json")
     assert code == 0 and json.loads(out)["device"] == "qemu-m3", error
     code, _, error = edgecompress("flash", folder, "--device", "qemu")
-    assert code == 2 and "device qemu-m3: nothing stays on it" in error
+    assert code == 2 and "device qemu-m3: nothing can be installed on it" in error
     code, _, error = edgecompress("bench", pack, "--device", "qemu")
-    assert code == 2 and "does not say which target it is for; name one of qemu-m0, qemu-m3" in error
+    assert code == 2 and "does not say which target it is for; give --device, one of qemu-m0, qemu-m3" in error
     code, out, error = edgecompress(
         "convert",
         DIGITS / "digits.onnx",
@@ -305,9 +305,9 @@ def test_what_can_not_be_run_is_refused_in_one_line(pack: Path, tmp_path: Path) 
         (("run", tmp_path / "cut.tflite", "--input", tmp_path / "wrong.npy"), "LiteRT can't read it"),
         (("run", tmp_path / "cut.onnx", "--input", tmp_path / "wrong.npy"), "not a whole ONNX model"),
         (("run", pack, "--input", tmp_path / "wrong.npy"), "expected"),
-        (("run", pack, "--input", tmp_path / "labels.png"), "the model takes no image"),
+        (("run", pack, "--input", tmp_path / "labels.png"), "is an image, but the model takes none"),
         (("run", pack, "--input", tmp_path / "none.npy"), "can't be read"),
-        (("flash", pack, "--device", "qemu-m4"), "nothing stays on it"),
+        (("flash", pack, "--device", "qemu-m4"), "nothing can be installed on it"),
         (("bench", tmp_path / "cut.onnx", "--device", "qemu-m4"), "not a whole ONNX model"),
         (("bench", DIGITS / "digits.onnx", "--device", "qemu-m4"), "device qemu-m4 runs .pack"),
     ):

@@ -120,9 +120,9 @@ def test_ssh_runs_the_boards_own_python_and_tells_time(
         ({"port": 1, "timeout": 2}, "pi (127.0.0.1:1): can't be reached: Connection refused (3 tries)"),
         ({"key": "{folder}/stranger"}, "refused the key"),
         ({"known_hosts": "{folder}/none"}, "its host key is not in"),
-        ({"known_hosts": "{folder}/wrong"}, "its host key is not the one in"),
+        ({"known_hosts": "{folder}/wrong"}, "its host key differs from the one in"),
         ({"prefix": []}, "the program is for aarch64"),
-        ({"prefix": ["qemu-nothing"]}, "qemu-nothing is not installed there"),
+        ({"prefix": ["qemu-nothing"]}, "qemu-nothing is not installed on it"),
         ({"folder": "/dev/null/x"}, "Not a directory"),
     ],
     ids=["no server", "key", "unknown host", "another host", "architecture", "emulator", "folder"],
@@ -337,7 +337,7 @@ def test_ssh_with_a_full_disk_and_a_line_that_changes_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(ssh.SshShell, "push", changed)
         code, _, error = bench(tmp_path / "device")
-        assert code == 5 and "its SHA-256 differs" in error and error.count("\n") == 1
+        assert code == 5 and "differ from those that were sent (SHA-256)" in error and error.count("\n") == 1
         assert kept(tmp_path / "device") == []
     assert bench(tmp_path / "device")[0] == 0
 
@@ -404,7 +404,7 @@ def test_adb_faults(phone: adbd.Adbd, built: Path, samples: Path, configured, tm
     phone.full = True
     assert "No space left on device" in fails("phone")
     phone.full, phone.flip = False, True
-    assert "its SHA-256 differs" in fails("phone") and kept(tmp_path / "phone") == []
+    assert "differ from those that were sent (SHA-256)" in fails("phone") and kept(tmp_path / "phone") == []
     phone.flip = False
     with cutting(tmp_path / "phone", phone.cut, 2):
         assert "(2 tries)" in fails("slow")

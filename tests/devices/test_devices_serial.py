@@ -106,7 +106,7 @@ def test_a_line_that_is_cut_is_one_clear_line(board: EmulatorProcess, built: Pat
 def test_a_line_that_is_cut_twice_goes_on(board: EmulatorProcess, built: Path, samples: Path, configured) -> None:
     line = LossyLine(number(board), Faults(cut_after=1500, cuts=2))
     found = benched(line, built, samples, configured)
-    assert found["equal"] and found["runs"] == 12 and "the connection was lost, and opened again, 2 x" in found["notes"]
+    assert found["equal"] and found["runs"] == 12 and "the connection was lost and opened again, 2 x" in found["notes"]
 
 
 def test_a_line_that_is_cut_after_the_last_inference(board: EmulatorProcess, program: Program) -> None:
@@ -130,7 +130,7 @@ def test_a_line_that_is_cut_after_the_last_inference(board: EmulatorProcess, pro
     for last in (24, 30, 60):  # bytes, of the two or three frames behind the last inference
         cut = over(Faults(cut_after=min(sent[:3]) - last, cuts=1))
         assert (cut.outputs, len(cut.counts), cut.stack) == (whole.outputs, 2, whole.stack)
-        lost += cut.notes == ("the connection was lost, and opened again, 1 x",)
+        lost += cut.notes == ("the connection was lost and opened again, 1 x",)
     assert lost
 
 
@@ -145,7 +145,7 @@ def test_a_line_that_comes_back_to_another_program(
     port = SerialPort("board", line.url)
     try:
         port.require(program)
-        with pytest.raises(DeviceError, match="what is there now has another program"):
+        with pytest.raises(DeviceError, match="the device now runs another program"):
             port.measure(bytes(program.input_bytes * 100))
     finally:
         port.close()
@@ -174,7 +174,7 @@ def test_a_board_without_a_port_and_one_with_another_model(
     code, _, error = edgecompress("flash", other_pack, "--device", "gone", "--config", config)
     assert code == 5 and "/dev/ttyNONE" in error
     code, _, error = edgecompress("flash", other_pack, "--device", "board", "--config", config)
-    assert code == 5 and "its firmware has the model with digest" in error and "flash it first" in error
+    assert code == 5 and "its firmware holds the model with digest" in error and "flash it first" in error
 
 
 @pytest.mark.parametrize("what", ["killed", "reset"])
@@ -242,7 +242,7 @@ def test_a_fault_of_the_cpu_is_told(tmp_path: Path) -> None:
     process = EmulatorProcess(elf, BOARD)
     line = emulated_port("board", process, BOARD)
     try:
-        with pytest.raises(DeviceError, match="stopped by a fault of the CPU"):
+        with pytest.raises(DeviceError, match="a CPU fault stopped the program"):
             line.measure(bytes(4))
     finally:
         line.close()
@@ -287,7 +287,7 @@ def test_what_arrived_in_flash_is_read_back(
     config = configured(board={"driver": "serial", "port": board.url, "target": "cortex-m4", "flash": ["true"]})
     code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
     board.close()
-    assert code == 5 and "is not what was sent: the CRC-32 differs" in error and error.count("\n") == 1
+    assert code == 5 and "differs from what was sent (CRC-32)" in error and error.count("\n") == 1
 
 
 def test_files_for_flash_have_the_parts_that_objcopy_finds(built: Path) -> None:

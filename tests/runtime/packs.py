@@ -57,10 +57,10 @@ def network() -> Plan:
 
     def value(shape: tuple[int, ...], data: np.ndarray | None = None, scales: int = 1) -> int:
         dtype = int8 if data is None else data.dtype
-        quantised = np.repeat(scale, scales) if dtype == int8 else np.zeros(0, np.float32)
-        zero = np.zeros(quantised.size, np.int32)
+        quantized = np.repeat(scale, scales) if dtype == int8 else np.zeros(0, np.float32)
+        zero = np.zeros(quantized.size, np.int32)
         axis = shape.index(scales) if scales > 1 else 0
-        tensors.append(Tensor(f"t{len(tensors)}", shape, dtype, quantised, zero, axis, data))
+        tensors.append(Tensor(f"t{len(tensors)}", shape, dtype, quantized, zero, axis, data))
         return len(tensors) - 1
 
     def weights(shape: tuple[int, ...], channels: int) -> int:

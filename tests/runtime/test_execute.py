@@ -48,7 +48,7 @@ def same_tensors(data: bytes, feeds: list[np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_quantised_networks(exported, name):
+def test_quantized_networks(exported, name):
     networks = pytest.importorskip("networks", exc_type=ImportError)
     model = load(str(exported(name)), input_shapes={k: v.shape for k, v in networks.example(name).items()}).model
     emitted = emit(int8(model, networks.example(name, 8, 1)))

@@ -53,7 +53,7 @@ def requantized(acc, multiplier, shift):
 
 @examples(max_examples=300)
 @given(INT32, st.integers(2**30, 2**31 - 1), st.integers(-31, 0))
-def test_requantising_rounds_twice_or_once(acc, multiplier, shift):
+def test_requantizing_rounds_twice_or_once(acc, multiplier, shift):
     twice, once = requantized(np.int32(acc), np.int32(multiplier), np.int32(shift))
     high = nearest(Fraction(acc * multiplier, 2**31), up=True)
     assert twice == nearest(Fraction(high, 2**-shift), up=False)

@@ -202,7 +202,7 @@ def test_to_and_from_int8(scale, zero, seed):
     check("DEQUANTIZE", [quantized((256,), scale, zero)], [plain((256,))], feeds=[EVERY])
 
 
-def test_quantising_rounds_halves_away_from_zero_and_saturates():
+def test_quantizing_rounds_halves_away_from_zero_and_saturates():
     x = np.array([0.125, -0.125, 0.375, -0.375, 0.1249999, 1e8, -1e8, 31.74, -32.2], np.float32)
     check("QUANTIZE", [plain(x.shape)], [quantized(x.shape, 0.25, 3)], feeds=[x])
 

@@ -37,7 +37,7 @@ def change(kind: str, edit: Callable[[dict[str, Any], dict[str, Any]], object]) 
 def test_every_record_has_a_kernel_and_every_kernel_a_record() -> None:
     for kind in RECORDS:
         assert kind in KERNELS, f"{kind}: write a function into kernels/ that prepares its calls, @prepares({kind!r})"
-    with pytest.raises(LookupError, match="RFFT2D has no record: write its options and its rule of shapes"):
+    with pytest.raises(LookupError, match="RFFT2D has no record: add one, with its options and its shape rule"):
         prepares("RFFT2D")
 
 
@@ -62,8 +62,8 @@ def test_an_output_of_another_shape_is_refused(kind: str) -> None:
         ("CONV_2D", "strideW", 2**40, "strideW is"),
         ("CONV_2D", "fusedActivationFunction", 9, "fusedActivationFunction is 9"),
         ("MAX_POOL_2D", "filterHeight", -1, "filterHeight is -1"),
-        ("CONCATENATION", "axis", 4, "axis 4 of 4"),
-        ("GATHER", "axis", 3, "an index outside of the axis"),
+        ("CONCATENATION", "axis", 4, "axis 4 is outside of 4 dimensions"),
+        ("GATHER", "axis", 3, "an index is outside of the axis"),
         ("SOFTMAX", "beta", "high", "beta is 'high'"),
         ("MEAN", "keepDims", 0.5, "keepDims is 0.5"),
         ("CONV_2D", "padding", None, "padding is missing"),
@@ -79,7 +79,7 @@ def test_operands_that_are_missing_or_outside_are_refused() -> None:
     assert "malformed" in change("ADD", lambda operator, _: operator["inputs"].pop())
     assert "outside of the tensor" in change("SLICE", lambda _, y: y.update(shape=[1, 4, 4, 4]))
     assert "outside of the tensor" in change("STRIDED_SLICE", lambda _, y: y.update(shape=[1, 3, 4, 4]))
-    assert "elements to" in change("RESHAPE", lambda _, y: y.update(shape=[1, 21]))
+    assert "elements can't become" in change("RESHAPE", lambda _, y: y.update(shape=[1, 21]))
     assert "outside of int8" in change("SOFTMAX", lambda _, y: y.update(zero_point=[300]))
 
 
@@ -122,8 +122,8 @@ def test_a_table_comes_back_from_a_pack_and_is_looked_up() -> None:
         ({"shape": (2, 128), "data": ENTRIES.reshape(2, 128)}, "256 entries"),
         ({"data": None}, "256 entries"),
         ({"dtype": np.dtype(np.uint8), "data": ENTRIES.view(np.uint8)}, "expected int8 operands"),
-        ({"scale": np.float32([0.25])}, "otherwise than the output"),
-        ({"zero_point": np.int32([4])}, "otherwise than the output"),
+        ({"scale": np.float32([0.25])}, "the table and the output have different scales or zero points"),
+        ({"zero_point": np.int32([4])}, "the table and the output have different scales or zero points"),
     ],
 )
 def test_a_table_that_no_lookup_could_follow_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -1,4 +1,4 @@
-"""Which centroid each weight gets: once through all columns, each making up for those before; then again.
+"""Assigns a centroid to each weight: column by column, each making up for the errors before it, then by descent.
 
 Every choice minimises error + price * length of the index's code (rate and distortion: P. Chou et al.,
 "Entropy-constrained vector quantization", IEEE Trans. ASSP 37(1), 1989); a price of 0 gives the nearest.

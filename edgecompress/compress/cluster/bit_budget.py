@@ -1,4 +1,4 @@
-"""Bits for each layer by one price of a bit in all layers, searched until the whole meets a budget.
+"""Chooses bits for each layer by one price of a bit, which is searched until the whole model meets a budget.
 
 At the best allocation the last bit buys the same everywhere (Y. Shoham and A. Gersho, "Efficient bit
 allocation for an arbitrary set of quantizers", IEEE Trans. ASSP 36(9), 1988). What it buys is noise relative

@@ -94,12 +94,12 @@ def cluster(
         if not found.within and not nearest:
             raise InputError(
                 f"cluster.size: {size:,} bytes are too few for {weights:,} weights: "
-                f"{found.result.bytes:,} is the least that was found"
+                f"the smallest that was found takes {found.result.bytes:,}"
             )
         return found.result
     if dataset is None:
         raise InputError(
-            'cluster: snr, or bits = "auto", is measured on calibration data: give --calib, or ask for size or bits = 4'
+            'cluster.snr and cluster.bits = "auto" need calibration data: give --calib, or set cluster.size or bits = 4'
         )
     snr = DEFAULT_SNR if settings.snr is None else settings.snr
     return budget.search(
@@ -112,7 +112,7 @@ def cluster(
 
 
 def goal(found: Clustered, settings: Cluster) -> Goal:
-    """What settings asked for, and what came of it."""
+    """What the settings asked for, and what was achieved."""
     bits = f"{found.bits_per_weight:.2f} bits a weight"
     if isinstance(settings.bits, int):
         return Goal(
@@ -120,14 +120,14 @@ def goal(found: Clustered, settings: Cluster) -> Goal:
             unit="bits",
             requested=settings.bits,
             achieved=found.bits_per_weight,
-            note=f"entropy coded, with codebooks; at most {2**settings.bits} values a layer",
+            note=f"entropy coded, with codebooks; at most {2**settings.bits} values in each layer",
         )
     if settings.size is not None:
         note = bits if found.snr_db is None else f"{bits}, {found.snr_db:.1f} dB"
         return Goal(what="clustered weights", unit="bytes", requested=settings.size, achieved=found.bytes, note=note)
     snr = DEFAULT_SNR if settings.snr is None else settings.snr
     achieved = found.snr_db or 0.0
-    note = bits if achieved >= snr - FAR else f"{bits}; clusters come no nearer"
+    note = bits if achieved >= snr - FAR else f"{bits}; no number of clusters comes nearer"
     return Goal(what="clusters' SNR", unit="dB", requested=snr, achieved=achieved, note=note)
 
 

@@ -1,4 +1,4 @@
-"""Where a layer's centroids are: found by k-means, or evenly spaced as the price of a bit says.
+"""The centroids of a layer: found by k-means, or evenly spaced by the price of a bit.
 
 Centroids multiply a scale of each output channel. Those of int8 weights are whole numbers up to 127.
 """
@@ -140,5 +140,5 @@ def rounded(centroids: Centroids, whole: bool) -> Centroids:
 
 
 def rounded_scale(scale: np.ndarray) -> np.ndarray:
-    """To DIGITS decimal digits, then as float32 holds it."""
+    """The scale, rounded to DIGITS decimal digits and then to float32."""
     return np.array([np.float32(f"{s:.{DIGITS - 1}e}") for s in scale], np.float64)

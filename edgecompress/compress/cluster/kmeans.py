@@ -62,18 +62,18 @@ def optimal(points: np.ndarray, masses: np.ndarray, clusters: int, rng: np.rando
 
 
 def linear(points: np.ndarray, masses: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """From evenly spaced values: keeps the few large weights near a centroid."""
+    """Starts from evenly spaced values, which keeps the few large weights near a centroid."""
     return lloyd(points, masses, np.linspace(points[0], points[-1], clusters))
 
 
 def density(points: np.ndarray, masses: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """From evenly spaced quantiles."""
+    """Starts from evenly spaced quantiles."""
     below = (np.cumsum(masses) - masses / 2) / masses.sum()
     return lloyd(points, masses, np.interp((np.arange(clusters) + 0.5) / clusters, below, points))
 
 
 def random(points: np.ndarray, masses: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """From values drawn at random, by weight (Forgy)."""
+    """Starts from values drawn at random, by weight (Forgy)."""
     chosen = rng.choice(len(points), clusters, replace=False, p=masses / masses.sum())
     return lloyd(points, masses, points[np.sort(chosen)])
 

@@ -12,7 +12,7 @@ from edgecompress.operators.record import View
 def _view(node: ir.Node) -> View:
     view = record_of(node).weights.view
     if view is None:
-        raise ValueError(f"{node.op_type} {node.name!r} is no product with a weight")
+        raise ValueError(f"{node.op_type} {node.name!r} does not multiply by a weight")
     return view
 
 

@@ -1,4 +1,4 @@
-"""What calibration data says about one layer: second moments of its inputs, and of these with its outputs."""
+"""Statistics of one layer on calibration data: second moments of its inputs, and of inputs with outputs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Moments:
 
 
 def unknown(matrix: np.ndarray, groups: int) -> Moments:
-    """Without data: inputs alike and independent, so that errors of all weights count the same."""
+    """The moments without data: inputs are alike and independent, so that errors of all weights count the same."""
     k = matrix.shape[1]
     return Moments(
         np.tile(np.eye(k), (groups, 1, 1)),

@@ -54,7 +54,7 @@ class Network:
 
     @property
     def bytes(self) -> int:
-        """Of all clustered weights."""
+        """Bytes that all clustered weights take."""
         return sum(layer.bytes for layer in self.layers)
 
 
@@ -82,7 +82,7 @@ def weight_count(model: ir.Model) -> int:
 
 
 def clustered_bytes(model: ir.Model) -> int:
-    """Of all clustered weights in a .pack."""
+    """Bytes that all clustered weights take in a .pack."""
     return sum(weight_bytes(v) for v in model.graph.initializers.values() if codebook(v) is not None)
 
 

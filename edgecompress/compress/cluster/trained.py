@@ -1,4 +1,4 @@
-"""A codebook that training moves: which weight has which centroid stays, where the centroids are does not."""
+"""A codebook that is trained: each weight keeps its centroid, and the centroids' values change."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TrainedCodebook(nn.Module):
         return self.values()[self.indices] * self.scale().reshape(shape)
 
     def codebook(self) -> Codebook:
-        """As it is now; centroids that met are one."""
+        """The current codebook; centroids that became equal are merged."""
         with torch.no_grad():
             values = self.values().cpu().numpy()
         values = np.rint(values).astype(np.int8) if self.whole else values.astype(np.float32)

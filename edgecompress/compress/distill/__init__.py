@@ -1,4 +1,4 @@
-"""Knowledge distillation: a small model, the student, learns what a large one, the teacher, says.
+"""Knowledge distillation: a small model, the student, learns from the outputs of a large one, the teacher.
 
 Torch is imported when `distill` is called, not before.
 """

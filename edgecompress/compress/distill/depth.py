@@ -22,8 +22,8 @@ def shallower(model: ir.Model, share: float) -> ir.Model:
     found = removable_blocks(model.graph)
     if not found:
         raise UnsupportedModelError(
-            "the model has no block that can be left out (input and output of one shape); use [distill] width, or a "
-            "student of your own"
+            "the model has no block that can be removed (input and output of the same shape); use [distill] "
+            "width, or a student model of your own"
         )
     kept = {round(i * len(found) / max(round(share * len(found)), 1)) for i in range(round(share * len(found)))}
     for i, (first, last) in reversed(list(enumerate(found))):  # a block's input may be the output of one before

@@ -1,4 +1,4 @@
-"""Training a student on what the teacher says."""
+"""Training a student on the outputs of its teacher."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def distill(
 
 
 def make_student(teacher: ir.Model, settings: Distill, seed: int) -> ir.Model:
-    """From the file that the settings name, or derived from the teacher."""
+    """The student: read from the file that the settings name, or derived from the teacher."""
     if settings.student is None:
         return derive(teacher, settings, seed)
     of_torch = not settings.student.endswith(".onnx")  # which records no shapes

@@ -1,4 +1,4 @@
-"""What the student is to make small."""
+"""The loss of the student: its distance from the teacher and from the labels."""
 
 from __future__ import annotations
 

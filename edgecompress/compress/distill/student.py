@@ -18,7 +18,7 @@ FEWEST_CHANNELS = 8  # of a convolution that is worth making separable: an image
 
 
 def derive(teacher: ir.Model, settings: Distill, seed: int = 0) -> ir.Model:
-    """The student that the settings describe, with BatchNormalization behind every convolution and fresh weights.
+    """The student that the settings describe, with a BatchNormalization after every convolution and new weights.
 
     Canonical but for the BatchNormalization. Raises UnsupportedModelError where the teacher has nothing to leave out,
     or a shape that can't be told.

@@ -19,7 +19,7 @@ def narrowed(model: ir.Model, multiplier: float, align: int = 1) -> ir.Model:
     groups = prunable(channel_groups(model))
     if not groups:
         raise UnsupportedModelError(
-            "the model has no layer that can be narrower; give the student as a model of its own: [distill] student"
+            "no layer of the model can be made narrower; name a student model of your own: [distill] student"
         )
     kept = {g: min(g.size, max(1, round(g.size * multiplier / align)) * align) for g in groups}
     return remove_channels(model, {g: np.arange(count, g.size) for g, count in kept.items()})

@@ -20,7 +20,7 @@ def rank(units: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def magnitude(units: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """As they are: one threshold for all layers."""
+    """The scores as they are: one threshold for all layers."""
     return units
 
 

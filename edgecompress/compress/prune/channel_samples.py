@@ -1,4 +1,4 @@
-"""What channels do to samples: what criteria of channels are made of."""
+"""Effects of channels on samples, from which criteria of channels are computed."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def channel_scores(
     """
     known = criterion(name)
     if not known.of_channels:
-        raise InputError(f'prune.criterion = "{name}" is for single weights; for channels take "fisher"')
+        raise InputError(f'prune.criterion = "{name}" scores single weights only; for channels use "fisher"')
     if known.samples and data is None:
         raise InputError(f'prune.criterion = "{name}" needs training data; "l1", "l2" and "random" do not')
     if known.channels is not None:

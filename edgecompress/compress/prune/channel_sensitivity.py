@@ -59,7 +59,7 @@ def remove_blocks(model: ir.Model, count: int, data: TrainData) -> tuple[ir.Mode
     for _ in range(count):
         candidates = [_without(model, i) for i in range(len(removable_blocks(model.graph)))]
         if not candidates:
-            raise InputError(f"prune.blocks = {count}: the model has {len(names)} blocks that can be left out")
+            raise InputError(f"prune.blocks = {count}: the model has only {len(names)} blocks that can be removed")
         model, name = min(candidates, key=lambda c: measure(c[0]))
         names.append(name)
     return model, names

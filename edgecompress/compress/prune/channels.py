@@ -1,4 +1,4 @@
-"""Channels taken out of a model: what is left is a smaller dense model."""
+"""Removes channels from a model, which leaves a smaller dense model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channels that can go without any change of the outputs, found without data."""
+"""Finds channels that can be removed without changing the outputs; this needs no data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Dead:
 
     @property
     def count(self) -> int:
-        """How many channels can go."""
+        """How many channels can be removed."""
         return self.unread + self.constant + self.negligible
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Masks of weights while a model trains: which weights there are, and when the others go."""
+"""Masks of weights while a model trains: which weights stay, and when the others are removed."""
 
 from __future__ import annotations
 

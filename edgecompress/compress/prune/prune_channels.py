@@ -60,10 +60,10 @@ class Pruned:
     histories: tuple[History, ...] = ()
 
     def __str__(self) -> str:
-        parts = [f"{self.blocks} blocks left out"] if self.blocks else []
+        parts = [f"{self.blocks} blocks removed"] if self.blocks else []
         if self.requested < 1:
             left, asked = 100 * self.achieved, 100 * self.requested
-            parts.append(f"{left:.1f} % of the {self.what} left ({asked:.1f} % asked for)")
+            parts.append(f"{left:.1f} % of the {self.what} remain ({asked:.1f} % requested)")
         return ", ".join(parts)
 
 
@@ -88,7 +88,7 @@ def prune_channels(
     histories: list[History] = []
     if settings.blocks:
         model, gone = _without_blocks(model, settings.blocks, data)
-        notes += [f"the block that ends in {name} is left out" for name in gone]
+        notes += [f"the block that ends in {name} was removed" for name in gone]
     widths = {g.name: g.size for g in without_kept(prunable(channel_groups(model)), settings.keep)}
     notes += [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
     total, left = sum(widths.values()), dict(widths)
@@ -114,7 +114,7 @@ def prune_channels(
             model, histories = trained.model, [*histories, trained.history]
     achieved = share() if target < 1 else 1.0
     if achieved > target + 1e-9:
-        notes.append(f"no more than {100 * (1 - achieved):.1f} % of the {what} can go")
+        notes.append(f"at most {100 * (1 - achieved):.1f} % of the {what} can be removed")
     groups_left = tuple(Width(n, size, left[n]) for n, size in widths.items())
     return Pruned(model, what, target, achieved, groups_left, settings.blocks, tuple(notes), tuple(histories))
 
@@ -131,7 +131,7 @@ def without_kept(groups: Sequence[ChannelGroup], keep: Sequence[str]) -> list[Ch
     makers = {x.node for g in groups for x in g.made_by}
     if unknown := [name for name in keep if name not in makers]:
         raise InputError(
-            f"prune.keep: no layer that channels can be removed from is called {unknown[0]!r}; there are "
+            f"prune.keep: {unknown[0]!r} is no layer that channels can be removed from; those are "
             f"{', '.join(sorted(makers))}"
         )
     return [g for g in groups if not any(x.node in keep for x in g.made_by)]
@@ -148,7 +148,7 @@ def wanted(settings: Prune) -> tuple[str, float]:
 
 def _without_blocks(model: ir.Model, count: int, data: TrainData | None) -> tuple[ir.Model, list[str]]:
     if data is None:
-        raise InputError("prune.blocks needs training data, to find those that matter least")
+        raise InputError("prune.blocks needs training data, to find the blocks that matter least")
     from edgecompress.compress.prune.channel_sensitivity import remove_blocks
 
     return remove_blocks(model, count, data)

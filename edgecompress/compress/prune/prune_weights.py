@@ -89,7 +89,7 @@ def prune_weights(
     require_possible(settings, None if data is None else training.epochs if training is not None else 0)
     weights = prunable(model, settings.keep)
     if not weights:
-        beside = " beside those of the layers in prune.keep" if settings.keep else ""
+        beside = " other than those of the layers in prune.keep" if settings.keep else ""
         raise InputError(f"prune: the model has no weights to prune{beside}")
     module = TorchModel(model, logits=True)
     trains = data is not None and training is not None
@@ -141,7 +141,7 @@ def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
     found = [(layer.node, operators.weight(layer)) for layer in layers(model.graph)]
     nodes = {str(node.name): node for node, value in found if value is not None}
     if unknown := [name for name in keep if name not in nodes]:
-        raise InputError(f"prune.keep: no layer with weights is called {unknown[0]!r}; there are {', '.join(nodes)}")
+        raise InputError(f"prune.keep: {unknown[0]!r} is no layer with weights; those are {', '.join(nodes)}")
     kept_back = {id(nodes[name]) for name in keep}
     unique: dict[str, Prunable] = {}
     for node, value in found:
@@ -262,4 +262,8 @@ def _stays_whole(w: Prunable, shape: tuple[int, ...], pattern: Pattern) -> str |
     if pattern.keep is not None:
         inputs = taps.shape[2]
         return f"{pattern.name} leaves {inputs} of {inputs} inputs" if pattern.n_of_m(taps).all() else None
-    return f"it is one block of {pattern.name}, and a layer keeps its best" if pattern.units(taps).size == 1 else None
+    return (
+        f"the layer is a single block of {pattern.name}, and every layer keeps its best block"
+        if pattern.units(taps).size == 1
+        else None
+    )

@@ -34,36 +34,45 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
     known = criterion_of(s.criterion)
     of_weights = [name for name, each in all_criteria().items() if each.weights is not None]
     rows = (
-        (len(shares) > 1, f"prune.{' and prune.'.join(shares)} each say how many channels go: give one of them"),
+        (
+            len(shares) > 1,
+            f"prune.{' and prune.'.join(shares)} each say how many channels are removed: set only one of them",
+        ),
         (
             fixed is not None and s.sparsity is not None and abs(s.sparsity - fixed) > ROUNDING,
-            f'prune.pattern = "{s.pattern}" makes {100 * (fixed or 0):g} % of the weights zero: take prune.sparsity '
-            f'out, or take "unstructured"',
+            f'prune.pattern = "{s.pattern}" makes {100 * (fixed or 0):g} % of the weights zero: remove '
+            f'prune.sparsity, or use "unstructured"',
         ),
         (s.pattern.startswith("block") and s.sparsity is None, f'prune.pattern = "{s.pattern}" needs prune.sparsity'),
         (
             weights and known.only_channels,
-            f"{criterion} scores channels; for weights there are {', '.join(of_weights)} and file.py:function",
+            f"{criterion} scores channels only; for weights use {', '.join(of_weights)} and file.py:function",
         ),
         (
             weights and s.allocation == "capacity",
-            'prune.allocation = "capacity" is for channels; for weights there are uniform, global, lamp and '
+            'prune.allocation = "capacity" applies to channels only; for weights use uniform, global, lamp or '
             "sensitivity",
         ),
-        (channels and not known.of_channels, f'{criterion} is for single weights; for channels take "fisher"'),
-        (channels and s.schedule == "lottery", f'{schedule} is for single weights; for channels take "iterative"'),
-        (anything and s.rewind > 0 and s.schedule != "lottery", 'prune.rewind is for prune.schedule = "lottery"'),
+        (channels and not known.of_channels, f'{criterion} scores single weights only; for channels use "fisher"'),
+        (
+            channels and s.schedule == "lottery",
+            f'{schedule} applies to single weights only; for channels use "iterative"',
+        ),
+        (
+            anything and s.rewind > 0 and s.schedule != "lottery",
+            'prune.rewind applies only to prune.schedule = "lottery"',
+        ),
         (
             anything and s.schedule not in ROUNDS and s.rounds != type(s).model_fields["rounds"].default,
-            'prune.rounds is for prune.schedule = "iterative" and "lottery"',
+            'prune.rounds applies only to prune.schedule = "iterative" and "lottery"',
         ),
         (
             anything and epochs is not None and s.rewind > epochs,
-            f"prune.rewind = {s.rewind} is behind the end of training, {epochs} epochs",
+            f"prune.rewind = {s.rewind} is after the end of training ({epochs} epochs)",
         ),
         (anything and epochs is None and known.needs_data, f"{criterion} {NO_DATA}"),
         (anything and epochs is None and s.schedule in ROUNDS, f"{schedule} {NO_DATA}"),
         (anything and epochs is None and s.allocation == "sensitivity", f'prune.allocation = "sensitivity" {NO_DATA}'),
-        (s.blocks > 0 and epochs is None, f"prune.blocks {NO_DATA}, to find those that matter least"),
+        (s.blocks > 0 and epochs is None, f"prune.blocks {NO_DATA}, to find the blocks that matter least"),
     )
     return [text for wrong, text in rows if wrong]

@@ -26,7 +26,7 @@ def by_saving(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
 
 
 def relative(scores: Scores, savings: dict[ChannelGroup, float]) -> Scores:
-    """As a share of the group's mean (G. Fang et al., "DepGraph", 2023, section 3.4), for each unit saved."""
+    """Scores over the group's mean (G. Fang et al., "DepGraph", 2023, section 3.4), for each unit saved."""
     return by_saving({g: s / max(s.mean(), 1e-30) for g, s in scores.items()}, savings)
 
 
@@ -40,7 +40,7 @@ def by_capacity(scores: Scores, parameters: dict[ChannelGroup, float], macs: dic
 
 
 def lamp(scores: Scores) -> Scores:
-    """As a share of all in the group that are at least as large (J. Lee et al., "Layer-adaptive sparsity", 2021)."""
+    """Each score over the sum of those at least as large in the group (J. Lee et al., "Layer-adaptive sparsity")."""
     result = {}
     for g, s in scores.items():
         order = np.argsort(-s, kind="stable")

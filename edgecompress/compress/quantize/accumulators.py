@@ -1,4 +1,4 @@
-"""How the int8 kernel of each layer comes to its output: what it adds up, and in which units."""
+"""How each layer's int8 kernel computes its output: what it adds up, and in which units."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HEADROOM = 20  # bits by which ADD and SUB scale their operands up (add.cc, left
 
 
 class Scales:
-    """What a layer's scales are now, while they are learned."""
+    """The current scales of a layer, while they are learned."""
 
     def __init__(self, range_: Callable[[ir.Value], Range], weights: dict[str, Callable[[], Tensor]]) -> None:
         """range_: of a value. weights: by name, the scale of an int8 weight, float32 [channels] or [1]."""
         self.range, self.weights = range_, weights
 
     def product(self, layer: Layer, axis: int | None, once: bool = False) -> Accumulator:
-        """Of the input's scale and the constant weight's, or the other operand's."""
+        """A sum in units of the input's scale times the constant weight's, or times the other operand's."""
         source, weight = self.range(argument(layer.node, 0)), operators.weight(layer)
         if weight is None:
             other = self.range(argument(layer.node, 1))
@@ -36,7 +36,7 @@ class Scales:
         return Accumulator(lambda: (source.scale.double() * scale().double()).detach(), axis, once=once)
 
     def total(self, layer: Layer) -> Accumulator:
-        """Of the larger one of two operands' scales, whose numbers are shifted up by HEADROOM bits."""
+        """A sum in units of the larger one of two operands' scales, shifted up by HEADROOM bits."""
         sources = [self.range(v) for v in arguments(layer.node)[:2]]
         return Accumulator(lambda: max(s.scale.detach().double() for s in sources) * 2.0 ** (1 - HEADROOM))
 

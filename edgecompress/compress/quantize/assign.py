@@ -61,7 +61,7 @@ def quantize_static(
        at the end of the graph.
 
     Raises UnsupportedModelError when integer_only and a layer can't be int8, naming all of them, and
-    InputError when float_layers has names that the model has not, or integer_only and values are too large.
+    InputError when float_layers has names that the model does not have, or integer_only and values are too large.
     """
     clone = model.clone()
     graph = clone.graph

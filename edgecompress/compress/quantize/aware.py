@@ -1,4 +1,4 @@
-"""Quantization-aware training: an annotated model learns to make do with its integers, codebooks and zeros."""
+"""Quantization-aware training: trains an annotated model with the integers, codebooks and zeros it will have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: moves scale between the channels of neighbouring layers, exactly.
+"""Cross-layer equalization: moves scale between the channels of neighbouring layers, exactly.
 
 M. Nagel et al., "Data-Free Quantization through Weight Equalization and Bias Correction" (ICCV 2019),
 section 4.1: f(s x) = s f(x) for s > 0 and f = Relu and the like, so W2 f(W1 x + b1) is the same with channel
@@ -48,7 +48,7 @@ def pairs(model: ir.Model) -> list[Pair]:
 
 
 def equalized(model: ir.Model, activation_ranges: Mapping[str, np.ndarray] | None = None) -> ir.Model:
-    """A clone that computes the same with equalised channels.
+    """A clone that computes the same with equalized channels.
 
     activation_ranges: {name of a value between two layers: largest magnitude [channels]}, which stand for r1
     then. With one scale for each output channel of the weights it costs nothing that channels of W1 differ in

@@ -166,7 +166,7 @@ def _own_cause(layer: Layer, evidence: _Evidence, noise: float, saturated_percen
         (book is not None, f"weights clustered to {0 if book is None else len(book.centroids)} values"),
         (weight_ratio > DOMINATES, f"one weight channel's range is {weight_ratio:.0f} times the median"),
         (evidence.saturation_noise > SATURATION * noise, f"saturation: {saturated_percent:.2g} % of values"),
-        (unused > UNUSED, f"shared or fixed scale, for a range {unused:.0f} times its own"),
+        (unused > UNUSED, f"shared or fixed scale, {unused:.0f} times as wide as its own range"),
         (spread > OUTLIER, f"outliers: 99.9 % of values lie in 1/{spread:.0f} of the range"),
         (activation_ratio > DOMINATES, f"one channel's range is {activation_ratio:.0f} times the median"),
     )

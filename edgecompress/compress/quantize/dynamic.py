@@ -1,4 +1,4 @@
-"""Weights alone in 8 or 16 bits; activations stay float, so no data is needed."""
+"""Stores only weights in 8 or 16 bits; activations stay float, so no data is needed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
 
 
 def to_float16(model: ir.Model) -> ir.Model:
-    """A clone whose weights are stored as float16, except those with values that float16 has not."""
+    """A clone whose weights are stored as float16, except those with values that float16 can't hold."""
     clone = model.clone()
     for _, weight in _weights(clone):
         if np.abs(np.asarray(constant(weight))).max(initial=0.0) <= LARGEST_HALF:

@@ -50,7 +50,7 @@ class Histogram:
             return
         low, high = float(flat.min()), float(flat.max())
         if math.isnan(low) or math.isnan(high):
-            raise ValueError("values have NaN")
+            raise ValueError("the values contain NaN")
         if math.isinf(low) or math.isinf(high):
             finite = flat[np.isfinite(flat)]
             self.infinities += flat.size - finite.size

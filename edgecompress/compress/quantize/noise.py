@@ -1,4 +1,4 @@
-"""How far the quantized model's results are from the float model's."""
+"""How far the results of the quantized model are from those of the float model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Noise:
         return decibels(self.signal[name], self.noise[name])
 
     def mean_snr_db(self) -> float:
-        """Of the mean noise-to-signal ratio over all values."""
+        """The signal-to-noise ratio (dB) of the mean noise-to-signal ratio over all values."""
         ratios = [self.noise[name] / max(self.signal[name], 1e-300) for name in self.signal]
         return decibels(1.0, float(np.mean(ratios))) if ratios else float("inf")
 
@@ -62,7 +62,7 @@ def decibels(signal: float, noise: float) -> float:
 
 
 def output_snr_db(reference: ir.Model, annotated: ir.Model, inputs: Arrays) -> float:
-    """Of the annotated model's outputs against the float model's, on one batch."""
+    """Signal-to-noise ratio (dB) of the annotated model's outputs against the float model's, on one batch."""
     names, samples, noise = measured_outputs(reference), len(next(iter(inputs.values()))), Noise()
     exact = Runner(reference, names, samples)
     found = Runner(simulation(annotated), names, samples, whole=exact.takes_all(inputs))

@@ -1,4 +1,4 @@
-"""What each layer needs when it computes on int8, as the records of `operators` say."""
+"""What each layer needs to compute on int8, according to the records of `operators`."""
 
 from __future__ import annotations
 

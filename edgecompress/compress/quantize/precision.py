@@ -71,9 +71,9 @@ def require_all(graph: ir.Graph, chosen: set[ir.Node]) -> None:
     if left:
         listed = ", ".join(dict.fromkeys(label(node) for node in left))
         raise UnsupportedModelError(
-            f"this target computes on integers only, and these nodes would stay in float: {listed}; replace "
-            "them by operators with an int8 kernel, take them out of quantize.float_layers, or choose a "
-            "target with float"
+            f"this target computes on integers only, but these nodes would stay in float: {listed}; replace "
+            "them with operators that have an int8 kernel, take them out of quantize.float_layers, or choose a "
+            "target that computes in float"
         )
 
 

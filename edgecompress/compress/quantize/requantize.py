@@ -1,4 +1,4 @@
-"""What int8 kernels make of their accumulators, for the evaluation mode of fake quantization.
+"""How int8 kernels rescale their accumulators, for the evaluation mode of fake quantization.
 
 A layer's output arrives as a float; what the kernel has is an integer, `step` times which is that float. KERNELS are
 the two ways in use to scale it to the output: fixed-point numbers with two roundings, as LiteRT's reference kernels,
@@ -23,7 +23,7 @@ HALF = 2.0**-12  # nearer than this to a half is one: next to it come others at 
 
 @dataclass(frozen=True)
 class Accumulator:
-    """What a layer's kernel adds up.
+    """The sum that a layer's kernel computes.
 
     step: gives float64 [channels] along `axis`, or [1] with None: what one unit of the accumulator is worth.
     count: summands that the kernel's multiplier divides by (MEAN), else 1. once: fixed point rounds once too.
@@ -46,7 +46,7 @@ Kernels = Callable[[Accumulator], Scaling]
 
 
 def round_half_away(x: Tensor) -> Tensor:
-    """In place."""
+    """Rounds to nearest, halves away from zero, in place."""
     return x.add_(torch.copysign(torch.full((), 0.5, dtype=x.dtype, device=x.device), x)).trunc_()
 
 
@@ -67,7 +67,7 @@ def averaged(zero_point: int) -> Scaling:
 
 
 def fixed_point(accumulator: Accumulator) -> Scaling:
-    """As the runtime's `requantize` (kernels/arithmetic.py): rounded at 2**31, halves up, then at the shift."""
+    """As the runtime's `requantize` (kernels/arithmetic.py) does it: rounded at 2**31, halves up, then at the shift."""
 
     def scaling(x: Tensor, scale: Tensor) -> Tensor:
         step = accumulator.step().double()

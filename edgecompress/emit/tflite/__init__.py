@@ -58,7 +58,7 @@ def emit(
 
 
 def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Built:
-    """As `emit`, as far as tensors and operators: what the `.pack` emitter writes too."""
+    """Like `emit`, up to the tensors and operators, which the `.pack` emitter writes too."""
     model = tflite_parts(model.clone())
     groups = layers(model.graph)
     lowerings = [tflite_lowering(group.node) for group in groups]

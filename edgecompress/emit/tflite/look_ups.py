@@ -1,4 +1,4 @@
-"""TABLE, which TFLite lacks, as operators that all of its runtimes have."""
+"""Writes TABLE, which TFLite does not have, as operators that all of its runtimes have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Works a constant that multiplies or is added to a linear layer's output into its weights."""
+"""Folds a constant that multiplies, or is added to, a linear layer's output into its weights."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class BatchNormToAffine(NodePass):
         gamma, beta, mean, variance = arrays
         spread = variance + node.attributes.get_float("epsilon", 1e-5)
         if not (spread > 0).all():
-            raise InputError(f"tensor {argument(node, 4).name!r}, a variance, has values that aren't positive")
+            raise InputError(f"tensor {argument(node, 4).name!r} is a variance but has values that aren't positive")
         scale = gamma / np.sqrt(spread)
         shift = beta - mean * scale
         form = (1, -1, *(1,) * (len(x.shape) - 2))

@@ -16,7 +16,7 @@ class ExpandComposites(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        """In place; bodies of bodies too."""
+        """Replaces the operators in place, also in the bodies of their definitions."""
         modified = False
         for _ in range(LARGEST_DEPTH):
             if not write_functions(model, _is_unknown):

@@ -24,7 +24,7 @@ class ConvertOpset(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         opset = model.opset_imports.get("", model.opset_imports.pop("ai.onnx", None))
         if opset is None:
-            raise UnsupportedModelError("the model doesn't say which version of the ONNX operators it uses")
+            raise UnsupportedModelError("the model doesn't say which version (opset) of the ONNX operators it uses")
         if opset < OLDEST:
             raise UnsupportedModelError(
                 f"the model uses ONNX opset {opset}; {OLDEST} is the oldest that can be converted. Export it "

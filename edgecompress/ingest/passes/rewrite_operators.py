@@ -65,7 +65,7 @@ def _not(op_type: str) -> Rewrite:
 
 
 def _power(node: ir.Node, edit: Edit) -> bool:
-    """Small exponents have operators of their own, which are exact and quantise well."""
+    """Small exponents have operators of their own, which are exact and quantize well."""
     x, exponent = argument(node, 0), optional_parameter(node, 1)
     if exponent is None or exponent.size != 1 or x.dtype != ir.DataType.FLOAT or not _keeps_rank(x, exponent):
         return False

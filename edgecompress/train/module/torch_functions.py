@@ -1,4 +1,4 @@
-"""Each node of a canonical model as a function of torch tensors, as its record says, or its parts."""
+"""Each node of a canonical model as a function of torch tensors, by its record, or by its parts."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class TorchModel(nn.Module):
 
     @property
     def weight_transforms(self) -> dict[str, nn.Module]:
-        """By the name of the initializer."""
+        """The transforms of weights, by the name of the initializer."""
         names = self._source.model.graph.initializers
         return {n: self._weight_transforms[_key(n)] for n in names if _key(n) in self._weight_transforms}
 
@@ -82,7 +82,7 @@ class TorchModel(nn.Module):
 
     @property
     def value_transforms(self) -> dict[str, nn.Module]:
-        """By the name of the value."""
+        """The transforms of values, by the name of the value."""
         return {n: self._value_transforms[_key(n)] for n in self._slots if _key(n) in self._value_transforms}
 
     def set_value_transform(self, name: str, transform: nn.Module | None) -> None:

@@ -1,1 +1,1 @@
-"""Ahead of time, for other machines: objects, static libraries and headers."""
+"""Compiles plans ahead of time, for other machines: object files, static libraries and headers."""

@@ -1,4 +1,4 @@
-"""A plan, compiled for one CPU: everything that a firmware project needs of it, as bytes and text."""
+"""Compiles a plan for one CPU to everything that a firmware project needs, as bytes and text."""
 
 from __future__ import annotations
 

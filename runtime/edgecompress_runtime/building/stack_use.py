@@ -1,4 +1,4 @@
-"""How much stack compiled code takes, read off its assembly text as LLVM writes it."""
+"""How much stack compiled code takes, read from the assembly text that LLVM writes."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ INSTRUCTIONS = {
 
 
 def stack_bytes(assembly: str, entry: str, triple: str) -> int | None:
-    """Of `entry`: its frame and the deepest chain of frames of what it calls in this text. None where the text does
-    not say."""
+    """Bytes of stack of `entry`: its frame and the deepest chain of frames below it; None where that is unknown."""
     known = next((i for start, i in INSTRUCTIONS.items() if triple.startswith(start)), None)
     if known is None:
         return None

@@ -1,1 +1,1 @@
-"""Programs: a plan as code that calls its kernels, and the memory that it needs."""
+"""Turns a plan into a program that calls its kernels, and plans the memory that it needs."""

@@ -1,4 +1,4 @@
-"""What a caller has to know of a compiled model."""
+"""What a caller has to know about a compiled model."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Address:
 
     @property
     def constant(self) -> bool:
-        """Whether it is a constant's."""
+        """Whether it is the address of a constant."""
         return self.base.startswith(CONSTANT)
 
 
@@ -58,7 +58,7 @@ class Kernel:
 
     @property
     def types(self) -> tuple[types.Type, ...]:
-        """Numba's, of its arguments: numbers have 32 bits."""
+        """Numba's types of its arguments: numbers have 32 bits."""
         return tuple(_numba_type(kind) for kind in self.kinds)
 
 

@@ -1,1 +1,1 @@
-"""Kernels written for a family of CPUs; table.py says which family has which."""
+"""Kernels written for a family of CPUs; table.py lists the families."""

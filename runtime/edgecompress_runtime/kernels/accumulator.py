@@ -1,4 +1,4 @@
-"""Sums of products with a bias, of int8 and of float32 layers: what lets one body serve both.
+"""Sums of products with a bias, so that one kernel body serves int8 and float32 layers.
 
 A layer of int8 hands in, as tuples, its channels' (bias, multipliers, shifts) and its levels (zero point of x, zero
 point of y, lowest and highest y); one of float32 (bias,) and (lowest, highest y). Numba chooses by the levels' type.

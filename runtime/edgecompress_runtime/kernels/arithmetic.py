@@ -136,7 +136,7 @@ def as_float(tensor: Tensor) -> Tensor | np.ndarray:
         return tensor
     if tensor.data is None:
         raise UnsupportedOperatorError(
-            f"tensor {tensor.name!r} is {tensor.dtype}: no kernel for this operator but float32"
+            f"tensor {tensor.name!r} is {tensor.dtype}: this operator has only a float32 kernel"
         )
     return dequantized(tensor).reshape(-1)
 

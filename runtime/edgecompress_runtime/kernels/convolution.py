@@ -58,7 +58,7 @@ def conv_2d(x: Array, w: Array, channels: Values, y: Array, shapes: Values, wind
 def depthwise_conv_2d(
     x: Array, w: Array, channels: Values, y: Array, shapes: Values, window: Values, levels: Values
 ) -> None:
-    """As `conv_2d`, for weights [1, kernel_h, kernel_w, outputs]."""
+    """Like `conv_2d`, for weights [1, kernel_h, kernel_w, outputs]."""
     (batches, height, width, depth), (_, kernel_h, kernel_w, outputs), (_, out_h, out_w, _) = shapes
     strides, dilations, pads = window
     times = i32(outputs // depth)

@@ -1,4 +1,4 @@
-"""Between types: QUANTIZE, DEQUANTIZE, CAST."""
+"""Conversions between types: QUANTIZE, DEQUANTIZE and CAST."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def dequantize(x: Array, y: Array, count: Number, scale: Number, zero: Number) -
 
 
 def cast(x: Array, y: Array, count: Number) -> None:
-    """As Numba converts between the elements' types."""
+    """Converts elements as Numba converts between their types."""
     for i in range(count):
         y[i] = x[i]
 

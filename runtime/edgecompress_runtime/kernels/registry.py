@@ -47,7 +47,7 @@ def prepares(*kinds: str) -> Callable[[Prepare], Prepare]:
     UnsupportedOperatorError. Raises LookupError for a kind that `operators.RECORDS` does not have."""
     for kind in kinds:
         if kind not in RECORDS:
-            raise LookupError(f"{kind} has no record: write its options and its rule of shapes into operators.py")
+            raise LookupError(f"{kind} has no record: add one, with its options and its shape rule, to operators.py")
 
     def register(function: Prepare) -> Prepare:
         def prepare(inputs: Inputs, outputs: Outputs, options: Any) -> list[Call]:
@@ -67,7 +67,7 @@ def call(kernel: Callable[..., None], *arguments: Argument) -> Call:
     """Raises OverflowError for an integer that no int32 holds."""
     for number in _integers(arguments):
         if not -(2**31) <= number < 2**31:
-            raise OverflowError(f"{number} is no int32")
+            raise OverflowError(f"{number} does not fit into int32")
     return Call(kernel, arguments)
 
 

@@ -1,4 +1,4 @@
-"""One operand, element by element: float32 kernels here, int8 by way of `int8_table`."""
+"""Operators of one operand, element by element: float32 kernels here, int8 by `int8_table`."""
 
 from __future__ import annotations
 

@@ -40,8 +40,10 @@ class Machine:
 
     @property
     def full_triple(self) -> str:
-        """As LLVM needs it: of a triple in three parts it would take "eabi" for an operating system, and call run-time
-        functions by names that Arm's libraries do not have.
+        """The triple in the form that LLVM needs.
+
+        In a triple of three parts LLVM would take "eabi" for an operating system, and call run-time functions by names
+        that Arm's libraries do not have.
 
         >>> Machine("thumbv6m-none-eabi", "cortex-m0").full_triple
         'thumbv6m-none-unknown-eabi'

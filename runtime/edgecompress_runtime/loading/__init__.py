@@ -1,1 +1,1 @@
-"""On this machine: a pack as a function of arrays, its code kept on the disk."""
+"""Runs a pack on this machine as a function of arrays; its compiled code is kept on disk."""

@@ -69,7 +69,7 @@ class _Shared:
 
     @property
     def finished(self) -> int:
-        """Rounds."""
+        """How many rounds are finished."""
         return int(self._sync[FINISHED // 8])
 
     def begin(self, count: int) -> None:

@@ -43,7 +43,7 @@ def write_container(header: dict[str, Any], blobs: Sequence[bytes]) -> bytes:
         raise PackError(f"the header is not JSON: {error}") from None
     stored = zlib.compress(plain, 9)
     if len(plain) > HEADER_LIMIT:
-        raise PackError(f"the header has {len(plain)} bytes of JSON, the format allows {HEADER_LIMIT}")
+        raise PackError(f"the header has {len(plain)} bytes of JSON, but the format allows at most {HEADER_LIMIT}")
     if any(len(blob) >> 32 for blob in blobs):
         raise PackError("a blob has 4 GiB or more")
 
@@ -66,24 +66,26 @@ def read_container(data: bytes) -> Container:
     """
     view = memoryview(data).toreadonly()
     if not MAGIC.startswith(data[: len(MAGIC)]):
-        raise PackError("not a .pack file: it starts with other bytes")
+        raise PackError("not a .pack file: it does not start with the format's magic bytes")
     if len(view) < PREFIX.size:
-        raise PackError(f"cut short: {len(view)} bytes, the fixed part alone has {PREFIX.size}")
+        raise PackError(f"cut short: {len(view)} bytes, but the fixed part alone takes {PREFIX.size}")
     _, version, stored_size, plain_size, count, size, digest = PREFIX.unpack_from(view)
     if version != VERSION:
-        raise PackError(f"format version {version}; this reader knows version {VERSION}: update edgecompress")
+        raise PackError(
+            f"the file has format version {version}, but this reader knows only version {VERSION}: update edgecompress"
+        )
     if size != len(view):
-        raise PackError(f"cut short or extended: {len(view)} bytes, its header says {size}")
+        raise PackError(f"cut short or extended: {len(view)} bytes, but its header says {size}")
     header_at = PREFIX.size + BLOB.size * count
     if header_at + stored_size > size:
-        raise PackError(f"damaged: {count} blobs and a header of {stored_size} bytes in a file of {size}")
+        raise PackError(f"damaged: {count} blobs and a header of {stored_size} bytes do not fit into a file of {size}")
 
     blobs, end = [], header_at + stored_size
     for index, (length, crc) in enumerate(BLOB.iter_unpack(view[PREFIX.size : header_at])):
         start = end + -end % ALIGNMENT
         end = start + length
         if end > size:
-            raise PackError(f"damaged: blob {index} would end at byte {end} of {size}")
+            raise PackError(f"damaged: blob {index} would end at byte {end}, past the end of the file ({size} bytes)")
         blobs.append(view[start:end])
         if (found := zlib.crc32(blobs[-1])) != crc:
             raise PackError(f"damaged: blob {index} has CRC32 {found:08x}, expected {crc:08x}")
@@ -105,7 +107,7 @@ def _digest(file: memoryview) -> bytes:
 def _header(stored: memoryview, plain_size: int) -> dict[str, Any]:
     """The JSON object; the checksums hold by now, so what is wrong here was written so."""
     if plain_size > HEADER_LIMIT:
-        raise PackError(f"its header claims {plain_size} bytes of JSON, the format allows {HEADER_LIMIT}")
+        raise PackError(f"its header claims {plain_size} bytes of JSON, but the format allows at most {HEADER_LIMIT}")
     inflate = zlib.decompressobj()
     try:
         plain = inflate.decompress(stored, plain_size + 1)  # never more memory than the limit

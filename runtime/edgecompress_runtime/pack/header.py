@@ -159,7 +159,9 @@ def _check_order(plan: Plan, encoded: tuple[Encoded | None, ...]) -> None:
 
     def write(tensor: int, who: str) -> None:
         if known[tensor]:
-            raise PackError(f"{who} writes tensor {tensor}, which has its values already")
+            raise PackError(
+                f"{who} writes tensor {tensor}, which has its values already: no tensor may be written twice"
+            )
         known[tensor] = True
 
     for tensor in plan.inputs:

@@ -42,7 +42,7 @@ class Pack:
         """The constant tensor `index`, decoded: [its shape], its dtype. Raises PackError if it is damaged."""
         tensor, encoded = self.graph.tensors[index], self.encoded[index]
         if encoded is None:
-            raise PackError(f"{self.name}: tensor {tensor.name[:80]!r} is computed, it has no values")
+            raise PackError(f"{self.name}: tensor {tensor.name[:80]!r} is computed and has no stored values")
         codec, params, data = encoded
         place = f"{self.name}: tensor {tensor.name[:80]!r}"
         return within(place, decode, codec, params, data, tensor.shape, tensor.dtype)

@@ -24,7 +24,7 @@ def parts(name: str, content: bytes) -> list[Part] | None:
 def _elf(content: bytes) -> list[Part]:
     """Reads the program headers of a 32-bit, little-endian ELF file ("Tool Interface Standard: ELF", 1995)."""
     if content[:6] != b"\x7fELF\x01\x01":
-        raise ValueError("no 32-bit ELF file")
+        raise ValueError("not a 32-bit ELF file")
     at, size, count = (*struct.unpack_from("<I", content, 28), *struct.unpack_from("<2H", content, 42))
     found = []
     for start in range(at, at + size * count, size):
@@ -44,7 +44,7 @@ def _hex(content: bytes) -> list[Part]:
     for line in content.decode("ascii").split():
         record = bytes.fromhex(line.removeprefix(":"))
         if sum(record) & 0xFF or len(record) != record[0] + 5:
-            raise ValueError(f"checksum or length of {line}")
+            raise ValueError(f"wrong checksum or length in line {line}")
         kind, data = record[3], record[4:-1]
         if kind == 0:
             address = base + int.from_bytes(record[1:3], "big")
@@ -54,7 +54,7 @@ def _hex(content: bytes) -> list[Part]:
         elif kind in (2, 4):
             base = int.from_bytes(data, "big") << (4 if kind == 2 else 16)
     if kind != 1:
-        raise ValueError("it has no end")
+        raise ValueError("it has no end-of-file record")
     return [(address, bytes(data)) for address, data in found]
 
 

@@ -90,7 +90,7 @@ class SerialPort:
             program.output_bytes,
         ):
             raise DeviceError(
-                f"{self._name}: its firmware has the model with digest {found.digest[:12]}, expected "
+                f"{self._name}: its firmware holds the model with digest {found.digest[:12]}, not "
                 f"{program.digest[:12]}: flash it first"
             )
 
@@ -100,8 +100,7 @@ class SerialPort:
             found = self._asked(partial(Session.checksum, address=address, length=len(content)))
             if found != zlib.crc32(content):
                 raise DeviceError(
-                    f"{self._name}: what is in its flash at {address:#x} is not what was sent: the "
-                    "CRC-32 differs: flash it again"
+                    f"{self._name}: its flash at {address:#x} differs from what was sent (CRC-32): flash it again"
                 )
 
     def measure(self, inputs: bytes, advance: Advance | None = None) -> Measured:
@@ -137,7 +136,7 @@ class SerialPort:
             except LostError:
                 self.close()
             if self.session.hello != before:
-                raise DeviceError(f"{self._name}: the connection was lost, and what is there now has another program")
+                raise DeviceError(f"{self._name}: the connection was lost, and the device now runs another program")
         with self._explained():
             return ask(self.session)
 
@@ -181,7 +180,7 @@ def _notes(traffic: Sequence[Traffic]) -> Iterator[str]:
     if again > frames // 100:
         yield f"{again:,} of {frames:,} frames were sent again"
     if len(traffic) > 1:
-        yield f"the connection was lost, and opened again, {len(traffic) - 1} x"
+        yield f"the connection was lost and opened again, {len(traffic) - 1} x"
 
 
 def open_port(name: str, url: str, baud: int) -> Any:

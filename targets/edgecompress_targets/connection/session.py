@@ -87,7 +87,7 @@ class Session:
         taken, crc = struct.unpack("<II", self._ask(Kind.INVOKE, checked, answer=8))
         output = self._read(self.hello.output_bytes)
         if zlib.crc32(output) != crc:
-            raise DeviceError(f"{self._name}: the output that was read is not the one that was computed")
+            raise DeviceError(f"{self._name}: the output that arrived differs from the one that was computed")
         return output, taken
 
     def stack(self) -> int:
@@ -112,8 +112,8 @@ class Session:
         version, counter, payload, inputs, outputs, arena, steps, digest = fields
         if version != VERSION:
             raise DeviceError(
-                f"{self._name}: its firmware speaks version {version} of the protocol, this program "
-                f"{VERSION}: flash it again"
+                f"{self._name}: its firmware speaks version {version} of the protocol, but this "
+                f"program speaks version {VERSION}: flash it again"
             )
         self._chunk = payload
         self.traffic = Traffic()  # a board that starts is deaf for a while: nothing was lost on the line
@@ -190,7 +190,7 @@ class Session:
                 if frame is None or (frame.kind == ANSWER and frame.status == Status.DAMAGED):
                     damaged = True
                 elif frame.status == Status.FAULT:
-                    raise DeviceError(f"{self._name}: the program stopped by a fault of the CPU; reset the device")
+                    raise DeviceError(f"{self._name}: a CPU fault stopped the program; reset the device")
                 elif (frame.session, frame.sequence) == (self._number, self._sequence) and frame.kind & ANSWER:
                     return frame
             if damaged:
@@ -201,9 +201,9 @@ class Session:
 
     def _checked(self, frame: Frame, kind: Kind, length: int) -> bytes:
         if frame.status == Status.NO_SESSION:
-            raise DeviceError(f"{self._name}: it was reset, or another program talks to it, in the middle of the run")
+            raise DeviceError(f"{self._name}: in the middle of the run it was reset, or another program talked to it")
         if frame.status == Status.OTHER_INPUT:
-            raise DeviceError(f"{self._name}: the input that arrived is not the one that was sent")
+            raise DeviceError(f"{self._name}: the input that arrived differs from the one that was sent")
         if frame.status != Status.DONE or len(frame.payload) != length:
             raise DeviceError(
                 f"{self._name}: unexpected answer to {kind.name}: status {frame.status}, "

@@ -23,5 +23,5 @@ class CortexM:
 
 def _board(profile: Profile) -> Board:
     if profile.cpu not in BOARDS:
-        raise ToolError(f"no emulated board with a {profile.cpu}")
+        raise ToolError(f"QEMU emulates no board with a {profile.cpu}")
     return BOARDS[profile.cpu]

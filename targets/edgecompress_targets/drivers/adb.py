@@ -29,13 +29,13 @@ class AdbSettings(Settings):
     target: str = Field("android", description="its profile")
     serial: str = Field(min_length=1, description="as `adb devices` shows it; HOST:PORT for one on the network")
     adb: str = Field("adb", description="the program")
-    folder: str = Field("/data/local/tmp/edgecompress", pattern=r"^[\w./-]+$", description="of ours, on the device")
+    folder: str = Field("/data/local/tmp/edgecompress", pattern=r"^[\w./-]+$", description="our folder on the device")
     prefix: tuple[str, ...] = Field((), description="words in front of a program, such as an emulator of the target")
 
     benchmark: dict[Literal["tflite", "onnx"], str] = Field(
         {},
         description="by format, a benchmark program that is on the device: tflite: benchmark_model, onnx: "
-        "onnxruntime_perf_test; unset: .pack files alone run there",
+        "onnxruntime_perf_test; unset: only .pack files run there",
     )
 
     @property
@@ -149,7 +149,7 @@ class AdbShell:
         except ToolError as error:
             raise DeviceError(f"{self._name}: {error}") from error
         except subprocess.TimeoutExpired:
-            raise DeviceError(f"{self._name}: adb {words[-1][:40]}: no end within {timeout:.0f} s") from None
+            raise DeviceError(f"{self._name}: adb {words[-1][:40]}: did not end within {timeout:.0f} s") from None
         return done.returncode, _without_news(done.stdout), _without_news(done.stderr)
 
 

@@ -21,7 +21,7 @@ MODEL, RESULT = "model", "result.csv"
 
 def benchmark_model(text: str) -> Summary:
     """The last `count=50 first=.. curr=.. min=.. max=.. avg=.. std=..`, microseconds (tensorflow's
-    core/util/stats_calculator.h); the one before it is of the warm-up."""
+    core/util/stats_calculator.h); the one before it belongs to the warm-up."""
     found = STATISTICS.findall(text)
     if not found:
         raise ValueError("no line of statistics (count=.. min=.. max=.. avg=..)")
@@ -32,7 +32,7 @@ def benchmark_model(text: str) -> Summary:
     try:
         return Summary(int(count), values["min"], values["max"], values["avg"], values["std"], values.get("median"))
     except KeyError as error:
-        raise ValueError(f"its statistics lack {error}") from error
+        raise ValueError(f"its statistics have no {error}") from error
 
 
 def perf_test(text: str) -> tuple[int, ...]:

@@ -82,7 +82,7 @@ class EmulatedBoard:
 
     def run(self, program: Program, inputs: bytes, advance: Advance | None = None) -> Measured:
         if self._port is None:
-            raise DeviceError(f"{self._name}: nothing runs on it")
+            raise DeviceError(f"{self._name}: no program is running on it")
         return self._port.measure(inputs, advance)
 
     def keep(self, program: Program) -> None:

@@ -129,7 +129,7 @@ class LinuxDevice:
             machine = self._said("uname -m")
             if machine != program.machine:
                 raise DeviceError(
-                    f"{self._name}: it is {machine}, the program is for {program.machine}: "
+                    f"{self._name}: the device is {machine}, but the program is for {program.machine}: "
                     "set another target in its configuration"
                 )
         folder = self._folder(program)
@@ -142,7 +142,9 @@ class LinuxDevice:
             for file, content in program.files.items():
                 self._shell.push(content, f"{part}/{file}")
             if not self._is_whole(program, part):
-                raise DeviceError(f"{self._name}: what arrived in {part} is not what was sent: its SHA-256 differs")
+                raise DeviceError(
+                    f"{self._name}: the files that arrived in {part} differ from those that were sent (SHA-256)"
+                )
             self._do(f"cd {part} && chmod 755 {' '.join(program.files)}")
             self._answer(program, part)
             self._brought = True  # or so it may be, where the connection is lost right behind it
@@ -178,7 +180,7 @@ class LinuxDevice:
             count_of_one = self._instructions(f"{folder}/{program.start[0]}", inputs[: program.input_bytes])
             if count_of_one is None:
                 return Measured(outputs, (), "instructions", notes=("no instructions were counted",))
-            note = "instructions are those of the first inference, with reading and writing its files"
+            note = "the instructions are those of the first inference, including reading and writing its files"
             return Measured(outputs, (count_of_one,), "instructions", notes=(note,))
         notes = [line for line in said.splitlines() if line.startswith("interpreter: ")]
         notes += self._clock()
@@ -217,7 +219,7 @@ class LinuxDevice:
     def _require_prefix(self) -> None:
         if self._prefix and self._shell.execute(f"command -v {self._prefix[0]}", self._timeout)[0]:
             package = "; on Debian: apt install qemu-user" if self._prefix[0].startswith("qemu-") else ""
-            raise DeviceError(f"{self._name}: {self._prefix[0]} is not installed there{package}")
+            raise DeviceError(f"{self._name}: {self._prefix[0]} is not installed on it{package}")
 
     def _timed(self, program: Program, folder: str, inputs: bytes, timeout: float) -> tuple[bytes, bytes, str]:
         """Outputs, times, and what the program printed."""
@@ -241,7 +243,10 @@ class LinuxDevice:
         found = benchmark.parse(text)
         if advance is not None:
             advance(runs)
-        notes = (f"timed by {benchmark.name} on inputs of its own: accuracy was not measured there", *self._clock())
+        notes = (
+            f"timed by {benchmark.name} on inputs of its own, so accuracy was not measured on the device",
+            *self._clock(),
+        )
         if isinstance(found, Summary):
             return Measured(b"", (), "ns", notes=notes, summary=found)
         return Measured(b"", found, "ns", notes=notes)

@@ -30,18 +30,18 @@ class SerialSettings(Settings):
     baud: int = Field(115_200, gt=0, description="bits a second")
     flash: tuple[str, ...] = Field(
         (),
-        description=f"how it is flashed: {', '.join(COMMANDS)}, or the words of another command, with {{image}}, "
+        description=f"command that flashes it: {', '.join(COMMANDS)}, or the words of another command, with {{image}}, "
         "{chip}, {port} and {probe} in them; unset: by hand",
     )
-    chip: str | None = Field(None, min_length=1, description="its name as the flash command knows it")
+    chip: str | None = Field(None, min_length=1, description="name of the chip, as the flash command spells it")
     probe: str | None = Field(None, min_length=1, description="serial number of its debug probe, if there are several")
-    flash_timeout: float = Field(120, gt=0, description="seconds that flashing may take")
+    flash_timeout: float = Field(120, gt=0, description="largest number of seconds for flashing")
     make: tuple[str, ...] = Field(
         (),
-        description="command that makes the board's image of what `build` wrote and serve.c, all in {folder}; "
-        "unset: the image is for the board that QEMU emulates",
+        description="command that makes the board's image from serve.c and the files that `build` wrote, all in "
+        "{folder}; unset: the image for the board that QEMU emulates",
     )
-    image: str = Field("", description="the file that `make` makes, which may start with {folder}")
+    image: str = Field("", description="the image that `make` writes; the path may start with {folder}")
 
     @field_validator("flash", mode="before")
     @classmethod
@@ -49,13 +49,13 @@ class SerialSettings(Settings):
         if not isinstance(flash, str):
             return flash
         if flash not in COMMANDS:
-            raise ValueError(f"should be one of {', '.join(COMMANDS)}, or a list of a command's words")
+            raise ValueError(f"should be one of {', '.join(COMMANDS)}, or a command as a list of words")
         return (flash,)
 
     @model_validator(mode="after")
     def _complete(self) -> SerialSettings:
         if self.chip is None and flash_commands.needs(self.flash, "chip"):
-            raise ValueError(f"key 'chip' is missing: {self.flash[0]} needs to know it")
+            raise ValueError(f"key 'chip' is missing: {self.flash[0]} needs it")
         return self
 
     def can_be(self, target: Profile) -> bool:

@@ -15,10 +15,10 @@ class Settings(BaseModel, ABC):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    driver: str = Field(description="how it is reached")
-    target: str = Field(description="name of its profile, as --target takes it")
+    driver: str = Field(description="how the device is reached")
+    target: str = Field(description="name of the device's profile, as given to --target")
     timeout: float = Field(20, gt=0, description="seconds to wait for an answer before giving up")
-    inference_timeout: float = Field(300, gt=0, description="seconds that one inference may take")
+    inference_timeout: float = Field(300, gt=0, description="largest number of seconds for one inference")
 
     @abstractmethod
     def open(self, name: str) -> Driver:

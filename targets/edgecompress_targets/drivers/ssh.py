@@ -27,8 +27,10 @@ class SshSettings(Settings):
     port: int = Field(22, gt=0, le=65_535)
     user: str | None = Field(None, description="unset: this machine's user")
     key: str | None = Field(None, description="private key file; unset: the agent's keys and the usual files")
-    known_hosts: str = Field("~/.ssh/known_hosts", description="where its host key is: log in once with ssh")
-    folder: str = Field(".cache/edgecompress", pattern=r"^[\w./-]+$", description="of ours, below the home folder")
+    known_hosts: str = Field(
+        "~/.ssh/known_hosts", description="file that holds the device's host key: log in once with ssh"
+    )
+    folder: str = Field(".cache/edgecompress", pattern=r"^[\w./-]+$", description="our folder, below the home folder")
     python: str | None = Field(
         None,
         description="a Python on the board that has edgecompress-runtime, LiteRT or ONNX Runtime; unset: it gets "
@@ -112,9 +114,9 @@ class SshShell:
                     if channel.exit_status_ready() and channel.eof_received and not progressed:
                         break
                     if not self._client.get_transport().is_active():
-                        raise EOFError("it ended")
+                        raise EOFError("the connection ended")
                     if time.monotonic() > deadline:
-                        raise DeviceError(f"{self._name}: no end within {timeout:.0f} s")
+                        raise DeviceError(f"{self._name}: did not end within {timeout:.0f} s")
                     if not progressed:
                         time.sleep(0.005)
                 code = channel.recv_exit_status()
@@ -155,15 +157,19 @@ class SshShell:
             )
         except paramiko.BadHostKeyException as error:
             raise DeviceError(
-                f"{where}: its host key is not the one in {known}: if that is right, remove the old "
-                "one with ssh-keygen -R"
+                f"{where}: its host key differs from the one in {known}: if the change is expected, remove the old "
+                "key with ssh-keygen -R"
             ) from error
         except paramiko.AuthenticationException as error:
-            raise DeviceError(f"{where}: refused the key of user {s.user or 'of this machine'}: {error}") from error
+            raise DeviceError(
+                f"{where}: the device refused the key of user {s.user or 'of this machine'}: {error}"
+            ) from error
         except (paramiko.SSHException, OSError) as error:
             client.close()
             if "not found in known_hosts" in str(error):
-                raise DeviceError(f"{where}: its host key is not in {known}: log in once with ssh") from error
+                raise DeviceError(
+                    f"{where}: its host key is not in {known}: log in once with ssh to accept it"
+                ) from error
             kind = DeviceError if isinstance(error, TimeoutError) else LostError  # who waits once more, waits long
             raise kind(f"{where}: can't be reached: {_reason(error)}") from error
         transport = client.get_transport()

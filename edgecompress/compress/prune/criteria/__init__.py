@@ -1,1 +1,1 @@
-"""What scores weights or channels: one criterion a file, named as the file. See `compress.prune.criterion`."""
+"""Criteria that score weights or channels: one in each file, with the file's name. See `compress.prune.criterion`."""

@@ -1,4 +1,4 @@
-"""Random numbers: what the other criteria are to be compared with."""
+"""Random scores, the baseline for the other criteria."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from edgecompress.compress.prune.criterion import Statistics, of_weights
 
 @of_weights()
 def random(weight: np.ndarray, known: Statistics) -> np.ndarray:
-    """Uniform random numbers, which know nothing of the weight."""
+    """Uniform random numbers, independent of the weight."""
     assert known.draw is not None
     return known.draw

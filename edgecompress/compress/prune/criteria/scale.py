@@ -1,4 +1,4 @@
-"""The scales of BatchNormalization, which a training makes small first: network slimming."""
+"""The scales of BatchNormalization, after training has made them small: network slimming."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def scale(evidence: ChannelEvidence) -> Scores:
         scales = [by_channel(gammas[m.value], 0, m, group.size) for m in group.members if m.value in gammas]
         if not scales:
             raise InputError(
-                f'prune.criterion = "scale": no BatchNormalization behind {group.name}; take another criterion, or '
-                "load the model with fold_batchnorm=False"
+                f'prune.criterion = "scale": no BatchNormalization follows {group.name}; use another criterion, '
+                "or load the model with fold_batchnorm=False"
             )
         scores[group] = np.asarray(np.sum(scales, axis=0))
     return scores

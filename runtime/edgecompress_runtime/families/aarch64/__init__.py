@@ -1,1 +1,1 @@
-"""Blocks for 64-bit Arm: NEON, with and without the dot product."""
+"""Kernel blocks for 64-bit Arm: NEON, with and without the dot product."""

@@ -38,7 +38,7 @@ UNROLLED = 2  # vectors in an iteration: loaded in pairs
 def block_sums(
     b: ir.IRBuilder, has_dot: bool, xs: list[ir.Value], w: ir.Value, vectors: ir.Value
 ) -> list[list[ir.Value]]:
-    """Of each of xs the sums of four channels, each four lanes to be added up. w: a vector of each channel by turns."""
+    """The sums of four channels for each of xs, each four lanes to be added up. w: a vector of each in turn."""
     pointers, sums = [*xs, w], [ir.Constant(LANES, [0] * 4)] * (CHANNELS * len(xs))
     for count, unrolled in ((b.udiv(vectors, WORD(UNROLLED)), UNROLLED), (b.urem(vectors, WORD(UNROLLED)), 1)):
         loop = Loop(b, count, pointers, sums)

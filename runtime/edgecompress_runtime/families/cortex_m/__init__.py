@@ -1,1 +1,1 @@
-"""Blocks for Cortex-M: Armv6-M, the DSP extension, Helium."""
+"""Kernel blocks for Cortex-M: Armv6-M, the DSP extension, Helium."""

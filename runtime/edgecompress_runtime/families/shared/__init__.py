@@ -1,1 +1,1 @@
-"""What the families build on: arrangements of weights, and kernels that only their blocks distinguish."""
+"""What the families share: arrangements of weights, and kernels that differ only in their blocks."""

@@ -1,4 +1,4 @@
-"""A family of CPUs as what it arranges for its kernels."""
+"""A family of CPUs, described by how it arranges operands for its kernels."""
 
 from __future__ import annotations
 

@@ -82,5 +82,5 @@ class CodedWeights:
         return (*operand, Scratch(self.memory)) if self.memory else operand
 
     def step(self, arguments: tuple[Any, ...], overlap: Mapping[Tensor, int]) -> Step:
-        """Of the coded kernel; arguments: with `operand` among them."""
+        """A step of the coded kernel; arguments: with `operand` among them."""
         return Step(self.coded.kernel, arguments, overlap, (self.coded.decoder.function,), self.saved)

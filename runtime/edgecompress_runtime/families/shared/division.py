@@ -68,8 +68,10 @@ class Rows:
 def rows(
     threads: int, work: int, x_shape: Sequence[int], y_shape: Sequence[int], window: tuple[int, int, int, int]
 ) -> list[Rows]:
-    """Of a convolution of `work` multiplications; window: its rows, stride, dilation, rows of padding above. All in one
-    where sharing would not pay."""
+    """Shares of the rows of a convolution of `work` multiplications; one share where sharing would not pay.
+
+    window: its rows, stride, dilation, rows of padding above.
+    """
     (images, height, *_), out_h, (size, stride, dilation, pad) = x_shape, y_shape[1], window
     whole = [Rows(0, out_h, 0, height, pad)]
     if threads == 1 or images > 1 or work < LEAST or out_h < threads:

@@ -1,4 +1,4 @@
-"""Kernels for any CPU: RISC-V's, Cortex-M3, and whatever LLVM knows and nothing here does."""
+"""Kernels for any CPU: for RISC-V, Cortex-M3, and every other CPU that LLVM knows and that has no family here."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def bank_in_flash(w: Pointer, bank: Pointer, first: Word, groups: Word, depth: W
 
 @inline
 def biases_of(record: Tuple) -> Words:
-    """Of the two channels of a record in the form of `channel_records`."""
+    """The biases of the two channels of a record in the form of `channel_records`."""
     records, r = record[0], i32(record[1] * 8)
     return records[r], records[i32(r + 4)]
 

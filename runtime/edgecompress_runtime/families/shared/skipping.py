@@ -1,4 +1,4 @@
-"""Kernels that skip zeros: CONV_2D and FULLY_CONNECTED over lists of what is left of each channel's weights.
+"""Kernels that skip zeros: CONV_2D and FULLY_CONNECTED over lists of each channel's weights that are not zero.
 
 With NEON sixteen channels share a list (skipping_neon.py). Else a channel's list is entries of weights, whose last byte
 says how far the entry's first input lies behind the one before, or, in the first entry, behind the window's start.

@@ -74,7 +74,7 @@ def convolution_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options:
 def fully_connected_layer(
     inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
 ) -> Layer | None:
-    """As a convolution of one row of pixels; None for what `dense_layer` has none for."""
+    """The layer as a convolution of one row of pixels; None for what `dense_layer` has none for."""
     if (found := dense_layer(inputs, outputs, options)) is None:
         return None
     units, depth = found.weights.shape

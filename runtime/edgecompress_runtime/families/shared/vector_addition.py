@@ -23,7 +23,7 @@ class VectorUnit(Protocol):
 
     @property
     def vectors(self) -> int:
-        """Of four lanes, in a step."""
+        """How many vectors of four lanes a step takes."""
 
     def high_product(self, b: ir.IRBuilder, x: ir.Value, m: ir.Value, /) -> ir.Value:
         """(2 * x * m + 2**31) >> 32"""

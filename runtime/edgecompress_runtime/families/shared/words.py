@@ -52,7 +52,7 @@ def pinned(builder: ir.IRBuilder, values: list[ir.Value]) -> list[ir.Value]:
 
 
 def store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.Value | int, align: int = 4) -> None:
-    """To an address `offset` bytes behind `pointer` that is a multiple of `align`."""
+    """Stores a value at an address `offset` bytes behind `pointer` that is a multiple of `align`."""
     builder.store(value, address(builder, pointer, offset, value.type)).align = align
 
 

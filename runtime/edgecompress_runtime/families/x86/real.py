@@ -46,8 +46,10 @@ class Real:
 def search(
     largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int, low: int, *, once: bool
 ) -> Real | None:
-    """As `x86_requantize.channel_fields`, all arrays int64 [channels]. None where a channel has no such product, or
-    there are more channels than pay."""
+    """Like `x86_requantize.channel_fields`; all arrays are int64 [channels].
+
+    None where a channel has no such product, or where there are more channels than pay.
+    """
     if largest.size > CHANNELS or largest.max() >= MOST:
         return None
     if (largest * multiplier * 2.0 ** (shift - 31) >= FARTHEST).any():

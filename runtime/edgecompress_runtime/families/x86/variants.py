@@ -1,4 +1,4 @@
-"""The vector units that there are kernels for, and which of them this machine has."""
+"""The vector units that have kernels, and which of them this machine has."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Variant:
 
     @property
     def bytes(self) -> int:
-        """Of a vector."""
+        """Bytes of a vector."""
         return 4 * self.lanes
 
 

@@ -1,4 +1,4 @@
-"""The input as steps of a block read it: uint8 (x + 128), or int16 (x - zero point)."""
+"""Copies the input into the form that the steps of a block read: uint8 (x + 128), or int16 (x - zero point)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operators of a plan become on x86."""
+"""The family of x86: which kernel calls each operator of a plan becomes."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ BLOCKED: dict[str, Prepare] = {
 
 @cache
 def x86_family(variant: Variant, threads: int = 1) -> Family:
-    """The kernels of a variant; threads: that share its large layers."""
+    """The family of a variant. threads: how many threads share its large layers."""
     own = {kind: partial(prepare, variant, threads) for kind, prepare in BLOCKED.items()}
     return Family(f"x86 {variant.name}", own)

@@ -1,4 +1,4 @@
-"""How a layer is cut into blocks, and its weights in the order in which the blocks read them."""
+"""Cuts a layer into blocks, and puts its weights in the order in which the blocks read them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Fields:
     rounding: Rounding
 
     def numbers(self) -> tuple[int, ...]:
-        """Of a single channel, as `x86_vectors.spread` takes them."""
+        """The fields of a single channel, as `x86_vectors.spread` takes them."""
         halves = self.term.astype("<i8").view("<i4")
         every = self.bias, self.multiplier.astype(np.uint32).view(np.int32), halves, self.down, self.up, self.nudge
         return tuple(int(n) for n in np.concatenate(every))
