@@ -24,6 +24,11 @@ def extended(acc: Number, x: Array, at: Number, w: Array, weight: Number, levels
     raise NotImplementedError("for compiled kernels")
 
 
+def extended_by(acc: Number, value: Number, w: Array, weight: Number, levels: Values) -> Number:
+    """acc + (value - zero point) * w[weight], for a kernel that reads the input before the weight."""
+    raise NotImplementedError("for compiled kernels")
+
+
 def stored(acc: Number, channels: Values, o: Number, levels: Values) -> Number:
     """What y holds for the sum of channel `o`."""
     raise NotImplementedError("for compiled kernels")
@@ -48,6 +53,17 @@ def _extended(acc: Number, x: Array, at: Number, w: Array, weight: Number, level
 
     def real(acc: Number, x: Array, at: Number, w: Array, weight: Number, levels: Values) -> Number:
         return acc + w[weight] * x[at]
+
+    return int8 if isinstance(levels.dtype, types.Integer) else real
+
+
+@overload(extended_by, inline="always")
+def _extended_by(acc: Number, value: Number, w: Array, weight: Number, levels: Values) -> Callable[..., Number]:
+    def int8(acc: Number, value: Number, w: Array, weight: Number, levels: Values) -> Number:
+        return i32(acc + i32(w[weight]) * i32(value - levels[0]))
+
+    def real(acc: Number, value: Number, w: Array, weight: Number, levels: Values) -> Number:
+        return acc + w[weight] * value
 
     return int8 if isinstance(levels.dtype, types.Integer) else real
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from edgecompress_runtime.kernels.accumulator import begun, extended, stored
+from edgecompress_runtime.kernels.accumulator import begun, extended, extended_by, stored
 from edgecompress_runtime.kernels.arithmetic import (
     Array,
     Values,
@@ -81,7 +81,7 @@ def depthwise_conv_2d(
                                 continue
                             source = i32(((n * height + in_y) * width + in_x) * depth + c)
                             weight = i32((ky * kernel_w + kx) * outputs + o)
-                            acc = extended(acc, x, source, w, weight, levels)
+                            acc = extended_by(acc, x[source], w, weight, levels)
                     y[i32(pixel + o)] = stored(acc, channels, o, levels)
 
 
