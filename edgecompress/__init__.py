@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgecompress.recipe import Recipe, load_recipe
     from edgecompress.targets import load_target
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {
     "EdgeCompressError": "errors",
