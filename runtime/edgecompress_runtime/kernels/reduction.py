@@ -78,8 +78,8 @@ def arg_max(x: Array, y: Array, outer: Number, length: Number, inner: Number) ->
     for o in range(outer):
         for i in range(inner):
             start = i32(o * length * inner + i)
-            best = x[start]
-            where: Number = i32(0)
+            where: Number
+            best, where = x[start], i32(0)
             for k in range(length):
                 value = x[i32(start + k * inner)]
                 if value > best:
