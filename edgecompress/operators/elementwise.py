@@ -6,7 +6,7 @@ import functools
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -37,9 +37,6 @@ from edgecompress.operators.record import (
     Weights,
     register,
 )
-
-if TYPE_CHECKING:
-    pass
 
 FUSES_ACTIVATION = {"ADD", "SUB", "MUL", "DIV"}
 
