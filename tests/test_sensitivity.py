@@ -83,7 +83,7 @@ def test_criteria(tmp_path):
     for criterion, message in {
         "taylor": "needs class labels",
         "movement": "single weights only",
-        "l3": "'l3': expected one of .*l1, l2, .*file.py",
+        "no-such-one": "'no-such-one': expected one of .*l1, .*l2, .*file.py",
         f"{own}:nobody": "no function 'nobody'",
         "scale": "no BatchNormalization",
     }.items():
