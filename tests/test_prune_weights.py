@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -207,6 +211,42 @@ def test_a_criterion_is_one_file_that_registers_itself() -> None:
     for name, each in criteria.items():
         assert each.weights is not None or each.channels is not None, f"criteria/{name}.py marks no function"
         assert (each.weights or each.channels).__doc__, f"criteria/{name}.py: say what is computed, and who found it"
+
+
+@pytest.fixture
+def criteria_folder(monkeypatch, tmp_path: Path) -> Iterator[Path]:
+    """A folder whose files are criteria too, until the test ends."""
+    from edgecompress.compress.prune import criteria, criterion
+
+    monkeypatch.setattr(criteria, "__path__", [*criteria.__path__, str(tmp_path)])
+    monkeypatch.setattr(criterion, "_registered", dict(criterion._registered))
+    yield tmp_path
+    for path in tmp_path.glob("*.py"):
+        sys.modules.pop(f"{criteria.__name__}.{path.stem}", None)
+
+
+@pytest.mark.parametrize("order", [("weights", "channels"), ("channels", "weights")], ids="-".join)
+def test_a_criterion_marks_its_two_functions_in_any_order(criteria_folder: Path, order: tuple[str, str]) -> None:
+    from edgecompress.compress.prune.criterion import criterion
+
+    marked = {
+        "weights": "@of_weights(gradients=True, channels=False)\ndef weights(weight, known):\n    return weight\n",
+        "channels": "@of_channels(samples=True, damage=True)\ndef channels(evidence):\n    return {}\n",
+    }
+    name = "_then_".join(order)
+    head = "from edgecompress.compress.prune.criterion import of_channels, of_weights\n"
+    (criteria_folder / f"{name}.py").write_text(head + "".join(marked[each] for each in order))
+    found = criterion(name)
+    assert found.weights.__name__ == "weights" and found.channels.__name__ == "channels"
+    assert found.gradients and not found.of_channels and found.samples and found.damage
+
+
+def test_a_file_without_a_criterion_is_named(criteria_folder: Path) -> None:
+    from edgecompress.compress.prune.criterion import criterion
+
+    (criteria_folder / "forgotten.py").write_text("def forgotten(weight, known):\n    return abs(weight)\n")
+    with pytest.raises(InputError, match=r"forgotten\.py: no function is marked .* write @of_weights\(\) above"):
+        criterion("forgotten")
 
 
 CRITERIA = """

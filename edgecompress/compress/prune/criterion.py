@@ -112,7 +112,7 @@ def of_weights(*, gradients: bool = False, channels: bool = True) -> Callable[[W
     """Make a function the criterion of its module for weights. channels: whether sums score channels too."""
 
     def register(function: WeightScores) -> WeightScores:
-        _update(function, Criterion(weights=function, gradients=gradients, of_channels=channels))
+        _update(function, replace(_before(function), weights=function, gradients=gradients, of_channels=channels))
         return function
 
     return register
@@ -124,7 +124,7 @@ def of_channels(
     """Make a function the criterion of its module for channels; the keys are those of `Criterion`."""
 
     def register(function: ChannelScores) -> ChannelScores:
-        before = _registered.get(_name(function), Criterion())
+        before = _before(function)
         _update(
             function, replace(before, channels=function, samples=samples, labels=labels, damage=damage, slims=slims)
         )
@@ -137,6 +137,11 @@ def _name(function: Callable[..., object]) -> str:
     return function.__module__.rpartition(".")[2]
 
 
+def _before(function: Callable[..., object]) -> Criterion:
+    """What another function of the same module has entered: the two may stand in any order."""
+    return _registered.get(_name(function), Criterion())
+
+
 def _update(function: Callable[..., object], record: Criterion) -> None:
     _registered[_name(function)] = record
 
@@ -147,12 +152,20 @@ def names() -> list[str]:
 
 
 def criterion(name: str) -> Criterion:
-    """The record of the criterion of this name, or of a user's function."""
+    """The record of the criterion of this name, or of a user's function.
+
+    Raises InputError for a name that no file has, and for a file that marks no function.
+    """
     if is_function_spec(name):
         return USERS_OWN
     if name not in names():
         raise InputError(f"criterion {name!r}: expected one of {', '.join(names())}, or file.py:function")
-    importlib.import_module(f"{criteria.__name__}.{name}")
+    module = importlib.import_module(f"{criteria.__name__}.{name}")
+    if name not in _registered:
+        raise InputError(
+            f"{module.__file__}: no function is marked as the criterion; write @of_weights() above a function of "
+            "(weight, known), or @of_channels() above one of (evidence)"
+        )
     return _registered[name]
 
 
