@@ -16,6 +16,8 @@ import pytest
 from command import edgecompress
 from edgecompress.inspection.environment import CHECKS
 from edgecompress.support.lock import locked
+from edgecompress_targets.drivers.driver_table import BUILT_IN
+from edgecompress_targets.drivers.local import LocalSettings
 
 DIGITS = Path(__file__).parent.parent / "samples" / "digits"
 MODEL, TRAIN, TEST = (str(DIGITS / name) for name in ("digits.onnx", "train.npz", "test.npz"))
@@ -35,6 +37,8 @@ def test_doctor_tells_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     from importlib.metadata import version
 
     assert parts["onnxruntime"]["found"] == version("onnxruntime")
+    run_by = {device.prefix[0] for device in BUILT_IN.values() if isinstance(device, LocalSettings) and device.prefix}
+    assert run_by and run_by <= parts.keys()
     for name in ("adb", "qemu-system-arm"):
         assert (parts[name]["found"] is None) == (shutil.which(name) is None)
     (tmp_path / "qemu-aarch64").write_text("#!/bin/sh\necho qemu-aarch64 version 99.8.7 '(Debian)'\n")
