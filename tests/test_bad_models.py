@@ -15,6 +15,8 @@ from onnx import numpy_helper, parser
 
 from edgecompress.errors import EdgeCompressError, InputError, UnsupportedModelError
 from edgecompress.ingest import external_data, load
+from edgecompress.ingest.keras_model import SUFFIXES
+from edgecompress.ingest.torch_export import READERS
 
 RNG = np.random.default_rng(3)
 
@@ -292,6 +294,10 @@ def test_a_zero_dimension_is_shown():
 @pytest.mark.parametrize(("source", "named"), [(5, "an int"), ([], "a list"), (None, "None")])
 def test_other_objects_are_no_models(source: object, named: str):
     refused(source, InputError, f"can't read a model from {named}; pass .onnx")
+
+
+def test_files_of_other_kinds_are_told_which_are_read():
+    refused("x.tflite", InputError, "models of this kind can't be read", ".onnx", *READERS, *SUFFIXES, ".pack")
 
 
 def test_every_unsupported_operator_is_listed_at_once():

@@ -30,7 +30,10 @@ Shapes = Mapping[str, Sequence[int]]
 Exported = tuple[str, onnx.ModelProto, Path | None]  # format, model, file
 
 FACTORY = re.compile(r"(?P<path>.+\.py):(?P<function>[A-Za-z_]\w*)")
-KINDS = ".onnx, .pt2 (torch.export), .pt (TorchScript), or file.py:factory"
+KINDS = (
+    ".onnx, .pt2 (torch.export), .pt, .pth or .ts (TorchScript), .keras, .h5 or .hdf5, a SavedModel's folder, "
+    "or file.py:factory"
+)
 
 
 def read(source: Any, weights: str | Path | None, shapes: Shapes, fold: bool = True) -> Exported:
@@ -59,7 +62,7 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes, fold: bool = T
     reader = READERS.get(path.suffix)
     if reader is None:
         hint = f"; name the function that makes the model, {text}:function" if path.suffix == ".py" else ""
-        raise InputError(f"{path}: models of this kind can't be read; pass {KINDS}{hint}")
+        raise InputError(f"{path}: models of this kind can't be read; pass {KINDS} (inspect also reads .pack){hint}")
     data = onnx_file.read_bytes(path)
     _import_torch(text)
     format_, proto = reader(path, data, shapes, fold)
