@@ -81,20 +81,20 @@ class Build(Shown):
 def described(file: str, record: BuildRecord) -> str:
     """What a file of a build is, in words; empty for other files."""
     kinds = {
-        f"{record.name}.o": "object file",
-        f"lib{record.name}.a": "the object file as a static library",
+        f"{record.name}.o": "object file with the model's code",
+        f"lib{record.name}.a": "static library with the model's code",
         f"lib{record.name}.so": "shared library",
         f"{record.name}.h": "C header: the function, sizes, scales",
-        "model.h": "the header that the program around the model includes",
-        f"{record.name}_example.c": "an example that calls the model",
-        f"{record.name}.py": "the Python text that was compiled",
-        f"{record.name}.ll": "the LLVM text that was compiled",
+        "model.h": "C header for the program around the model",
+        f"{record.name}_example.c": "C example that calls the model",
+        f"{record.name}.py": "generated Python that was compiled",
+        f"{record.name}.ll": "generated LLVM text that was compiled",
         f"{record.name}.elf": "firmware for the board that QEMU emulates",
-        f"{record.name}.hex": "the firmware as Intel HEX",
-        f"{record.name}.bin": "the firmware as a flash image",
+        f"{record.name}.hex": "firmware for the board that QEMU emulates, as Intel HEX",
+        f"{record.name}.bin": "firmware for the board that QEMU emulates, as a flash image",
         f"{record.name}_run": "program that reads a file of inputs and writes a file of outputs",
         record.pack: "the model that was compiled",
-        RECORD: "the figures above, for bench",
+        RECORD: "figures of the build, which bench reads",
     }
     return kinds.get(file, "")
 
