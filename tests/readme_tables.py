@@ -88,8 +88,8 @@ def _one_sided() -> str:
 def _targets() -> str:
     lines = ["| target | computes on | loads | CPU |", "|---|---|---|---|"]
     for p in all_targets():
-        loads = ", ".join((*p.formats, "pack"))
-        lines.append(f"| `{p.name}` | {'int8' if p.integer_only else 'int8, float'} | {loads} | {p.description} |")
+        computes_on = "int8" if p.integer_only else "int8, float"
+        lines.append(f"| `{p.name}` | {computes_on} | {', '.join(p.loads)} | {p.description} |")
     return "\n".join(lines) + "\n"
 
 

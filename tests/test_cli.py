@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -425,7 +426,10 @@ def test_inspect_says_why_a_target_does_not_fit(tmp_path) -> None:
 
 def test_targets(capsys) -> None:
     assert run("targets") == 0
-    assert "cortex-m55" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "cortex-m55" in shown and "tflite, pack" in shown
+    assert run("targets", "show", "cortex-m4") == 0
+    assert re.search(r"loads +tflite, pack", capsys.readouterr().out)
     assert run("targets", "show", "cortex-m4", "--json") == 0
     assert json.loads(capsys.readouterr().out)["ram_bytes"] == 655_360
     assert run("targets", "--json") == 0

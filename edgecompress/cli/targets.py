@@ -24,8 +24,8 @@ def command(context: click.Context, as_json: bool) -> None:
     from edgecompress.report.tables import print_fitting, table
 
     types = {True: "int8 only", False: "any"}
-    rows = [(p.name, types[p.integer_only], ", ".join(p.formats), p.description) for p in profiles]
-    print_fitting(table("Targets", ("Name", "Types", "Formats", "Description"), rows))
+    rows = [(p.name, types[p.integer_only], ", ".join(p.loads), p.description) for p in profiles]
+    print_fitting(table("Targets", ("Name", "Types", "Loads", "Description"), rows))
 
 
 @command.command()
@@ -43,6 +43,9 @@ def show(name: str, as_json: bool) -> None:
     from edgecompress.report.tables import print_fitting, table
 
     rows = [(key, _shown(value), str(type(profile).model_fields[key].description)) for key, value in profile]
+    rows.append(
+        ("loads", _shown(profile.loads), "what can be loaded: the formats, and pack by this project's own runtime")
+    )
     print_fitting(table(name, ("Key", "Value", "Meaning"), rows))
 
 

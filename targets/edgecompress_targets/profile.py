@@ -29,6 +29,11 @@ class Profile(BaseModel):
     ram_bytes: int | None = Field(None, gt=0, description="bytes of the largest contiguous memory; unset: no limit")
     operators: str = Field(description="operators that its TFLite runtime has: a name in OPERATOR_SETS")
 
+    @property
+    def loads(self) -> tuple[str, ...]:
+        """The formats, and pack, which this project's own runtime loads on every device."""
+        return (*self.formats, "pack")
+
     @model_validator(mode="after")
     def _consistent(self) -> Profile:
         if self.operators not in OPERATOR_SETS:
