@@ -2,9 +2,9 @@
 
 A criterion is one file in `criteria/`, and its name is the file's. In it, `@of_weights()` marks a function (weight,
 known) of a layer's float weight and its `Statistics`, which returns scores of the weight's shape, finite and at least
-0; the lowest go first. A block's score is the mean over its weights, a channel's the sum over all weights that make or
-read it, unless `@of_channels()` marks another function that scores channels. A user's own function of (weight, known)
-is named in the recipe, criterion = "file.py:function".
+0; the lowest go first. A block's score is the mean of the scores of its weights, a channel's the sum of the scores of
+all weights that make or read it, unless `@of_channels()` marks another function that scores channels. A user's own
+function of (weight, known) is named in the recipe, criterion = "file.py:function".
 """
 
 from __future__ import annotations

@@ -34,9 +34,10 @@ class Codec(ABC):
     """Lossless: `decode(encoded.data, encoded.params, np.empty_like(array))` equals `array` bit for bit.
 
     name: what a pack calls the codec. order: of encodings of one size that of the lowest order is taken, and a codec is
-    built on those of lower orders. of_indices: whether it is for 1-byte elements, and codes the indices and gaps of
-    other codecs. slow: empty, or what it gains and costs, as RECIPE.md says it of "rans"; such a codec is tried
-    only where it is asked for.
+    built on those of lower orders. of_indices: true for a codec that can hold 1-byte elements and no others. The
+    indices of `codebook` and the gaps of `sparse` are such elements, and these codecs alone are tried for them.
+    slow: empty, or what it gains and costs, as RECIPE.md says it of "rans"; such a codec is tried only where it is
+    asked for.
     """
 
     name: ClassVar[str]
