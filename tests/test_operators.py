@@ -45,9 +45,6 @@ DEPLOYED = [name for name in NAMES if not OPERATORS[name].only_in_training]
 ON_INT8 = [name for name in DEPLOYED if OPERATORS[name].int8 is not None]
 CLOSE = 2e-5  # of the largest value: float32, in another order
 LEAST_DB = 20.0  # of int8 against float, on data like the calibration's
-# operator -> what all faults of its channel rule have in common: of steps, it fixes those of the outputs alone
-KNOWN_FAULTS = dict.fromkeys(("GRU", "LSTM"), "along axis 0 of x ")
-
 # functions of one value that have no int8 kernel, and no `function` to make a table of
 STAY_FLOAT = {"Cast", "Erf", "Log", "Neg", "Pow", "Reciprocal", "Sqrt"}
 WIDE = np.linspace(-200, 200, 401, dtype=np.float32)[None]  # exp overflows in float32 from 88.7
@@ -189,14 +186,12 @@ def test_examples_are_read_and_every_analysis_knows_them(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_channels_that_a_rule_lets_go_can_be_removed(name: str) -> None:
     """Against ONNX Runtime, so that a rule that couples too little or other positions is seen."""
-    known, found = KNOWN_FAULTS.get(name), []
+    found = []
     for model, example in zip(models(name), OPERATORS[name].examples):
         values = values_of(model, feeds(model))
         for place in (i for i, node in enumerate(model.graph) if node.op_type == name):
             found += [f"{example.nodes}: {fault}" for fault in channel_faults(model, place, values)]
-    wrong = [fault for fault in found if known is None or known not in fault]
-    assert not wrong, complaint(name, f"channels=... has to couple these positions otherwise, or fix them: {wrong[0]}")
-    assert known is None or found, f"{name} has no faults any more: delete it from KNOWN_FAULTS"
+    assert not found, complaint(name, f"channels=... has to couple these positions otherwise, or fix them: {found[0]}")
 
 
 @pytest.mark.parametrize("kind", FORMATS)

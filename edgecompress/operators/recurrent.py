@@ -157,6 +157,8 @@ def _channels(node: ir.Node, axes: ChannelAxes) -> None:
     B [directions, 2 * gates * hidden]; all outputs and initial states end in hidden."""
     x, w, r = (argument(node, i) for i in range(3))
     axes.couple(axes.ids(x, 2), axes.ids(w, 2))
+    for axis in (0, 1):
+        axes.fix(axes.ids(x, axis), f"{label(node)} steps along this axis")
     hidden = axes.ids(r, 2)
     bias = node.inputs[3] if len(node.inputs) > 3 else None
     for value in (w, r, bias):
