@@ -69,10 +69,10 @@ ROOMS: dict[str, tuple[Source, ...]] = {
     "emit": (
         *_sources(
             f"{_E}/operators",
-            "test_intervals.py test_channel_groups.py test_emit_tflite.py",
+            "test_intervals.py test_channel_groups.py test_emit_tflite.py test_operators.py",
             "convolution elementwise images indexing matrix movement normalisation pooling reduction resizing",
         ),
-        *_sources(f"{_E}/operators", "test_torch_bridge.py test_emit_tflite.py", "recurrent"),
+        *_sources(f"{_E}/operators", "test_torch_bridge.py test_emit_tflite.py test_operators.py", "recurrent"),
         *_sources(f"{_E}/operators", "test_emit_tflite.py", "rewriting"),
         *_sources(f"{_E}/emit/tflite", "test_emit_tflite.py", "__init__ look_ups"),
         *_sources(
