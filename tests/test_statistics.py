@@ -89,6 +89,14 @@ def test_an_output_stays_alive_to_the_end():
     assert statistics(load(proto).model).peak_activation_elements == 30
 
 
+def test_an_input_that_nobody_reads_is_alive_in_the_first_step_alone():
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[10] x, float[100] u) => (float[30] y) '
+        "{ a = Exp(x) y = Concat<axis=0>(a, a, a) }"
+    )
+    assert statistics(load(proto).model).peak_activation_elements == 10 + 100 + 10
+
+
 def test_layers_name_shapes_and_own_costs():
     found = costs("c = Conv(x, w) f = Flatten(c) y = Gemm(f, k)", "float[1,3,8,8] x", w=(4, 3, 3, 3), k=(144, 5))
     assert [layer.op_type for layer in found.layers] == ["Conv", "Reshape", "Gemm"]
