@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 
 from edgecompress.compress.quantize import quantize_dynamic, simulation, to_float16
-from edgecompress.compress.quantize.weight_scales import quantize_bias, quantize_range, quantize_weight
+from edgecompress.compress.quantize.weight_scales import keep_clusters, quantize_bias, quantize_range, quantize_weight
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.graph.annotations import Quantization, is_int8, quantization
+from edgecompress.graph.annotations import Codebook, Quantization, codebook, is_int8, quantization, set_codebook
 from edgecompress.recipe import Quantize
 from quantizing import CONV, network, normal, samples, snr_db
 
@@ -104,3 +104,21 @@ def test_dynamic_range_and_float16():
 def test_weights_beyond_float16_stay_float32():
     model = network(CONV, w=1e5 * normal(4, 3, 3, 3), b=normal(4))
     assert quantization(next(iter(to_float16(model).graph)).inputs[1]) is None
+
+
+@pytest.mark.parametrize("larger", [1.0, 1.5])
+def test_clusters_stay_where_the_scales_of_channels_are_their_own(larger: float) -> None:
+    """larger: of the first channel's scale, which then needs more values than the codebook has."""
+    centroids, indices = np.array([-1.0, 0.25, 0.5], np.float32), np.array([[0, 1, 2], [2, 0, 1]], np.uint8)
+    book = Codebook(centroids, indices, np.array([0.5, 2.0], np.float32), 0)
+    value = ir.Value(name="w", const_value=ir.tensor(book.values()))
+    set_codebook(value, book)
+    q = quantize_weight(book.values(), 0)
+    q = Quantization(q.scale * np.array([larger, 1], np.float32), q.zero_point, 0)
+    kept, found = keep_clusters(value, q), codebook(value)
+    if larger > 1:
+        assert kept is q and found is None
+    else:
+        assert found is not None and found.scale is None
+        np.testing.assert_array_equal(found.centroids, [-127, 32, 64])  # round(127 * centroid)
+        np.testing.assert_array_equal(found.values(), kept.quantize(book.values()))
