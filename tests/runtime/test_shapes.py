@@ -16,6 +16,7 @@ from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.kernels.registry import prepares
 from edgecompress_runtime.operators import RECORDS, check_plan
+from edgecompress_runtime.options import ArgMaxOptions
 from edgecompress_runtime.pack import PackError, read_pack, write_pack
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
@@ -129,3 +130,18 @@ def test_a_table_comes_back_from_a_pack_and_is_looked_up() -> None:
 def test_a_table_that_no_lookup_could_follow_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(RuntimeModelError, match=message):
         check_plan(table_plan(**changes))
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(0, (3, 4, 5)), (1, (2, 4, 5)), (-1, (2, 3, 4)), (1, (2, 3, 4))])
+def test_arg_max_takes_one_axis_away(axis: int, shape: tuple[int, ...]) -> None:
+    tensors = (
+        Tensor("x", (2, 3, 4, 5), np.dtype(np.float32)),
+        Tensor("axis", (), np.dtype(np.int32), data=np.array(axis, np.int32)),
+        Tensor("y", shape, np.dtype(np.int64)),
+    )
+    plan = Plan(tensors, (Operator("ARG_MAX", (0, 1), (2,), ArgMaxOptions()),), (0,), (2,))
+    if np.empty((2, 3, 4, 5)).argmax(axis).shape == shape:
+        check_plan(plan)
+    else:
+        with pytest.raises(RuntimeModelError, match="ARG_MAX"):
+            check_plan(plan)
