@@ -171,6 +171,20 @@ def test_entropy_cuts_an_outlier_and_keeps_a_plain_range():
     assert ranges.entropy(histogram(uniform), Quantize())[1] > 2.8
 
 
+def test_entropy_counts_zeros_no_more_than_the_bin_beside_them(monkeypatch):
+    """The many zeros behind a Relu would decide alone."""
+    uniform = np.random.default_rng(0).uniform(0.1, 3, 50_000).astype(np.float32)
+    width = histogram(uniform).width
+    beside = [np.full(count, (bin_ + 0.5) * width, np.float32) for bin_, count in ((1, 7), (2, 900))]
+    values = np.concatenate([np.zeros(20_000, np.float32), *beside, uniform])
+    seen, divergence = [], ranges.kl_divergence
+    monkeypatch.setattr(
+        ranges, "kl_divergence", lambda counts, *rest: seen.append(counts[:3]) or divergence(counts, *rest)
+    )
+    ranges.entropy(histogram(values), Quantize())
+    assert seen and all(list(counts) == [7, 7, 900] for counts in seen)
+
+
 @pytest.mark.parametrize("method", ranges.METHODS)
 def test_degenerate_values(method):
     for values in (np.zeros(9), np.full(9, 3.0), np.full(9, -1e-3), np.array([5.0])):

@@ -226,6 +226,10 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "kind": (lambda h: h["operators"][0].update(kind=3), "kind: expected a string, found 3"),
     "option": (lambda h: h["operators"][0]["options"].update(a={}), "option 'a': expected a number"),
     "huge option": (lambda h: h["operators"][0]["options"].update(a=2**63), "an integer from -9223372036854775808"),
+    "long option": (
+        lambda h: h["operators"][0]["options"].update({"a" * 41: {}}),
+        f"option {'a' * 40!r}: expected a number",
+    ),
     "nested option": (lambda h: h["operators"][0]["options"].update(a=[[1]]), "option 'a': item 0: expected"),
 }
 
