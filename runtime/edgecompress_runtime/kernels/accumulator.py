@@ -1,7 +1,8 @@
 """Sums of products with a bias, so that one kernel body serves int8 and float32 layers.
 
 A layer of int8 hands in, as tuples, its channels' (bias, multipliers, shifts) and its levels (zero point of x, zero
-point of y, lowest and highest y); one of float32 (bias,) and (lowest, highest y). Numba chooses by the levels' type.
+point of y, lowest and highest y); one of float32 (bias,) and (lowest, highest y). Numba chooses by the levels' type:
+it compiles what an @overload below returns, and never runs the plain function of that name.
 """
 
 from __future__ import annotations
@@ -13,25 +14,27 @@ from numba.extending import overload
 
 from edgecompress_runtime.kernels.arithmetic import Array, Number, Values, clamp, f32, i32, requantize
 
+ONLY_COMPILED = "this function exists in compiled kernels alone"
+
 
 def begun(channels: Values, o: Number, levels: Values) -> Number:
     """The accumulator of channel `o`: its bias, or zero for float32, where the bias comes last."""
-    raise NotImplementedError("for compiled kernels")
+    raise AssertionError(ONLY_COMPILED)
 
 
 def extended(acc: Number, x: Array, at: Number, w: Array, weight: Number, levels: Values) -> Number:
     """acc + (x[at] - zero point) * w[weight]."""
-    raise NotImplementedError("for compiled kernels")
+    raise AssertionError(ONLY_COMPILED)
 
 
 def extended_by(acc: Number, value: Number, w: Array, weight: Number, levels: Values) -> Number:
     """acc + (value - zero point) * w[weight], for a kernel that reads the input before the weight."""
-    raise NotImplementedError("for compiled kernels")
+    raise AssertionError(ONLY_COMPILED)
 
 
 def stored(acc: Number, channels: Values, o: Number, levels: Values) -> Number:
     """What y holds for the sum of channel `o`."""
-    raise NotImplementedError("for compiled kernels")
+    raise AssertionError(ONLY_COMPILED)
 
 
 @overload(begun, inline="always")
