@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -189,7 +189,7 @@ def test_flash_keeps_the_version_before_until_the_new_one_has_answered(
 def test_ssh_that_is_cut(when: str, server: sshd.Sshd, built: Path, samples: Path, configured, two_tries) -> None:
     folder, prefix = server.folder / "device", HANGS if when == "run" else ["sh", "-c", "exec sleep 60"]
     config = configured(pi=server.table(prefix=prefix), well=server.table())
-    with cutting(folder, server.cut, 2):
+    with cutting(folder, server.cut, 2, at_start=when == "deploy"):
         code, out, error = edgecompress("bench", built, "--device", "pi", "--eval", samples, "--config", config)
     assert code == 5 and out == "" and error.count("\n") == 1
     assert "the connection was lost" in error and "(2 tries)" in error
@@ -458,25 +458,34 @@ def test_a_slow_clock_and_a_hot_cpu_are_told(said: str, expected: tuple[str, ...
 
 
 @contextmanager
-def cutting(folder: Path, cut: Callable[[], None], times: int) -> Iterator[None]:
-    """As often, each time when a program runs on the device that was not there before."""
+def cutting(folder: Path, cut: Callable[[], None], times: int, *, at_start: bool = False) -> Iterator[None]:
+    """As often, each time when a program hangs on the device that was not there before."""
+    seen: set[str] = set()
 
     def watch() -> None:
         for _ in range(times):
-            wait_for(folder, "process-*")
-            # a file that is there and has no number yet would be another one's a moment later
-            while not (before := {path.read_text() for path in folder.glob("*/process-*")} - {""}):
-                time.sleep(0.01)
-            cut()
             deadline = time.monotonic() + 30
-            while {p.read_text() for p in folder.glob("*/process-*") if p.exists()} & before:
+            while not (new := hanging(folder, at_start) - seen):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
+            seen.update(new)
+            cut()
 
     thread = threading.Thread(target=watch)
     thread.start()
     yield
     thread.join()
+
+
+def hanging(folder: Path, at_start: bool) -> set[str]:
+    """The numbers of the processes there. Without inputs a program only shows that it starts, which lasts as long as
+    the device likes: unless `at_start`, such processes are left out."""
+    found = set()
+    for file in folder.glob("*/process-*"):
+        with suppress(FileNotFoundError):
+            if at_start or file.with_name(f"inputs-{file.name.rpartition('-')[2]}.bin").stat().st_size:
+                found.add(file.read_text().strip())
+    return found - {""}
 
 
 @contextmanager
