@@ -15,10 +15,10 @@ from edgecompress.emit.onnx import emit
 from edgecompress.graph.annotations import (
     Codebook,
     Quantization,
-    is_int8,
+    is_integer,
     quantization,
+    set_activation_bits,
     set_codebook,
-    set_int8,
     set_quantization,
 )
 from edgecompress.graph.fusion import constant, layers
@@ -60,7 +60,7 @@ def annotate(model: ir.Model, samples: int = 16) -> list[dict[str, np.ndarray]]:
     for layer in layers(graph):
         node, output = layer.node, layer.output
         for member in layer.nodes:
-            set_int8(member)
+            set_activation_bits(member, 8)
         own = asymmetric(*ranges[str(output.name)])
         set_quantization(output, quantization(node.inputs[0]) if node.op_type in SAME else own)
         if node.op_type in WEIGHT_AXIS and constant(node.inputs[1]) is not None:
@@ -273,11 +273,12 @@ def test_mixed_precision_rounds_only_what_int8_layers_read(tmp_path):
     )
     feeds = annotate(model)
     for node in model.graph:
-        set_int8(node, node.op_type == "Conv" and node.outputs[0].name == "d")
+        is_int8 = node.op_type == "Conv" and node.outputs[0].name == "d"
+        set_activation_bits(node, 8 if is_int8 else None)
     for name in ("w", "b"):
         set_quantization(model.graph.initializers[name], None)
     model.graph.outputs[0].meta.clear()
-    assert [is_int8(n) for n in model.graph] == [False, False, True, False]
+    assert [is_integer(n) for n in model.graph] == [False, False, True, False]
     data = emit(model)
     operators = optimised(data, tmp_path)
     assert operators["QLinearConv"] == 1 and operators["Conv"] == 1 and operators["QuantizeLinear"] == 1
@@ -302,7 +303,7 @@ def test_a_float_layer_between_int8_ones_stays_float(tmp_path):
     )
     annotate(model)
     for node in model.graph:
-        set_int8(node, node.outputs[0].name in "cy")
+        set_activation_bits(node, 8 if node.outputs[0].name in "cy" else None)
     for name in ("w2", "b2"):
         set_quantization(model.graph.initializers[name], None)
     operators = optimised(emit(model), tmp_path)

@@ -25,7 +25,7 @@ from edgecompress.compress.quantize.precision import require_integer
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import pack, tflite
 from edgecompress.errors import EdgeCompressError, UnsupportedModelError
-from edgecompress.graph.annotations import is_int8
+from edgecompress.graph.annotations import is_integer
 from edgecompress.graph.channel_rules import elementwise
 from edgecompress.graph.standard_functions import has_function
 from edgecompress.ingest import load
@@ -240,7 +240,7 @@ def test_int8_is_near_and_equal_in_all_formats(name: str) -> None:
     seen = False
     for model, example in zip(models(name), OPERATORS[name].examples):
         quantized = int8(model)
-        seen |= any(n.op_type == name and is_int8(n) for n in quantized.graph)
+        seen |= any(n.op_type == name and is_integer(n) for n in quantized.graph)
         inputs = feeds(model)
         exact = original(example, inputs)
         found = {kind: run_on(quantized, inputs) for kind, run_on in FORMATS.items()}

@@ -9,7 +9,7 @@ import pytest
 from edgecompress.compress.quantize import require_integer, simulation
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.graph.annotations import is_int8, quantization
+from edgecompress.graph.annotations import is_integer, quantization
 from quantizing import CONV, PLAIN, network, normal, parameters, samples, snr_db, static, value
 
 
@@ -25,8 +25,8 @@ def test_relu_and_image_input_and_fixed_outputs():
     assert quantization(value(found, "c")) is None  # inside the fused layer
     conv = next(n for n in found.graph if n.op_type == "Conv")
     assert quantization(conv.inputs[1]).axis == 0 and quantization(conv.inputs[2]).dtype == ir.DataType.INT32
-    assert [is_int8(node) for node in found.graph] == [True, True, False]  # Sigmoid: probabilities at the end
-    assert all(is_int8(node) for node in static(model, {"x": pixels}, integer_only=True).graph)
+    assert [is_integer(node) for node in found.graph] == [True, True, False]  # Sigmoid: probabilities at the end
+    assert all(is_integer(node) for node in static(model, {"x": pixels}, integer_only=True).graph)
     assert not any(v.meta for n in model.graph for v in n.outputs)  # the model given is as it was
 
 
@@ -64,7 +64,7 @@ def test_a_fixed_scale_leaves_a_group_by_requantizing():
     )
     found = static(model)
     identity = next(n for n in found.graph if n.op_type == "Identity")
-    assert is_int8(identity) and identity.inputs[0].name == "s"
+    assert is_integer(identity) and identity.inputs[0].name == "s"
     assert parameters(found, "s") == (1 / 256, -128)
     shared = {parameters(found, name) for name in (str(identity.outputs[0].name), "a", "y")}
     assert len(shared) == 1
@@ -93,7 +93,7 @@ def test_float_layers_and_what_only_moves_between_them_stay_float():
     nodes = list(model.graph)
     settings = PLAIN.model_copy(update={"float_layers": [str(nodes[0].outputs[0].name), "s"]})
     found = static(model, settings=settings)
-    assert [is_int8(n) for n in found.graph] == [False, False, False, True, True]
+    assert [is_integer(n) for n in found.graph] == [False, False, False, True, True]
     assert quantization(next(iter(found.graph)).inputs[1]) is None
     with pytest.raises(InputError, match="no node or value named 'nothing'"):
         static(model, settings=PLAIN.model_copy(update={"float_layers": ["nothing"]}))
@@ -114,17 +114,17 @@ def test_integer_only_names_every_node_without_a_kernel():
 def test_values_too_large_for_a_scale_stay_float():
     model = network(CONV, w=normal(4, 3, 3, 3), b=normal(4))
     huge = {name: array * np.float32(1e36) for name, array in samples(model).items()}
-    assert not any(is_int8(node) for node in static(model, huge).graph)
+    assert not any(is_integer(node) for node in static(model, huge).graph)
     with pytest.raises(InputError, match=r"too large for int8.*'x'"):
         static(model, huge, integer_only=True)
 
 
 def test_a_log_softmax_beyond_its_fixed_range_stays_float():
     model = network("m = Mul(x, k) l = LogSoftmax <axis = 1> (m) y = Relu(l)", k=np.float32(40))
-    assert [is_int8(n) for n in static(model).graph] == [True, False, True]
-    assert [is_int8(n) for n in static(model, integer_only=True).graph] == [True, True, True]
+    assert [is_integer(n) for n in static(model).graph] == [True, False, True]
+    assert [is_integer(n) for n in static(model, integer_only=True).graph] == [True, True, True]
     small = network("l = LogSoftmax <axis = 1> (x) y = Relu(l)")
-    assert all(is_int8(n) for n in static(small).graph)
+    assert all(is_integer(n) for n in static(small).graph)
 
 
 @pytest.mark.parametrize("masked", [-1e4, float(np.finfo(np.float32).min), -np.inf])

@@ -22,7 +22,15 @@ from edgecompress.emit import onnx as emit_onnx
 from edgecompress.emit import pack as emit_pack
 from edgecompress.emit import tflite as emit_tflite
 from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
-from edgecompress.graph.annotations import Codebook, Sparsity, codebook, is_int8, quantization, set_sparsity, sparsity
+from edgecompress.graph.annotations import (
+    Codebook,
+    Sparsity,
+    codebook,
+    is_integer,
+    quantization,
+    set_sparsity,
+    sparsity,
+)
 from edgecompress.recipe import Cluster, Train
 from edgecompress.train import TrainData, train
 from edgecompress.train.module.torch_model import TorchModel
@@ -91,7 +99,7 @@ def off(model: ir.Model, found: np.ndarray, exact: np.ndarray) -> tuple[float, f
 def test_evaluation_equals_integer_interpreters(name: str, per_channel: bool) -> None:
     model = network(**NETWORKS[name])
     found = static(model, settings=PLAIN.model_copy(update={"per_channel": per_channel}))
-    assert all(is_int8(node) for node in found.graph)
+    assert all(is_integer(node) for node in found.graph)
     arrays = samples(model, 16, seed=9)
     most, share = off(found, fake_outputs(FakeQuantized(found), arrays), executed(found, arrays))
     assert most == 0 if name not in BY_FORMULA else most < 1.01 and share < 0.1
@@ -114,7 +122,7 @@ def test_float_layers_read_what_is_not_rounded(float_layer: str) -> None:
         }
     )
     found = static(model, settings=PLAIN.model_copy(update={"float_layers": [float_layer]}))
-    assert not all(is_int8(node) for node in found.graph)
+    assert not all(is_integer(node) for node in found.graph)
     arrays = samples(model, 16, seed=9)
     fake, exact = FakeQuantized(found), executed(found, arrays)
     np.testing.assert_allclose(fake_outputs(fake, arrays), exact, atol=1e-5 * np.abs(exact).max())

@@ -10,7 +10,7 @@ from edgecompress.compress.quantize.calibrate import runtime_values
 from edgecompress.emit import onnx as emit_onnx
 from edgecompress.emit import tflite as emit_tflite
 from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
-from edgecompress.graph.annotations import is_int8
+from edgecompress.graph.annotations import is_integer
 from edgecompress.recipe import Quantize
 from quantizing import CONV, PLAIN, data, network, normal, parameters, samples, snr_db, static
 
@@ -42,7 +42,7 @@ NETWORKS = {
 def test_simulation_equals_integer_interpreters(name, per_channel):
     model = network(**NETWORKS[name])
     found = static(model, settings=PLAIN.model_copy(update={"per_channel": per_channel}))
-    assert all(is_int8(node) for node in found.graph)
+    assert all(is_integer(node) for node in found.graph)
     arrays = samples(model, 8, seed=9)
     simulated = OnnxRuntime(simulation(found)).run(arrays)[0]
     step = parameters(found, "y")[0]
@@ -61,7 +61,7 @@ def test_values_between_float_and_int8_layers_are_rounded_for_the_int8_ones_only
     model = network("e = Erf(x) a = Relu(e) c = Neg(e) y = Concat <axis = 1> (a, c)")
     arrays = samples(model, 4)
     found = static(model, settings=PLAIN.model_copy(update={"float_layers": ["y"]}))
-    assert {n.op_type for n in found.graph if is_int8(n)} == {"Relu"}
+    assert {n.op_type for n in found.graph if is_integer(n)} == {"Relu"}
     y = OnnxRuntime(simulation(found)).run(arrays)[0]
     exact = OnnxRuntime(model).run(arrays)[0]
     np.testing.assert_allclose(y[:, 3:], exact[:, 3:], rtol=1e-5)  # the float branch reads the exact value

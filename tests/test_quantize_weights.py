@@ -11,7 +11,7 @@ import pytest
 from edgecompress.compress.quantize import quantize_dynamic, simulation, to_float16
 from edgecompress.compress.quantize.weight_scales import keep_clusters, quantize_bias, quantize_range, quantize_weight
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.graph.annotations import Codebook, Quantization, codebook, is_int8, quantization, set_codebook
+from edgecompress.graph.annotations import Codebook, Quantization, codebook, is_integer, quantization, set_codebook
 from edgecompress.recipe import Quantize
 from quantizing import CONV, network, normal, samples, snr_db
 
@@ -94,7 +94,7 @@ def test_dynamic_range_and_float16():
     dynamic = quantize_dynamic(model, Quantize())
     weights = {n.op_type: quantization(n.inputs[1]) for n in dynamic.graph if n.op_type in ("Conv", "Gemm")}
     assert weights["Conv"].axis == 0 and weights["Gemm"].axis is None
-    assert not any(is_int8(n) or quantization(n.outputs[0]) for n in dynamic.graph)
+    assert not any(is_integer(n) or quantization(n.outputs[0]) for n in dynamic.graph)
     assert snr_db(exact, OnnxRuntime(simulation(dynamic)).run(arrays)[0]) > 35
     assert snr_db(exact, OnnxRuntime(simulation(to_float16(model))).run(arrays)[0]) > 65
     kept = quantize_dynamic(model, Quantize(float_layers=["y"]))

@@ -11,6 +11,7 @@ INTEGER_RANGE = {
     ir.DataType.INT8: (-128, 127),
     ir.DataType.INT16: (-32768, 32767),
     ir.DataType.INT32: (-(2**31), 2**31 - 1),
+    ir.DataType.INT64: (-(2**47), 2**47 - 1),  # of biases: larger sums TFLite's int16 kernels can't scale
 }
 
 
@@ -21,7 +22,7 @@ class Quantization:
     scale: float32 [1] (per tensor) or [channels] (per channel along `axis`).
     zero_point: int32, same shape as scale.
     axis: dimension of the ONNX value that the channels run along; None when per tensor.
-    dtype: INT8, INT16 or INT32; FLOAT16 means a plain cast (scale 1, zero point 0).
+    dtype: INT8, INT16, INT32 or INT64; FLOAT16 means a plain cast (scale 1, zero point 0).
     narrow_range: weights use [-127, 127] (TFLite quantization specification).
     """
 
@@ -152,11 +153,16 @@ def comes_quantized(graph: ir.Graph) -> bool:
     return any(given_quantization(v) is not None for node in graph for v in node.outputs)
 
 
-def is_int8(node: ir.Node) -> bool:
-    """Whether the node computes on int8 activations (else on float32)."""
-    return node.meta.get("precision") == "int8"
+def activation_bits(node: ir.Node) -> int | None:
+    """8 or 16 where the node computes on integers of so many bits, None where it computes on float32."""
+    return node.meta.get("activation_bits")
 
 
-def set_int8(node: ir.Node, yes: bool = True) -> None:
-    """Records whether the node computes on int8 activations."""
-    node.meta["precision"] = "int8" if yes else "float32"
+def set_activation_bits(node: ir.Node, bits: int | None) -> None:
+    """Records what the node computes on: 8 or 16 bits, None for float32."""
+    node.meta["activation_bits"] = bits
+
+
+def is_integer(node: ir.Node) -> bool:
+    """Whether the node computes on int8 or int16 activations (else on float32)."""
+    return activation_bits(node) is not None

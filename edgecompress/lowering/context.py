@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
-from edgecompress.graph.annotations import Quantization, is_int8, quantization
+from edgecompress.graph.annotations import Quantization, is_integer, quantization
 from edgecompress.graph.channel_axes import dtype_of, shape
 from edgecompress.graph.fusion import Layer, constant
 from edgecompress.lowering import forms
@@ -211,7 +211,7 @@ class Context:
 
     def layer_int8(self, layer: Layer) -> bool:
         """Whether the layer computes on int8."""
-        return is_int8(layer.node)
+        return is_integer(layer.node)
 
     def common_form(self, values: Sequence[ir.Value], rank: int) -> Form:
         """The form in which most elements of these broadcast operands already lie."""

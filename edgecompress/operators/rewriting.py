@@ -6,7 +6,7 @@ import functools
 
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import is_int8
+from edgecompress.graph.annotations import is_integer
 from edgecompress.graph.standard_functions import fold_casts, write_functions
 from edgecompress.lowering.parts import Rule, written_in_parts
 from edgecompress.lowering.table import write_table
@@ -45,7 +45,7 @@ def tflite_lowering(node: ir.Node) -> Lowering | None:
 def _is_table(node: ir.Node) -> bool:
     """Whether the node is a look-up among the 256 results that an int8 function has."""
     record = record_of(node)
-    return record.tflite is None and record.function is not None and is_int8(node)
+    return record.tflite is None and record.function is not None and is_integer(node)
 
 
 def _integer_rule(node: ir.Node) -> Rule | None:

@@ -10,7 +10,7 @@ from edgecompress.conversion.data import describe_calibration
 from edgecompress.conversion.memory_fit import ACTIVATION_BYTES
 from edgecompress.conversion.sequence import Converted
 from edgecompress.emit.clusters import plain_clusters
-from edgecompress.graph.annotations import is_int8
+from edgecompress.graph.annotations import is_integer
 from edgecompress.record.report import Achieved, Report, Requested
 from edgecompress.record.units import size
 from edgecompress.report import summaries
@@ -91,7 +91,7 @@ def _notes(converted: Converted) -> list[str]:
         *(note for step in compressed.steps for note in step.notes),
         *_calibration_notes(converted),
     ]
-    if converted.encoding == "int8" and not any(is_int8(node) for node in attempt.model.graph):
+    if converted.encoding == "int8" and not any(is_integer(node) for node in attempt.model.graph):
         notes.append("no layer computes on int8, because none has an int8 kernel or all values are too large for int8")
     if added := compressed.outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]:
         notes.append(

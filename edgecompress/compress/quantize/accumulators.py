@@ -10,7 +10,7 @@ from torch import Tensor
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.fake import Range
 from edgecompress.compress.quantize.requantize import Accumulator, Kernels, Scaling, averaged, rounded
-from edgecompress.graph.annotations import is_int8, quantization
+from edgecompress.graph.annotations import is_integer, quantization
 from edgecompress.graph.channel_axes import elements
 from edgecompress.graph.fusion import Layer
 from edgecompress.graph.nodes import argument, arguments
@@ -61,7 +61,7 @@ def _summands(layer: Layer) -> int:
 
 def kernel_scaling(layer: Layer | None, scales: Scales, kernels: Kernels, zero_point: int) -> Scaling:
     """layer: that makes the value, None for an input of the graph. zero_point: of the value."""
-    added = None if layer is None or not is_int8(layer.node) else operators.RULES[layer.node.op_type].sum
+    added = None if layer is None or not is_integer(layer.node) else operators.RULES[layer.node.op_type].sum
     if layer is None or added is None:
         return rounded
     if added.unit == "mean" and operators.ties(layer):
@@ -71,7 +71,7 @@ def kernel_scaling(layer: Layer | None, scales: Scales, kernels: Kernels, zero_p
 
 def only_moves(layer: Layer | None, rounded_values: Container[ir.Value]) -> bool:
     """Whether the layer's outputs are some of its inputs' numbers, which are on the outputs' grid already."""
-    if layer is None or not is_int8(layer.node) or not operators.ties(layer):
+    if layer is None or not is_integer(layer.node) or not operators.ties(layer):
         return False
     if operators.RULES[layer.node.op_type].computes:
         return False

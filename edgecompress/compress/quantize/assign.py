@@ -30,7 +30,7 @@ from edgecompress.graph.annotations import (
     comes_quantized,
     given_quantization,
     quantization,
-    set_int8,
+    set_activation_bits,
     set_quantization,
 )
 from edgecompress.graph.fusion import Layer, constant, layers
@@ -86,7 +86,7 @@ def quantize_static(
         chosen.add(requantize)
         histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
     for node in graph:
-        set_int8(node, node in chosen)
+        set_activation_bits(node, 8 if node in chosen else None)
     groups = [layer for layer in layers(graph) if layer.node in chosen]
     _own_constants(graph, groups)
     _assign_activations(groups, histograms, settings)

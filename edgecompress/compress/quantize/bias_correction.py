@@ -17,7 +17,7 @@ from edgecompress.compress.quantize.batch import Arrays, Runner
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.noise import WORTH_DB, judging_batches, output_snr_db
 from edgecompress.compress.quantize.simulate import Simulation
-from edgecompress.graph.annotations import is_int8
+from edgecompress.graph.annotations import is_integer
 from edgecompress.graph.fusion import Layer, layers
 
 
@@ -89,7 +89,7 @@ def _joint_model(reference: ir.Model, quantized: ir.Model) -> tuple[ir.Model, di
     computed = {str(v.name): v for node in joint.graph for v in node.outputs}
     shifts = {}
     for layer in layers(quantized.graph):
-        if not is_int8(layer.node) or operators.weight(layer) is None or layer.bias is None:
+        if not is_integer(layer.node) or operators.weight(layer) is None or layer.bias is None:
             continue
         name = str((layer.bias_add or layer.node).outputs[0].name)  # before the activation
         found = joint.roundings[name].exact if name in joint.roundings else computed[name]

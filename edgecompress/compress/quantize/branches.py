@@ -5,19 +5,19 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from edgecompress.compress.quantize.names import Names
-from edgecompress.graph.annotations import is_int8, quantization, set_quantization
+from edgecompress.graph.annotations import is_integer, quantization, set_quantization
 from edgecompress.graph.fusion import constant
 
 
 def is_stored(value: ir.Value) -> bool:
     """Whether an int8 layer computes the value, so that everything that reads it reads rounded numbers."""
     producer = value.producer()
-    return producer is not None and is_int8(producer)
+    return producer is not None and is_integer(producer)
 
 
 def is_for_int8_alone(value: ir.Value) -> bool:
     """Whether int8 layers are all that reads the value, which the caller does not see either."""
-    return not value.is_graph_output() and all(is_int8(node) for node, _ in value.uses())
+    return not value.is_graph_output() and all(is_integer(node) for node, _ in value.uses())
 
 
 def split_branches(model: ir.Model) -> ir.Model:
@@ -25,7 +25,7 @@ def split_branches(model: ir.Model) -> ir.Model:
     result = model.clone()
     names = Names(result.graph)
     for value in [*result.graph.inputs, *(v for node in result.graph for v in node.outputs)]:
-        readers = [(node, index) for node, index in value.uses() if is_int8(node)]
+        readers = [(node, index) for node, index in value.uses() if is_integer(node)]
         if quantization(value) is None or constant(value) is not None or not readers:
             continue
         if is_stored(value) or is_for_int8_alone(value):

@@ -13,7 +13,7 @@ from edgecompress.compress.quantize.batch import Runner, batch_size
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.noise import Noise, decibels
 from edgecompress.compress.quantize.simulate import Simulation, simulation
-from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, codebook, is_int8, quantization
+from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, codebook, is_integer, quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
 
 def _computes(layer: Layer) -> bool:
     """Whether the layer is int8 and computes values of its own: moving values is no source of error."""
-    if not is_int8(layer.node) or not operators.outputs(layer):
+    if not is_integer(layer.node) or not operators.outputs(layer):
         return False
     return not operators.RULES[layer.node.op_type].passive or len(operators.data_inputs(layer)) > 1
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.weight_scales import keep_clusters, quantize_weight
-from edgecompress.graph.annotations import Quantization, set_int8, set_quantization
+from edgecompress.graph.annotations import Quantization, set_activation_bits, set_quantization
 from edgecompress.graph.fusion import constant, layers
 from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
@@ -45,6 +45,6 @@ def to_float16(model: ir.Model) -> ir.Model:
 def _weights(model: ir.Model) -> list[tuple[ir.Node, ir.Value]]:
     """(node, weight) of every layer with constant weights. Marks all nodes float."""
     for node in model.graph:
-        set_int8(node, False)
+        set_activation_bits(node, None)
     found = [(layer.node, operators.weight(layer)) for layer in layers(model.graph)]
     return [(node, value) for node, value in found if value is not None]

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize.names import Names
-from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_int8, quantization
+from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_integer, quantization
 
 
 def simulation(model: ir.Model) -> ir.Model:
@@ -50,10 +50,10 @@ class Simulation:
 
     def _round(self, value: ir.Value, q: Quantization) -> None:
         name, producer, uses = str(value.name), value.producer(), list(value.uses())
-        stored = producer is None or is_int8(producer)
+        stored = producer is None or is_integer(producer)
         rounded = self.round_trip(value, q)
         for node, index in uses:
-            if stored or is_int8(node):
+            if stored or is_integer(node):
                 node.replace_input_with(index, rounded)
         if producer is not None and stored:
             for index, output in enumerate(self.graph.outputs):

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from edgecompress.emit.onnx.additions import Additions, values
 from edgecompress.emit.onnx.constants import WEIGHTED
-from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_int8, quantization
+from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_integer, quantization
 from edgecompress.graph.fusion import Layer, constant
 
 CLIPPED = {"Conv", "Gemm", "Add", "Mul", "AveragePool"}  # have an integer kernel, none with an activation
@@ -29,7 +29,7 @@ def insert_pairs(graph: ir.Graph, groups: Sequence[Layer], added: Additions) -> 
     3. Values of int8 layers, and what int8 layers read from elsewhere, pass through a pair.
     4. Identity in int8 only says where to requantize: the pairs on both sides of it remain.
     """
-    int8_layers = [layer for layer in groups if is_int8(layer.node)]
+    int8_layers = [layer for layer in groups if is_integer(layer.node)]
     int8_nodes = {node for layer in int8_layers for node in layer.nodes}
     shielded = {node for layer in groups if _must_not_fuse(layer.node) for node in layer.nodes}
     pairs = _Pairs(graph, int8_nodes, shielded, added)
@@ -113,7 +113,7 @@ def _must_not_fuse(node: ir.Node) -> bool:
     """
     if node.op_type == "AveragePool":
         return _dilated(node)
-    return node.op_type in WEIGHTED and not is_int8(node)
+    return node.op_type in WEIGHTED and not is_integer(node)
 
 
 def _dilated(node: ir.Node) -> bool:
