@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edgecompress.errors import InputError, MissingPackageError
-from edgecompress.evaluate import sources
+from edgecompress.evaluate import images
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.recipe import Preprocess
 
@@ -131,6 +131,59 @@ def test_folder_of_classes(tmp_path):
     refused("0.png: can't be read", tmp_path)
 
 
+RAMP = np.linspace(0, 1, 32 * 24).reshape(32, 24)
+DEEP = {
+    "16bit.png": (RAMP * 65535).astype(np.uint16),
+    "12-in-16.png": (RAMP * 4095).astype(np.uint16),
+    "16bit.tif": (RAMP * 65535).astype(np.uint16),
+    "int32.tif": (RAMP * 2**20 - 1000).astype(np.int32),
+    "float.tif": (RAMP - 0.25).astype(np.float32),
+    "float.tiff": (RAMP * 1e5).astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_more_than_8_bits_keep_their_values(tmp_path, name, channels):
+    Image.fromarray(DEEP[name]).save(tmp_path / name)
+    data = load(tmp_path, [value("x", 1, channels, 32, 24)], scale=0.5)
+    np.testing.assert_array_equal(everything(data)["x"][0], np.stack([DEEP[name].astype(np.float32) / 2] * channels))
+    assert str(DEEP[name].dtype) in data.notes[0]
+    half = everything(load(tmp_path, [value("x", 1, channels, 16, 12)]))["x"][0, 0]  # a ramp stays one
+    inner = DEEP[name].reshape(16, 2, 12, 2).mean(axis=(1, 3))[1:-1, 1:-1]
+    np.testing.assert_allclose(half[1:-1, 1:-1], inner, atol=max(1, 2e-2 * np.ptp(inner)))
+    refused("expected red, green, blue and alpha", tmp_path, [value("x", 1, 4, 32, 24)])
+    Image.fromarray(np.zeros((32, 24), np.uint8)).save(tmp_path / "z.png")
+    refused("z.png: has values of type uint8, .* expected images of one type", tmp_path, [value("x", 1, 1, 32, 24)])
+
+
+@pytest.mark.parametrize("key", ["y", "label", "labels", "targets", "target"])
+def test_labels_under_any_usual_key(tmp_path, key):
+    np.savez(tmp_path / "d.npz", **{"pixels": PIXELS, key: LABELS})
+    data = load(tmp_path / "d.npz")
+    np.testing.assert_array_equal(data.labels, LABELS)
+    assert not any("nothing reads" in note for note in data.notes)
+    np.testing.assert_array_equal(everything(load({key: PIXELS}))["images:0"], PIXELS.transpose(0, 3, 1, 2))
+    assert load({key: PIXELS}).labels is None  # the only array is samples
+    assert load({key: PIXELS}, [value(key, 1, 4, 5, 3)]).labels is None
+
+
+@pytest.mark.parametrize(
+    "arrays, named",
+    [
+        ({"x": PIXELS, "classes": LABELS}, "'classes'"),
+        ({"x": PIXELS, "Y": LABELS}, "'Y'"),
+        ({"x": PIXELS, "y": LABELS, "labels": LABELS}, "'labels'"),
+        ({"x": PIXELS, "ids": LABELS, "names": LABELS}, "s 'ids', 'names'"),
+        ({"images:0": PIXELS, "x": PIXELS}, "'x'"),
+    ],
+)
+def test_arrays_that_nothing_reads_are_named(arrays, named):
+    (note,) = [note for note in load(arrays).notes if "nothing reads" in note]
+    assert f"array{named if named[0] == 's' else ' ' + named}: samples are expected under 'images:0' or 'x'" in note
+    assert ("and labels under y, label, labels, targets or target" in note) == ("y" not in arrays)
+
+
 def test_resized_arrays_are_what_pillow_makes():
     read = everything(load(PIXELS, [value("x", 1, 3, 8, 6)], resize=(8, 6)))["x"]
     one = np.asarray(Image.fromarray(PIXELS[2]).resize((6, 8), Image.Resampling.BILINEAR))
@@ -141,7 +194,7 @@ def test_resized_arrays_are_what_pillow_makes():
 def test_images_without_pillow(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     with pytest.raises(MissingPackageError, match="pip install pillow"):
-        sources.pillow()
+        images.pillow()
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from edgecompress.devices.choice import device_for, usual_device
 from edgecompress.devices.programs import prepare
 from edgecompress.devices.samples import load_samples
 from edgecompress.errors import InputError
+from edgecompress.evaluate.images import IMAGE_SUFFIXES, MODES, read_image
 from edgecompress.evaluate.metrics import is_classifier
-from edgecompress.evaluate.sources import IMAGE_SUFFIXES, pillow, reading
+from edgecompress.evaluate.sources import reading
 from edgecompress.report.tables import Shown, table
 
 TOP = 5  # classes shown
@@ -113,16 +114,12 @@ def _samples(input: Any, shapes: list[tuple[int, ...]]) -> Any:
 
 
 def _image(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """uint8 [1, height, width, channels], for channels first or last."""
-    from edgecompress.evaluate.sources import MODES, resized
-
+    """[1, height, width, channels], for channels first or last."""
     _, a, b, c = shape
     height, width, channels = (b, c, a) if a in MODES and c not in MODES else (a, b, c)
     if channels not in MODES:
         raise InputError(f"{path}: an image has 1, 3 or 4 channels, the model's input is {list(shape)}")
-    image = pillow()
-    with reading(path), image.open(path) as opened:
-        return resized(opened.convert(MODES[channels]), height, width)[None]
+    return read_image(path, height, width, channels)[None]
 
 
 def _labels(path: str | Path | None) -> tuple[str, ...]:

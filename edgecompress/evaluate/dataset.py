@@ -11,21 +11,13 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import InputError
+from edgecompress.evaluate.images import ImageSource, ResizedSource, image_type, list_images
 from edgecompress.evaluate.preprocess import Adapter, adapt
-from edgecompress.evaluate.sources import (
-    ArraySource,
-    ImageSource,
-    ResizedSource,
-    Source,
-    list_images,
-    open_npy,
-    open_npz,
-    read_all,
-)
+from edgecompress.evaluate.sources import ArraySource, Source, open_npy, open_npz, read_all
 from edgecompress.recipe import Preprocess
 from edgecompress.support.user_code import call, is_function_spec
 
-LABELS = "y"  # the key that holds labels, unless an input has that name
+LABELS = ("y", "label", "labels", "targets", "target")  # keys that hold labels, unless an input has that name
 ONLY = "x"  # the key of a model's only input, if not its name
 
 
@@ -94,7 +86,7 @@ def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess:
         if len(data) != 2:
             raise InputError(f"{source}: is a tuple of {len(data)} items; expected (x, y)")
         first, labels = data
-        data = {**first, LABELS: labels} if isinstance(first, Mapping) else {ONLY: first, LABELS: labels}
+        data = {**(first if isinstance(first, Mapping) else {ONLY: first}), LABELS[0]: labels}
     elif not isinstance(data, Mapping):
         data = {ONLY: data}
     arrays: dict[str, Source] = {}
@@ -115,10 +107,11 @@ def _from_images(folder: Path, inputs: Sequence[ir.Value], preprocess: Preproces
     files, labels, classes = list_images(folder)
     height, width, channels = _image_size(inputs[0], folder)
     height, width = preprocess.resize or (height, width)
-    images = ImageSource(files, height, width, channels)
+    images = ImageSource(files, height, width, channels, image_type(files[0]))
     names = f" in {len(classes)} classes" if classes else " without labels, as there are no sub-folders of classes"
     data = _assemble({ONLY: images}, str(folder), inputs, preprocess, labels)
-    return replace(data, notes=(f"{len(files)} images{names}, resized to {height}x{width}", *data.notes))
+    wide = "" if images.dtype == np.uint8 else f", with values of type {images.dtype} as they are in the files"
+    return replace(data, notes=(f"{len(files)} images{names}, resized to {height}x{width}{wide}", *data.notes))
 
 
 def _image_size(value: ir.Value, folder: Path) -> tuple[int, int, int]:
@@ -142,12 +135,13 @@ def _assemble(
     labels: np.ndarray | None = None,
 ) -> Dataset:
     """Gives each input its data by name and checks everything that can be checked before reading it."""
-    names = [str(value.name) for value in inputs]
-    if LABELS in found and LABELS not in names:
-        labels = read_all(found[LABELS])
-    columns, notes = {}, []
+    label_key = _label_key(found, inputs)
+    if label_key is not None:
+        labels = read_all(found[label_key])
+    columns, notes, used = {}, [], {label_key}
     for value in inputs:
         key = _key(str(value.name), len(inputs), found, source)
+        used.add(key)
         described = f"{source}[{key}]" if len(inputs) > 1 else source
         data = _resize(found[key], preprocess, described)
         if not data.shape:
@@ -163,15 +157,33 @@ def _assemble(
     count = next(iter(counts.values()))
     if labels is not None:
         if labels.dtype.kind not in "uifb":
-            raise InputError(f"{source}[{LABELS}]: the labels have type {labels.dtype}; expected numbers")
+            raise InputError(
+                f"{source}[{label_key or LABELS[0]}]: the labels have type {labels.dtype}; expected numbers"
+            )
         if labels.ndim == 0 or len(labels) != count:
             raise InputError(f"{source}: {len(labels) if labels.ndim else 'no'} labels for {count} samples")
+    if unused := [key for key in found if key not in used]:
+        notes.append(_unused(unused, [str(value.name) for value in inputs], has_labels=labels is not None))
     return Dataset(source, columns, labels, tuple(notes), count)
+
+
+def _label_key(found: Mapping[str, Source], inputs: Sequence[ir.Value]) -> str | None:
+    """The key of the labels; None if there are none. The only array is samples, whatever it is called."""
+    names = {value.name for value in inputs}
+    return next((key for key in LABELS if key in found and key not in names and len(found) > 1), None)
+
+
+def _unused(keys: Sequence[str], names: Sequence[str], *, has_labels: bool) -> str:
+    """What to say of arrays that nothing reads."""
+    listed = ", ".join(map(repr, keys))
+    expected = ", ".join(map(repr, names)) + (f" or {ONLY!r}" if len(names) == 1 and ONLY not in names else "")
+    labels = "" if has_labels else f", and labels under {', '.join(LABELS[:-1])} or {LABELS[-1]}"
+    return f"nothing reads the array{'s' * (len(keys) > 1)} {listed}: samples are expected under {expected}{labels}"
 
 
 def _key(name: str, inputs: int, found: Mapping[str, Source], source: str) -> str:
     """The key of an input's data: its name or, for the only input, also `x` or the only key there is."""
-    others = [key for key in found if key != LABELS]
+    others = [key for key in found if key not in LABELS] or list(found)
     candidates = [name] + ([ONLY, *others[:1]] if inputs == 1 and (ONLY in found or len(others) == 1) else [])
     for key in candidates:
         if key in found:

@@ -1,11 +1,10 @@
-"""Sources of samples: arrays in memory, .npy data in a file or in a .npz, and image files.
+"""Sources of samples: arrays in memory, and .npy data in a file or in a .npz.
 
 Each is read a chunk at a time, so that memory does not grow with the number of samples.
 """
 
 from __future__ import annotations
 
-import itertools
 import tokenize
 import zipfile
 import zlib
@@ -18,10 +17,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from edgecompress.errors import InputError, MissingPackageError
-
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for a number of channels
+from edgecompress.errors import InputError
 
 
 class Source(Protocol):
@@ -149,87 +145,3 @@ def open_npz(path: Path) -> dict[str, StoredSource]:
         member[:-4]: StoredSource.read_header(f"{path}[{member[:-4]}]", partial(archive.open, member))
         for member in members
     }
-
-
-@dataclass(frozen=True)
-class ImageSource:
-    """Image files, decoded and resized to uint8 [samples, height, width, channels] as they are read."""
-
-    files: tuple[Path, ...]
-    height: int
-    width: int
-    channels: int
-
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return len(self.files), self.height, self.width, self.channels
-
-    def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
-        image = pillow()
-        for start in range(0, count, size):
-            decoded = np.empty((min(size, count - start), *self.shape[1:]), np.uint8)
-            for row, file in zip(decoded, self.files[start:], strict=False):
-                with reading(file), image.open(file) as opened:
-                    row[...] = resized(opened.convert(MODES[self.channels]), self.height, self.width)
-            yield decoded
-
-
-@dataclass(frozen=True)
-class ResizedSource:
-    """uint8 [samples, h, w, channels] of another source, each resized to [height, width]."""
-
-    source: Source
-    height: int
-    width: int
-
-    dtype = np.dtype(np.uint8)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.source.shape[0], self.height, self.width, self.source.shape[3]
-
-    def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
-        image = pillow()
-        channels = self.shape[3]
-        for chunk in self.source.chunks(size, count):
-            images = (image.fromarray(s[..., 0] if channels == 1 else s) for s in chunk)
-            yield np.stack([resized(i, self.height, self.width) for i in images])
-
-
-def resized(image: Any, height: int, width: int) -> np.ndarray:
-    """A Pillow image -> uint8 [height, width, channels], bilinear."""
-    if image.size != (width, height):
-        image = image.resize((width, height), pillow().Resampling.BILINEAR)
-    return np.asarray(image).reshape(height, width, -1)
-
-
-def list_images(folder: Path) -> tuple[tuple[Path, ...], np.ndarray | None, tuple[str, ...]]:
-    """Files of a folder of class sub-folders, int64 labels, class names; or images alone: labels None.
-
-    Labels follow the sorted names of the sub-folders. Files take turns between the classes, so that the
-    first n of them are spread over all. Raises InputError when there is no image.
-    """
-    classes = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    groups = [[(file, label) for file in _images_in(group)] for label, group in enumerate(classes or [folder])]
-    found = [entry for turn in itertools.zip_longest(*groups) for entry in turn if entry is not None]
-    if not found:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise InputError(f"{folder}: no images ({suffixes}) in {'its sub-folders' if classes else 'it'}")
-    labels = np.array([label for _, label in found], np.int64) if classes else None
-    return tuple(file for file, _ in found), labels, tuple(c.name for c in classes)
-
-
-def _images_in(folder: Path) -> list[Path]:
-    shown = (path for path in folder.iterdir() if not path.name.startswith("."))
-    return sorted(path for path in shown if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def pillow() -> Any:
-    """The module PIL.Image. Raises MissingPackageError without Pillow."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingPackageError("images need Pillow: pip install pillow") from error
-    return Image
