@@ -20,7 +20,8 @@ from edgecompress.evaluate.interpreters import (
     TFLiteIO,
     installed_tflite_interpreters,
 )
-from edgecompress.evaluate.metrics import agreement, is_classifier, load_metric, snr_db
+from edgecompress.evaluate.metrics import agreement, is_classifier, load_metric
+from edgecompress.evaluate.quality import Quality, Slices, qualities, slices, worst_equal_percent, worst_snr_db
 
 BATCH = 64  # samples in memory at a time
 REFERENCE_SAMPLES = 256  # for LiteRT's reference kernels, 20 to 100 times slower than the optimised ones
@@ -33,12 +34,13 @@ Candidates = Iterator[tuple[Callable[[], Interpreter], int | None]]  # loads it;
 class Reference:
     """The float model's outputs on a data set, and their score when it has labels.
 
-    metric: the name of the score; without labels "agreement", for a comparison with the float outputs. classifier:
-    whether the first output is class scores, so that agreement means something.
+    slices: of each output. metric: the name of the score; without labels "agreement", for a comparison with the float
+    outputs. classifier: whether the first output is class scores, so that agreement means something.
     """
 
     dataset: Dataset
     outputs: list[np.ndarray]
+    slices: tuple[Slices, ...]
     metric: str
     score: float | None
     classifier: bool
@@ -51,8 +53,8 @@ class Check:
     metric: name of `value` (top1 and agreement: percent) and of `reference_value`, the float model's on
     the same samples; both None when there is nothing to measure it by, or it failed.
     agreement_percent: predictions equal to the float model's; None unless outputs are class scores.
-    snr_db: the lowest over the float outputs; None without any. samples: how many were run.
-    error: what the interpreter said when it refused or failed.
+    qualities: of every slice of every output. samples: how many were run. error: what the interpreter said when it
+    refused or failed.
     """
 
     interpreter: str
@@ -61,9 +63,19 @@ class Check:
     value: float | None
     reference_value: float | None
     agreement_percent: float | None
-    snr_db: float | None
+    qualities: tuple[Quality, ...]
     samples: int
     error: str | None = None
+
+    @property
+    def snr_db(self) -> float | None:
+        """Signal-to-noise ratio of the worst slice of the float outputs; None without any."""
+        return worst_snr_db(self.qualities)
+
+    @property
+    def equal_percent(self) -> float | None:
+        """Share of equal values in the worst of the integer outputs; None without any."""
+        return worst_equal_percent(self.qualities)
 
     @property
     def drop(self) -> float | None:
@@ -92,13 +104,20 @@ def reference(model: ir.Model, dataset: Dataset, metric: str = "top1", progress:
     Raises InputError when the metric doesn't fit outputs and labels.
     """
     outputs = run_dataset(OnnxRuntime(model), dataset, progress)
+    parts = tuple(_slices(value, output) for value, output in zip(model.graph.outputs, outputs, strict=True))
     if dataset.labels is not None:
         score = load_metric(metric)(outputs, dataset.labels)
-        return Reference(dataset, outputs, metric, score, is_classifier(outputs))
+        return Reference(dataset, outputs, parts, metric, score, is_classifier(outputs))
     inputs = {adapter.shape for _, adapter in dataset.columns.values()}
     # An output of the input's shape is more likely to be the input again: an autoencoder.
     classifier = is_classifier(outputs) and outputs[0].shape[1:] not in inputs
-    return Reference(dataset, outputs, "agreement", 100.0 if classifier else None, classifier)
+    return Reference(dataset, outputs, parts, "agreement", 100.0 if classifier else None, classifier)
+
+
+def _slices(value: ir.Value, output: np.ndarray) -> Slices:
+    """The slices of one output. One without a batch axis is stacked, so that its array has an axis more."""
+    assert value.shape is not None
+    return slices(str(value.name), output, stacked=output.ndim > len(value.shape))
 
 
 def verify(
@@ -148,7 +167,7 @@ def _check(
         interpreter = load()
         outputs = run_dataset(interpreter, dataset, progress)
     except InterpreterError as error:
-        failed = (None, None, None, None, 0, error.reason)
+        failed = (None, None, None, (), 0, error.reason)
         return Check(error.interpreter, error.version, reference.metric, *failed)
     part = len(dataset) / len(reference.dataset)
     expected = [output[: round(len(output) * part)] for output in reference.outputs]
@@ -158,7 +177,6 @@ def _check(
     else:
         metric = load_metric(reference.metric)
         value, reference_value = metric(outputs, dataset.labels), metric(expected, dataset.labels)
-    ratios = [snr_db(e, o) for e, o in zip(expected, outputs, strict=True) if e.dtype.kind == "f"]
     return Check(
         interpreter=interpreter.name,
         version=interpreter.version,
@@ -166,6 +184,6 @@ def _check(
         value=value,
         reference_value=reference_value,
         agreement_percent=agreed,
-        snr_db=min(ratios, default=None),
+        qualities=qualities(reference.slices, expected, outputs),
         samples=len(dataset),
     )
