@@ -60,7 +60,10 @@ def test_an_average_over_the_whole_image_has_a_scale_of_its_own():
 
 def test_a_fixed_scale_leaves_a_group_by_requantizing():
     model = network(
-        "a = Conv(x, w, b) s = Sigmoid(a) y = Concat <axis = 1> (a, s)", w=5 * normal(4, 3, 1, 1), b=normal(4)
+        "a = Conv(x, w, b) s = Sigmoid(a) y = Concat <axis = 1> (a, s) z = Relu(y)",
+        output="float[N, C, H, W] z",
+        w=5 * normal(4, 3, 1, 1),
+        b=normal(4),
     )
     found = static(model)
     identity = next(n for n in found.graph if n.op_type == "Identity")

@@ -28,7 +28,7 @@ def emit(
     if missing := sorted({o.kind for o in made.operators} - RECORDS.keys()):
         raise UnsupportedModelError(f"the runtime has no kernel for {', '.join(missing)}")
     data = write_pack(made, name, codecs=(*FAST, coder))
-    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs))
+    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs), built.join)
 
 
 def plan(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Plan:

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -46,6 +46,11 @@ class TFLiteIO(Protocol):
     @property
     def outputs(self) -> tuple[TensorIO, ...]:
         """The outputs in the file's order."""
+        ...
+
+    @property
+    def join(self) -> ir.Model | None:
+        """What makes the ONNX model's outputs of these, where they are parts; else None."""
         ...
 
 
@@ -152,7 +157,7 @@ class _TFLite:
 
     def __init__(self, interpreter: Any, io: TFLiteIO, version: str) -> None:
         self.version = version
-        self._interpreter, self._io = interpreter, io
+        self._interpreter, self._io, self._join = interpreter, io, _Join(io)
         self._inputs = [d["index"] for d in interpreter.get_input_details()]
         self._outputs = [d["index"] for d in interpreter.get_output_details()]
         self._shapes = {t.name: _onnx_shape(t) for t in io.inputs}
@@ -166,10 +171,7 @@ class _TFLite:
         for index, tensor in zip(self._inputs, self._io.inputs, strict=True):
             self._interpreter.set_tensor(index, tensor.to_device(feed[tensor.name]))
         self._interpreter.invoke()
-        return [
-            tensor.from_device(self._interpreter.get_tensor(index))
-            for index, tensor in zip(self._outputs, self._io.outputs, strict=True)
-        ]
+        return self._join(self._interpreter.get_tensor(index) for index in self._outputs)
 
 
 class LiteRT(_TFLite):
@@ -220,7 +222,7 @@ class PackRuntime:
         self.version: str = edgecompress_runtime.__version__
         with _failing(self.name, self.version):
             self._model = edgecompress_runtime.load(data)
-        self._io = io
+        self._io, self._join = io, _Join(io)
         self._shapes = {t.name: _onnx_shape(t) for t in io.inputs}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -230,8 +232,22 @@ class PackRuntime:
 
     def _run_once(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         results = self._model(*(t.to_device(feed[t.name]) for t in self._io.inputs))
-        arrays = results if isinstance(results, tuple) else (results,)
-        return [t.from_device(a) for t, a in zip(self._io.outputs, arrays, strict=True)]
+        return self._join(results if isinstance(results, tuple) else (results,))
+
+
+class _Join:
+    """From the outputs of a file, as its interpreter returns them, to those of the ONNX model."""
+
+    def __init__(self, io: TFLiteIO) -> None:
+        self._tensors = io.outputs
+        self._model = None if io.join is None else OnnxRuntime(io.join)
+
+    def __call__(self, stored: Iterable[np.ndarray]) -> list[np.ndarray]:
+        """stored: in the file's order, as on the device -> in the model's order, float32 where they were int8."""
+        arrays = [t.from_device(a) for t, a in zip(self._tensors, stored, strict=True)]
+        if self._model is None:
+            return arrays
+        return self._model.run({t.name: a for t, a in zip(self._tensors, arrays)})
 
 
 def installed_tflite_interpreters() -> list[type[LiteRT] | type[TFLiteRuntime]]:

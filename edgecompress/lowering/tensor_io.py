@@ -50,8 +50,12 @@ class TensorIO:
 
 @dataclass(frozen=True)
 class TFLiteModel:
-    """An emitted FlatBuffer and how to feed it."""
+    """An emitted FlatBuffer and how to feed it.
+
+    join: where outputs are parts of the model's, the model that makes those of them; None where they are the model's.
+    """
 
     data: bytes
     inputs: tuple[TensorIO, ...]
     outputs: tuple[TensorIO, ...]
+    join: ir.Model | None = None

@@ -99,6 +99,8 @@ def _notes(converted: Converted) -> list[str]:
         )
     if asked.cluster.is_asked_for:
         notes += plain_clusters(attempt.model, asked.emit.formats or [])
+    parts = [summaries.output_parts(a.io) for a in attempt.artifacts if a.io is not None]
+    notes += dict.fromkeys(note for listed in parts for note in listed)
     for emitted, checks in zip(attempt.artifacts, attempt.checks, strict=True):
         notes += [f"{c.interpreter} {c.version}, {emitted.format}: {c.error}" for c in checks if c.error]
     return notes

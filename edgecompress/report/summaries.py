@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgecompress.conversion.artifacts import Emitted
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.evaluate.verify import Check as Measured
-from edgecompress.lowering.tensor_io import Form, TensorIO
+from edgecompress.lowering.tensor_io import Form, TensorIO, TFLiteModel
 from edgecompress.record.report import Artifact, Check, Data, TargetSummary, Tensor
 from edgecompress_targets import Profile
 
@@ -53,6 +53,34 @@ def artifact(emitted: Emitted, name: str, encoding: str, model: ir.Model, checks
         outputs=outputs,
         checks=[_check(c) for c in checks],
     )
+
+
+def output_parts(io: TFLiteModel) -> list[str]:
+    """Which outputs of the model come in parts, each with its own scale, and what makes the outputs of them."""
+    if io.join is None:
+        return []
+    graph, parts = io.join.graph, {t.name for t in io.outputs}
+    notes = []
+    for end in (v for v in graph.outputs if v.name not in parts):
+        steps, queue = [], [end]
+        while queue:
+            node = queue.pop().producer()
+            if node is not None and node not in steps:
+                steps.append(node)
+                queue += [v for v in node.inputs if v is not None]
+        read = [str(v.name) for node in reversed(steps) for v in node.inputs if v is not None and v.name in parts]
+        how = ", ".join(_step(node) for node in graph if node in steps)
+        listed = ", ".join(map(repr, dict.fromkeys(read)))
+        notes.append(
+            f"int8 outputs have one scale each, so output {end.name!r}, which holds unlike quantities, comes in parts: "
+            f"{listed}; the model joins them with {how}"
+        )
+    return notes
+
+
+def _step(node: ir.Node) -> str:
+    axis = node.attributes.get_int("axis", None)
+    return node.op_type if axis is None else f"{node.op_type} along axis {axis}"
 
 
 def _check(measured: Measured) -> Check:

@@ -9,6 +9,7 @@ from edgecompress.compress.quantize import operators, ranges
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.groups import Groups
 from edgecompress.compress.quantize.histogram import Histogram
+from edgecompress.compress.quantize.joins import unlike_joins
 from edgecompress.compress.quantize.names import Names
 from edgecompress.compress.quantize.precision import (
     Histograms,
@@ -34,6 +35,7 @@ from edgecompress.graph.annotations import (
     set_quantization,
 )
 from edgecompress.graph.fusion import Layer, constant, layers
+from edgecompress.graph.joined_outputs import set_joins_output
 from edgecompress.recipe import Quantize
 
 PIXEL_RANGE = (0.0, 255.0)
@@ -57,7 +59,8 @@ def quantize_static(
     4. Weights: per output channel; biases at input scale * weight scale.
     5. A model that came quantized (`given_quantization`) keeps its values' scales, and weights that lie on a grid
        the grid's.
-    6. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
+    6. What joins unlike quantities in an output stays float: `joins.py`.
+    7. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
        at the end of the graph.
 
     Raises UnsupportedModelError when integer_only and a layer can't be int8, naming all of them, and
@@ -73,9 +76,12 @@ def quantize_static(
             f"{', '.join(f'{name!r} ({size:.2g})' for name, size in too_large.items())}; check the data's scale "
             "(preprocess) and the model"
         )
-    chosen = int8_nodes(graph, set(histograms), settings)
+    joins = unlike_joins(graph, histograms)
+    for node in joins:
+        set_joins_output(node)
+    chosen = int8_nodes(graph, set(histograms), settings, joins)
     if integer_only:
-        require_all(graph, chosen)
+        require_all(graph, chosen | joins)
     else:
         chosen -= beyond_fixed_range(graph, chosen, histograms)
         last = last_probabilities(graph, chosen)

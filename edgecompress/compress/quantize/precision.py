@@ -26,12 +26,14 @@ def require_integer(model: ir.Model, settings: Quantize) -> None:
     require_all(model.graph, int8_nodes(model.graph, calibrated, settings))
 
 
-def int8_nodes(graph: ir.Graph, calibrated: Set[str], settings: Quantize) -> set[ir.Node]:
-    """All nodes of the layers that will be int8."""
+def int8_nodes(
+    graph: ir.Graph, calibrated: Set[str], settings: Quantize, joins: Set[ir.Node] = frozenset()
+) -> set[ir.Node]:
+    """All nodes of the layers that will be int8. joins: what only joins outputs, in float."""
     require_nodes(graph, settings.float_layers)
     groups = layers(graph)
     excluded = set(settings.float_layers)
-    chosen = {layer.node: layer for layer in groups if _eligible(layer, calibrated)}
+    chosen = {layer.node: layer for layer in groups if layer.node not in joins and _eligible(layer, calibrated)}
     for layer in groups:
         if any(n.name in excluded or any(v.name in excluded for v in n.outputs) for n in layer.nodes):
             chosen.pop(layer.node, None)
@@ -65,7 +67,7 @@ def _activations(layer: Layer) -> list[ir.Value]:
     return data + operators.outputs(layer)
 
 
-def require_all(graph: ir.Graph, chosen: set[ir.Node]) -> None:
+def require_all(graph: ir.Graph, chosen: Set[ir.Node]) -> None:
     """Raises UnsupportedModelError, which names every node that computes floats and is not among the chosen."""
     left = [node for node in graph if node not in chosen and _is_float(node)]
     if left:

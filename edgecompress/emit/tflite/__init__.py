@@ -16,6 +16,7 @@ from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
+from edgecompress.graph.joined_outputs import take_apart
 from edgecompress.graph.provenance import label, origin
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
@@ -28,11 +29,15 @@ from edgecompress.operators.rewriting import tflite_lowering, tflite_parts
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """A model as TFLite tensors and operators, before it becomes a file: (how to feed it, tensor index) pairs."""
+    """A model as TFLite tensors and operators, before it becomes a file: (how to feed it, tensor index) pairs.
+
+    join: makes the model's outputs of these, where int8 outputs are parts of them; else None.
+    """
 
     buffer: FlatBuffer
     inputs: tuple[tuple[TensorIO, int], ...]
     outputs: tuple[tuple[TensorIO, int], ...]
+    join: ir.Model | None
 
 
 def emit(
@@ -54,12 +59,14 @@ def emit(
         _check_operators(built.buffer, set(operators))
     inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
     data = built.buffer.finish(inputs, outputs, description)
-    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs))
+    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs), built.join)
 
 
 def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Built:
     """Like `emit`, up to the tensors and operators, which the `.pack` emitter writes too."""
-    model = tflite_parts(model.clone())
+    model = model.clone()
+    join = take_apart(model) if io_dtype == ir.DataType.INT8 else None
+    model = tflite_parts(model)
     groups = layers(model.graph)
     lowerings = [tflite_lowering(group.node) for group in groups]
     missing = [group.node for group, lowering in zip(groups, lowerings) if lowering is None]
@@ -83,7 +90,7 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
     taken = {index for _, index in inputs}
     outputs = [_output(ctx, value, io_dtype, taken) for value in model.graph.outputs]
     buffer.prune([index for _, index in outputs])
-    return Built(buffer, tuple(inputs), tuple(outputs))
+    return Built(buffer, tuple(inputs), tuple(outputs), join)
 
 
 def _listing(nodes: list[ir.Node]) -> str:
