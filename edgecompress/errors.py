@@ -1,10 +1,15 @@
 """Errors that the user can do something about: one small hierarchy with an exit code for each kind."""
 
+from edgecompress.visible import visible
+
 
 class EdgeCompressError(Exception):
     """Base class. The message is one line: the file, node or tensor, what was expected and found, and what to do."""
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))  # names of strangers are in it, and libraries print tracebacks
 
 
 class InputError(EdgeCompressError):

@@ -33,8 +33,8 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("aarch64", "cortex_m", "linux", "riscv"), ("platforms",), ("drivers",),
     ),
     "edgecompress": (
-        ("errors",), ("support",), ("targets",), ("recipe",), ("record",), ("graph",), ("lowering",), ("operators",),
-        ("analysis",), ("ingest",), ("emit",), ("evaluate",), ("train",), ("compress",), ("conversion",), ("report",),
+        ("visible",), ("errors",), ("support",), ("targets",), ("recipe",), ("record",), ("graph",), ("lowering",),
+        ("operators",), ("analysis",), ("ingest",), ("emit",), ("evaluate",), ("train",), ("compress",), ("conversion",), ("report",),
         ("inspection",), ("devices",), ("api",), ("cli",), ("__main__",),
     ),
 }  # fmt: skip

@@ -14,6 +14,7 @@ from edgecompress import __version__
 from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.support.interrupt import watched
 from edgecompress.support.log import LOGGER
+from edgecompress.support.terminal import echo
 
 COMMANDS = (
     "bench", "build", "compare", "completion", "convert", "devices", "doctor", "flash", "inspect", "report", "run",
@@ -26,7 +27,7 @@ class _Echo(logging.Handler):
     """Writes each line to whatever stderr is at that moment."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(record.getMessage(), err=True)
+        echo(record.getMessage(), err=True)
 
 
 class LazyGroup(click.Group):
@@ -71,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if "--debug" in arguments:
                 import traceback
 
-                traceback.print_exc()
-            click.echo(f"error: {message}", err=True)
+                echo(traceback.format_exc(), err=True, nl=False)
+            echo(f"error: {message}", err=True)
             sys.exit(code)
 
 

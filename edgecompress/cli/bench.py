@@ -16,6 +16,7 @@ from edgecompress.cli.options import (
     talk_options,
 )
 from edgecompress.errors import DeviceFault
+from edgecompress.support.terminal import echo
 
 OUTPUTS_DIFFER = 4
 
@@ -77,7 +78,7 @@ def command(
         config=config,
     )
     if as_json:
-        click.echo(result.to_json(), nl=False)
+        echo(result.to_json(), nl=False)
     else:
         from edgecompress.report.tables import print_fitting
 

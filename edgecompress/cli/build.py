@@ -14,6 +14,7 @@ from edgecompress.cli.options import (
     target_names,
 )
 from edgecompress.support.log import is_quiet
+from edgecompress.support.terminal import echo
 
 
 @click.command(short_help="Compile a .pack for a CPU, ahead of time.")
@@ -49,8 +50,8 @@ def command(pack: str, target: str, target_file: str | None, output: str | None,
 
     made = build(pack, target, output=output, target_file=target_file, weights=weights)
     if as_json:
-        click.echo((made.directory / RECORD).read_text(), nl=False)
+        echo((made.directory / RECORD).read_text(), nl=False)
     elif is_quiet():
-        click.echo("\n".join(str(made.directory / name) for name in made.files))
+        echo("\n".join(str(made.directory / name) for name in made.files))
     else:
         print_fitting(made)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from edgecompress.cli.options import debug_option, file_option, json_option, not_empty
+from edgecompress.support.terminal import echo
 
 
 @click.command(short_help="Show conversions side by side.")
@@ -27,8 +28,8 @@ def command(folders: tuple[str, ...], output: str | None, as_json: bool) -> None
         path = Path(output)
         write_files(path.parent, {path.name: comparison_page(reports, HEADINGS, rows(reports)).encode()})
     if as_json:
-        click.echo(json.dumps([{"name": n, "report": r.model_dump(mode="json")} for n, r in reports], indent=2))
+        echo(json.dumps([{"name": n, "report": r.model_dump(mode="json")} for n, r in reports], indent=2))
         return
     print_fitting(comparison(reports))
     if output is not None:
-        click.echo(f"Written to {output}")
+        echo(f"Written to {output}")

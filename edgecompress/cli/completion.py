@@ -6,6 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from edgecompress.cli.options import debug_option
+from edgecompress.support.terminal import echo
 
 VARIABLE = "_EDGECOMPRESS_COMPLETE"
 
@@ -25,4 +26,4 @@ def command(context: click.Context, shell: str) -> None:
     made = get_completion_class(shell)
     assert made is not None  # click knows all of the choices
     root = context.find_root()
-    click.echo(made(root.command, {}, root.info_name or "edgecompress", VARIABLE).source())
+    echo(made(root.command, {}, root.info_name or "edgecompress", VARIABLE).source())

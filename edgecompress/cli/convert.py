@@ -24,6 +24,7 @@ from edgecompress.cli.options import (
 )
 from edgecompress.errors import DeviceFault
 from edgecompress.support.log import is_quiet
+from edgecompress.support.terminal import echo
 
 LIMIT_EXCEEDED = 4
 FORMATS = ("onnx", "tflite", "pack")
@@ -117,14 +118,14 @@ def command(
     if not is_main_process():
         return 0
     if as_json:
-        click.echo(result.report.to_json(), nl=False)
+        echo(result.report.to_json(), nl=False)
     elif is_quiet():
-        click.echo("\n".join(map(str, result.artifacts.values())))
+        echo("\n".join(map(str, result.artifacts.values())))
     else:
         from edgecompress.report.tables import print_fitting
 
         print_fitting(result)
-        click.echo(f"Written to {result.directory}. Open report.html there for the whole report.")
+        echo(f"Written to {result.directory}. Open report.html there for the whole report.")
     if result.report.device_failures:
         return DeviceFault.exit_code
     return 0 if result.ok else LIMIT_EXCEEDED

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from edgecompress.cli.options import config_option, debug_option, json_option
+from edgecompress.support.terminal import echo
 
 
 @click.group(invoke_without_command=True, short_help="List the devices, or add one.")
@@ -22,7 +23,7 @@ def command(context: click.Context, config: str | None, as_json: bool) -> None:
 
     found = list_devices(config)
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        echo(found.to_json(), nl=False)
     else:
         from edgecompress.report.tables import print_fitting
 
@@ -46,7 +47,7 @@ def add(name: str, driver: str, settings: tuple[str, ...], config: str | None) -
     from edgecompress.devices.configuration import add_device
 
     path = add_device(name, {"driver": driver} | dict(_pair(driver, text) for text in settings), config)
-    click.echo(f"Added {name} to {path}")
+    echo(f"Added {name} to {path}")
 
 
 def _pair(driver: str, text: str) -> tuple[str, Any]:

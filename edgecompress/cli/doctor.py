@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgecompress.cli.options import debug_option, json_option
+from edgecompress.support.terminal import echo
 
 
 @click.command(short_help="Show what is installed, and what is missing.")
@@ -17,6 +18,6 @@ def command(as_json: bool) -> None:
 
     found = doctor()
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        echo(found.to_json(), nl=False)
     else:
         print_fitting(found)

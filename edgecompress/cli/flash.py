@@ -14,6 +14,7 @@ from edgecompress.cli.options import (
     talk_options,
 )
 from edgecompress.support.log import is_quiet
+from edgecompress.support.terminal import echo
 
 
 @click.command(short_help="Install an artifact on a device.")
@@ -41,6 +42,6 @@ def command(artifact: str, device: str, config: str | None, as_json: bool) -> No
         import json
         from dataclasses import asdict
 
-        click.echo(json.dumps(asdict(found)))
+        echo(json.dumps(asdict(found)))
     elif not is_quiet():
-        click.echo(str(found))
+        echo(str(found))

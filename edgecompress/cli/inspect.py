@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgecompress.cli.options import debug_option, json_option, model_options, parse_input_shapes
+from edgecompress.support.terminal import echo
 
 if TYPE_CHECKING:
     from edgecompress.inspection.model_inspection import Inspection
@@ -33,7 +34,7 @@ def command(model: str, weights: str | None, trust_code: bool, input_shapes: tup
         shapes = parse_input_shapes(input_shapes)
         found = inspect(model, weights=weights, input_shapes=shapes, trust_code=trust_code)
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        echo(found.to_json(), nl=False)
     else:
         from edgecompress.report.tables import print_fitting
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgecompress.cli.options import debug_option, json_option, not_empty
+from edgecompress.support.terminal import echo
 
 
 @click.command(short_help="Show the report of a conversion again.")
@@ -27,9 +28,9 @@ def command(folder: str, opens: bool, as_json: bool) -> None:
     path = (path if path.is_dir() else path.parent) / PAGE
     write_files(path.parent, {PAGE: page(report).encode()})
     if as_json:
-        click.echo(report.to_json(), nl=False)
+        echo(report.to_json(), nl=False)
     else:
         print_fitting(render(report))
-        click.echo(f"Written to {path}")
+        echo(f"Written to {path}")
     if opens:
         click.launch(str(path))

@@ -14,6 +14,7 @@ from edgecompress.cli.options import (
     not_empty,
     parse_preprocess,
 )
+from edgecompress.support.terminal import echo
 
 
 @click.command(short_help="Run an artifact on one input.")
@@ -52,7 +53,7 @@ def command(
     if as_json:
         import json
 
-        click.echo(json.dumps(found.to_dict()))
+        echo(json.dumps(found.to_dict()))
     else:
         from edgecompress.report.tables import print_fitting
 

@@ -13,6 +13,7 @@ from edgecompress.cli.options import (
     parse_preprocess,
     talk_options,
 )
+from edgecompress.support.terminal import echo
 
 
 @click.command(short_help="Measure what pruning each layer group costs.")
@@ -78,7 +79,7 @@ def command(
         preprocess=parse_preprocess(preprocess),
     )
     if as_json:
-        click.echo(found.to_json(), nl=False)
+        echo(found.to_json(), nl=False)
     elif not is_quiet():
         from edgecompress.report.tables import print_fitting
 

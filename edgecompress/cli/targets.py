@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from edgecompress.cli.options import debug_option, json_option
+from edgecompress.support.terminal import echo
 
 
 @click.group(invoke_without_command=True, short_help="List the known targets.")
@@ -19,7 +20,7 @@ def command(context: click.Context, as_json: bool) -> None:
 
     profiles = all_targets()
     if as_json:
-        click.echo("[" + ",\n".join(p.model_dump_json(indent=2) for p in profiles) + "]")
+        echo("[" + ",\n".join(p.model_dump_json(indent=2) for p in profiles) + "]")
         return
     from edgecompress.report.tables import print_fitting, table
 
@@ -38,7 +39,7 @@ def show(name: str, as_json: bool) -> None:
 
     profile = load_target(name)
     if as_json:
-        click.echo(profile.model_dump_json(indent=2))
+        echo(profile.model_dump_json(indent=2))
         return
     from edgecompress.report.tables import print_fitting, table
 

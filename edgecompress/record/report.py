@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgecompress.visible import visible
+
 SCHEMA_VERSION = 1  # raised when a field changes its meaning or goes; new fields leave it
 
 
@@ -325,7 +327,7 @@ class Report(Part):
     def to_json(self) -> str:
         """JSON text, with each list of numbers on one line."""
         text = self.model_dump_json(indent=2)
-        return re.sub(r"\[\n[-+.\deE,\s]+\]", lambda found: _one_line(found[0]), text) + "\n"
+        return re.sub(r"\[\n[-+.\deE,\s]+\]", lambda found: _one_line(found[0]), visible(text)) + "\n"
 
 
 def _one_line(numbers: str) -> str:

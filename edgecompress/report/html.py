@@ -14,6 +14,7 @@ from edgecompress.record.units import count, size
 from edgecompress.report import charts, terminal
 from edgecompress.report import device_table as devices
 from edgecompress.report.tables import number
+from edgecompress.visible import visible
 
 HISTOGRAM = 240, 70
 MOST_HISTOGRAMS = 120  # and as many in a table's rows: a page of at most 1 MB
@@ -43,7 +44,7 @@ class Bar:
 
 def page(report: Report) -> str:
     """The HTML document of a report."""
-    return str(
+    return visible(
         _environment()
         .get_template("report.html.j2")
         .render(
@@ -68,7 +69,7 @@ def comparison_page(
     reports: Sequence[tuple[str, Report]], columns: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> str:
     """reports: with their names; columns, rows: the figures side by side."""
-    return str(
+    return visible(
         _environment()
         .get_template("compare.html.j2")
         .render(reports=reports, columns=columns, rows=rows, scatter=_scatter(reports), version=__version__)

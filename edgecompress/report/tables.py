@@ -7,10 +7,12 @@ import io
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from edgecompress.support.console import VisibleConsole
 
 WIDTH = 80
 IN_WORDS = {"dynamic": "int8 weights, float activations"}  # the others say it themselves
@@ -36,7 +38,7 @@ class Shown(abc.ABC):
 
 def as_text(renderable: RenderableType) -> str:
     """Plain text, no colours."""
-    console = Console(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
+    console = VisibleConsole(file=io.StringIO(), width=WIDTH, color_system=None, force_terminal=False)
     with console.capture() as capture:
         console.print(renderable)
     return capture.get()
@@ -44,14 +46,14 @@ def as_text(renderable: RenderableType) -> str:
 
 def as_html(renderable: RenderableType) -> str:
     """One <pre> element with inline colours."""
-    console = Console(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
+    console = VisibleConsole(file=io.StringIO(), width=WIDTH, record=True, force_jupyter=False)
     console.print(renderable)
     return console.export_html(inline_styles=True, code_format="<pre>{code}</pre>")
 
 
 def print_fitting(renderable: RenderableType) -> None:
     """Prints to stdout, in colour on a terminal."""
-    console = Console()
+    console = VisibleConsole()
     console.print(renderable, width=min(WIDTH, console.width))
 
 

@@ -7,8 +7,20 @@ from __future__ import annotations
 
 import logging
 
+from edgecompress.visible import visible
+
+
+class _Visible(logging.Filter):
+    """Makes every record's text visible, on one line, whoever handles it afterwards."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = visible(record.getMessage()).replace("\n", "\\u000a"), None
+        return True
+
+
 LOGGER = logging.getLogger("edgecompress")
 LOGGER.addHandler(logging.NullHandler())  # a library prints nothing unasked
+LOGGER.addFilter(_Visible())
 
 
 def is_quiet() -> bool:

@@ -19,10 +19,11 @@ def progress(title: str, total: int | None = None, shown: bool = True) -> Iterat
     or before the first advance, the bar only moves. Silent when stderr is not a terminal, or not `shown`, and where
     lines say what happens (-v), or nothing does (-q).
     """
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
+    from edgecompress.support.console import VisibleConsole
+
+    console = VisibleConsole(stderr=True)
     if not console.is_terminal or not shown or is_quiet() or is_verbose():
         yield lambda n, note="": None
         return
