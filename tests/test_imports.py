@@ -34,8 +34,8 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "edgecompress": (
         ("visible",), ("errors",), ("support",), ("targets",), ("recipe",), ("record",), ("graph",), ("lowering",),
-        ("operators",), ("analysis",), ("ingest",), ("emit",), ("evaluate",), ("train",), ("compress",), ("conversion",), ("report",),
-        ("inspection",), ("devices",), ("api",), ("cli",), ("__main__",),
+        ("operators",), ("analysis",), ("ingest",), ("emit",), ("evaluate",), ("train",), ("compress",),
+        ("conversion",), ("report",), ("inspection",), ("devices",), ("api",), ("cli",), ("__main__",),
     ),
 }  # fmt: skip
 MOST_ROOT_MODULES, MOST_PARAMETERS, MOST_STATEMENTS = 10, 7, 40
