@@ -192,12 +192,12 @@ def _calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
 
 
 def test_nothing_is_printed_past_it() -> None:
-    """Commands print by support/terminal.py, and draw by support/console.py: nobody else writes to a terminal."""
+    """Commands print by support/echo.py, and draw by support/console.py: nobody else writes to a terminal."""
     forbidden = {
         "click.echo", "click.secho", "print", "Console", "console.Console", "rich.print", "sys.stdout.write",
         "sys.stderr.write", "traceback.print_exc", "warnings.warn",
     }  # fmt: skip
-    allowed = {"support/terminal.py", "support/console.py", "ingest/keras_export.py"}
+    allowed = {"support/echo.py", "support/console.py", "ingest/keras_export.py"}
     package = ROOT / "edgecompress"
     found = [
         f"{file.relative_to(package)}:{line}: {called}"

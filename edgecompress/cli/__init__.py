@@ -12,9 +12,9 @@ import click
 
 from edgecompress import __version__
 from edgecompress.errors import EdgeCompressError, InputError
+from edgecompress.support.echo import echo
 from edgecompress.support.interrupt import watched
 from edgecompress.support.log import LOGGER
-from edgecompress.support.terminal import echo
 
 COMMANDS = (
     "bench", "build", "compare", "completion", "convert", "devices", "doctor", "flash", "inspect", "report", "run",

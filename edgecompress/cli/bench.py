@@ -16,7 +16,7 @@ from edgecompress.cli.options import (
     talk_options,
 )
 from edgecompress.errors import DeviceFault
-from edgecompress.support.terminal import echo
+from edgecompress.support.echo import echo
 
 OUTPUTS_DIFFER = 4
 

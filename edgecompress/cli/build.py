@@ -13,8 +13,8 @@ from edgecompress.cli.options import (
     talk_options,
     target_names,
 )
+from edgecompress.support.echo import echo
 from edgecompress.support.log import is_quiet
-from edgecompress.support.terminal import echo
 
 
 @click.command(short_help="Compile a .pack for a CPU, ahead of time.")

@@ -6,7 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from edgecompress.cli.options import debug_option
-from edgecompress.support.terminal import echo
+from edgecompress.support.echo import echo
 
 VARIABLE = "_EDGECOMPRESS_COMPLETE"
 

@@ -23,8 +23,8 @@ from edgecompress.cli.options import (
     target_names,
 )
 from edgecompress.errors import DeviceFault
+from edgecompress.support.echo import echo
 from edgecompress.support.log import is_quiet
-from edgecompress.support.terminal import echo
 
 LIMIT_EXCEEDED = 4
 FORMATS = ("onnx", "tflite", "pack")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from edgecompress.cli.options import config_option, debug_option, json_option
-from edgecompress.support.terminal import echo
+from edgecompress.support.echo import echo
 
 
 @click.group(invoke_without_command=True, short_help="List the devices, or add one.")

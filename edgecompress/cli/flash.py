@@ -13,8 +13,8 @@ from edgecompress.cli.options import (
     not_empty,
     talk_options,
 )
+from edgecompress.support.echo import echo
 from edgecompress.support.log import is_quiet
-from edgecompress.support.terminal import echo
 
 
 @click.command(short_help="Install an artifact on a device.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgecompress.cli.options import debug_option, json_option, model_options, parse_input_shapes
-from edgecompress.support.terminal import echo
+from edgecompress.support.echo import echo
 
 if TYPE_CHECKING:
     from edgecompress.inspection.model_inspection import Inspection

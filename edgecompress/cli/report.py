@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from edgecompress.cli.options import debug_option, json_option, not_empty
-from edgecompress.support.terminal import echo
+from edgecompress.support.echo import echo
 
 
 @click.command(short_help="Show the report of a conversion again.")

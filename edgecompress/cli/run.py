@@ -14,7 +14,7 @@ from edgecompress.cli.options import (
     not_empty,
     parse_preprocess,
 )
-from edgecompress.support.terminal import echo
+from edgecompress.support.echo import echo
 
 
 @click.command(short_help="Run an artifact on one input.")

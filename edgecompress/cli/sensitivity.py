@@ -13,7 +13,7 @@ from edgecompress.cli.options import (
     parse_preprocess,
     talk_options,
 )
-from edgecompress.support.terminal import echo
+from edgecompress.support.echo import echo
 
 
 @click.command(short_help="Measure what pruning each layer group costs.")

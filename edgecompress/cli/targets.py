@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from edgecompress.cli.options import debug_option, json_option
-from edgecompress.support.terminal import echo
+from edgecompress.support.echo import echo
 
 
 @click.group(invoke_without_command=True, short_help="List the known targets.")
