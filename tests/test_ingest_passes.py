@@ -377,13 +377,39 @@ def test_pad_merges_only_where_it_means_the_same(nodes: str, expected: list[str]
     assert list(list(model.graph)[-1].attributes.get_ints("pads")) == pads
 
 
-@pytest.mark.parametrize(("kernel", "stride", "pad"), [(3, 2, 1), (2, 2, 0), (3, 3, 1)])
-@pytest.mark.parametrize("op", ["MaxPool<ATT>(x)", "AveragePool<count_include_pad=0, ATT>(x)"])
-def test_ceil_mode_becomes_padding(kernel: int, stride: int, pad: int, op: str):
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pad", "size"),
+    [
+        (3, 2, 1, "9,10"),
+        (2, 2, 0, "9,10"),
+        (3, 3, 1, "9,10"),
+        (2, 2, 1, "7,9"),  # the last window would begin in the padding at the end
+        (2, 3, 1, "7,10"),
+        (2, 4, 0, "11,14"),
+        (3, 4, 1, "6,13"),
+    ],
+)
+@pytest.mark.parametrize(
+    "op", ["MaxPool<ATT>(x)", "AveragePool<count_include_pad=0, ATT>(x)", "AveragePool<count_include_pad=1, ATT>(x)"]
+)
+def test_ceil_mode_becomes_padding(kernel: int, stride: int, pad: int, size: str, op: str):
     pads = [pad] * 4
     attributes = f"kernel_shape={[kernel] * 2}, strides={[stride] * 2}, pads={pads}, ceil_mode=1"
-    model = normalised(graph(f"y = {op.replace('ATT', attributes)}", inputs="float[1,2,9,10] x"))
-    assert next(iter(model.graph)).attributes.get_int("ceil_mode") == 0
+    model = normalised(graph(f"y = {op.replace('ATT', attributes)}", inputs=f"float[1,2,{size}] x"))
+    assert list(model.graph)[-1].attributes.get_int("ceil_mode") == 0
+
+
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("size", [7, 8, 12])
+def test_ceil_mode_with_padding_as_large_as_the_kernel(dilation: int, size: int):
+    pool = f"MaxPool<kernel_shape=[3], strides=[4], dilations=[{dilation}], ceil_mode=1>(x)"
+    normalised(graph(f"y = {pool}", inputs=f"float[1,2,{size}] x"))
+
+
+def test_shapes_behind_a_pool_with_ceil_mode_are_those_of_windows_that_exist():
+    pool = "p = MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1], ceil_mode=1>(x)"
+    model = normalised(graph(f"{pool} s = Shape(p) y = Expand(c, s)  z = Relu(p)", "float[1,2,7,9] x", "float y, float z", c=floats(1)))
+    assert [tuple(v.shape) for v in model.graph.outputs] == [(1, 2, 4, 5)] * 2
 
 
 ONE_NODE = {

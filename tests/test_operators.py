@@ -4,17 +4,14 @@ a sentence that says what to write.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import quantizing
 from channel_oracle import channel_faults, values_of
@@ -22,14 +19,12 @@ from edgecompress.analysis.channel_groups import channel_groups
 from edgecompress.analysis.statistics import statistics
 from edgecompress.analysis.value_bounds import intervals
 from edgecompress.compress.quantize.precision import require_integer
-from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import pack, tflite
-from edgecompress.errors import EdgeCompressError, UnsupportedModelError
+from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import is_integer
 from edgecompress.graph.channel_rules import elementwise
 from edgecompress.graph.standard_functions import has_function
 from edgecompress.ingest import load
-from edgecompress.lowering.tensor_io import TFLiteModel
 from edgecompress.operators import OPERATORS, Operator
 from edgecompress.operators.example import Example
 from edgecompress.operators.record import register
@@ -37,21 +32,17 @@ from edgecompress.operators.rewriting import integer_parts, tflite_lowering, tfl
 from edgecompress.recipe import Quantize
 from edgecompress.report.layers import report_layers
 from edgecompress.train.module.torch_model import TorchModel
-from edgecompress_runtime.execute import Executor
+from formats import FORMATS, check_close, feeds, int8, original
 from pruning import run
 
 NAMES = sorted(OPERATORS)
 DEPLOYED = [name for name in NAMES if not OPERATORS[name].only_in_training]
 ON_INT8 = [name for name in DEPLOYED if OPERATORS[name].int8 is not None]
-CLOSE = 2e-5  # of the largest value: float32, in another order
 LEAST_DB = 20.0  # of int8 against float, on data like the calibration's
 # functions of one value that have no int8 kernel, and no `function` to make a table of
 STAY_FLOAT = {"Cast", "Erf", "Log", "Neg", "Pow", "Reciprocal", "Sqrt"}
 # exp overflows in float32 from 88.7; steps and bends are near zero
 WIDE = np.union1d(np.linspace(-200, 200, 401), np.linspace(-4, 4, 129)).astype(np.float32)[None]
-
-Arrays = dict[str, np.ndarray]
-
 
 def complaint(name: str, what: str) -> str:
     return f"record {name} in edgecompress/operators/: {what}"
@@ -88,68 +79,6 @@ def models(name: str) -> tuple[ir.Model, ...]:
     """The canonical models of the record's examples."""
     folds = not OPERATORS[name].only_in_training
     return tuple(load(example.model(), fold_batchnorm=folds).model for example in OPERATORS[name].examples)
-
-
-def feeds(model: ir.Model, count: int = 0, seed: int = 3) -> Arrays:
-    """Random inputs; with a count, that many samples of each."""
-    rng = np.random.default_rng(seed)
-    shapes = {str(v.name): [int(n) for n in v.shape] for v in model.graph.inputs}
-    return {n: rng.normal(size=(count, *s[1:]) if count else s).astype(np.float32) for n, s in shapes.items()}
-
-
-def original(example: Example, inputs: Arrays) -> list[np.ndarray]:
-    session = onnxruntime.InferenceSession(example.model().SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)
-
-
-def on_plan(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
-    """As the runtime computes it, kernel by kernel."""
-    io: TFLiteModel = pack.emit(model)
-    executor = Executor(pack.plan(model))
-    outputs = executor(*(tensor.to_device(inputs[tensor.name]) for tensor in io.inputs))
-    return [tensor.from_device(y.reshape(tensor.shape)) for tensor, y in zip(io.outputs, outputs, strict=True)]
-
-
-def on_litert(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
-    """With the reference kernels, which define int8; they lack ELU."""
-    emitted = tflite.emit(model)
-    has_elu = any(node.op_type == "Elu" for node in tflite_parts(model.clone()).graph)
-    resolver = OpResolverType.AUTO if has_elu else OpResolverType.BUILTIN_REF
-    interpreter = Interpreter(model_content=emitted.data, num_threads=1, experimental_op_resolver_type=resolver)
-    interpreter.allocate_tensors()
-    for details, tensor in zip(interpreter.get_input_details(), emitted.inputs, strict=True):
-        interpreter.set_tensor(details["index"], tensor.to_device(inputs[tensor.name]))
-    interpreter.invoke()
-    found = [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
-    return [tensor.from_device(y) for y, tensor in zip(found, emitted.outputs, strict=True)]
-
-
-def on_onnx(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
-    data = onnx_emitter.emit(model)
-    onnx.checker.check_model(onnx.ModelProto.FromString(data))
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)
-
-
-def int8(model: ir.Model) -> ir.Model:
-    """Quantized, all of it where that can be: else outputs of a fixed range stay float."""
-    try:
-        return quantizing.static(model, feeds(model, 32), integer_only=True)
-    except EdgeCompressError:
-        return quantizing.static(model, feeds(model, 32))
-
-
-FORMATS: dict[str, Callable[[ir.Model, Arrays], list[np.ndarray]]] = {
-    "onnx": on_onnx,
-    "tflite": on_litert,
-    "pack": on_plan,
-}
-
-
-def check_close(found: list[np.ndarray], expected: list[np.ndarray], what: str) -> None:
-    for y, e in zip(found, expected, strict=True):
-        assert y.shape == e.shape, what
-        np.testing.assert_allclose(y, e, rtol=0, atol=CLOSE * max(1.0, float(np.abs(e).max())), err_msg=what)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -110,6 +110,30 @@ def test_negligible_only_below_rounding(size, dead):
         np.testing.assert_array_equal(run(smaller, x)[0], run(model, x)[0])
 
 
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3)])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize(("width", "hidden"), [(5, 5), (6, 5), (9, 4), (4, 9)])
+def test_dead_channels_in_front_of_a_recurrent_layer_of_another_width(kind, gates, direction, width, hidden):
+    """Of the channels that the recurrent layer gets, one is not read."""
+    ways = 2 if direction == "bidirectional" else 1
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 21]> g (float[3, 1, 5] x) => (float[3, {ways}, 1, {hidden}] y) {{
+            a = MatMul(x, w1)  b = Relu(a)
+            y = {kind}<hidden_size={hidden}, direction="{direction}">(b, w, r)
+        }}"""
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (5, width), "w": (ways, gates * hidden, width), "r": (ways, gates * hidden, hidden)}
+    arrays = {name: rng.normal(0, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
+    arrays["w"][:, :, 2] = 0
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in arrays.items())
+    model = load(model).model
+    smaller, found = remove_dead_channels(model)
+    assert sum(d.unread for d in found) == 1
+    inputs = {"x": rng.normal(size=(3, 1, 5)).astype(np.float32)}
+    np.testing.assert_allclose(run(smaller, inputs)[0], run(model, inputs)[0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", MORE)
 def test_bounds_hold(name, exported):
     """Every value of a run lies within its interval."""

@@ -70,7 +70,7 @@ def over_image(x: Interval, rank: int) -> Interval:
 
 def padded(node: ir.Node) -> bool:
     """Whether zeros around the image are computed with."""
-    return any(integers(node, "pads")) or bool(integer(node, "ceil_mode", 0))
+    return any(integers(node, "pads"))
 
 
 def or_zero(x: Interval) -> Interval:

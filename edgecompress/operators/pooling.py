@@ -162,19 +162,14 @@ def _max_pool_torch(node: ir.Node) -> TorchFunction:
 
 
 def _average_pool_torch(node: ir.Node) -> TorchFunction:
-    """Any padding, dilation and ceil_mode: a sum over the window, divided by how much of it counts."""
+    """Any padding and dilation: a sum over the window, divided by how much of it counts."""
     import torch
     from torch.nn import functional as F
 
     before, after = node_pads(node)
     kernel, strides = integers(node, "kernel_shape"), integers(node, "strides")
     dilations, include = integers(node, "dilations"), bool(integer(node, "count_include_pad"))
-    if (
-        before == after
-        and set(dilations) == {1}
-        and not integer(node, "ceil_mode")
-        and all(2 * n <= k for n, k in zip(before, kernel))
-    ):
+    if before == after and set(dilations) == {1} and all(2 * n <= k for n, k in zip(before, kernel)):
         return functools.partial(
             torch_layer("avg_pool", len(kernel)),
             kernel_size=kernel,
@@ -182,17 +177,9 @@ def _average_pool_torch(node: ir.Node) -> TorchFunction:
             padding=before,
             count_include_pad=include,
         )
-    size, out = shape(argument(node, 0))[2:], shape(node.outputs[0])[2:]
-    spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations)]
-    beyond = [max((o - 1) * s + k - n - b, 0) for o, s, k, n, b in zip(out, strides, spans, size, before)]
-    amounts = torch_order(before, beyond)
+    amounts = torch_order(before, after)
     window = functools.partial(torch_layer("conv", len(kernel)), stride=strides, dilation=dilations)
-    counted = torch.ones(1, 1, *size)
-    if include:
-        counted = F.pad(counted, torch_order(before, after), value=1.0)
-        counted = F.pad(counted, torch_order([0] * len(after), [max(b - a, 0) for a, b in zip(after, beyond)]))
-    else:
-        counted = F.pad(counted, amounts)
+    counted = F.pad(torch.ones(1, 1, *shape(argument(node, 0))[2:]), amounts, value=float(include))
     ones = torch.ones(1, 1, *kernel)
     parts = window(counted, ones)
 
@@ -241,6 +228,7 @@ register(
             Example("y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(x)", IMAGE),
             Example("y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(x)", IMAGE),
             Example("y = AveragePool<kernel_shape=[7,6]>(x)", IMAGE),
+            Example("y = AveragePool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1, count_include_pad=1>(x)", IMAGE),
         ),
         accepts=image_rank,
         channels=images,

@@ -122,7 +122,8 @@ def _readers(model: ir.Model, group: ChannelGroup, bounds: Values) -> Iterator[_
             weight, x = constant(node.inputs[position]), argument(node, 0 if position else 1)
             axis = 1 if node.op_type in ("Conv", "ConvTranspose") else len(shape(x)) - (1 if position else 2)
             member = members.get((str(x.name), axis))
-            if weight is None or member is None:
+            read = (str(argument(node, position).name), into % max(len(shape(argument(node, position))), 1))
+            if weight is None or member is None or read not in members:  # an LSTM's R reads what it has made, not x
                 continue
             array = np.moveaxis(_dense(node, weight), into, 0).astype(np.float64)
             array = array.reshape(array.shape[0], array.shape[1] if array.ndim > 1 else 1, -1)

@@ -6,6 +6,8 @@ import onnx
 import onnx_ir as ir
 
 from edgecompress.errors import InputError
+from edgecompress.ingest.passes.canonical_pooling import pool_of
+from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.support.interrupt import reraise_interrupt
 
 # Inputs up to this many elements are given by value: they are shapes, axes, pads and the like.
@@ -54,6 +56,15 @@ class InferShapes(ir.passes.InPlacePass):
             if output.name in found:
                 output.shape = ir.serde.deserialize_type_proto_for_shape(found[output.name])
                 output.type = ir.serde.deserialize_type_proto_for_type(found[output.name])
+        _drop_windows_in_padding(node)
+
+
+def _drop_windows_in_padding(node: ir.Node) -> None:
+    """With ceil_mode, the onnx package counts windows that begin in the padding at the end, which don't exist."""
+    size = static_shape(node.inputs[0]) if node.op_type in ("AveragePool", "MaxPool") else None
+    if size is not None and node.attributes.get_int("ceil_mode", 0) == 1:
+        for output in node.outputs:
+            output.shape = ir.Shape([*size[:2], *pool_of(node, size[2:]).out])
 
 
 def _type_proto(value: ir.Value) -> onnx.TypeProto | None:

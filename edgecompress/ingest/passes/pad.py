@@ -76,7 +76,7 @@ def _fits(node: ir.Node, pad: ir.Node, amounts: np.ndarray, fill: float) -> bool
     if node.op_type == "Conv":
         return fill == 0.0
     kernel = node.attributes.get_ints("kernel_shape")
-    if (amounts.reshape(2, -1)[:, 2:] >= np.array(kernel)).any() or node.attributes.get_int("ceil_mode", 0) != 0:
+    if (amounts.reshape(2, -1)[:, 2:] >= np.array(kernel)).any():
         return False  # a pool's pads must be smaller than its kernel (ONNX Runtime, TFLite)
     if node.op_type == "AveragePool":
         unpadded = not any(node.attributes.get_ints("pads"))
