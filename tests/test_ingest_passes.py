@@ -408,7 +408,9 @@ def test_ceil_mode_with_padding_as_large_as_the_kernel(dilation: int, size: int)
 
 def test_shapes_behind_a_pool_with_ceil_mode_are_those_of_windows_that_exist():
     pool = "p = MaxPool<kernel_shape=[2,2], strides=[2,2], pads=[1,1,1,1], ceil_mode=1>(x)"
-    model = normalised(graph(f"{pool} s = Shape(p) y = Expand(c, s)  z = Relu(p)", "float[1,2,7,9] x", "float y, float z", c=floats(1)))
+    model = normalised(
+        graph(f"{pool} s = Shape(p) y = Expand(c, s)  z = Relu(p)", "float[1,2,7,9] x", "float y, float z", c=floats(1))
+    )
     assert [tuple(v.shape) for v in model.graph.outputs] == [(1, 2, 4, 5)] * 2
 
 

@@ -26,11 +26,14 @@ def pools() -> list[Example]:
         ("[2,2]", "[4,4]", 0, (11, 14)),
         ("[4,3]", "[3,2]", 1, (9, 8)),
     ]
-    found = []
-    for kernel, stride, pad, size in windows:
-        attributes = f"kernel_shape={kernel}, strides={stride}, pads={[pad] * 4}, ceil_mode=1"
-        for kind in ("MaxPool<", "AveragePool<count_include_pad=1, ", "AveragePool<count_include_pad=0, "):
-            found.append(Example(f"y = {kind}{attributes}>(x)", {"x": (1, 3, *size)}))
+    averages = ("AveragePool<count_include_pad=1, ", "AveragePool<count_include_pad=0, ")
+    found = [
+        Example(
+            f"y = {pool}kernel_shape={kernel}, strides={stride}, pads={[pad] * 4}, ceil_mode=1>(x)", {"x": (1, 3, *n)}
+        )
+        for kernel, stride, pad, n in windows
+        for pool in ("MaxPool<", *averages)
+    ]
     return [*found, Example("y = AveragePool<kernel_shape=[4], strides=[4], ceil_mode=1>(x)", {"x": (1, 3, 13)})]
 
 

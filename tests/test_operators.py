@@ -44,6 +44,7 @@ STAY_FLOAT = {"Cast", "Erf", "Log", "Neg", "Pow", "Reciprocal", "Sqrt"}
 # exp overflows in float32 from 88.7; steps and bends are near zero
 WIDE = np.union1d(np.linspace(-200, 200, 401), np.linspace(-4, 4, 129)).astype(np.float32)[None]
 
+
 def complaint(name: str, what: str) -> str:
     return f"record {name} in edgecompress/operators/: {what}"
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.channel_axes import shape
-from edgecompress.graph.nodes import integer, integers
+from edgecompress.graph.nodes import integers
 
 UNIT = 2.0**-24  # relative error of one float32 operation
 TERMS = 2**14  # of a sum, at most
