@@ -43,7 +43,7 @@ class Result(Shown):
 
     @property
     def ok(self) -> bool:
-        """False when a limit on accuracy or size was not met, a device failed, or its outputs differ from this
+        """False when a limit on accuracy, quality or size was not met, a device failed, or its outputs differ from this
         machine's."""
         devices = not self.report.device_failures and all(run.agrees for run in self.report.devices)
         return self.report.status == "ok" and devices
@@ -71,6 +71,8 @@ def convert(
     weights: str | Path | None = None,
     preprocess: Mapping[str, Any] | None = None,
     max_drop: float | None = None,
+    min_snr: float | None = None,
+    min_equal: float | None = None,
     max_size: int | str | None = None,
     resume: bool = False,
     trust_code: bool = False,
@@ -92,15 +94,15 @@ def convert(
     train: training data in the same forms, for recipes that train; without labels, the outputs of the model itself
         are learned. It is used for calibration too where calib is not given. resume: go on from the checkpoints that
         a stopped run left beside the output folder.
-    recipe: a file, or "fast", "balanced" or "smallest". formats, preprocess, max_drop (points) and max_size (bytes, or
-        text such as "32KB") override its keys.
+    recipe: a file, or "fast", "balanced" or "smallest". formats, preprocess, max_drop (points), min_snr (dB),
+        min_equal (percent) and max_size (bytes, or text such as "32KB") override its keys.
     devices: names of devices (`edgecompress devices`; "qemu": the target's emulator) to run the artifacts on. config:
         their configuration, in place of the user's.
     command: the command line, for the report.
 
     Raises InputError (unreadable or contradictory input) and UnsupportedModelError (the model can't be
     converted, or does not fit the target); DeviceFault, after the files are written, when the only device fails (of
-    several, the report says which). Losing more than max_drop raises nothing: see `Result.ok`.
+    several, the report says which). An artifact below a limit raises nothing: see `Result.ok`.
     """
     profile = load_target(target, target_file)
     if devices:
@@ -108,7 +110,7 @@ def convert(
 
         devices = named(devices, profile)
     largest = parse_size(max_size) if isinstance(max_size, str) else max_size
-    overrides = Overrides(formats, preprocess, max_drop, largest)
+    overrides = Overrides(formats, preprocess, max_drop, largest, min_snr, min_equal)
     source, data = ModelSource(model, weights, input_shapes, trust_code), DataSources(calib, eval, train)
     given = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
 

@@ -64,7 +64,7 @@ def test_snr_of_known_noise():
 def test_agreement():
     other = SCORES.copy()
     other[:30] = np.roll(other[:30], 1, axis=1)
-    assert metrics.agreement([SCORES], [other]) == pytest.approx(90)
+    assert metrics.same_classes(SCORES, other).percent == pytest.approx(90)
 
 
 def test_metric_of_the_user(tmp_path):

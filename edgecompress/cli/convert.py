@@ -72,6 +72,16 @@ def preset_names() -> list[str]:
 )
 @click.option("--max-drop", type=float, help="Points of accuracy that may be lost; exit code 4 if more are.")
 @click.option(
+    "--min-snr",
+    type=float,
+    help="Lowest signal-to-noise ratio of an output, in dB; exit code 4 below it; 0: any.  [default: 20]",
+)
+@click.option(
+    "--min-equal",
+    type=float,
+    help="Lowest percentage of equal values in an integer output; exit code 4 below it; 0: any.  [default: 99]",
+)
+@click.option(
     "--device",
     "devices",
     multiple=True,

@@ -12,13 +12,11 @@ from edgecompress.conversion.check import check
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.encode import Encoded, diagnose_layers, encode, encode_again
 from edgecompress.emit import onnx as onnx_emitter
+from edgecompress.evaluate.gate import Verdict, joined, judge
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.evaluate.metrics import load_metric
-from edgecompress.evaluate.verify import Check, run_dataset
+from edgecompress.evaluate.verify import Check, compare, run_dataset
 from edgecompress.recipe import Recipe
 from edgecompress.record.report import History
-
-ROUNDING = 1e-9  # points: a limit that is met exactly is met
 
 
 @dataclass(frozen=True)
@@ -44,19 +42,19 @@ class Attempt:
 class Outcome:
     """The artifacts of one compressed model.
 
-    recipe: with the layers that stayed in float. diagnoses: of the fully quantized model, worst first. within_limit:
-    whether no artifact lost more accuracy than the recipe allows. histories: of every training, in order.
+    recipe: with the layers that stayed in float. diagnoses: of the fully quantized model, worst first. verdict: on the
+    quality of all artifacts. histories: of every training, in order.
     """
 
     attempt: Attempt
     recipe: Recipe
     diagnoses: tuple[LayerDiagnosis, ...]
-    within_limit: bool
+    verdict: Verdict
     histories: tuple[History, ...] = ()
 
 
 def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
-    """Artifacts of a float model that lose at most recipe.evaluate.max_drop points, if layers in float can achieve it.
+    """Artifacts of a float model that lose no more accuracy than the recipe allows, if layers in float can achieve it.
 
     Layers are added to the float ones in the order of the noise that they add themselves, worst first. Each step is
     measured in ONNX Runtime alone; what passes there is checked everywhere. An integer-only target gets the
@@ -65,9 +63,9 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
     encoded = encode(conversion, model)
     attempt, histories = _attempt(conversion, encoded), encoded.histories
     diagnoses = diagnose_layers(conversion, encoded)
-    within = _is_within(conversion, attempt)
-    if within or conversion.profile.integer_only or encoded.quantized is None:
-        return Outcome(attempt, conversion.recipe, diagnoses, within, histories)
+    verdict = judge_all(conversion, attempt)
+    if not verdict.loses_accuracy or conversion.profile.integer_only or encoded.quantized is None:
+        return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories)
     by_own_noise = sorted(diagnoses, key=lambda d: d.own_snr_db)
     for diagnosis in by_own_noise:
         assert encoded.quantized is not None
@@ -76,9 +74,17 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
         histories = (*histories, *encoded.histories)
         if diagnosis is by_own_noise[-1] or _passes_in_onnx_runtime(conversion, encoded.model):
             attempt = _attempt(conversion, encoded)
-            if _is_within(conversion, attempt):
+            verdict = judge_all(conversion, attempt)
+            if not verdict.loses_accuracy:
                 break
-    return Outcome(attempt, conversion.recipe, diagnoses, _is_within(conversion, attempt), histories)
+    return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories)
+
+
+def judge_all(conversion: Conversion, attempt: Attempt) -> Verdict:
+    """The verdict on all artifacts in all interpreters."""
+    reference, settings = conversion.reference, conversion.recipe.evaluate
+    pairs = [(a.format, c) for a, checks in zip(attempt.artifacts, attempt.checks, strict=True) for c in checks]
+    return joined(judge(c, reference, settings, format) for format, c in pairs)
 
 
 def _attempt(conversion: Conversion, encoded: Encoded) -> Attempt:
@@ -86,18 +92,11 @@ def _attempt(conversion: Conversion, encoded: Encoded) -> Attempt:
     return Attempt(encoded, artifacts, check(conversion, artifacts))
 
 
-def _is_within(conversion: Conversion, attempt: Attempt) -> bool:
-    limit = conversion.recipe.evaluate.max_drop
-    drop = attempt.worst_drop(len(conversion.reference.dataset))
-    return limit is None or (drop is not None and drop <= limit + ROUNDING)
-
-
 def _passes_in_onnx_runtime(conversion: Conversion, quantized: ir.Model) -> bool:
-    reference, settings = conversion.reference, conversion.recipe.evaluate
-    outputs = run_dataset(OnnxRuntime(onnx_emitter.emit(quantized)), reference.dataset)
-    assert reference.score is not None and reference.dataset.labels is not None  # open_data sees to it
-    score = load_metric(settings.metric)(outputs, reference.dataset.labels)
-    return reference.score - score <= (settings.max_drop or 0.0) + ROUNDING
+    reference = conversion.reference
+    interpreter = OnnxRuntime(onnx_emitter.emit(quantized))
+    measured = compare(interpreter, reference.dataset, run_dataset(interpreter, reference.dataset), reference)
+    return not judge(measured, reference, conversion.recipe.evaluate).loses_accuracy
 
 
 def _with_float_layer(recipe: Recipe, name: str) -> Recipe:

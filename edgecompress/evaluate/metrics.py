@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,9 +43,40 @@ def top1(outputs: Sequence[np.ndarray], labels: np.ndarray) -> float:
     return 100.0 * float(np.mean(predicted == labels.reshape(predicted.shape)))
 
 
-def agreement(outputs: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
-    """The percentage of predictions that are the same in two models' first outputs."""
-    return 100.0 * float(np.mean(predictions(outputs[0]) == predictions(others[0])))
+@dataclass(frozen=True)
+class Paired:
+    """Samples on which one of two models is right more often than the other: lost by the second, and gained."""
+
+    lost: int
+    gained: int
+
+    def __str__(self) -> str:
+        return f"it is wrong on {self.lost} samples more, and right on {self.gained} more"
+
+
+def paired(outputs: np.ndarray, others: np.ndarray, labels: np.ndarray) -> Paired:
+    """Compares the predictions of a second model's output with the first one's, sample by sample, as `top1` counts."""
+    first, second = ((p == labels.reshape(p.shape)).sum(axis=1) for p in (predictions(outputs), predictions(others)))
+    return Paired(int(np.sum(second < first)), int(np.sum(second > first)))
+
+
+@dataclass(frozen=True)
+class SameClasses:
+    """How often two models predict the same class. percent: of all predictions. kappa: beyond what their frequencies
+    alone make equal (Cohen 1960); 0 where both always predict one class, which says nothing."""
+
+    percent: float
+    kappa: float
+
+
+def same_classes(scores: np.ndarray, others: np.ndarray) -> SameClasses:
+    """Compares the predictions from scores [n, classes, ...], or from integer classes of any shape."""
+    a, b = predictions(scores).reshape(-1), predictions(others).reshape(-1)
+    equal = float(np.mean(a == b)) if a.size else 1.0
+    _, numbers = np.unique(np.concatenate([a, b]), return_inverse=True)
+    shares = [np.bincount(part, minlength=numbers.max(initial=0) + 1) / max(a.size, 1) for part in np.split(numbers, 2)]
+    by_chance = float(shares[0] @ shares[1])
+    return SameClasses(100.0 * equal, (equal - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0)
 
 
 def snr_db(reference: np.ndarray, other: np.ndarray) -> float:

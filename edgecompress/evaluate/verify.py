@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from edgecompress.evaluate.interpreters import (
     TFLiteIO,
     installed_tflite_interpreters,
 )
-from edgecompress.evaluate.metrics import agreement, is_classifier, load_metric
+from edgecompress.evaluate.metrics import Paired, SameClasses, is_classifier, load_metric, paired, same_classes
 from edgecompress.evaluate.quality import Quality, Slices, qualities, slices, worst_equal_percent, worst_snr_db
 
 BATCH = 64  # samples in memory at a time
@@ -35,7 +35,7 @@ class Reference:
     """The float model's outputs on a data set, and their score when it has labels.
 
     slices: of each output. metric: the name of the score; without labels "agreement", for a comparison with the float
-    outputs. classifier: whether the first output is class scores, so that agreement means something.
+    outputs. classes: the outputs that are class scores or classes, so that agreement means something.
     """
 
     dataset: Dataset
@@ -43,7 +43,17 @@ class Reference:
     slices: tuple[Slices, ...]
     metric: str
     score: float | None
-    classifier: bool
+    classes: frozenset[str]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the outputs, in order."""
+        return [parts.parts[0].output for parts in self.slices]
+
+    @property
+    def classifier(self) -> bool:
+        """Whether the first output is class scores or classes."""
+        return self.names[0] in self.classes
 
 
 @dataclass(frozen=True)
@@ -52,9 +62,10 @@ class Check:
 
     metric: name of `value` (top1 and agreement: percent) and of `reference_value`, the float model's on
     the same samples; both None when there is nothing to measure it by, or it failed.
-    agreement_percent: predictions equal to the float model's; None unless outputs are class scores.
+    agreement_percent: predictions of the first output equal to the float model's; None unless it is class scores.
     qualities: of every slice of every output. samples: how many were run. error: what the interpreter said when it
-    refused or failed.
+    refused or failed. classes: how often outputs of classes say the same as the float model's. paired: right and wrong
+    predictions beside the float model's, where the metric is top1.
     """
 
     interpreter: str
@@ -66,6 +77,8 @@ class Check:
     qualities: tuple[Quality, ...]
     samples: int
     error: str | None = None
+    classes: Mapping[str, SameClasses] = field(default_factory=dict)
+    paired: Paired | None = None
 
     @property
     def snr_db(self) -> float | None:
@@ -105,13 +118,24 @@ def reference(model: ir.Model, dataset: Dataset, metric: str = "top1", progress:
     """
     outputs = run_dataset(OnnxRuntime(model), dataset, progress)
     parts = tuple(_slices(value, output) for value, output in zip(model.graph.outputs, outputs, strict=True))
-    if dataset.labels is not None:
-        score = load_metric(metric)(outputs, dataset.labels)
-        return Reference(dataset, outputs, parts, metric, score, is_classifier(outputs))
+    classes = {str(value.name) for value in model.graph.outputs if _holds_classes(value)}
+    first = str(model.graph.outputs[0].name)
     inputs = {adapter.shape for _, adapter in dataset.columns.values()}
     # An output of the input's shape is more likely to be the input again: an autoencoder.
-    classifier = is_classifier(outputs) and outputs[0].shape[1:] not in inputs
-    return Reference(dataset, outputs, parts, "agreement", 100.0 if classifier else None, classifier)
+    if is_classifier(outputs) and (dataset.labels is not None or outputs[0].shape[1:] not in inputs):
+        classes.add(first)
+    if dataset.labels is not None:
+        score = load_metric(metric)(outputs, dataset.labels)
+        return Reference(dataset, outputs, parts, metric, score, frozenset(classes))
+    return Reference(dataset, outputs, parts, "agreement", 100.0 if first in classes else None, frozenset(classes))
+
+
+def _holds_classes(value: ir.Value) -> bool:
+    """Whether it is the index of the highest score, whatever its type and shape became."""
+    node = value.producer()
+    while node is not None and node.op_type in ("Cast", "Reshape", "Transpose") and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
+    return node is not None and node.op_type in ("ArgMax", "ArgMin") and value.dtype != ir.DataType.FLOAT
 
 
 def _slices(value: ir.Value, output: np.ndarray) -> Slices:
@@ -169,14 +193,24 @@ def _check(
     except InterpreterError as error:
         failed = (None, None, None, (), 0, error.reason)
         return Check(error.interpreter, error.version, reference.metric, *failed)
+    return compare(interpreter, dataset, outputs, reference)
+
+
+def compare(interpreter: Interpreter, dataset: Dataset, outputs: Sequence[np.ndarray], reference: Reference) -> Check:
+    """The Check of what an interpreter computed. dataset: all of the reference's samples, or the first."""
     part = len(dataset) / len(reference.dataset)
     expected = [output[: round(len(output) * part)] for output in reference.outputs]
-    agreed = agreement(expected, outputs) if reference.classifier else None
+    triples = zip(reference.names, expected, outputs, strict=True)
+    classes = {name: same_classes(a, b) for name, a, b in triples if name in reference.classes}
+    agreed = classes[reference.names[0]].percent if reference.classifier else None
+    pairs = None
     if dataset.labels is None:
         value, reference_value = agreed, None if agreed is None else 100.0
     else:
         metric = load_metric(reference.metric)
         value, reference_value = metric(outputs, dataset.labels), metric(expected, dataset.labels)
+        if reference.metric == "top1":
+            pairs = paired(expected[0], outputs[0], dataset.labels)
     return Check(
         interpreter=interpreter.name,
         version=interpreter.version,
@@ -186,4 +220,6 @@ def _check(
         agreement_percent=agreed,
         qualities=qualities(reference.slices, expected, outputs),
         samples=len(dataset),
+        classes=classes,
+        paired=pairs,
     )

@@ -19,13 +19,19 @@ Encoding = Literal["int8", "dynamic", "float16", "float32"]
 class Overrides:
     """Arguments that go before a recipe's keys; None leaves the recipe's own.
 
-    formats: of artifacts. preprocess: keys of [preprocess]. max_drop: points of accuracy. max_size: bytes.
+    formats: of artifacts. preprocess: keys of [preprocess]. max_drop: points of accuracy. max_size: bytes. min_snr: dB.
+    min_equal: percent.
     """
 
     formats: Sequence[str] | None = None
     preprocess: Mapping[str, Any] | None = None
     max_drop: float | None = None
     max_size: int | None = None
+    min_snr: float | None = None
+    min_equal: float | None = None
+
+
+LIMITS = ("max_drop", "min_snr", "min_equal")  # keys of [evaluate]
 
 
 def effective_recipe(recipe: Recipe, profile: Profile, overrides: Overrides, *, calibrated: bool) -> Recipe:
@@ -36,8 +42,9 @@ def effective_recipe(recipe: Recipe, profile: Profile, overrides: Overrides, *, 
     """
     result = recipe.model_copy(deep=True)
     result.preprocess = _changed(Preprocess, recipe.preprocess, dict(overrides.preprocess or {}), "preprocess")
-    if overrides.max_drop is not None:
-        result.evaluate = _changed(Evaluate, recipe.evaluate, {"max_drop": overrides.max_drop}, "max_drop")
+    for key in LIMITS:
+        if (value := getattr(overrides, key)) is not None:
+            result.evaluate = _changed(Evaluate, result.evaluate, {key: value}, key)
     formats = [overrides.formats] if isinstance(overrides.formats, str) else overrides.formats
     max_size = recipe.emit.max_size if overrides.max_size is None else overrides.max_size
     usual = profile.formats if max_size is None else (OWN_FORMAT,)  # the only one in which weights can be small

@@ -371,7 +371,18 @@ class Evaluate(Section):
         None,
         ge=0,
         allow_inf_nan=False,
-        description="points of the metric that an artifact may lose against the float model; unset: no limit",
+        description="points of the metric that an artifact may lose against the float model, strictly; unset: with "
+        "labels 1 (for a function, 1 % of the float model's value), or more where chance explains it on so few samples",
+    )
+    min_snr: Number = Field(
+        20.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="lowest signal-to-noise ratio, in dB, of any slice of a float output that no metric decides on; "
+        "0: no limit",
+    )
+    min_equal: Number = Field(
+        99.0, ge=0, le=100, description="lowest percentage of equal values in an integer output likewise; 0: no limit"
     )
 
 

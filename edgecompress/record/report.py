@@ -70,6 +70,8 @@ class Requested(Part):
     training: Data | None = Field(None, description="null without training data")
     metric: str
     max_drop: float | None = Field(description="points of the metric that may be lost")
+    min_snr: float | None = Field(None, description="lowest signal-to-noise ratio of a slice of an output, in dB")
+    min_equal: float | None = Field(None, description="lowest percentage of equal values in an integer output")
 
 
 class Achieved(Part):
@@ -169,6 +171,18 @@ class Tensor(Part):
     zero_point: int | None = None
 
 
+class SliceQuality(Part):
+    """How well one slice of an output follows the float model's: values of one size, such as the boxes of a detector.
+
+    Of the three figures, `snr_db` and `exact` are for float outputs, and `equal_percent` is for integer ones.
+    """
+
+    slice: str = Field(description="the output, and the positions along one of its axes if it has several slices")
+    snr_db: float | None = Field(description="signal-to-noise ratio; null when exact, or when the signal is lost")
+    exact: bool = Field(description="whether all values are equal")
+    equal_percent: float | None = Field(description="share of the values that are equal")
+
+
 class Check(Part):
     """One artifact, run in one interpreter."""
 
@@ -181,8 +195,14 @@ class Check(Part):
         description="share of samples on which it predicts the same as the float model"
     )
     snr_db: float | None = Field(
-        description="signal-to-noise ratio of its outputs against the float model's; null when they are equal"
+        description="signal-to-noise ratio of the worst slice of its float outputs; null when exact, when the signal "
+        "is lost, and without float outputs"
     )
+    exact: bool = Field(False, description="whether values were compared, and all are equal")
+    equal_percent: float | None = Field(
+        None, description="share of equal values in the worst integer output; null without any"
+    )
+    qualities: list[SliceQuality] = Field([], description="every slice of every output")
     samples: Natural
     error: str | None = Field(description="what the interpreter said when it refused the artifact")
 
@@ -300,15 +320,18 @@ class MemoryPlan(Part):
 class Report(Part):
     """The report of one run.
 
-    `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop, and "size-limit-exceeded" when one
-    is larger than max_size.
+    `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop, "quality-below-limit" when an output
+    is below min_snr or min_equal, and "size-limit-exceeded" when one is larger than max_size.
     """
 
     schema_version: int = SCHEMA_VERSION
     edgecompress_version: str
     command: str | None = Field(description="the command line; null from Python")
     created: datetime
-    status: Literal["ok", "accuracy-limit-exceeded", "size-limit-exceeded"]
+    status: Literal["ok", "accuracy-limit-exceeded", "quality-below-limit", "size-limit-exceeded"]
+    verdict: str = Field(
+        "", description="what is below a limit, which layers lose most, and what can be done; empty if nothing is"
+    )
     model: ModelSummary
     target: TargetSummary
     requested: Requested

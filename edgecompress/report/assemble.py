@@ -10,12 +10,14 @@ from edgecompress.conversion.data import describe_calibration
 from edgecompress.conversion.memory_fit import ACTIVATION_BYTES
 from edgecompress.conversion.sequence import Converted
 from edgecompress.emit.clusters import plain_clusters
+from edgecompress.evaluate.gate import drop_limit
 from edgecompress.graph.annotations import is_integer
 from edgecompress.record.report import Achieved, Report, Requested
 from edgecompress.record.units import size
 from edgecompress.report import summaries
 from edgecompress.report.arena import memory_plan
 from edgecompress.report.layers import report_layers
+from edgecompress.report.verdict_line import verdict_line
 
 
 def report_of(converted: Converted) -> Report:
@@ -27,6 +29,7 @@ def report_of(converted: Converted) -> Report:
         command=converted.request.command,
         created=datetime.now(UTC),
         status=_status(converted),
+        verdict=verdict_line(converted),
         model=converted.imported.summary,
         target=summaries.target_summary(conversion.profile),
         requested=_requested(converted),
@@ -45,9 +48,13 @@ def report_of(converted: Converted) -> Report:
     )
 
 
-def _status(converted: Converted) -> Literal["ok", "accuracy-limit-exceeded", "size-limit-exceeded"]:
-    if not converted.compressed.outcome.within_limit:
-        return "accuracy-limit-exceeded"
+Status = Literal["ok", "accuracy-limit-exceeded", "quality-below-limit", "size-limit-exceeded"]
+
+
+def _status(converted: Converted) -> Status:
+    verdict = converted.compressed.outcome.verdict
+    if verdict.shortfalls:
+        return "accuracy-limit-exceeded" if verdict.loses_accuracy else "quality-below-limit"
     return "ok" if converted.compressed.within_size else "size-limit-exceeded"
 
 
@@ -64,6 +71,8 @@ def _requested(converted: Converted) -> Requested:
         training=None if trainer is None else summaries.data_summary(trainer.source),
         metric=recipe.evaluate.metric,
         max_drop=recipe.evaluate.max_drop,
+        min_snr=recipe.evaluate.min_snr,
+        min_equal=recipe.evaluate.min_equal,
     )
 
 
@@ -83,7 +92,7 @@ def _achieved(converted: Converted) -> Achieved:
 
 def _notes(converted: Converted) -> list[str]:
     compressed, ingested = converted.compressed, converted.imported.ingested
-    asked, attempt = compressed.recipe, compressed.outcome.attempt
+    asked, attempt, reference = compressed.recipe, compressed.outcome.attempt, converted.conversion.reference
     notes = [
         *ingested.notes,
         *converted.conversion.data.notes,
@@ -95,8 +104,10 @@ def _notes(converted: Converted) -> list[str]:
         notes.append("no layer computes on int8, because none has an int8 kernel or all values are too large for int8")
     if added := compressed.outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]:
         notes.append(
-            f"these layers stay in float, to lose at most {asked.evaluate.max_drop:g} points: {', '.join(added)}"
+            f"these layers stay in float, to lose at most {drop_limit(reference, asked.evaluate):g} points: "
+            f"{', '.join(added)}"
         )
+    notes += compressed.outcome.verdict.notes
     if asked.cluster.is_asked_for:
         notes += plain_clusters(attempt.model, asked.emit.formats or [])
     parts = [summaries.output_parts(a.io) for a in attempt.artifacts if a.io is not None]

@@ -58,6 +58,8 @@ def page(report: Report) -> str:
             arena=_arena(report),
             training=[_curves(h) for h in report.training],
             checks=_checks(report),
+            slices=_slices(report),
+            status=terminal.status_line(report),
             devices=_devices(report),
             version=__version__,
             bad=BAD_SNR,
@@ -227,18 +229,36 @@ def _checks(report: Report) -> list[list[str]]:
             f"{c.interpreter} {c.version}",
             f"{c.samples:,}",
             *(
-                ["failed"] * 4
+                ["failed"] * 5
                 if c.error
                 else [
                     form(c.reference_value, ".2f"),
                     form(c.value, ".2f"),
                     form(c.agreement_percent, ".2f"),
-                    form(c.snr_db, ".1f", "exact"),
+                    form(c.equal_percent, ".2f"),
+                    terminal.snr_cell(c),
                 ]
             ),
         ]
         for a in report.artifacts
         for c in a.checks
+    ]
+
+
+def _slices(report: Report) -> list[list[str]]:
+    """Every slice of outputs that have several, in each interpreter."""
+    return [
+        [
+            a.path,
+            f"{c.interpreter} {c.version}",
+            q.slice,
+            "exact" if q.exact else number(q.snr_db, ".1f", "lost") if q.equal_percent is None else "-",
+            number(q.equal_percent, ".2f"),
+        ]
+        for a in report.artifacts
+        for c in a.checks
+        if len(c.qualities) > 1
+        for q in c.qualities
     ]
 
 

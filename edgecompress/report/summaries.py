@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from edgecompress.conversion.artifacts import Emitted
 from edgecompress.evaluate.dataset import Dataset
+from edgecompress.evaluate.quality import Quality
 from edgecompress.evaluate.verify import Check as Measured
 from edgecompress.lowering.tensor_io import Form, TensorIO, TFLiteModel
-from edgecompress.record.report import Artifact, Check, Data, TargetSummary, Tensor
+from edgecompress.record.report import Artifact, Check, Data, SliceQuality, TargetSummary, Tensor
 from edgecompress_targets import Profile
 
 SAME_LAYOUT = "as in the model"
@@ -84,7 +85,7 @@ def _step(node: ir.Node) -> str:
 
 
 def _check(measured: Measured) -> Check:
-    snr = measured.snr_db
+    qualities = [_quality(q) for q in measured.qualities]
     return Check(
         interpreter=measured.interpreter,
         version=measured.version,
@@ -92,10 +93,24 @@ def _check(measured: Measured) -> Check:
         value=measured.value,
         reference_value=measured.reference_value,
         agreement_percent=measured.agreement_percent,
-        snr_db=None if snr is None or not math.isfinite(snr) else round(snr, 2),  # JSON has no infinity
+        snr_db=_finite(measured.snr_db),
+        exact=bool(qualities) and all(q.exact for q in qualities),
+        equal_percent=measured.equal_percent,
+        qualities=qualities,
         samples=measured.samples,
         error=measured.error,
     )
+
+
+def _quality(measured: Quality) -> SliceQuality:
+    snr, equal = measured.snr_db, measured.equal_percent
+    exact = snr == math.inf or equal == 100.0
+    return SliceQuality(slice=str(measured.slice), snr_db=_finite(snr), exact=exact, equal_percent=equal)
+
+
+def _finite(decibels: float | None) -> float | None:
+    """JSON has no infinity: other fields say whether all is equal or nothing left."""
+    return None if decibels is None or not math.isfinite(decibels) else round(decibels, 2)
 
 
 def _tensor(io: TensorIO) -> Tensor:

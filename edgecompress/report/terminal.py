@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import PurePath
 
@@ -32,9 +33,18 @@ def _header(report: Report) -> Text:
         facts.append(f"input file {size(model.bytes)}")
     text.append(", ".join(facts))
     if report.status != "ok":
-        hint = "; with --train, more weights can be removed" if "size" in report.status and not report.training else ""
-        text.append(f"\n{report.status}: see Requested and achieved{hint}", style="bold red")
+        text.append(f"\n{status_line(report)}", style="bold red")
     return text
+
+
+def status_line(report: Report) -> str:
+    """The status, with what is wrong and what can be done."""
+    if report.verdict:
+        return f"{report.status}: {report.verdict}"
+    if report.status == "ok":
+        return report.status
+    hint = "; with --train, more weights can be removed" if "size" in report.status and not report.training else ""
+    return f"{report.status}: see Requested and achieved{hint}"
 
 
 def _artifacts(report: Report) -> Table:
@@ -52,12 +62,25 @@ def _accuracy(report: Report) -> Table | None:
         return None
     score = report.achieved.float_value
     title = "\nAgainst the float model" if score is None else f"\nAccuracy: {report.requested.metric}"
-    columns = [(name, cell) for name, cell in _CHECK_COLUMNS if score is not None or name not in _SCORES]
+    unused = set() if score is not None else {" Float", " Value"}
+    unused |= set() if any(c.equal_percent is not None for _, c in checks) else {EQUAL}
+    columns = [(name, cell) for name, cell in _CHECK_COLUMNS if name not in unused]
     rows = [["failed" if c.error and name not in _WHICH else cell(a, c) for name, cell in columns] for a, c in checks]
     return table(title, [name for name, _ in columns], rows)
 
 
-_WHICH, _SCORES = {"Format", "Interpreter"}, {" Float", " Value"}
+def snr_cell(check: Check) -> str:
+    """The signal-to-noise ratio of the float outputs: a number, "exact", "lost", or "-" where there are none."""
+    ratios = [q for q in check.qualities if q.equal_percent is None]
+    if check.snr_db is not None:
+        return f"{check.snr_db:.1f}"
+    if not ratios:
+        return "-"
+    return "exact" if all(q.exact for q in ratios) else "lost"
+
+
+EQUAL = " Equal %"  # a column for models with integer outputs
+_WHICH = {"Format", "Interpreter"}
 _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     ("Format", lambda a, c: a.format),
     ("Interpreter", lambda a, c: f"{c.interpreter} {c.version}"),
@@ -65,7 +88,8 @@ _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     (" Float", lambda a, c: number(c.reference_value, ".2f")),
     (" Value", lambda a, c: number(c.value, ".2f")),
     (" Agrees %", lambda a, c: number(c.agreement_percent, ".2f")),
-    (" SNR dB", lambda a, c: number(c.snr_db, ".1f", missing="exact")),
+    (EQUAL, lambda a, c: number(c.equal_percent, ".2f")),
+    (" SNR dB", lambda a, c: snr_cell(c)),
 )
 
 
@@ -92,11 +116,30 @@ def requested(report: Report) -> list[tuple[str, str, str]]:
         (g.what, _goal(g.requested, g.unit), _goal(g.achieved, g.unit) + (g.note and f": {g.note}"))
         for g in report.goals
     ]
-    limit = "any" if asked.max_drop is None else f"at most {asked.max_drop:g}"
+    limit = "at most 1, or by chance" if asked.max_drop is None else f"at most {asked.max_drop:g}"
     rows.append((f"{asked.metric} drop", limit, number(got.drop, ".2f", missing="not measured")))
+    rows += _qualities(report)
     if report.target.flash_bytes is not None:
         largest = max(a.bytes for a in report.artifacts)
         rows.append(("file, in flash", f"at most {size(report.target.flash_bytes)}", size(largest)))
+    return rows
+
+
+def _qualities(report: Report) -> list[tuple[str, str, str]]:
+    """Rows for the worst slice of the float outputs, and for the worst integer output."""
+    asked, rows = report.requested, []
+    checks = [c for a in report.artifacts for c in a.checks if c.qualities]
+    ratios = [(q.snr_db if q.snr_db is not None else math.inf if q.exact else -math.inf, q.slice)
+              for c in checks for q in c.qualities if q.equal_percent is None]  # fmt: skip
+    shares = [(q.equal_percent, q.slice) for c in checks for q in c.qualities if q.equal_percent is not None]
+    if ratios and asked.min_snr is not None:
+        worst, where = min(ratios)
+        words = f"{worst:.1f} dB: {where}" if math.isfinite(worst) else "exact" if worst > 0 else f"lost: {where}"
+        rows.append(("signal to noise", f"at least {asked.min_snr:g} dB" if asked.min_snr else "any", words))
+    if shares and asked.min_equal is not None:
+        share, where = min(shares)
+        rows.append(("equal integers", f"at least {asked.min_equal:g} %" if asked.min_equal else "any",
+                     f"{share:.2f} %: {where}"))  # fmt: skip
     return rows
 
 

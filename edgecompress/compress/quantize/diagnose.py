@@ -27,6 +27,7 @@ OUTLIER = 4.0  # exact range over the range of all but one in a thousand values
 UNUSED = 4.0  # stored range over the range of the values
 TINY = 1e-30
 RESOLUTION = "8-bit resolution"
+INHERITED_NOISE = "error of its inputs"
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _diagnosis(layer: Layer, evidence: _Evidence, total: Noise, own: Noise) -> L
         weight_snr = decibels(float(np.square(array).sum()), float(np.square(error).sum()))
     percent = 100.0 * evidence.saturated / max(evidence.histogram.total, 1)
     inherited = own.noise[name] < INHERITED * total.noise[name]
-    cause = "error of its inputs" if inherited else _own_cause(layer, evidence, own.noise[name], percent)
+    cause = INHERITED_NOISE if inherited else _own_cause(layer, evidence, own.noise[name], percent)
     return LayerDiagnosis(
         layer.node.name or name,
         layer.node.op_type,

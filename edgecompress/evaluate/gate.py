@@ -1,0 +1,140 @@
+"""Whether an artifact is good enough to leave: what was measured of it, against the limits of [evaluate].
+
+With labels the metric decides, for the outputs that it reads: a limit that was asked for is strict, and the one by
+default lets pass what chance explains on so few samples. Everything else is decided by the quality of each slice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edgecompress.evaluate.metrics import METRICS, Paired
+from edgecompress.evaluate.quality import Quality
+from edgecompress.evaluate.verify import Check, Reference
+from edgecompress.recipe import Evaluate
+
+ROUNDING = 1e-9  # points: a limit that is met exactly is met
+DEFAULT_DROP = 1.0  # points that may be lost with labels, unless max_drop says so
+SAME_CLASSES = 97.0  # percent of equal classes that suffice in place of a ratio
+KAPPA = 0.9  # agreement beyond what two that always say the same class reach (Cohen 1960)
+CHANCE = 0.05  # a loss that is at least as likely without any difference is explained by chance
+ENOUGH_SAMPLES = 30  # with fewer labels, a loss that chance explains says nothing
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """One limit that an artifact misses.
+
+    where: the format and the interpreter. text: what was measured, and what was asked for. metric: whether it is a
+    limit on the metric. value: what was measured, to find the worst.
+    """
+
+    where: str
+    text: str
+    metric: bool
+    value: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On one artifact in one interpreter, or on several. notes: what chance explains."""
+
+    shortfalls: tuple[Shortfall, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def loses_accuracy(self) -> bool:
+        """Whether it misses a limit on the metric."""
+        return any(s.metric for s in self.shortfalls)
+
+
+def judge(check: Check, reference: Reference, settings: Evaluate, format: str = "onnx") -> Verdict:
+    """The verdict on an artifact in one interpreter; one that failed there is passed over."""
+    if check.error is not None:
+        return Verdict()
+    name = f".{format} in {check.interpreter} {check.version}"
+    below = [q for q in check.qualities if not _suffices(q, check, settings)]
+    scored = _scored_outputs(reference)
+    if check.samples < len(reference.dataset):  # LiteRT's reference kernels run few samples, which have no say
+        return Verdict(tuple(_of_quality(name, q, settings) for q in below if q.slice.output not in scored))
+    shortfalls = [_of_quality(name, q, settings) for q in below if q.slice.output not in scored or _is_lost(q)]
+    limit = drop_limit(reference, settings)
+    if not scored or limit is None or check.drop is None or check.drop <= limit + ROUNDING:
+        return Verdict(tuple(shortfalls))
+    text = (
+        f"{check.metric} falls by {check.drop:.2f} points, from {check.reference_value:.2f} to {check.value:.2f}, "
+        f"and may fall by {limit:g}"
+    )
+    explained = settings.max_drop is None and check.paired is not None and chance(check.paired) > CHANCE
+    if explained and (check.samples >= ENOUGH_SAMPLES or not any(q.slice.output in scored for q in below)):
+        assert check.paired is not None
+        return Verdict(tuple(shortfalls), (f"{name}: {text}, which chance explains: {check.paired}",))
+    return Verdict((Shortfall(name, text, True, -check.drop), *shortfalls))
+
+
+def drop_limit(reference: Reference, settings: Evaluate) -> float | None:
+    """Points of the metric that may be lost; None without labels.
+
+    A function of the user's may have any unit, so by default it may fall by the same share of the float model's value.
+    """
+    if reference.dataset.labels is None:
+        return None
+    if settings.max_drop is not None:
+        return settings.max_drop
+    if reference.metric in METRICS or reference.score is None:
+        return DEFAULT_DROP
+    return DEFAULT_DROP / 100 * abs(reference.score)
+
+
+def chance(paired: Paired) -> float:
+    """How likely at least as many losses are among the samples that differ, if a loss is as likely as a gain.
+
+    The exact one-sided sign test; on right and wrong predictions it is McNemar's (McNemar 1947).
+    """
+    n = paired.lost + paired.gained
+    return sum(math.comb(n, k) for k in range(paired.lost, n + 1)) / 2**n
+
+
+def _scored_outputs(reference: Reference) -> set[str]:
+    """The outputs that the metric decides on: those of the package read the first, functions of the user's may read
+    all."""
+    if reference.dataset.labels is None:
+        return set()
+    names = [parts.parts[0].output for parts in reference.slices]
+    return set(names[:1] if reference.metric in METRICS else names)
+
+
+def _suffices(quality: Quality, check: Check, settings: Evaluate) -> bool:
+    """Whether the slice reaches its limit or, unless a higher one than the default is asked for, has equal classes."""
+    key, value = ("min_equal", quality.equal_percent) if quality.snr_db is None else ("min_snr", quality.snr_db)
+    limit: float = getattr(settings, key)
+    if limit == 0 or (value is not None and value >= limit):
+        return True
+    same = check.classes.get(quality.slice.output)
+    if same is None or _is_lost(quality) or limit > Evaluate.model_fields[key].default:
+        return False
+    return same.percent >= SAME_CLASSES and same.kappa >= KAPPA
+
+
+def _is_lost(quality: Quality) -> bool:
+    return quality.snr_db == -math.inf
+
+
+def _of_quality(where: str, quality: Quality, settings: Evaluate) -> Shortfall:
+    snr, equal = quality.snr_db, quality.equal_percent
+    if snr is None:
+        assert equal is not None
+        text = f"{equal:.2f} % of the values are equal, and at least {settings.min_equal:g} % are asked for"
+        return Shortfall(where, f"{quality.slice}: {text}", False, equal)
+    measured = "values are lost or not finite" if _is_lost(quality) else f"{snr:.1f} dB"
+    text = f"{measured}, and at least {settings.min_snr:g} dB are asked for"
+    return Shortfall(where, f"{quality.slice}: {text}", False, snr)
+
+
+def joined(verdicts: Iterable[Verdict]) -> Verdict:
+    """One verdict of several: limits on the metric first, then the worst."""
+    every = list(verdicts)
+    shortfalls = sorted((s for v in every for s in v.shortfalls), key=lambda s: (not s.metric, s.value))
+    return Verdict(tuple(shortfalls), tuple(dict.fromkeys(n for v in every for n in v.notes)))

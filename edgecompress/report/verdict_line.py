@@ -1,0 +1,51 @@
+"""What is wrong with artifacts that are below a limit, and what can be done, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgecompress.compress.quantize import LayerDiagnosis
+from edgecompress.compress.quantize.diagnose import INHERITED_NOISE
+from edgecompress.conversion.sequence import Converted
+
+WORST_LAYERS = 3
+MANY_SAMPLES = 100  # of calibration data, beyond which more of it rarely helps
+
+
+def verdict_line(converted: Converted) -> str:
+    """The worst of what is below a limit, the layers that lose most, and what can be done; empty if nothing is."""
+    shortfalls = converted.compressed.outcome.verdict.shortfalls
+    if not shortfalls:
+        return ""
+    worst, places = shortfalls[0], {s.where for s in shortfalls}
+    others = f" and in {len(places) - 1} more" if len(places) > 1 else ""
+    parts = [f"{worst.text} ({worst.where}{others})"]
+    if layers := _worst_layers(converted.compressed.outcome.diagnoses):
+        parts.append(f"worst layers: {layers}")
+    return "; ".join([*parts, f"what can help: {', or '.join(_remedies(converted, metric=worst.metric))}"])
+
+
+def _worst_layers(diagnoses: tuple[LayerDiagnosis, ...]) -> str:
+    """Those that lose most by themselves."""
+    own = [d for d in diagnoses if d.cause != INHERITED_NOISE] or list(diagnoses)
+    rows = sorted(own, key=lambda d: d.own_snr_db)[:WORST_LAYERS]
+    return ", ".join(f"{d.op_type} {d.name!r} {d.own_snr_db:.1f} dB" for d in rows)
+
+
+def _remedies(converted: Converted, *, metric: bool) -> Iterator[str]:
+    conversion, recipe = converted.conversion, converted.compressed.recipe
+    calibration = conversion.data.calibration
+    if converted.encoding == "int8":
+        if converted.on_random_data:
+            yield "give typical data with --calib"
+        elif calibration is not None and len(calibration) < MANY_SAMPLES:
+            yield f"more than {len(calibration)} calibration samples"
+        if not conversion.profile.integer_only:
+            yield "keep these layers in float ([quantize] float_layers)"
+        if recipe.quantize.epochs is None:
+            yield "train it as integers (--train with [quantize] epochs)"
+    elif not converted.request.data.calibrates and converted.request.data.evaluation is None:
+        yield "check it on typical data (--calib or --eval): these inputs were random"
+    if not conversion.data.labelled:
+        yield "let accuracy decide (--eval with labels)"
+    yield "accept it with a higher --max-drop" if metric else "accept it with a lower --min-snr or --min-equal"
