@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -137,6 +138,27 @@ def test_where_the_cache_cannot_be_written_locks_are_among_temporary_files(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with locked("outputs", "x", RuntimeError):
         assert list(tmp_path.glob("edgecompress-*/outputs/*.lock"))
+
+
+def test_a_link_that_somebody_planted_among_locks_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/x")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with locked("outputs", "x", RuntimeError):
+        (lock,) = tmp_path.glob("edgecompress-*/outputs/*.lock")
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600 and stat.S_IMODE(lock.parent.stat().st_mode) == 0o700
+    lock.unlink()
+    lock.symlink_to(victim)  # one file in the folder
+    with pytest.raises(OSError, match=lock.name), locked("outputs", "x", RuntimeError):
+        pass
+    lock.parent.rename(tmp_path / "elsewhere")  # the whole folder
+    lock.parent.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"no folder for locks: .*; .* is a symbolic link: remove it"):
+        locked("outputs", "x", RuntimeError).__enter__()
+    assert victim.read_text() == "precious"
 
 
 def test_no_color(tmp_path: Path) -> None:

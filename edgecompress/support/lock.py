@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from edgecompress_runtime import private_folder
 
 
 @contextmanager
@@ -16,14 +17,13 @@ def locked(kind: str, resource: str, taken: Callable[[str], Exception]) -> Itera
     """While inside, no other process of this user has the resource (a port, an address, a path).
 
     kind: a word for what it is. taken: the error to raise when another has it, given that process's number.
-    The lock goes with the process, however that ends.
+    The lock goes with the process, however that ends. Raises OSError where no folder can hold it.
     """
     path = _folder(kind) / f"{hashlib.sha256(resource.encode()).hexdigest()[:16]}.lock"
-    with path.open("a+") as file:
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            file.seek(0)
             raise taken(file.read().strip() or "unknown") from error
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -33,12 +33,14 @@ def locked(kind: str, resource: str, taken: Callable[[str], Exception]) -> Itera
 
 def _folder(kind: str) -> Path:
     """In the user's cache; where that can't be written, in the folder of temporary files."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    for base in (home / "edgecompress", Path(tempfile.gettempdir()) / f"edgecompress-{os.getuid()}"):
+    reasons = []
+    for place in (private_folder.cache, private_folder.temporary):
         try:
-            (base / kind).mkdir(parents=True, exist_ok=True)
-        except OSError:
+            folder = place(kind)
+        except private_folder.NotPrivateError as error:
+            reasons.append(str(error))
             continue
-        if os.access(base / kind, os.W_OK):
-            return base / kind
-    raise OSError(f"no folder for locks: neither {home} nor {tempfile.gettempdir()} can be written to")
+        if os.access(folder, os.W_OK):
+            return folder
+        reasons.append(f"{folder} can't be written to")
+    raise OSError(f"no folder for locks: {'; '.join(reasons)}")

@@ -6,19 +6,26 @@ import re
 from functools import cache
 
 import llvmlite.binding as llvm
+import numpy as np
 from numba import types
 
 from edgecompress_runtime.codegen.llvm_writer import LlvmProgram
-from edgecompress_runtime.codegen.meeting import ENTRY
+from edgecompress_runtime.codegen.meeting import ENTRY, PREFIX
 from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.llvm import cross
+
+ESCAPES = np.array([list(f"\\{byte:02x}".encode()) for byte in range(256)], np.uint8)  # of bytes in LLVM's text
+# MCJIT writes the addresses of C functions into a table, for which llvmlite's memory manager reserves room only where
+# an object has data that can be written.
+WRITABLE = f"@{PREFIX}_writable = hidden global i64 1"
 
 
 def object_of(program: LlvmProgram, target: llvm.TargetMachine) -> tuple[bytes, tuple[str, ...]]:
     """(object file with constants and the functions of meeting.py, C functions that it needs)."""
     module = optimized(program, target)
     needed = (f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm."))
+    module.link_in(llvm.parse_assembly(WRITABLE))
     return target.emit_object(module), tuple(needed)
 
 
@@ -65,6 +72,6 @@ def target_machine(variant: Variant) -> llvm.TargetMachine:
 def _constants(program: LlvmProgram) -> str:
     lines = []
     for symbol, array in program.constants.items():
-        text = "".join(f"\\{byte:02x}" for byte in array.tobytes())
+        text = ESCAPES[np.frombuffer(array.tobytes(), np.uint8)].tobytes().decode("ascii")
         lines.append(f'@{symbol} = constant [{array.nbytes} x i8] c"{text}", align {CACHE_LINE}')
     return "\n".join(lines)

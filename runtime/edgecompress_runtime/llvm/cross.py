@@ -239,10 +239,10 @@ def lowered(symbol: str, function: Callable[..., None], signature: Signature) ->
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
     flags.error_model = "numpy"  # no Python exceptions in the kernel
     args, result = sigutils.normalize_signature(signature)
-    context = cpu_target.target_context.subtarget(_internal_codegen=_RawCodegen("edgecompress"))
-    compiled = compiler.compile_extra(cpu_target.typing_context, context, function, args, result, flags, {})
-    if not compiled.library._finalized:
-        with global_compiler_lock:
+    with global_compiler_lock:  # Numba's own, for whoever compiles beside
+        context = cpu_target.target_context.subtarget(_internal_codegen=_RawCodegen("edgecompress"))
+        compiled = compiler.compile_extra(cpu_target.typing_context, context, function, args, result, flags, {})
+        if not compiled.library._finalized:
             compiled.library.finalize()
     text, inner = compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
     # Numba's convention: a slot for the result and one for an exception go before the arguments

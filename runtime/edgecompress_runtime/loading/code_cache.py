@@ -1,15 +1,19 @@
 """A model as machine code, and its place on disk.
 
 The file's name is the digest of all that the code depends on: the pack, the CPU's variant, this package's sources,
-LLVM's version. The file starts with the digest of its own contents, so that a damaged one is compiled again.
+LLVM's version. The file starts with an authentication code of its name and contents under a key of this user's: one
+that is damaged, that is another model's, or that somebody else made, is compiled again. The folder is this user's
+alone; where there is no such folder, nothing is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import platform
+import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,9 +25,11 @@ import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
+from edgecompress_runtime import private_folder
 from edgecompress_runtime.plan import Tensor
 
-DIGEST = 32  # bytes
+DIGEST = 32  # bytes, of an authentication code (HMAC-SHA256)
+KEY = 32  # bytes
 KEPT = 64  # files; the ones not read for longest go
 
 
@@ -39,8 +45,8 @@ class Artifact:
     threads: int = 1
 
 
-def place(pack: bytes, variant: str, threads: int = 1) -> Path:
-    """Where the code of a pack lies, or will lie."""
+def place(pack: bytes, variant: str, threads: int = 1) -> Path | None:
+    """Where the code of a pack lies, or will lie; None where no folder is this user's alone."""
     cpu = llvm.get_host_cpu_name() if variant == "generic" else ""
     parts = (
         variant,
@@ -52,19 +58,20 @@ def place(pack: bytes, variant: str, threads: int = 1) -> Path:
         hashlib.sha256(pack).hexdigest(),
     )
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    home = os.environ.get("NUMBA_CACHE_DIR") or Path(folder) / "edgecompress"
-    return Path(home) / "models" / f"{digest[:32]}.native"
+    try:
+        return private_folder.of_code("models") / f"{digest[:32]}.native"
+    except private_folder.NotPrivateError:
+        return None
 
 
 def read(path: Path) -> Artifact | None:
-    """None where there is none, or a damaged one."""
+    """None where there is none, or one that was not written for this place with this user's key."""
     try:
-        data = path.read_bytes()
+        key, data = _key(path.parent), path.read_bytes()
         os.utime(path)
     except OSError:
         return None
-    if data[:DIGEST] != hashlib.sha256(data[DIGEST:]).digest():
+    if not hmac.compare_digest(data[:DIGEST], _code(key, path, data[DIGEST:])):
         return None
     header, code = data[DIGEST:].split(b"\n", 1)
     fields = json.loads(header)
@@ -79,16 +86,40 @@ def write(path: Path, artifact: Artifact) -> None:
         for role, tensors in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
     }
     data = json.dumps(fields).encode() + b"\n" + artifact.code
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(hashlib.sha256(data).digest() + data)
-        part.replace(path)
+    with suppress(OSError):
+        _put(path, _code(_key(path.parent), path, data) + data)
         for old in sorted(path.parent.glob("*.native"), key=lambda p: -p.stat().st_mtime)[KEPT:]:
             old.unlink()
+
+
+def _code(key: bytes, path: Path, data: bytes) -> bytes:
+    """The authentication code of a file: it holds for its name, and so for its pack."""
+    return hmac.new(key, path.name.encode() + b"\n" + data, hashlib.sha256).digest()
+
+
+def _key(folder: Path) -> bytes:
+    """This user's key, made where there is none. Raises OSError."""
+    path = folder / "key"
+    if not path.exists():
+        _put(path, secrets.token_bytes(KEY))
+    key = path.read_bytes()
+    if len(key) != KEY:
+        path.unlink()
+        raise OSError(f"{path} is damaged")
+    return key
+
+
+def _put(path: Path, data: bytes) -> None:
+    """The whole file or none, readable by this user alone. Raises OSError."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
+        part.replace(path)
     except OSError:
         with suppress(OSError):
             part.unlink()
+        raise
 
 
 @cache

@@ -14,6 +14,7 @@ from edgecompress_runtime.codegen.meeting import PREFIX
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.families.x86.variants import VARIANTS, Variant, available
 from edgecompress_runtime.loading import code_cache as artifact
+from edgecompress_runtime.loading.forks import COMPILING
 from edgecompress_runtime.loading.native import Native
 from edgecompress_runtime.pack import Pack, read_pack
 from edgecompress_runtime.plan import Plan, Tensor
@@ -46,13 +47,19 @@ class Model:
 
         Raises RuntimeModelError for another number, shape or dtype.
         """
-        if self._run is None:
-            assert self._compile is not None
-            start = time.perf_counter()
-            self._run = self._compile()
-            self.compile_seconds = time.perf_counter() - start
-        results = self._run(*(np.asarray(a) for a in arrays))
+        run = self._run or self._compiled()
+        results = run(*(np.asarray(a) for a in arrays))
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _compiled(self) -> Run:
+        """Once, however many threads make the first call."""
+        with COMPILING:
+            if self._run is None:
+                assert self._compile is not None
+                start = time.perf_counter()
+                self._run = self._compile()
+                self.compile_seconds = time.perf_counter() - start
+            return self._run
 
 
 def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None, threads: int = 1) -> Model:
@@ -76,12 +83,13 @@ def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None, 
     else:
         data = source
     place = artifact.place(data, chosen.name, threads)
-    if found := artifact.read(place):
+    if place and (found := artifact.read(place)):
         native = Native(found)
         return Model(native.inputs, native.outputs, native)
     pack = read_pack(source)
     try:
-        return _new(pack.plan(), chosen, threads, place)
+        with COMPILING:
+            return _new(pack.plan(), chosen, threads, place)
     except RuntimeModelError as error:
         raise type(error)(f"{pack.name}: {error}") from None
 
@@ -95,7 +103,7 @@ def _variant(name: str | None) -> Variant:
     return chosen
 
 
-def _new(plan: Plan, variant: Variant, threads: int, place: Path) -> Model:
+def _new(plan: Plan, variant: Variant, threads: int, place: Path | None) -> Model:
     # imported here: code from the disk runs without Numba
     from edgecompress_runtime.codegen.llvm_writer import llvm_program
     from edgecompress_runtime.families.x86.x86_family import x86_family
@@ -111,7 +119,8 @@ def _new(plan: Plan, variant: Variant, threads: int, place: Path) -> Model:
             from edgecompress_runtime.execute import Executor
 
             return Executor(plan)
-        artifact.write(place, made)
+        if place:
+            artifact.write(place, made)
         if sys.stderr.isatty():
             print(f"edgecompress: compiled for {variant.name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
         return Native(made)

@@ -14,6 +14,7 @@ from edgecompress_runtime.codegen.meeting import ENTRY
 from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.loading.code_cache import Artifact
+from edgecompress_runtime.loading.forks import watched
 from edgecompress_runtime.loading.team import Team
 from edgecompress_runtime.plan import Tensor
 
@@ -27,7 +28,8 @@ class Native:
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)  # owns the code
+        # one mapping for code and constants: instructions reach 2 GiB, and large libraries may lie between two mappings
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)  # owns the code
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(artifact.code))
         self._engine.finalize_object()
         self.inputs, self.outputs = artifact.inputs, artifact.outputs
@@ -40,6 +42,13 @@ class Native:
         memory = self._arena, *self._into, *self._out
         self._call = self._alone(memory) if artifact.threads == 1 else Team(self._engine, memory, artifact.threads)
         self._lock = threading.Lock()
+        watched(self)
+
+    def after_fork(self) -> None:
+        """In a forked process: nobody runs this model, and its other threads are not there."""
+        self._lock = threading.Lock()
+        if isinstance(self._call, Team):
+            self._call.after_fork()
 
     def _alone(self, memory: tuple[np.ndarray, ...]) -> Callable[[], None]:
         function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(memory))(self._engine.get_function_address(ENTRY))

@@ -7,7 +7,6 @@ sleeps, so that a model which is not used takes no time.
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -28,7 +27,6 @@ class Team:
         self._start()
 
     def _start(self) -> None:
-        self._process = os.getpid()
         self._shared = shared = _Shared(self._engine, self._memory)
         self._first = shared.function(f"{ENTRY}_0", None)
         for number in range(1, self._threads):
@@ -36,10 +34,13 @@ class Team:
             threading.Thread(target=shared.work, args=(waiting,), daemon=True, name=f"edgecompress {number}").start()
         self._end = weakref.finalize(self, shared.end)
 
+    def after_fork(self) -> None:
+        """In a forked process: the next call starts threads, and nobody waits for those of the parent."""
+        self._end.detach()
+
     def __call__(self) -> None:
         """One inference: this thread does its share, the others theirs. One call at a time."""
-        if self._process != os.getpid() or not self._end.alive:  # a fork has none of its parent's threads
-            self._end.detach()
+        if not self._end.alive:  # in a fork, which has none of its parent's threads
             self._start()
         count = self._shared.finished
         try:
