@@ -19,11 +19,13 @@ from edgecompress.devices.configuration import load_devices
 from edgecompress.errors import InputError
 from edgecompress.report.tables import Shown, table
 from edgecompress_targets.drivers.adb import FACTS
+from edgecompress_targets.drivers.linux import MOST_SAID, fact
 from edgecompress_targets.drivers.serial_device import SerialSettings
 from edgecompress_targets.drivers.settings import Settings
-from edgecompress_targets.tools import ToolError
+from edgecompress_targets.tools import ToolError, captured
 
 PROBE_TIMEOUT = 5.0  # seconds: whoever lists devices waits for the slowest
+MOST_CONNECTED = 64  # devices of a kind that are listed, however many there are
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _phones() -> list[Connected]:
     """Lines of `adb devices`: serial number, state. One that answers is asked what it is."""
     lines = _said("adb", "devices").splitlines()[1:]
     words = [line.split() for line in lines if line.strip() and not line.startswith("*")]
-    return [_phone(w[0], w[1]) for w in words if len(w) > 1]
+    return [_phone(w[0], w[1]) for w in words[:MOST_CONNECTED] if len(w) > 1]
 
 
 def _phone(serial: str, state: str) -> Connected:
@@ -137,20 +139,21 @@ def _phone(serial: str, state: str) -> Connected:
         return Connected("adb", serial, state, "android", _add("adb", serial=serial))
     asked = "; ".join(f'echo "$({command})"' for _, command in FACTS)  # a line each, if an empty one
     said = _said("adb", "-s", serial, "shell", asked).split("\n")
-    facts = [f"Android {x}" if name == "android" else x for (name, _), x in zip(FACTS, map(str.strip, said)) if x]
+    facts = [f"Android {x}" if name == "android" else x for (name, _), x in zip(FACTS, map(fact, said)) if x]
     return Connected("adb", serial, ", ".join(facts) or state, "android", _add("adb", serial=serial))
 
 
 def _probes(known: Mapping[str, Settings]) -> list[Connected]:
     """As pyocd lists them. The one that a device's table names has that device's target."""
     try:
-        boards = json.loads(_said("pyocd", "json", "--probes") or "{}").get("boards", [])
-    except ValueError:
+        boards = json.loads(_said("pyocd", "json", "--probes") or "{}")["boards"]
+        said = [(str(b.get("unique_id")), str(b.get("info", "debug probe")), str(b.get("target", ""))) for b in boards]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # whatever is no list of boards
         return []
-    return [_probe(str(b.get("unique_id")), str(b.get("info", "debug probe")), b.get("target"), known) for b in boards]
+    return [_probe(number, fact(info), chip, known) for number, info, chip in said[:MOST_CONNECTED]]
 
 
-def _probe(number: str, info: str, chip: str | None, known: Mapping[str, Settings]) -> Connected:
+def _probe(number: str, info: str, chip: str, known: Mapping[str, Settings]) -> Connected:
     for name, settings in known.items():
         if isinstance(settings, SerialSettings) and number in (settings.probe, *settings.flash):
             return Connected("probe", number, f"{info}, of {name}", settings.target, None)
@@ -164,6 +167,6 @@ def _said(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return ""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=PROBE_TIMEOUT).stdout
-    except (OSError, subprocess.TimeoutExpired):
+        return captured(command, timeout=PROBE_TIMEOUT, most=MOST_SAID)[1].decode(errors="replace")
+    except (OSError, ToolError, subprocess.TimeoutExpired):
         return ""

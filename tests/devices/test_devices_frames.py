@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import pytest
@@ -80,7 +81,7 @@ class Starting:
         return len(self._answers)
 
 
-HELLO = b"\1\0" + (256).to_bytes(2, "little") + bytes(16 + 32)
+HELLO = b"\1\0" + (256).to_bytes(2, "little") + struct.pack("<4I", 1, 1, 1, 0) + bytes(32)
 
 
 def test_what_a_starting_board_did_not_hear_was_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,17 @@ from edgecompress_targets.tools import ToolError
 Advance = Callable[[int], None]  # called with the number of inferences done since the last call
 
 
+LONGEST_MESSAGE = 500  # characters
+
+
 class DeviceError(ToolError):
-    """A device can't be reached, refuses, or answers wrongly. The message says which device, and what to do."""
+    """A device can't be reached, refuses, or answers wrongly. The message says which device, and what to do; it is one
+    line, whatever the device said.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = " ".join(message.split())
+        super().__init__(line if len(line) <= LONGEST_MESSAGE else f"{line[: LONGEST_MESSAGE - 3]}...")
 
 
 class LostError(DeviceError):

@@ -27,11 +27,15 @@ def _elf(content: bytes) -> list[Part]:
         raise ValueError("not a 32-bit ELF file")
     at, size, count = (*struct.unpack_from("<I", content, 28), *struct.unpack_from("<2H", content, 42))
     found = []
+    total = 0
     for start in range(at, at + size * count, size):
         kind, offset, _, address, length = struct.unpack_from("<5I", content, start)
         if kind == LOAD and length:
             if offset + length > len(content):
                 raise ValueError(f"it ends before byte {offset + length}")
+            total += length
+            if total > len(content):
+                raise ValueError("its parts overlap in the file")
             found.append((address, content[offset : offset + length]))
     return found
 

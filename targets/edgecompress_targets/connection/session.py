@@ -16,6 +16,12 @@ VERSION = 1
 SMALLEST = 16  # bytes of a chunk, however bad the line
 FIRST_WAIT, LEAST_WAIT, LONGEST_WAIT = 0.5, 0.05, 4.0  # seconds until a request is sent again
 OVERHEAD = 14  # bytes of a frame beside its payload
+MOST_STACK = 1 << 30  # bytes
+# What a HELLO may say, lowest and highest: a frame has to fit the receiver, and a run has to end.
+BOUNDS = {
+    "payload": (SMALLEST, 4000), "input_bytes": (1, 1 << 28), "output_bytes": (1, 1 << 28), "arena_bytes": (1, 1 << 30),
+    "steps": (0, 1 << 16),
+}  # fmt: skip
 _HELLO = struct.Struct("<BBHIIII32s")
 
 
@@ -92,7 +98,10 @@ class Session:
 
     def stack(self) -> int:
         """The most bytes of stack used since start-up."""
-        return int(struct.unpack("<I", self._ask(Kind.STATISTICS, b"", answer=4))[0])
+        used = int(struct.unpack("<I", self._ask(Kind.STATISTICS, b"", answer=4))[0])
+        if used > MOST_STACK:
+            raise DeviceError(f"{self._name}: it says that {used:,} bytes of stack were used, which can't be")
+        return used
 
     def checksum(self, address: int, length: int) -> int:
         """The CRC-32 of the device's memory, which the device computes itself."""
@@ -109,14 +118,21 @@ class Session:
 
     def _greet(self) -> Hello:
         fields = _HELLO.unpack(self._ask(Kind.HELLO, b"", answer=_HELLO.size))
-        version, counter, payload, inputs, outputs, arena, steps, digest = fields
+        version, counter, digest, sizes = *fields[:2], fields[-1], fields[2:-1]
         if version != VERSION:
             raise DeviceError(
                 f"{self._name}: its firmware speaks version {version} of the protocol, but this "
                 f"program speaks version {VERSION}: flash it again"
             )
-        self._chunk = payload
+        for (what, (lowest, highest)), found in zip(BOUNDS.items(), sizes, strict=True):
+            if not lowest <= found <= highest:
+                raise DeviceError(
+                    f"{self._name}: its firmware says {what} = {found:,}, expected {lowest:,} to {highest:,}: "
+                    "flash it again"
+                )
+        self._chunk = sizes[0]
         self.traffic = Traffic()  # a board that starts is deaf for a while: nothing was lost on the line
+        payload, inputs, outputs, arena, steps = sizes
         return Hello("cycles" if counter else "systick", payload, inputs, outputs, arena, steps, digest.hex())
 
     def _write(self, record: bytes) -> None:

@@ -6,9 +6,14 @@ import struct
 
 from edgecompress_targets.connection.driver import DeviceError
 
+MOST_NANOSECONDS = 10**16  # of one inference: 115 days
+
 
 def from_file(content: bytes, count: int, name: str) -> tuple[int, ...]:
     """The times of `count` inferences. name: the device's name. Raises DeviceError when there are more or fewer."""
     if len(content) != 8 * count:
         raise DeviceError(f"{name}: {len(content)} bytes of times came back, expected {count} x 8")
-    return struct.unpack(f"<{count}q", content)
+    times = struct.unpack(f"<{count}q", content)
+    if times and not 0 <= min(times) <= max(times) <= MOST_NANOSECONDS:
+        raise DeviceError(f"{name}: an inference can't have taken {min(times)} to {max(times)} ns, as the device says")
+    return times

@@ -12,9 +12,9 @@ from typing import Literal
 from pydantic import Field
 
 from edgecompress_targets.connection.driver import DeviceError, LostError
-from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
+from edgecompress_targets.drivers.linux import MOST_SAID, LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
-from edgecompress_targets.tools import ToolError, require
+from edgecompress_targets.tools import ToolError, captured, require
 
 FACTS = [("model", "getprop ro.product.model"), ("cpu", "getprop ro.soc.model"),
          ("android", "getprop ro.build.version.release")]  # fmt: skip
@@ -78,7 +78,7 @@ class AdbShell:
         if not code and not (end and status.isdigit()):
             self._connected = False
             raise LostError(f"{self._name}: the connection was lost")
-        return code or int(status), said, error
+        return code or int(status[:6]), said, error
 
     def push(self, content: bytes, path: str) -> None:
         with tempfile.TemporaryDirectory() as work:
@@ -86,17 +86,20 @@ class AdbShell:
             file.write_bytes(content)
             self._transfer("push", str(file), path, size=len(content))
 
-    def pull(self, path: str) -> bytes:
+    def pull(self, path: str, most: int) -> bytes:
         with tempfile.TemporaryDirectory() as work:
             file = Path(work) / "file"
-            self._transfer("pull", path, str(file), size=0)
+            self._transfer("pull", path, str(file), size=0, most=most, file=file)
+            if file.stat().st_size > most:
+                raise DeviceError(f"{self._name}: {path}: more than {most:,} bytes came")
             return file.read_bytes()
 
     def close(self) -> None:
         """Does nothing: the server of `adb` keeps the connection."""
 
-    def _transfer(self, *words: str, size: int) -> None:
-        code, out, error = self._adb(*words, timeout=self._settings.timeout + 600 + size / 1e5)
+    def _transfer(self, *words: str, size: int, most: int = MOST_SAID, file: Path | None = None) -> None:
+        timeout = self._settings.timeout + 600 + size / 1e5
+        code, out, error = self._adb(*words, timeout=timeout, most=max(most, MOST_SAID), file=file)
         if code:
             said = (error + b"\n" + out).decode(errors="replace").splitlines()
             faults = [line.partition("error: ")[2] for line in said if "error: " in line] or said or ["it failed"]
@@ -105,9 +108,11 @@ class AdbShell:
                 raise LostError(f"{self._name}: adb {words[0]}: {faults[0]}")
             raise DeviceError(f"{self._name}: adb {words[0]}: {faults[0]}")
 
-    def _adb(self, *words: str, timeout: float) -> tuple[int, bytes, bytes]:
+    def _adb(
+        self, *words: str, timeout: float, most: int = MOST_SAID, file: Path | None = None
+    ) -> tuple[int, bytes, bytes]:
         self._connect()
-        code, out, error = self._call("-s", self._settings.serial, *words, timeout=timeout)
+        code, out, error = self._call("-s", self._settings.serial, *words, timeout=timeout, most=most, file=file)
         said = error.decode(errors="replace").strip()
         if code and said.startswith(("error:", "adb: device", "adb: no devices", "adb: error: failed to get feature")):
             reason = said.splitlines()[0].removeprefix("error: ")
@@ -140,17 +145,17 @@ class AdbShell:
             time.sleep(0.1)
         self._connected = True
 
-    def _call(self, *words: str, timeout: float) -> tuple[int, bytes, bytes]:
+    def _call(
+        self, *words: str, timeout: float, most: int = MOST_SAID, file: Path | None = None
+    ) -> tuple[int, bytes, bytes]:
         try:
             require(self._settings.adb, "adb")
-            done = subprocess.run(
-                [self._settings.adb, *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout
-            )
-        except ToolError as error:
-            raise DeviceError(f"{self._name}: {error}") from error
+            code, out, error = captured([self._settings.adb, *words], timeout=timeout, most=most, file=file)
+        except ToolError as failure:
+            raise DeviceError(f"{self._name}: {failure}") from failure
         except subprocess.TimeoutExpired:
             raise DeviceError(f"{self._name}: adb {words[-1][:40]}: did not end within {timeout:.0f} s") from None
-        return done.returncode, _without_news(done.stdout), _without_news(done.stderr)
+        return code, _without_news(out), _without_news(error)
 
 
 def _without_news(said: bytes) -> bytes:

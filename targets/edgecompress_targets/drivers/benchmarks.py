@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgecompress_targets.connection.driver import Benchmark, DeviceError, Summary
+from edgecompress_targets.connection.times import MOST_NANOSECONDS
 
 WARMUP = 3  # inferences that benchmark_model runs first; onnxruntime_perf_test runs one
+MOST_RUNS = 10**9
 LONGEST = 150.0  # seconds of benchmark_model, which stops early otherwise
 STATISTICS = re.compile(r"count=(\d+)[ \t]+(.*)")
 PAIR = re.compile(r"(\w+)=([-+.\deE]+)")
@@ -26,7 +28,9 @@ def benchmark_model(text: str) -> Summary:
     if not found:
         raise ValueError("no line of statistics (count=.. min=.. max=.. avg=..)")
     count, rest = found[-1]
-    values = {key: 1e3 * float(value) for key, value in PAIR.findall(rest)}
+    values = {key: nanoseconds(1e3 * float(value)) for key, value in PAIR.findall(rest)}
+    if len(count) > len(str(MOST_RUNS)):
+        raise ValueError("its count of inferences can't be")
     if "all same" in rest:
         values |= dict.fromkeys(("min", "max", "avg"), values.get("curr", 0.0)) | {"std": 0.0}
     try:
@@ -37,7 +41,15 @@ def benchmark_model(text: str) -> Summary:
 
 def perf_test(text: str) -> tuple[int, ...]:
     """Nanoseconds from each line `model name,seconds,..`."""
-    return tuple(round(1e9 * float(line.split(",")[1])) for line in text.splitlines() if line.strip())
+    lines = [line for line in text.splitlines() if line.strip()]
+    return tuple(round(nanoseconds(1e9 * float(line.split(",")[1]))) for line in lines)
+
+
+def nanoseconds(value: float) -> float:
+    """The value, if an inference can have taken so long; raises ValueError otherwise, also for NaN."""
+    if not 0 <= value <= MOST_NANOSECONDS:
+        raise ValueError(f"a time of {value:g} ns can't be")
+    return value
 
 
 @dataclass(frozen=True)

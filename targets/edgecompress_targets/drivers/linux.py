@@ -28,6 +28,10 @@ CLOCK = f"{CPUFREQ}/scaling_cur_freq", f"{CPUFREQ}/cpuinfo_max_freq", "/sys/clas
 # Counters of the processor's energy, microjoules: powercap (RAPL), else a sensor of hwmon.
 ENERGY = "cat /sys/class/powercap/intel-rapl:0/energy_uj /sys/class/hwmon/hwmon*/energy1_input 2>/dev/null | head -n 1"
 SLOWER = 10  # times slower than the first inference with its start-up: then it hangs
+MOST_SAID = 1 << 20  # bytes that a command may print
+MOST_RESULT = 1 << 26  # bytes of a benchmark's file
+LONGEST_FACT = 120  # characters of what a device says about itself
+LONGEST_NUMBER = 20  # digits
 TRIES, PAUSE = 3, 0.5  # of what a lost connection cut short; seconds between them
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,15 +45,17 @@ class Shell(Protocol):
     """
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
-        """(exit code, standard output, standard error) of a command for its `sh`."""
+        """(exit code, standard output, standard error) of a command for its `sh`, which prints at most MOST_SAID
+        bytes.
+        """
         ...
 
     def push(self, content: bytes, path: str) -> None:
         """Writes a file, all of it. Its folder exists, and its path has no special characters."""
         ...
 
-    def pull(self, path: str) -> bytes:
-        """The content of a file."""
+    def pull(self, path: str, most: int) -> bytes:
+        """The content of a file, which has at most `most` bytes."""
         ...
 
     def close(self) -> None:
@@ -116,8 +122,8 @@ class LinuxDevice:
     def probe(self) -> Found:
         """What the device says about itself. Raises DeviceError when it lacks the emulator in `prefix`."""
         self._require_prefix()
-        system = self._said("uname -sm")
-        facts = {name: said for name, command in self._facts if (said := self._said(f"{command} 2>/dev/null; :"))}
+        system = fact(self._said("uname -sm"))
+        facts = {name: said for name, command in self._facts if (said := fact(self._said(f"{command} 2>/dev/null; :")))}
         words = ", ".join([*facts.values(), system])
         return Found(f"{self._prefix[0]} on {words}" if self._prefix else words, facts)
 
@@ -182,7 +188,7 @@ class LinuxDevice:
                 return Measured(outputs, (), "instructions", notes=("no instructions were counted",))
             note = "the instructions are those of the first inference, including reading and writing its files"
             return Measured(outputs, (count_of_one,), "instructions", notes=(note,))
-        notes = [line for line in said.splitlines() if line.startswith("interpreter: ")]
+        notes = [fact(line) for line in said.splitlines() if line.startswith("interpreter: ")][:1]
         notes += self._clock()
         # a counter that has gone round in between tells nothing
         energy = after - before if before is not None and after is not None and after > before else None
@@ -207,12 +213,12 @@ class LinuxDevice:
 
     def _energy(self) -> int | None:
         said = "" if self._prefix else self._said(f"{ENERGY}; :")
-        return int(said) if said.isdecimal() else None
+        return _number(said)
 
     def _clock(self) -> list[str]:
         """Notes on a CPU that was slow, or too hot to be fast, where the kernel tells."""
         files = f"for f in {' '.join(CLOCK)}; do cat $f 2>/dev/null || echo none; done"
-        now, most, heat = (int(word) if word.isdecimal() else None for word in self._said(files).split()[:3])
+        now, most, heat = [*map(_number, self._said(files).split()), None, None, None][:3]
         notes = [f"clock after the run: {now / 1e3:.0f} of {most / 1e3:.0f} MHz"] if now and most else []
         return notes + ([f"temperature after the run: {heat / 1e3:.0f} degrees Celsius"] if heat else [])
 
@@ -227,7 +233,9 @@ class LinuxDevice:
         files = self._files
         self._shell.push(inputs, f"{folder}/{files['inputs']}")
         said = self._do(f"cd {folder} && {self._command(program)}", timeout)
-        outputs, times = (self._shell.pull(f"{folder}/{files[name]}") for name in ("outputs", "times"))
+        count = len(inputs) // program.input_bytes
+        sizes = {"outputs": count * program.output_bytes, "times": 8 * count}
+        outputs, times = (self._shell.pull(f"{folder}/{files[name]}", size) for name, size in sizes.items())
         self._do(f"cd {folder} && rm -f {' '.join(files.values())} {self._process}")
         return outputs, times, said
 
@@ -237,10 +245,11 @@ class LinuxDevice:
         words = shlex.join([word.format(runs=runs) for word in benchmark.start])
         try:
             said = self._do(f"cd {folder} && {{ echo $$ > {self._process}; exec {words} 2>&1; }}", limit)
-            text = said if benchmark.result is None else self._shell.pull(f"{folder}/{benchmark.result}").decode()
+            if benchmark.result is not None:
+                said = self._shell.pull(f"{folder}/{benchmark.result}", MOST_RESULT).decode(errors="replace")
         finally:
             self._tidy(f"cd {folder} && kill -9 $(cat {self._process}); rm -f {self._process} {benchmark.result or ''}")
-        found = benchmark.parse(text)
+        found = benchmark.parse(said)
         if advance is not None:
             advance(runs)
         notes = (
@@ -295,3 +304,13 @@ class LinuxDevice:
         """Cleans up after a failure, as far as the device can still be reached."""
         with contextlib.suppress(DeviceError):
             self._shell.execute(f"({command}) >/dev/null 2>&1", self._timeout)
+
+
+def fact(said: str) -> str:
+    """The first line, cut where it is too long for a table."""
+    return next(iter(said.strip().splitlines()), "").strip()[:LONGEST_FACT]
+
+
+def _number(word: str) -> int | None:
+    """The number, or None for what is none, or too long for one."""
+    return int(word) if word.isdecimal() and len(word) <= LONGEST_NUMBER else None

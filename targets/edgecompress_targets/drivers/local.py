@@ -105,11 +105,15 @@ class LocalShell:
         except OSError as error:
             raise DeviceError(f"{self._name}: {path}: {error.strerror}") from error
 
-    def pull(self, path: str) -> bytes:
+    def pull(self, path: str, most: int) -> bytes:
         try:
-            return Path(path).read_bytes()
+            with Path(path).open("rb") as file:
+                content = file.read(most + 1)
         except OSError as error:
             raise DeviceError(f"{self._name}: {path}: {error.strerror}") from error
+        if len(content) > most:
+            raise DeviceError(f"{self._name}: {path}: it has more than {most:,} bytes")
+        return content
 
     def close(self) -> None:
         self._work.cleanup()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgecompress_targets.connection.driver import DeviceError, LostError
-from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
+from edgecompress_targets.drivers.linux import MOST_SAID, LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 
 BLOCK, KEEP_ALIVE = 1 << 16, 5  # bytes; seconds
@@ -69,16 +69,18 @@ class SshShell:
         self._client: Any = None
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
-        return self._communicate(command, b"", timeout)
+        return self._communicate(command, b"", timeout, MOST_SAID)
 
     def push(self, content: bytes, path: str) -> None:
-        code, _, error = self._communicate(f"cat > {path}", content, self._settings.timeout + len(content) / 1e4)
+        code, _, error = self._communicate(
+            f"cat > {path}", content, self._settings.timeout + len(content) / 1e4, MOST_SAID
+        )
         if code:
             said = error.decode(errors="replace").strip().splitlines() or [f"{path}: can't be written"]
             raise DeviceError(f"{self._name}: {said[-1]}")
 
-    def pull(self, path: str) -> bytes:
-        code, out, error = self._communicate(f"cat {path}", b"", 600)
+    def pull(self, path: str, most: int) -> bytes:
+        code, out, error = self._communicate(f"cat {path}", b"", 600, most)
         if code:
             raise DeviceError(f"{self._name}: {error.decode(errors='replace').strip()}")
         return out
@@ -88,8 +90,8 @@ class SshShell:
             self._client.close()
         self._client = None
 
-    def _communicate(self, command: str, stdin: bytes, timeout: float) -> tuple[int, bytes, bytes]:
-        """Runs the command in the board's `sh`, whatever the user's shell is."""
+    def _communicate(self, command: str, stdin: bytes, timeout: float, most: int) -> tuple[int, bytes, bytes]:
+        """Runs the command in the board's `sh`, whatever the user's shell is; it may print `most` bytes."""
         import paramiko
 
         deadline, out, error, sent = time.monotonic() + timeout, bytearray(), bytearray(), 0
@@ -105,12 +107,14 @@ class SshShell:
                         progressed = True
                     if sent == len(stdin) and not channel.eof_sent:
                         channel.shutdown_write()
-                    while channel.recv_ready():
+                    if channel.recv_ready():
                         out += channel.recv(BLOCK)
                         progressed = True
-                    while channel.recv_stderr_ready():
+                    if channel.recv_stderr_ready():
                         error += channel.recv_stderr(BLOCK)
                         progressed = True
+                    if len(out) > most or len(error) > MOST_SAID:
+                        raise DeviceError(f"{self._name}: more than {most:,} bytes came")
                     if channel.exit_status_ready() and channel.eof_received and not progressed:
                         break
                     if not self._client.get_transport().is_active():
