@@ -58,8 +58,9 @@ def test_weight_scales_are_widened_until_the_bias_fits(axis):
     weight[2] = 0
     bias = np.array([1.0, 50.0, -3.0, 0.0], np.float32)
     input_scale = 1e-3
-    q = quantize_weight(weight, axis, bias=bias, input_scale=input_scale)
-    b = quantize_bias(q, input_scale)
+    source = Quantization(np.array([input_scale], np.float32), np.zeros(1, np.int32))
+    q = quantize_weight(weight, axis, bias=bias, source=source)
+    b = quantize_bias(q, source)
     assert b.dtype == ir.DataType.INT32
     np.testing.assert_allclose(b.scale, np.float32(input_scale) * q.scale)
     stored = b.quantize(bias)

@@ -40,7 +40,7 @@ def require_names(model: ir.Model, recipe: Recipe) -> None:
     yet."""
     if recipe.distill.is_asked_for:
         return
-    require_nodes(model.graph, recipe.quantize.float_layers)
+    require_nodes(model.graph, recipe.quantize)
     if recipe.prune.is_structured:
         from edgecompress.analysis.channel_groups import channel_groups, prunable
         from edgecompress.compress.prune.prune_channels import without_kept

@@ -20,7 +20,7 @@ def emit(
 ) -> TFLiteModel:
     """Write a canonical model, annotated or not, as a `.pack`; inputs and outputs are as in its `.tflite`.
 
-    io_dtype: FLOAT or INT8, the type of quantized inputs and outputs. coder: a slow codec, "rans"
+    io_dtype: FLOAT, or INT8 for quantized inputs and outputs as they are stored. coder: a slow codec, "rans"
     for instance, to choose from as well. Raises UnsupportedModelError, naming every node and every operator at fault.
     """
     built = tflite.build(model, io_dtype=io_dtype)
@@ -50,7 +50,7 @@ def _plan(built: tflite.Built) -> Plan:
 
 def _tensor(tensor: flatbuffer.Tensor) -> Tensor:
     """Biases go without their scales: they are the input's times the weights', and most of a header otherwise."""
-    q = tensor.quantization if tensor.dtype not in (ir.DataType.FLOAT16, ir.DataType.INT32) else None
+    q = tensor.quantization if tensor.dtype not in (ir.DataType.FLOAT16, ir.DataType.INT32, ir.DataType.INT64) else None
     parameters = {} if q is None else {"scale": q.scale.astype(np.float32), "zero_point": q.zero_point.astype(np.int32)}
     return Tensor(tensor.name, tensor.shape, tensor.dtype.numpy(), **parameters, axis=tensor.axis, data=tensor.data)
 

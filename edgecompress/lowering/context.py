@@ -86,7 +86,9 @@ class Context:
         return self.buffer.add_tensor(Tensor(name, forms.shape_in(form, shape(value)), dtype, q))
 
     def _convert(self, value: ir.Value, source: int, form: Form, int8: bool) -> int:
-        index = self._tensor(value, f"{value.name}/{'int8' if int8 else 'float'}", form, int8)
+        q = quantization(value)
+        stored = "float" if q is None or not int8 else q.dtype.name.lower()
+        index = self._tensor(value, f"{value.name}/{stored}", form, int8)
         kind = "QUANTIZE" if int8 else "DEQUANTIZE"
         self.op(kind, [source], [index])
         return index

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.graph.annotations import INTEGER_RANGE
+
+QUANTIZED = (ir.DataType.INT8, ir.DataType.INT16)
 Form = tuple[int | None, ...]
 
 
@@ -17,8 +20,8 @@ class TensorIO:
     name: name of the ONNX value; tensor: name in the TFLite file.
     form: for each TFLite axis the ONNX axis it holds, None for an inserted axis of size 1;
         (0, 2, 3, 1) is an NCHW value stored as NHWC.
-    shape: TFLite shape. dtype: FLOAT, INT8, INT32, INT64 or BOOL.
-    scale, zero_point: real = scale * (stored - zero_point) when dtype is INT8, else 1 and 0.
+    shape: TFLite shape. dtype: FLOAT, INT8, INT16, INT32, INT64 or BOOL.
+    scale, zero_point: real = scale * (stored - zero_point) when dtype is INT8 or INT16, else 1 and 0.
     """
 
     name: str
@@ -33,17 +36,17 @@ class TensorIO:
         """Array in ONNX axis order -> array of `shape` and `dtype` as the interpreter takes it."""
         axes = [a for a in self.form if a is not None]
         stored = np.ascontiguousarray(array.transpose(axes)).reshape(self.shape)
-        if self.dtype == ir.DataType.INT8:
+        if self.dtype in QUANTIZED:
             scaled = np.rint(stored / np.float32(self.scale)) + self.zero_point
-            return np.clip(scaled, -128, 127).astype(np.int8)
+            return np.clip(scaled, *INTEGER_RANGE[self.dtype]).astype(self.dtype.numpy())
         return stored.astype(self.dtype.numpy(), copy=False)
 
     def from_device(self, stored: np.ndarray) -> np.ndarray:
-        """What the interpreter returned -> array in ONNX axis order, float32 when it was int8."""
+        """What the interpreter returned -> array in ONNX axis order, float32 when it was int8 or int16."""
         axes = [a for a in self.form if a is not None]
         kept = stored.reshape([n for n, a in zip(self.shape, self.form) if a is not None])
         array = kept.transpose(np.argsort(axes))
-        if self.dtype == ir.DataType.INT8:
+        if self.dtype in QUANTIZED:
             return ((array.astype(np.float32) - self.zero_point) * np.float32(self.scale)).astype(np.float32)
         return array
 

@@ -160,6 +160,14 @@ VERSIONS: dict[str, Callable[..., int]] = {
     },
 }  # fmt: skip
 
+# those that have kernels for quantized int16; the others move it as version 1 does
+INT16_VERSIONS = {
+    "CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "FULLY_CONNECTED": 7, "TRANSPOSE_CONV": 3, "ADD": 3, "SUB": 5, "MUL": 4,
+    "AVERAGE_POOL_2D": 3, "MAX_POOL_2D": 3, "TRANSPOSE": 5, "SPLIT": 4, "SLICE": 4, "DEQUANTIZE": 3, "QUANTIZE": 2,
+    "RELU": 3, "MAXIMUM": 4, "MINIMUM": 4, "TANH": 3, "LOGISTIC": 3, "LEAKY_RELU": 2, "BATCH_MATMUL": 3, "PAD": 3,
+    "PADV2": 3, "CONCATENATION": 3, "SOFTMAX": 3, "MEAN": 3, "BROADCAST_TO": 3,
+}  # fmt: skip
+
 # (operator, version) -> first TensorFlow Lite release with it; everything else we emit was in 2.3.0
 RUNTIMES: dict[tuple[str, int], str] = {
     ("CONV_2D", 5): "2.4.0",
@@ -180,6 +188,15 @@ RUNTIMES: dict[tuple[str, int], str] = {
     ("GELU", 1): "2.9.0",
     ("GELU", 2): "2.9.0",
     ("RELU_0_TO_1", 1): "2.10.0",
+    ("RELU", 3): "2.5.0",
+    ("ADD", 3): "2.4.0",
+    ("SUB", 5): "2.4.0",
+    ("BATCH_MATMUL", 3): "2.4.0",
+    ("PAD", 3): "2.4.0",
+    ("PADV2", 3): "2.4.0",
+    ("TRANSPOSE", 5): "2.4.0",
+    ("SLICE", 4): "2.4.0",
+    ("MEAN", 3): "2.4.0",
     ("ABS", 2): "2.4.0",
     ("TRANSPOSE", 6): "2.16.0",
     ("FULLY_CONNECTED", 12): "2.17.0",
@@ -190,7 +207,10 @@ OLDEST = "2.3.0"
 def operator_version(kind: str, inputs: Inputs, outputs: Inputs, options: object | None) -> int:
     """Version of builtin operator `kind` for these tensors."""
     rule = VERSIONS.get(kind)
-    return rule(inputs, outputs, options) if rule else 1
+    version = rule(inputs, outputs, options) if rule else 1
+    if any(t is not None and t.dtype == ir.DataType.INT16 and t.quantization for t in (*inputs, *outputs)):
+        return max(version, INT16_VERSIONS.get(kind, 1))
+    return version
 
 
 def minimum_runtime(codes: Iterable[tuple[str, int]]) -> str:

@@ -13,7 +13,7 @@ from edgecompress.lowering.flatbuffer import TENSOR_TYPES
 from edgecompress.lowering.operands import operand
 from edgecompress.operators.elementwise import binary, plain, unary
 from edgecompress.operators.example import Example
-from edgecompress.operators.record import SAME, Integer, Operator, TorchFunction, register
+from edgecompress.operators.record import SAME, Integer, Operator, TorchFunction, always, register
 
 
 def _lower_where(ctx: Context, layer: Layer) -> None:
@@ -86,7 +86,7 @@ register(
         examples=(Example("c = Less(x, z) y = Where(c, x, z)", INPUTS),),
         channels=elementwise,
         torch=plain("where"),
-        integer=Integer(SAME, data=(1, 2)),
+        integer=Integer(SAME, data=(1, 2), int16=always),
         tflite=_lower_where,
         layout="free",
     ),

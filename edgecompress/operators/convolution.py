@@ -34,6 +34,7 @@ from edgecompress.operators.record import (
     TorchFunction,
     View,
     Weights,
+    always,
     register,
 )
 
@@ -326,7 +327,7 @@ register(
             matrices=(MatrixInput(1, 0, 1),),
             view=View(_conv_matrix, _conv_windows, channels_last=False),
         ),
-        integer=Integer(weight=1, accepts=_has_constant_weight, sum=Sum("product", axis=1)),
+        integer=Integer(weight=1, accepts=_has_constant_weight, sum=Sum("product", axis=1), int16=always),
         tflite=_lower_conv,
         layout="channels",
         macs=_conv_macs,
@@ -353,7 +354,9 @@ register(
             matrices=(MatrixInput(1, 1, 0),),
             view=View(_transpose_matrix, _transpose_windows, channels_last=False),
         ),
-        integer=Integer(weight=1, weight_axis=1, accepts=_has_constant_weight, sum=Sum("product", axis=1)),
+        integer=Integer(
+            weight=1, weight_axis=1, accepts=_has_constant_weight, sum=Sum("product", axis=1), int16=always
+        ),
         tflite=_lower_conv_transpose,
         layout="channels",
         macs=_conv_transpose_macs,

@@ -35,15 +35,17 @@ from edgecompress.operators.record import (
     TorchBuilder,
     TorchFunction,
     Weights,
+    always,
     register,
 )
 
 FUSES_ACTIVATION = {"ADD", "SUB", "MUL", "DIV"}
 
 
-def fixed_output(scale: float, zero_point: int) -> Integer:
-    """An output that always has this scale and zero point."""
-    return Integer(FIXED, fixed=Quantization(np.array([scale], np.float32), np.array([zero_point], np.int32)))
+def fixed_output(scale: float, zero_point: int, int16: Callable[[ir.Node], bool] = always) -> Integer:
+    """An output that always has this scale and zero point in int8."""
+    q = Quantization(np.array([scale], np.float32), np.array([zero_point], np.int32))
+    return Integer(FIXED, fixed=q, int16=int16)
 
 
 # ---- TFLite ----
@@ -59,6 +61,8 @@ def binary(kind: str) -> Lowering:
         operands = [operand(ctx, v, form, rank, int8) for v in values]
         options = {"fusedActivationFunction": ACTIVATIONS[layer.activation_kind]} if kind in FUSES_ACTIVATION else {}
         target = ctx.new(y, form, int8)
+        if kind in ("ADD", "SUB") and ctx.tensor(target).dtype == ir.DataType.INT16:
+            options["potScaleInt16"] = False  # scales of any size
         if len(operands) == 1:
             ctx.reshape(operands[0], target)
             return
@@ -342,7 +346,7 @@ register(
         bounds=_add_bounds,
         torch=plain("add"),
         weights=OPERANDS,
-        integer=Integer(data=None, sum=Sum("total")),
+        integer=Integer(data=None, sum=Sum("total"), int16=always),
         tflite=binary("ADD"),
         layout="free",
     ),
@@ -353,7 +357,7 @@ register(
         bounds=_subtract_bounds,
         torch=plain("sub"),
         weights=OPERANDS,
-        integer=Integer(data=None, sum=Sum("total")),
+        integer=Integer(data=None, sum=Sum("total"), int16=always),
         tflite=binary("SUB"),
         layout="free",
     ),
@@ -364,7 +368,7 @@ register(
         bounds=_multiply_bounds,
         torch=plain("mul"),
         weights=OPERANDS,
-        integer=Integer(data=None, sum=Sum("product")),
+        integer=Integer(data=None, sum=Sum("product"), int16=always),
         tflite=binary("MUL"),
         layout="free",
     ),
@@ -390,7 +394,7 @@ register(
         examples=(Example("y = Max(x, z)", TWO),),
         channels=elementwise,
         torch=_chain_torch("maximum"),
-        integer=Integer(SAME, data=None, accepts=lambda node: len(node.inputs) == 2),
+        integer=Integer(SAME, data=None, accepts=lambda node: len(node.inputs) == 2, int16=always),
         tflite=binary("MAXIMUM"),
         layout="free",
     ),
@@ -399,7 +403,7 @@ register(
         examples=(Example("y = Min(x, z)", TWO),),
         channels=elementwise,
         torch=_chain_torch("minimum"),
-        integer=Integer(SAME, data=None, accepts=lambda node: len(node.inputs) == 2),
+        integer=Integer(SAME, data=None, accepts=lambda node: len(node.inputs) == 2, int16=always),
         tflite=binary("MINIMUM"),
         layout="free",
     ),
@@ -476,7 +480,7 @@ register(
     function(
         "Identity",
         torch=_identity_torch,
-        integer=Integer(sum=Sum("sum")),
+        integer=Integer(sum=Sum("sum"), int16=always),
         tflite=_lower_identity,
         function=Function(lambda node, x: x, rises=True),
     ),
@@ -484,7 +488,7 @@ register(
         "LeakyRelu",
         homogeneous=True,
         torch=_leaky_relu_torch,
-        integer=Integer(),
+        integer=Integer(int16=always),
         tflite=_lower_leaky_relu,
         function=Function(_leaky, rises=True),
     ),
@@ -500,7 +504,7 @@ register(
         "Relu",
         homogeneous=True,
         torch=plain("relu"),
-        integer=Integer(sum=Sum("sum")),
+        integer=Integer(sum=Sum("sum"), int16=always),
         tflite=unary("RELU"),
         function=Function(lambda node, x: np.maximum(x, 0), rises=True),
     ),

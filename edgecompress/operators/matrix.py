@@ -17,7 +17,17 @@ from edgecompress.lowering import forms
 from edgecompress.lowering.context import ACTIVATIONS, Context
 from edgecompress.lowering.weight_tensors import bias_tensor, weight_matrix
 from edgecompress.operators.example import Example
-from edgecompress.operators.record import Integer, MatrixInput, Operator, Sum, TorchFunction, View, Weights, register
+from edgecompress.operators.record import (
+    Integer,
+    MatrixInput,
+    Operator,
+    Sum,
+    TorchFunction,
+    View,
+    Weights,
+    always,
+    register,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -188,6 +198,7 @@ register(
             weight=1,
             accepts=lambda node: optional_parameter(node, 1) is not None,
             sum=Sum("product", axis=-1, once=True),
+            int16=always,
         ),
         tflite=_lower_gemm,
         macs=_product_macs,
@@ -206,7 +217,7 @@ register(
             matrices=(MatrixInput(0, -2, -1), MatrixInput(1, -1, -2)),
             view=View(_columns, _one_group, channels_last=True),
         ),
-        integer=Integer(data=None, weight=1, weight_axis=1, sum=Sum("product", axis=-1, once=True)),
+        integer=Integer(data=None, weight=1, weight_axis=1, sum=Sum("product", axis=-1, once=True), int16=always),
         tflite=_lower_matmul,
         macs=_product_macs,
     ),

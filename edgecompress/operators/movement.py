@@ -28,7 +28,7 @@ from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
 from edgecompress.operators.checks import constant_inputs
 from edgecompress.operators.example import Example
-from edgecompress.operators.record import SAME, Integer, Kept, Operator, Renew, TorchFunction, Weights, register
+from edgecompress.operators.record import SAME, Integer, Kept, Operator, Renew, TorchFunction, Weights, always, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -475,7 +475,8 @@ def _transpose_torch(node: ir.Node) -> TorchFunction:
 
 # ---- the records ----
 
-MOVE = Integer(SAME, passive=True)
+MOVE = Integer(SAME, passive=True, int16=always)
+MOVE_INT8 = Integer(SAME, passive=True)
 CONSTANTS = Weights(learned=None, least=2)
 
 
@@ -517,7 +518,7 @@ register(
         bounds=_concat_bounds,
         torch=_concat_torch,
         weights=CONSTANTS,
-        integer=Integer(SAME, data=None, passive=True),
+        integer=Integer(SAME, data=None, passive=True, int16=always),
         tflite=_lower_concat,
         layout="free",
     ),
@@ -561,7 +562,9 @@ register(
         bounds=_pad_bounds,
         change=_renew_pad,
         torch=_pad_torch,
-        integer=Integer(SAME, passive=True, computes=True),
+        integer=Integer(
+            SAME, passive=True, computes=True, int16=lambda node: text(node, "mode", "constant") == "constant"
+        ),
         tflite=_lower_pad,
         layout="free",
     ),
@@ -582,7 +585,7 @@ register(
         accepts=constant_inputs(1),
         channels=_repeat_channels,
         torch=_tile_torch,
-        integer=MOVE,
+        integer=MOVE_INT8,
         tflite=_lower_tile,
     ),
     Operator(
@@ -593,7 +596,7 @@ register(
         ),
         channels=_depth_to_space_channels,
         torch=_depth_to_space_torch,
-        integer=MOVE,
+        integer=MOVE_INT8,
         tflite=_lower_depth_to_space,
         layout="channels",
     ),
@@ -602,7 +605,7 @@ register(
         examples=(Example("y = SpaceToDepth<blocksize=2>(x)", {"x": (1, 3, 4, 6)}),),
         channels=_space_to_depth_channels,
         torch=_space_to_depth_torch,
-        integer=MOVE,
+        integer=MOVE_INT8,
         tflite=_lower_space_to_depth,
         layout="channels",
     ),

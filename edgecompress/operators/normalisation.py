@@ -21,7 +21,7 @@ from edgecompress.lowering.parts import Parts
 from edgecompress.operators.checks import constant_inputs, one_output
 from edgecompress.operators.elementwise import fixed_output
 from edgecompress.operators.example import Example
-from edgecompress.operators.record import Operator, TorchFunction, Weights, register
+from edgecompress.operators.record import Operator, TorchFunction, Weights, never, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -214,7 +214,7 @@ register(
         examples=(Example("y = LogSoftmax(x)"),),
         channels=_along_axis,
         torch=_log_softmax_torch,
-        integer=fixed_output(16 / 256, 127),
+        integer=fixed_output(16 / 256, 127, int16=never),
         tflite=_lower_softmax,
         ranks=True,
     ),

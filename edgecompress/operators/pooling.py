@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.annotations import Quantization, quantization
+from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, quantization
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.channel_rules import images
 from edgecompress.graph.fusion import Layer
@@ -23,7 +23,7 @@ from edgecompress.lowering.windows import VALID, Pads, fit_padding, window
 from edgecompress.operators.checks import all_of, image_rank, one_output
 from edgecompress.operators.example import Example
 from edgecompress.operators.images import node_pads, torch_layer, torch_order
-from edgecompress.operators.record import SAME, Integer, Operator, Sum, TorchFunction, register
+from edgecompress.operators.record import SAME, Integer, Operator, Sum, TorchFunction, always, register
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,9 @@ def _lower_pool(ctx: Context, layer: Layer) -> None:
     _write_pool(ctx, kind, padded, mean, kernel, strides, padding)
     factor, q = correction[None, :, :, None].astype(np.float32), None
     if int8:
-        q = Quantization(np.array([factor.max() / 127], np.float32), np.zeros(1, np.int32))
+        dtype = ctx.tensor(source).dtype
+        steps = INTEGER_RANGE[dtype][1]
+        q = Quantization(np.array([factor.max() / steps], np.float32), np.zeros(1, np.int32), None, dtype)
         factor = q.quantize(factor)
     ctx.op("MUL", [mean, ctx.constant(factor, q)], [target])
 
@@ -72,7 +74,7 @@ def _lower_pool(ctx: Context, layer: Layer) -> None:
 def _lowest(x: ir.Value, int8: bool) -> float:
     """The real value of the smallest stored number."""
     q = quantization(x) if int8 else None
-    return LOWEST if q is None else float(q.dequantize(np.array([-128]))[0])
+    return LOWEST if q is None else float(q.dequantize(np.array([INTEGER_RANGE[q.dtype][0]]))[0])
 
 
 def _window_sizes(
@@ -217,7 +219,7 @@ register(
         bounds=_pool_bounds,
         homogeneous=True,
         torch=_max_pool_torch,
-        integer=Integer(SAME, accepts=_has_one_output),
+        integer=Integer(SAME, accepts=_has_one_output, int16=always),
         tflite=_lower_pool,
         layout="channels",
     ),
@@ -235,7 +237,7 @@ register(
         bounds=_pool_bounds,
         homogeneous=True,
         torch=_average_pool_torch,
-        integer=Integer(SAME, frees=_averages_all, computes=True, sum=Sum("mean")),
+        integer=Integer(SAME, frees=_averages_all, computes=True, sum=Sum("mean"), int16=always),
         tflite=_lower_pool,
         layout="channels",
     ),
@@ -246,7 +248,7 @@ register(
         bounds=_image_bounds,
         homogeneous=True,
         torch=_global_average_torch,
-        integer=Integer(sum=Sum("mean")),
+        integer=Integer(sum=Sum("mean"), int16=always),
         tflite=_lower_global_pool,
         layout="channels",
     ),
@@ -257,7 +259,7 @@ register(
         bounds=_image_bounds,
         homogeneous=True,
         torch=_global_max_torch,
-        integer=Integer(SAME),
+        integer=Integer(SAME, int16=always),
         tflite=_lower_global_pool,
         layout="channels",
     ),

@@ -96,6 +96,9 @@ class Sum:
     whole: bool = True
 
 
+UNIT_INT16 = Quantization(np.array([2.0**-15], np.float32), np.zeros(1, np.int32), None, ir.DataType.INT16)
+
+
 @dataclass(frozen=True)
 class Integer:
     """How an operator computes on int8. The constraints are those of the TFLite 8-bit quantization specification
@@ -108,6 +111,8 @@ class Integer:
     accepts: whether this very node has an int8 kernel. frees: whether its output is FREE all the same.
     computes: with SAME, whether the output has numbers that the input does not have.
     sum: what the kernel adds up; None: it looks its results up, or moves them, and rounds to the nearest.
+    int16: whether this very node also has a kernel for int16 activations with zero point 0, int8 weights and int64
+        biases (TFLite's 16x8 scheme), in TFLite and in TensorFlow Lite Micro.
     """
 
     output: str = FREE
@@ -120,6 +125,11 @@ class Integer:
     frees: Callable[[ir.Node], bool] = never
     computes: bool = False
     sum: Sum | None = None
+    int16: Callable[[ir.Node], bool] = never
+
+    def fixed_at(self, bits: int) -> Quantization | None:
+        """The output's quantization where the operator fixes it: at 16 bits, -1..1 for all of them."""
+        return self.fixed if bits == 8 or self.fixed is None else UNIT_INT16
 
 
 @dataclass(frozen=True)

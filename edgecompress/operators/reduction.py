@@ -16,7 +16,7 @@ from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES
 from edgecompress.operators.checks import constant_inputs
 from edgecompress.operators.example import Example
-from edgecompress.operators.record import SAME, Integer, Operator, Sum, TorchBuilder, TorchFunction, register
+from edgecompress.operators.record import SAME, Integer, Operator, Sum, TorchBuilder, TorchFunction, always, register
 
 REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX"}
 
@@ -128,7 +128,7 @@ register(
         channels=_channels,
         bounds=_mean_bounds,
         torch=_reduction_torch("mean"),
-        integer=Integer(sum=Sum("mean")),
+        integer=Integer(sum=Sum("mean"), int16=always),
         tflite=_lower_reduction,
     ),
     Operator(

@@ -257,6 +257,10 @@ class Quantize(Section):
     equalize: bool = Field(True, description="cross-layer equalization, where it helps")
     bias_correction: bool = Field(True, description="correction of biases for the mean error, where it helps")
     float_layers: list[str] = Field([], description="names of nodes that stay in float (mixed precision)")
+    int16_layers: list[str] = Field(
+        [],
+        description='names of nodes whose activations are int16, with int8 weights; "*": all that have an int16 kernel',
+    )
     samples: int | None = Field(None, ge=1, description="largest number of calibration samples; unset: all")
     epochs: int | None = Field(None, ge=1, description="epochs of quantization-aware training; unset: none")
     lr: Finite = Field(

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import codebook, is_integer, quantization
+from edgecompress.graph.annotations import activation_bits, codebook, quantization
 from edgecompress.graph.fusion import Layer as FusedLayer
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.fusion import layers as fused_layers
@@ -111,14 +111,20 @@ def _bins(low: float, high: float) -> int:
 def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | None]:
     q, book = quantization(weight), codebook(weight)
     if weight is None:
-        return "int8" if is_integer(layer.node) else "float32", None
+        return _activations(layer), None
     clusters, bits = "", float(FLOAT_BITS if q is None else BITS[q.dtype])
     if book is not None and (book.scale is None or book.axis is None):  # else of more values than a codebook holds
         clusters, bits = f", {len(book.centroids)} values", round(entropy(book.indices), 2)
     if q is None:
-        return ("int8" if is_integer(layer.node) else "float32") + clusters, bits
+        return _activations(layer) + clusters, bits
     name = q.dtype.name.lower()
     if q.dtype == ir.DataType.FLOAT16:
         return f"{name} weights{clusters}", bits
     scales = "per-tensor" if q.axis is None else "per-channel"
-    return f"{name} {scales}" + ("" if is_integer(layer.node) else " weights") + clusters, bits
+    rest = {8: "", 16: ", int16 activations", None: " weights"}[activation_bits(layer.node)]
+    return f"{name} {scales}{rest}{clusters}", bits
+
+
+def _activations(layer: FusedLayer) -> str:
+    bits = activation_bits(layer.node)
+    return "float32" if bits is None else f"int{bits}"

@@ -108,6 +108,8 @@ def _check(operator: Operator, inputs: Sequence[Tensor | None], outputs: Sequenc
             raise MisfitError(f"tensor {tensor.name[:60]!r} has no elements")
         if tensor is not None and tensor.is_int8 and (np.abs(tensor.zero_point + 0.5) > 128).any():
             raise MisfitError(f"tensor {tensor.name[:60]!r} has a zero point outside of int8")
+        if tensor is not None and tensor.is_int16 and (tensor.scale.size != 1 or tensor.zero_point.any()):
+            raise MisfitError(f"tensor {tensor.name[:60]!r} is int16, with more than a scale and a zero point of 0")
     if any(t is None for t in inputs[:1]) or not inputs or not outputs:
         raise MisfitError("an operand is missing")
     if type(operator.options) is not record.options:

@@ -40,8 +40,13 @@ class Tensor:
 
     @property
     def is_int8(self) -> bool:
-        """Whether elements are int8, which is what quantized activations and weights are."""
+        """Whether elements are int8, as those of quantized weights and of most quantized activations."""
         return self.dtype == np.int8
+
+    @property
+    def is_int16(self) -> bool:
+        """Whether it has quantized activations of 16 bits; their zero point is 0."""
+        return self.dtype == np.int16 and self.scale.size > 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,6 +76,11 @@ def channels(inputs: Sequence[Any], w: Tensor, count: int) -> None:
     if inputs[0].is_int8:
         require(w.is_int8 and w.scale.size > 0, "expected int8 weights with scales")
         require(bias is None or (bias.data is not None and bias.dtype == np.int32), "expected a constant int32 bias")
+    if inputs[0].is_int16:
+        require(
+            w.is_int8 and w.scale.size > 0 and not w.zero_point.any(), "expected int8 weights with zero points of 0"
+        )
+        require(bias is None or (bias.data is not None and bias.dtype == np.int64), "expected a constant int64 bias")
 
 
 def elementwise(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:

@@ -14,7 +14,7 @@ from edgecompress.compress.cluster.moments import Moments, unknown
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.dynamic import LARGEST_HALF
 from edgecompress.compress.quantize.noise import decibels
-from edgecompress.compress.quantize.weight_scales import BIAS_LIMIT, LIMIT, quantize_bias
+from edgecompress.compress.quantize.weight_scales import BIAS_LIMITS, LIMIT, quantize_bias
 from edgecompress.graph.annotations import (
     Codebook,
     Quantization,
@@ -111,11 +111,11 @@ def _cluster_layer(
 
 
 def _least_spread(layer: Layer) -> np.ndarray:
-    """Of a channel's weights, [channels] or 0: with less, its bias would not fit in half of int32."""
+    """Of a channel's weights, [channels] or 0: with less, its bias would not fit in half of what sums hold."""
     bias, source = layer.bias, quantization(layer.node.inputs[0])
     if bias is None or quantization(bias) is None or source is None:
         return np.zeros(1)
-    return np.abs(np.asarray(constant(bias), np.float64)) / (float(source.scale[0]) * BIAS_LIMIT) * LIMIT
+    return np.abs(np.asarray(constant(bias), np.float64)) / (float(source.scale[0]) * BIAS_LIMITS[source.dtype]) * LIMIT
 
 
 def _record(layer: Layer, value: ir.Value, found: ClusteredWeights, axis: int | None, integers: bool) -> None:
@@ -131,7 +131,7 @@ def _record(layer: Layer, value: ir.Value, found: ClusteredWeights, axis: int | 
         set_quantization(value, q)
         source = quantization(layer.node.inputs[0])
         if layer.bias is not None and source is not None and quantization(layer.bias) is not None:
-            set_quantization(layer.bias, quantize_bias(q, float(source.scale[0])))
+            set_quantization(layer.bias, quantize_bias(q, source))
     else:
         book = Codebook(found.centroids.values.astype(np.float32), indices, scale, axis)
         array = book.values()

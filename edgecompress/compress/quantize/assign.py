@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators, ranges
+from edgecompress.compress.quantize.bit_widths import int16_nodes, separate_widths, stored_bits
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.groups import Groups
 from edgecompress.compress.quantize.histogram import Histogram
@@ -28,8 +29,10 @@ from edgecompress.compress.quantize.weight_scales import (
 from edgecompress.errors import InputError
 from edgecompress.graph.annotations import (
     Quantization,
+    activation_bits,
     comes_quantized,
     given_quantization,
+    is_integer,
     quantization,
     set_activation_bits,
     set_quantization,
@@ -46,7 +49,7 @@ MASK_DEPTH = 10.0  # exp(-10) is far below the 1/256 that an int8 Softmax resolv
 def quantize_static(
     model: ir.Model, calibration: Calibration, settings: Quantize, *, integer_only: bool = False
 ) -> ir.Model:
-    """A clone annotated for int8 weights and activations and int32 biases.
+    """A clone annotated for int8 weights, int8 or int16 activations, and int32 or int64 biases.
 
     1. A layer is int8 when its operators have int8 kernels and its activations were calibrated, unless it
        is in settings.float_layers, or a value is too large for a scale. Data movement between float layers
@@ -57,14 +60,17 @@ def quantize_static(
        through an Identity, which requantizes.
     3. Constants that are operands get a scale of their own, or their group's.
     4. Weights: per output channel; biases at input scale * weight scale.
-    5. A model that came quantized (`given_quantization`) keeps its values' scales, and weights that lie on a grid
+    5. Activations of the layers in settings.int16_layers are int16 with zero point 0, their biases int64; an Identity
+       requantizes where neighbours have the other width.
+    6. A model that came quantized (`given_quantization`) keeps its values' scales, and weights that lie on a grid
        the grid's.
-    6. What joins unlike quantities in an output stays float: `joins.py`.
-    7. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
+    7. What joins unlike quantities in an output stays float: `joins.py`.
+    8. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
        at the end of the graph.
 
     Raises UnsupportedModelError when integer_only and a layer can't be int8, naming all of them, and
-    InputError when float_layers has names that the model does not have, or integer_only and values are too large.
+    InputError when float_layers or int16_layers have names that the model does not have, when a layer has no int16
+    kernel, or integer_only and values are too large.
     """
     clone = model.clone()
     graph = clone.graph
@@ -88,11 +94,13 @@ def quantize_static(
         chosen -= last
         for node in last:  # for an emitter that is asked for int8 outputs
             set_quantization(node.outputs[0], operators.RULES[node.op_type].fixed)
-    for requantize, source in _separate_fixed(graph, chosen):
-        chosen.add(requantize)
-        histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
+    wide = int16_nodes(graph, chosen, settings)
     for node in graph:
-        set_activation_bits(node, 8 if node in chosen else None)
+        set_activation_bits(node, (16 if node in wide else 8) if node in chosen else None)
+    for separate in (separate_widths, _separate_fixed):
+        for requantize, source in separate(graph):
+            chosen.add(requantize)
+            histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
     groups = [layer for layer in layers(graph) if layer.node in chosen]
     _own_constants(graph, groups)
     _assign_activations(groups, histograms, settings)
@@ -114,17 +122,12 @@ def _too_large(graph: ir.Graph, histograms: Histograms) -> dict[str, float]:
     return {name: magnitude for name, magnitude in magnitudes.items() if magnitude > LARGEST}
 
 
-def _separate_fixed(graph: ir.Graph, chosen: set[ir.Node]) -> list[tuple[ir.Node, ir.Value]]:
+def _separate_fixed(graph: ir.Graph) -> list[tuple[ir.Node, ir.Value]]:
     """Puts an Identity behind each output of fixed scale whose group has other values; returns pairs (Identity,
     source).
     """
-    groups = [layer for layer in layers(graph) if layer.node in chosen]
-    fixed = {
-        v: q
-        for layer in groups
-        for v in operators.outputs(layer)
-        if (q := operators.RULES[layer.node.op_type].fixed) is not None
-    }
+    groups = [layer for layer in layers(graph) if is_integer(layer.node)]
+    fixed = {v: q for layer in groups for v in operators.outputs(layer) if (q := operators.fixed(layer)) is not None}
     tied = [layer for layer in groups if operators.ties(layer)]
     inside = {v for layer in tied for v in operators.outputs(layer)}
     names, added = Names(graph), []
@@ -142,6 +145,7 @@ def _separate_fixed(graph: ir.Graph, chosen: set[ir.Node]) -> list[tuple[ir.Node
             producer = value.producer()
             assert producer is not None
             graph.insert_after(producer, requantize)
+            set_activation_bits(requantize, activation_bits(producer))
             for node, index in uses:
                 node.replace_input_with(index, output)
             added.append((requantize, value))
@@ -190,7 +194,7 @@ def _activations(groups: list[Layer]) -> tuple[dict[ir.Value, list[ir.Value]], d
     same = _same_groups([layer for layer in groups if operators.ties(layer)])
     fixed: dict[ir.Value, Quantization] = {}
     for layer in groups:
-        own = operators.RULES[layer.node.op_type].fixed
+        own = operators.fixed(layer)
         for value in [v for _, v in operators.data_inputs(layer)] + operators.outputs(layer):
             same.find(value)  # a group of its own, if no other
         fixed |= {same.find(v): own for v in operators.outputs(layer) if own is not None}
@@ -199,15 +203,27 @@ def _activations(groups: list[Layer]) -> tuple[dict[ir.Value, list[ir.Value]], d
 
 def _assign_activations(groups: list[Layer], histograms: Histograms, settings: Quantize) -> None:
     members_of, fixed = _activations(groups)
+    widths = _widths(groups, members_of)
     # What an operator that ties makes are values it read, or between them; a Pad brings another in.
     tied = [layer for layer in groups if operators.ties(layer)]
     derived = {v for layer in tied for v in operators.outputs(layer) if layer.node.op_type != "Pad"}
     for root, members in members_of.items():
         sources = [v for v in members if v not in derived]
-        chosen = fixed.get(root) or _given(members)
-        chosen = chosen or quantize_range(*_group_range(sources, histograms, settings))
+        bits = widths[root]
+        chosen = fixed.get(root) or (_given(members) if bits == 8 else None)
+        chosen = chosen or quantize_range(*_group_range(sources, histograms, settings, bits), bits)
         for value in members:
             set_quantization(value, chosen)
+
+
+def _widths(groups: list[Layer], members_of: dict[ir.Value, list[ir.Value]]) -> dict[ir.Value, int]:
+    """Bits of each group of values that share a scale: all of them are stored with as many, constants as their reader
+    computes."""
+    reader = {v: activation_bits(layer.node) or 8 for layer in groups for _, v in operators.data_inputs(layer)}
+    return {
+        root: max(reader[v] if constant(v) is not None else stored_bits(v) for v in values)
+        for root, values in members_of.items()
+    }
 
 
 def _given(members: list[ir.Value]) -> Quantization | None:
@@ -219,7 +235,7 @@ def _given(members: list[ir.Value]) -> Quantization | None:
     return quantize_range(float(min(low for low, _ in ends)), float(max(high for _, high in ends)))
 
 
-def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quantize) -> ranges.Range:
+def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quantize, bits: int) -> ranges.Range:
     constants = [array for v in sources if (array := constant(v)) is not None and array.size]
     computed = [v for v in sources if constant(v) is None]
     if not computed:
@@ -231,7 +247,9 @@ def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quan
         return 0.0, 0.0
     if _is_image(merged) and any(v.is_graph_input() for v in computed):
         return PIXEL_RANGE
-    low, high = ranges.METHODS[settings.calibration](merged, settings)
+    # 16 bits hold all values and more: there is nothing to weigh against saturation
+    method = ranges.minmax if bits == 16 else ranges.METHODS[settings.calibration]
+    low, high = method(merged, settings)
     low, high = min(low, 0.0), max(high, 0.0)
     # Constants widen the range. A mask's "minus infinity" would take all of it, and saturates instead, far
     # enough out to vanish in a Softmax.
@@ -254,12 +272,11 @@ def _assign_weights(layer: Layer, settings: Quantize, given: bool) -> None:
     axis = operators.weight_axis(layer.node) if settings.per_channel else None
     source = quantization(layer.node.inputs[0])
     assert source is not None
-    input_scale = float(source.scale[0])
     bias = constant(layer.bias)
     array = np.asarray(constant(value))
-    weights = quantize_weight(array, axis, bias=bias, input_scale=input_scale)
+    weights = quantize_weight(array, axis, bias=bias, source=source)
     weights = keep_grid(array, weights) if given else weights
     weights = keep_clusters(value, weights)
     set_quantization(value, weights)
     if layer.bias is not None:
-        set_quantization(layer.bias, quantize_bias(weights, input_scale))
+        set_quantization(layer.bias, quantize_bias(weights, source))

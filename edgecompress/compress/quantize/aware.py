@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from edgecompress.train import DEFAULT_SESSION, Session, TrainData, train
 from edgecompress.train.losses import Loss
 from edgecompress.train.module.torch_model import TorchModel
 
-FIXED = {id(rule.fixed) for rule in operators.RULES.values() if rule.fixed is not None}
+FIXED = {id(q) for rule in operators.RULES.values() for bits in (8, 16) if (q := rule.fixed_at(bits)) is not None}
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class FakeQuantized:
         q = quantization(value)
         assert q is not None
         fixed = id(q) in FIXED or value.is_graph_input()
-        found = self.ranges.setdefault(id(q), Range(float(q.scale[0]), int(q.zero_point[0]), not fixed))
+        found = self.ranges.setdefault(id(q), Range(float(q.scale[0]), int(q.zero_point[0]), not fixed, q.dtype))
         if fixed:
             found.log_ratio = None
         return found
@@ -173,7 +173,7 @@ class FakeQuantized:
             if q is not None and id(q) in self.ranges and id(q) not in FIXED:
                 range_ = self.ranges[id(q)]
                 scale = range_.scale.detach().cpu().numpy().reshape(1).astype(np.float32)
-                found[id(q)] = Quantization(scale, q.zero_point)
+                found[id(q)] = replace(q, scale=scale)
         return found
 
     def _record(self, layer: Layer) -> None:
@@ -199,7 +199,7 @@ class FakeQuantized:
             value.const_value = ir.tensor(learned.dequantize(transform.codebook().values()), name=name)
         source = quantization(layer.node.inputs[0])
         if layer.bias is not None and quantization(layer.bias) is not None and source is not None:
-            set_quantization(layer.bias, quantize_bias(learned, float(source.scale[0])))
+            set_quantization(layer.bias, quantize_bias(learned, source))
 
 
 def _rounded(graph: ir.Graph) -> list[ir.Value]:

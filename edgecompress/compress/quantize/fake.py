@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from edgecompress.compress.quantize.requantize import Scaling
-from edgecompress.compress.quantize.weight_scales import BIAS_LIMIT, LIMIT, SMALLEST_RATIO
+from edgecompress.compress.quantize.weight_scales import BIAS_LIMITS, LIMIT, SMALLEST_RATIO
+from edgecompress.graph.annotations import INTEGER_RANGE
 
-LOW, HIGH = -128, 127
 LOWEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
@@ -52,18 +53,18 @@ def _inner(a: Tensor, b: Tensor) -> Tensor:
 
 
 class Range(nn.Module):
-    """The scale that all values of a group share, int8 with a fixed zero point.
+    """The scale that all values of a group share, int8 or int16 with a fixed zero point.
 
     It is learned as the logarithm of its ratio to where it began, so that a step means the same for all groups.
     """
 
     start: Tensor
 
-    def __init__(self, scale: float, zero_point: int, learned: bool) -> None:
+    def __init__(self, scale: float, zero_point: int, learned: bool, dtype: ir.DataType = ir.DataType.INT8) -> None:
         super().__init__()
         self.register_buffer("start", torch.tensor(scale, dtype=torch.float32))
-        self.zero_point = zero_point
-        self.low, self.high = float(LOW - zero_point), float(HIGH - zero_point)
+        self.zero_point, self.dtype = zero_point, dtype
+        self.low, self.high = (float(end - zero_point) for end in INTEGER_RANGE[dtype])
         self.log_ratio = nn.Parameter(torch.zeros(())) if learned else None
 
     @property
@@ -72,7 +73,7 @@ class Range(nn.Module):
         return self.start if self.log_ratio is None else self.start * self.log_ratio.exp()
 
     def forward(self, x: Tensor) -> Tensor:
-        """float32 values of any shape, rounded to the scale's multiples from -128 to 127 around the zero point."""
+        """float32 values of any shape, rounded to the scale's multiples that its integers reach."""
         return _Round.apply(x.float(), self.scale, self.low, self.high)
 
     def as_kernels(self, x: Tensor, scaling: Scaling) -> Tensor:
@@ -118,7 +119,7 @@ class Weight(nn.Module):
         axes = [i for i in range(weight.ndim) if i != self.axis]
         largest = weight.detach().abs().amax(axes).reshape(-1) / LIMIT
         if self.bias is not None and self.input is not None:
-            needed = self.bias.detach().abs() / (self.input.scale.detach() * BIAS_LIMIT)
+            needed = self.bias.detach().abs() / (self.input.scale.detach() * BIAS_LIMITS[self.input.dtype])
             largest = torch.maximum(largest, needed if self.axis is not None else needed.max())
         largest = torch.maximum(largest, largest.max() * SMALLEST_RATIO)
         return torch.where(largest == 0, torch.ones_like(largest), largest).clamp(min=LOWEST_SCALE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgecompress.graph.annotations import Quantization, activation_bits
 from edgecompress.graph.fusion import Layer, constant
 from edgecompress.operators import OPERATORS
 from edgecompress.operators.record import SAME, Integer
@@ -16,6 +17,11 @@ def rule(layer: Layer) -> Integer | None:
     if any(node.op_type not in RULES or not RULES[node.op_type].accepts(node) for node in layer.nodes):
         return None
     return RULES[layer.node.op_type]
+
+
+def fixed(layer: Layer) -> Quantization | None:
+    """The quantization that the operator of an integer layer fixes for its output."""
+    return RULES[layer.node.op_type].fixed_at(activation_bits(layer.node) or 8)
 
 
 def ties(layer: Layer) -> bool:

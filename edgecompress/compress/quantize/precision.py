@@ -30,7 +30,7 @@ def int8_nodes(
     graph: ir.Graph, calibrated: Set[str], settings: Quantize, joins: Set[ir.Node] = frozenset()
 ) -> set[ir.Node]:
     """All nodes of the layers that will be int8. joins: what only joins outputs, in float."""
-    require_nodes(graph, settings.float_layers)
+    require_nodes(graph, settings)
     groups = layers(graph)
     excluded = set(settings.float_layers)
     chosen = {layer.node: layer for layer in groups if layer.node not in joins and _eligible(layer, calibrated)}
@@ -87,7 +87,7 @@ def beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histog
     """The nodes of layers whose outputs saturate in the range that their operator fixes."""
     found: set[ir.Node] = set()
     for layer in layers(graph):
-        q = operators.RULES[layer.node.op_type].fixed if layer.node in chosen else None
+        q = operators.RULES[layer.node.op_type].fixed if layer.node in chosen else None  # the same range at 16 bits
         if q is None:
             continue
         low, high = (float(end) for end in q.dequantize(np.array([-128, 127])))
@@ -111,9 +111,11 @@ def last_probabilities(graph: ir.Graph, chosen: set[ir.Node]) -> set[ir.Node]:
     }
 
 
-def require_nodes(graph: ir.Graph, names: list[str]) -> None:
-    """Raises InputError when one of quantize.float_layers is not in the model."""
+def require_nodes(graph: ir.Graph, settings: Quantize) -> None:
+    """Raises InputError when one of quantize.float_layers or quantize.int16_layers is not in the model."""
     known = {node.name for node in graph} | {v.name for node in graph for v in node.outputs}
-    if unknown := [name for name in names if name not in known]:
-        listed = ", ".join(map(repr, unknown))
-        raise InputError(f"quantize.float_layers: the model has no node or value named {listed}")
+    int16 = [name for name in settings.int16_layers if name != "*"]
+    for key, names in (("float_layers", settings.float_layers), ("int16_layers", int16)):
+        if unknown := [name for name in names if name not in known]:
+            listed = ", ".join(map(repr, unknown))
+            raise InputError(f"quantize.{key}: the model has no node or value named {listed}")

@@ -7,28 +7,31 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Codebook, Quantization, codebook, set_codebook
+from edgecompress.graph.annotations import INTEGER_RANGE, Codebook, Quantization, codebook, set_codebook
 from edgecompress.graph.fusion import constant
 
 LIMIT = 127  # narrow range: -127..127, so that a product of two int8 never needs a 17th bit
-BIAS_LIMIT = 2.0**30  # leaves the other half of int32 to the sum of products
+# of a layer with such activations: leaves the other half of int32, or of what int16 kernels can scale, to the products
+BIAS_LIMITS = {ir.DataType.INT8: 2.0**30, ir.DataType.INT16: 2.0**46}
+BIAS_TYPES = {ir.DataType.INT8: ir.DataType.INT32, ir.DataType.INT16: ir.DataType.INT64}
+INT16_ROOM = 2.0  # times the largest value of the calibration data: other data saturates less often, for one bit
 FEW = 64  # numbers of a row that tell nearly always whether it lies on a grid
 OFF_GRID = 1e-3  # of a step: float32's error is a tenth of it, and no rounding can be seen
 SMALLEST_RATIO = 2.0**-24  # of the largest scale: what is below can't be seen beside the other channels
 
 
 def quantize_weight(
-    weight: np.ndarray, axis: int | None, *, bias: np.ndarray | None = None, input_scale: float | None = None
+    weight: np.ndarray, axis: int | None, *, bias: np.ndarray | None = None, source: Quantization | None = None
 ) -> Quantization:
     """Symmetric narrow-range int8 scales for a float weight, per channel along `axis` or one (None).
 
-    The largest magnitude is 127 steps. Scales are widened where, given the input's scale, the bias
-    (float [channels]) would not fit in half of int32, and where a channel is all but zero.
+    The largest magnitude is 127 steps. Scales are widened where the bias (float [channels]) of a layer whose input is
+    stored as `source` would not fit in half of what its sums hold, and where a channel is all but zero.
     """
     axes = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
     scale = np.atleast_1d(np.abs(weight).max(axis=axes).astype(np.float64)) / LIMIT
-    if bias is not None and input_scale is not None:
-        needed = np.abs(bias.astype(np.float64)) / (input_scale * BIAS_LIMIT)
+    if bias is not None and source is not None:
+        needed = np.abs(bias.astype(np.float64)) / (float(source.scale[0]) * BIAS_LIMITS[source.dtype])
         scale = np.maximum(scale, needed if axis is not None else needed.max(initial=0.0))
     scale = np.maximum(scale, scale.max() * SMALLEST_RATIO)
     scale[scale == 0] = 1.0
@@ -85,18 +88,29 @@ def keep_clusters(value: ir.Value, q: Quantization) -> Quantization:
     return kept
 
 
-def quantize_bias(weight: Quantization, input_scale: float) -> Quantization:
-    """int32 at input_scale * weight scale, along one axis like the weight's channels."""
-    scale = (np.float32(input_scale) * weight.scale).astype(np.float32)
+def quantize_bias(weight: Quantization, source: Quantization) -> Quantization:
+    """int32, or int64 beside int16 activations, at the input's scale * weight scale, along one axis like the weight's
+    channels."""
+    scale = (source.scale[0] * weight.scale).astype(np.float32)
     axis = None if weight.axis is None else 0
-    return Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT32)
+    return Quantization(scale, np.zeros(len(scale), np.int32), axis, BIAS_TYPES[source.dtype])
 
 
-def quantize_range(low: float, high: float) -> Quantization:
-    """Asymmetric int8 for real numbers in low..high, extended to zero, which is represented exactly."""
+def quantize_range(low: float, high: float, bits: int = 8) -> Quantization:
+    """For real numbers in low..high: asymmetric int8, extended to zero, which is represented exactly; or symmetric
+    int16 with room for larger ones."""
     low, high = min(low, 0.0), max(high, 0.0)
+    if bits == 16:
+        return _symmetric_int16(max(-low, high))
     scale = np.float32((high - low) / 255)
     if not scale > np.finfo(np.float32).tiny:
         scale = np.float32(1.0)  # all zero (or too small for float32 to scale)
     zero_point = int(np.clip(np.rint(-128 - low / float(scale)), -128, 127))
     return Quantization(np.array([scale], np.float32), np.array([zero_point], np.int32))
+
+
+def _symmetric_int16(largest: float) -> Quantization:
+    scale = np.float32(INT16_ROOM * largest / INTEGER_RANGE[ir.DataType.INT16][1])
+    if not scale > np.finfo(np.float32).tiny:
+        scale = np.float32(1.0)
+    return Quantization(np.array([scale], np.float32), np.zeros(1, np.int32), None, ir.DataType.INT16)

@@ -30,6 +30,8 @@ def store_constants(graph: ir.Graph, groups: Sequence[Layer], added: Additions) 
     int8_nodes = {node for layer in groups if is_integer(layer.node) for node in layer.nodes}
     for value in list(graph.initializers.values()):
         q, real = quantization(value), constant(value)
+        if q is not None and q.dtype == ir.DataType.INT64:
+            continue  # a bias beside int16 activations; DequantizeLinear takes no int64
         uses = [(use.node, use.idx) for use in value.uses()]
         # What meets activations is uint8 as they are: the integer kernels take one type for both.
         meets_activations = any(node.op_type not in WEIGHTED or index == 0 for node, index in uses)

@@ -49,7 +49,7 @@ def emit(
 ) -> TFLiteModel:
     """Write a canonical model (see `ingest`), annotated or not, as TFLite.
 
-    io_dtype: FLOAT or INT8, the type of quantized inputs and outputs.
+    io_dtype: FLOAT, or INT8 for quantized inputs and outputs as they are stored, which is int16 at int16 layers.
     operators: builtin operator names that the target's runtime has; None means all.
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
     """

@@ -101,19 +101,19 @@ def ints(tensor: Tensor) -> list[int]:
     return [int(n) for n in tensor.data.ravel()]
 
 
-@prepares("RESHAPE")
+@prepares("RESHAPE", of_any_type=True)
 def _prepare_reshape(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return [copy(inputs[0], outputs[0], (inputs[0].size,), (1,), (1,))]
 
 
-@prepares("TRANSPOSE")
+@prepares("TRANSPOSE", of_any_type=True)
 def _prepare_transpose(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     strides = contiguous(x.shape)
     return [copy(x, y, y.shape, [strides[a] for a in ints(inputs[1])], contiguous(y.shape))]
 
 
-@prepares("CONCATENATION")
+@prepares("CONCATENATION", of_any_type=True)
 def _prepare_concatenation(inputs: Inputs, outputs: Outputs, options: ConcatenationOptions) -> list[Call]:
     (y,) = outputs
     axis, strides = options.axis % len(y.shape), contiguous(y.shape)
@@ -124,12 +124,12 @@ def _prepare_concatenation(inputs: Inputs, outputs: Outputs, options: Concatenat
     ]
 
 
-@prepares("SPLIT")
+@prepares("SPLIT", of_any_type=True)
 def _prepare_split(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _split(inputs[1], outputs, ints(inputs[0])[0])
 
 
-@prepares("SPLIT_V")
+@prepares("SPLIT_V", of_any_type=True)
 def _prepare_split_v(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     return _split(inputs[0], outputs, ints(inputs[2])[0])
 
@@ -143,14 +143,14 @@ def _split(x: Tensor, outputs: Sequence[Tensor], axis: int) -> list[Call]:
     ]
 
 
-@prepares("SLICE")
+@prepares("SLICE", of_any_type=True)
 def _prepare_slice(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     strides = contiguous(x.shape)
     return [copy(x, y, y.shape, strides, contiguous(y.shape), dot(ints(inputs[1]), strides))]
 
 
-@prepares("STRIDED_SLICE")
+@prepares("STRIDED_SLICE", of_any_type=True)
 def _prepare_strided_slice(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """Begin, end and step for every axis, no masks: the form that edgecompress writes."""
     x, begin, step, (y,) = inputs[0], ints(inputs[1]), ints(inputs[3]), outputs
@@ -159,7 +159,7 @@ def _prepare_strided_slice(inputs: Inputs, outputs: Outputs, options: Options) -
     return [copy(x, y, y.shape, steps, contiguous(y.shape), dot(begin, strides))]
 
 
-@prepares("REVERSE_V2")
+@prepares("REVERSE_V2", of_any_type=True)
 def _prepare_reverse(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     axes = [a % len(x.shape) for a in ints(inputs[1])]
@@ -168,26 +168,26 @@ def _prepare_reverse(inputs: Inputs, outputs: Outputs, options: Options) -> list
     return [copy(x, y, y.shape, strides, contiguous(y.shape), start)]
 
 
-@prepares("BROADCAST_TO")
+@prepares("BROADCAST_TO", of_any_type=True)
 def _prepare_broadcast_to(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     return [copy(x, y, y.shape, broadcast(x.shape, y.shape), contiguous(y.shape))]
 
 
-@prepares("TILE")
+@prepares("TILE", of_any_type=True)
 def _prepare_tile(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     x, (y,) = inputs[0], outputs
     return [take(x, y, [np.tile(np.arange(n), m) for n, m in zip(x.shape, ints(inputs[1]))])]
 
 
-@prepares("DEPTH_TO_SPACE")
+@prepares("DEPTH_TO_SPACE", of_any_type=True)
 def _prepare_depth_to_space(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> list[Call]:
     """Channels are (row in block, column in block, channel)."""
     x, (y,) = inputs[0], outputs
     return [copy(x, y, *_blocks(x.shape, y.shape[3], options.block_size))]
 
 
-@prepares("SPACE_TO_DEPTH")
+@prepares("SPACE_TO_DEPTH", of_any_type=True)
 def _prepare_space_to_depth(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> list[Call]:
     x, (y,) = inputs[0], outputs
     dims, deep, wide = _blocks(y.shape, x.shape[3], options.block_size)
@@ -202,7 +202,7 @@ def _blocks(deep: Sequence[int], channels: int, block: int) -> tuple[Ints, Ints,
     return dims, (h * w * depth, w * depth, block * channels, depth, channels, 1), contiguous(dims)
 
 
-@prepares("PAD", "PADV2")
+@prepares("PAD", "PADV2", of_any_type=True)
 def _prepare_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     """PAD fills with real zero (int8: the zero point), PADV2 with its third operand."""
     x, (y,) = inputs[0], outputs
@@ -217,7 +217,7 @@ def _prepare_pad(inputs: Inputs, outputs: Outputs, options: Options) -> list[Cal
     return [call(fill, Raw(y), bits, y.size), inner]
 
 
-@prepares("MIRROR_PAD")
+@prepares("MIRROR_PAD", of_any_type=True)
 def _prepare_mirror_pad(inputs: Inputs, outputs: Outputs, options: MirrorPadOptions) -> list[Call]:
     """Mode 0 reflects without repeating the edge, 1 with it. The last axis is taken by the element."""
     x, (y,) = inputs[0], outputs
@@ -239,7 +239,7 @@ def take(x: Tensor, y: Tensor, positions: Sequence[np.ndarray]) -> Call:
     return call(indexed_copy, Raw(x), Raw(y), (len(rows), len(offsets[-1])), rows, offsets[-1], inner)
 
 
-@prepares("GATHER")
+@prepares("GATHER", of_any_type=True)
 def _prepare_gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) -> list[Call]:
     x, indices, (y,) = inputs[0], inputs[1], outputs
     axis = options.axis % len(x.shape)
@@ -248,7 +248,7 @@ def _prepare_gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) ->
     return [call(gather, Raw(x), indices, Raw(y), outer, x.shape[axis], indices.size, inner)]
 
 
-@prepares("SELECT_V2")
+@prepares("SELECT_V2", of_any_type=True)
 def _prepare_select(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
     condition, a, b, (y,) = *inputs[:3], outputs
     strides = [broadcast(t.shape, y.shape) for t in (condition, a, b)]

@@ -40,27 +40,55 @@ class Call:
 # calls in order, for options of the type that the operator's record has
 Prepare = Callable[[Inputs, Outputs, Any], list[Call]]
 KERNELS: dict[str, Prepare] = {}
+_INT16: dict[str, Prepare] = {}  # those for int16 activations
 
 
-def prepares(*kinds: str) -> Callable[[Prepare], Prepare]:
+def prepares(*kinds: str, of_any_type: bool = False) -> Callable[[Prepare], Prepare]:
     """Register the preparation of operators. What it trips over in a malformed one (a missing scale, say) becomes an
-    UnsupportedOperatorError. Raises LookupError for a kind that `operators.RECORDS` does not have."""
+    UnsupportedOperatorError, and so do int16 activations, unless `prepares_int16` knows the kind or the function's
+    kernels are of_any_type. Raises LookupError for a kind that `operators.RECORDS` does not have."""
     for kind in kinds:
         if kind not in RECORDS:
             raise LookupError(f"{kind} has no record: add one, with its options and its shape rule, to operators.py")
 
     def register(function: Prepare) -> Prepare:
-        def prepare(inputs: Inputs, outputs: Outputs, options: Any) -> list[Call]:
-            try:
-                return function(inputs, outputs, options)
-            except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError) as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
-                raise UnsupportedOperatorError(f"{kinds[0]}: malformed operator ({reason})") from error
-
-        KERNELS.update(dict.fromkeys(kinds, prepare))
+        KERNELS.update({kind: _guarded(kind, function) for kind in kinds})
+        if of_any_type:
+            _INT16.update(dict.fromkeys(kinds, function))
         return function
 
     return register
+
+
+def prepares_int16(*kinds: str) -> Callable[[Prepare], Prepare]:
+    """Register the preparation of operators that read or write int16 activations."""
+
+    def register(function: Prepare) -> Prepare:
+        _INT16.update(dict.fromkeys(kinds, function))
+        return function
+
+    return register
+
+
+def has_int16(inputs: Inputs, outputs: Outputs) -> bool:
+    """Whether an operand or a result is an int16 activation."""
+    return any(tensor is not None and tensor.is_int16 for tensor in (*inputs, *outputs))
+
+
+def _guarded(kind: str, function: Prepare) -> Prepare:
+    def prepare(inputs: Inputs, outputs: Outputs, options: Any) -> list[Call]:
+        chosen = function
+        if has_int16(inputs, outputs):
+            if kind not in _INT16:
+                raise UnsupportedOperatorError(f"{kind} of int16")
+            chosen = _INT16[kind]
+        try:
+            return chosen(inputs, outputs, options)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:120]
+            raise UnsupportedOperatorError(f"{kind}: malformed operator ({reason})") from error
+
+    return prepare
 
 
 def call(kernel: Callable[..., None], *arguments: Argument) -> Call:

@@ -9,6 +9,7 @@ from typing import Any
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.kernels import KERNELS
+from edgecompress_runtime.kernels.registry import has_int16
 from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
 
@@ -27,7 +28,8 @@ class Family:
 
     def steps(self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step]:
         """Kernel calls for one operator. Raises UnsupportedOperatorError for one that no kernel knows."""
-        own = self.prepare[kind](inputs, outputs, options) if kind in self.prepare else None
+        known = kind in self.prepare and not has_int16(inputs, outputs)  # int16 has ordinary kernels alone
+        own = self.prepare[kind](inputs, outputs, options) if known else None
         if own is not None:
             return own
         if kind not in KERNELS:
