@@ -75,7 +75,7 @@ def test_error_that_came_with_the_inputs():
 
 
 def test_a_shared_scale():
-    body = "a = Conv(x, w, b) s = Mul(x, small) y = Concat <axis = 1> (a, s)"
+    body = "a = Conv(x, w, b) s = Mul(x, small) c = Concat <axis = 1> (a, s) y = Relu(c)"
     model = network(body, w=normal(3, 3, 1, 1), b=normal(3), small=np.float32(0.02))
     found = rows(model)[1]["s"]
     assert found.cause.startswith("shared or fixed scale") and found.snr_db < 25

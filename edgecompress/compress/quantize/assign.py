@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.compress.quantize import operators, ranges
+from edgecompress.compress.quantize import attention_masks, operators, ranges
 from edgecompress.compress.quantize.bit_widths import int16_nodes, separate_widths, stored_bits
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.groups import Groups
@@ -43,7 +45,6 @@ from edgecompress.recipe import Quantize
 
 PIXEL_RANGE = (0.0, 255.0)
 LARGEST = 1e30  # LiteRT aborts the process on the scales that values far above this have
-MASK_DEPTH = 10.0  # exp(-10) is far below the 1/256 that an int8 Softmax resolves
 
 
 def quantize_static(
@@ -103,7 +104,7 @@ def quantize_static(
             histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
     groups = [layer for layer in layers(graph) if layer.node in chosen]
     _own_constants(graph, groups)
-    _assign_activations(groups, histograms, settings)
+    _assign_activations(groups, histograms, settings, attention_masks.floors(graph, histograms))
     given = comes_quantized(graph)
     for layer in groups:
         _assign_weights(layer, settings, given)
@@ -201,7 +202,10 @@ def _activations(groups: list[Layer]) -> tuple[dict[ir.Value, list[ir.Value]], d
     return same.members(), fixed
 
 
-def _assign_activations(groups: list[Layer], histograms: Histograms, settings: Quantize) -> None:
+def _assign_activations(
+    groups: list[Layer], histograms: Histograms, settings: Quantize, floors: Mapping[ir.Value, float]
+) -> None:
+    """floors: below which a value saturates unseen."""
     members_of, fixed = _activations(groups)
     widths = _widths(groups, members_of)
     # What an operator that ties makes are values it read, or between them; a Pad brings another in.
@@ -211,7 +215,11 @@ def _assign_activations(groups: list[Layer], histograms: Histograms, settings: Q
         sources = [v for v in members if v not in derived]
         bits = widths[root]
         chosen = fixed.get(root) or (_given(members) if bits == 8 else None)
-        chosen = chosen or quantize_range(*_group_range(sources, histograms, settings, bits), bits)
+        if chosen is None:
+            low, high = _group_range(sources, histograms, settings, bits)
+            read = [v for v in members if any(all(n is not t.node for t in tied) for n in v.consumers())]
+            unseen = min((floors.get(v, -np.inf) for v in read), default=-np.inf)
+            chosen = quantize_range(max(low, unseen), high, bits)
         for value in members:
             set_quantization(value, chosen)
 
@@ -253,7 +261,7 @@ def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quan
     low, high = min(low, 0.0), max(high, 0.0)
     # Constants widen the range. A mask's "minus infinity" would take all of it, and saturates instead, far
     # enough out to vanish in a Softmax.
-    room = max(high - low, MASK_DEPTH)
+    room = max(high - low, attention_masks.DEPTH)
     floor, ceiling = low - room, high + room
     low = min([low, *(max(float(a.min()), floor) for a in constants)])
     high = max([high, *(min(float(a.max()), ceiling) for a in constants)])

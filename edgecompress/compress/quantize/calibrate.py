@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from edgecompress.compress.quantize.attention_masks import scores, that_counts
 from edgecompress.compress.quantize.batch import Runner, batch_size
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.errors import InputError
@@ -47,13 +48,14 @@ def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibrat
         raise InputError(f"{dataset.source}: no calibration samples; int8 activations need at least one")
     inputs = {v.name for v in model.graph.inputs}
     histograms = {str(v.name): Histogram() for v in runtime_values(model)}
+    in_front = {str(v.name): axis for v, axis in scores(model.graph).items()}
     size = min(batch_size(model), len(dataset))
     run = Runner(model, [name for name in histograms if name not in inputs], size)
     for batch in dataset.batches(size):
         values = {name: x for name, x in batch.items() if name in histograms} | run(batch)
         for name, array in values.items():
             try:
-                histograms[name].update(array)
+                histograms[name].update(that_counts(array, in_front[name]) if name in in_front else array)
             except ValueError:
                 raise InputError(
                     f"{dataset.source}: the model computes NaN at value {name!r} on this calibration data; "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 
 from edgecompress.compress.quantize.assign import quantize_static
+from edgecompress.compress.quantize.attention_masks import bounded
 from edgecompress.compress.quantize.bias_correction import BiasCorrection, correct_bias
 from edgecompress.compress.quantize.calibrate import Calibration, calibrate
 from edgecompress.compress.quantize.equalize import Equalization, equalize
@@ -42,6 +43,7 @@ def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_o
     """
     if integer_only:
         require_integer(model, settings)
+    model = bounded(model)
     reference, equalization, correction = model, None, None
     if comes_quantized(model.graph):
         settings = settings.model_copy(update={"equalize": False, "bias_correction": False})
