@@ -21,6 +21,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["moves", "lstm"])
 def test_a_conversion_gives_the_recorded_bytes(network: str, tmp_path: Path) -> None:
     """A change that is meant to change them records them again: `python tests/golden.py record`."""

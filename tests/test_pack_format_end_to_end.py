@@ -144,6 +144,7 @@ def test_a_recipe_clusters_the_weights_and_only_the_pack_shrinks(converted, tmp_
     assert down.bits_per_weight <= 3 and "clustered" in down.cause
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision, bytes_each", [("float32", 4), ("float16", 2)])
 def test_clusters_of_float_weights_are_small_and_what_stays_large_is_said(tmp_path, precision, bytes_each):
     results = {}

@@ -79,6 +79,7 @@ def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path
     run(plan, tmp_path, [made.feeds(), made.feeds()], target)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("target, family", [("raspberry-pi", "neon"), ("raspberry-pi-5", "neon_dot")])
 def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path) -> None:
     made = layers("skipping wide", seed=4)
@@ -89,6 +90,7 @@ def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(target: str, fami
     run(plan, tmp_path, [made.feeds(), made.feeds()], target)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["residual", "inverted_residual", "channel_shuffle", "unet_bilinear"])
 def test_networks_with_float_ends_equal_the_hosts_kernels(
     name: str, tmp_path: Path, exported: Callable[[str], Path]

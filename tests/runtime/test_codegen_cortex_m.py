@@ -105,6 +105,7 @@ def test_clustered_layers_stay_coded_in_flash_and_equal_the_hosts_kernels(cpu: s
     assert small.stack is not None and small.stack <= run.stack < small.stack + 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("cpu", "kernels"),
     [("cortex-m0", {"plain"}), ("cortex-m4", {"dsp", "dsp_four"}), ("cortex-m55", {"helium", "helium_picked"})],
@@ -166,6 +167,7 @@ def test_float_layers_need_no_c_library(cpu: str, soft: bool, tmp_path: Path) ->
     assert 0 < run.stack < 1024
 
 
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("ziglang") is None, reason="not installed: ziglang (pip install ziglang)")
 @pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4"])
 def test_zig_links_firmware_that_gives_the_same(cpu: str, tmp_path: Path) -> None:
@@ -205,6 +207,7 @@ LOOP = """#include <stdint.h>
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m33"])
 def test_instructions_are_counted_to_a_tick_and_beyond_systicks_24_bits(cpu: str, tmp_path: Path) -> None:
     """A loop of two instructions, in place of a model."""
