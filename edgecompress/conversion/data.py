@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edgecompress.compress.quantize import knows_scales
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.dataset import Dataset, load_data
+from edgecompress.evaluate.sample_order import in_order_of_content
 from edgecompress.graph.annotations import given_quantization
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Preprocess, Recipe
@@ -52,7 +53,9 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
         who = f"target {profile.name}" if profile.integer_only else "the recipe"
         raise InputError(f"{who} needs int8 activations, which need calibration data: {describe_calibration(model)}")
     inputs = model.graph.inputs
-    calibrating = None if calibration is None else load_data(calibration, inputs, recipe.preprocess)
+    calibrating = None
+    if calibration is not None:
+        calibrating = in_order_of_content(load_data(calibration, inputs, recipe.preprocess))
     evaluating = None if evaluation is None else load_data(evaluation, inputs, recipe.preprocess)
     if recipe.evaluate.max_drop is not None and (evaluating is None or evaluating.labels is None):
         raise InputError("max_drop needs evaluation data with labels: give --eval FILE.npz with x and y")
