@@ -61,12 +61,24 @@ def _call_definition(node: ir.Node, model: ir.Model, opset: int) -> bool:
         if import_.domain == "":
             import_.version = opset
     _add_defaults(node, opset)
+    _settle_outputs(definition, len(node.outputs))
     function = ir.serde.deserialize_function(definition)
     for part in function:
         follow(part, node)
     model.functions[function.identifier()] = function
     node.domain, node.op_type, node.version = DOMAIN, definition.name, None
     return True
+
+
+def _settle_outputs(definition: onnx.FunctionProto, count: int) -> None:
+    """The body leaves out optional outputs that the node doesn't name: those at the end go, and any other becomes
+    whatever the first input is, which nobody reads.
+    """
+    del definition.output[count:]
+    computed = {name for part in definition.node for name in part.output}
+    for name in definition.output:
+        if name not in computed:
+            definition.node.add(op_type="Identity", input=definition.input[:1], output=[name])
 
 
 def _add_defaults(node: ir.Node, opset: int) -> None:

@@ -58,6 +58,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
         ExpandComposites(),
         ConvertOpset(),
         ExpandComposites(),
+        CastToFloat32(),  # definitions cast to double (ReduceLogSumExp, softmax_precision of Attention)
         # Everything that is known beforehand is computed.
         FoldConstants(),
         common.RemoveUnusedNodesPass(),

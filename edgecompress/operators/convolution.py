@@ -89,12 +89,13 @@ def _lower_conv_transpose(ctx: Context, layer: Layer) -> None:
     filters = expanded(ctx, filter_tensor(ctx, weight, (1, 2, 3, 0), 0, int8), int8)
     bias = bias_tensor(ctx, layer, int8)
     full = [(n - 1) * s + k for n, s, k in zip(size, strides, kernel)]
+    batch, channels = shape(y)[:2]
     before = [p for p, _ in pads]
     same = [same_pads(o, n, k, s, 1) for o, n, k, s in zip(out, size, kernel, strides)]
     exact = all(n == -(-o // s) for n, o, s in zip(size, out, strides))
 
     def write(result: int, dims: Sequence[int], padding: int) -> None:
-        output_shape = ctx.ints([1, *dims, shape(y)[1]])
+        output_shape = ctx.ints([batch, *dims, channels])
         ctx.op(
             "TRANSPOSE_CONV",
             [output_shape, filters, source, bias],
@@ -110,9 +111,9 @@ def _lower_conv_transpose(ctx: Context, layer: Layer) -> None:
         return write(target, out, VALID)
     # VALID computes all `full` rows; a longer output shape makes the kernel append rows of bias alone
     reach = [max(f, p + o) for f, p, o in zip(full, before, out)]
-    whole = ctx.like(target, f"{y.name}/full", (1, *reach, shape(y)[1]))
+    whole = ctx.like(target, f"{y.name}/full", (batch, *reach, channels))
     write(whole, reach, VALID)
-    ctx.op("SLICE", [whole, ctx.ints([0, *before, 0]), ctx.ints([1, *out, shape(y)[1]])], [target])
+    ctx.op("SLICE", [whole, ctx.ints([0, *before, 0]), ctx.ints([batch, *out, channels])], [target])
 
 
 def _conv_transpose_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:

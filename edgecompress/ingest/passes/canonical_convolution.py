@@ -45,9 +45,7 @@ class CanonicalConvolution(NodePass):
         if node.op_type == "Conv":
             new["pads"] = explicit_pads(node, size[2:], spans, strides)
         else:
-            extra = list(attributes.get_ints("output_padding") or [0] * spatial)
-            new["output_padding"] = extra
-            new["pads"] = _transposed_pads(node, size[2:], spans, strides, extra)
+            new["pads"], new["output_padding"] = _transposed_pads(node, size[2:], spans, strides)
         channels = kernel[1] * group if node.op_type == "Conv" else kernel[0]
         if channels != size[1]:  # which the onnx package's shape inference lets pass
             raise InputError(
@@ -95,19 +93,23 @@ def explicit_pads(node: ir.Node, size: tuple[int, ...], spans: list[int], stride
 
 
 def _transposed_pads(
-    node: ir.Node, size: tuple[int, ...], spans: list[int], strides: list[int], extra: list[int]
-) -> list[int]:
-    """ONNX specification of ConvTranspose: total = stride (size - 1) + output_padding + span - output."""
+    node: ir.Node, size: tuple[int, ...], spans: list[int], strides: list[int]
+) -> tuple[list[int], list[int]]:
+    """(pads, output_padding). ONNX specification of ConvTranspose: total = stride (size - 1) + output_padding + span
+    - output; where that is negative, the output is longer than the sums reach, which is more output_padding.
+    """
     attributes = node.attributes
     mode = attributes.get_string("auto_pad", "NOTSET")
     output = attributes.get_ints("output_shape")
+    extra = list(attributes.get_ints("output_padding") or [0] * len(size))
     if mode == "VALID" or (output is None and mode in ("NOTSET", "")):
         pads = attributes.get_ints("pads") if mode != "VALID" else None
-        return list(pads or [0] * (2 * len(size)))
+        return list(pads or [0] * (2 * len(size))), extra
     wanted = list(output)[-len(size) :] if output is not None else [n * s for n, s in zip(size, strides)]
-    totals = [max(s * (n - 1) + e + k - w, 0) for n, s, e, k, w in zip(size, strides, extra, spans, wanted)]
-    small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
-    return small + large if mode == "SAME_UPPER" else large + small
+    totals = [s * (n - 1) + e + k - w for n, s, e, k, w in zip(size, strides, extra, spans, wanted)]
+    extra = [e + max(-t, 0) for e, t in zip(extra, totals)]
+    small, large = [max(t, 0) // 2 for t in totals], [max(t, 0) - max(t, 0) // 2 for t in totals]
+    return (small + large if mode == "SAME_UPPER" else large + small), extra
 
 
 class OwnWeights(NodePass):

@@ -134,7 +134,26 @@ def _reduce_min(node: ir.Node, edit: Edit) -> bool:
 def _arg_min(node: ir.Node, edit: Edit) -> bool:
     x = argument(node, 0)
     negated = edit.insert(node, "Neg", [x], shape=x.shape, dtype=x.dtype)
-    edit.replace(node, "ArgMax", [negated], {k: a.value for k, a in node.attributes.items()})
+    attributes = {k: a.value for k, a in node.attributes.items()}
+    largest = edit.replace(node, "ArgMax", [negated], attributes).producer()
+    assert largest is not None
+    _arg_max(largest, edit)
+    return True
+
+
+def _arg_max(node: ir.Node, edit: Edit) -> bool:
+    """The last of equal values is the first of the reversed ones: its index is looked up among n - 1, .., 0."""
+    x, shape = argument(node, 0), static_shape(node.inputs[0])
+    attributes = {k: a.value for k, a in node.attributes.items()}
+    if not attributes.pop("select_last_index", 0) or shape is None:
+        return False
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    least, step = np.array([np.iinfo(np.int64).min]), np.array([-1])
+    bounds = [edit.constant(f"{x.name}/{k}", np.array(v, np.int64)) for k, v in enumerate(([-1], least, [axis], step))]
+    turned = edit.insert(node, "Slice", [x, *bounds], shape=x.shape, dtype=x.dtype)
+    index = edit.insert(node, "ArgMax", [turned], attributes, shape=node.outputs[0].shape, dtype=ir.DataType.INT64)
+    places = edit.constant(f"{x.name}/places", np.arange(shape[axis])[::-1].copy())
+    edit.replace(node, "Gather", [places, index], {"axis": 0})
     return True
 
 
@@ -167,7 +186,28 @@ def _reverses(node: ir.Node) -> bool:
     return input_or_none(node, 4) is not None and (steps is None or bool((steps < 0).any()))
 
 
+def _add(node: ir.Node, edit: Edit) -> bool:
+    """Zeros change nothing: the mask of an Attention that has none."""
+    for x, other in zip(arguments(node), reversed(arguments(node))):
+        zeros = constant(other)
+        if zeros is not None and not zeros.any() and static_shape(x) == static_shape(node.outputs[0]) is not None:
+            edit.substitute(node, x)
+            return True
+    return False
+
+
 def _where(node: ir.Node, edit: Edit) -> bool:
+    """A condition that is known everywhere picks one side for good."""
+    condition = constant(node.inputs[0])
+    if condition is not None and (condition.all() or not condition.any()):
+        picked = argument(node, 1 if condition.all() else 2)
+        if static_shape(picked) == static_shape(node.outputs[0]) is not None:
+            edit.substitute(node, picked)
+            return True
+    return _guarded_softmax(node, edit)
+
+
+def _guarded_softmax(node: ir.Node, edit: Edit) -> bool:
     """torch guards the softmax of a fully masked row: Where(IsNaN(s), 0, s) with s a Softmax is s."""
     condition, zero, x = arguments(node)
     test, source = condition.producer(), x.producer()
@@ -232,7 +272,9 @@ def _identity(node: ir.Node, edit: Edit) -> bool:
 
 
 REWRITES: dict[str, Rewrite] = {
+    "Add": _add,
     "And": _logical("Mul", 0.5),
+    "ArgMax": _arg_max,
     "ArgMin": _arg_min,
     "Cast": _cast,
     "Div": _divide,
