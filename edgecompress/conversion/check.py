@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -10,9 +11,12 @@ from edgecompress.conversion.artifacts import Emitted
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.data import Data
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.evaluate.verify import Check, Reference, reference, verify
+from edgecompress.evaluate.verify import Check, Reference, reference, verify, verify_once
 from edgecompress.recipe import Recipe
+from edgecompress.recipe.effective import encoding
 from edgecompress.record.stages import StageLog
+
+FIT_SAMPLES = 64  # of calibration data, to compare with what was held out
 
 
 def measure_float(model: ir.Model, data: Data, recipe: Recipe, log: StageLog) -> Reference:
@@ -39,3 +43,17 @@ def check(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[tuple[C
                 running.stage.accuracy = min((c.value for c in full if c.value is not None), default=None)
             result.append(tuple(checks))
     return tuple(result)
+
+
+def check_fit(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[Check, ...]:
+    """Run every int8 artifact on some of the data that calibrated it, in the first interpreter that runs it.
+
+    The difference from what other data shows is what the ranges owe to their own data.
+    """
+    calibration, checked = conversion.data.calibration, conversion.data.check
+    if calibration is None or calibration is checked or encoding(conversion.recipe) != "int8":
+        return ()
+    with conversion.log.stage("check on calibration data"):
+        samples = replace(calibration.head(FIT_SAMPLES), labels=None)
+        expected = reference(conversion.model, samples)
+        return tuple(verify_once(a.data, a.format, expected, a.io) for a in artifacts)

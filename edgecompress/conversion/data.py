@@ -10,8 +10,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import knows_scales
+from edgecompress.conversion.request import DataSources
+from edgecompress.conversion.trainer import CALIBRATION_SAMPLES, Trainer
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.dataset import Dataset, load_data
+from edgecompress.evaluate.held_out import hold_out
 from edgecompress.evaluate.sample_order import in_order_of_content
 from edgecompress.graph.annotations import given_quantization
 from edgecompress.operators.rewriting import integer_parts
@@ -21,16 +24,22 @@ from edgecompress_targets import Profile
 
 CHECK_SAMPLES = 512  # of calibration data, when there is no evaluation data to check artifacts on
 RANDOM, RANDOM_SAMPLES = "random inputs", 16  # when there is no data at all
+CHECKED_ON_CALIBRATION = (
+    "artifacts were checked on the samples that they were calibrated with, which are too few to keep a fifth of them "
+    "apart: give --eval data, or more --calib data"
+)
 CHECKED_ON_RANDOM = f"artifacts were checked on {RANDOM_SAMPLES} random inputs: give --eval or --calib data"
 
 
 @dataclass(frozen=True)
 class Data:
-    """calibration: None when none was given. check: what artifacts are run on. notes: what was done to the data."""
+    """calibration: None when none was given. check: what artifacts are run on. notes: what was done to the data.
+    held_out: whether the samples for checking were kept apart from data that was given for something else."""
 
     calibration: Dataset | None
     check: Dataset
     notes: tuple[str, ...]
+    held_out: bool = False
 
     @property
     def labelled(self) -> bool:
@@ -39,8 +48,8 @@ class Data:
 
 
 def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: Recipe, profile: Profile) -> Data:
-    """Open the data that was given. Data to check artifacts on is taken from calibration data, or is random, when no
-    evaluation data is given.
+    """Open the data that was given. When no evaluation data is given, a fifth of the calibration data is kept apart to
+    check artifacts on; without any data they are checked on random inputs.
 
     Raises InputError for data that does not fit the model, for int8 activations without calibration data,
     and for max_drop without labels to measure it; UnsupportedModelError for a model without inputs.
@@ -63,11 +72,29 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
     notes = list(dict.fromkeys(f"{d.source}: {note}" for d in opened for note in d.notes))
     if evaluating is not None:
         return Data(calibrating, evaluating, tuple(notes))
+    if calibrating is not None and calibrating.source == RANDOM:
+        return Data(calibrating, calibrating, (*notes, CHECKED_ON_RANDOM))
     if calibrating is not None:  # without its labels: accuracy on it would look better than it is
-        few = calibrating.head(CHECK_SAMPLES)
-        notes += [CHECKED_ON_RANDOM] if calibrating.source == RANDOM else []
-        return Data(calibrating, dataclasses.replace(few, labels=None), tuple(notes))
+        rest, held = hold_out(calibrating)
+        if held is None:
+            notes.append(CHECKED_ON_CALIBRATION)
+        few = calibrating.head(CHECK_SAMPLES) if held is None else held
+        return Data(rest, dataclasses.replace(few, labels=None), tuple(notes), held is not None)
     return Data(None, random_data(inputs, recipe.seed), (*notes, CHECKED_ON_RANDOM))
+
+
+def from_training(trainer: Trainer, given: DataSources, metric: str) -> DataSources:
+    """The data sources with what training data can stand in for: a part of it calibrates, and what is kept aside for
+    validation checks artifacts, with its labels where they are classes that top1 counts."""
+    rest, part = trainer.split()
+    if given.calibration is None:
+        given = dataclasses.replace(given, calibration=rest.head(CALIBRATION_SAMPLES))
+    if given.evaluation is None and part is not None:
+        shape, labels = trainer.teacher.graph.outputs[0].shape, part.labels
+        scores = metric == "top1" and shape is not None and len(shape) == 2 and shape.numpy()[1] > 1
+        fits = scores and labels is not None and labels.dtype.kind in "iu" and labels.size == len(part)
+        given = dataclasses.replace(given, evaluation=part if fits else dataclasses.replace(part, labels=None))
+    return given
 
 
 def needs_no_calibration(model: ir.Model, profile: Profile) -> bool:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 
 from edgecompress.analysis.statistics import ModelStatistics, statistics
-from edgecompress.conversion.check import measure_float
+from edgecompress.conversion.check import check_fit, measure_float
 from edgecompress.conversion.conversion import Conversion
-from edgecompress.conversion.data import needs_no_calibration, open_data, random_data
+from edgecompress.conversion.data import from_training, needs_no_calibration, open_data, random_data
 from edgecompress.conversion.float_steps import changes_weights
 from edgecompress.conversion.memory_fit import memory_need, require_memory
 from edgecompress.conversion.preconditions import require_names, require_possible
 from edgecompress.conversion.request import ModelSource, Request
 from edgecompress.conversion.size_budget import within_budget
 from edgecompress.conversion.size_limit import Compressed, convert_within_size
-from edgecompress.conversion.trainer import CALIBRATION_SAMPLES, open_trainer
+from edgecompress.conversion.trainer import open_trainer
+from edgecompress.evaluate.verify import Check
 from edgecompress.ingest import Ingested, load
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import Encoding, encoding
@@ -40,7 +41,8 @@ class Converted:
     """The result of a conversion.
 
     conversion: what its steps were given. names: format -> file name of the artifact. on_random_data: whether it was
-    calibrated on random inputs, since the model came with its own scales.
+    calibrated on random inputs, since the model came with its own scales. fitted: the checks of each artifact on data
+    that calibrated it; empty where none did.
     """
 
     request: Request
@@ -49,6 +51,7 @@ class Converted:
     compressed: Compressed
     names: dict[str, str]
     on_random_data: bool
+    fitted: tuple[Check, ...] = ()
 
     @property
     def encoding(self) -> Encoding:
@@ -72,21 +75,23 @@ def run(request: Request) -> Converted:
     model, profile = imported.ingested.model, request.profile
     recipe, data = request.recipe, request.data
     on_random_data = not changes_weights(recipe) and needs_no_calibration(model, profile) and not data.calibrates
-    calibration = data.calibration
     if on_random_data:
         recipe = request.recipe_if_scales_known
-        calibration = random_data(model.graph.inputs, recipe.seed)
+        data = replace(data, calibration=random_data(model.graph.inputs, recipe.seed))
     kind = encoding(recipe)
     require_memory(memory_need(model, imported.facts.peak_activation_elements, profile, kind))
     _require_possible(imported, recipe, trains=data.training is not None)
     trainer = open_trainer(model, data.training, recipe, request.checkpoints, request.resume)
-    if calibration is None and trainer is not None:
-        calibration = trainer.source.head(CALIBRATION_SAMPLES)
-    opened = open_data(model, calibration, data.evaluation, recipe, profile)
+    if trainer is not None:
+        data = from_training(trainer, data, recipe.evaluate.metric)
+    opened = open_data(model, data.calibration, data.evaluation, recipe, profile)
+    opened = replace(opened, held_out=opened.held_out or data.evaluation is not request.data.evaluation)
     reference = measure_float(model, opened, recipe, log)
     conversion = Conversion(model, profile, recipe, opened, reference, trainer, log)
     names: dict[str, str] = {name: f"{request.source.stem}.{kind}.{name}" for name in recipe.emit.formats or []}
-    return Converted(request, imported, conversion, convert_within_size(conversion), names, on_random_data)
+    compressed = convert_within_size(conversion)
+    fitted = check_fit(conversion, compressed.outcome.attempt.artifacts)
+    return Converted(request, imported, conversion, compressed, names, on_random_data, fitted)
 
 
 def import_model(source: ModelSource, log: StageLog) -> Imported:

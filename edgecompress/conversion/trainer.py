@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgecompress.errors import MissingPackageError
 from edgecompress.evaluate.dataset import Dataset, load_data
+from edgecompress.evaluate.held_out import select
 from edgecompress.recipe import Recipe, Section, Train
 from edgecompress.record.report import History
 
@@ -46,6 +47,15 @@ class Trainer:
     recipe: Recipe
     folder: Path
     resume: bool
+
+    def split(self) -> tuple[Dataset, Dataset | None]:
+        """(what is trained on, what is kept aside for validation), as they were given; all and None without any."""
+        from edgecompress.train.train_data import split_places
+
+        if len(self.data) != len(self.source):  # samples that hold several: there is no telling which are which
+            return self.source, None
+        rest, part = split_places(len(self.source), self.recipe.train.validation, self.recipe.seed)
+        return (select(self.source, rest), select(self.source, part)) if len(part) else (self.source, None)
 
     def loss(self) -> Loss:
         """The loss against the original model's outputs and the labels, weighted as [distill] says."""

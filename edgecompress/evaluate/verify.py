@@ -159,6 +159,15 @@ def verify(
     return [_check(load, limit, reference, progress) for load, limit in CANDIDATES[format](artifact, io)]
 
 
+def verify_once(artifact: bytes | Path, format: str, reference: Reference, io: TFLiteIO | None = None) -> Check:
+    """The Check in the first interpreter of the format that runs the artifact, or the last refusal."""
+    for load, limit in CANDIDATES[format](artifact, io):
+        check = _check(load, limit, reference, None)
+        if check.error is None:
+            break
+    return check
+
+
 def _onnx(artifact: bytes | Path, io: TFLiteIO | None) -> Candidates:
     yield partial(OnnxRuntime, artifact), None
 

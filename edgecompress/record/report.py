@@ -67,6 +67,9 @@ class Requested(Part):
     activations: str
     calibration: Data | None = Field(description="null without calibration data")
     evaluation: Data | None = Field(description="null without evaluation data")
+    held_out: Data | None = Field(
+        None, description="samples kept apart from other data to check artifacts on; null with evaluation data"
+    )
     training: Data | None = Field(None, description="null without training data")
     metric: str
     max_drop: float | None = Field(description="points of the metric that may be lost")
@@ -218,6 +221,9 @@ class Artifact(Part):
     inputs: list[Tensor]
     outputs: list[Tensor]
     checks: list[Check]
+    calibration_check: Check | None = Field(
+        None, description="the file on data that calibrated it, beside `checks` on other data; null if none did"
+    )
 
 
 class Counts(Part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Literal
 
 from edgecompress import __version__
@@ -40,8 +41,10 @@ def report_of(converted: Converted) -> Report:
         layers=report_layers(attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model),
         memory=memory_plan(attempt.model),
         artifacts=[
-            summaries.artifact(emitted, converted.names[emitted.format], converted.encoding, ingested.model, checks)
-            for emitted, checks in zip(attempt.artifacts, attempt.checks, strict=True)
+            summaries.artifact(
+                emitted, converted.names[emitted.format], converted.encoding, ingested.model, checks, fitted
+            )
+            for emitted, checks, fitted in zip_longest(attempt.artifacts, attempt.checks, converted.fitted)
         ],
         recipe=outcome.recipe.to_toml(),
         notes=_notes(converted),
@@ -68,6 +71,7 @@ def _requested(converted: Converted) -> Requested:
         activations=recipe.quantize.activations,
         calibration=None if converted.on_random_data else summaries.data_summary(data.calibration),
         evaluation=summaries.data_summary(data.check) if evaluates else None,
+        held_out=summaries.data_summary(data.check) if data.held_out else None,
         training=None if trainer is None else summaries.data_summary(trainer.source),
         metric=recipe.evaluate.metric,
         max_drop=recipe.evaluate.max_drop,

@@ -36,8 +36,10 @@ def data_summary(dataset: Dataset | None) -> Data | None:
     return None if dataset is None else Data(source=dataset.source, samples=len(dataset))
 
 
-def artifact(emitted: Emitted, name: str, encoding: str, model: ir.Model, checks: Sequence[Measured]) -> Artifact:
-    """model: the normalised one, whose inputs and outputs an ONNX artifact keeps."""
+def artifact(
+    emitted: Emitted, name: str, encoding: str, model: ir.Model, checks: Sequence[Measured], fitted: Measured | None
+) -> Artifact:
+    """model: the normalised one, whose inputs and outputs an ONNX artifact keeps. fitted: on data that calibrated."""
     if emitted.io is not None:
         inputs = [_tensor(t) for t in emitted.io.inputs]
         outputs = [_tensor(t) for t in emitted.io.outputs]
@@ -53,6 +55,7 @@ def artifact(emitted: Emitted, name: str, encoding: str, model: ir.Model, checks
         inputs=inputs,
         outputs=outputs,
         checks=[_check(c) for c in checks],
+        calibration_check=None if fitted is None else _check(fitted),
     )
 
 

@@ -135,12 +135,24 @@ def _qualities(report: Report) -> list[tuple[str, str, str]]:
     if ratios and asked.min_snr is not None:
         worst, where = min(ratios)
         words = f"{worst:.1f} dB: {where}" if math.isfinite(worst) else "exact" if worst > 0 else f"lost: {where}"
+        words += _beside_calibration(report)
         rows.append(("signal to noise", f"at least {asked.min_snr:g} dB" if asked.min_snr else "any", words))
     if shares and asked.min_equal is not None:
         share, where = min(shares)
         rows.append(("equal integers", f"at least {asked.min_equal:g} %" if asked.min_equal else "any",
                      f"{share:.2f} %: {where}"))  # fmt: skip
     return rows
+
+
+def _beside_calibration(report: Report) -> str:
+    """The samples that the ratio is of, and the ratio on calibration data."""
+    fitted = [c for a in report.artifacts if (c := a.calibration_check) is not None and c.snr_db is not None]
+    if not fitted:
+        return ""
+    held = report.requested.held_out or report.requested.evaluation
+    worst = min(fitted, key=lambda c: c.snr_db or 0.0)
+    where = "" if held is None else f", on {held.samples:,} other samples"
+    return f"{where}; {worst.snr_db:.1f} dB on {worst.samples:,} that calibrated"
 
 
 def _requested(report: Report) -> Table:

@@ -82,11 +82,14 @@ class TrainData:
 
     def split(self, fraction: float, seed: int) -> tuple[TrainData, TrainData | None]:
         """(rest, fraction), drawn with the seed; None for an empty part."""
-        count = round(fraction * len(self))
-        if count == 0:
-            return self, None
-        order = np.random.default_rng([seed, 0]).permutation(len(self))
-        return self.subset(np.sort(order[count:])), self.subset(np.sort(order[:count]))
+        rest, part = split_places(len(self), fraction, seed)
+        return (self.subset(rest), self.subset(part)) if len(part) else (self, None)
+
+
+def split_places(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The places of (the rest, a fraction) of so many samples, rising, drawn with the seed."""
+    order, part = np.random.default_rng([seed, 0]).permutation(count), round(fraction * count)
+    return np.sort(order[part:]), np.sort(order[:part])
 
 
 class _Adapted:
