@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 
-from edgecompress.errors import InputError
+from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.ingest.external_data import embed, require_below_limit
+from edgecompress.ingest.graph_limits import require_bounded
 from edgecompress.support.interrupt import reraise_interrupt
 
 UNKNOWN = "edgecompress.unknown"
@@ -39,8 +40,8 @@ def read(path: Path) -> onnx.ModelProto:
     embed(proto, path)
     try:
         validate(proto)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    except EdgeCompressError as error:
+        raise type(error)(f"{path}: {error}") from error
     return proto
 
 
@@ -68,6 +69,7 @@ def validate(proto: onnx.ModelProto) -> None:
     try:
         if any(isinstance(text, bytes) for text in _texts(proto)):  # protobuf's sign for what isn't UTF-8
             raise InputError("not a valid ONNX model: a name in it isn't UTF-8 text")
+        require_bounded(proto)
         sort_nodes(proto.graph)
         for node in proto.graph.node:
             node.name = node.name or next(iter(node.output), "")  # what messages call it
@@ -75,7 +77,7 @@ def validate(proto: onnx.ModelProto) -> None:
         _declare_once(proto.graph)
         with _lenient(proto):
             onnx.checker.check_model(proto)
-    except InputError:
+    except EdgeCompressError:
         raise
     except Exception as error:  # ValidationError, and whatever damaged strings and numbers make of the above
         reraise_interrupt(error)
@@ -90,7 +92,13 @@ def _lenient(proto: onnx.ModelProto) -> Iterator[None]:
        of them. Such operators are moved to a domain that the checker knows nothing about.
     2. The checker insists on a shape for every input and output. Those without a shape get an empty one.
     """
-    unknown = [(node, node.domain) for node in proto.graph.node if _unknown(node, proto)]
+    functions = {(f.domain, f.name) for f in proto.functions}
+    opsets = {o.domain: o.version for o in reversed(proto.opset_import)}
+    unknown = [
+        (node, node.domain)
+        for node in proto.graph.node
+        if (node.domain, node.op_type) not in functions and _unknown(node, opsets)
+    ]
     values = [*proto.graph.input, *proto.graph.output]
     shapeless = [v for v in values if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")]
     for node, _ in unknown:
@@ -124,11 +132,9 @@ def _texts(proto: onnx.ModelProto) -> Iterator[str | bytes]:
         yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
 
 
-def _unknown(node: onnx.NodeProto, proto: onnx.ModelProto) -> bool:
-    if any((f.domain, f.name) == (node.domain, node.op_type) for f in proto.functions):
-        return False
+def _unknown(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
     domains = ("", "ai.onnx") if node.domain in ("", "ai.onnx") else (node.domain,)
-    opset = next((o.version for o in proto.opset_import if o.domain in domains), 1)
+    opset = next((opsets[domain] for domain in domains if domain in opsets), 1)
     return not onnx.defs.has(node.op_type, max(1, min(opset, 2**31 - 1)), "" if "" in domains else node.domain)
 
 

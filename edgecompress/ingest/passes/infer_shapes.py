@@ -21,11 +21,12 @@ class InferShapes(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
+        ids = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
         for node in model.graph:
-            self._infer(node, model.opset_imports)
+            self._infer(node, model.opset_imports, ids)
         return ir.passes.PassResult(model, True)
 
-    def _infer(self, node: ir.Node, opsets: dict[str, int]) -> None:
+    def _infer(self, node: ir.Node, opsets: dict[str, int], ids: list[onnx.OperatorSetIdProto]) -> None:
         if node.domain not in opsets:
             return
         try:
@@ -43,7 +44,7 @@ class InferShapes(ir.passes.InPlacePass):
         }
         try:
             found = onnx.shape_inference.infer_node_outputs(
-                schema, ir.serde.serialize_node(node), types, parameters, opset_imports=_opset_ids(opsets)
+                schema, ir.serde.serialize_node(node), types, parameters, opset_imports=ids
             )
         except Exception as error:  # the C++ side raises InferenceError, TypeError and RuntimeError alike
             reraise_interrupt(error)
@@ -74,10 +75,6 @@ def _type_proto(value: ir.Value) -> onnx.TypeProto | None:
     if value.shape is not None:
         ir.serde.serialize_shape_into(proto, value.shape)
     return proto
-
-
-def _opset_ids(opsets: dict[str, int]) -> list[onnx.OperatorSetIdProto]:
-    return [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
 
 
 def _first_line(error: Exception) -> str:
