@@ -353,7 +353,8 @@ def test_forms_of_known_operators_that_are_refused(nodes: str, mentions: str | N
 
 
 def test_opsets_that_are_too_old_say_what_to_do():
-    refused(model("y = Relu(x)", opset=9), UnsupportedModelError, "opset 9", "convert_version")
+    proto = model("y = ThresholdedRelu(x)", opset=9)
+    refused(proto, UnsupportedModelError, "opset 9", "ThresholdedRelu", "export it again with opset 13")
 
 
 def test_a_volume_convolution_is_refused():

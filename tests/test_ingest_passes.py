@@ -522,6 +522,45 @@ def test_every_opset_becomes_21(opset: int):
     assert kinds(model) == ["Conv", "Relu", "ReduceMean", "ReduceSum", "Softmax"]
 
 
+OLD = {
+    "convolutions": ("c = Conv(x, w) n = BatchNormalization(c, s, t, m, v) y = Relu(n)", (7, 9, 11, 12)),
+    "shapes": ("a = Unsqueeze<axes=[1]>(x) b = Relu(a) c = Squeeze<axes=[1]>(b) y = Flatten(c)", (7, 11)),
+    "reductions": ("r = ReduceSum<axes=[2,3]>(x) y = Softmax(r)", (7, 11, 12)),
+    "softmax over all that follows": ("y = Softmax<axis=1>(x)", (7, 12)),
+    "attributes that are inputs today": (
+        "p = Pad<pads=[0,0,1,1,0,0,1,1]>(x) q = Slice<starts=[1], ends=[4], axes=[2]>(p) y = Clip<min=-0.5, max=0.5>(q)",
+        (7, 9),
+    ),
+    "Upsample": ('y = Upsample<mode="nearest">(x, scales)', (9,)),
+    "Upsample of opset 7": ('y = Upsample<mode="nearest", scales=[1.0, 1.0, 2.0, 2.0]>(x)', (7, 8)),
+    "Resize of opset 10": ('y = Resize<mode="linear">(x, scales)', (10,)),
+}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "opset"),
+    [pytest.param(nodes, opset, id=f"{n}, {opset}") for n, (nodes, opsets) in OLD.items() for opset in opsets],
+)
+def test_older_opsets_are_upgraded(nodes: str, opset: int):
+    constants = {"w": floats(4, 3, 3, 3), **BATCHNORM, "scales": np.array([1, 1, 2, 2], np.float32)}
+    normalised(graph(nodes, opset=opset, **{k: a for k, a in constants.items() if f" {k}" in nodes}))
+
+
+@pytest.mark.parametrize("inputs", ["[-1,3,8,8]", "[-1,3,-1,-1]", "[-1,3,N,8]", "[-1,-1,8,8]", "[1,3,8,-1]"])
+def test_a_dimension_of_minus_one_is_open(inputs: str):
+    proto = graph("y = Conv(x, w)", "float[1,3,8,8] x", w=floats(4, 3, 3, 3))
+    for dimension, text in zip(proto.graph.input[0].type.tensor_type.shape.dim, inputs.strip("[]").split(",")):
+        dimension.dim_param = text
+        if text != "N":
+            dimension.dim_value = int(text)
+    open_ = [i for i, text in enumerate(inputs.strip("[]").split(",")) if i and text in ("-1", "N")]
+    if open_:
+        with pytest.raises(InputError, match=f"besides the batch: {open_[0]} ") as refusal:
+            load(proto)
+        assert "N" in str(refusal.value) and "-1" not in str(refusal.value)
+    assert tuple(normalised(proto, x=(1, 3, 8, 8)).graph.inputs[0].shape) == (1, 3, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("opset", "nodes"),
     [

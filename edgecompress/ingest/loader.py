@@ -15,9 +15,11 @@ from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.ingest import keras_model, onnx_file, quantized
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
+from edgecompress.ingest.old_opset import upgraded
 from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_batch
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 from edgecompress.ingest.passes.float_inputs import SMALL
+from edgecompress.ingest.passes.opset import OLDEST
 from edgecompress.ingest.quiet import quiet
 from edgecompress.ingest.static_shapes import checked_shapes
 from edgecompress.support.interrupt import reraise_interrupt
@@ -102,8 +104,11 @@ def _load(
 
 def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Shapes, fold_batchnorm: bool) -> Ingested:
     notes = []
-    model = _parse(proto)
-    opset = next((v for d, v in model.opset_imports.items() if d in ("", "ai.onnx")), 0)
+    opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+    newer = upgraded(proto)
+    model = _parse(newer)
+    if newer is not proto:
+        notes.append(f"the model was upgraded from ONNX opset {opset} to {OLDEST}")
     if holds(model, HALF):
         # float16 has three digits; the comparison is with the same model in float32
         proto = ir.to_proto(CastToFloat32()(model).model)
@@ -120,7 +125,7 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
     try:
         model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
     except InputError:
-        again = _with_batch_of_one(proto) if fixed else None
+        again = _with_batch_of_one(newer) if fixed else None
         if again is None:
             raise
         model, batch = again

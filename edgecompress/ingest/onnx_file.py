@@ -75,6 +75,7 @@ def validate(proto: onnx.ModelProto) -> None:
             node.name = node.name or next(iter(node.output), "")  # what messages call it
         proto.graph.name = proto.graph.name or "model"
         _declare_once(proto.graph)
+        _open_dimensions(proto.graph)
         with _lenient(proto):
             onnx.checker.check_model(proto)
     except EdgeCompressError:
@@ -122,6 +123,14 @@ def _declare_once(graph: onnx.GraphProto) -> None:
     for value in graph.output:
         if value.name in inputs:
             value.type.CopyFrom(inputs[value.name])
+
+
+def _open_dimensions(graph: onnx.GraphProto) -> None:
+    """A dimension of -1, as paddle2onnx and others write it, is one that is not known."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dimension in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+            if dimension.dim_value < 0:
+                dimension.ClearField("dim_value")
 
 
 def _texts(proto: onnx.ModelProto) -> Iterator[str | bytes]:
