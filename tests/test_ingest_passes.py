@@ -528,7 +528,7 @@ OLD = {
     "reductions": ("r = ReduceSum<axes=[2,3]>(x) y = Softmax(r)", (7, 11, 12)),
     "softmax over all that follows": ("y = Softmax<axis=1>(x)", (7, 12)),
     "attributes that are inputs today": (
-        "p = Pad<pads=[0,0,1,1,0,0,1,1]>(x) q = Slice<starts=[1], ends=[4], axes=[2]>(p) y = Clip<min=-0.5, max=0.5>(q)",
+        "p = Pad<pads=[0,0,1,1,0,0,1,1]>(x) q = Slice<starts=[1], ends=[4], axes=[2]>(p) y = Clip<min=-0.5>(q)",
         (7, 9),
     ),
     "Upsample": ('y = Upsample<mode="nearest">(x, scales)', (9,)),

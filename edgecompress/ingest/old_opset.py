@@ -29,8 +29,8 @@ def upgraded(proto: onnx.ModelProto) -> onnx.ModelProto:
         )  # behind a place in the onnx package's source
         reason = (text.splitlines() or [type(error).__name__])[0][:300]
         raise UnsupportedModelError(
-            f"the model uses ONNX opset {opset}, and the onnx package can't upgrade it to {OLDEST} ({reason}); export it "
-            f"again with opset {OLDEST} or newer"
+            f"the model uses ONNX opset {opset}, and the onnx package can't upgrade it to {OLDEST} ({reason}); "
+            f"export it again with opset {OLDEST} or newer"
         ) from error
     if opset < FIRST_WITH_COORDINATES:
         for node in newer.graph.node:
