@@ -36,7 +36,7 @@ from edgecompress.support.echo import echo
     show_default=True,
     help="How channels are scored: a name as in a recipe, or file.py:function taking (weight, known).",
 )
-@click.option("--metric", default="top1", show_default=True, help="top1, or file.py:function taking (outputs, labels).")
+@click.option("--metric", default="auto", show_default=True, help="A name, as in [evaluate], or file.py:function.")
 @click.option(
     "--samples", type=click.IntRange(1), default=1000, show_default=True, help="Use only the first N samples."
 )

@@ -14,7 +14,7 @@ from edgecompress.conversion.encode import Encoded, diagnose_layers, encode, enc
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.evaluate.gate import Verdict, joined, judge
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.evaluate.verify import Check, compare, run_dataset
+from edgecompress.evaluate.verify import Check, compare, run_dataset, worst_value
 from edgecompress.recipe import Recipe
 from edgecompress.record.report import History
 
@@ -34,8 +34,15 @@ class Attempt:
 
     def worst_drop(self, samples: int) -> float | None:
         """Most points lost by any artifact in any interpreter that ran all samples; None when nothing was measured."""
-        full = [c for checks in self.checks for c in checks if c.samples == samples]
-        return max((c.drop for c in full if c.drop is not None), default=None)
+        return max((c.drop for c in self._full(samples) if c.drop is not None), default=None)
+
+    def worst_value(self, samples: int) -> float | None:
+        """The metric where most points were lost."""
+        return worst_value(self._full(samples))
+
+    def _full(self, samples: int) -> list[Check]:
+        """Checks of all samples."""
+        return [c for checks in self.checks for c in checks if c.samples == samples]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -11,7 +10,7 @@ from edgecompress.conversion.artifacts import Emitted
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.data import Data
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.evaluate.verify import Check, Reference, reference, verify, verify_once
+from edgecompress.evaluate.verify import Check, Reference, reference, verify, verify_once, worst_value
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
 from edgecompress.record.stages import StageLog
@@ -40,7 +39,7 @@ def check(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[tuple[C
                 raise UnsupportedModelError(f"no interpreter could run the .{artifact.format} file: {checks[0].error}")
             if conversion.data.labelled:
                 full = [c for c in checks if c.samples == len(expected.dataset)]
-                running.stage.accuracy = min((c.value for c in full if c.value is not None), default=None)
+                running.stage.accuracy = worst_value(full)
             result.append(tuple(checks))
     return tuple(result)
 
@@ -54,6 +53,6 @@ def check_fit(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[Che
     if calibration is None or calibration is checked or encoding(conversion.recipe) != "int8":
         return ()
     with conversion.log.stage("check on calibration data"):
-        samples = replace(calibration.head(FIT_SAMPLES), labels=None)
+        samples = calibration.head(FIT_SAMPLES).without_labels()
         expected = reference(conversion.model, samples)
         return tuple(verify_once(a.data, a.format, expected, a.io) for a in artifacts)

@@ -15,6 +15,7 @@ from edgecompress.conversion.trainer import CALIBRATION_SAMPLES, Trainer
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.held_out import hold_out
+from edgecompress.evaluate.measures import Metrics
 from edgecompress.evaluate.sample_order import in_order_of_content
 from edgecompress.graph.annotations import given_quantization
 from edgecompress.operators.rewriting import integer_parts
@@ -44,7 +45,7 @@ class Data:
     @property
     def labelled(self) -> bool:
         """Whether artifacts are checked on labels, so that accuracy is measured."""
-        return self.check.labels is not None
+        return self.check.is_labelled
 
 
 def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: Recipe, profile: Profile) -> Data:
@@ -61,12 +62,12 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
     if calibration is None and encoding(recipe) == "int8":
         who = f"target {profile.name}" if profile.integer_only else "the recipe"
         raise InputError(f"{who} needs int8 activations, which need calibration data: {describe_calibration(model)}")
-    inputs = model.graph.inputs
+    inputs, outputs = model.graph.inputs, [str(value.name) for value in model.graph.outputs]
     calibrating = None
     if calibration is not None:
-        calibrating = in_order_of_content(load_data(calibration, inputs, recipe.preprocess))
-    evaluating = None if evaluation is None else load_data(evaluation, inputs, recipe.preprocess)
-    if recipe.evaluate.max_drop is not None and (evaluating is None or evaluating.labels is None):
+        calibrating = in_order_of_content(load_data(calibration, inputs, recipe.preprocess, outputs))
+    evaluating = None if evaluation is None else load_data(evaluation, inputs, recipe.preprocess, outputs)
+    if recipe.evaluate.max_drop is not None and (evaluating is None or not evaluating.is_labelled):
         raise InputError("max_drop needs evaluation data with labels: give --eval FILE.npz with x and y")
     opened = [d for d in (calibrating, evaluating) if d is not None]
     notes = list(dict.fromkeys(f"{d.source}: {note}" for d in opened for note in d.notes))
@@ -79,11 +80,11 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
         if held is None:
             notes.append(CHECKED_ON_CALIBRATION)
         few = calibrating.head(CHECK_SAMPLES) if held is None else held
-        return Data(rest, dataclasses.replace(few, labels=None), tuple(notes), held is not None)
+        return Data(rest, few.without_labels(), tuple(notes), held is not None)
     return Data(None, random_data(inputs, recipe.seed), (*notes, CHECKED_ON_RANDOM))
 
 
-def from_training(trainer: Trainer, given: DataSources, metric: str) -> DataSources:
+def from_training(trainer: Trainer, given: DataSources, metric: Metrics) -> DataSources:
     """The data sources with what training data can stand in for: a part of it calibrates, and what is kept aside for
     validation checks artifacts, with its labels where they are classes that top1 counts."""
     rest, part = trainer.split()
@@ -91,9 +92,9 @@ def from_training(trainer: Trainer, given: DataSources, metric: str) -> DataSour
         given = dataclasses.replace(given, calibration=rest.head(CALIBRATION_SAMPLES))
     if given.evaluation is None and part is not None:
         shape, labels = trainer.teacher.graph.outputs[0].shape, part.labels
-        scores = metric == "top1" and shape is not None and len(shape) == 2 and shape.numpy()[1] > 1
+        scores = metric in ("auto", "top1") and shape is not None and len(shape) == 2 and shape.numpy()[1] > 1
         fits = scores and labels is not None and labels.dtype.kind in "iu" and labels.size == len(part)
-        given = dataclasses.replace(given, evaluation=part if fits else dataclasses.replace(part, labels=None))
+        given = dataclasses.replace(given, evaluation=part if fits else part.without_labels())
     return given
 
 

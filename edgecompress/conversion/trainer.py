@@ -128,7 +128,7 @@ def open_trainer(model: ir.Model, given: object, recipe: Recipe, folder: Path, r
     require_torch("--train")
     from edgecompress.train import TrainData
 
-    source = load_data(given, model.graph.inputs, recipe.preprocess)
+    source = load_data(given, model.graph.inputs, recipe.preprocess, [str(value.name) for value in model.graph.outputs])
     data = TrainData.from_dataset(source, model)
     classes = data.labels is None or data.labels.dtype.kind == "i"
     if not resume and is_main_process():

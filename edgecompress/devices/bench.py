@@ -17,8 +17,10 @@ from edgecompress.devices.artifact import Artifact, open_artifact
 from edgecompress.devices.choice import HOST, Named, device_for, has_program_for_host, usual_device
 from edgecompress.devices.device_lock import locked
 from edgecompress.devices.programs import Prepared, prepare
-from edgecompress.devices.samples import Samples, load_samples
+from edgecompress.devices.samples import Accuracy, Samples, load_samples
 from edgecompress.errors import DeviceFault, EdgeCompressError, InputError
+from edgecompress.evaluate.measures import Metrics
+from edgecompress.evaluate.metrics import AUTO
 from edgecompress.record.report import Counts, DeviceFailure, DeviceRun
 from edgecompress.report.device_table import comparison, detail
 from edgecompress.report.tables import Shown
@@ -77,7 +79,7 @@ def bench(
     warmup: int | None = None,
     threads: int = 1,
     preprocess: Mapping[str, Any] | None = None,
-    metric: str = "top1",
+    metric: Metrics = AUTO,
     config: str | Path | None = None,
 ) -> Bench:
     """Run each artifact (.pack, .tflite, .onnx, or a folder of `edgecompress build`) on each device.
@@ -104,7 +106,7 @@ def bench_each(
     eval: Any,
     how: Runs = EVERYTHING,
     preprocess: Mapping[str, Any] | None = None,
-    metric: str = "top1",
+    metric: Metrics = AUTO,
 ) -> Bench:
     """Like `bench`, with each artifact on devices of its own."""
     loaded = [
@@ -160,13 +162,14 @@ def measure(
         found, run = execute(prepared, name, settings, inputs, advance)
     expected = None if here is None or own is not None else here()
     outputs = run.outputs[before * artifact.output_bytes :]
-    accuracy, notes = samples.accuracy(outputs) if own is None else (None, [])
+    accuracy = samples.accuracy(outputs) if own is None else Accuracy()
+    notes = list(accuracy.notes)
     if how.most is not None and how.most > len(samples.records):
         notes = [*notes, f"--runs {how.most}: there are {len(samples.records)} samples, and each was run once"]
     if how.threads > 1 and prepared.record is not None:
         notes = [*notes, f"--threads {how.threads}: applies to interpreters only; a compiled program has one thread"]
     difference = _Difference.between(samples, outputs, None if expected is None else expected.outputs)
-    host = None if accuracy is None else samples.accuracy(outputs if expected is None else expected.outputs)[0]
+    host = accuracy if expected is None or accuracy.value is None else samples.accuracy(expected.outputs)
     record = prepared.record
     return DeviceRun(
         artifact=artifact.path.name,
@@ -186,9 +189,9 @@ def measure(
         agrees=not difference.runs or (not artifact.exact and difference.largest <= TOLERANCE),
         largest_difference=difference.largest,
         different_runs=difference.runs,
-        metric=None if accuracy is None else samples.metric,
-        accuracy=accuracy,
-        host_accuracy=host,
+        metric=accuracy.metric,
+        accuracy=accuracy.value,
+        host_accuracy=host.value,
         counts=_counts(run.counts[-len(samples.records) :], run.unit) if run.summary is None else _said(run.summary),
         arena_bytes=None if record is None else record.arena_bytes,
         flash_bytes=None if record is None else record.flash_bytes,

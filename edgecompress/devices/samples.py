@@ -13,12 +13,22 @@ from edgecompress.devices.artifact import Artifact
 from edgecompress.errors import InputError
 from edgecompress.evaluate.batching import feeds, join
 from edgecompress.evaluate.dataset import Dataset, load_data
-from edgecompress.evaluate.metrics import is_classifier, load_metric
+from edgecompress.evaluate.measures import Metrics, measures
+from edgecompress.evaluate.metrics import AUTO
 from edgecompress.lowering.tensor_io import TensorIO
 from edgecompress.recipe import Preprocess
 from edgecompress.support.validation import validated
 
 RANDOM_SAMPLES = 20  # without data
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """value: of the metric; both None where there are no labels, or the notes say why they can't be used."""
+
+    value: float | None = None
+    metric: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +39,7 @@ class Samples:
     data: Dataset
     records: tuple[bytes, ...]
     arrays: Mapping[str, np.ndarray]
-    metric: str = "top1"
+    metric: Metrics = AUTO
 
     def outputs(self, stream: bytes) -> list[np.ndarray]:
         """A device's outputs, [n, ...] each, as real numbers in the model's axis order."""
@@ -37,21 +47,20 @@ class Samples:
         real = [[t.from_device(a) for t, a in zip(io, arrays, strict=True)] for arrays in self.artifact.split(stream)]
         return join(real, self.arrays, _shapes(self.artifact))
 
-    def accuracy(self, stream: bytes) -> tuple[float | None, list[str]]:
-        """Percent, and notes on why there is none."""
-        if self.data.labels is None:
-            return None, []
+    def accuracy(self, stream: bytes) -> Accuracy:
+        """The metric of the first output that has labels."""
+        if not self.data.is_labelled:
+            return Accuracy()
         outputs = self.outputs(stream)
-        if self.metric == "top1" and not is_classifier(outputs):
-            return None, ["labels are not used: the first output does not hold scores of classes"]
         try:
-            return load_metric(self.metric)(outputs, self.data.labels), []
+            measured = measures([t.name for t in self.artifact.outputs], outputs, self.data, self.metric)
+            return Accuracy(measured[0](outputs), measured[0].metric.name) if measured else Accuracy()
         except InputError as error:
-            return None, [f"labels are not used: {error}"]
+            return Accuracy(notes=(f"labels are not used: {error}",))
 
 
 def load_samples(
-    artifact: Artifact, eval: Any, runs: int | None, preprocess: Mapping[str, Any] | None, metric: str = "top1"
+    artifact: Artifact, eval: Any, runs: int | None, preprocess: Mapping[str, Any] | None, metric: Metrics = AUTO
 ) -> Samples:
     """The first `runs` samples (all, if None) of data as `convert` takes it; None: random ones.
 
@@ -63,7 +72,7 @@ def load_samples(
         data = load_data(_random(artifact.inputs, runs or RANDOM_SAMPLES), inputs, Preprocess())
         name = "random inputs"
     else:
-        data = load_data(eval, inputs, chosen)
+        data = load_data(eval, inputs, chosen, [t.name for t in artifact.outputs])
         name = data.source
     data = data if runs is None else data.head(runs)
     columns: dict[str, list[np.ndarray]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ ONLY = "x"  # the key of a model's only input, if not its name
 class Dataset:
     """Samples that fit a model, preprocessed as they are read.
 
-    source: the name of the data. labels: [samples, ...] as given, or None. notes: what was done to make the data fit.
+    source: the name of the data. labels: [samples, ...] as given, or None; of the first output, where others have
+    labels too. notes: what was done to make the data fit. output_labels: those given under an output's name.
     """
 
     source: str
@@ -33,14 +34,30 @@ class Dataset:
     labels: np.ndarray | None
     notes: tuple[str, ...]
     count: int
+    output_labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there are labels for any output."""
+        return self.labels is not None or bool(self.output_labels)
+
     def head(self, n: int) -> Dataset:
         """The first `n` samples, or all of them when there are fewer."""
-        n = min(n, self.count)
-        return replace(self, count=n, labels=None if self.labels is None else self.labels[:n])
+        return self.with_samples(self.columns, range(min(n, self.count)))
+
+    def with_samples(self, columns: Mapping[str, tuple[Source, Adapter]], places: Sequence[int]) -> Dataset:
+        """Other columns in place of these. places: where their samples' labels are."""
+        index = np.fromiter(places, np.intp, len(places))
+        labels = None if self.labels is None else self.labels[index]
+        given = {key: array[index] for key, array in self.output_labels.items()}
+        return replace(self, columns=columns, labels=labels, output_labels=given, count=len(index))
+
+    def without_labels(self) -> Dataset:
+        """The same samples alone."""
+        return replace(self, labels=None, output_labels={})
 
     def batches(self, size: int) -> Iterator[dict[str, np.ndarray]]:
         """Input name -> [n, *sample] (float32, or the input's integer type), n = `size` or what is left.
@@ -52,10 +69,19 @@ class Dataset:
             yield {name: self.columns[name][1](next(reader), first) for name, reader in readers.items()}
 
 
-def load_data(spec: Any, inputs: Sequence[ir.Value], preprocess: Preprocess) -> Dataset:
-    """Opens data for a model with these inputs; samples are read later, in batches.
+@dataclass(frozen=True)
+class _Fit:
+    """What data has to fit: a model's inputs, the names of its outputs, and how samples are preprocessed."""
 
-    spec: a path (.npz with `x` or the inputs' names and optionally `y`; .npy; a folder of class
+    inputs: Sequence[ir.Value]
+    outputs: Sequence[str]
+    preprocess: Preprocess
+
+
+def load_data(spec: Any, inputs: Sequence[ir.Value], preprocess: Preprocess, outputs: Sequence[str] = ()) -> Dataset:
+    """Opens data for a model with these inputs and names of outputs; samples are read later, in batches.
+
+    spec: a path (.npz with `x` or the inputs' names, and optionally `y` or outputs' names; .npy; a folder of class
     sub-folders of images, or of images), `file.py:function` (called without arguments), or what such
     a function may return: an array, (x, y), a dict of arrays, or a Dataset.
     Raises InputError that says what was expected and found: unreadable files, missing keys, shapes or
@@ -63,23 +89,24 @@ def load_data(spec: Any, inputs: Sequence[ir.Value], preprocess: Preprocess) -> 
     """
     if isinstance(spec, Dataset):
         return spec
+    fit = _Fit(inputs, outputs, preprocess)
     if is_function_spec(spec):
-        return _from_arrays(call(spec), str(spec), inputs, preprocess)
+        return _from_arrays(call(spec), str(spec), fit)
     if not isinstance(spec, (str, Path)):
-        return _from_arrays(spec, "data", inputs, preprocess)
+        return _from_arrays(spec, "data", fit)
     path = Path(spec)
     if path.is_dir():
-        return _from_images(path, inputs, preprocess)
+        return _from_images(path, fit)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.suffix.lower() == ".npz":
-        return _assemble(open_npz(path), str(path), inputs, preprocess)
+        return _assemble(open_npz(path), str(path), fit)
     if path.suffix.lower() == ".npy":
-        return _assemble({ONLY: open_npy(path)}, str(path), inputs, preprocess)
+        return _assemble({ONLY: open_npy(path)}, str(path), fit)
     raise InputError(f"{path}: expected .npz, .npy, a folder of images, or file.py:function")
 
 
-def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess: Preprocess) -> Dataset:
+def _from_arrays(data: Any, source: str, fit: _Fit) -> Dataset:
     if isinstance(data, Dataset):
         return data
     if isinstance(data, tuple):
@@ -98,10 +125,11 @@ def _from_arrays(data: Any, source: str, inputs: Sequence[ir.Value], preprocess:
             arrays[str(key)] = ArraySource(array)
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: {key!r} is a {type(content).__name__}; expected an array") from error
-    return _assemble(arrays, source, inputs, preprocess)
+    return _assemble(arrays, source, fit)
 
 
-def _from_images(folder: Path, inputs: Sequence[ir.Value], preprocess: Preprocess) -> Dataset:
+def _from_images(folder: Path, fit: _Fit) -> Dataset:
+    inputs, preprocess = fit.inputs, fit.preprocess
     if len(inputs) != 1:
         raise InputError(f"{folder}: the model has {len(inputs)} inputs, but images can feed only one; use .npz")
     files, labels, classes = list_images(folder)
@@ -109,7 +137,7 @@ def _from_images(folder: Path, inputs: Sequence[ir.Value], preprocess: Preproces
     height, width = preprocess.resize or (height, width)
     images = ImageSource(files, height, width, channels, image_type(files[0]))
     names = f" in {len(classes)} classes" if classes else " without labels, as there are no sub-folders of classes"
-    data = _assemble({ONLY: images}, str(folder), inputs, preprocess, labels)
+    data = _assemble({ONLY: images}, str(folder), fit, labels)
     wide = "" if images.dtype == np.uint8 else f", with values of type {images.dtype} as they are in the files"
     return replace(data, notes=(f"{len(files)} images{names}, resized to {height}x{width}{wide}", *data.notes))
 
@@ -127,50 +155,52 @@ def _image_size(value: ir.Value, folder: Path) -> tuple[int, int, int]:
     )
 
 
-def _assemble(
-    found: Mapping[str, Source],
-    source: str,
-    inputs: Sequence[ir.Value],
-    preprocess: Preprocess,
-    labels: np.ndarray | None = None,
-) -> Dataset:
+def _assemble(found: Mapping[str, Source], source: str, fit: _Fit, labels: np.ndarray | None = None) -> Dataset:
     """Gives each input its data by name and checks everything that can be checked before reading it."""
-    label_key = _label_key(found, inputs)
-    if label_key is not None:
-        labels = read_all(found[label_key])
+    inputs, names = fit.inputs, [str(value.name) for value in fit.inputs]
+    label_key = _label_key(found, [*names, *fit.outputs[1:]])
     columns, notes, used = {}, [], {label_key}
     for value in inputs:
         key = _key(str(value.name), len(inputs), found, source)
         used.add(key)
         described = f"{source}[{key}]" if len(inputs) > 1 else source
-        data = _resize(found[key], preprocess, described)
+        data = _resize(found[key], fit.preprocess, described)
         if not data.shape:
             raise InputError(f"{described}: holds a single number; expected an array [samples, ...]")
         if data.shape[0] == 0:
             raise InputError(f"{described}: holds no samples")
-        adapter, note = adapt(data, described, value, preprocess)
+        adapter, note = adapt(data, described, value, fit.preprocess)
         columns[adapter.name] = (data, adapter)
         notes += [note] if note else []
     counts = {name: data.shape[0] for name, (data, _) in columns.items()}
     if len(set(counts.values())) > 1:
         raise InputError(f"{source}: inputs have different numbers of samples: {counts}")
     count = next(iter(counts.values()))
-    if labels is not None:
-        if labels.dtype.kind not in "uifb":
-            raise InputError(
-                f"{source}[{label_key or LABELS[0]}]: the labels have type {labels.dtype}; expected numbers"
-            )
-        if labels.ndim == 0 or len(labels) != count:
-            raise InputError(f"{source}: {len(labels) if labels.ndim else 'no'} labels for {count} samples")
-    if unused := [key for key in found if key not in used]:
-        notes.append(_unused(unused, [str(value.name) for value in inputs], has_labels=labels is not None))
-    return Dataset(source, columns, labels, tuple(notes), count)
+    given = {name: _labels(found[name], source, name, count) for name in fit.outputs if name in found.keys() - used}
+    if label_key is not None:
+        labels = _labels(found[label_key], source, label_key, count)
+    if labels is None and fit.outputs:
+        labels = given.get(fit.outputs[0])
+    if unused := [key for key in found if key not in used and key not in given]:
+        notes.append(_unused(unused, names, has_labels=labels is not None))
+    return Dataset(source, columns, labels, tuple(notes), count, given)
 
 
-def _label_key(found: Mapping[str, Source], inputs: Sequence[ir.Value]) -> str | None:
-    """The key of the labels; None if there are none. The only array is samples, whatever it is called."""
-    names = {value.name for value in inputs}
-    return next((key for key in LABELS if key in found and key not in names and len(found) > 1), None)
+def _labels(stored: Source, source: str, key: str, count: int) -> np.ndarray:
+    """All labels. Raises InputError unless they are numbers, one or several for each sample."""
+    if stored.dtype.kind not in "uifb":
+        raise InputError(f"{source}[{key}]: the labels have type {stored.dtype}; expected numbers")
+    if not stored.shape or stored.shape[0] != count:
+        raise InputError(f"{source}[{key}]: {stored.shape[0] if stored.shape else 'no'} labels for {count} samples")
+    return read_all(stored)
+
+
+def _label_key(found: Mapping[str, Source], taken: Sequence[str]) -> str | None:
+    """The key of the labels; None if there are none. The only array is samples, whatever it is called.
+
+    taken: names of inputs, and of outputs behind the first.
+    """
+    return next((key for key in LABELS if key in found and key not in taken and len(found) > 1), None)
 
 
 def _unused(keys: Sequence[str], names: Sequence[str], *, has_labels: bool) -> str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edgecompress.evaluate.metrics import METRICS, Paired
+from edgecompress.evaluate.metrics import METRICS, Paired, reads_several
 from edgecompress.evaluate.quality import Quality
 from edgecompress.evaluate.verify import Check, Reference
 from edgecompress.recipe import Evaluate
@@ -60,7 +60,7 @@ def judge(check: Check, reference: Reference, settings: Evaluate, format: str = 
     if check.samples < len(reference.dataset):  # LiteRT's reference kernels run few samples, which have no say
         return Verdict(tuple(_of_quality(name, q, settings) for q in below if q.slice.output not in scored))
     shortfalls = [_of_quality(name, q, settings) for q in below if q.slice.output not in scored or _is_lost(q)]
-    limit = drop_limit(reference, settings)
+    limit = drop_limit(reference, settings, check.output)
     if not scored or limit is None or check.drop is None or check.drop <= limit + ROUNDING:
         return Verdict(tuple(shortfalls))
     text = (
@@ -74,18 +74,15 @@ def judge(check: Check, reference: Reference, settings: Evaluate, format: str = 
     return Verdict((Shortfall(name, text, True, -check.drop), *shortfalls))
 
 
-def drop_limit(reference: Reference, settings: Evaluate) -> float | None:
-    """Points of the metric that may be lost; None without labels.
-
-    A function of the user's may have any unit, so by default it may fall by the same share of the float model's value.
-    """
-    if reference.dataset.labels is None:
+def drop_limit(reference: Reference, settings: Evaluate, output: str | None = None) -> float | None:
+    """How much of the metric may be lost; None without labels. output: whose metric; by default the first one's."""
+    if not reference.measures:
         return None
     if settings.max_drop is not None:
         return settings.max_drop
-    if reference.metric in METRICS or reference.score is None:
-        return DEFAULT_DROP
-    return DEFAULT_DROP / 100 * abs(reference.score)
+    measure = next((m for m in reference.measures if m.output == output), reference.measures[0])
+    value = 0.0 if measure.metric.name in METRICS else measure(reference.outputs)
+    return DEFAULT_DROP * measure.point(value)
 
 
 def chance(paired: Paired) -> float:
@@ -98,12 +95,13 @@ def chance(paired: Paired) -> float:
 
 
 def _scored_outputs(reference: Reference) -> set[str]:
-    """The outputs that the metric decides on: those of the package read the first, functions of the user's may read
-    all."""
-    if reference.dataset.labels is None:
-        return set()
-    names = [parts.parts[0].output for parts in reference.slices]
-    return set(names[:1] if reference.metric in METRICS else names)
+    """The outputs that metrics decide on: each its own, and functions of the user's and those of boxes the rest too."""
+    names = reference.names
+    return {
+        name
+        for measure in reference.measures
+        for name in (names[measure.place :] if reads_several(measure.metric.name) else [measure.output])
+    }
 
 
 def _suffices(quality: Quality, check: Check, settings: Evaluate) -> bool:

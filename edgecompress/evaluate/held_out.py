@@ -54,8 +54,7 @@ def select(dataset: Dataset, index: Iterable[int]) -> Dataset:
     """The samples at these places, in rising order."""
     places = tuple(sorted(map(int, index)))
     columns = {name: (_selected(source, places), adapter) for name, (source, adapter) in dataset.columns.items()}
-    labels = None if dataset.labels is None else dataset.labels[list(places)]
-    return replace(dataset, columns=columns, labels=labels, count=len(places))
+    return dataset.with_samples(columns, list(places))
 
 
 def _selected(source: Source, index: tuple[int, ...]) -> Source:

@@ -7,7 +7,6 @@ bit from those of other batches. Both are the same for the same samples in any o
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 
@@ -32,8 +31,7 @@ def in_order_of_content(dataset: Dataset) -> Dataset:
     digests = [_digest([arrays[name][i] for name in sorted(arrays)]) for i in range(len(dataset))]
     order = np.array(sorted(range(len(dataset)), key=digests.__getitem__), np.intp)
     columns = {name: (ArraySource(arrays[name][order]), adapter) for name, (_, adapter) in dataset.columns.items()}
-    labels = None if dataset.labels is None else dataset.labels[order]
-    return replace(dataset, columns=columns, labels=labels)
+    return dataset.with_samples(columns, order.tolist())
 
 
 def _read(source: Source, count: int) -> np.ndarray:

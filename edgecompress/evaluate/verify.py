@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.evaluate.interpreters import (
     Interpreter,
@@ -20,7 +21,8 @@ from edgecompress.evaluate.interpreters import (
     TFLiteIO,
     installed_tflite_interpreters,
 )
-from edgecompress.evaluate.metrics import Paired, SameClasses, is_classifier, load_metric, paired, same_classes
+from edgecompress.evaluate.measures import Measure, Metrics, described, measures, worst
+from edgecompress.evaluate.metrics import AUTO, Paired, SameClasses, gain, is_classifier, paired, same_classes
 from edgecompress.evaluate.quality import Quality, Slices, qualities, slices, worst_equal_percent, worst_snr_db
 
 BATCH = 64  # samples in memory at a time
@@ -34,8 +36,9 @@ Candidates = Iterator[tuple[Callable[[], Interpreter], int | None]]  # loads it;
 class Reference:
     """The float model's outputs on a data set, and their score when it has labels.
 
-    slices: of each output. metric: the name of the score; without labels "agreement", for a comparison with the float
-    outputs. classes: the outputs that are class scores or classes, so that agreement means something.
+    slices: of each output. metric: the name of the score, or those of several outputs; without labels "agreement", for
+    a comparison with the float outputs. score: of the first output that is measured. classes: the outputs that are
+    class scores or classes, so that agreement means something. measures: of each output with labels.
     """
 
     dataset: Dataset
@@ -44,6 +47,7 @@ class Reference:
     metric: str
     score: float | None
     classes: frozenset[str]
+    measures: tuple[Measure, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -65,7 +69,8 @@ class Check:
     agreement_percent: predictions of the first output equal to the float model's; None unless it is class scores.
     qualities: of every slice of every output. samples: how many were run. error: what the interpreter said when it
     refused or failed. classes: how often outputs of classes say the same as the float model's. paired: right and wrong
-    predictions beside the float model's, where the metric is top1.
+    predictions beside the float model's, where the metric is top1. output: the one that the metric is of: where several
+    have one, that which lost most.
     """
 
     interpreter: str
@@ -79,6 +84,7 @@ class Check:
     error: str | None = None
     classes: Mapping[str, SameClasses] = field(default_factory=dict)
     paired: Paired | None = None
+    output: str | None = None
 
     @property
     def snr_db(self) -> float | None:
@@ -95,7 +101,13 @@ class Check:
         """Points that the artifact lost against the float model; negative when it gained."""
         if self.value is None or self.reference_value is None:
             return None
-        return self.reference_value - self.value
+        return gain(self.metric, self.reference_value) - gain(self.metric, self.value)
+
+
+def worst_value(checks: Sequence[Check]) -> float | None:
+    """The value of the check that lost most; None when nothing was measured."""
+    measured = [(check.drop, check.value) for check in checks if check.drop is not None]
+    return max(measured, key=lambda pair: pair[0])[1] if measured else None
 
 
 def run_dataset(interpreter: Interpreter, dataset: Dataset, progress: Progress | None = None) -> list[np.ndarray]:
@@ -111,22 +123,29 @@ def run_dataset(interpreter: Interpreter, dataset: Dataset, progress: Progress |
     return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
 
-def reference(model: ir.Model, dataset: Dataset, metric: str = "top1", progress: Progress | None = None) -> Reference:
+def reference(model: ir.Model, dataset: Dataset, metric: Metrics = AUTO, progress: Progress | None = None) -> Reference:
     """Runs the float model (canonical, in ONNX Runtime) once, for every artifact to be compared with.
 
-    Raises InputError when the metric doesn't fit outputs and labels.
+    metric: of the first output, or of each output by its name. Raises InputError when it doesn't fit the labels.
     """
     outputs = run_dataset(OnnxRuntime(model), dataset, progress)
     parts = tuple(_slices(value, output) for value, output in zip(model.graph.outputs, outputs, strict=True))
     classes = {str(value.name) for value in model.graph.outputs if _holds_classes(value)}
     first = str(model.graph.outputs[0].name)
+    try:
+        measured = measures([str(value.name) for value in model.graph.outputs], outputs, dataset, metric)
+        for measure in measured:
+            measure(outputs)
+    except InputError as error:
+        raise InputError(f"{dataset.source}: {error}") from error
     inputs = {adapter.shape for _, adapter in dataset.columns.values()}
     # An output of the input's shape is more likely to be the input again: an autoencoder.
-    if is_classifier(outputs) and (dataset.labels is not None or outputs[0].shape[1:] not in inputs):
+    if is_classifier(outputs) and (measured or outputs[0].shape[1:] not in inputs):
         classes.add(first)
-    if dataset.labels is not None:
-        score = load_metric(metric)(outputs, dataset.labels)
-        return Reference(dataset, outputs, parts, metric, score, frozenset(classes))
+    if measured:
+        return Reference(
+            dataset, outputs, parts, described(measured), measured[0](outputs), frozenset(classes), measured
+        )
     return Reference(dataset, outputs, parts, "agreement", 100.0 if first in classes else None, frozenset(classes))
 
 
@@ -212,18 +231,19 @@ def compare(interpreter: Interpreter, dataset: Dataset, outputs: Sequence[np.nda
     triples = zip(reference.names, expected, outputs, strict=True)
     classes = {name: same_classes(a, b) for name, a, b in triples if name in reference.classes}
     agreed = classes[reference.names[0]].percent if reference.classifier else None
-    pairs = None
-    if dataset.labels is None:
-        value, reference_value = agreed, None if agreed is None else 100.0
-    else:
-        metric = load_metric(reference.metric)
-        value, reference_value = metric(outputs, dataset.labels), metric(expected, dataset.labels)
-        if reference.metric == "top1":
-            pairs = paired(expected[0], outputs[0], dataset.labels)
+    value, reference_value = agreed, None if agreed is None else 100.0
+    metric, output, pairs = reference.metric, None, None
+    if reference.measures:
+        score = worst(reference.measures, expected, outputs)
+        value, reference_value, metric = score.value, score.reference_value, score.measure.metric.name
+        output = score.measure.output if len(reference.measures) > 1 else None
+        if metric == "top1":
+            place = score.measure.place
+            pairs = paired(expected[place], outputs[place], score.measure.labels[: len(dataset)])
     return Check(
         interpreter=interpreter.name,
         version=interpreter.version,
-        metric=reference.metric,
+        metric=metric,
         value=value,
         reference_value=reference_value,
         agreement_percent=agreed,
@@ -231,4 +251,5 @@ def compare(interpreter: Interpreter, dataset: Dataset, outputs: Sequence[np.nda
         samples=len(dataset),
         classes=classes,
         paired=pairs,
+        output=output,
     )

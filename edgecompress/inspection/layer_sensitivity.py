@@ -22,7 +22,7 @@ from edgecompress.conversion.trainer import require_torch
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.evaluate.metrics import load_metric, predictions, snr_db
+from edgecompress.evaluate.metrics import AUTO, choose, load_metric, predictions, snr_db
 from edgecompress.evaluate.verify import run_dataset
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess
@@ -84,7 +84,7 @@ def sensitivity(
     *,
     ratios: Sequence[float] = RATIOS,
     criterion: str = "l1",
-    metric: str = "top1",
+    metric: str = AUTO,
     samples: int = SAMPLES,
     weights: str | Path | None = None,
     trust_code: bool = False,
@@ -107,6 +107,8 @@ def sensitivity(
     groups = channel_groups(whole)
     free = prunable(groups)
     expected = run_dataset(OnnxRuntime(whole), data)
+    if metric == AUTO and data.labels is not None:
+        metric = choose(expected[0], data.labels).metric
     measure = None if data.labels is None else load_metric(metric)
     original = None if measure is None or data.labels is None else measure(expected, data.labels)
     scores = _scores(whole, free, criterion, data, expected)

@@ -95,6 +95,15 @@ def _coder(value: Any) -> Any:
     return value
 
 
+def _metric(value: Any) -> Any:
+    names = list(value.values()) if isinstance(value, dict) else [value]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("should be a text in quotes")
+    if not names or not all(names):
+        raise ValueError("should not be empty")
+    return value
+
+
 class Section(BaseModel):
     """A recipe table: no unknown keys, no value of another type, values checked again when changed."""
 
@@ -366,10 +375,10 @@ class Train(Section):
 class Evaluate(Section):
     """What accuracy is, and how much of it may be lost."""
 
-    metric: str = Field(
-        "top1",
-        min_length=1,
-        description='"top1" (percent), or "file.py:function" taking (outputs, labels); larger is better',
+    metric: Annotated[str | dict[str, str], BeforeValidator(_metric)] = Field(
+        "auto",
+        description='a name from the table of metrics in docs/RECIPE.md, "file.py:function" taking (outputs, labels) '
+        'for a number of which more is better, or {output = "metric"} for each of several; "auto": by the labels',
     )
     max_drop: Number | None = Field(
         None,

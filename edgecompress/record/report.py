@@ -71,7 +71,7 @@ class Requested(Part):
         None, description="samples kept apart from other data to check artifacts on; null with evaluation data"
     )
     training: Data | None = Field(None, description="null without training data")
-    metric: str
+    metric: str = Field(description="what accuracy is measured by; output: metric where outputs have their own")
     max_drop: float | None = Field(description="points of the metric that may be lost")
     min_snr: float | None = Field(None, description="lowest signal-to-noise ratio of a slice of an output, in dB")
     min_equal: float | None = Field(None, description="lowest percentage of equal values in an integer output")
@@ -84,7 +84,10 @@ class Achieved(Part):
     float_layers: list[str] = Field(description="nodes kept in float, asked for or to stay within max_drop")
     float_value: float | None = Field(description="the metric of the normalised float model")
     worst_value: float | None = Field(description="the metric of the worst artifact and interpreter")
-    drop: float | None = Field(description="float_value - worst_value, in points")
+    drop: float | None = Field(
+        description="points of the metric that the worst artifact lost; where several outputs have a metric, the one "
+        "that lost most"
+    )
 
 
 class Stage(Part):
@@ -192,6 +195,9 @@ class Check(Part):
     interpreter: str
     version: str
     metric: str
+    output: str | None = Field(
+        None, description="the output that the metric is of: where several have one, that which lost most"
+    )
     value: float | None = Field(description="null without labels")
     reference_value: float | None = Field(description="the same metric of the float model, on the same samples")
     agreement_percent: float | None = Field(

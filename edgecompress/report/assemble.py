@@ -12,6 +12,7 @@ from edgecompress.conversion.memory_fit import ACTIVATION_BYTES
 from edgecompress.conversion.sequence import Converted
 from edgecompress.emit.clusters import plain_clusters
 from edgecompress.evaluate.gate import drop_limit
+from edgecompress.evaluate.measures import Metrics
 from edgecompress.graph.annotations import is_integer
 from edgecompress.record.report import Achieved, Report, Requested
 from edgecompress.record.units import size
@@ -73,11 +74,16 @@ def _requested(converted: Converted) -> Requested:
         evaluation=summaries.data_summary(data.check) if evaluates else None,
         held_out=summaries.data_summary(data.check) if data.held_out else None,
         training=None if trainer is None else summaries.data_summary(trainer.source),
-        metric=recipe.evaluate.metric,
+        metric=conversion.reference.metric if data.labelled else _named(recipe.evaluate.metric),
         max_drop=recipe.evaluate.max_drop,
         min_snr=recipe.evaluate.min_snr,
         min_equal=recipe.evaluate.min_equal,
     )
+
+
+def _named(metric: Metrics) -> str:
+    """What the recipe calls it."""
+    return metric if isinstance(metric, str) else ", ".join(f"{output}: {name}" for output, name in metric.items())
 
 
 def _achieved(converted: Converted) -> Achieved:
@@ -89,7 +95,7 @@ def _achieved(converted: Converted) -> Achieved:
         encoding=converted.encoding,
         float_layers=outcome.recipe.quantize.float_layers,
         float_value=score if labelled else None,
-        worst_value=None if drop is None or score is None else score - drop,
+        worst_value=None if drop is None else outcome.attempt.worst_value(len(conversion.data.check)),
         drop=drop,
     )
 

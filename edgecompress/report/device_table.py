@@ -36,8 +36,9 @@ def detail(run: DeviceRun) -> Group:
             ("Energy of the processor for one inference", f"{run.energy_microjoules:,.1f} uJ, start-up included")
         )
     if run.accuracy is not None:
-        host = "" if run.equal is None else f" (this machine: {run.host_accuracy:.2f} %)"
-        rows.append((f"Accuracy, {run.metric}", f"{run.accuracy:.2f} %{host}"))
+        unit = "" if run.metric == "mae" else " %"
+        host = "" if run.equal is None else f" (this machine: {run.host_accuracy:.2f}{unit})"
+        rows.append((f"Accuracy, {run.metric}", f"{run.accuracy:.2f}{unit}{host}"))
     head = Text.assemble((run.artifact, "bold"), " on ", (run.device, "bold"), f": {run.description}")
     notes = [Text("\n".join(f"- {note}" for note in run.notes))] if run.notes else []
     return Group(head, table("", ("Measured", "Result"), rows), *notes)

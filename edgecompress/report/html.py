@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from edgecompress import __version__
+from edgecompress.evaluate.metrics import gain
 from edgecompress.record.report import Artifact, DeviceRun, History, Layer, Report
 from edgecompress.record.units import count, size
 from edgecompress.report import charts, terminal
@@ -121,7 +122,8 @@ def cards(report: Report) -> list[Card]:
 def worst_value(artifact: Artifact) -> float | None:
     """The metric in the interpreter that did worst, of those that ran all samples."""
     most = max((c.samples for c in artifact.checks), default=0)
-    return min((c.value for c in artifact.checks if c.value is not None and c.samples == most), default=None)
+    values = [(c.metric, c.value) for c in artifact.checks if c.value is not None and c.samples == most]
+    return min(values, key=lambda pair: gain(*pair))[1] if values else None
 
 
 def latency(run: DeviceRun) -> tuple[str, str]:

@@ -93,6 +93,7 @@ def _check(measured: Measured) -> Check:
         interpreter=measured.interpreter,
         version=measured.version,
         metric=measured.metric,
+        output=measured.output,
         value=measured.value,
         reference_value=measured.reference_value,
         agreement_percent=measured.agreement_percent,

@@ -225,6 +225,8 @@ class _Run:
             now.best_epoch = record.epoch
             return
         score = record.validation_value
+        if score is not None and self.metric is not None:
+            score = self.metric.gain(score)
         if score is None and record.validation_loss is not None:
             score = -record.validation_loss
         if score is None or score > now.best or not now.best_weights:
