@@ -14,6 +14,7 @@ import numpy as np
 
 from edgecompress_runtime import options as of
 from edgecompress_runtime import shapes
+from edgecompress_runtime import types_of_operands as types
 from edgecompress_runtime.errors import MisfitError, RuntimeModelError
 from edgecompress_runtime.options import Options, parsed
 from edgecompress_runtime.plan import Operator, Plan, Tensor
@@ -25,58 +26,77 @@ FAULTS = (MisfitError, ValueError, TypeError, LookupError, ArithmeticError, Attr
 
 @dataclass(frozen=True)
 class Record(Generic[OptionsT]):
-    """kind: the operator's name, TFLite's where it has the operator. options: their type. shapes: the rule that checks
-    its operands' types, sizes and numbers of scales, and gives the shapes of its outputs."""
+    """kind: the operator's name, TFLite's where it has the operator. options: their type. types: the rule that checks
+    the elements, scales and zero points of its operands and outputs. shapes: the rule that checks its operands' sizes,
+    and gives the shapes of its outputs."""
 
     kind: str
     options: type[OptionsT]
+    types: types.Rule
     shapes: Callable[[Inputs, Outputs, OptionsT], Sequence[Shape]]
 
 
 def _alike(
-    options: type[OptionsT], rule: Callable[[Inputs, Outputs, OptionsT], Sequence[Shape]], *kinds: str
+    options: type[OptionsT],
+    elements: types.Rule,
+    rule: Callable[[Inputs, Outputs, OptionsT], Sequence[Shape]],
+    *kinds: str,
 ) -> list[Record[Any]]:
-    return [Record(kind, options, rule) for kind in kinds]
+    return [Record(kind, options, elements, rule) for kind in kinds]
 
 
+_SUMS = types.arithmetic, shapes.binary
+_MOVED = types.moved
+_SOFTMAX, _LOG_SOFTMAX = types.probabilities(1 / 256, -128), types.probabilities(16 / 256, 127)
 _ROWS: list[Record[Any]] = [
-    Record("CONV_2D", of.ConvolutionOptions, shapes.convolution),
-    Record("DEPTHWISE_CONV_2D", of.DepthwiseOptions, shapes.depthwise),
-    Record("TRANSPOSE_CONV", of.TransposeConvolutionOptions, shapes.transpose_convolution),
-    Record("FULLY_CONNECTED", of.FullyConnectedOptions, shapes.fully_connected),
-    Record("BATCH_MATMUL", of.BatchMatmulOptions, shapes.batch_matmul),
-    *_alike(of.PoolOptions, shapes.pooling, "AVERAGE_POOL_2D", "MAX_POOL_2D"),
-    *_alike(of.ReductionOptions, shapes.reduction, "MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"),
-    Record("ARG_MAX", of.ArgMaxOptions, shapes.arg_max),
-    *_alike(of.SumOptions, shapes.binary, "ADD", "SUB"),
-    *_alike(of.ActivationOptions, shapes.binary, "MUL", "DIV"),
-    *_alike(Options, shapes.binary, "MAXIMUM", "MINIMUM", "POW", "PRELU", "LOGICAL_AND", "LOGICAL_OR"),
-    *_alike(Options, shapes.binary, "EQUAL", "NOT_EQUAL", "GREATER", "LESS", "GREATER_EQUAL", "LESS_EQUAL"),
-    Record("SELECT_V2", Options, shapes.select),
-    Record("TABLE", Options, shapes.table),
-    *_alike(Options, shapes.elementwise, "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "HARD_SWISH", "LOGISTIC"),
-    *_alike(Options, shapes.elementwise, "ABS", "ELU", "EXP", "FLOOR", "LOG", "LOGICAL_NOT", "NEG", "RSQRT", "SQRT"),
-    *_alike(Options, shapes.elementwise, "TANH", "QUANTIZE", "DEQUANTIZE"),
-    Record("GELU", of.GeluOptions, shapes.elementwise),
-    Record("LEAKY_RELU", of.LeakyReluOptions, shapes.elementwise),
-    Record("CAST", of.CastOptions, shapes.elementwise),
-    Record("SOFTMAX", of.SoftmaxOptions, shapes.softmax),
-    Record("LOG_SOFTMAX", Options, shapes.softmax),
-    Record("CONCATENATION", of.ConcatenationOptions, shapes.concatenation),
-    *_alike(of.SplitOptions, shapes.split, "SPLIT", "SPLIT_V"),
-    Record("SLICE", Options, shapes.slice_),
-    Record("STRIDED_SLICE", of.StridedSliceOptions, shapes.strided_slice),
-    Record("REVERSE_V2", Options, shapes.reverse),
-    Record("TRANSPOSE", Options, shapes.transpose),
-    Record("RESHAPE", of.ReshapeOptions, shapes.reshape),
-    Record("BROADCAST_TO", Options, shapes.broadcast_to),
-    Record("TILE", Options, shapes.tile),
-    *_alike(Options, shapes.pad, "PAD", "PADV2"),
-    Record("MIRROR_PAD", of.MirrorPadOptions, shapes.pad),
-    Record("GATHER", of.GatherOptions, shapes.gather),
-    Record("DEPTH_TO_SPACE", of.BlockOptions, shapes.depth_to_space),
-    Record("SPACE_TO_DEPTH", of.BlockOptions, shapes.space_to_depth),
-    *_alike(of.ResizeOptions, shapes.resize, "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
+    Record("CONV_2D", of.ConvolutionOptions, types.layer(0), shapes.convolution),
+    Record("DEPTHWISE_CONV_2D", of.DepthwiseOptions, types.layer(3), shapes.depthwise),
+    Record("TRANSPOSE_CONV", of.TransposeConvolutionOptions, types.layer(0, x=2, bias=3), shapes.transpose_convolution),
+    Record("FULLY_CONNECTED", of.FullyConnectedOptions, types.layer(0, centred=False), shapes.fully_connected),
+    Record("BATCH_MATMUL", of.BatchMatmulOptions, types.products, shapes.batch_matmul),
+    *_alike(of.PoolOptions, types.averaged, shapes.pooling, "AVERAGE_POOL_2D", "MAX_POOL_2D"),
+    *_alike(of.ReductionOptions, types.summed, shapes.reduction, "MEAN", "SUM"),
+    *_alike(of.ReductionOptions, types.picked, shapes.reduction, "REDUCE_MAX", "REDUCE_MIN"),
+    Record("ARG_MAX", of.ArgMaxOptions, types.placed, shapes.arg_max),
+    *_alike(of.SumOptions, *_SUMS, "ADD", "SUB"),
+    Record("MUL", of.ActivationOptions, *_SUMS),
+    Record("DIV", of.ActivationOptions, types.fractions, shapes.binary),
+    *_alike(Options, types.extremes, shapes.binary, "MAXIMUM", "MINIMUM"),
+    Record("POW", Options, types.fractions, shapes.binary),
+    Record("PRELU", Options, types.sloped, shapes.binary),
+    *_alike(Options, types.logic, shapes.binary, "LOGICAL_AND", "LOGICAL_OR"),
+    *_alike(Options, types.compared, shapes.binary, "EQUAL", "NOT_EQUAL", "GREATER", "LESS"),
+    *_alike(Options, types.compared, shapes.binary, "GREATER_EQUAL", "LESS_EQUAL"),
+    Record("SELECT_V2", Options, types.chosen, shapes.select),
+    Record("TABLE", Options, types.looked_up, shapes.table),
+    *_alike(Options, types.pointwise, shapes.elementwise, "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1"),
+    *_alike(Options, types.pointwise, shapes.elementwise, "HARD_SWISH", "LOGISTIC", "ELU", "EXP", "FLOOR", "LOG"),
+    *_alike(Options, types.pointwise, shapes.elementwise, "RSQRT", "SQRT", "TANH"),
+    *_alike(Options, types.signed, shapes.elementwise, "ABS", "NEG"),
+    Record("LOGICAL_NOT", Options, types.negated, shapes.elementwise),
+    Record("QUANTIZE", Options, types.quantized, shapes.elementwise),
+    Record("DEQUANTIZE", Options, types.dequantized, shapes.elementwise),
+    Record("GELU", of.GeluOptions, types.pointwise, shapes.elementwise),
+    Record("LEAKY_RELU", of.LeakyReluOptions, types.pointwise, shapes.elementwise),
+    Record("CAST", of.CastOptions, types.converted, shapes.elementwise),
+    Record("SOFTMAX", of.SoftmaxOptions, _SOFTMAX, shapes.softmax),
+    Record("LOG_SOFTMAX", Options, _LOG_SOFTMAX, shapes.softmax),
+    Record("CONCATENATION", of.ConcatenationOptions, types.joined, shapes.concatenation),
+    *_alike(of.SplitOptions, types.parts, shapes.split, "SPLIT", "SPLIT_V"),
+    Record("SLICE", Options, _MOVED, shapes.slice_),
+    Record("STRIDED_SLICE", of.StridedSliceOptions, _MOVED, shapes.strided_slice),
+    Record("REVERSE_V2", Options, _MOVED, shapes.reverse),
+    Record("TRANSPOSE", Options, _MOVED, shapes.transpose),
+    Record("RESHAPE", of.ReshapeOptions, _MOVED, shapes.reshape),
+    Record("BROADCAST_TO", Options, _MOVED, shapes.broadcast_to),
+    Record("TILE", Options, _MOVED, shapes.tile),
+    *_alike(Options, types.padded, shapes.pad, "PAD", "PADV2"),
+    Record("MIRROR_PAD", of.MirrorPadOptions, _MOVED, shapes.pad),
+    Record("GATHER", of.GatherOptions, types.gathered, shapes.gather),
+    Record("DEPTH_TO_SPACE", of.BlockOptions, _MOVED, shapes.depth_to_space),
+    Record("SPACE_TO_DEPTH", of.BlockOptions, _MOVED, shapes.space_to_depth),
+    Record("RESIZE_BILINEAR", of.ResizeOptions, types.averaged, shapes.resize),
+    Record("RESIZE_NEAREST_NEIGHBOR", of.ResizeOptions, _MOVED, shapes.resize),
 ]
 RECORDS: dict[str, Record[Any]] = {record.kind: record for record in _ROWS}
 
@@ -96,7 +116,8 @@ def check_plan(plan: Plan) -> None:
             _check(operator, inputs, outputs)
         except FAULTS as error:
             reason = str(error) if isinstance(error, MisfitError) else f"malformed: {type(error).__name__}"
-            raise RuntimeModelError(f"operator {number} ({operator.kind:.40}): {reason:.200}") from error
+            writes = f", which writes {outputs[0].name[:60]!r}" if outputs else ""
+            raise RuntimeModelError(f"operator {number} ({operator.kind:.40}){writes}: {reason:.250}") from error
 
 
 def _check(operator: Operator, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> None:
@@ -104,17 +125,22 @@ def _check(operator: Operator, inputs: Sequence[Tensor | None], outputs: Sequenc
         return  # without a kernel either
     record = RECORDS[operator.kind]
     for tensor in (*inputs, *outputs):
-        if tensor is not None and tensor.data is None and tensor.size < 1:
-            raise MisfitError(f"tensor {tensor.name[:60]!r} has no elements")
-        if tensor is not None and tensor.is_int8 and (np.abs(tensor.zero_point + 0.5) > 128).any():
-            raise MisfitError(f"tensor {tensor.name[:60]!r} has a zero point outside of int8")
-        if tensor is not None and tensor.is_int16 and (tensor.scale.size != 1 or tensor.zero_point.any()):
-            raise MisfitError(f"tensor {tensor.name[:60]!r} is int16, with more than a scale and a zero point of 0")
+        if tensor is not None:
+            _has_elements(tensor)
+            types.zero_points(tensor)
     if any(t is None for t in inputs[:1]) or not inputs or not outputs:
         raise MisfitError("an operand is missing")
     if type(operator.options) is not record.options:
         raise MisfitError(f"expected {record.options.__name__}, found {type(operator.options).__name__}")
+    record.types(inputs, outputs)
     expected = [tuple(shape) for shape in record.shapes(inputs, outputs, operator.options)]
     found = [tuple(t.shape) for t in outputs]
     if found != expected:
         raise MisfitError(f"expected outputs of shape {[list(s) for s in expected]}, found {[list(s) for s in found]}")
+
+
+def _has_elements(tensor: Tensor) -> None:
+    """Only a list of numbers, such as axes, may be empty."""
+    listed = tensor.data is not None and len(tensor.shape) == 1 and np.issubdtype(tensor.dtype, np.integer)
+    if tensor.size < 1 and not listed:
+        raise MisfitError(f"tensor {tensor.name[:60]!r} has no elements")

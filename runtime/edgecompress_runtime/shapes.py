@@ -21,6 +21,7 @@ from edgecompress_runtime.options import (
     Options,
     PoolOptions,
     ReductionOptions,
+    ResizeOptions,
     WindowOptions,
 )
 from edgecompress_runtime.plan import Tensor
@@ -51,11 +52,6 @@ def axis_of(value: int, rank: int) -> int:
     return value % rank
 
 
-def one_dtype(*tensors: Tensor) -> None:
-    """Raises MisfitError where tensors that elements move between differ in type."""
-    require(len({t.dtype for t in tensors}) == 1, "expected one type of elements")
-
-
 def window(scheme: int, size: int, kernel: int, stride: int, dilation: int = 1) -> int:
     """Positions of a window along one axis."""
     span = (kernel - 1) * dilation + 1
@@ -73,14 +69,6 @@ def channels(inputs: Sequence[Any], w: Tensor, count: int) -> None:
     require(w.scale.size in (0, 1, count), f"{w.scale.size} scales for {count} channels")
     bias = inputs[2] if len(inputs) > 2 else None
     require(bias is None or bias.size == count, "expected as many biases as output channels")
-    if inputs[0].is_int8:
-        require(w.is_int8 and w.scale.size > 0, "expected int8 weights with scales")
-        require(bias is None or (bias.data is not None and bias.dtype == np.int32), "expected a constant int32 bias")
-    if inputs[0].is_int16:
-        require(
-            w.is_int8 and w.scale.size > 0 and not w.zero_point.any(), "expected int8 weights with zero points of 0"
-        )
-        require(bias is None or (bias.data is not None and bias.dtype == np.int64), "expected a constant int64 bias")
 
 
 def elementwise(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
@@ -89,12 +77,9 @@ def elementwise(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[
 
 
 def table(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
-    """int8 x and y, a constant of 256 entries that are quantized as y."""
-    x, entries, (y,) = *inputs, outputs
-    require(all(t.is_int8 for t in (x, entries, y)), "expected int8 operands")
+    """x and a constant of 256 entries."""
+    x, entries = inputs
     require(entries.data is not None and entries.shape == (256,), "expected a constant table of 256 entries")
-    same = np.array_equal(entries.scale, y.scale) and np.array_equal(entries.zero_point, y.zero_point)
-    require(same, "the table and the output have different scales or zero points")
     return [x.shape]
 
 
@@ -106,7 +91,6 @@ def softmax(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shap
 
 def reverse(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x and a constant of axes."""
-    one_dtype(inputs[0], outputs[0])
     for axis in numbers(inputs[1]):
         axis_of(axis, len(inputs[0].shape))
     return [inputs[0].shape]
@@ -121,7 +105,6 @@ def binary(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape
 def select(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: condition, and two operands of one type, all broadcast."""
     condition, a, b = inputs
-    one_dtype(a, b, outputs[0])
     return [np.broadcast_shapes(condition.shape, a.shape, b.shape)]
 
 
@@ -186,6 +169,7 @@ def batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmulOptions) 
 def reduction(inputs: Inputs, outputs: Outputs, options: ReductionOptions) -> Sequence[Shape]:
     """Inputs: x and a constant of axes."""
     x = inputs[0]
+    require(x.size > 0, f"{x.name[:60]!r} has no elements")
     axes = {axis_of(a, len(x.shape)) for a in numbers(inputs[1])}
     if options.keep_dims:
         return [tuple(1 if a in axes else n for a, n in enumerate(x.shape))]
@@ -202,7 +186,6 @@ def arg_max(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shap
 
 def concatenation(inputs: Inputs, outputs: Outputs, options: ConcatenationOptions) -> Sequence[Shape]:
     """Operands of one type and of equal sizes but along the axis."""
-    one_dtype(*inputs, *outputs)
     rank = len(inputs[0].shape)
     axis = axis_of(options.axis, rank)
     others = {(*t.shape[:axis], *t.shape[axis + 1 :]) for t in inputs}
@@ -219,7 +202,6 @@ def split(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]
     x = max(inputs, key=lambda t: (t.data is None, t.size))
     axis = axis_of(numbers(inputs[0] if len(inputs) == 2 else inputs[2])[0], len(x.shape))
     require(x is inputs[1 if len(inputs) == 2 else 0], "expected a computed operand")
-    one_dtype(x, *outputs)
     parts = [y.shape[axis] for y in outputs]
     require(sum(parts) == x.shape[axis], f"the parts {parts} do not add up to {x.shape[axis]}")
     return [(*x.shape[:axis], part, *x.shape[axis + 1 :]) for part in parts]
@@ -228,7 +210,6 @@ def split(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]
 def slice_(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x and a constant of where to begin; sizes are read from the output."""
     x, (y,) = inputs[0], outputs
-    one_dtype(x, y)
     begin = numbers(inputs[1])
     require(len(begin) == len(x.shape) == len(y.shape), "expected as many numbers as dimensions")
     require(
@@ -241,7 +222,6 @@ def slice_(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape
 def strided_slice(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x and constants of begin, end and step of every axis; sizes are read from the output."""
     x, begin, step, (y,) = inputs[0], numbers(inputs[1]), numbers(inputs[3]), outputs
-    one_dtype(x, y)
     require(len(begin) == len(step) == len(x.shape) == len(y.shape), "expected as many numbers as dimensions")
     for first, by, count, size in zip(begin, step, y.shape, x.shape):
         require(0 <= first < size and 0 <= first + (count - 1) * by < size, "the slice reaches outside of the tensor")
@@ -251,7 +231,6 @@ def strided_slice(inputs: Inputs, outputs: Outputs, options: Options) -> Sequenc
 def transpose(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x and a constant permutation of its axes."""
     x, order = inputs[0], numbers(inputs[1])
-    one_dtype(x, outputs[0])
     require(sorted(order) == list(range(len(x.shape))), f"{order} is not an order of all axes")
     return [tuple(x.shape[a] for a in order)]
 
@@ -259,7 +238,6 @@ def transpose(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Sh
 def reshape(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Input and output have as many elements."""
     x, (y,) = inputs[0], outputs
-    one_dtype(x, y)
     require(x.size == y.size, f"{x.size} elements can't become {y.size}")
     return [y.shape]
 
@@ -267,14 +245,12 @@ def reshape(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shap
 def broadcast_to(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """The output's own shape, if x can be broadcast to it."""
     x, (y,) = inputs[0], outputs
-    one_dtype(x, y)
     return [np.broadcast_shapes(x.shape, y.shape)]
 
 
 def tile(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x and a constant of how often each axis is repeated."""
     x, times = inputs[0], numbers(inputs[1])
-    one_dtype(x, outputs[0])
     require(len(times) == len(x.shape), "expected as many numbers as dimensions")
     return [tuple(n * t for n, t in zip(x.shape, times))]
 
@@ -282,7 +258,6 @@ def tile(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
 def depth_to_space(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> Sequence[Shape]:
     """x [n, h, w, c] with blocks of channels that become rows and columns."""
     (n, h, w, c), block = inputs[0].shape, options.block_size
-    one_dtype(inputs[0], outputs[0])
     require(c % block**2 == 0, f"{c} channels can't be split into blocks of {block}")
     return [(n, h * block, w * block, c // block**2)]
 
@@ -290,7 +265,6 @@ def depth_to_space(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> S
 def space_to_depth(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> Sequence[Shape]:
     """x [n, h, w, c] with blocks of rows and columns that become channels."""
     (n, h, w, c), block = inputs[0].shape, options.block_size
-    one_dtype(inputs[0], outputs[0])
     require(h % block == 0 and w % block == 0, f"{h} x {w} can't be split into blocks of {block}")
     return [(n, h // block, w // block, c * block**2)]
 
@@ -298,7 +272,6 @@ def space_to_depth(inputs: Inputs, outputs: Outputs, options: BlockOptions) -> S
 def pad(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x, a constant of (before, after) for each axis, and maybe a constant value."""
     x, amounts = inputs[0], np.reshape(numbers(inputs[1]), (-1, 2))
-    one_dtype(x, outputs[0], *inputs[2:])
     require(
         len(amounts) == len(x.shape) and bool((amounts >= 0).all()), "expected two amounts of 0 or more for each axis"
     )
@@ -310,16 +283,15 @@ def pad(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
 def gather(inputs: Inputs, outputs: Outputs, options: GatherOptions) -> Sequence[Shape]:
     """Inputs: x and indices, which lie on the axis where they are constant."""
     x, indices = inputs[:2]
-    one_dtype(x, outputs[0])
-    require(np.issubdtype(indices.dtype, np.integer), "expected integer indices")
     axis = axis_of(options.axis, len(x.shape))
     if indices.data is not None:
         require(all(0 <= i < x.shape[axis] for i in numbers(indices)), "an index is outside of the axis")
     return [(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])]
 
 
-def resize(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
+def resize(inputs: Inputs, outputs: Outputs, options: ResizeOptions) -> Sequence[Shape]:
     """Inputs: x [n, h, w, c] and a constant of the height and width."""
+    require(not (options.align_corners and options.half_pixel_centers), "alignCorners excludes halfPixelCenters")
     n, _, _, c = inputs[0].shape
     height, width = numbers(inputs[1])
     return [(n, height, width, c)]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import struct
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,4 +94,5 @@ def network() -> Plan:
     x = step("RESHAPE", [x], (1, 20))
     x = step("FULLY_CONNECTED", [x, weights((5, 20), 5), ints(1, 2, 3, 4, 5)], (1, 5), fusedActivationFunction=0)
     x = step("SOFTMAX", [x], (1, 5), beta=1.0)
+    tensors[x] = replace(tensors[x], scale=np.float32([1 / 256]), zero_point=np.int32([-128]))
     return Plan(tuple(tensors), tuple(operators), (image,), (x,))

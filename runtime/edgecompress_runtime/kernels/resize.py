@@ -78,12 +78,16 @@ def _prepare_bilinear(inputs: Inputs, outputs: Outputs, options: ResizeOptions) 
 
 
 def fixed(size: int, out: int, align: bool, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(lower index, upper index, weight of the upper in 1/1024), int32 [out]; resize_bilinear.h for int8."""
+    """(lower index, upper index, weight of the upper in 1/1024), int32 [out]; resize_bilinear.h for int8.
+
+    The step is rounded, so that positions may run past the last row, where TFLite reads beyond its input. They end at
+    the last row here; in front of the first and behind the last the result is that row either way.
+    """
     spans, steps = (size - 1, out - 1) if align and out > 1 else (size, out)
     scale = (ONE * spans + steps // 2) // steps
     position = np.arange(out, dtype=np.int64) * scale + (scale // 2 - ONE // 2 if half else 0)
-    lower = np.maximum(np.trunc(position / ONE), 0).astype(np.int64)
-    upper = np.minimum(np.trunc((position + ONE - 1) / ONE), size - 1).astype(np.int64)
+    position = np.clip(position, 0, ONE * (size - 1))
+    lower, upper = position // ONE, (position + ONE - 1) // ONE
     return lower.astype(np.int32), upper.astype(np.int32), (position - ONE * lower).astype(np.int32)
 
 
@@ -92,6 +96,6 @@ def floating(size: int, out: int, align: bool, half: bool) -> tuple[np.ndarray, 
     scale = f32(size - 1) / f32(out - 1) if align and out > 1 else f32(size) / f32(out)
     position = np.arange(out, dtype=np.float32)
     position = (position + f32(0.5)) * scale - f32(0.5) if half else position * scale
-    lower = np.maximum(np.floor(position), 0).astype(np.int32)
-    upper = np.minimum(np.ceil(position), size - 1).astype(np.int32)
+    lower = np.clip(np.floor(position), 0, size - 1).astype(np.int32)
+    upper = np.clip(np.ceil(position), 0, size - 1).astype(np.int32)
     return lower, upper, (position - lower).astype(np.float32)

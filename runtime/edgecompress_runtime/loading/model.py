@@ -87,9 +87,10 @@ def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None, 
         native = Native(found)
         return Model(native.inputs, native.outputs, native)
     pack = read_pack(source)
+    plan = pack.plan()
     try:
         with COMPILING:
-            return _new(pack.plan(), chosen, threads, place)
+            return _new(plan, chosen, threads, place)
     except RuntimeModelError as error:
         raise type(error)(f"{pack.name}: {error}") from None
 
