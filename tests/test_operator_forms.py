@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import quantizing
+from edgecompress.emit import pack, tflite
+from edgecompress.errors import UnsupportedModelError
 from edgecompress.ingest import load
 from edgecompress.operators.example import Example
 from formats import FORMATS, check_close, feeds, int8, original
@@ -103,6 +105,29 @@ def last_indices() -> list[Example]:
     ]
 
 
+def dtypes() -> list[Example]:
+    """Integers and booleans in between. x + 3 is at least 1, for powers."""
+    nodes = (
+        "n = Cast<to=7>(x) y = Pow(f, n)",  # an exponent of another type than the base
+        "n = Cast<to=6>(x) y = Pow(f, n)",
+        "n = Cast<to=7>(f) p = Pow(n, h) y = Cast<to=1>(p)",
+        "y = Pow(f, i)",
+        "b = Greater(x, h) m = ReduceMax<keepdims=0>(b, a) y = Cast<to=1>(m)",
+        "b = Greater(x, h) m = ReduceMin(b, a) y = Cast<to=1>(m)",
+        "n = Cast<to=6>(x) m = ReduceMin(n, a) y = Cast<to=1>(m)",
+        "n = Cast<to=7>(f) m = Mul(n, n) s = Sub(m, i) y = Cast<to=1>(s)",
+        "b = Less(x, h) c = Not(b) d = And(b, c) e = Or(b, d) y = Cast<to=1>(e)",
+    )
+    constants = {"h": np.float32(0.5), "a": np.array([1]), "i": np.array(3)}
+    return [
+        Example(
+            f"f0 = Abs(x) f = Add(f0, h) {text}",
+            constants={k: v for k, v in constants.items() if k == "h" or f"{k})" in text},
+        )
+        for text in nodes
+    ]
+
+
 LOWEST = float(np.finfo(np.float32).min)
 FORMS = {
     "pools": pools(),
@@ -110,8 +135,9 @@ FORMS = {
     "attentions": attentions(),
     "reductions": reductions(),
     "last indices": last_indices(),
+    "dtypes": dtypes(),
 }
-ONLY_FLOAT = {"last indices"}  # which of nearly equal values is the largest is another question on int8
+ONLY_FLOAT = {"last indices", "dtypes"}  # which of nearly equal values is the largest is another question on int8
 CASES = [pytest.param(e, id=f"{kind}-{i}") for kind, examples in FORMS.items() for i, e in enumerate(examples)]
 ON_INT8 = [case for case in CASES if str(case.id).rsplit("-", 1)[0] not in ONLY_FLOAT]
 
@@ -136,3 +162,30 @@ def test_int8_is_near_and_equal_in_all_formats(example: Example) -> None:
             snr = quantizing.snr_db(np.asarray(e, np.float64), y)
             assert snr > LEAST_DB, f"{example.nodes} as int8 .{kind}: {snr:.1f} dB"
     check_close(found["pack"], found["tflite"], f"{example.nodes}: .pack and .tflite")
+
+
+NO_KERNEL = {
+    "Abs of int64": ("n = Cast<to=7>(x) m = Abs(n) y = Cast<to=1>(m)", {"tflite"}),
+    "Pow of int64": ("n = Cast<to=7>(x) m = Pow(n, n) y = Cast<to=1>(m)", {"tflite", "pack"}),
+    "Relu of int32": ("n = Cast<to=6>(x) m = Relu(n) y = Cast<to=1>(m)", {"tflite"}),
+    "Split of bool": ("n = Cast<to=9>(x) m, z = Split<axis=1, num_outputs=2>(n) y = Cast<to=1>(m)", {"tflite"}),
+    "ArgMax of int64": ("n = Cast<to=7>(x) m = ArgMax(n) y = Cast<to=1>(m)", {"tflite"}),
+    "Clip of int32": ("n = Cast<to=6>(x) m = Clip(n, low, high) y = Cast<to=1>(m)", {"tflite"}),
+    "ReduceSum of int32": ("n = Cast<to=6>(x) m = ReduceSum(n, a) y = Cast<to=1>(m)", {"pack"}),
+}
+
+
+@pytest.mark.parametrize("name", NO_KERNEL)
+def test_dtypes_without_a_kernel_are_refused_by_node_and_for_that_format_alone(name: str) -> None:
+    nodes, refusing = NO_KERNEL[name]
+    constants = {"low": np.int32(-1), "high": np.int32(1), "a": np.array([1])}
+    example = Example(nodes, constants={k: v for k, v in constants.items() if f", {k}" in nodes})
+    model = load(example.model()).model
+    inputs = feeds(model)
+    for kind, emit in {"tflite": tflite.emit, "pack": pack.emit}.items():
+        if kind in refusing:
+            with pytest.raises(UnsupportedModelError, match="'m'.* cast them to .*float32 in front of this node"):
+                emit(model)
+        else:
+            check_close(FORMATS[kind](model, inputs), original(example, inputs), f"{nodes} as .{kind}")
+    check_close(FORMATS["onnx"](model, inputs), original(example, inputs), f"{nodes} as .onnx")

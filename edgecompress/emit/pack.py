@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 
@@ -9,10 +11,13 @@ from edgecompress.emit import tflite
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.lowering import flatbuffer
 from edgecompress.lowering.tensor_io import TFLiteModel
+from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.operators import RECORDS, options_of
 from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.pack.codecs import FAST
 from edgecompress_runtime.plan import Operator, Plan, Tensor
+
+NUMBERS = frozenset(map(np.dtype, (np.int32, np.int64, np.bool_)))
 
 
 def emit(
@@ -27,6 +32,8 @@ def emit(
     made = _plan(built)
     if missing := sorted({o.kind for o in made.operators} - RECORDS.keys()):
         raise UnsupportedModelError(f"the runtime has no kernel for {', '.join(missing)}")
+    if faults := list(_without_kernels(built, made)):
+        raise UnsupportedModelError("; ".join(faults))
     data = write_pack(made, name, codecs=(*FAST, coder))
     return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs), built.join)
 
@@ -46,6 +53,19 @@ def _plan(built: tflite.Built) -> Plan:
         inputs=tuple(index[i] for i in inputs),
         outputs=tuple(index[i] for i in outputs),
     )
+
+
+def _without_kernels(built: tflite.Built, plan: Plan) -> Iterator[str]:
+    """One line for each operator that computes on int32, int64 or bool, which the runtime has no kernel for."""
+    from edgecompress_runtime.kernels import KERNELS
+
+    for written, operator in zip(built.buffer.operators, plan.operators):
+        inputs = [None if i < 0 else plan.tensors[i] for i in operator.inputs]
+        if any(t is not None and t.data is None and t.dtype in NUMBERS for t in inputs):
+            try:
+                KERNELS[operator.kind](inputs, [plan.tensors[i] for i in operator.outputs], operator.options)
+            except UnsupportedOperatorError as fault:
+                yield f"{written.origin}: {operator.kind}: {fault}; cast them to float32 in front of this node"
 
 
 def _tensor(tensor: flatbuffer.Tensor) -> Tensor:

@@ -194,6 +194,19 @@ def _softplus_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     return [op.Add(op.Relu(x), op.Log(op.Add(op.Exp(op.Neg(op.Abs(x))), 1.0)))]
 
 
+def _prelu_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """TFLite's slope is a constant of one sample: else max(x, 0) + slope * min(x, 0)."""
+    if _has_kernel(node):
+        return None
+    x, slope = argument(node, 0), argument(node, 1)
+    return [op.Add(op.Relu(x), op.Mul(slope, op.Min(x, 0.0)))]
+
+
+def _has_kernel(node: ir.Node) -> bool:
+    slope = optional_parameter(node, 1)
+    return slope is not None and (slope.ndim < len(shape(argument(node, 0))) or len(slope) == 1 or slope.size == 1)
+
+
 # ---- channels and bounds ----
 
 
@@ -412,12 +425,16 @@ register(
         examples=(
             Example("y = PRelu(x, c)", weights={"c": (4, 1, 1)}),
             Example("y = PRelu(x, c)", weights={"c": (1,)}),
+            Example("y = PRelu(x, c)", {"x": (3, 4, 5)}, {"c": (3, 4, 5)}),
+            Example("y = PRelu(x, z)", {"x": (1, 4, 5), "z": (1, 4, 1)}),
         ),
+        parts=_prelu_parts,
+        integer_parts=True,
         channels=elementwise,
         homogeneous=True,
         torch=_prelu_torch,
         weights=Weights(learned=(1,)),
-        integer=Integer(data=(0, 1), accepts=lambda node: optional_parameter(node, 1) is not None),
+        integer=Integer(data=(0, 1), accepts=_has_kernel),
         tflite=_lower_prelu,
         layout="free",
     ),

@@ -18,7 +18,7 @@ from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
 from edgecompress.graph.joined_outputs import take_apart
 from edgecompress.graph.provenance import label, origin
-from edgecompress.lowering import forms
+from edgecompress.lowering import dtypes, forms
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
 from edgecompress.lowering.forms import Form
@@ -55,6 +55,8 @@ def emit(
     """
     built = build(model, io_dtype=io_dtype)
     write_look_ups(built.buffer)
+    if faults := list(dtypes.faults(built.buffer.operators, built.buffer.tensors)):
+        raise UnsupportedModelError("; ".join(faults))
     if operators is not None:
         _check_operators(built.buffer, set(operators))
     inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))

@@ -66,6 +66,8 @@ def _not(op_type: str) -> Rewrite:
 
 def _power(node: ir.Node, edit: Edit) -> bool:
     """Small exponents have operators of their own, which are exact and quantize well."""
+    if _with_one_dtype(node, edit):
+        return True
     x, exponent = argument(node, 0), optional_parameter(node, 1)
     if exponent is None or exponent.size != 1 or x.dtype != ir.DataType.FLOAT or not _keeps_rank(x, exponent):
         return False
@@ -85,6 +87,29 @@ def _power(node: ir.Node, edit: Edit) -> bool:
     else:
         return False
     return True
+
+
+def _with_one_dtype(node: ir.Node, edit: Edit) -> bool:
+    """An exponent of another type than the base: both are float32, and the result has the base's type again."""
+    if argument(node, 0).dtype == argument(node, 1).dtype:
+        return False
+    operands = [_cast_to(node, edit, v, ir.DataType.FLOAT) for v in arguments(node)]
+    if node.outputs[0].dtype == ir.DataType.FLOAT:
+        edit.replace(node, "Pow", operands)
+    else:
+        power = edit.insert(node, "Pow", operands, shape=node.outputs[0].shape, dtype=ir.DataType.FLOAT)
+        edit.replace(node, "Cast", [power], {"to": int(node.outputs[0].dtype or ir.DataType.FLOAT)})
+    return True
+
+
+def _cast_to(node: ir.Node, edit: Edit, value: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """The value in another type, in front of the node."""
+    array = constant(value)
+    if value.dtype == dtype:
+        return value
+    if array is not None:
+        return edit.constant(value.name, array.astype(dtype.numpy()))
+    return edit.insert(node, "Cast", [value], {"to": int(dtype)}, shape=value.shape, dtype=dtype)
 
 
 def _divide(node: ir.Node, edit: Edit) -> bool:
@@ -123,11 +148,28 @@ def _dropout(node: ir.Node, edit: Edit) -> bool:
 
 
 def _reduce_min(node: ir.Node, edit: Edit) -> bool:
-    """min(x) = -max(-x)."""
+    """min(x) = -max(-x), or not max(not x)."""
+    attributes, x = {k: a.value for k, a in node.attributes.items()}, argument(node, 0)
+    opposite = "Not" if x.dtype == ir.DataType.BOOL else "Neg"
+    turned = edit.insert(node, opposite, [x], shape=x.shape, dtype=x.dtype)
+    largest = edit.insert(node, "ReduceMax", [turned, *node.inputs[1:]], attributes, shape=node.outputs[0].shape)
+    producer = largest.producer()
+    edit.replace(node, opposite, [largest])
+    assert producer is not None
+    _reduce_max(producer, edit)
+    return True
+
+
+def _reduce_max(node: ir.Node, edit: Edit) -> bool:
+    """Of booleans: LiteRT has no kernel, so they are numbers in between."""
+    x = argument(node, 0)
+    if x.dtype != ir.DataType.BOOL:
+        return False
     attributes = {k: a.value for k, a in node.attributes.items()}
-    negated = edit.insert(node, "Neg", [argument(node, 0)], shape=argument(node, 0).shape)
-    largest = edit.insert(node, "ReduceMax", [negated, *node.inputs[1:]], attributes)
-    edit.replace(node, "Neg", [largest])
+    number = _cast_to(node, edit, x, ir.DataType.INT32)
+    reduced = [number, *node.inputs[1:]]
+    largest = edit.insert(node, "ReduceMax", reduced, attributes, shape=node.outputs[0].shape, dtype=ir.DataType.INT32)
+    edit.replace(node, "Cast", [largest], {"to": int(ir.DataType.BOOL)})
     return True
 
 
@@ -290,6 +332,7 @@ REWRITES: dict[str, Rewrite] = {
     "Or": _logical("Add", 0.5),
     "Pad": _same_shape,
     "Pow": _power,
+    "ReduceMax": _reduce_max,
     "ReduceMin": _reduce_min,
     "Slice": _same_shape,
     "Sum": _chain("Add"),
