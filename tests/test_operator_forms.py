@@ -184,7 +184,7 @@ def test_dtypes_without_a_kernel_are_refused_by_node_and_for_that_format_alone(n
     inputs = feeds(model)
     for kind, emit in {"tflite": tflite.emit, "pack": pack.emit}.items():
         if kind in refusing:
-            with pytest.raises(UnsupportedModelError, match="'m'.* cast them to .*float32 in front of this node"):
+            with pytest.raises(UnsupportedModelError, match=r"'m'.* cast them to .*float32 in front of this node"):
                 emit(model)
         else:
             check_close(FORMATS[kind](model, inputs), original(example, inputs), f"{nodes} as .{kind}")
