@@ -120,7 +120,8 @@ def _clustered(conversion: Conversion, encoded: Encoded, reference: ir.Model, ca
 
 def quantization_note(quantized: Quantized, settings: Quantize) -> str:
     """How ranges were chosen, and what equalization and bias correction did."""
-    calibrated = f"{settings.calibration} ranges from {quantized.calibration.samples} samples"
+    chosen = quantized.calibration.method if settings.calibration == "auto" else settings.calibration
+    calibrated = f"{chosen} ranges from {quantized.calibration.samples} samples"
     given = "scales that the model came with; for other values "
     notes = [f"{given if comes_quantized(quantized.model.graph) else ''}{calibrated}"]
     steps = {"equalization": quantized.equalization, "bias correction": quantized.bias_correction}

@@ -251,10 +251,10 @@ class Quantize(Section):
         description='how values between layers are stored: "int8", "float32", or "auto": int8 if there is calibration'
         " data, otherwise float32 (dynamic range)",
     )
-    calibration: Literal["minmax", "percentile", "entropy", "mse"] = Field(
-        "mse",
+    calibration: Literal["auto", "minmax", "percentile", "entropy", "mse"] = Field(
+        "auto",
         description='how the range of an activation is chosen from its calibration histogram: "minmax", "percentile",'
-        ' "entropy" or "mse"',
+        ' "entropy", "mse", or "auto": the one of these that measures best on a part of the calibration data',
     )
     percentile: Number = Field(
         99.99,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -104,11 +105,29 @@ def quantize_static(
             histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
     groups = [layer for layer in layers(graph) if layer.node in chosen]
     _own_constants(graph, groups)
-    _assign_activations(groups, histograms, settings, attention_masks.floors(graph, histograms))
+    ranging = _Ranging(histograms, settings, calibration, attention_masks.floors(graph, histograms))
+    _assign_activations(groups, ranging)
     given = comes_quantized(graph)
     for layer in groups:
         _assign_weights(layer, settings, given)
     return clone
+
+
+@dataclass(frozen=True)
+class _Ranging:
+    """What ranges are chosen by. floors: below which a value saturates unseen."""
+
+    histograms: Histograms
+    settings: Quantize
+    calibration: Calibration
+    floors: Mapping[ir.Value, float]
+
+    def method(self, values: list[ir.Value]) -> str:
+        """The method for the range of these values together."""
+        if self.settings.calibration != "auto":
+            return self.settings.calibration
+        own = [m for v in values if (m := self.calibration.methods.get(str(v.name))) is not None]
+        return own[0] if own else self.calibration.method
 
 
 def _too_large(graph: ir.Graph, histograms: Histograms) -> dict[str, float]:
@@ -202,10 +221,7 @@ def _activations(groups: list[Layer]) -> tuple[dict[ir.Value, list[ir.Value]], d
     return same.members(), fixed
 
 
-def _assign_activations(
-    groups: list[Layer], histograms: Histograms, settings: Quantize, floors: Mapping[ir.Value, float]
-) -> None:
-    """floors: below which a value saturates unseen."""
+def _assign_activations(groups: list[Layer], ranging: _Ranging) -> None:
     members_of, fixed = _activations(groups)
     widths = _widths(groups, members_of)
     # What an operator that ties makes are values it read, or between them; a Pad brings another in.
@@ -216,9 +232,9 @@ def _assign_activations(
         bits = widths[root]
         chosen = fixed.get(root) or (_given(members) if bits == 8 else None)
         if chosen is None:
-            low, high = _group_range(sources, histograms, settings, bits)
+            low, high = _group_range(sources, ranging, bits)
             read = [v for v in members if any(all(n is not t.node for t in tied) for n in v.consumers())]
-            unseen = min((floors.get(v, -np.inf) for v in read), default=-np.inf)
+            unseen = min((ranging.floors.get(v, -np.inf) for v in read), default=-np.inf)
             chosen = quantize_range(max(low, unseen), high, bits)
         for value in members:
             set_quantization(value, chosen)
@@ -243,7 +259,8 @@ def _given(members: list[ir.Value]) -> Quantization | None:
     return quantize_range(float(min(low for low, _ in ends)), float(max(high for _, high in ends)))
 
 
-def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quantize, bits: int) -> ranges.Range:
+def _group_range(sources: list[ir.Value], ranging: _Ranging, bits: int) -> ranges.Range:
+    histograms = ranging.histograms
     constants = [array for v in sources if (array := constant(v)) is not None and array.size]
     computed = [v for v in sources if constant(v) is None]
     if not computed:
@@ -256,8 +273,8 @@ def _group_range(sources: list[ir.Value], histograms: Histograms, settings: Quan
     if _is_image(merged) and any(v.is_graph_input() for v in computed):
         return PIXEL_RANGE
     # 16 bits hold all values and more: there is nothing to weigh against saturation
-    method = ranges.minmax if bits == 16 else ranges.METHODS[settings.calibration]
-    low, high = method(merged, settings)
+    method = ranges.minmax if bits == 16 else ranges.METHODS[ranging.method(computed)]
+    low, high = method(merged, ranging.settings)
     low, high = min(low, 0.0), max(high, 0.0)
     # Constants widen the range. A mask's "minus infinity" would take all of it, and saturates instead, far
     # enough out to vanish in a Softmax.

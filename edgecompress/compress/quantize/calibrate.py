@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,15 @@ class Calibration:
     """What was measured on calibration data.
 
     histograms: by value name, of every float value that exists at run time. samples: how many samples were run.
-    dataset: the data itself, for corrections that need it again.
+    dataset: the data itself, for corrections that need it again. method: how ranges are chosen where the recipe leaves
+    that to measurement. methods: by value name, where a value has a better one.
     """
 
     histograms: dict[str, Histogram] = field(repr=False)
     samples: int
     dataset: Dataset = field(repr=False)
+    method: str = "mse"
+    methods: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def runtime_values(model: ir.Model) -> list[ir.Value]:

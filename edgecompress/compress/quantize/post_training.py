@@ -11,6 +11,7 @@ from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.attention_masks import bounded
 from edgecompress.compress.quantize.bias_correction import BiasCorrection, correct_bias
 from edgecompress.compress.quantize.calibrate import Calibration, calibrate
+from edgecompress.compress.quantize.choose_method import with_best_method
 from edgecompress.compress.quantize.equalize import Equalization, equalize
 from edgecompress.compress.quantize.precision import require_integer
 from edgecompress.graph.annotations import codebook, comes_quantized
@@ -52,6 +53,8 @@ def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_o
         equalized = equalize(model, dataset, settings)
         reference, equalization = equalized.model, equalized.report
     calibration = calibrate(reference, dataset, settings)
+    if settings.calibration == "auto":
+        calibration = with_best_method(reference, calibration, settings, integer_only=integer_only)
     annotated = quantize_static(reference, calibration, settings, integer_only=integer_only)
     if settings.bias_correction:
         annotated, correction = correct_bias(reference, annotated, calibration)

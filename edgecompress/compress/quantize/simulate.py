@@ -32,13 +32,15 @@ class Rounding:
 class Simulation:
     """A simulated model under construction, and access to the values inside it.
 
-    model: the simulated model. roundings: by the name that the value has in the annotated model.
+    model: the simulated model. roundings: by the name that the value has in the annotated model. steps: by that name,
+    the names of the constants with its scale, and with the lowest and the highest multiple of it.
     """
 
     def __init__(self, annotated: ir.Model) -> None:
         self.model = annotated.clone()
         self.graph = self.model.graph
         self.roundings: dict[str, Rounding] = {}
+        self.steps: dict[str, tuple[str, str, str]] = {}
         self._names = Names(self.graph)
         for value in list(self.graph.initializers.values()):
             if (q := quantization(value)) is not None and value.const_value is not None:
@@ -75,6 +77,7 @@ class Simulation:
         bounds = [self.constant("bound", np.float32(bound)) for bound in (low, high)]
         clipped = self.node("Clip", [whole.outputs[0], *bounds])
         widened = self.node("Mul", [clipped.outputs[0], scale])
+        self.steps[str(value.name)] = (str(scale.name), str(bounds[0].name), str(bounds[1].name))
         self.insert(value, [scaled, whole, clipped, widened])
         for made in (scaled, whole, clipped, widened):  # without shapes no other batch size could be set
             made.outputs[0].shape, made.outputs[0].type = value.shape, value.type

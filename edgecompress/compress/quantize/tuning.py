@@ -1,0 +1,145 @@
+"""Measures what other scales would do to the outputs, one run of the model for each change.
+
+The simulated model takes its steps as inputs, so that it is loaded once: a search over ranges and widths costs as many
+inferences as it tries candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.quantize.batch import ALL_CORES, Arrays, Runner, batch_size, with_batch
+from edgecompress.compress.quantize.noise import decibels, measured_outputs
+from edgecompress.compress.quantize.simulate import Simulation
+from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.evaluate.quality import Meter, Slices, slices
+from edgecompress.graph.annotations import INTEGER_RANGE, Quantization
+
+if TYPE_CHECKING:
+    from edgecompress.evaluate.dataset import Dataset
+
+MACS = 2_000_000_000  # of one measurement: it is to take a fraction of a second
+FEWEST, MOST = 8, 128  # samples of one measurement
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a value is rounded: to whole multiples of `scale` from `low` to `high` multiples."""
+
+    scale: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, q: Quantization) -> Step:
+        """That of an int8 or int16 value."""
+        low, high = (float(end) - float(q.zero_point[0]) for end in INTEGER_RANGE[q.dtype])
+        return cls(float(q.scale[0]), low, high)
+
+    def finer(self, bits: int) -> Step:
+        """The same range with more bits."""
+        factor = 2.0**bits
+        return Step(self.scale / factor, self.low * factor, self.high * factor)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The outputs against the float model's. worst: the lowest ratio of a slice, dB. mean: of the mean of the
+    slices' noise-to-signal ratios, dB, in which the worst slices count most."""
+
+    worst: float
+    mean: float
+
+
+def judging_samples(dataset: Dataset, model: ir.Model) -> list[Arrays]:
+    """Batches of one size to measure candidates on: few samples of a large model. Where there are more, the first batch
+    is left to what is fitted."""
+    count = int(np.clip(MACS // max(statistics(model).macs, 1), FEWEST, MOST))
+    size = min(batch_size(model), count, max(len(dataset) // 2, 1))
+    batches = list(islice(dataset.batches(size), 1 + max(count // size, 1)))
+    whole = [batch for batch in batches if len(next(iter(batch.values()))) == size]
+    return whole[1:] or whole
+
+
+class Judge:
+    """The float model's outputs on some samples, and their slices."""
+
+    def __init__(self, reference: ir.Model, batches: Sequence[Arrays]) -> None:
+        """batches: {name: [n, *sample]} each, with the same n."""
+        self.reference, self.batches, self.names = reference, batches, measured_outputs(reference)
+        self.size = len(next(iter(batches[0].values())))
+        run = Runner(reference, self.names, self.size)
+        self.whole = run.takes_all(batches[0])
+        self.exact = _joined([run(batch) for batch in batches])
+        self._slices: dict[str, Slices] = {name: slices(name, x) for name, x in self.exact.items()}
+
+    def measure(self, found: Arrays) -> Measured:
+        """How well outputs follow the float model's; found: {name: [n, ...]}."""
+        ratios = []
+        for name in self.names:
+            meter = Meter(self._slices[name])
+            meter.update(self.exact[name], found[name])
+            ratios += [q.snr_db for q in meter.qualities() if q.snr_db is not None]
+        if not ratios:
+            return Measured(float("inf"), float("inf"))
+        return Measured(min(ratios), decibels(1.0, float(np.mean(10.0 ** (-np.array(ratios) / 10)))))
+
+    def of(self, annotated: ir.Model) -> Measured:
+        """How well an annotated model's outputs follow the float model's."""
+        return Tuner(self, annotated).measure({})
+
+
+class Tuner:
+    """An annotated model, simulated with steps that change from run to run."""
+
+    def __init__(self, judge: Judge, annotated: ir.Model) -> None:
+        self._judge = judge
+        simulation = Simulation(annotated)
+        self._steps = dict(simulation.steps)
+        large = with_batch(simulation.model, judge.size) if judge.whole else None
+        model = simulation.model if large is None else large
+        self._batch = judge.size if large is not None else _own_batch(model)
+        self._defaults: Arrays = {}
+        graph = model.graph
+        for name in {n for names in self._steps.values() for n in names}:
+            value = graph.initializers.pop(name)
+            assert value.const_value is not None
+            self._defaults[name] = np.asarray(value.const_value.numpy())
+            value.const_value, value.shape, value.type = None, ir.Shape([]), ir.TensorType(ir.DataType.FLOAT)
+            graph.inputs.append(value)
+        self._interpreter = OnnxRuntime(model, threads=ALL_CORES, extra_outputs=judge.names)
+
+    def __contains__(self, value: str) -> bool:
+        """Whether the value of that name is rounded."""
+        return value in self._steps
+
+    def measure(self, changes: Mapping[str, Step]) -> Measured:
+        """The quality with other steps for some values, by the names that they have in the annotated model."""
+        feed = dict(self._defaults)
+        for value, step in changes.items():
+            if value in self._steps:
+                numbers = (step.scale, step.low, step.high)
+                feed |= {name: np.array(n, np.float32) for name, n in zip(self._steps[value], numbers)}
+        parts = []
+        for batch in self._judge.batches:
+            for start in range(0, self._judge.size, self._batch):
+                inputs = {name: x[start : start + self._batch] for name, x in batch.items()}
+                outputs = self._interpreter.call(inputs | feed)
+                parts.append(dict(zip(self._judge.names, outputs[len(outputs) - len(self._judge.names) :])))
+        return self._judge.measure(_joined(parts))
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _own_batch(model: ir.Model) -> int:
+    shape = model.graph.inputs[0].shape
+    return int(shape.numpy()[0]) if shape is not None and len(shape) else 1
