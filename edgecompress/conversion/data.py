@@ -10,9 +10,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import knows_scales
+from edgecompress.conversion.data_checks import Given, check_data
 from edgecompress.conversion.request import DataSources
 from edgecompress.conversion.trainer import CALIBRATION_SAMPLES, Trainer
 from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.evaluate.data_facts import look_at
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.held_out import hold_out
 from edgecompress.evaluate.measures import Metrics
@@ -63,14 +65,17 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
         who = f"target {profile.name}" if profile.integer_only else "the recipe"
         raise InputError(f"{who} needs int8 activations, which need calibration data: {describe_calibration(model)}")
     inputs, outputs = model.graph.inputs, [str(value.name) for value in model.graph.outputs]
-    calibrating = None
-    if calibration is not None:
-        calibrating = in_order_of_content(load_data(calibration, inputs, recipe.preprocess, outputs))
-    evaluating = None if evaluation is None else load_data(evaluation, inputs, recipe.preprocess, outputs)
+    calibrating, evaluating = (
+        None if data is None else load_data(data, inputs, recipe.preprocess, outputs)
+        for data in (calibration, evaluation)
+    )
     if recipe.evaluate.max_drop is not None and (evaluating is None or not evaluating.is_labelled):
         raise InputError("max_drop needs evaluation data with labels: give --eval FILE.npz with x and y")
     opened = [d for d in (calibrating, evaluating) if d is not None]
     notes = list(dict.fromkeys(f"{d.source}: {note}" for d in opened for note in d.notes))
+    notes += _checked(model, calibrating, evaluating, ranges=encoding(recipe) == "int8")
+    if calibrating is not None:
+        calibrating = in_order_of_content(calibrating)
     if evaluating is not None:
         return Data(calibrating, evaluating, tuple(notes))
     if calibrating is not None and calibrating.source == RANDOM:
@@ -82,6 +87,14 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
         few = calibrating.head(CHECK_SAMPLES) if held is None else held
         return Data(rest, few.without_labels(), tuple(notes), held is not None)
     return Data(None, random_data(inputs, recipe.seed), (*notes, CHECKED_ON_RANDOM))
+
+
+def _checked(
+    model: ir.Model, calibrating: Dataset | None, evaluating: Dataset | None, *, ranges: bool
+) -> tuple[str, ...]:
+    """What is worth checking of data that was given."""
+    facts = [None if d is None or d.source == RANDOM else look_at(d) for d in (calibrating, evaluating)]
+    return check_data(Given(model, facts[0], facts[1], ranges))
 
 
 def from_training(trainer: Trainer, given: DataSources, metric: Metrics) -> DataSources:

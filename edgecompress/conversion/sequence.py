@@ -13,6 +13,7 @@ from edgecompress.conversion.check import check_fit, measure_float
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.data import from_training, needs_no_calibration, open_data, random_data
 from edgecompress.conversion.float_steps import changes_weights
+from edgecompress.conversion.label_checks import check_labels
 from edgecompress.conversion.memory_fit import memory_need, require_memory
 from edgecompress.conversion.preconditions import require_names, require_possible
 from edgecompress.conversion.request import ModelSource, Request
@@ -87,6 +88,7 @@ def run(request: Request) -> Converted:
     opened = open_data(model, data.calibration, data.evaluation, recipe, profile)
     opened = replace(opened, held_out=opened.held_out or data.evaluation is not request.data.evaluation)
     reference = measure_float(model, opened, recipe, log)
+    opened = replace(opened, notes=(*opened.notes, *check_labels(model, reference)))
     conversion = Conversion(model, profile, recipe, opened, reference, trainer, log)
     names: dict[str, str] = {name: f"{request.source.stem}.{kind}.{name}" for name in recipe.emit.formats or []}
     compressed = convert_within_size(conversion)

@@ -8,7 +8,16 @@ import numpy as np
 
 from edgecompress.errors import InputError
 from edgecompress.evaluate.metrics.boxes import centred_map50, corner_map50
-from edgecompress.evaluate.metrics.classes import is_classifier, macro_f1, mean_iou, predictions, top1, top5
+from edgecompress.evaluate.metrics.classes import (
+    Predicted,
+    is_classifier,
+    macro_f1,
+    mean_iou,
+    predicted_classes,
+    predictions,
+    top1,
+    top5,
+)
 from edgecompress.evaluate.metrics.metric import Metric
 from edgecompress.evaluate.metrics.metric_choice import Choice, choose
 from edgecompress.evaluate.metrics.regression import mean_absolute_error, r2
@@ -17,8 +26,9 @@ from edgecompress.evaluate.metrics.similarity import Paired, SameClasses, max_ab
 from edgecompress.support.user_code import is_function_spec, load_function
 
 __all__ = [
-    "AUTO", "METRICS", "Choice", "Metric", "Paired", "SameClasses", "choose", "gain", "is_classifier", "load_metric",
-    "max_abs_error", "paired", "predictions", "reads_several", "same_classes", "snr_db", "top1",
+    "AUTO", "METRICS", "Choice", "Metric", "Paired", "Predicted", "SameClasses", "choose", "gain", "is_classifier",
+    "load_metric", "max_abs_error", "paired", "predicted_classes", "predictions", "reads_several", "same_classes",
+    "snr_db", "top1",
 ]  # fmt: skip
 
 AUTO = "auto"  # the metric that fits output and labels
