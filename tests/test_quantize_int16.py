@@ -9,10 +9,14 @@ import pytest
 from edgecompress.compress.quantize import simulation
 from edgecompress.compress.quantize.bit_widths import with_int16
 from edgecompress.emit import onnx as emit_onnx
+from edgecompress.emit import pack as emit_pack
 from edgecompress.emit import tflite as emit_tflite
 from edgecompress.errors import InputError
-from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
+from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime, PackRuntime
 from edgecompress.graph.annotations import activation_bits, quantization
+from edgecompress.lowering.tensor_io import TFLiteModel
+from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.pack import read_pack
 from quantizing import CONV, PLAIN, network, normal, samples, snr_db, static
 
 NETWORKS = {
@@ -49,7 +53,7 @@ NETWORKS = {
 }  # fmt: skip
 
 
-def _micro(emitted, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
+def _micro(emitted: TFLiteModel, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
     """TensorFlow Lite Micro's interpreter, sample by sample."""
     runtime = pytest.importorskip("tflite_micro").runtime
     interpreter = runtime.Interpreter.from_bytes(emitted.data)
@@ -60,6 +64,14 @@ def _micro(emitted, arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
         interpreter.invoke()
         results.append([io.from_device(interpreter.get_output(i)) for i, io in enumerate(emitted.outputs)])
     return [np.concatenate(parts) for parts in zip(*results)]
+
+
+def _executed(pack: TFLiteModel, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """The first output of the runtime's kernels, called one by one."""
+    executor, (first, *_) = Executor(read_pack(pack.data).plan()), pack.outputs
+    count = len(next(iter(arrays.values())))
+    runs = [executor(*(io.to_device(arrays[io.name][i : i + 1]) for io in pack.inputs))[0] for i in range(count)]
+    return np.concatenate([first.from_device(run) for run in runs])
 
 
 def _steps(model: ir.Model) -> float:
@@ -79,7 +91,8 @@ def test_int16_layers_are_the_same_in_all_interpreters(name: str, io_dtype: ir.D
     emitted = emit_tflite.emit(found, io_dtype=io_dtype)
     integer = LiteRT(emitted.data, emitted, reference=True).run(arrays)[0]
     qdq = OnnxRuntime(emit_onnx.emit(found)).run(arrays)[0]
-    micro = _micro(emitted, arrays)[0]
+    micro, pack = _micro(emitted, arrays)[0], emit_pack.emit(found, io_dtype=io_dtype)
+    np.testing.assert_array_equal(_executed(pack, arrays), micro)
     for other in (simulated, qdq, micro):
         assert np.abs(other - integer).max() <= 8 * _steps(found)
     if name != "attention":  # LiteRT scales sums of FULLY_CONNECTED in float64
@@ -114,6 +127,13 @@ def test_values_change_width_between_layers(wide: list[str]) -> None:
         assert snr_db(simulated, integer) > 35
     qdq = OnnxRuntime(emit_onnx.emit(found)).run(arrays)[0]
     assert snr_db(simulated, qdq) > 50
+
+
+def test_a_pack_loads_and_runs_compiled() -> None:
+    model = network(**NETWORKS["residual"])
+    pack = emit_pack.emit(static(model, settings=with_int16(PLAIN, ["s", "d"])))
+    arrays = samples(model, 4, seed=3)
+    np.testing.assert_array_equal(PackRuntime(pack.data, pack).run(arrays)[0], _executed(pack, arrays))
 
 
 def test_a_named_layer_without_an_int16_kernel_is_refused() -> None:

@@ -16,6 +16,7 @@ from edgecompress_runtime.plan import Operator, Plan, Tensor
 
 SAME, VALID, NONE, RELU, RELU6 = 0, 1, 0, 1, 3
 INT8, FLOAT, BOOL, INT32 = np.dtype(np.int8), np.dtype(np.float32), np.dtype(bool), np.dtype(np.int32)
+INT16, INT64 = np.dtype(np.int16), np.dtype(np.int64)
 FLOAT_TYPE, INT32_TYPE = 0, 2  # of schema.fbs TensorType
 Shape = tuple[int, ...]
 
@@ -24,7 +25,9 @@ class Layers:
     """Builds a plan of layers side by side, each with inputs of its own."""
 
     def __init__(self, seed: int, values: int = 255) -> None:
-        """values: how many different weights a layer has; few of them occur unevenly, as in a clustered layer."""
+        """values: how many different weights a layer has; few of them occur unevenly, as in a clustered layer. Layers
+        that are added while `wide` is set have int16 activations."""
+        self.wide = False
         self.random = np.random.default_rng(seed)
         self.values = values
         self.tensors: list[Tensor] = []
@@ -43,6 +46,8 @@ class Layers:
     def _feed(self, tensor: Tensor, reader: str) -> np.ndarray:
         if tensor.dtype == INT8:
             return self.random.integers(-128, 128, tensor.shape).astype(np.int8)
+        if tensor.dtype == INT16:
+            return self.random.integers(-32768, 32768, tensor.shape).astype(np.int16)
         if tensor.dtype == FLOAT:
             drawn = self.random.normal(0, 2, tensor.shape).astype(np.float32)
             return np.abs(drawn) + np.float32(0.01) if reader in POSITIVE else drawn
@@ -131,7 +136,15 @@ class Layers:
         return self.constant(np.array(numbers, np.int32))
 
     def activation(self, shape: Shape, scale: float = 0.05) -> int:
-        return self.int8(shape, scale * self.random.uniform(0.5, 2), int(self.random.integers(-128, 128)))
+        scale *= self.random.uniform(0.5, 2)
+        return (
+            self.int16(shape, scale / 256)
+            if self.wide
+            else self.int8(shape, scale, int(self.random.integers(-128, 128)))
+        )
+
+    def int16(self, shape: Shape, scale: float) -> int:
+        return self.tensor(shape, INT16, np.array([scale]), np.array([0]))
 
     def int8(self, shape: Shape, scale: float, zero: int) -> int:
         return self.tensor(shape, INT8, np.array([scale]), np.array([zero]))
@@ -144,6 +157,8 @@ class Layers:
         return self.tensor(shape, INT8, scale, np.zeros(channels), data)
 
     def bias(self, n: int) -> int:
+        if self.wide:
+            return self.constant(self.random.integers(-1_000_000, 1_000_000, n))
         return self.constant(self.random.integers(-5000, 5000, n).astype(np.int32))
 
 
@@ -508,6 +523,162 @@ ARITHMETIC: dict[str, Add] = {
     ),
 }
 
+
+# ---- int16 activations: zero points of 0
+
+
+def _wide(add: Add) -> Add:
+    def wide(made: Layers) -> None:
+        made.wide = True
+        add(made)
+        made.wide = False
+
+    return wide
+
+
+def _wide_function(kind: str, x: float = 0.0003, y: float = 0.0002, **options: object) -> Add:
+    """Of one value; x, y: scales."""
+    return lambda made: made.layer(kind, [made.int16((3, 101), x)], [made.int16((3, 101), y)], **options)
+
+
+def _wide_moved(kind: str, shape: Shape, y_shape: Shape, *operands: object, **options: object) -> Add:
+    def add(made: Layers) -> None:
+        behind = [made.constant(np.array(operand, np.int32)) for operand in operands]
+        made.layer(kind, [made.int16(shape, 0.001), *behind], [made.int16(y_shape, 0.001)], **options)
+
+    return add
+
+
+def _wide_sum(kind: str, a: Shape, b: Shape, **options: object) -> Add:
+    def add(made: Layers) -> None:
+        operands, shape = [made.activation(a), made.activation(b)], np.broadcast_shapes(a, b)
+        made.layer(kind, operands, [made.activation(shape)], potScaleInt16=False, **options)
+
+    return _wide(add)
+
+
+def _wide_product(activation: int) -> Add:
+    def add(made: Layers) -> None:
+        ends = made.int16((2, 3, 4, 5), 0.001), made.int16((3, 1, 5), 0.0005), made.int16((2, 3, 4, 5), 0.009)
+        made.layer("MUL", ends[:2], ends[2:], fusedActivationFunction=activation)
+
+    return add
+
+
+def _wide_extreme(kind: str) -> Add:
+    def add(made: Layers) -> None:
+        shapes: tuple[Shape, ...] = (2, 3, 4), (4,), (2, 3, 4)
+        ends = [made.int16(shape, 0.001) for shape in shapes]
+        made.layer(kind, ends[:2], ends[2:])
+
+    return add
+
+
+def _wide_mean(made: Layers) -> None:
+    x, y = made.int16((2, 3, 4, 5), 0.001), made.int16((2, 1, 1, 5), 0.0004)
+    made.layer("MEAN", [x, made.ints(1, -2)], [y], keepDims=True)
+
+
+def _wide_matrices(a: Shape, b: Shape, y: Shape, **options: object) -> Add:
+    return lambda made: made.layer(
+        "BATCH_MATMUL", [made.int16(a, 0.001), made.int16(b, 0.0007)], [made.int16(y, 0.03)], **options
+    )
+
+
+def _wide_upconvolution(made: Layers) -> None:
+    shape, window = made.ints(1, 6, 8, 3), {"padding": SAME, "strideH": 2, "strideW": 2}
+    x, y = made.activation((1, 3, 4, 4)), made.activation((1, 6, 8, 3), 0.1)
+    made.layer("TRANSPOSE_CONV", [shape, made.weights((3, 3, 3, 4), 3), x, made.bias(3)], [y], **window)
+
+
+def _wide_conversion(x: str, y: str) -> Add:
+    def add(made: Layers) -> None:
+        make = {
+            "float": lambda: made.tensor((3, 50), FLOAT),
+            "int8": lambda: made.int8((3, 50), 0.04, -3),
+            "int16": lambda: made.int16((3, 50), 0.00017),
+            "coarse": lambda: made.int16((3, 50), 0.0002),
+        }
+        made.layer("DEQUANTIZE" if y == "float" else "QUANTIZE", [make[x]()], [make[y]()])
+
+    return add
+
+
+def _wide_select(made: Layers) -> None:
+    a, b, y = (made.int16((2, 3, 4), 0.001) for _ in range(3))
+    made.layer("SELECT_V2", [made.tensor((2, 3, 4), BOOL), a, b], [y])
+
+
+def _wide_padding(made: Layers) -> None:
+    value = made.tensor((1,), INT16, np.array([0.001]), np.array([0]), np.array([777], np.int16))
+    x, y = made.int16((2, 3), 0.001), made.int16((3, 6), 0.001)
+    made.layer("PADV2", [x, made.constant(np.array([[1, 0], [1, 2]], np.int32)), value], [y])
+
+
+def _wide_join(made: Layers) -> None:
+    parts = [made.int16((2, n, 3), 0.001) for n in (1, 4, 2)]
+    made.layer("CONCATENATION", parts, [made.int16((2, 7, 3), 0.001)], axis=1)
+
+
+def _wide_parts(made: Layers) -> None:
+    x, parts = made.int16((2, 6, 3), 0.001), [made.int16((2, 2, 3), 0.001) for _ in range(3)]
+    made.layer("SPLIT", [made.constant(np.int32(1)), x], parts, numSplits=3)
+
+
+POOL_WINDOW = {"padding": SAME, "strideH": 2, "strideW": 1, "filterHeight": 3, "filterWidth": 2}
+WIDE_ACTIVATIONS: dict[str, Add] = {
+    "CONV_2D": _wide(lambda made: made.convolution((5, 7, 3), 5, (3, 3))),
+    "CONV_2D, stride 2": _wide(lambda made: made.convolution((6, 6, 8), 4, (3, 3), stride=2, activation=RELU)),
+    "CONV_2D, dilated": _wide(lambda made: made.convolution((9, 6, 4), 4, (3, 2), 1, VALID, RELU6, (2, 1))),
+    "CONV_2D, grouped": _wide(lambda made: made.convolution((4, 5, 6), 9, (3, 3), groups=3)),
+    "DEPTHWISE_CONV_2D": _wide(lambda made: made.depthwise((5, 6, 7), (3, 3), stride=2)),
+    "DEPTHWISE_CONV_2D, two outputs": _wide(lambda made: made.depthwise((4, 4, 3), (3, 3), times=2)),
+    "TRANSPOSE_CONV": _wide(_wide_upconvolution),
+    "FULLY_CONNECTED": _wide(lambda made: made.dense(3, 37, 5, activation=RELU)),
+    "FULLY_CONNECTED, saturated": _wide(lambda made: made.dense(2, 18, 9, scale=0.001)),
+    "BATCH_MATMUL": _wide_matrices((2, 3, 5, 7), (1, 3, 4, 7), (2, 3, 5, 4), adjY=True),
+    "BATCH_MATMUL, straight": _wide_matrices((3, 5, 7), (3, 7, 4), (3, 5, 4)),
+    "ADD": _wide_sum("ADD", (2, 3, 4), (4,)),
+    "ADD, clipped": _wide_sum("ADD", (1, 3, 5, 7), (1, 3, 5, 7), fusedActivationFunction=RELU6),
+    "SUB": _wide_sum("SUB", (2, 3, 4), (2, 3, 4), fusedActivationFunction=RELU),
+    "MUL": _wide_product(NONE),
+    "MUL, clipped": _wide_product(RELU),
+    "MAXIMUM": _wide_extreme("MAXIMUM"),
+    "MINIMUM": _wide_extreme("MINIMUM"),
+    "RELU": _wide_function("RELU"),
+    "LEAKY_RELU": _wide_function("LEAKY_RELU", alpha=0.3),
+    "LEAKY_RELU, falling": _wide_function("LEAKY_RELU", 0.0002, 0.0007, alpha=-0.7),
+    "LOGISTIC": _wide_function("LOGISTIC", y=2**-15),
+    "LOGISTIC, narrow": _wide_function("LOGISTIC", 0.00002, 2**-15),
+    "LOGISTIC, a power of two": _wide_function("LOGISTIC", 2**-12, 2**-15),
+    "LOGISTIC, large": _wide_function("LOGISTIC", 3.0, 2**-15),
+    "TANH": _wide_function("TANH", y=2**-15),
+    "TANH, a power of two": _wide_function("TANH", 2**-11, 2**-15),
+    "TANH, narrow": _wide_function("TANH", 0.00002, 2**-15),
+    "SOFTMAX": _wide_function("SOFTMAX", y=2**-15, beta=1.0),
+    "SOFTMAX, narrow": _wide_function("SOFTMAX", 0.00002, 2**-15, beta=1.0),
+    "SOFTMAX, beta": _wide_function("SOFTMAX", 0.001, 2**-15, beta=0.3),
+    "AVERAGE_POOL_2D": _wide_moved("AVERAGE_POOL_2D", (1, 5, 6, 5), (1, 3, 6, 5), **POOL_WINDOW),
+    "MAX_POOL_2D": _wide_moved("MAX_POOL_2D", (1, 5, 6, 5), (1, 3, 6, 5), **POOL_WINDOW),
+    "MEAN": _wide_mean,
+    "CONCATENATION": _wide_join,
+    "SPLIT": _wide_parts,
+    "SLICE": _wide_moved("SLICE", (3, 4, 5), (2, 4, 3), [1, 0, 2], [2, 4, 3]),
+    "STRIDED_SLICE": _wide_moved("STRIDED_SLICE", (3, 4, 5), (2, 4, 3), [0, 0, 0], [3, 4, 5], [2, 1, 2]),
+    "REVERSE_V2": _wide_moved("REVERSE_V2", (3, 4, 5), (3, 4, 5), [1]),
+    "TRANSPOSE": _wide_moved("TRANSPOSE", (3, 4, 5), (5, 3, 4), [2, 0, 1]),
+    "RESHAPE": _wide_moved("RESHAPE", (3, 4, 5), (5, 12), [5, 12], newShape=[5, 12]),
+    "BROADCAST_TO": _wide_moved("BROADCAST_TO", (3, 1, 5), (2, 3, 4, 5), [2, 3, 4, 5]),
+    "PAD": _wide_moved("PAD", (2, 3), (3, 6), [[1, 0], [1, 2]]),
+    "PADV2": _wide_padding,
+    "SELECT_V2": _wide_select,
+    "QUANTIZE": _wide_conversion("float", "int16"),
+    "QUANTIZE from int8": _wide_conversion("int8", "int16"),
+    "QUANTIZE to int8": _wide_conversion("int16", "int8"),
+    "QUANTIZE between scales": _wide_conversion("int16", "coarse"),
+}
+WIDE_REAL: dict[str, Add] = {"DEQUANTIZE": _wide_conversion("int16", "float")}
+
 CASES: dict[str, dict[str, Add]] = {
     "blocks": BLOCKS,
     "wide": WIDE,
@@ -518,6 +689,8 @@ CASES: dict[str, dict[str, Add]] = {
     "exact": EXACT,
     "real": REAL,
     "arithmetic": ARITHMETIC,
+    "int16": WIDE_ACTIVATIONS,
+    "int16 real": WIDE_REAL,
 }
 VALUES = {"clustered": 13}  # different weights
 

@@ -82,6 +82,8 @@ def test_digits_equal_litert(cpu: str, quantized: ir.Model, tmp_path: Path) -> N
         ("cortex-m4", ("blocks",)),
         ("cortex-m55", ("blocks",)),
         ("cortex-m4", ("exact", "arithmetic")),
+        ("cortex-m0", ("int16",)),
+        pytest.param("cortex-m55", ("int16",), marks=pytest.mark.long),
     ],
 )
 def test_layers_equal_the_hosts_kernels(cpu: str, groups: tuple[str, ...], tmp_path: Path) -> None:

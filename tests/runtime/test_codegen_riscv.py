@@ -35,7 +35,13 @@ def built(plan: Plan, target: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("target", "group"),
-    [("linux-riscv64", "blocks"), ("riscv32", "blocks"), ("riscv32", "skipping"), ("riscv32", "exact")],
+    [
+        ("linux-riscv64", "blocks"),
+        ("riscv32", "blocks"),
+        ("riscv32", "skipping"),
+        ("riscv32", "exact"),
+        pytest.param("riscv32", "int16", marks=pytest.mark.long),
+    ],
 )
 def test_layers_equal_the_hosts_kernels(target: str, group: str, tmp_path: Path) -> None:
     made = layers(group, seed=2)

@@ -41,7 +41,7 @@ def test_layers_equal_litert(group: str, name: str) -> None:
     CASES[group][name](made)
     feeds, (operator,) = made.feeds(), made.operators
     inputs, outputs = ([_of_file(made.tensors[i]) for i in ends] for ends in (operator.inputs, operator.outputs))
-    if operator.kind in WEIGHTS and made.tensors[operator.outputs[0]].is_int8:
+    if operator.kind in WEIGHTS and made.tensors[operator.inputs[1]].is_int8:
         x, w, bias = (made.tensors[operator.inputs[i]] for i in WEIGHTS[operator.kind])
         assert bias.data is not None
         inputs[WEIGHTS[operator.kind][2]] = per_channel(bias.data, x.scale * w.scale, 0)  # as TFLite has it

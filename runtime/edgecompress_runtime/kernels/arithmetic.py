@@ -108,13 +108,19 @@ def requantized(acc: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
 
 
 def activation_range(options: Activated, y: Tensor) -> tuple[int, int]:
-    """int8 bounds of a fused activation (kernel_util.cc CalculateActivationRangeQuantized)."""
+    """Stored bounds of a fused activation (kernel_util.cc CalculateActivationRangeQuantized)."""
     low, high = ACTIVATION_BOUNDS[options.fused_activation_function]
-    return stored_bound(low, y, INT8_MIN), stored_bound(high, y, INT8_MAX)
+    lowest, highest = stored_ends(y)
+    return stored_bound(low, y, lowest), stored_bound(high, y, highest)
+
+
+def stored_ends(y: Tensor) -> tuple[int, int]:
+    """The lowest and highest number that an int8 or int16 tensor holds."""
+    return int(np.iinfo(y.dtype).min), int(np.iinfo(y.dtype).max)
 
 
 def stored_bound(real: float | None, y: Tensor, limit: int) -> int:
-    """A real bound on y's grid, within int8; `limit` when there is no bound."""
+    """A real bound on y's grid, within its type; `limit` when there is no bound."""
     if real is None:
         return limit
     stored = y.zero + int(round_half_away(f32(real) / f32(y.scale[0])))

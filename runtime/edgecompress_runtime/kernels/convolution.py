@@ -20,7 +20,8 @@ from edgecompress_runtime.kernels.arithmetic import (
     i32,
     quantize_multipliers,
 )
-from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
+from edgecompress_runtime.kernels.int16_arithmetic import wide_multipliers
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares, prepares_int16
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.options import Activated, ConvolutionOptions, DepthwiseOptions
 from edgecompress_runtime.plan import Tensor
@@ -86,11 +87,13 @@ def depthwise_conv_2d(
 
 
 @prepares("CONV_2D")
+@prepares_int16("CONV_2D")
 def _prepare_conv(inputs: Inputs, outputs: Outputs, options: ConvolutionOptions) -> list[Call]:
     return _prepare(conv_2d, inputs, outputs, options)
 
 
 @prepares("DEPTHWISE_CONV_2D")
+@prepares_int16("DEPTHWISE_CONV_2D")
 def _prepare_depthwise(inputs: Inputs, outputs: Outputs, options: DepthwiseOptions) -> list[Call]:
     return _prepare(depthwise_conv_2d, inputs, outputs, options)
 
@@ -112,6 +115,9 @@ def layer_call(
 ) -> Call:
     """A call of a kernel that sums as in accumulator.py; operands: x, w, bias, y."""
     x, w, bias, y = operands
+    if x.is_int16:
+        channels = bias, *wide_channel_multipliers(x, w, y)
+        return call(kernel, x, w, channels, y, *geometry, activation_range(options, y))
     if not x.is_int8:
         return call(kernel, as_float(x), as_float(w), (bias,), y, *geometry, float_activation_range(options))
     levels = x.zero, y.zero, *activation_range(options, y)
@@ -124,13 +130,18 @@ def bias_of(inputs: Sequence[Tensor | None], position: int = 2) -> Tensor | np.n
     bias = inputs[position] if len(inputs) > position else None
     assert x is not None and w is not None
     if bias is None:
-        return np.zeros(w.shape[0], np.int32 if x.is_int8 else np.float32)
-    return bias if x.is_int8 else as_float(bias)
+        return np.zeros(w.shape[0], np.int64 if x.is_int16 else np.int32 if x.is_int8 else np.float32)
+    return bias if x.is_int8 or x.is_int16 else as_float(bias)
 
 
 def channel_multipliers(x: Tensor, w: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """int32 multipliers and shifts [output channels] of s_x * s_w[o] / s_y, in float64 as TFLite has it."""
     return quantize_multipliers(np.broadcast_to(channel_scales(x, w, y), y.shape[-1]))
+
+
+def wide_channel_multipliers(x: Tensor, w: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """int32 multipliers and right shifts [output channels] of int16 activations, for `requantize_wide`."""
+    return wide_multipliers(np.broadcast_to(channel_scales(x, w, y), y.shape[-1]))
 
 
 def channel_scales(x: Tensor, w: Tensor, y: Tensor) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -116,6 +117,15 @@ def prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: FullyConn
 @prepares("BATCH_MATMUL")
 def _prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmulOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
+    geometry = matrix_geometry(a, b, y, options)
+    if not a.is_int8:
+        return [call(batch_matmul_float, as_float(a), as_float(b), y, *geometry)]
+    scaling = quantize_multiplier(product_scale(a, b, y))
+    return [call(batch_matmul, a, b, y, *geometry, (a.zero, b.zero, y.zero), scaling)]
+
+
+def matrix_geometry(a: Tensor, b: Tensor, y: Tensor, options: BatchMatmulOptions) -> tuple[tuple[Any, ...], ...]:
+    """sizes and strides of `batch_matmul`."""
     batch = y.shape[:-2]
     if len(batch) > 3:  # TFLite stops at rank 5
         raise UnsupportedOperatorError(f"BATCH_MATMUL of rank {len(y.shape)}")
@@ -123,11 +133,7 @@ def _prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmul
     a_strides = _operand_strides(a.shape, lead, transposed=options.adj_x)
     b_strides = _operand_strides(b.shape, lead, transposed=not options.adj_y)
     depth = a.shape[-2] if options.adj_x else a.shape[-1]
-    geometry = (*lead, *y.shape[-2:], depth), (a_strides, b_strides)
-    if not a.is_int8:
-        return [call(batch_matmul_float, as_float(a), as_float(b), y, *geometry)]
-    scaling = quantize_multiplier(product_scale(a, b, y))
-    return [call(batch_matmul, a, b, y, *geometry, (a.zero, b.zero, y.zero), scaling)]
+    return (*lead, *y.shape[-2:], depth), (a_strides, b_strides)
 
 
 def _operand_strides(shape: Sequence[int], lead: Sequence[int], *, transposed: bool) -> tuple[int, ...]:

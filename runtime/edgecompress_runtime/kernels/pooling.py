@@ -11,14 +11,14 @@ from edgecompress_runtime.kernels.arithmetic import (
     float_activation_range,
     i32,
 )
-from edgecompress_runtime.kernels.registry import Argument, Call, Inputs, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Argument, Call, Inputs, Outputs, call, prepares, prepares_int16
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.options import PoolOptions
 from edgecompress_runtime.plan import Tensor
 
 
 def max_pool_2d(x: Array, y: Array, shapes: Values, window: Values, bounds: Values) -> None:
-    """int8 or float32. shapes: of x and y. window: its size, strides, padding in front."""
+    """int8, int16 or float32. shapes: of x and y. window: its size, strides, padding in front."""
     (batches, height, width, channels), (_, out_h, out_w, _) = shapes
     kernel, strides, pads = window
     for n in range(batches):
@@ -80,17 +80,19 @@ def average_pool_2d_float(x: Array, y: Array, shapes: Values, window: Values, bo
 
 
 @prepares("MAX_POOL_2D")
+@prepares_int16("MAX_POOL_2D")
 def _prepare_max_pool(inputs: Inputs, outputs: Outputs, options: PoolOptions) -> list[Call]:
     return [call(max_pool_2d, inputs[0], outputs[0], *_geometry(inputs[0], outputs[0], options))]
 
 
 @prepares("AVERAGE_POOL_2D")
+@prepares_int16("AVERAGE_POOL_2D")
 def _prepare_average_pool(inputs: Inputs, outputs: Outputs, options: PoolOptions) -> list[Call]:
-    kernel = average_pool_2d if inputs[0].is_int8 else average_pool_2d_float
+    kernel = average_pool_2d if inputs[0].is_int8 or inputs[0].is_int16 else average_pool_2d_float
     return [call(kernel, inputs[0], outputs[0], *_geometry(inputs[0], outputs[0], options))]
 
 
 def _geometry(x: Tensor, y: Tensor, options: PoolOptions) -> tuple[Argument, ...]:
     pads = padding(options.padding, x.shape[1:3], y.shape[1:3], options.window, options.strides)
-    bounds = activation_range(options, y) if x.is_int8 else float_activation_range(options)
+    bounds = activation_range(options, y) if x.is_int8 or x.is_int16 else float_activation_range(options)
     return (x.shape, y.shape), (options.window, options.strides, pads), bounds

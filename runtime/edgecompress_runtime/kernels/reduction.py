@@ -18,7 +18,7 @@ from edgecompress_runtime.kernels.arithmetic import (
     quantize_multiplier,
     requantize,
 )
-from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares, prepares_int16
 from edgecompress_runtime.kernels.strides import Ints, collapsed, contiguous, offset, row_count
 from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
@@ -40,6 +40,22 @@ def sum_int8(
                     acc = i32(acc + x[i32(run + i * inner_strides[5])])
             scaled = requantize(i32(acc - x_offset), scaling[0], scaling[1])
             y[i32(row * dims[5] + j)] = clamp(i32(scaled + y_zero), i32(-128), i32(127))
+
+
+def sum_int16(x: Array, y: Array, kept: Values, reduced: Values, scaling: Values) -> None:
+    """Zero points are 0."""
+    (dims, strides), (inner, inner_strides) = kept, reduced
+    for row in range(row_count(dims)):
+        kept_row = offset(row, dims, strides)
+        for j in range(dims[5]):
+            start = i32(kept_row + j * strides[5])
+            acc = i32(0)
+            for k in range(row_count(inner)):
+                run = i32(start + offset(k, inner, inner_strides))
+                for i in range(inner[5]):
+                    acc = i32(acc + x[i32(run + i * inner_strides[5])])
+            scaled = requantize(acc, scaling[0], scaling[1])
+            y[i32(row * dims[5] + j)] = clamp(scaled, i32(-32768), i32(32767))
 
 
 def sum_float(x: Array, y: Array, kept: Values, reduced: Values, divisor: Number) -> None:
@@ -93,11 +109,22 @@ def _prepare_mean(inputs: Inputs, outputs: Outputs, options: Options) -> list[Ca
     geometry, count = _geometry(x, axes)
     if not x.is_int8:
         return [call(sum_float, as_float(x), y, *geometry, float(count))]
+    return [call(sum_int8, x, y, *geometry, x.zero * count, _mean_scaling(x, y, count), y.zero)]
+
+
+@prepares_int16("MEAN")
+def _prepare_mean_int16(inputs: Inputs, outputs: Outputs, options: Options) -> list[Call]:
+    x, axes, (y,) = inputs[0], inputs[1], outputs
+    geometry, count = _geometry(x, axes)
+    return [call(sum_int16, x, y, *geometry, _mean_scaling(x, y, count))]
+
+
+def _mean_scaling(x: Tensor, y: Tensor, count: int) -> tuple[int, int]:
+    """Multiplier and shift: 1 / count joins the multiplier, with as many bits as fit (reference/reduce.h
+    QuantizedMeanOrSum)."""
     multiplier, shift = quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))
-    # 1 / count joins the multiplier, with as many bits as fit (reference/reduce.h QuantizedMeanOrSum)
     headroom = min(count.bit_length() - 1, 32, 31 + shift)
-    scaling = (multiplier << headroom) // count, shift - headroom
-    return [call(sum_int8, x, y, *geometry, x.zero * count, scaling, y.zero)]
+    return (multiplier << headroom) // count, shift - headroom
 
 
 @prepares("SUM")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from edgecompress_runtime.kernels.accumulator import begun, extended, stored
 from edgecompress_runtime.kernels.arithmetic import Array, Values, i32
 from edgecompress_runtime.kernels.convolution import bias_of, layer_call
-from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, prepares
+from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, prepares, prepares_int16
 from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.options import TransposeConvolutionOptions
 
@@ -44,6 +44,7 @@ def transpose_conv(
 
 
 @prepares("TRANSPOSE_CONV")
+@prepares_int16("TRANSPOSE_CONV")
 def _prepare_transpose_conv(inputs: Inputs, outputs: Outputs, options: TransposeConvolutionOptions) -> list[Call]:
     """Inputs: output shape, weights, x, bias."""
     w, x, (y,) = inputs[1], inputs[2], outputs
