@@ -11,6 +11,7 @@ from edgecompress.conversion.artifacts import Emitted, emit
 from edgecompress.conversion.check import check
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.encode import Encoded, diagnose_layers, encode, encode_again
+from edgecompress.conversion.float_fault import require_faithful
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.evaluate.gate import Verdict, joined, judge
 from edgecompress.evaluate.interpreters import OnnxRuntime
@@ -96,7 +97,9 @@ def judge_all(conversion: Conversion, attempt: Attempt) -> Verdict:
 
 def _attempt(conversion: Conversion, encoded: Encoded) -> Attempt:
     artifacts = emit(conversion, encoded.model)
-    return Attempt(encoded, artifacts, check(conversion, artifacts))
+    checks = check(conversion, artifacts)
+    require_faithful(conversion, encoded.model, artifacts, checks)
+    return Attempt(encoded, artifacts, checks)
 
 
 def _passes_in_onnx_runtime(conversion: Conversion, quantized: ir.Model) -> bool:

@@ -74,26 +74,28 @@ def _is_rounding(original: onnx.ModelProto, feeds: Arrays, batch: int, output: s
             k: (v * (1 + rng.choice((-ULP, ULP), v.shape))).astype(v.dtype) if v.dtype.kind == "f" else v
             for k, v in repeated.items()
         }
-        try:
-            rounded = _runner_of_original(_with_roundings(original, rng))
-        except InputError:  # it has values of other types than float32
-            rounded = _runner_of_original(original)
+        rounded = _runner_of_original(with_roundings(original, rng))
         most = max(most, relative_error(exact, rounded(changed)[index]))
     return bool(np.isfinite(most) and error <= SENSITIVITY * most)
 
 
-def _with_roundings(original: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
-    """The model with the results of ROUNDED_NEAR_ONE moved by one unit of float32 at 1, up or down."""
+def with_roundings(original: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
+    """The model with every float32 result of a node rounded once, up or down: by one unit of float32 at its own value,
+    or at 1 for ROUNDED_NEAR_ONE."""
+    graph = onnx.shape_inference.infer_shapes(original).graph
+    types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output)}
     model, nodes = onnx.ModelProto(), []
     model.CopyFrom(original)
     for node in model.graph.node:
         nodes.append(node)
-        if node.op_type in ROUNDED_NEAR_ONE:
-            result, exact, step = node.output[0], f"{node.output[0]}/exact", f"{node.output[0]}/rounding"
-            node.output[0] = exact
-            unit = np.array(rng.choice((-ULP, ULP)), np.float32)
-            model.graph.initializer.append(numpy_helper.from_array(unit, step))
-            nodes.append(helper.make_node("Add", [exact, step], [result]))
+        for place, result in enumerate(node.output):
+            if types.get(result) != onnx.TensorProto.FLOAT:
+                continue
+            near_one = node.op_type in ROUNDED_NEAR_ONE
+            node.output[place], factor = f"{result}/exact", f"{result}/rounding"
+            unit = np.array(rng.choice((-ULP, ULP)) + (0 if near_one else 1), np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(unit, factor))
+            nodes.append(helper.make_node("Add" if near_one else "Mul", [node.output[place], factor], [result]))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
