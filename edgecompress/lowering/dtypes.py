@@ -23,7 +23,7 @@ TAKES: dict[str, set[ir.DataType]] = {
     "SELECT_V2": MOVED, "SLICE": MOVED, "SPLIT": INTEGERS, "SPLIT_V": INTEGERS, "STRIDED_SLICE": MOVED,
     "SUB": INTEGERS, "SUM": INTEGERS, "TILE": MOVED, "TRANSPOSE": MOVED,
 }  # fmt: skip
-DATA = {"SELECT_V2": 1, "SPLIT": 1}  # position of the data, where it is not 0
+DATA = {"SELECT_V2": 1, "SPLIT": 1, "TRANSPOSE_CONV": 2}  # position of the data, where it is not 0
 
 
 def faults(operators: Sequence[Operator], tensors: Sequence[Tensor]) -> Iterator[str]:
