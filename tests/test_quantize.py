@@ -145,7 +145,7 @@ def test_the_range_of_a_mask_reaches_as_far_beyond_the_values_as_they_do_themsel
     """The values take -1000..500: a mask's minus infinity saturates 1500 below, and one of -1200 is represented."""
     for masked, lowest in ((-np.inf, -2500.0), (-1200.0, -1200.0)):
         model = network(
-            "m = Where(keep, x, low) y = Add(m, x)", keep=np.ones((1, 1, 8, 8), bool), low=np.float32(masked)
+            "keep = Less(x, top) m = Where(keep, x, low) y = Add(m, x)", top=np.float32(1e4), low=np.float32(masked)
         )
         arrays = {"x": np.linspace(-1000, 500, 4 * 192).reshape(4, 3, 8, 8).astype(np.float32)}
         scale, zero = parameters(static(model, arrays), "m")
