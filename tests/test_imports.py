@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("families.table",), ("codegen",), ("building",), ("loading",),
     ),
     "edgecompress_targets": (
-        ("operators",), ("profile",), ("catalogue",), ("tools",), ("connection",), ("user_emulation",),
+        ("operators",), ("profile",), ("catalogue",), ("tools", "work_folder"), ("connection",), ("user_emulation",),
         ("aarch64", "cortex_m", "linux", "riscv"), ("platforms",), ("drivers",),
     ),
     "edgecompress": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgecompress_targets import Profile
 from edgecompress_targets.connection.driver import Program
 from edgecompress_targets.drivers.benchmarks import MODEL, benchmark
 from edgecompress_targets.drivers.settings import Settings
+from edgecompress_targets.work_folder import work_folder
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _benchmarked(artifact: Artifact, program: str, threads: int) -> Program:
 
 
 def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:
-    with tempfile.TemporaryDirectory() as work:
+    with work_folder() as work:
         folder, record = artifact.folder, artifact.record
         if folder is None or record is None:
             made = build(artifact.path, settings.target, output=Path(work) / "built")

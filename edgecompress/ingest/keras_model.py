@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +22,8 @@ import onnx_ir as ir
 from edgecompress.errors import InputError, MissingPackageError
 from edgecompress.graph.annotations import Codebook, Sparsity, set_codebook, set_sparsity
 from edgecompress.graph.fusion import constant, layers
+from edgecompress_targets.tools import tied
+from edgecompress_targets.work_folder import work_folder
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 SAVED_MODEL = "saved_model.pb"
@@ -55,7 +56,7 @@ def read(path: Path, trust_code: bool) -> tuple[str, onnx.ModelProto, Decided]:
         raise MissingPackageError(
             f'{path}: TensorFlow is needed to read it; install it with: pip install "edgecompress[tensorflow]"'
         )
-    with tempfile.TemporaryDirectory(prefix="edgecompress-") as work:
+    with work_folder() as work:
         made = _export(path, Path(work), trust_code)
         if "error" in made:
             raise InputError(f"{path}: {made['error']}")
@@ -96,7 +97,7 @@ def _export(path: Path, folder: Path, trust_code: bool) -> dict[str, object]:
         "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
     }
     done = subprocess.run(
-        [*command, *(["--trust-code"] if trust_code else [])],
+        tied([*command, *(["--trust-code"] if trust_code else [])]),
         env=environment,
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ from torch import autograd, distributed, nn
 from edgecompress.errors import InputError
 from edgecompress.operators.batchnorm_module import BatchNorm
 from edgecompress.train.module.torch_model import TorchModel
+from edgecompress_targets.tools import end_with_starter
 
 T = TypeVar("T")
 
@@ -99,6 +100,7 @@ def processes() -> Processes:
     if gpus:
         torch.cuda.set_device(device)
     if count > 1 and not distributed.is_initialized():
+        end_with_starter()  # without torchrun the others would wait for one another
         distributed.init_process_group("nccl" if gpus else "gloo")
         atexit.register(distributed.destroy_process_group)
     return Processes(rank, count, device)

@@ -17,6 +17,7 @@ Option = int | float | bool | str | list | None
 SAME = 0  # of schema.fbs Padding; VALID is 1
 ACTIVATIONS = range(4)  # of schema.fbs ActivationFunctionType: none, RELU, RELU_N1_TO_1, RELU6
 REFLECT = 0  # of schema.fbs MirrorPadMode; SYMMETRIC is 1
+FLOAT_MAX = 3.4028234663852886e38  # of float32, in which kernels take factors
 MOST = 1 << 20  # products with a size stay within 64 bits, and sizes within 32
 TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool, int), "list | None": (list,)}
 
@@ -34,7 +35,8 @@ class Options:
             value, allowed = getattr(self, each.name), each.metadata.get("range")
             if type(value) not in TYPES[str(each.type)] and not (value is None and each.default is None):
                 raise MisfitError(f"{_key(each.name)} is {value!r:.40}")
-            if allowed is not None and value not in allowed:
+            too_large = each.type == "float" and not abs(value) <= FLOAT_MAX  # true for NaN
+            if too_large or (allowed is not None and value not in allowed):
                 raise MisfitError(f"{_key(each.name)} is {value!r:.40}")
 
     def stored(self) -> dict[str, Option]:

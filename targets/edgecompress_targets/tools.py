@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import selectors
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+
+# Both call prctl(PR_SET_PDEATHSIG, SIGKILL): Linux sends the signal when the thread ends that started the process. Then
+# they see whether that has ended already: its number is the first argument, and the program follows.
+SETPRIV = "setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"'
+TIE = """import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])"""
 
 
 class ToolError(RuntimeError):
@@ -24,6 +34,36 @@ def require(program: str, *packages: str) -> None:
     """Raises MissingToolError when `program` is not installed. packages: the Debian packages that contain it."""
     if shutil.which(program) is None:
         raise MissingToolError(f"{program} is not installed; on Debian: apt install {' '.join(packages)}")
+
+
+def tied(words: Sequence[str | Path]) -> list[str]:
+    """The words of a program that is killed when the thread ends that starts it, also when that is killed.
+
+    Under Linux alone; elsewhere a program outlives whoever is killed. A word in front of the program would hide that it
+    is not installed, so call `require` first. Programs that it starts itself are not tied.
+    """
+    tie = _tie()
+    return [*tie, str(os.getpid()), *map(str, words)] if tie else [str(word) for word in words]
+
+
+@cache
+def _tie() -> tuple[str, ...]:
+    if not sys.platform.startswith("linux"):
+        return ()
+    try:
+        works = subprocess.run([*SETPRIV, str(os.getpid()), "true"], capture_output=True).returncode == 0
+    except OSError:
+        works = False
+    return SETPRIV if works else (sys.executable, "-I", "-S", "-c", TIE)  # which takes some 30 ms
+
+
+def end_with_starter() -> None:
+    """Has this process killed when the one that started it ends; under Linux alone."""
+    if sys.platform.startswith("linux"):
+        starter = os.getppid()
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL))
+        if os.getppid() != starter:  # it ended meanwhile
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def call(*command: str | Path, packages: tuple[str, ...]) -> None:
@@ -42,7 +82,7 @@ def captured(words: Sequence[str], *, timeout: float, most: int, file: Path | No
     """
     deadline, said = time.monotonic() + timeout, (bytearray(), bytearray())
     pipe, none = subprocess.PIPE, subprocess.DEVNULL
-    started = subprocess.Popen(words, stdin=none, stdout=pipe, stderr=pipe, start_new_session=True)
+    started = subprocess.Popen(tied(words), stdin=none, stdout=pipe, stderr=pipe, start_new_session=True)
     with started as process, selectors.DefaultSelector() as selector:
         for stream, into in zip((process.stdout, process.stderr), said, strict=True):
             assert stream is not None

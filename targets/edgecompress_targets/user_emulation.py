@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgecompress_targets.connection.driver import DeviceError, Measured
-from edgecompress_targets.tools import require
+from edgecompress_targets.tools import require, tied
+from edgecompress_targets.work_folder import work_folder
 
 PACKAGE = "qemu-user"
 COUNTING = 60.0  # seconds at most
@@ -26,10 +26,10 @@ class UserEmulator:
     def run(self, program: Path, inputs: bytes, *, timeout: float = 120) -> Measured:
         """Runs `PROGRAM INPUTS OUTPUTS` on records of the model's inputs. Raises ToolError."""
         require(self.qemu, PACKAGE)
-        with tempfile.TemporaryDirectory() as work:
+        with work_folder() as work:
             command = self._command(program, inputs, work)
             try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+                done = subprocess.run(tied(command), capture_output=True, text=True, timeout=timeout)
             except subprocess.TimeoutExpired:
                 raise DeviceError(f"{program} did not end within {timeout:g} s") from None
             if done.returncode:
@@ -59,9 +59,9 @@ class UserEmulator:
         sizes: dict[int, int] = {}
         runs: Counter[bytes] = Counter()
         block = None
-        with tempfile.TemporaryDirectory() as work:
+        with work_folder() as work:
             command = self._command(program, inputs, work, "-d", "in_asm,exec,nochain")
-            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            with subprocess.Popen(tied(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
                 assert process.stderr is not None
                 for line in process.stderr:
                     if line.startswith(b"Trace"):

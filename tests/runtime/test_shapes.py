@@ -67,6 +67,7 @@ def test_an_output_of_another_shape_is_refused(kind: str) -> None:
         ("CONCATENATION", "axis", 4, "axis 4 is outside of 4 dimensions"),
         ("GATHER", "axis", 3, "an index is outside of the axis"),
         ("SOFTMAX", "beta", "high", "beta is 'high'"),
+        ("SOFTMAX", "beta", 1e39, "beta is 1e+39"),
         ("MEAN", "keepDims", 0.5, "keepDims is 0.5"),
         ("CONV_2D", "padding", None, "padding is missing"),
         ("GATHER", "batchDims", 1, "batchDims is 1"),

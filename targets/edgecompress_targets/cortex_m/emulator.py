@@ -10,7 +10,7 @@ from pathlib import Path
 from edgecompress_targets.connection.driver import Measured
 from edgecompress_targets.connection.serial_port import Counter, SerialPort
 from edgecompress_targets.cortex_m.boards import Board
-from edgecompress_targets.tools import require
+from edgecompress_targets.tools import require, tied
 
 QEMU = PACKAGE = "qemu-system-arm"
 
@@ -40,23 +40,32 @@ class EmulatorProcess:
             "-serial",
             f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on",
         ]
+        self._reason = "it gave no reason"
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (the process writes to it while it lives)
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said
-        )
+        try:
+            self._process = subprocess.Popen(
+                tied(command), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._said
+            )
+        except BaseException:
+            self._said.close()
+            raise
 
     def ended(self) -> str | None:
         """What QEMU printed when it ended by itself; None while it runs."""
         if self._process.poll() is None:
             return None
-        self._said.seek(0)
-        said = self._said.read().decode(errors="replace").splitlines()
-        return f"{QEMU} ended: {next((line for line in said if line), 'it gave no reason')}"
+        if not self._said.closed:
+            self._said.seek(0)
+            said = self._said.read().decode(errors="replace").splitlines()
+            self._reason = next((line for line in said if line), self._reason)
+        return f"{QEMU} ended: {self._reason}"
 
     def close(self) -> None:
-        """Ends QEMU and waits until it is gone."""
+        """Ends QEMU and waits until it is gone. May be called again."""
         self._process.kill()
         self._process.wait()
+        self.ended()
+        self._said.close()
 
 
 def run(elf: Path, inputs: bytes, board: Board, *, timeout: float = 120) -> Measured:
@@ -65,11 +74,13 @@ def run(elf: Path, inputs: bytes, board: Board, *, timeout: float = 120) -> Meas
     timeout: seconds for one inference. Raises ToolError.
     """
     process = EmulatorProcess(elf, board)
-    port = emulated_port(elf.name, process, board, inference_patience=timeout)
     try:
-        return port.measure(inputs)
+        port = emulated_port(elf.name, process, board, inference_patience=timeout)
+        try:
+            return port.measure(inputs)
+        finally:
+            port.close()
     finally:
-        port.close()
         process.close()
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib import resources
 from pathlib import Path
 
 from edgecompress_targets.cortex_m.boards import Board
 from edgecompress_targets.cortex_m.toolchain import Toolchain, installed
+from edgecompress_targets.work_folder import work_folder
 
 STACK_BYTES = 8192
 BAUD = 115_200  # no emulator keeps to it
@@ -41,7 +41,7 @@ def images(name: str, model: bytes, model_h: str, board: Board, *, cpu: str, har
     """{file name: content}: NAME.elf, NAME.hex, and NAME.bin where the board's flash is one region. Raises
     ToolError.
     """
-    with tempfile.TemporaryDirectory() as temporary:
+    with work_folder() as temporary:
         elf, toolchain = Path(temporary) / f"{name}.elf", installed()
         link(model, model_h, board, cpu=cpu, hard_float=hard_float, to=elf, toolchain=toolchain)
         for suffix in ("hex", "bin") if board.vectors == board.code else ("hex",):
@@ -64,7 +64,7 @@ def link(
     toolchain: by default the one that is installed. Raises ToolError.
     """
     support = resources.files("edgecompress_targets.cortex_m") / "support"
-    with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
+    with work_folder() as temporary, resources.as_file(support) as sources:
         work = Path(temporary)
         (work / "model.o").write_bytes(model)
         (work / "model.h").write_text(model_h)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import tempfile
 import time
 from pathlib import Path
 from typing import Literal
@@ -15,6 +14,7 @@ from edgecompress_targets.connection.driver import DeviceError, LostError
 from edgecompress_targets.drivers.linux import MOST_SAID, LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.tools import ToolError, captured, require
+from edgecompress_targets.work_folder import work_folder
 
 FACTS = [("model", "getprop ro.product.model"), ("cpu", "getprop ro.soc.model"),
          ("android", "getprop ro.build.version.release")]  # fmt: skip
@@ -81,13 +81,13 @@ class AdbShell:
         return code or int(status[:6]), said, error
 
     def push(self, content: bytes, path: str) -> None:
-        with tempfile.TemporaryDirectory() as work:
+        with work_folder() as work:
             file = Path(work) / "file"
             file.write_bytes(content)
             self._transfer("push", str(file), path, size=len(content))
 
     def pull(self, path: str, most: int) -> bytes:
-        with tempfile.TemporaryDirectory() as work:
+        with work_folder() as work:
             file = Path(work) / "file"
             self._transfer("pull", path, str(file), size=0, most=most, file=file)
             if file.stat().st_size > most:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +14,7 @@ from edgecompress_targets.cortex_m.emulator import PACKAGE, QEMU, EmulatorProces
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.profile import Profile
 from edgecompress_targets.tools import ToolError, require, version
+from edgecompress_targets.work_folder import work_folder
 
 
 class EmulatedBoardSettings(Settings):
@@ -63,7 +63,7 @@ class EmulatedBoard:
     def deploy(self, program: Program) -> None:
         self.probe()
         self.close()
-        with tempfile.TemporaryDirectory(prefix="edgecompress-") as work:
+        with work_folder() as work:
             image = Path(work) / program.start[0]
             image.write_bytes(program.files[program.start[0]])
             try:

@@ -7,7 +7,7 @@ import platform
 import signal
 import subprocess
 import sys
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,9 @@ from edgecompress_targets.connection.driver import DeviceError
 from edgecompress_targets.drivers.linux import LinuxDevice, Timeouts
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.profile import Profile
+from edgecompress_targets.tools import tied
 from edgecompress_targets.user_emulation import UserEmulator
+from edgecompress_targets.work_folder import work_folder
 
 CPU = "grep -m1 'model name' /proc/cpuinfo | cut -d: -f2"
 
@@ -76,13 +78,13 @@ class LocalShell:
     """A shell (`linux.Shell`) on this machine. root: a temporary folder, which `close` removes."""
 
     def __init__(self, name: str) -> None:
-        self._name, self._work = name, tempfile.TemporaryDirectory(prefix="edgecompress-")
-        self.root = self._work.name
+        self._name, self._closing = name, ExitStack()
+        self.root = self._closing.enter_context(work_folder())
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen(
-            ["/bin/sh", "-c", command],
+            tied(["/bin/sh", "-c", command]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -116,4 +118,4 @@ class LocalShell:
         return content
 
     def close(self) -> None:
-        self._work.cleanup()
+        self._closing.close()

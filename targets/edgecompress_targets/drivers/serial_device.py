@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -20,6 +19,7 @@ from edgecompress_targets.drivers import flash_commands
 from edgecompress_targets.drivers.flash_commands import COMMANDS
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.profile import Profile
+from edgecompress_targets.work_folder import work_folder
 
 
 class SerialSettings(Settings):
@@ -125,7 +125,7 @@ class SerialDevice:
             raise DeviceError(f"{self._name}: {error}") from error
 
     def _write_flash(self, program: Program) -> None:
-        with tempfile.TemporaryDirectory() as work:
+        with work_folder() as work:
             image = Path(work) / program.start[0]
             image.write_bytes(program.files[program.start[0]])
             words = [word.replace("{image}", str(image)) for word in self._flash]

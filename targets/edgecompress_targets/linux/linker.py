@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib import resources
 from pathlib import Path
 
 from edgecompress_targets.tools import call
+from edgecompress_targets.work_folder import work_folder
 
 PAGE = 16_384  # bytes; Android 15 loads nothing that is aligned to less
 
@@ -15,7 +15,7 @@ def images(compiler: str, packages: tuple[str, ...], name: str, model: bytes, mo
     """libNAME.so, which needs at most the C library, and NAME_run (support/runner.c). Raises ToolError."""
     support = resources.files("edgecompress_targets.linux") / "support"
     library, program = f"lib{name}.so", f"{name}_run"
-    with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
+    with work_folder() as temporary, resources.as_file(support) as sources:
         work = Path(temporary)
         (work / "model.o").write_bytes(model)
         (work / "model.h").write_text(model_h)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from importlib import resources
 from pathlib import Path
 
 from edgecompress_targets.profile import Profile
 from edgecompress_targets.tools import call
+from edgecompress_targets.work_folder import work_folder
 
 GCC, PACKAGES = "riscv64-unknown-elf-gcc", ("gcc-riscv64-unknown-elf",)
 EXTENSIONS = "mafdc"  # in the order of an architecture's name
@@ -16,7 +16,7 @@ EXTENSIONS = "mafdc"  # in the order of an architecture's name
 def program(model: bytes, model_h: str, profile: Profile) -> bytes:
     """The program that support/runner.c and the model make. Raises ToolError."""
     support = resources.files("edgecompress_targets.riscv") / "support"
-    with tempfile.TemporaryDirectory() as temporary, resources.as_file(support) as sources:
+    with work_folder() as temporary, resources.as_file(support) as sources:
         work = Path(temporary)
         (work / "model.o").write_bytes(model)
         (work / "model.h").write_text(model_h)
