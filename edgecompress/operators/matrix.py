@@ -197,7 +197,7 @@ register(
         integer=Integer(
             weight=1,
             accepts=lambda node: optional_parameter(node, 1) is not None,
-            sum=Sum("product", axis=-1, once=True),
+            sum=Sum("product", axis=-1),
             int16=always,
         ),
         tflite=_lower_gemm,
@@ -217,7 +217,7 @@ register(
             matrices=(MatrixInput(0, -2, -1), MatrixInput(1, -1, -2)),
             view=View(_columns, _one_group, channels_last=True),
         ),
-        integer=Integer(data=None, weight=1, weight_axis=1, sum=Sum("product", axis=-1, once=True), int16=always),
+        integer=Integer(data=None, weight=1, weight_axis=1, sum=Sum("product", axis=-1), int16=always),
         tflite=_lower_matmul,
         macs=_product_macs,
     ),

@@ -86,13 +86,12 @@ class Sum:
     unit: what one step of the sum is worth: "product" (of the input's scale and the weight's or the other operand's),
         "total" (of the larger of two scales, shifted up), "mean" (of the input's scale over the number of summands) or
         "sum" (of the input's scale).
-    axis: of the output, along which steps differ; None: one for all. once: the kernel rounds once in fixed point.
+    axis: of the output, along which steps differ; None: one for all.
     whole: False where the result may also be a bound, which is no multiple of a step.
     """
 
     unit: Literal["product", "total", "mean", "sum"]
     axis: int | None = None
-    once: bool = False
     whole: bool = True
 
 

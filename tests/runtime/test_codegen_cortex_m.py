@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 from ahead import on_board, split
 from layer_cases import Layers, layers
+from lite import yardstick
 from test_codegen import DIGITS, equal
 
 from edgecompress.compress.quantize import quantize
@@ -46,22 +47,8 @@ def quantized() -> ir.Model:
     return quantize(model, data, Quantize(), integer_only=True).model
 
 
-def reference(data: bytes, records: list[np.ndarray]) -> list[np.ndarray]:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(model_content=data, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
-    interpreter.allocate_tensors()
-    x, y = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    outputs = []
-    for record in records:
-        interpreter.set_tensor(x, record)
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(y).copy())
-    return outputs
-
-
 @pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"])
-def test_digits_equal_litert(cpu: str, quantized: ir.Model, tmp_path: Path) -> None:
+def test_digits_equal_tflm(cpu: str, quantized: ir.Model, tmp_path: Path) -> None:
     plan = lowered(quantized, io_dtype=ir.DataType.INT8)
     x = plan.tensors[plan.inputs[0]]
     with np.load(DIGITS / "test.npz") as data:
@@ -69,7 +56,8 @@ def test_digits_equal_litert(cpu: str, quantized: ir.Model, tmp_path: Path) -> N
     stored = np.clip(np.round(images / x.scale[0]) + x.zero, -128, 127).astype(np.int8)
     records = [image.reshape(x.shape) for image in stored]
     outputs, run = on_board(cpu, plan, [[r] for r in records], tmp_path / "digits.elf")
-    expected = reference(tflite.emit(quantized, io_dtype=ir.DataType.INT8).data, records)
+    data = tflite.emit(quantized, io_dtype=ir.DataType.INT8).data
+    expected = [yardstick(data, [record])[0] for record in records]
     assert all(np.array_equal(y, e) for (y,), e in zip(outputs, expected, strict=True))
     assert len({e.tobytes() for e in expected}) > 10, "the images should differ"
     assert 0 < run.instructions < 5_000_000 and 0 < run.stack < 1024

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from layer_cases import CASES, VALUES, Layers
-from lite import OPTIMISED_ONLY, file_of, per_channel, run_reference
+from lite import OPTIMISED_ONLY, file_of, per_channel, run_micro, run_reference
 
 from edgecompress.graph.annotations import Quantization
 from edgecompress.lowering.tensors import Tensor as FileTensor
@@ -36,7 +36,7 @@ def test_every_operator_has_a_case() -> None:
 
 
 @pytest.mark.parametrize(("group", "name"), [case for case in TABLE if case[1] != "table"])
-def test_layers_equal_litert(group: str, name: str) -> None:
+def test_layers_equal_tflm_or_litert(group: str, name: str) -> None:
     made = Layers(1, VALUES.get(group, 255))
     CASES[group][name](made)
     feeds, (operator,) = made.feeds(), made.operators
@@ -46,7 +46,7 @@ def test_layers_equal_litert(group: str, name: str) -> None:
         assert bias.data is not None
         inputs[WEIGHTS[operator.kind][2]] = per_channel(bias.data, x.scale * w.scale, 0)  # as TFLite has it
     data = file_of(operator.kind, inputs, outputs, **operator.options.stored())
-    reference = run_reference(data, feeds, optimised=operator.kind in OPTIMISED_ONLY)
+    reference = run_micro(data, feeds) or run_reference(data, feeds, optimised=operator.kind in OPTIMISED_ONLY)
     for ours, theirs in zip(Executor(made.plan())(*feeds), reference, strict=True):
         assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
         if ours.dtype == np.float32:

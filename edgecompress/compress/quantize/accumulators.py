@@ -26,14 +26,14 @@ class Scales:
         """range_: of a value. weights: by name, the scale of an int8 weight, float32 [channels] or [1]."""
         self.range, self.weights = range_, weights
 
-    def product(self, layer: Layer, axis: int | None, once: bool = False) -> Accumulator:
+    def product(self, layer: Layer, axis: int | None) -> Accumulator:
         """A sum in units of the input's scale times the constant weight's, or times the other operand's."""
         source, weight = self.range(argument(layer.node, 0)), operators.weight(layer)
         if weight is None:
             other = self.range(argument(layer.node, 1))
             return Accumulator(lambda: (source.scale.double() * other.scale.double()).detach())
         scale = self.weights[str(weight.name)]
-        return Accumulator(lambda: (source.scale.double() * scale().double()).detach(), axis, once=once)
+        return Accumulator(lambda: (source.scale.double() * scale().double()).detach(), axis)
 
     def total(self, layer: Layer) -> Accumulator:
         """A sum in units of the larger one of two operands' scales, shifted up by HEADROOM bits."""
@@ -48,7 +48,7 @@ class Scales:
 
 def _accumulator(scales: Scales, layer: Layer, added: Sum) -> Accumulator:
     if added.unit == "product":
-        return scales.product(layer, added.axis, added.once)
+        return scales.product(layer, added.axis)
     if added.unit == "total":
         return scales.total(layer)
     return scales.sum(layer, _summands(layer) if added.unit == "mean" else 1, added.whole)

@@ -10,11 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from edgecompress_runtime.kernels.arithmetic import multipliers_of_one_rounding
 
 # (float output of the layer, the output's scale) -> whole numbers, float64: stored - zero point, not clamped
 Scaling = Callable[[Tensor, Tensor], Tensor]
@@ -26,14 +23,13 @@ class Accumulator:
     """The sum that a layer's kernel computes.
 
     step: gives float64 [channels] along `axis`, or [1] with None: what one unit of the accumulator is worth.
-    count: summands that the kernel's multiplier divides by (MEAN), else 1. once: fixed point rounds once too.
+    count: summands that the kernel's multiplier divides by (MEAN), else 1.
     whole: False where the float may also be a bound, which is no multiple of the step.
     """
 
     step: Callable[[], Tensor]
     axis: int | None = None
     count: int = 1
-    once: bool = False
     whole: bool = True
 
     def units(self, x: Tensor, step: Tensor) -> Tensor:
@@ -73,13 +69,6 @@ def fixed_point(accumulator: Accumulator) -> Scaling:
         step = accumulator.step().double()
         real = step * accumulator.count / scale.double()
         acc = accumulator.units(x, step)
-        if accumulator.once:
-            multiplier, shift = (
-                torch.from_numpy(n.astype(np.float64)).to(real.device)
-                for n in multipliers_of_one_rounding(real.detach().cpu().numpy())
-            )
-            factor = _along(multiplier * 2.0 ** (shift - 31), x, accumulator.axis)
-            return acc.mul_(factor).add_(0.5).floor_()
         multiplier, shift = _multiplier(real, accumulator.count)
         up, down = 2.0 ** (shift.clamp(min=0) - 31), 2.0 ** shift.clamp(max=0)
         high = acc.mul_(_along(multiplier * up, x, accumulator.axis)).add_(0.5).floor_()

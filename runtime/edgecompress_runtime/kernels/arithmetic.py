@@ -1,8 +1,8 @@
-"""Fixed-point arithmetic of int8 inference, bit for bit as LiteRT's reference kernels do it.
+"""Fixed-point arithmetic of int8 inference, bit for bit as TensorFlow Lite Micro does it.
 
-A real factor becomes multiplier * 2**(shift - 31) (TFLite quantization_util.cc, QuantizeMultiplier). Measured on
-LiteRT 2.3: an accumulator is scaled by it with two roundings, as gemmlowp does, everywhere but in
-FULLY_CONNECTED, which has round(accumulator * factor), in float64, halves away from zero.
+A real factor becomes multiplier * 2**(shift - 31) (TFLite quantization_util.cc, QuantizeMultiplier). An accumulator is
+scaled by it with two roundings, as gemmlowp does (measured on TFLM for every operator; LiteRT 2.3's reference kernels
+differ in FULLY_CONNECTED alone, which they round once, in float64).
 """
 
 from __future__ import annotations
@@ -58,34 +58,20 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     return multiplier, shift
 
 
+def scale_ratio(x: Tensor, y: Tensor) -> float:
+    """s_x / s_y in float64, as TFLM has it; most of LiteRT's reference kernels divide in float32."""
+    return float(x.scale[0]) / float(y.scale[0])
+
+
+def product_ratio(a: Tensor, b: Tensor, y: Tensor) -> float:
+    """s_a * s_b / s_y, likewise."""
+    return float(a.scale[0]) * float(b.scale[0]) / float(y.scale[0])
+
+
 def quantize_multipliers(reals: Iterable[float]) -> tuple[np.ndarray, np.ndarray]:
     """float64 [n] -> int32 multipliers [n] and int32 shifts [n]."""
     pairs = np.array([quantize_multiplier(float(real)) for real in reals], np.int64).reshape(-1, 2)
     return pairs[:, 0].astype(np.int32), pairs[:, 1].astype(np.int32)
-
-
-def multipliers_of_one_rounding(reals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float64 [n] -> int32 multipliers [n] and shifts [n], for `requantize_once` to give round(acc * real), in float64,
-    halves away from zero: of the two multipliers next to a factor the nearest with which it does so wherever outputs
-    change. There the product may be a half, or nearer to one than 31 bits tell."""
-    distinct, numbers = np.unique(reals, return_inverse=True)
-    found = np.array([_of_one_rounding(float(real)) for real in distinct], np.int64).reshape(-1, 2)
-    multipliers, shifts = found[numbers].T
-    return multipliers.astype(np.int32), shifts.astype(np.int32)
-
-
-def _of_one_rounding(real: float) -> tuple[int, int]:
-    multiplier, shift = nearest = quantize_multiplier(real)
-    if not -30 < shift < 31:
-        return nearest
-    middles = np.rint((np.arange(-256, 256) + 0.5) / real)
-    acc = (middles[np.abs(middles) < 2.0**31 - 2][:, None] + np.arange(-1, 2)).astype(np.int64)
-    expected = round_half_away(acc * real)
-    other = multiplier + (1 if multiplier * 2.0 ** (shift - 31) <= real else -1)
-    for candidate in (multiplier, other):
-        if np.array_equal((acc * candidate + (1 << (30 - shift)) >> (31 - shift)), expected):
-            return (candidate, shift) if candidate < 2**31 else (2**30, shift + 1)
-    return nearest
 
 
 def round_half_away(x: np.ndarray | np.floating | float) -> np.ndarray:
@@ -181,12 +167,6 @@ def requantize(acc: Number, multiplier: Number, shift: Number) -> Number:
     """int32 acc * multiplier * 2**(shift - 31), rounded twice (common.cc MultiplyByQuantizedMultiplier)."""
     up, down = max(i32(shift), i32(0)), max(i32(-shift), i32(0))
     return divide_by_power_of_two(high_product(i32(acc << up), multiplier), down)
-
-
-@njit(inline="always")
-def requantize_once(acc: Number, multiplier: Number, shift: Number) -> Number:
-    """int32 acc * multiplier * 2**(shift - 31), rounded once, halves up (see multipliers_of_one_rounding)."""
-    return i32((i64(acc) * i64(multiplier) + (i64(1) << i64(30 - shift))) >> i64(31 - shift))
 
 
 @njit(inline="always")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgecompress_runtime.kernels.arithmetic import Array, Values, activation_range, clamp, i32, i64
+from edgecompress_runtime.kernels.arithmetic import Array, Values, activation_range, clamp, i32, i64, product_ratio
 from edgecompress_runtime.kernels.convolution import bias_of, wide_channel_multipliers
 from edgecompress_runtime.kernels.int16_arithmetic import requantize_wide, wide_multipliers
-from edgecompress_runtime.kernels.matmul import matrix_geometry, product_scale
+from edgecompress_runtime.kernels.matmul import matrix_geometry
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares_int16
 from edgecompress_runtime.options import BatchMatmulOptions, FullyConnectedOptions
 
@@ -56,6 +56,6 @@ def _prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: FullyCon
 @prepares_int16("BATCH_MATMUL")
 def _prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmulOptions) -> list[Call]:
     a, b, (y,) = inputs[0], inputs[1], outputs
-    (multiplier,), (shift,) = wide_multipliers([product_scale(a, b, y)])
+    (multiplier,), (shift,) = wide_multipliers([product_ratio(a, b, y)])
     scaling = int(multiplier), int(shift)
     return [call(batch_matmul_int16, a, b, y, *matrix_geometry(a, b, y, options), scaling)]

@@ -24,6 +24,7 @@ from edgecompress_runtime.kernels.arithmetic import (
     quantize_multiplier,
     requantized,
     round_half_away,
+    scale_ratio,
     stored_bound,
 )
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
@@ -57,26 +58,32 @@ def _prepare_table(inputs: Inputs, outputs: Outputs, options: Options) -> list[C
 
 
 def rescaled(x: Tensor, y: Tensor) -> np.ndarray:
-    """QUANTIZE of int8 (quantize.cc, in float64)."""
-    return requantized(VALUES - x.zero, *quantize_multiplier(float(x.scale[0]) / float(y.scale[0]))) + y.zero
+    """QUANTIZE of int8."""
+    return requantized(VALUES - x.zero, *quantize_multiplier(scale_ratio(x, y))) + y.zero
 
 
-def relu(low: float, high: float | None) -> Table:
-    """RELU, RELU6, RELU_N1_TO_1, RELU_0_TO_1 (activations.cc QuantizedReluX, the ratio in float32)."""
+def single_ratio(x: Tensor, y: Tensor) -> float:
+    """s_x / s_y in float32."""
+    return float(x.scale[0] / y.scale[0])
+
+
+def relu(low: float, high: float | None, ratio: Callable[[Tensor, Tensor], float] = single_ratio) -> Table:
+    """RELU in TFLM; RELU6, which TFLM does not scale, and RELU_N1_TO_1 and RELU_0_TO_1, which it lacks, in LiteRT
+    (activations.cc QuantizedReluX, the ratio in float32)."""
 
     def table(x: Tensor, y: Tensor) -> np.ndarray:
-        stored = requantized(VALUES - x.zero, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
+        stored = requantized(VALUES - x.zero, *quantize_multiplier(ratio(x, y))) + y.zero
         return np.clip(stored, stored_bound(low, y, INT8_MIN), stored_bound(high, y, INT8_MAX))
 
     return table
 
 
 def leaky_relu(alpha: float) -> Table:
-    """LEAKY_RELU (leaky_relu.h QuantizeLeakyRelu)."""
+    """LEAKY_RELU (leaky_relu.h QuantizeLeakyRelu, with TFLM's ratios)."""
 
     def table(x: Tensor, y: Tensor) -> np.ndarray:
-        identity = quantize_multiplier(float(x.scale[0] / y.scale[0]))
-        multiplier, shift = quantize_multiplier(float(x.scale[0] * f32(alpha) / y.scale[0]))
+        identity = quantize_multiplier(scale_ratio(x, y))
+        multiplier, shift = quantize_multiplier(float(x.scale[0]) * float(f32(alpha)) / float(y.scale[0]))
         value, sign = VALUES - x.zero, -1 if multiplier < 0 else 1
         negative = sign * requantized(value, abs(multiplier), shift)
         return np.where(value >= 0, requantized(value, *identity), negative) + y.zero
@@ -89,7 +96,7 @@ def absolute(x: Tensor, y: Tensor) -> np.ndarray:
     value = np.abs(VALUES - x.zero)
     if x.scale[0] == y.scale[0]:
         return value + y.zero
-    return requantized(value, *quantize_multiplier(float(x.scale[0] / y.scale[0]))) + y.zero
+    return requantized(value, *quantize_multiplier(scale_ratio(x, y))) + y.zero
 
 
 def hard_swish(x: Tensor, y: Tensor) -> np.ndarray:

@@ -17,10 +17,10 @@ from edgecompress_runtime.kernels.arithmetic import (
     f32,
     float_activation_range,
     i32,
-    multipliers_of_one_rounding,
+    product_ratio,
     quantize_multiplier,
+    quantize_multipliers,
     requantize,
-    requantize_once,
 )
 from edgecompress_runtime.kernels.convolution import bias_of, channel_scales
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
@@ -41,7 +41,7 @@ def fully_connected(
             acc = i32(bias[o])
             for c in range(depth):
                 acc = i32(acc + i32(w[i32(weights + c)] - w_zero) * i32(x[i32(source + c)] - x_zero))
-            scaled = i32(requantize_once(acc, multiplier[o], shift[o]) + y_zero)
+            scaled = i32(requantize(acc, multiplier[o], shift[o]) + y_zero)
             y[i32(r * units + o)] = clamp(scaled, bounds[0], bounds[1])
 
 
@@ -120,7 +120,7 @@ def _prepare_batch_matmul(inputs: Inputs, outputs: Outputs, options: BatchMatmul
     geometry = matrix_geometry(a, b, y, options)
     if not a.is_int8:
         return [call(batch_matmul_float, as_float(a), as_float(b), y, *geometry)]
-    scaling = quantize_multiplier(product_scale(a, b, y))
+    scaling = quantize_multiplier(product_ratio(a, b, y))
     return [call(batch_matmul, a, b, y, *geometry, (a.zero, b.zero, y.zero), scaling)]
 
 
@@ -143,10 +143,5 @@ def _operand_strides(shape: Sequence[int], lead: Sequence[int], *, transposed: b
 
 
 def unit_multipliers(x: Tensor, w: Tensor, y: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """int32 multipliers and shifts [units] of a fully connected layer, for `requantize_once`."""
-    return multipliers_of_one_rounding(np.broadcast_to(channel_scales(x, w, y), w.shape[0]))
-
-
-def product_scale(x: Tensor, w: Tensor, y: Tensor) -> float:
-    """s_x * s_w / s_y with the product in float32 (kernel_util.cc GetQuantizedConvolutionMultipler)."""
-    return float(np.float64(x.scale[0] * w.scale[0]) / np.float64(y.scale[0]))
+    """int32 multipliers and shifts [units] of a fully connected layer."""
+    return quantize_multipliers(np.broadcast_to(channel_scales(x, w, y), w.shape[0]))

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.kernels import int8_table
-from edgecompress_runtime.kernels.arithmetic import Array, Number, clamp, f32
+from edgecompress_runtime.kernels.arithmetic import Array, Number, clamp, f32, scale_ratio
 from edgecompress_runtime.kernels.int8_table import Table, table_call, tabulated
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, Prepare, call, prepares
 from edgecompress_runtime.options import GeluOptions, LeakyReluOptions
@@ -151,7 +151,7 @@ FUNCTIONS = {
     "TANH": Function(tanh, tabulated(int8_table.tanh)),
     "ELU": Function(elu, tabulated(int8_table.elu)),
     "HARD_SWISH": Function(hard_swish, int8_table.hard_swish),
-    "RELU": Function(bounded, int8_table.relu(0.0, None), (0.0, math.inf)),
+    "RELU": Function(bounded, int8_table.relu(0.0, None, scale_ratio), (0.0, math.inf)),
     "RELU6": Function(bounded, int8_table.relu(0.0, 6.0), (0.0, 6.0)),
     "RELU_N1_TO_1": Function(bounded, int8_table.relu(-1.0, 1.0), (-1.0, 1.0)),
     "RELU_0_TO_1": Function(bounded, int8_table.relu(0.0, 1.0), (0.0, 1.0)),

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 
 from edgecompress_runtime.families.shared.vectors import BYTES, LANES, vector
-from edgecompress_runtime.families.shared.words import BYTE, HALF, INT8_POINTER, LONG, WORD, N, function, load, store
+from edgecompress_runtime.families.shared.words import BYTE, HALF, INT8_POINTER, WORD, N, function, load, store
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Word, inline, llvm_code
 
@@ -63,14 +63,6 @@ def scaled_twice(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.
     """scaling.scaled_twice of four lanes; up: -down."""
     rounding = b.add(term, b.ashr(acc, vector(b, [WORD(31)] * 4)))
     return shifted(b, b.add(high_product(b, acc, multiplier), rounding), up)
-
-
-def scaled_once(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.Value, up: ir.Value) -> ir.Value:
-    """scaling.scaled_once of four lanes; up: -down."""
-    wide = ir.VectorType(LONG, 4)
-    product = b.mul(b.sext(acc, wide), b.sext(multiplier, wide))
-    upper = b.trunc(b.lshr(product, wide([32] * 4)), LANES)
-    return shifted(b, b.add(upper, term), up)
 
 
 def narrowed(b: ir.IRBuilder, values: Sequence[ir.Value], bounds: Sequence[ir.Value]) -> ir.Value:

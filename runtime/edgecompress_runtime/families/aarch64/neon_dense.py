@@ -9,11 +9,22 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from edgecompress_runtime.families.aarch64.neon import LEAST, blank, copy, scaled_once, totals
+from edgecompress_runtime.families.aarch64.neon import LEAST, blank, copy, scaled_twice, totals
 from edgecompress_runtime.families.aarch64.neon_blocks import block_sums
 from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement, dense, four_lane_records
-from edgecompress_runtime.families.shared.vectors import FOUR_BYTES, LANES, clamped, vector
-from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, RECORD, WORD, N, address, load, moved, store
+from edgecompress_runtime.families.shared.vectors import FOUR_BYTES, LANES, clamped
+from edgecompress_runtime.families.shared.words import (
+    BYTE,
+    INT8_POINTER,
+    PAIR,
+    RECORD,
+    WORD,
+    N,
+    address,
+    load,
+    moved,
+    store,
+)
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline, llvm_code
 
@@ -29,22 +40,20 @@ def _row(x: Pointer, scratch: Pointer, depth: Word) -> Pointer:
 
 
 def _block_of(has_dot: bool) -> Callable[..., Any]:
-    @llvm_code(types.void(INT8_POINTER, INT8_POINTER, N, RECORD, INT8_POINTER, types.UniTuple(N, 3)))
+    @llvm_code(types.void(INT8_POINTER, INT8_POINTER, N, RECORD, INT8_POINTER, PAIR))
     def stored(
-        b: ir.IRBuilder, row: ir.Value, w: ir.Value, depth: ir.Value, place: Tuple, target: ir.Value, scale: Tuple
+        b: ir.IRBuilder, row: ir.Value, w: ir.Value, depth: ir.Value, place: Tuple, target: ir.Value, bounds: Tuple
     ) -> None:
         """depth: a multiple of 16. place: the records, and the place of the first channel's bias."""
-        up, *bounds = scale
         records = address(b, place[0], b.mul(place[1], WORD(4)), BYTE)
         bias, multiplier, term, down = (load(b, records, 16 * k, LANES) for k in range(4))
         (sums,) = block_sums(b, has_dot, [row], w, b.udiv(depth, WORD(16)))
-        acc = b.shl(b.add(totals(b, sums), bias), vector(b, [up] * 4))
-        y = scaled_once(b, acc, multiplier, term, down)
+        y = scaled_twice(b, b.add(totals(b, sums), bias), multiplier, term, down)
         store(b, b.trunc(clamped(b, y, bounds), FOUR_BYTES), target, 0, 1)
 
     @inline
-    def block(row: Pointer, weights: Pointer, padded: Word, record: Tuple, target: Pointer, scale: Words) -> None:
-        stored(row, weights, padded, (record[0], i32(record[1] * 16)), target, scale)
+    def block(row: Pointer, weights: Pointer, padded: Word, record: Tuple, target: Pointer, bounds: Words) -> None:
+        stored(row, weights, padded, (record[0], i32(record[1] * 16)), target, bounds)
 
     return block
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 
-from edgecompress_runtime.families.aarch64.neon import blank, copy, dot, narrowed, scaled_once, scaled_twice
+from edgecompress_runtime.families.aarch64.neon import blank, copy, dot, narrowed, scaled_twice
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.scaling import Scaling
 from edgecompress_runtime.families.shared.skipping import Lists, by_name, skipping_kernels, words
-from edgecompress_runtime.families.shared.vectors import BYTES, LANES, vector
+from edgecompress_runtime.families.shared.vectors import BYTES, LANES
 from edgecompress_runtime.families.shared.words import (
     BYTE,
     INT8_POINTER,
+    PAIR,
     PLACE,
     WORD,
-    N,
     address,
     function,
     load,
@@ -82,21 +81,17 @@ def entries(weights: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.array(ways, np.int32), np.array(cells, np.int8).reshape(len(ways), CELLS)
 
 
-def _scaled(b: ir.IRBuilder, acc: ir.Value, up: ir.Value, once: bool, record: Sequence[ir.Value]) -> ir.Value:
-    return scaled_once(b, b.shl(acc, vector(b, [up] * 4)), *record) if once else scaled_twice(b, acc, *record)
-
-
-def _block_of(has_dot: bool) -> Callable[[int, bool], Callable[..., Any]]:
-    def block(pixels: int, once: bool) -> Callable[..., Any]:
-        @llvm_code(INT8_POINTER(PLACE, INT8_POINTER, PLACE, types.UniTuple(N, 3)))
-        def stored(b: ir.IRBuilder, window: Tuple, part: ir.Value, target: Tuple, scale: Tuple) -> ir.Value:
-            (x, x_step), (y, y_step), (up, *bounds) = window, target, scale
+def _block_of(has_dot: bool) -> Callable[[int], Callable[..., Any]]:
+    def block(pixels: int) -> Callable[..., Any]:
+        @llvm_code(INT8_POINTER(PLACE, INT8_POINTER, PLACE, PAIR))
+        def stored(b: ir.IRBuilder, window: Tuple, part: ir.Value, target: Tuple, bounds: Tuple) -> ir.Value:
+            (x, x_step), (y, y_step) = window, target
             record = [[load(b, part, 64 * v + 16 * k, LANES) for k in range(4)] for v in range(VECTORS)]
             start = [bias for _ in range(pixels) for bias, *_ in record]
             sums, part = sums_of(b, x, x_step, part, start)
             for p in range(pixels):
                 own = zip(sums[VECTORS * p :], record)
-                values = [_scaled(b, acc, up, once, fields[1:]) for acc, fields in own]
+                values = [scaled_twice(b, acc, *fields[1:]) for acc, fields in own]
                 store(b, narrowed(b, values, bounds), y, b.mul(y_step, WORD(p)), 1)
             return part
 

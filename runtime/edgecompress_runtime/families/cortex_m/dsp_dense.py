@@ -69,9 +69,9 @@ def _row(x: Pointer, scratch: Pointer, depth: Word) -> Pointer:
 
 
 @inline
-def _block(row: Pointer, weights: Pointer, padded: Word, record: Tuple, target: Pointer, scale: Words) -> None:
+def _block(row: Pointer, weights: Pointer, padded: Word, record: Tuple, target: Pointer, bounds: Words) -> None:
     place = record[0], i32(record[1] * 16)
-    store_four(_dot_1x4(row, weights, i32(padded // i32(4)), place), place, target, scale)
+    store_four(_dot_1x4(row, weights, i32(padded // i32(4)), place), place, target, bounds)
 
 
 dsp_dense = dense("dsp_dense", __name__, _row, _block)

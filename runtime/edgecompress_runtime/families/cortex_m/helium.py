@@ -36,12 +36,6 @@ def scaled_twice(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.
     return shifted(b, b.add(high, rounding), up)
 
 
-def scaled_once(b: ir.IRBuilder, acc: ir.Value, multiplier: ir.Value, term: ir.Value, up: ir.Value) -> ir.Value:
-    """scaling.scaled_once of four lanes; up: -down."""
-    multiply = function(b, "llvm.arm.mve.vmulh.v4i32", LANES, LANES, LANES, WORD)
-    return shifted(b, b.add(b.call(multiply, [acc, multiplier, WORD(0)]), term), up)
-
-
 def scatter(b: ir.IRBuilder, target: ir.Value, offsets: ir.Value, values: ir.Value, bounds: Tuple) -> None:
     """Four lanes, clamped, as bytes at these offsets."""
     name = "llvm.arm.mve.vstr.scatter.offset.p0.v4i32.v4i32"

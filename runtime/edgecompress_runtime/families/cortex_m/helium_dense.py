@@ -5,23 +5,22 @@ from __future__ import annotations
 from llvmlite import ir
 from numba import types
 
-from edgecompress_runtime.families.cortex_m.helium import copy_vectors, dot, scaled_once
+from edgecompress_runtime.families.cortex_m.helium import copy_vectors, dot, scaled_twice
 from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement, dense, dense_coded, four_lane_records
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.decoding import TO_BYTES
 from edgecompress_runtime.families.shared.vectors import BYTES, FOUR_BYTES, LANES, clamped, vector
-from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, RECORD, WORD, N, address, load, store
+from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, PAIR, RECORD, WORD, N, address, load, store
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, inline, llvm_code
 
 
-@llvm_code(types.void(INT8_POINTER, INT8_POINTER, N, RECORD, INT8_POINTER, types.UniTuple(N, 3)))
+@llvm_code(types.void(INT8_POINTER, INT8_POINTER, N, RECORD, INT8_POINTER, PAIR))
 def _block(
-    b: ir.IRBuilder, row: ir.Value, w: ir.Value, depth: ir.Value, record: Tuple, target: ir.Value, scale: Tuple
+    b: ir.IRBuilder, row: ir.Value, w: ir.Value, depth: ir.Value, record: Tuple, target: ir.Value, bounds: Tuple
 ) -> None:
     """w: the weights of four channels one after the other; depth a multiple of 16."""
-    up, *bounds = scale
     records = address(b, record[0], b.mul(record[1], WORD(64)), BYTE)
     rows = [address(b, w, b.mul(depth, WORD(o)), BYTE) for o in range(4)]
     biases = [load(b, records, 4 * o, WORD) for o in range(4)]
@@ -29,8 +28,7 @@ def _block(
     value, *ws = (load(b, p, 0, BYTES, 1) for p in loop.pointers)
     sums = [dot(b, s, value, weight) for s, weight in zip(loop.values, ws)]
     _, sums = loop.close([16] * 5, sums)
-    acc = b.shl(vector(b, sums), vector(b, [up] * 4))
-    y = scaled_once(b, acc, *(load(b, records, 16 * k, LANES) for k in (1, 2, 3)))
+    y = scaled_twice(b, vector(b, sums), *(load(b, records, 16 * k, LANES) for k in (1, 2, 3)))
     store(b, b.trunc(clamped(b, y, bounds), FOUR_BYTES), target, 0, 1)
 
 

@@ -61,13 +61,13 @@ def _four_inputs(many: int) -> Entries:
     return turn
 
 
-def _block(pixels: int, once: bool) -> Callable[..., Any]:
+def _block(pixels: int) -> Callable[..., Any]:
     turns = ((1, _two_by_two(2)),)
-    return block_of(walk(pixels, 4, turns if pixels == 4 else ((2, _two_by_two(4)), *turns)), pixels, once)
+    return block_of(walk(pixels, 4, turns if pixels == 4 else ((2, _two_by_two(4)), *turns)), pixels)
 
 
-def _four_block(pixels: int, once: bool) -> Callable[..., Any]:
-    return block_of(walk(pixels, 5, ((2, _four_inputs(2)), (1, _four_inputs(1)))), pixels, once)
+def _four_block(pixels: int) -> Callable[..., Any]:
+    return block_of(walk(pixels, 5, ((2, _four_inputs(2)), (1, _four_inputs(1)))), pixels)
 
 
 DSP = replace(PLAIN, listed=each_its_own(neighbours(1), 2), block=_block)

@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 
-from edgecompress_runtime.families.cortex_m.helium import copy, dot, scaled_once, scaled_twice, scatter
+from edgecompress_runtime.families.cortex_m.helium import copy, dot, scaled_twice, scatter
 from edgecompress_runtime.families.shared.plain_blocks import blank
 from edgecompress_runtime.families.shared.skipping import (
     HEAD,
@@ -27,9 +27,9 @@ from edgecompress_runtime.families.shared.words import (
     BYTE,
     FOUR,
     INT8_POINTER,
+    PAIR,
     PLACE,
     WORD,
-    N,
     address,
     function,
     load,
@@ -64,38 +64,29 @@ def _picked(b: ir.IRBuilder, x: ir.Value, x_step: ir.Value, entries: ir.Value, s
     return x, sums
 
 
-def _stored_lanes(once: bool) -> Callable[..., Any]:
-    """For Numba code: (four sums, record, target, scale), the sums of a channel's pixels."""
-
-    @llvm_code(types.void(FOUR, INT8_POINTER, PLACE, types.UniTuple(N, 3)))
-    def stored(b: ir.IRBuilder, sums: Tuple, record: ir.Value, target: Tuple, scale: Tuple) -> None:
-        (y, y_step), (up, *bounds) = target, scale
-        multiplier, term, down = (vector(b, [load(b, record, 4 * k, WORD)] * PIXELS) for k in range(3))
-        acc = vector(b, sums)
-        down = b.sub(vector(b, [WORD(0)] * PIXELS), down)
-        if once:
-            values = scaled_once(b, b.shl(acc, vector(b, [up] * PIXELS)), multiplier, term, down)
-        else:
-            values = scaled_twice(b, acc, multiplier, term, down)
-        scatter(b, y, vector(b, [b.mul(y_step, WORD(p)) for p in range(PIXELS)]), values, bounds)
-
-    return stored
+@llvm_code(types.void(FOUR, INT8_POINTER, PLACE, PAIR))
+def _store_lanes(b: ir.IRBuilder, sums: Tuple, record: ir.Value, target: Tuple, bounds: Tuple) -> None:
+    """The sums of a channel's four pixels."""
+    y, y_step = target
+    multiplier, term, down = (vector(b, [load(b, record, 4 * k, WORD)] * PIXELS) for k in range(3))
+    up = b.sub(vector(b, [WORD(0)] * PIXELS), down)
+    values = scaled_twice(b, vector(b, sums), multiplier, term, up)
+    scatter(b, y, vector(b, [b.mul(y_step, WORD(p)) for p in range(PIXELS)]), values, bounds)
 
 
-def _blocks(some: int, turn: Entries) -> Callable[[int, bool], Callable[..., Any]]:
+def _blocks(some: int, turn: Entries) -> Callable[[int], Callable[..., Any]]:
     """some: bytes of an entry."""
 
-    def block(pixels: int, once: bool) -> Callable[..., Any]:
+    def block(pixels: int) -> Callable[..., Any]:
         sums_of = walk(pixels, some, ((1, turn),))
         if pixels != PIXELS:
-            return block_of(sums_of, pixels, once)
-        store = _stored_lanes(once)
+            return block_of(sums_of, pixels)
 
         @inline
-        def lanes(window: Tuple, part: Pointer, target: Tuple, scale: Words) -> Pointer:
+        def lanes(window: Tuple, part: Pointer, target: Tuple, bounds: Words) -> Pointer:
             count, bias = word_at(part, i32(0)), word_at(part, i32(4))
             sums, part = sums_of(window, moved(part, i32(HEAD)), count, bias)
-            store(sums, part, target, scale)
+            _store_lanes(sums, part, target, bounds)
             return moved(part, i32(TAIL))
 
         return lanes

@@ -26,11 +26,11 @@ GROUP = 4  # channels
 def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
     """The kernel of a family for plain weights, to be imported as `name` from `module`.
 
-    row(x, scratch, depth): where the block reads an input row. block(row, weights, padded, record, target, scale): four
-    outputs, requantized and stored. record: the records, and the number of this group's; scale: up, low, high.
+    row(x, scratch, depth): where the block reads an input row. block(row, weights, padded, record, target, bounds):
+    four outputs, requantized and stored. record: the records, and the number of this group's.
     """
 
-    def kernel(tensors: Tuple, scratch: Pointer, sizes: Words, scale: Words) -> None:
+    def kernel(tensors: Tuple, scratch: Pointer, sizes: Words, bounds: Words) -> None:
         """tensors: x, weights, records, y. sizes: rows, depth, depth of the padded weights, units."""
         x, w, records, y = tensors
         rows, depth, padded, units = sizes
@@ -39,7 +39,7 @@ def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., 
             target = moved(y, i32(r * units))
             for group in range(i32(i32(units + 3) // i32(4))):
                 at = moved(target, min(i32(group * 4), i32(units - 4)))
-                block(source, moved(w, i32(group * padded * 4)), padded, (records, group), at, scale)
+                block(source, moved(w, i32(group * padded * 4)), padded, (records, group), at, bounds)
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module
@@ -49,7 +49,7 @@ def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., 
 def dense_coded(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
     """The same for w = (code, table, memory): four channels are decoded at a time, and used for all rows."""
 
-    def kernel(tensors: Tuple, scratch: Pointer, sizes: Words, scale: Words) -> None:
+    def kernel(tensors: Tuple, scratch: Pointer, sizes: Words, bounds: Words) -> None:
         x, w, records, y = tensors
         code, table, weights = w
         rows, depth, padded, units = sizes
@@ -60,7 +60,7 @@ def dense_coded(name: str, module: str, row: Callable[..., Any], block: Callable
                 if rows > 1:
                     source = row(moved(x, i32(r * depth)), scratch, depth)
                 at = moved(y, i32(r * units + min(i32(group * 4), i32(units - 4))))
-                block(source, weights, padded, (records, group), at, scale)
+                block(source, weights, padded, (records, group), at, bounds)
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module
@@ -104,7 +104,7 @@ def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Fully
     values = np.asarray(bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
     folded = values - x_zero * sums.sum(1)
     largest = np.abs(folded) + 128 * np.abs(sums).sum(1)
-    scales = scaling(folded, largest, multiplier, shift, y_zero, once=True)
+    scales = scaling(folded, largest, multiplier, shift, y_zero)
     return None if scales is None else DenseLayer(x, y, weights, scales, rows, bounds)
 
 
@@ -137,5 +137,5 @@ class DenseArrangement:
         held = self.coded(arranged, memory=GROUP * padded) if self.coded else None
         records, scratch = self.records(scales, groups).reshape(-1), Scratch(self.scratch * padded)
         tensors = layer.x, held.operand() if held else arranged, records, layer.y
-        arguments = tensors, scratch, (layer.rows, depth, padded, units), (scales.up, *layer.bounds)
+        arguments = tensors, scratch, (layer.rows, depth, padded, units), layer.bounds
         return [held.step(arguments, {}) if held else Step(self.kernel, arguments)]

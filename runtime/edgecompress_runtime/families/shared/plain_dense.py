@@ -13,7 +13,7 @@ from edgecompress_runtime.families.shared.arranged_dense import (
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.decoding import TO_BYTES
-from edgecompress_runtime.families.shared.scaling import scaled_once
+from edgecompress_runtime.families.shared.scaling import scaled_twice
 from edgecompress_runtime.families.shared.words import BYTE, FOUR, INT8_POINTER, RECORD, WORD, N, address, load
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline, llvm_code
@@ -22,21 +22,20 @@ UNROLLED = 4
 
 
 @inline
-def _scaled(acc: Word, records: Pointer, r: Word, scale: Words) -> Word:
-    up, low, high = scale
-    scaled = scaled_once(i32(acc << up), records[i32(r + 4)], records[i32(r + 8)], records[i32(r + 12)])
-    return clamp(scaled, low, high)
+def _scaled(acc: Word, records: Pointer, r: Word, bounds: Words) -> Word:
+    scaled = scaled_twice(acc, records[i32(r + 4)], records[i32(r + 8)], records[i32(r + 12)])
+    return clamp(scaled, bounds[0], bounds[1])
 
 
 @inline
-def store_four(sums: Words, record: Tuple, target: Pointer, scale: Words) -> None:
+def store_four(sums: Words, record: Tuple, target: Pointer, bounds: Words) -> None:
     """Four outputs, requantized. record: the records, and the place of the first channel's bias."""
     records, r = record
     a, b, c, d = sums
-    target[0] = _scaled(a, records, r, scale)
-    target[1] = _scaled(b, records, i32(r + 1), scale)
-    target[2] = _scaled(c, records, i32(r + 2), scale)
-    target[3] = _scaled(d, records, i32(r + 3), scale)
+    target[0] = _scaled(a, records, r, bounds)
+    target[1] = _scaled(b, records, i32(r + 1), bounds)
+    target[2] = _scaled(c, records, i32(r + 2), bounds)
+    target[3] = _scaled(d, records, i32(r + 3), bounds)
 
 
 @llvm_code(FOUR(INT8_POINTER, INT8_POINTER, N, RECORD))
@@ -61,9 +60,9 @@ def _row(x: Pointer, scratch: Pointer, depth: Word) -> Pointer:
 
 
 @inline
-def _block(row: Pointer, weights: Pointer, padded: Word, record: Tuple, target: Pointer, scale: Words) -> None:
+def _block(row: Pointer, weights: Pointer, padded: Word, record: Tuple, target: Pointer, bounds: Words) -> None:
     place = record[0], i32(record[1] * 16)
-    store_four(_dot_1x4(row, weights, padded, place), place, target, scale)
+    store_four(_dot_1x4(row, weights, padded, place), place, target, bounds)
 
 
 plain_dense = dense("plain_dense", __name__, _row, _block)

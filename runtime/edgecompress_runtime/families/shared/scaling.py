@@ -1,12 +1,10 @@
-"""Requantization in few instructions, bit for bit as `arithmetic.requantize` and `requantize_once`.
+"""Requantization in few instructions, bit for bit as `arithmetic.requantize`.
 
-Twice rounded, shift = -down < 0 (gemmlowp): x = (acc * m + 2**30) >> 31, then x / 2**down to nearest, halves away
+With shift = -down < 0 (gemmlowp): x = (acc * m + 2**30) >> 31, then x / 2**down to nearest, halves away
 from zero: (x + 2**(down - 1) - (x < 0)) >> down. With acc doubled, x is the rounded upper half of the 64-bit
 product; (acc < 0) may stand for (x < 0), for they differ only where x = 0, which gives 0 either way; and the
 output's zero point joins the sum, as zero << down. So: a doubling, a sum, a rounded multiply-accumulate of the
 upper half (SMMLAR), a shift.
-
-Once rounded, n = 31 - shift >= 33: (acc * m + 2**(n - 1)) >> n is ((acc * m >> 32) + 2**(n - 33)) >> (n - 32).
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgecompress_runtime.families.shared.words import high_product, rounded_high_product, shifted_right
+from edgecompress_runtime.families.shared.words import rounded_high_product, shifted_right
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Word, inline
 
@@ -26,14 +24,13 @@ LIMIT = 2.0**31
 class Scaling:
     """Per channel, int32 [n]: bias, multiplier, term (rounding and zero point), down.
 
-    y before clamping is `scaled_twice` or `scaled_once` of ((acc + bias) << up, multiplier, term, down).
+    y before clamping is `scaled_twice` of (acc + bias, multiplier, term, down).
     """
 
     bias: np.ndarray
     multiplier: np.ndarray
     term: np.ndarray
     down: np.ndarray
-    up: int = 0
 
     def records(self) -> np.ndarray:
         """int32 [n, 4]: what a kernel reads for a channel."""
@@ -41,23 +38,20 @@ class Scaling:
 
 
 def scaling(
-    bias: np.ndarray, largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int, *, once: bool = False
+    bias: np.ndarray, largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int
 ) -> Scaling | None:
     """multiplier, shift: of `arithmetic.quantize_multipliers`; zero: of the output; largest: bound of the
     accumulator's magnitude, bias included, per channel.
 
     None where a step would not fit in 32 bits or nothing is shifted down: the ordinary kernel does those.
     """
-    down = -shift.astype(np.int64) - (1 if once else 0)
-    # one exact product loses nothing when acc is shifted up first; two roundings would move
-    up = max(1 - int(down.min()), 0) if once else 0
-    down, largest = down + up, largest.astype(np.float64) * 2.0**up
+    down, largest = -shift.astype(np.int64), largest.astype(np.float64)
     if (down < 1).any() or (down > 30).any():
         return None
     term = (np.int64(1) << (down - 1)) + (np.int64(zero) << down)
     if (2.0 * largest >= LIMIT).any() or (np.abs(term) + largest + 1.0 >= LIMIT).any():
         return None
-    return Scaling(bias.astype(np.int32), multiplier.astype(np.int32), term, down, up)
+    return Scaling(bias.astype(np.int32), multiplier.astype(np.int32), term, down)
 
 
 @inline
@@ -65,9 +59,3 @@ def scaled_twice(acc: Word, multiplier: Word, term: Word, down: Word) -> Word:
     """An accumulator, bias included, with a record's numbers: what is stored, not yet clamped, rounded twice."""
     rounding = i32(term + shifted_right(acc, i32(31)))
     return shifted_right(rounded_high_product(i32(acc * i32(2)), multiplier, rounding), down)
-
-
-@inline
-def scaled_once(acc: Word, multiplier: Word, term: Word, down: Word) -> Word:
-    """The same, rounded once."""
-    return shifted_right(i32(high_product(acc, multiplier) + term), down)

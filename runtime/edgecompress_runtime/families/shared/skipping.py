@@ -27,7 +27,7 @@ PIXELS = (4, 2, 1)  # of a kernel's turn
 FARTHEST = 255  # of a byte
 HEAD, TAIL = 8, 12  # bytes in front of a channel's entries, and behind them
 
-SkippingKind = tuple[int, bool, bool]  # pixels, whether sums are rounded once, whether windows lie in the input itself
+SkippingKind = tuple[int, bool]  # pixels, whether windows lie in the input itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,10 @@ class Lists:
 
     inputs: weights of an entry. listed: how many entries there are in the lists of int8 [channels, places], and these,
     flat; None for what can't be listed. whole: whether an entry reads all `inputs` places from its first on. element,
-    aligned, copy, blank: see strip_convolution.Blocks. block(pixels, once): a function for Numba, inlined: (window,
-    list, target, scale), a list's channels of `pixels` pixels, requantized and stored, returns where the list ends;
-    window, target: an address, and how many bytes on the next pixel's is; scale: up, low, high; once: as
-    scaling.scaled_once, else scaled_twice. channels: of a list; the last list's channels
-    are the layer's last ones.
+    aligned, copy, blank: see strip_convolution.Blocks. block(pixels): a function for Numba, inlined: (window, list,
+    target, bounds), a list's channels of `pixels` pixels, requantized and stored, returns where the list ends; window,
+    target: an address, and how many bytes on the next pixel's is. channels: of a list; the last list's channels are
+    the layer's last ones.
     """
 
     inputs: int
@@ -50,7 +49,7 @@ class Lists:
     aligned: int
     copy: Callable[..., Any]
     blank: Callable[..., Any]
-    block: Callable[[int, bool], Callable[..., Any]]
+    block: Callable[[int], Callable[..., Any]]
     channels: int = 1
 
 
@@ -130,13 +129,13 @@ def _place_of(lists: Lists) -> Callable[..., Any]:
     return alone if together == 1 else several
 
 
-def _strip_kernel(lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
+def _strip_kernel(lists: Lists, pixels: int) -> Callable[..., None]:
     """Over a strip (strip.py), for rows of `pixels` or more."""
-    strip_rows, block = strip_of(lists.element, lists.copy, lists.blank), lists.block(pixels, once)
+    strip_rows, block = strip_of(lists.element, lists.copy, lists.blank), lists.block(pixels)
     element, aligned, together, place = lists.element, lists.aligned, lists.channels, _place_of(lists)
 
-    def kernel(tensors: Tuple, strip: Pointer, geometry: Tuple, x_zero: Word, scale: Words) -> None:
-        """tensors: x, lists, y. scale: up, low, high."""
+    def kernel(tensors: Tuple, strip: Pointer, geometry: Tuple, x_zero: Word, bounds: Words) -> None:
+        """tensors: x, lists, y."""
         x, w, y = tensors
         size, window, out, stride, dilation, pads = geometry
         _, _, channels = size
@@ -154,24 +153,24 @@ def _strip_kernel(lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
                 target = moved(row, i32(out_x * out_channels))
                 for number in range(i32(i32(out_channels + together - 1) // i32(together))):
                     at = moved(target, place(number, out_channels))
-                    part = block((windows, i32(stride[1] * step)), part, (at, out_channels), scale)
+                    part = block((windows, i32(stride[1] * step)), part, (at, out_channels), bounds)
 
     return kernel
 
 
-def _rows_kernel(lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
+def _rows_kernel(lists: Lists, pixels: int) -> Callable[..., None]:
     """For windows that follow one another in the input itself: `pixels` rows or more of `depth` values."""
-    block, together, place = lists.block(pixels, once), lists.channels, _place_of(lists)
+    block, together, place = lists.block(pixels), lists.channels, _place_of(lists)
 
-    def kernel(tensors: Tuple, sizes: Words, scale: Words) -> None:
-        """tensors: x, lists, y. sizes: rows, depth, units. scale: up, low, high."""
+    def kernel(tensors: Tuple, sizes: Words, bounds: Words) -> None:
+        """tensors: x, lists, y. sizes: rows, depth, units."""
         x, w, y = tensors
         rows, depth, units = sizes
         for number in range(i32(i32(rows + pixels - 1) // i32(pixels))):
             first = min(i32(number * pixels), i32(rows - pixels))
             windows, target, part = moved(x, i32(first * depth)), moved(y, i32(first * units)), w
             for number in range(i32(i32(units + together - 1) // i32(together))):
-                part = block((windows, depth), part, (moved(target, place(number, units)), units), scale)
+                part = block((windows, depth), part, (moved(target, place(number, units)), units), bounds)
 
     return kernel
 
@@ -179,12 +178,12 @@ def _rows_kernel(lists: Lists, pixels: int, once: bool) -> Callable[..., None]:
 def skipping_kernels(name: str, module: str, lists: Lists) -> dict[SkippingKind, Callable[..., None]]:
     """All kernels of a family's lists, to be imported from `module` by their names, which start with `name`."""
     kernels: dict[SkippingKind, Callable[..., None]] = {}
-    for pixels, once, inside in product(PIXELS, (False, True), (False, True)):
-        kernel = (_rows_kernel if inside else _strip_kernel)(lists, pixels, once)
-        kind = f"{name}_skipping_{'rows' if inside else 'strip'}_{pixels}{'_once' if once else ''}"
+    for pixels, inside in product(PIXELS, (False, True)):
+        kernel = (_rows_kernel if inside else _strip_kernel)(lists, pixels)
+        kind = f"{name}_skipping_{'rows' if inside else 'strip'}_{pixels}"
         kernel.__name__ = kernel.__qualname__ = kind
         kernel.__module__ = module
-        kernels[pixels, once, inside] = kernel
+        kernels[pixels, inside] = kernel
     return kernels
 
 

@@ -35,14 +35,12 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """weights: int8 [channels, kernel_h, kernel_w, inputs]. size, out: [height, width, channels]. once: how sums are
-    scaled (skipping.Lists)."""
+    """weights: int8 [channels, kernel_h, kernel_w, inputs]. size, out: [height, width, channels]."""
 
     x: Tensor
     y: Tensor
     weights: np.ndarray
     scales: Scaling
-    once: bool
     bounds: tuple[int, int]
     size: tuple[int, ...]
     out: tuple[int, ...]
@@ -67,7 +65,7 @@ def convolution_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options:
         return None
     pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
     return Layer(
-        x, y, w.data, scales, False, activation_range(options, y), x.shape[1:], y.shape[1:], stride, dilation[0], pads
+        x, y, w.data, scales, activation_range(options, y), x.shape[1:], y.shape[1:], stride, dilation[0], pads
     )
 
 
@@ -80,7 +78,7 @@ def fully_connected_layer(
     units, depth = found.weights.shape
     weights = found.weights.reshape(units, 1, 1, depth)
     size, out = (1, found.rows, depth), (1, found.rows, units)
-    return Layer(found.x, found.y, weights, found.scales, True, found.bounds, size, out)
+    return Layer(found.x, found.y, weights, found.scales, found.bounds, size, out)
 
 
 @dataclass(frozen=True)
@@ -126,11 +124,10 @@ def _step(layer: Layer, cost: Cost, most: float, room: float) -> tuple[float, li
     time, made = found[0] * each, found[1]
     if time > most or made.size > room:
         return None
-    kernel, tensors = cost.kernels[pixels, layer.once, inside], (layer.x, made, layer.y)
-    scale = layer.scales.up, *layer.bounds
+    kernel, tensors = cost.kernels[pixels, inside], (layer.x, made, layer.y)
     if inside:
-        return time, [Step(kernel, (tensors, (out_h * out_w, depth, channels), scale), skips=True)]
+        return time, [Step(kernel, (tensors, (out_h * out_w, depth, channels), layer.bounds), skips=True)]
     strip = Scratch(((out_w - 1) * layer.stride[1] + kernel_w) * column * lists.element)
     geometry = layer.size, (kernel_h, kernel_w), layer.out, layer.stride, layer.dilation, layer.pads
     overlap = {layer.x: trailing((1, *layer.size), (1, *layer.out), layer.stride[0], layer.pads[0])}
-    return time, [Step(kernel, (tensors, strip, geometry, layer.x.zero, scale), overlap, skips=True)]
+    return time, [Step(kernel, (tensors, strip, geometry, layer.x.zero, layer.bounds), overlap, skips=True)]

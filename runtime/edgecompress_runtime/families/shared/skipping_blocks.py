@@ -10,7 +10,7 @@ from numba import types
 
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.plain_blocks import blank, copy
-from edgecompress_runtime.families.shared.scaling import scaled_once, scaled_twice
+from edgecompress_runtime.families.shared.scaling import scaled_twice
 from edgecompress_runtime.families.shared.skipping import (
     HEAD,
     TAIL,
@@ -65,35 +65,31 @@ def walk(pixels: int, some: int, turns: tuple[tuple[int, Entries], ...]) -> Call
     return sums_of
 
 
-def block_of(sums_of: Callable[..., Any], pixels: int, once: bool) -> Callable[..., Any]:
+def block_of(sums_of: Callable[..., Any], pixels: int) -> Callable[..., Any]:
     """See skipping.Lists."""
 
     @inline
-    def one(acc: Word, record: Words, y: Pointer, scale: Words) -> None:
+    def one(acc: Word, record: Words, y: Pointer, bounds: Words) -> None:
         multiplier, term, down = record
-        if once:
-            scaled = scaled_once(i32(acc << scale[0]), multiplier, term, down)
-        else:
-            scaled = scaled_twice(acc, multiplier, term, down)
-        y[0] = clamp(scaled, scale[1], scale[2])
+        y[0] = clamp(scaled_twice(acc, multiplier, term, down), bounds[0], bounds[1])
 
     @inline
-    def two(sums: Words, record: Words, target: Tuple, scale: Words) -> None:
+    def two(sums: Words, record: Words, target: Tuple, bounds: Words) -> None:
         y, y_step = target
-        one(sums[0], record, y, scale)
-        one(sums[1], record, moved(y, y_step), scale)
+        one(sums[0], record, y, bounds)
+        one(sums[1], record, moved(y, y_step), bounds)
 
     @inline
-    def block(window: Tuple, part: Pointer, target: Tuple, scale: Words) -> Pointer:
+    def block(window: Tuple, part: Pointer, target: Tuple, bounds: Words) -> Pointer:
         count, bias = word_at(part, i32(0)), word_at(part, i32(4))
         sums, part = sums_of(window, moved(part, i32(HEAD)), count, bias)
         record = word_at(part, i32(0)), word_at(part, i32(4)), word_at(part, i32(8))
         if pixels == 1:
-            one(sums[0], record, target[0], scale)
+            one(sums[0], record, target[0], bounds)
         else:
-            two(sums, record, target, scale)
+            two(sums, record, target, bounds)
         if pixels == 4:
-            two(sums[2:], record, (moved(target[0], i32(target[1] * 2)), target[1]), scale)
+            two(sums[2:], record, (moved(target[0], i32(target[1] * 2)), target[1]), bounds)
         return moved(part, i32(TAIL))
 
     return block
@@ -115,8 +111,8 @@ def _one_by_one(many: int) -> Entries:
     return turn
 
 
-def _block(pixels: int, once: bool) -> Callable[..., Any]:
-    return block_of(walk(pixels, 2, ((2, _one_by_one(2)), (1, _one_by_one(1)))), pixels, once)
+def _block(pixels: int) -> Callable[..., Any]:
+    return block_of(walk(pixels, 2, ((2, _one_by_one(2)), (1, _one_by_one(1)))), pixels)
 
 
 PLAIN = Lists(1, each_its_own(neighbours(1)), True, 1, 1, copy, blank, _block)

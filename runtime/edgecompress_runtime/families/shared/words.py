@@ -100,13 +100,6 @@ def shifted_right(b: ir.IRBuilder, value: ir.Value, count: ir.Value) -> ir.Value
     return b.ashr(value, count)
 
 
-@llvm_code(N(N, N))
-def high_product(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
-    """The upper 32 bits of the 64-bit product of two int32."""
-    product = b.mul(b.sext(x, LONG), b.sext(y, LONG))
-    return b.trunc(b.lshr(product, LONG(32)), WORD)
-
-
 @llvm_code(N(N, N, N))
 def rounded_high_product(b: ir.IRBuilder, x: ir.Value, y: ir.Value, addend: ir.Value) -> ir.Value:
     """The upper 32 bits of (x * y + 2**31), plus an addend; modulo 2**32 (rounded_product.py)."""

@@ -43,9 +43,7 @@ class Real:
     limit: np.ndarray | None = None
 
 
-def search(
-    largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int, low: int, *, once: bool
-) -> Real | None:
+def search(largest: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero: int, low: int) -> Real | None:
     """Like `x86_requantize.channel_fields`; all arrays are int64 [channels].
 
     None where a channel has no such product, or where there are more channels than pay.
@@ -54,13 +52,13 @@ def search(
         return None
     if (largest * multiplier * 2.0 ** (shift - 31) >= FARTHEST).any():
         return None
-    return _found(largest.tobytes(), multiplier.tobytes(), shift.tobytes(), zero, low, once)
+    return _found(largest.tobytes(), multiplier.tobytes(), shift.tobytes(), zero, low)
 
 
 @lru_cache(KEPT)  # threads that share a layer ask for the same
-def _found(largest: bytes, multiplier: bytes, shift: bytes, zero: int, low: int, once: bool) -> Real | None:
+def _found(largest: bytes, multiplier: bytes, shift: bytes, zero: int, low: int) -> Real | None:
     columns = [np.frombuffer(column, np.int64).reshape(-1, 1) for column in (largest, multiplier, shift)]
-    parts = [_Tests([c[at : at + PART] for c in columns], zero, low, once) for at in range(0, len(columns[0]), PART)]
+    parts = [_Tests([c[at : at + PART] for c in columns], zero, low) for at in range(0, len(columns[0]), PART)]
     for way in (_Tests.one_offset, _Tests.two_offsets):
         made: list[Real] = []
         for part in parts:
@@ -76,10 +74,8 @@ def _found(largest: bytes, multiplier: bytes, shift: bytes, zero: int, low: int,
     return None
 
 
-def stored(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, *, once: bool) -> np.ndarray:
-    """`arithmetic.requantize_once` or `requantize` of int64 arrays."""
-    if once:
-        return (acc * multiplier + (np.int64(1) << (30 - shift))) >> (31 - shift)
+def stored(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """`arithmetic.requantize` of int64 arrays."""
     down = np.maximum(-shift, 0)
     high = ((acc << np.maximum(shift, 0)) * multiplier + 2**30) >> 31
     return np.sign(high) * ((np.abs(high) + ((np.int64(1) << down) >> 1)) >> down)
@@ -88,12 +84,12 @@ def stored(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, *, once: 
 class _Tests:
     """What a product has to hold: at `high` it is `value` or more, at `low` less. Arrays [channels, tests]."""
 
-    def __init__(self, columns: Sequence[np.ndarray], zero: int, least: int, once: bool) -> None:
+    def __init__(self, columns: Sequence[np.ndarray], zero: int, least: int) -> None:
         """columns: largest, multiplier, shift, each [channels, 1]. least: of what is kept."""
         largest, multiplier, shift = columns
 
         def exact(acc: np.ndarray) -> np.ndarray:
-            return stored(acc, multiplier, shift, once=once) + zero
+            return stored(acc, multiplier, shift) + zero
 
         values = np.arange(least + 1, 128)
         before = np.broadcast_to(-largest - 1, (len(largest), len(values)))

@@ -58,7 +58,7 @@ def prepare_conv(
     for r in rows(threads, work, x.shape, y.shape, (w.shape[1], stride[0], dilation[0], pads[0])):
         shapes = (images, r.end - r.start, width, channels), (images, r.last - r.first, out_w, out_channels)
         at = part(x, r.start * width * channels), part(y, r.first * out_w * out_channels)
-        layer = Layer(variant, *shapes, w.data, stride, dilation, (r.pad, pads[1]), False)
+        layer = Layer(variant, *shapes, w.data, stride, dilation, (r.pad, pads[1]))
         steps.append(layer.step(x, y, *at, bias_of(inputs), scaling, bounds))
     return _together(steps)
 
@@ -84,7 +84,7 @@ def prepare_fully_connected(
     ):
         shapes = (1, 1, last - first, depth), (1, 1, last - first, own.stop - own.start)
         at = part(x, first * depth), part(y, first * units + own.start)
-        layer = Layer(variant, *shapes, weights[own], (1, 1), (1, 1), (0, 0), True)
+        layer = Layer(variant, *shapes, weights[own], (1, 1), (1, 1), (0, 0))
         steps.append(layer.step(x, y, *at, values[own], (multiplier[own], shift[own]), bounds))
     return _together(steps)
 
@@ -96,7 +96,7 @@ def _together(steps: Sequence[Step | None]) -> list[Step] | None:
 
 @dataclass(eq=False)
 class Layer:
-    """x_shape, y_shape: NHWC. weights: int8 [o, kh, kw, c / groups]. once: how its sums are rounded."""
+    """x_shape, y_shape: NHWC. weights: int8 [o, kh, kw, c / groups]."""
 
     variant: Variant
     x_shape: tuple[int, ...]
@@ -105,7 +105,6 @@ class Layer:
     stride: Pair
     dilation: Pair
     pads: Pair
-    once: bool
 
     def step(
         self,
@@ -136,7 +135,7 @@ class Layer:
         largest = np.abs(values) + max(127 - x_zero, 128 + x_zero) * np.abs(rows).sum(1)
         if self.variant.products == 4:  # values are x + 128
             values = values - (128 + x_zero) * rows.sum(1)
-        return channel_fields(values, largest, scaling, y_zero, low=low, once=self.once, fuses=self.variant.fuses)
+        return channel_fields(values, largest, scaling, y_zero, low=low, fuses=self.variant.fuses)
 
     def _measure(self) -> None:
         """Sizes, in pixels and in bytes of the copied image."""

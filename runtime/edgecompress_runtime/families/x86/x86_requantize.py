@@ -1,9 +1,8 @@
-"""Per-channel requantization as vectors need it, bit for bit `arithmetic.requantize` and `requantize_once`.
+"""Per-channel requantization as vectors need it, bit for bit `arithmetic.requantize`.
 
-Rounded twice (gemmlowp): high = (acc << up) * m / 2**31, halves up, then high / 2**down, halves away from zero.
+As gemmlowp rounds: high = (acc << up) * m / 2**31, halves up, then high / 2**down, halves away from zero.
 (acc << up) * 2m + 2**31 has `high` as its upper half; halves away from zero are (high + 2**(down - 1) - (high < 0)) >>
-down, in which acc < 0 may stand for high < 0 (they differ only where high = 0, which gives 0 either way). Rounded
-once: see families/shared/scaling.py.
+down, in which acc < 0 may stand for high < 0 (they differ only where high = 0, which gives 0 either way).
 
 2m is a number of 32 bits without a sign. So acc gets 2**30 added, with its bias, and has none either: its bit 30 is
 then 1 - (acc < 0), at the price of one shift. What is constant after the product may as well be added to it, all 64
@@ -87,7 +86,6 @@ def channel_fields(
     zero: int,
     *,
     low: int = -128,
-    once: bool = False,
     fuses: bool = False,
 ) -> Fields | None:
     """All arrays [channels]. largest: bound of each accumulator's magnitude, bias included. scaling: multiplier and
@@ -97,22 +95,20 @@ def channel_fields(
     """
     bias, multiplier, shift = (array.astype(np.int64) for array in (bias, *scaling))
     up, down = np.maximum(shift, 0), np.maximum(-shift, 0)
-    if (down > 30).any() or (multiplier < 0).any() or (once and up.any()):
+    if (down > 30).any() or (multiplier < 0).any():
         return None
-    half = np.where((down > 0) | once, 2.0 ** (down - 1), 0.0)
+    half = np.where(down > 0, 2.0 ** (down - 1), 0.0)
     reached = largest.astype(np.float64) * 2.0**up
     if (2.0 * reached >= LIMIT).any() or (half + abs(zero) * 2.0**down + reached + 2.0 >= LIMIT).any():
         return None
     if (np.abs(bias) >= RAISED).any():
         return None
-    if fuses and (real := search(largest.astype(np.int64), multiplier, shift, zero, low, once=once)):
+    if fuses and (real := search(largest.astype(np.int64), multiplier, shift, zero, low)):
         return _real(bias, real)
     nudge = np.where(down > 0, 1, 0)
     # sums beyond 64 bits are right again once acc * m is added
     term = (half * 2.0**32).astype(np.int64) + (zero << (down + 32)) - RAISED * 2 * multiplier
-    if once:
-        rounding = Rounding.FLOOR
-    elif low >= zero and nudge.all():
+    if low >= zero and nudge.all():
         rounding, term = Rounding.FLOOR, term + 2**31
     else:
         rounding, term = Rounding.TWICE if nudge.all() else Rounding.TWICE_UP, term + 2**31 - (nudge << 32)
