@@ -19,6 +19,7 @@ from edgecompress.evaluate.interpreters import (
     TFLiteRuntime,
     installed_tflite_interpreters,
 )
+from edgecompress.evaluate.micro import TFLM
 
 RNG = np.random.default_rng(0)
 WEIGHT = RNG.normal(size=(6, 3, 3, 3)).astype(np.float32)
@@ -146,3 +147,32 @@ def test_other_output_on_standard_error_is_kept():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == "ERROR: kept\n"
+
+
+def test_tflm_computes_as_a_microcontroller_and_says_what_its_arena_takes():
+    pytest.importorskip("tflite_micro")
+    emitted = emit_tflite(conv_net())
+    interpreter = TFLM(emitted.data, emitted)
+    (y,) = interpreter.run(FEED)
+    np.testing.assert_allclose(y, conv_net_numpy(X), rtol=1e-4, atol=1e-5)
+    assert interpreter.arena.head >= 4 * 6 * 8 * 8 and interpreter.arena.persistent > 0
+
+
+def test_tflm_says_what_it_lacks():
+    pytest.importorskip("tflite_micro")
+    emitted = emit_tflite(parse("(float[1, 4] x) => (float[1, 4] y) { y = Gelu(x) }"))
+    with pytest.raises(InterpreterError, match=r"TFLM .*Didn't find op for builtin opcode 'GELU'"):
+        TFLM(emitted.data, emitted).run({"x": X[:, 0, 0, :4]})
+    with pytest.raises(InterpreterError, match="TFLM "):
+        TFLM(b"no model", emitted).run({"x": X[:, 0, 0, :4]})
+
+
+def test_tflm_aborts_in_a_process_of_its_own(monkeypatch, tmp_path):
+    """As it does where the scales of an ADD lie too far apart."""
+    script = tmp_path / "aborts.py"
+    script.write_text("import os; os.abort()")
+    monkeypatch.setattr("edgecompress.evaluate.micro.micro_process.__file__", str(script))
+    pytest.importorskip("tflite_micro")
+    emitted = emit_tflite(conv_net())
+    with pytest.raises(InterpreterError, match="ended without a word"):
+        TFLM(emitted.data, emitted).run(FEED)

@@ -34,7 +34,8 @@ def check(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[tuple[C
     result, expected = [], conversion.reference
     for artifact in artifacts:
         with conversion.log.stage(f"check {artifact.format}") as running:
-            checks = verify(artifact.data, artifact.format, expected, artifact.io, running.advance)
+            micro = conversion.profile.operators == "tflm"
+            checks = verify(artifact.data, artifact.format, expected, artifact.io, running.advance, micro=micro)
             if all(c.error for c in checks):
                 raise UnsupportedModelError(f"no interpreter could run the .{artifact.format} file: {checks[0].error}")
             if conversion.data.labelled:

@@ -164,10 +164,10 @@ class _TFLite:
 
     def __init__(self, interpreter: Any, io: TFLiteIO, version: str) -> None:
         self.version = version
-        self._interpreter, self._io, self._join = interpreter, io, _Join(io)
+        self._interpreter, self._io, self._join = interpreter, io, Join(io)
         self._inputs = [d["index"] for d in interpreter.get_input_details()]
         self._outputs = [d["index"] for d in interpreter.get_output_details()]
-        self._shapes = {t.name: _onnx_shape(t) for t in io.inputs}
+        self._shapes = {t.name: onnx_shape(t) for t in io.inputs}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         with _failing(self.name, self.version):
@@ -196,7 +196,7 @@ class LiteRT(_TFLite):
             self.name = "LiteRT reference"  # type: ignore[misc]
         with _failing(self.name, version), _without_info():
             interpreter = Interpreter(
-                model_content=_content(data), num_threads=threads, experimental_op_resolver_type=kind
+                model_content=content(data), num_threads=threads, experimental_op_resolver_type=kind
             )
             interpreter.allocate_tensors()
         super().__init__(interpreter, io, version)
@@ -213,7 +213,7 @@ class TFLiteRuntime(_TFLite):
 
         version = importlib.metadata.version(self.package)
         with _failing(self.name, version), _without_info():
-            interpreter = Interpreter(model_content=_content(data), num_threads=threads)
+            interpreter = Interpreter(model_content=content(data), num_threads=threads)
             interpreter.allocate_tensors()
         super().__init__(interpreter, io, version)
 
@@ -229,8 +229,8 @@ class PackRuntime:
         self.version: str = edgecompress_runtime.__version__
         with _failing(self.name, self.version):
             self._model = edgecompress_runtime.load(data)
-        self._io, self._join = io, _Join(io)
-        self._shapes = {t.name: _onnx_shape(t) for t in io.inputs}
+        self._io, self._join = io, Join(io)
+        self._shapes = {t.name: onnx_shape(t) for t in io.inputs}
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         with _failing(self.name, self.version):
@@ -242,7 +242,7 @@ class PackRuntime:
         return self._join(results if isinstance(results, tuple) else (results,))
 
 
-class _Join:
+class Join:
     """From the outputs of a file, as its interpreter returns them, to those of the ONNX model."""
 
     def __init__(self, io: TFLiteIO) -> None:
@@ -267,11 +267,12 @@ def installed_tflite_interpreters() -> list[type[LiteRT] | type[TFLiteRuntime]]:
     return found
 
 
-def _content(data: bytes | Path) -> bytes:
+def content(data: bytes | Path) -> bytes:
+    """What is in a file."""
     return data.read_bytes() if isinstance(data, Path) else data
 
 
-def _onnx_shape(tensor: TensorIO) -> Shape:
+def onnx_shape(tensor: TensorIO) -> Shape:
     """Shape of the ONNX value that a TFLite tensor holds."""
     kept = [(axis, n) for axis, n in zip(tensor.form, tensor.shape, strict=True) if axis is not None]
     return tuple(n for _, n in sorted(kept))

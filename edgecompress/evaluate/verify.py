@@ -23,10 +23,11 @@ from edgecompress.evaluate.interpreters import (
 )
 from edgecompress.evaluate.measures import Measure, Metrics, described, measures, worst
 from edgecompress.evaluate.metrics import AUTO, Paired, SameClasses, gain, is_classifier, paired, same_classes
+from edgecompress.evaluate.micro import TFLM, ArenaUse, installed
 from edgecompress.evaluate.quality import Quality, Slices, qualities, slices, worst_equal_percent, worst_snr_db
 
 BATCH = 64  # samples in memory at a time
-REFERENCE_SAMPLES = 256  # for LiteRT's reference kernels, 20 to 100 times slower than the optimised ones
+REFERENCE_SAMPLES = 256  # for LiteRT's reference kernels and TFLM, 20 to 100 times slower than optimised kernels
 
 Progress = Callable[[int], None]
 Candidates = Iterator[tuple[Callable[[], Interpreter], int | None]]  # loads it; at most how many samples
@@ -70,7 +71,7 @@ class Check:
     qualities: of every slice of every output. samples: how many were run. error: what the interpreter said when it
     refused or failed. classes: how often outputs of classes say the same as the float model's. paired: right and wrong
     predictions beside the float model's, where the metric is top1. output: the one that the metric is of: where several
-    have one, that which lost most.
+    have one, that which lost most. arena: bytes that TFLM used.
     """
 
     interpreter: str
@@ -85,6 +86,7 @@ class Check:
     classes: Mapping[str, SameClasses] = field(default_factory=dict)
     paired: Paired | None = None
     output: str | None = None
+    arena: ArenaUse | None = None
 
     @property
     def snr_db(self) -> float | None:
@@ -169,13 +171,19 @@ def verify(
     reference: Reference,
     io: TFLiteIO | None = None,
     progress: Progress | None = None,
+    *,
+    micro: bool = False,
 ) -> list[Check]:
     """One Check for each interpreter of the format ("onnx", "tflite" or "pack") that is installed.
 
-    io: of the .tflite or .pack file. All samples of the reference are run, but in LiteRT's reference kernels only
-    the first REFERENCE_SAMPLES. An interpreter that refuses the artifact is a Check with `error`.
+    io: of the .tflite or .pack file. micro: whether it is for a microcontroller, so that TFLM is among them. All
+    samples of the reference are run, but in LiteRT's reference kernels and TFLM only the first REFERENCE_SAMPLES. An
+    interpreter that refuses the artifact is a Check with `error`.
     """
-    return [_check(load, limit, reference, progress) for load, limit in CANDIDATES[format](artifact, io)]
+    checks = [_check(load, limit, reference, progress) for load, limit in CANDIDATES[format](artifact, io)]
+    if micro and format == "tflite" and io is not None and installed():
+        checks.append(_check(partial(TFLM, artifact, io), REFERENCE_SAMPLES, reference, progress))
+    return checks
 
 
 def verify_once(artifact: bytes | Path, format: str, reference: Reference, io: TFLiteIO | None = None) -> Check:
@@ -252,4 +260,5 @@ def compare(interpreter: Interpreter, dataset: Dataset, outputs: Sequence[np.nda
         classes=classes,
         paired=pairs,
         output=output,
+        arena=interpreter.arena if isinstance(interpreter, TFLM) else None,
     )

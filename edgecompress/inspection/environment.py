@@ -129,6 +129,7 @@ CHECKS: tuple[_Check, ...] = (
     _python("interpreter", "onnxruntime", "running .onnx files"),
     _python("interpreter", "ai-edge-litert", "running .tflite files"),
     _python("interpreter", "tflite-runtime", "the older runtime for .tflite files", "'edgecompress[tflite-runtime]'"),
+    _python("interpreter", "tflite-micro", "running .tflite files as microcontrollers do", "'edgecompress[micro]'"),
     _python("interpreter", "numba", "compiling .pack files"),
     _python("training", "torch", "PyTorch models; pruning, distillation, training", "'edgecompress[torch]'"),
     _python("models", "tensorflow", "Keras files and SavedModels", "'edgecompress[tensorflow]'"),

@@ -213,6 +213,12 @@ class Check(Part):
     )
     qualities: list[SliceQuality] = Field([], description="every slice of every output")
     samples: Natural
+    arena_head_bytes: Natural | None = Field(
+        None, description="activations and scratch in TFLM's arena; null in other interpreters"
+    )
+    arena_persistent_bytes: Natural | None = Field(
+        None, description="TFLM's structures in its arena, on a machine of 64 bits; null in other interpreters"
+    )
     error: str | None = Field(description="what the interpreter said when it refused the artifact")
 
 

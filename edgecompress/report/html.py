@@ -231,7 +231,7 @@ def _checks(report: Report) -> list[list[str]]:
             f"{c.interpreter} {c.version}",
             f"{c.samples:,}",
             *(
-                ["failed"] * 5
+                ["failed"] * 6
                 if c.error
                 else [
                     form(c.reference_value, ".2f"),
@@ -239,6 +239,7 @@ def _checks(report: Report) -> list[list[str]]:
                     form(c.agreement_percent, ".2f"),
                     form(c.equal_percent, ".2f"),
                     terminal.snr_cell(c),
+                    terminal.arena_cell(c),
                 ]
             ),
         ]

@@ -102,6 +102,8 @@ def _check(measured: Measured) -> Check:
         equal_percent=measured.equal_percent,
         qualities=qualities,
         samples=measured.samples,
+        arena_head_bytes=None if measured.arena is None else measured.arena.head,
+        arena_persistent_bytes=None if measured.arena is None else measured.arena.persistent,
         error=measured.error,
     )
 

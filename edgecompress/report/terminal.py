@@ -64,6 +64,7 @@ def _accuracy(report: Report) -> Table | None:
     title = "\nAgainst the float model" if score is None else f"\nAccuracy: {report.requested.metric}"
     unused = set() if score is not None else {" Float", " Value"}
     unused |= set() if any(c.equal_percent is not None for _, c in checks) else {EQUAL}
+    unused |= set() if any(c.arena_head_bytes is not None for _, c in checks) else {ARENA}
     columns = [(name, cell) for name, cell in _CHECK_COLUMNS if name not in unused]
     rows = [["failed" if c.error and name not in _WHICH else cell(a, c) for name, cell in columns] for a, c in checks]
     return table(title, [name for name, _ in columns], rows)
@@ -79,7 +80,15 @@ def snr_cell(check: Check) -> str:
     return "exact" if all(q.exact for q in ratios) else "lost"
 
 
+def arena_cell(check: Check) -> str:
+    """TFLM's arena: what activations and scratch take, and its own structures; "-" in other interpreters."""
+    if check.arena_head_bytes is None or check.arena_persistent_bytes is None:
+        return "-"
+    return f"{check.arena_head_bytes:,} + {check.arena_persistent_bytes:,}"
+
+
 EQUAL = " Equal %"  # a column for models with integer outputs
+ARENA = " Arena"  # a column for TFLM
 _WHICH = {"Format", "Interpreter"}
 _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     ("Format", lambda a, c: a.format),
@@ -90,6 +99,7 @@ _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     (" Agrees %", lambda a, c: number(c.agreement_percent, ".2f")),
     (EQUAL, lambda a, c: number(c.equal_percent, ".2f")),
     (" SNR dB", lambda a, c: snr_cell(c)),
+    (ARENA, lambda a, c: arena_cell(c)),
 )
 
 
