@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from edgecompress.errors import InputError, MissingPackageError
 from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.metrics import top1
+from edgecompress.evaluate.metrics.metric import Metric
 from edgecompress.ingest import load
 from edgecompress.operators.batchnorm_module import BatchNorm
 from edgecompress.recipe import Preprocess, Train
@@ -184,7 +185,9 @@ def test_best_weights_and_early_stop(monkeypatch):
             kept.append(bits(module))
 
     module = Tiny()
-    monkeypatch.setattr("edgecompress.train.loop.load_metric", lambda name: lambda outputs, labels: next(values))
+    monkeypatch.setattr(
+        "edgecompress.train.loop.load_metric", lambda name: Metric(name, lambda outputs, labels: next(values))
+    )
     settings = Train(epochs=5, batch=16, patience=2, lr=0.1, metric="top1")
     history = train(module, blobs(), settings, hooks=[Keep()])
     assert history.stopped_early and len(history.epochs) == 4 and history.best_epoch == 2
@@ -198,7 +201,9 @@ def test_weights_count_once_a_schedule_has_settled(monkeypatch):
 
     values = iter([0.9, 0.8, 0.3, 0.5])
     module = Tiny()
-    monkeypatch.setattr("edgecompress.train.loop.load_metric", lambda name: lambda outputs, labels: next(values))
+    monkeypatch.setattr(
+        "edgecompress.train.loop.load_metric", lambda name: Metric(name, lambda outputs, labels: next(values))
+    )
     settings = Train(epochs=4, batch=16, lr=0.1, metric="top1")
     history = train(module, blobs(), settings, hooks=[Schedule()])
     assert history.best_epoch == 4
