@@ -2,6 +2,8 @@
 
 from edgecompress.visible import visible
 
+LONGEST_MESSAGE = 4000  # characters: a name may have millions
+
 
 class EdgeCompressError(Exception):
     """Base class. The message is one line: the file, node or tensor, what was expected and found, and what to do."""
@@ -9,7 +11,8 @@ class EdgeCompressError(Exception):
     exit_code = 2
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(visible(message))  # names of strangers are in it, and libraries print tracebacks
+        text = visible(message)  # names of strangers are in it, and libraries print tracebacks
+        super().__init__(text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 3]}...")
 
 
 class InputError(EdgeCompressError):

@@ -88,7 +88,7 @@ def _settings(table: Any, where: str) -> Settings:
     if not isinstance(table, dict):
         raise InputError(f"{where}: should be a table")
     driver = table.get("driver")
-    if driver not in DRIVERS:
+    if not isinstance(driver, str) or driver not in DRIVERS:
         known = ", ".join(DRIVERS)
         raise InputError(
             f"{where}: key 'driver': "

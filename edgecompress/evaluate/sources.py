@@ -108,7 +108,7 @@ class StoredSource:
 
 
 UNREADABLE = (
-    OSError, EOFError, ValueError, SyntaxError, OverflowError, MemoryError, NotImplementedError,
+    OSError, EOFError, ValueError, SyntaxError, OverflowError, MemoryError, RuntimeError,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
