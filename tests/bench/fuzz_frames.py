@@ -148,6 +148,16 @@ def read(data: bytes) -> str:
     return conversation(data[1:]) if data[:1] == b"S" else stream(data[1:])
 
 
+HEAD = """#include <stdint.h>
+#include "model.h"
+int uart_read(void);
+void uart_write(uint8_t);
+void uart_start(void);
+void edgecompress_layer(int32_t);
+static uint32_t ticks(void);
+static void ticks_restart(void), ticks_stop(void);
+static int counter;
+"""
 HARNESS = r"""
 #include <setjmp.h>
 #include <stdio.h>
@@ -155,7 +165,10 @@ HARNESS = r"""
 #include <string.h>
 
 static uint64_t state;
-static uint32_t next_random(void) { state ^= state << 13, state ^= state >> 7, state ^= state << 17; return state >> 11; }
+static uint32_t next_random(void) {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    return state >> 11;
+}
 static uint8_t line[1200];
 static uint32_t have, at_byte;
 static uint64_t answered, answers_by_status[8];
@@ -208,7 +221,8 @@ static void make(void) {
         if (run == 254) at--;
     }
     line[have++] = 0;
-    for (uint32_t n = next_random() % 4 ? 0 : 1 + next_random() % 3; n--;) line[next_random() % have] = next_random() % 2 ? 0 : next_random();
+    for (uint32_t n = next_random() % 4 ? 0 : 1 + next_random() % 3; n--;)
+        line[next_random() % have] = next_random() % 2 ? 0 : next_random();
     if (next_random() % 64 == 0) have = next_random() % have + 1;
 }
 
@@ -226,8 +240,8 @@ int main(int argc, char **argv) {
         if (!setjmp(out)) loop();
         answers_by_status[answer[5] & 7]++;
     }
-    printf("firmware: %llu frames, %llu bytes answered, by status:", (unsigned long long)count, (unsigned long long)answered);
-    for (int i = 0; i < 8; i++) printf(" %llu", (unsigned long long)answers_by_status[i]);
+    printf("firmware: %ju frames, %ju bytes answered, by status:", (uintmax_t)count, (uintmax_t)answered);
+    for (int i = 0; i < 8; i++) printf(" %ju", (uintmax_t)answers_by_status[i]);
     puts("");
     return 0;
 }
@@ -239,9 +253,7 @@ def firmware(count: int, seed: int) -> int:
     text = SERVE.read_text()
     start = text.index("_Noreturn int main(void)")
     body = text[text.index("    for (;;) {\n        int byte", start) : text.rindex("}")]
-    head = '#include <stdint.h>\n#include "model.h"\nint uart_read(void);\nvoid uart_write(uint8_t);\nvoid uart_start(void);\n'
-    head += "void edgecompress_layer(int32_t);\nstatic uint32_t ticks(void);\nstatic void ticks_restart(void), ticks_stop(void);\nstatic int counter;\n"
-    code = text[:start].replace('#include "board.h"\n', "").replace('#include "counter.h"\n', "")
+    code = HEAD + text[:start].replace('#include "board.h"\n', "").replace('#include "counter.h"\n', "")
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work)
         (folder / "model.h").write_text(
@@ -249,7 +261,7 @@ def firmware(count: int, seed: int) -> int:
             "#define MODEL_STEPS 65\n#define MODEL_DIGEST {1}\n#define MODEL_INVOKE(a, i, o) bench_invoke(a, i, o)\n"
             "void bench_invoke(int8_t *, const int8_t *, int8_t *);\n"
         )
-        (folder / "fuzz.c").write_text(head + code + HARNESS.replace("LOOP", body))
+        (folder / "fuzz.c").write_text(code + HARNESS.replace("LOOP", body))
         options = ["-O1", "-g", "-w", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
         subprocess.run(["gcc", *options, "-I", work, str(folder / "fuzz.c"), "-o", str(folder / "fuzz")], check=True)
         return subprocess.run([str(folder / "fuzz"), str(count), str(seed)]).returncode

@@ -37,9 +37,9 @@ EDGES = (0, 1, 2, 3, 4, 7, 8, 15, 16, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**3
 class Fuzzer:
     """One format.
 
-    make: (the input's random numbers, the ways to change it that are left out) -> the input. read: reads it, and says in
-    a word how that ended; raises nothing but what it says in `refusals`. most_memory: bytes of address space beyond what
-    the process has when it starts.
+    make: (the input's random numbers, the ways to change it that are left out) -> the input. read: reads it, and says
+    in a word how that ended; raises nothing but what it says in `refusals`. most_memory: bytes of address space beyond
+    what the process has when it starts.
     """
 
     name: str
@@ -156,8 +156,8 @@ def _parent(fuzzer: Fuzzer, given: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as work:
         ended, number, done, said = _watched(given, Path(work), given.first, given.seconds, given.count, ())
         seconds = time.monotonic() - begun
-        print(f"{fuzzer.name}: {done:,} inputs in {seconds:,.0f} s ({done / seconds:,.0f} a second), seed {given.seed}, "
-              f"numbers {given.first:,} to {number:,}: {ended}")  # fmt: skip
+        rate = f"{done:,} inputs in {seconds:,.0f} s ({done / seconds:,.0f} a second)"
+        print(f"{fuzzer.name}: {rate}, seed {given.seed}, numbers {given.first:,} to {number:,}: {ended}")
         print(said)
         if ended == "all right":
             return 0
