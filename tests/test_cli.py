@@ -255,7 +255,7 @@ def test_constants_alone_are_converted_and_no_inputs_are_refused(tmp_path, capsy
             "<float[1, 2] w = {1, 2}> { y = Relu(w) }"
         )
         onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
-        np.save(tmp_path / "d.npy", np.ones((4, 1, 2), np.float32))
+        np.save(tmp_path / "d.npy", np.arange(8, dtype=np.float32).reshape(4, 1, 2))
         given = ["--calib", tmp_path / "d.npy"]
         assert run("convert", tmp_path / "m.onnx", "-o", tmp_path / "out", *given) == code
     assert "the model has no inputs" in capsys.readouterr().err

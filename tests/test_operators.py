@@ -236,7 +236,7 @@ def test_refusals_name_the_users_node(text: str, user: str) -> None:
 def test_layers_of_a_report_are_the_users_nodes() -> None:
     example = Example("y = LSTM<hidden_size=4>(x, w, r)", {"x": (3, 1, 5)}, {"w": (1, 16, 5), "r": (1, 16, 4)})
     model = load(named(example)).model
-    rows = report_layers(integer_parts(model.clone()), {}, model)
+    rows = report_layers(integer_parts(model.clone()), {}, model, {})
     assert {row.name for row in rows} == {"act0"}
     assert {row.op for row in rows} == {"Add of LSTM", "MatMul of LSTM", "Mul of LSTM"}
 

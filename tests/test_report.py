@@ -116,7 +116,7 @@ def test_weights_that_hardly_differ_have_a_histogram(ulps: int, bins: int) -> No
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 8]) for name in "xy")
     graph = helper.make_graph([node], "g", [x], [y], [onnx.numpy_helper.from_array(values, "w")])
     model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
-    (layer,) = report_layers(model, {}, model)
+    (layer,) = report_layers(model, {}, model, {})
     assert len(layer.histogram.after) == len(layer.histogram.before) == bins
     assert sum(layer.histogram.after) == 64
 

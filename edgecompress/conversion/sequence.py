@@ -20,8 +20,10 @@ from edgecompress.conversion.request import ModelSource, Request
 from edgecompress.conversion.size_budget import within_budget
 from edgecompress.conversion.size_limit import Compressed, convert_within_size
 from edgecompress.conversion.trainer import open_trainer
+from edgecompress.evaluate.file_count import FileCount, count_file
 from edgecompress.evaluate.verify import Check
 from edgecompress.ingest import Ingested, load
+from edgecompress.operators import record_of
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import Encoding, encoding
 from edgecompress.record.report import ModelSummary
@@ -41,22 +43,23 @@ class Imported:
 class Converted:
     """The result of a conversion.
 
-    conversion: what its steps were given. names: format -> file name of the artifact. on_random_data: whether it was
-    calibrated on random inputs, since the model came with its own scales. fitted: the checks of each artifact on data
-    that calibrated it; empty where none did.
+    conversion: what its steps were given. counts: format -> what the file holds. names: format -> its file name.
+    on_random_data: whether it was calibrated on random inputs, since the model came with its own scales. fitted: the
+    checks of each artifact on data that calibrated it; empty where none did.
     """
 
     request: Request
     imported: Imported
     conversion: Conversion
     compressed: Compressed
+    counts: dict[str, FileCount]
     names: dict[str, str]
     on_random_data: bool
     fitted: tuple[Check, ...] = ()
 
     @property
     def encoding(self) -> Encoding:
-        """How weights and activations are stored."""
+        """How weights and activations were to be stored; `counts` say how they are."""
         return encoding(self.conversion.recipe)
 
     @property
@@ -90,10 +93,17 @@ def run(request: Request) -> Converted:
     reference = measure_float(model, opened, recipe, log)
     opened = replace(opened, notes=(*opened.notes, *check_labels(model, reference)))
     conversion = Conversion(model, profile, recipe, opened, reference, trainer, log)
-    names: dict[str, str] = {name: f"{request.source.stem}.{kind}.{name}" for name in recipe.emit.formats or []}
     compressed = convert_within_size(conversion)
+    counts = _count(compressed)
+    names = {name: f"{request.source.stem}.{count.encoding(kind)}.{name}" for name, count in counts.items()}
     fitted = check_fit(conversion, compressed.outcome.attempt.artifacts)
-    return Converted(request, imported, conversion, compressed, names, on_random_data, fitted)
+    return Converted(request, imported, conversion, compressed, counts, names, on_random_data, fitted)
+
+
+def _count(compressed: Compressed) -> dict[str, FileCount]:
+    attempt = compressed.outcome.attempt
+    macs = {str(node.name): record_of(node).macs(node) for node in attempt.model.graph if node.name}
+    return {a.format: count_file(a.data, a.format, macs) for a in attempt.artifacts}
 
 
 def import_model(source: ModelSource, log: StageLog) -> Imported:

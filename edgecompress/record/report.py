@@ -80,7 +80,9 @@ class Requested(Part):
 class Achieved(Part):
     """What was achieved."""
 
-    encoding: Literal["int8", "dynamic", "float16", "float32"]
+    encoding: Literal["int8", "dynamic", "float16", "float32"] = Field(
+        description="what most of the multiply-accumulates in the files are; where files differ, the most exact"
+    )
     float_layers: list[str] = Field(description="nodes kept in float, asked for or to stay within max_drop")
     float_value: float | None = Field(description="the metric of the normalised float model")
     worst_value: float | None = Field(description="the metric of the worst artifact and interpreter")
@@ -227,7 +229,13 @@ class Artifact(Part):
 
     path: str = Field(description="relative to report.json")
     format: str
-    encoding: str
+    encoding: str = Field(description="what most of the multiply-accumulates in the file are")
+    macs_by_type: dict[str, Natural] = Field(
+        {}, description="multiply-accumulates by the type that they are computed in, counted in the file"
+    )
+    weight_bytes_by_type: dict[str, Natural] = Field(
+        {}, description="bytes of the weights by type, before entropy coding, counted in the file"
+    )
     bytes: int = Field(gt=0)
     sha256: str
     inputs: list[Tensor]

@@ -14,11 +14,14 @@ from edgecompress.emit.clusters import plain_clusters
 from edgecompress.evaluate.gate import drop_limit
 from edgecompress.evaluate.measures import Metrics
 from edgecompress.graph.annotations import is_integer
+from edgecompress.recipe.effective import Encoding
 from edgecompress.record.report import Achieved, Report, Requested
 from edgecompress.record.units import size
 from edgecompress.report import summaries
 from edgecompress.report.arena import memory_plan
+from edgecompress.report.float_parts import float_notes
 from edgecompress.report.layers import report_layers
+from edgecompress.report.pruned import counted_goals
 from edgecompress.report.verdict_line import verdict_line
 
 
@@ -37,14 +40,12 @@ def report_of(converted: Converted) -> Report:
         requested=_requested(converted),
         achieved=_achieved(converted),
         stages=conversion.log.stages,
-        goals=converted.compressed.goals,
+        goals=counted_goals(converted.compressed.goals, attempt.model),
         training=list(converted.compressed.histories),
-        layers=report_layers(attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model),
+        layers=report_layers(attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model, converted.counts),
         memory=memory_plan(attempt.model),
         artifacts=[
-            summaries.artifact(
-                emitted, converted.names[emitted.format], converted.encoding, ingested.model, checks, fitted
-            )
+            summaries.artifact(emitted, _counted(converted, emitted.format), ingested.model, checks, fitted)
             for emitted, checks, fitted in zip_longest(attempt.artifacts, attempt.checks, converted.fitted)
         ],
         recipe=outcome.recipe.to_toml(),
@@ -81,6 +82,17 @@ def _requested(converted: Converted) -> Requested:
     )
 
 
+def _encoding(converted: Converted) -> Encoding:
+    """What all files are at least: where they differ, the one that is most float."""
+    order: tuple[Encoding, ...] = ("int8", "dynamic", "float16", "float32")
+    return max((count.encoding(converted.encoding) for count in converted.counts.values()), key=order.index)
+
+
+def _counted(converted: Converted, format: str) -> summaries.Counted:
+    count = converted.counts[format]
+    return summaries.Counted(converted.names[format], count.encoding(converted.encoding), count)
+
+
 def _named(metric: Metrics) -> str:
     """What the recipe calls it."""
     return metric if isinstance(metric, str) else ", ".join(f"{output}: {name}" for output, name in metric.items())
@@ -92,7 +104,7 @@ def _achieved(converted: Converted) -> Achieved:
     # Without labels, values say how often artifacts agree with the float model, which is no accuracy.
     drop = outcome.attempt.worst_drop(len(conversion.data.check)) if labelled else None
     return Achieved(
-        encoding=converted.encoding,
+        encoding=_encoding(converted),
         float_layers=outcome.recipe.quantize.float_layers,
         float_value=score if labelled else None,
         worst_value=None if drop is None else outcome.attempt.worst_value(len(conversion.data.check)),
@@ -117,6 +129,8 @@ def _notes(converted: Converted) -> list[str]:
             f"these layers stay in float, to lose at most {drop_limit(reference, asked.evaluate):g} points: "
             f"{', '.join(added)}"
         )
+    if converted.encoding == "int8":
+        notes += float_notes(attempt.model, converted.counts, compressed.outcome.recipe.quantize.float_layers)
     notes += compressed.outcome.verdict.notes
     if asked.cluster.is_asked_for:
         notes += plain_clusters(attempt.model, asked.emit.formats or [])

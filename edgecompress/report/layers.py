@@ -9,13 +9,15 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import activation_bits, codebook, quantization
+from edgecompress.evaluate.file_count import FileCount
+from edgecompress.graph.annotations import activation_bits, codebook, is_integer, quantization
 from edgecompress.graph.fusion import Layer as FusedLayer
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.fusion import layers as fused_layers
 from edgecompress.graph.provenance import origin, own_operator
 from edgecompress.record.report import Histogram, Layer
 from edgecompress.report.entropy import entropy
+from edgecompress.report.float_parts import operations_of
 
 FLOAT_BITS = 32
 BINS = 48
@@ -34,10 +36,12 @@ class Diagnosis(Protocol):
         """The probable reason of a low signal-to-noise ratio."""
 
 
-def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis], original: ir.Model) -> list[Layer]:
+def report_layers(
+    model: ir.Model, diagnoses: Mapping[str, Diagnosis], original: ir.Model, counts: Mapping[str, FileCount]
+) -> list[Layer]:
     """Layers with weights or with a diagnosis (by output name), worst signal-to-noise ratio first.
 
-    original: the normalised model before anything was done to it.
+    original: the normalised model before anything was done to it. counts: of the files, by format.
     """
     before = {layer.node.name: constant(_weight(layer)) for layer in fused_layers(original.graph)}
     result = []
@@ -51,7 +55,7 @@ def report_layers(model: ir.Model, diagnoses: Mapping[str, Diagnosis], original:
             Layer(
                 name=origin(layer.node)[0],
                 op=own_operator(layer.node),
-                encoding=encoding,
+                encoding=_as_in_files(encoding, layer, counts),
                 bits_per_weight=bits,
                 snr_db=None if known is None or not math.isfinite(known.snr_db) else round(known.snr_db, 2),
                 weights=None if weight is None else _array(weight).size,
@@ -123,6 +127,19 @@ def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | 
     scales = "per-tensor" if q.axis is None else "per-channel"
     rest = {8: "", 16: ", int16 activations", None: " weights"}[activation_bits(layer.node)]
     return f"{name} {scales}{rest}{clusters}", bits
+
+
+def _as_in_files(encoding: str, layer: FusedLayer, counts: Mapping[str, FileCount]) -> str:
+    """What was decided of the layer, unless files compute it in float all the same."""
+    found = {format: operations_of(layer, count) for format, count in counts.items()}
+    found = {format: operations for format, operations in found.items() if operations}
+    floats = [f for f, operations in found.items() if any(o.computes == "float32" for o in operations)]
+    if not is_integer(layer.node) or not floats:
+        return encoding
+    if len(floats) < len(found):
+        return f"{encoding}; float32 in .{', .'.join(floats)}"
+    stores = {o.stores for operations in found.values() for o in operations}
+    return "float32" if stores & {"float32", None} else f"{encoding} weights"
 
 
 def _activations(layer: FusedLayer) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from edgecompress.conversion.artifacts import Emitted
 from edgecompress.evaluate.dataset import Dataset
+from edgecompress.evaluate.file_count import FileCount
 from edgecompress.evaluate.quality import Quality
 from edgecompress.evaluate.verify import Check as Measured
 from edgecompress.lowering.tensor_io import Form, TensorIO, TFLiteModel
@@ -36,8 +38,17 @@ def data_summary(dataset: Dataset | None) -> Data | None:
     return None if dataset is None else Data(source=dataset.source, samples=len(dataset))
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What an artifact's file is called, and what was counted in it."""
+
+    name: str
+    encoding: str
+    count: FileCount
+
+
 def artifact(
-    emitted: Emitted, name: str, encoding: str, model: ir.Model, checks: Sequence[Measured], fitted: Measured | None
+    emitted: Emitted, counted: Counted, model: ir.Model, checks: Sequence[Measured], fitted: Measured | None
 ) -> Artifact:
     """model: the normalised one, whose inputs and outputs an ONNX artifact keeps. fitted: on data that calibrated."""
     if emitted.io is not None:
@@ -47,9 +58,11 @@ def artifact(
         inputs = [_value(v) for v in model.graph.inputs]
         outputs = [_value(v) for v in model.graph.outputs]
     return Artifact(
-        path=name,
+        path=counted.name,
         format=emitted.format,
-        encoding=encoding,
+        encoding=counted.encoding,
+        macs_by_type=counted.count.macs,
+        weight_bytes_by_type=dict(counted.count.weight_bytes),
         bytes=len(emitted.data),
         sha256=hashlib.sha256(emitted.data).hexdigest(),
         inputs=inputs,

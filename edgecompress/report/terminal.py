@@ -121,6 +121,7 @@ def requested(report: Report) -> list[tuple[str, str, str]]:
     asked, got = report.requested, report.achieved
     kept = f", {len(got.float_layers)} layers in float" if got.float_layers else ""
     rows = [("encoding", f"{asked.weights} weights, {asked.activations} activations", in_words(got.encoding) + kept)]
+    rows += [("in the file", "", shares) for shares in _shares(report)]
     rows.append(("formats", ", ".join(asked.formats), ", ".join(a.format for a in report.artifacts)))
     rows += [
         (g.what, _goal(g.requested, g.unit), _goal(g.achieved, g.unit) + (g.note and f": {g.note}"))
@@ -163,6 +164,29 @@ def _beside_calibration(report: Report) -> str:
     worst = min(fitted, key=lambda c: c.snr_db or 0.0)
     where = "" if held is None else f", on {held.samples:,} other samples"
     return f"{where}; {worst.snr_db:.1f} dB on {worst.samples:,} that calibrated"
+
+
+def _shares(report: Report) -> list[str]:
+    """In what the files compute and store, for all files whose shares are equal in one line."""
+    lines: dict[str, list[str]] = {}
+    for a in report.artifacts:
+        parts = [("MACs", a.macs_by_type), ("weights", a.weight_bytes_by_type)]
+        text = "; ".join(f"{name} {_by_type(values)}" for name, values in parts if sum(values.values()))
+        if text:
+            lines.setdefault(text, []).append(f".{a.format}")
+    return [text if len(lines) == 1 else f"{', '.join(formats)}: {text}" for text, formats in lines.items()]
+
+
+def _by_type(values: dict[str, int]) -> str:
+    """The largest first; for example "97 % int8, 3 % float32"."""
+    total = sum(values.values())
+    ordered = sorted(values.items(), key=lambda pair: -pair[1])
+    return ", ".join(f"{_percent(100 * value / total)} {name}" for name, value in ordered if value)
+
+
+def _percent(share: float) -> str:
+    """Whole percents, but never 0 or 100 for a part."""
+    return f"{share:.0f} %" if share == 100 or 1 <= share <= 99 else f"{share:.1f} %" if share < 99.95 else ">99.9 %"
 
 
 def _requested(report: Report) -> Table:

@@ -1,0 +1,141 @@
+"""What reports say of files, against the files: types, shares, zeros and patterns."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.quantize import quantize_dynamic, to_float16
+from edgecompress.emit import onnx, pack, tflite
+from edgecompress.evaluate.file_count import FileCount, count_file
+from edgecompress.graph.annotations import Sparsity, set_sparsity
+from edgecompress.operators import record_of
+from edgecompress.recipe import Quantize
+from edgecompress.record.report import Goal
+from edgecompress.report.float_parts import float_notes
+from edgecompress.report.layers import report_layers
+from edgecompress.report.pruned import counted_goals
+from quantizing import static
+from test_interpreters import parse
+
+FORMATS = {
+    "onnx": onnx.emit,
+    "tflite": lambda model: tflite.emit(model).data,
+    "pack": lambda model: pack.emit(model).data,
+}
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+NETWORKS = {
+    "conv": lambda: parse(
+        "(float[1, 3, 8, 8] x) => (float[1, 4, 3, 3] y) { a = Conv<strides=[2, 2]>(x, w, b) y = Relu(a) }",
+        w=normal(4, 3, 3, 3),
+        b=normal(4),
+    ),
+    "depthwise": lambda: parse(
+        "(float[1, 4, 8, 8] x) => (float[1, 4, 6, 6] y) { y = Conv<group=4>(x, w, b) }",
+        w=normal(4, 1, 3, 3),
+        b=normal(4),
+    ),
+    "gemm": lambda: parse(
+        "(float[1, 12] x) => (float[1, 5] y) { y = Gemm<transB=1>(x, w, b) }", w=normal(5, 12), b=normal(5)
+    ),
+    "matmul": lambda: parse("(float[1, 6, 8] x) => (float[1, 6, 5] y) { y = MatMul(x, w) }", w=normal(8, 5)),
+    "transposed": lambda: parse(
+        "(float[1, 3, 5, 5] x) => (float[1, 4, 7, 7] y) { y = ConvTranspose(x, w, b) }",
+        w=normal(3, 4, 3, 3),
+        b=normal(4),
+    ),
+}
+GROUPED = """(float[1, 4, 6, 6] x) => (float[1, 4, 8, 8] y) {
+    a = Conv(x, w, b)
+    y = ConvTranspose<group=4>(a, w2, b)
+}"""
+
+
+def grouped() -> ir.Model:
+    model = parse(GROUPED, w=normal(4, 4, 1, 1), w2=normal(4, 1, 3, 3), b=normal(4))
+    for number, node in enumerate(model.graph):
+        node.name = f"node{number}"
+    return model
+
+
+def counted(model: ir.Model, format: str) -> FileCount:
+    macs = {}
+    for number, node in enumerate(model.graph):
+        node.name = node.name or f"node{number}"
+        macs[node.name] = record_of(node).macs(node)
+    return count_file(FORMATS[format](model), format, macs)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_types_are_those_of_the_file(name, format):
+    model = NETWORKS[name]()
+    macs, weights = statistics(model).macs, model.graph.initializers["w"].const_value.size
+    found = counted(model, format)
+    assert found.macs == {"float32": macs} and found.encoding("int8") == "float32"
+    assert found.weight_bytes["float32"] >= 4 * weights and set(found.weight_bytes) == {"float32"}
+    found = counted(static(model), format)
+    assert found.macs == {"int8": macs} and found.encoding("float32") == "int8"
+    assert found.weight_bytes["int8"] == weights
+    found = counted(to_float16(model), format)
+    assert found.macs == {"float32": macs} and found.encoding("float32") == "float16"
+    assert found.weight_bytes["float16"] >= 2 * weights
+    if name in ("conv", "gemm"):
+        found = counted(quantize_dynamic(model, Quantize()), format)
+        assert found.macs == {"float32": macs} and found.weight_bytes["int8"] == weights
+        assert found.encoding("int8") == "dynamic"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_layer_that_a_format_computes_in_float_is_told(format):
+    """TFLite has no grouped ConvTranspose; its weights are written dense, and float."""
+    model = static(grouped())
+    found = counted(model, format)
+    (note,) = float_notes(model, {format: found}, []) or [None]
+    rows = {row.name: row.encoding for row in report_layers(model, {}, model, {format: found})}
+    assert rows["node0"].startswith("int8")
+    if format == "onnx":
+        assert found.encoding("int8") == "int8" and note is None and rows["node1"].startswith("int8")
+        return
+    assert found.encoding("int8") == "float32" and found.weight_bytes["float32"] >= 4 * 4 * 4 * 9
+    assert rows["node1"] == "float32"
+    assert f".{format}: ConvTranspose 'node1' in float, with " in note
+    assert f"a .{format} file has no integer kernel for it" in note
+    assert float_notes(model, {format: found}, ["node1"]) == []  # as it was asked for
+
+
+def test_formats_that_differ_are_told_apart():
+    model = static(grouped())
+    counts = {format: counted(model, format) for format in FORMATS}
+    rows = {row.name: row.encoding for row in report_layers(model, {}, model, counts)}
+    assert rows["node1"].startswith("int8") and rows["node1"].endswith("; float32 in .tflite, .pack")
+
+
+@pytest.mark.parametrize(
+    "pattern, keep, of", [("2:4", 2, 4), ("1:4", 1, 4), ("1:2", 1, 2), ("4:8", 4, 8), ("3:4", 3, 4)]
+)
+@pytest.mark.parametrize("broken", [0, 3])
+def test_zeros_and_patterns_are_counted_in_the_weights(pattern, keep, of, broken):
+    weight = normal(5, 24) + 9
+    weight.reshape(5, -1, of)[..., keep:] = 0
+    weight[:broken, keep] = 7  # one weight too many in as many groups
+    model = parse("(float[1, 24] x) => (float[1, 5] y) { y = Gemm<transB=1>(x, w, b) }", w=weight, b=normal(5))
+    set_sparsity(model.graph.initializers["w"], Sparsity(weight != 0, pattern))
+    asked = Goal(what="zero weights", unit="%", requested=100 * (1 - keep / of), achieved=99.9)
+    zeros, groups = counted_goals([asked], static(model))
+    assert zeros.achieved == pytest.approx(100 * np.mean(weight == 0)) and zeros.requested == asked.requested
+    total = 5 * 24 // of
+    assert groups.what == f"{pattern} groups" and groups.achieved == pytest.approx(100 * (total - broken) / total)
+    assert groups.note == (f"{broken} of {total} groups hold more than {keep}" if broken else "")
+
+
+def test_goals_without_pruned_weights_stay():
+    goal = Goal(what="zero weights", unit="%", requested=50, achieved=40)
+    assert counted_goals([goal], NETWORKS["gemm"]()) == [goal]
