@@ -85,7 +85,8 @@ def _pack(path: Path, folder: Path | None = None, record: BuildRecord | None = N
 
 
 def _of_plan(tensor: Tensor) -> TensorIO:
-    scale, zero = (float(tensor.scale[0]), tensor.zero) if tensor.is_int8 and tensor.scale.size else (1.0, 0)
+    is_quantized = (tensor.is_int8 or tensor.is_int16) and tensor.scale.size
+    scale, zero = (float(tensor.scale[0]), tensor.zero) if is_quantized else (1.0, 0)
     return _nhwc(tensor.name, tensor.shape, tensor.dtype, scale, zero)
 
 

@@ -15,7 +15,7 @@ from edgecompress.evaluate.batching import feeds, join
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.measures import Metrics, measures
 from edgecompress.evaluate.metrics import AUTO
-from edgecompress.lowering.tensor_io import TensorIO
+from edgecompress.lowering.tensor_io import QUANTIZED, TensorIO
 from edgecompress.recipe import Preprocess
 from edgecompress.support.validation import validated
 
@@ -104,7 +104,7 @@ def _model_shape(tensor: TensorIO) -> tuple[int, ...]:
 
 
 def _value_type(tensor: TensorIO) -> ir.DataType:
-    return ir.DataType.FLOAT if tensor.dtype == ir.DataType.INT8 else tensor.dtype
+    return ir.DataType.FLOAT if tensor.dtype in QUANTIZED else tensor.dtype
 
 
 def _value(tensor: TensorIO) -> ir.Value:

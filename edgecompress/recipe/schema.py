@@ -419,8 +419,8 @@ class Emit(Section):
     )
     io: Literal["auto", "int8", "float32"] = Field(
         "auto",
-        description='type of the inputs and outputs of a .tflite or .pack file: "int8", "float32", or "auto": what '
-        "the target's profile says",
+        description='type of the inputs and outputs of a .tflite or .pack file: "int8" (int16 where an int16 layer '
+        'reads or makes them), "float32", or "auto": what the target\'s profile says',
     )
 
 

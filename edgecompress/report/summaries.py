@@ -14,7 +14,7 @@ from edgecompress.evaluate.dataset import Dataset
 from edgecompress.evaluate.file_count import FileCount
 from edgecompress.evaluate.quality import Quality
 from edgecompress.evaluate.verify import Check as Measured
-from edgecompress.lowering.tensor_io import Form, TensorIO, TFLiteModel
+from edgecompress.lowering.tensor_io import QUANTIZED, Form, TensorIO, TFLiteModel
 from edgecompress.record.report import Artifact, Check, Data, SliceQuality, TargetSummary, Tensor
 from edgecompress_targets import Profile
 
@@ -133,15 +133,15 @@ def _finite(decibels: float | None) -> float | None:
 
 
 def _tensor(io: TensorIO) -> Tensor:
-    int8 = io.dtype == ir.DataType.INT8
+    stored = io.dtype in QUANTIZED
     same = io.form == tuple(range(len(io.form)))
     return Tensor(
         name=io.name,
         shape=list(io.shape),
         dtype=io.dtype.numpy().name,
         layout=SAME_LAYOUT if same else LAYOUTS.get(io.form, f"axes {io.form}"),
-        scale=io.scale if int8 else None,
-        zero_point=io.zero_point if int8 else None,
+        scale=io.scale if stored else None,
+        zero_point=io.zero_point if stored else None,
     )
 
 

@@ -27,6 +27,7 @@ OUTLIER = 4.0  # exact range over the range of all but one in a thousand values
 UNUSED = 4.0  # stored range over the range of the values
 TINY = 1e-30
 RESOLUTION = "8-bit resolution"
+WEIGHTS, WIDE_RESOLUTION = "8-bit weights", "16-bit resolution"
 INHERITED_NOISE = "error of its inputs"
 
 
@@ -163,15 +164,17 @@ def _own_cause(layer: Layer, evidence: _Evidence, noise: float, saturated_percen
     weight_ratio = channel_ratio(_channel_ranges(weights, layer)) if q is not None and q.axis is None else 1.0
     activation_ratio = channel_ratio(evidence.channels)
     book = codebook(weights)
+    is_int8 = evidence.q.dtype == ir.DataType.INT8  # else its range leaves room on purpose, and 16 bits are fine enough
     facts = (
         (book is not None, f"weights clustered to {0 if book is None else len(book.centroids)} values"),
         (weight_ratio > DOMINATES, f"one weight channel's range is {weight_ratio:.0f} times the median"),
         (evidence.saturation_noise > SATURATION * noise, f"saturation: {saturated_percent:.2g} % of values"),
-        (unused > UNUSED, f"shared or fixed scale, {unused:.0f} times as wide as its own range"),
-        (spread > OUTLIER, f"outliers: 99.9 % of values lie in 1/{spread:.0f} of the range"),
-        (activation_ratio > DOMINATES, f"one channel's range is {activation_ratio:.0f} times the median"),
+        (is_int8 and unused > UNUSED, f"shared or fixed scale, {unused:.0f} times as wide as its own range"),
+        (is_int8 and spread > OUTLIER, f"outliers: 99.9 % of values lie in 1/{spread:.0f} of the range"),
+        (is_int8 and activation_ratio > DOMINATES, f"one channel's range is {activation_ratio:.0f} times the median"),
     )
-    return next((text for holds, text in facts if holds), RESOLUTION)
+    resolution = RESOLUTION if is_int8 else WEIGHTS if weights is not None else WIDE_RESOLUTION
+    return next((text for holds, text in facts if holds), resolution)
 
 
 def channel_ratio(ranges: np.ndarray | None) -> float:
