@@ -83,6 +83,7 @@ MICRO_LACKS = {"GELU", "POW", "RELU_0_TO_1", "RELU_N1_TO_1", "TILE"}
 MICRO_LACKS_INT8 = {"EXP", "LOG", "RSQRT", "SQRT"}
 # Whose int8 kernels round once in LiteRT's reference, or divide scales in float32: halves come out otherwise there.
 OTHERWISE = {"FULLY_CONNECTED", "BATCH_MATMUL", "ABS", "LEAKY_RELU", "MUL", "PRELU", "RELU"}
+OTHERWISE_INT16 = OTHERWISE | {"SOFTMAX"}  # a table of float64 there, of float32 in TFLM
 OPTIONS = {"FLOOR": None, "REDUCE_MIN": schema.ReducerOptionsT}  # that the emitter's table lacks
 
 
@@ -117,7 +118,7 @@ def micro(data: bytes, inputs: list[np.ndarray], *, keep: bool = False) -> Micro
 
 def _lacks(plan: Plan, operator: Operator) -> bool:
     ends = [plan.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
-    types = {t.dtype for t in ends}
+    types = {t.dtype for t in ends if t.data is None}  # biases may be int64
     lacking = MICRO_LACKS | (MICRO_LACKS_INT8 if np.dtype(np.int8) in types else set())
     unlike = operator.kind == "RELU6" and not np.array_equal(
         ends[0].scale, ends[1].scale
@@ -201,6 +202,12 @@ def quantized(shape, scale: float, zero_point: int = 0, data: np.ndarray | None 
     return FileTensor("t", tuple(shape), ir.DataType.INT8, q, 0, data)
 
 
+def quantized_int16(shape, scale: float) -> FileTensor:
+    """An int16 tensor."""
+    q = Quantization(np.array([scale], np.float32), np.zeros(1, np.int32), None, ir.DataType.INT16)
+    return FileTensor("t", tuple(shape), ir.DataType.INT16, q)
+
+
 def per_channel(data: np.ndarray, scales: np.ndarray, axis: int) -> FileTensor:
     """Constant int8 weights or, for int32 data, a bias."""
     q = Quantization(scales.astype(np.float32), np.zeros(scales.size, np.int32), axis)
@@ -233,10 +240,11 @@ def file_of(kind: str, inputs: list[FileTensor | None], outputs: list[FileTensor
 
 
 def random_inputs(inputs: list[FileTensor | None], seed: int) -> list[np.ndarray]:
-    """All of int8's range; floats normal; booleans; small whole numbers."""
+    """All of int8's and int16's range; floats normal; booleans; small whole numbers."""
     rng = np.random.default_rng(seed)
     draw = {
         ir.DataType.INT8: lambda shape: rng.integers(-128, 128, shape, np.int8),
+        ir.DataType.INT16: lambda shape: rng.integers(-32768, 32768, shape, np.int16),
         ir.DataType.FLOAT: lambda shape: rng.normal(0, 2, shape).astype(np.float32),
         ir.DataType.BOOL: lambda shape: rng.integers(0, 2, shape).astype(bool),
         ir.DataType.INT32: lambda shape: rng.integers(-5, 6, shape).astype(np.int32),
@@ -263,7 +271,8 @@ def check(
     ours = run_ours(data, feeds)
     if (micro := run_micro(data, feeds)) is not None:
         _compare(ours, micro, tolerance, steps)
-    near = max(steps, 1) if kind in OTHERWISE and ours[0].dtype == np.int8 else steps
+    otherwise: dict[type, set[str]] = {np.int8: OTHERWISE, np.int16: OTHERWISE_INT16}
+    near = max(steps, 1) if kind in otherwise.get(ours[0].dtype.type, ()) else steps
     _compare(ours, run_reference(data, feeds, optimised=kind in OPTIMISED_ONLY), tolerance, near)
 
 
