@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import LayerDiagnosis
+from edgecompress.compress.quantize.search import Tried
 from edgecompress.conversion.artifacts import Emitted, emit
 from edgecompress.conversion.check import check
 from edgecompress.conversion.conversion import Conversion
@@ -51,7 +52,7 @@ class Outcome:
     """The artifacts of one compressed model.
 
     recipe: with the layers that stayed in float. diagnoses: of the fully quantized model, worst first. verdict: on the
-    quality of all artifacts. histories: of every training, in order.
+    quality of all artifacts. histories: of every training, in order. tried: what the search for better quality tried.
     """
 
     attempt: Attempt
@@ -59,6 +60,7 @@ class Outcome:
     diagnoses: tuple[LayerDiagnosis, ...]
     verdict: Verdict
     histories: tuple[History, ...] = ()
+    tried: tuple[Tried, ...] = ()
 
 
 def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
@@ -69,11 +71,13 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
     fully quantized model whatever it loses.
     """
     encoded = encode(conversion, model)
-    attempt, histories = _attempt(conversion, encoded), encoded.histories
+    if encoded.settings is not None:
+        conversion = conversion.with_recipe(conversion.recipe.model_copy(update={"quantize": encoded.settings}))
+    attempt, histories, tried = _attempt(conversion, encoded), encoded.histories, encoded.tried
     diagnoses = diagnose_layers(conversion, encoded)
     verdict = judge_all(conversion, attempt)
     if not verdict.loses_accuracy or conversion.profile.integer_only or encoded.quantized is None:
-        return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories)
+        return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories, tried)
     by_own_noise = sorted(diagnoses, key=lambda d: d.own_snr_db)
     for diagnosis in by_own_noise:
         assert encoded.quantized is not None
@@ -85,7 +89,7 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
             verdict = judge_all(conversion, attempt)
             if not verdict.loses_accuracy:
                 break
-    return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories)
+    return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories, tried)
 
 
 def judge_all(conversion: Conversion, attempt: Attempt) -> Verdict:

@@ -18,6 +18,7 @@ from edgecompress.compress.quantize import (
     quantize_static,
     to_float16,
 )
+from edgecompress.compress.quantize.search import Found, Tried, improve
 from edgecompress.conversion.artifacts import emit_pack
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.size_budget import cluster_within
@@ -39,12 +40,15 @@ AWARE = "quantization-aware training"
 @dataclass(frozen=True)
 class Encoded:
     """An annotated model. quantized: how it came about when its activations are int8. goals: what was asked of its
-    clusters. histories: of training it as integers and codebooks."""
+    clusters. histories: of training it as integers and codebooks. tried: what the search for a better model tried.
+    settings: of quantization, as that search left them; None where there was none."""
 
     model: ir.Model
     quantized: Quantized | None = None
     goals: tuple[Goal, ...] = ()
     histories: tuple[History, ...] = ()
+    tried: tuple[Tried, ...] = ()
+    settings: Quantize | None = None
 
 
 def encode(conversion: Conversion, model: ir.Model) -> Encoded:
@@ -60,6 +64,14 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
             model = integer_parts(model.clone())
         quantized = quantize(model, calibration, recipe.quantize, integer_only=integer_only)
         running.stage.note = quantization_note(quantized, recipe.quantize)
+    if recipe.quantize.epochs is None and recipe.quantize.search_seconds and recipe.evaluate.min_snr:
+        with conversion.log.stage("search") as running:
+            found = improve(quantized, recipe.quantize, recipe.evaluate.min_snr, integer_only=integer_only)
+            running.stage.note = search_note(found)
+        quantized, conversion = found.quantized, _with_quantize(conversion, found.settings)
+        encoded = Encoded(quantized.model, quantized, tried=found.tried, settings=found.settings)
+        clustered = _clustered(conversion, encoded, quantized.reference, quantized.calibration.dataset)
+        return replace(clustered, tried=found.tried, settings=found.settings)
     encoded = Encoded(quantized.model, quantized)
     if recipe.quantize.epochs is not None:
         assert conversion.trainer is not None  # require_possible sees to it
@@ -116,6 +128,17 @@ def _clustered(conversion: Conversion, encoded: Encoded, reference: ir.Model, ca
     quantized = encoded.quantized and replace(encoded.quantized, model=clustered.model)
     asked = settings if limit is None else settings.model_copy(update={"size": limit})
     return Encoded(clustered.model, quantized, (goal(clustered, asked),), histories)
+
+
+def _with_quantize(conversion: Conversion, settings: Quantize) -> Conversion:
+    return conversion.with_recipe(conversion.recipe.model_copy(update={"quantize": settings}))
+
+
+def search_note(found: Found) -> str:
+    """What the search tried, and what it kept."""
+    steps = [f"{t.what}: {t.before:.1f} to {t.after:.1f} dB, {'kept' if t.kept else 'not kept'}" for t in found.tried]
+    late = ["stopped by search_seconds, so that another run may differ"] if found.out_of_time else []
+    return "; ".join(steps + late) or "not needed"
 
 
 def quantization_note(quantized: Quantized, settings: Quantize) -> str:

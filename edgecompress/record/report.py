@@ -114,6 +114,18 @@ class Goal(Part):
     note: str = Field("", description="a remark on what was achieved")
 
 
+class Cure(Part):
+    """One kind of change that was tried because outputs were too far from the float model's."""
+
+    what: str = Field(description='for example "int16 activations"')
+    snr_before: float | None = Field(description="lowest signal-to-noise ratio of a slice, dB; null if all are exact")
+    snr_after: float | None
+    kept: bool
+    names: list[str] = Field(description="the values or layers that it applies to")
+    macs: Natural = Field(description="multiply-accumulates that take another type")
+    bytes: Natural = Field(description="bytes of weights that the model grows by")
+
+
 class Epoch(Part):
     """One pass over the training data."""
 
@@ -364,6 +376,7 @@ class Report(Part):
     achieved: Achieved
     stages: list[Stage]
     goals: list[Goal] = Field([], description="what was asked of each step of compression, and what it achieved")
+    cures: list[Cure] = Field([], description="what was tried to bring outputs nearer to the float model's")
     training: list[History] = Field([], description="every run of the training loop, in order")
     layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
     memory: MemoryPlan | None = Field(None, description="null in reports of earlier versions")

@@ -41,6 +41,7 @@ def report_of(converted: Converted) -> Report:
         achieved=_achieved(converted),
         stages=conversion.log.stages,
         goals=counted_goals(converted.compressed.goals, attempt.model),
+        cures=[summaries.cure(tried) for tried in outcome.tried],
         training=list(converted.compressed.histories),
         layers=report_layers(attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model, converted.counts),
         memory=memory_plan(attempt.model),
@@ -124,7 +125,9 @@ def _notes(converted: Converted) -> list[str]:
     ]
     if converted.encoding == "int8" and not any(is_integer(node) for node in attempt.model.graph):
         notes.append("no layer computes on int8, because none has an int8 kernel or all values are too large for int8")
-    if added := compressed.outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]:
+    cured = {name for tried in compressed.outcome.tried if tried.kept for name in tried.names}
+    float_layers = compressed.outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]
+    if added := [name for name in float_layers if name not in cured]:
         notes.append(
             f"these layers stay in float, to lose at most {drop_limit(reference, asked.evaluate):g} points: "
             f"{', '.join(added)}"

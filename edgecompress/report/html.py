@@ -54,6 +54,7 @@ def page(report: Report) -> str:
             cards=cards(report),
             bars=bars(report),
             asked=terminal.requested(report),
+            cures=terminal.cures(report),
             scatter=_scatter([("", report)]),
             layers=_layers(report.layers),
             arena=_arena(report),

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from edgecompress.compress.quantize.search import Tried
 from edgecompress.conversion.artifacts import Emitted
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.evaluate.file_count import FileCount
 from edgecompress.evaluate.quality import Quality
 from edgecompress.evaluate.verify import Check as Measured
 from edgecompress.lowering.tensor_io import QUANTIZED, Form, TensorIO, TFLiteModel
-from edgecompress.record.report import Artifact, Check, Data, SliceQuality, TargetSummary, Tensor
+from edgecompress.record.report import Artifact, Check, Cure, Data, SliceQuality, TargetSummary, Tensor
 from edgecompress_targets import Profile
 
 SAME_LAYOUT = "as in the model"
@@ -98,6 +99,20 @@ def output_parts(io: TFLiteModel) -> list[str]:
 def _step(node: ir.Node) -> str:
     axis = node.attributes.get_int("axis", None)
     return node.op_type if axis is None else f"{node.op_type} along axis {axis}"
+
+
+def cure(tried: Tried) -> Cure:
+    """What the search tried, as the report has it."""
+    before, after = (None if not math.isfinite(x) else round(x, 2) for x in (tried.before, tried.after))
+    return Cure(
+        what=tried.what,
+        snr_before=before,
+        snr_after=after,
+        kept=tried.kept,
+        names=list(tried.names),
+        macs=tried.macs,
+        bytes=tried.bytes,
+    )
 
 
 def _check(measured: Measured) -> Check:

@@ -20,7 +20,7 @@ WORST_LAYERS = 5
 
 def render(report: Report) -> RenderableType:
     """Header, artifacts, accuracy, worst layers, requested against achieved, notes: what has content."""
-    parts = (_header, _artifacts, _accuracy, _devices, _worst_layers, _requested, _notes)
+    parts = (_header, _artifacts, _accuracy, _devices, _worst_layers, _cures, _requested, _notes)
     return Group(*[part for make in parts if (part := make(report)) is not None])
 
 
@@ -114,6 +114,25 @@ def _worst_layers(report: Report) -> Table | None:
         return None
     rows = [(x.name, x.op, x.encoding, f"{x.snr_db:.1f}", x.cause) for x in measured]
     return table("\nWorst layers", ("Layer", "Operator", "Encoding", " SNR dB", "Probable cause"), rows)
+
+
+def cures(report: Report) -> list[tuple[str, ...]]:
+    """(what was tried, where, ratio before, ratio after, cost, whether it was kept)"""
+    rows: list[tuple[str, ...]] = []
+    for cure in report.cures:
+        layers = f"{len(cure.names)} {'value' if not cure.macs else 'layer'}{'' if len(cure.names) == 1 else 's'}"
+        costs = [f"{count(cure.macs)} MACs" if cure.macs else "", f"{size(cure.bytes)}" if cure.bytes else ""]
+        before, after = (number(x, ".1f", missing="exact") for x in (cure.snr_before, cure.snr_after))
+        cost = ", ".join(filter(None, costs)) or "-"
+        rows.append((cure.what, layers if cure.names else "all", before, after, cost, "yes" if cure.kept else "no"))
+    return rows
+
+
+CURES = ("Tried", "Where", " SNR dB before", " After", "Cost", "Kept")
+
+
+def _cures(report: Report) -> Table | None:
+    return table("\nSearched for better outputs", CURES, cures(report)) if report.cures else None
 
 
 def requested(report: Report) -> list[tuple[str, str, str]]:

@@ -1,0 +1,97 @@
+"""The search for better outputs reaches the limit where it can, cheapest first, and says what it did."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgecompress import convert
+from edgecompress.compress.quantize import quantize, simulation
+from edgecompress.compress.quantize.search import MARGIN, Clock, _fewest, improve
+from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.graph.annotations import activation_bits
+from edgecompress.recipe import Quantize
+from quantizing import data, network, normal, snr_db
+
+SETTINGS = Quantize(equalize=False, bias_correction=False)
+SPREAD = np.geomspace(1, 200, 8, dtype=np.float32)
+FIRST = "a = Conv <pads = [1, 1, 1, 1]> (x, w, b) r = Relu(a) "
+HARD = {  # channels of very different size meet in one scale, and the small ones count as much
+    "one layer behind": FIRST + "y = Conv(r, v, d)",
+    "two layers behind": FIRST + "c = Conv(r, v, d) s = Relu(c) y = Conv(s, u, d)",
+    "a sum": FIRST + "c = Conv(r, v, d) y = Add(c, x)",
+    "an average": FIRST + "p = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (r) y = Conv(p, v, d)",
+    "moved in between": FIRST + "q = Transpose <perm = [0, 1, 3, 2]> (r) y = Conv(q, v, d)",
+}
+
+
+def hard(kind: str) -> ir.Model:
+    spread = SPREAD.reshape(1, 8, 1, 1)
+    w, b = normal(8, 3, 3, 3) / 5 * SPREAD.reshape(8, 1, 1, 1), normal(8) * SPREAD
+    v = normal(3, 8, 1, 1) / spread * np.where(SPREAD > 50, 0, 1).reshape(1, 8, 1, 1).astype(np.float32)
+    return network(HARD[kind], w=w, b=b, v=v, d=normal(3) / 10, u=normal(3, 3, 1, 1))
+
+
+@pytest.mark.parametrize("integer_only", [False, True], ids=["float", "int16"])
+@pytest.mark.parametrize("kind", HARD)
+def test_a_limit_is_reached_at_the_least_cost(kind: str, integer_only: bool):
+    model, limit = hard(kind), 25.0
+    dataset = data(model, {"x": normal(64, 3, 8, 8)})
+    before = quantize(model, dataset, SETTINGS, integer_only=integer_only)
+    found = improve(before, SETTINGS, limit, integer_only=integer_only)
+    arrays = {"x": normal(32, 3, 8, 8, seed=9)}
+    exact = OnnxRuntime(model).run(arrays)[0]
+    ratios = [snr_db(exact, OnnxRuntime(simulation(q.model)).run(arrays)[0]) for q in (before, found.quantized)]
+    assert ratios[0] < limit < ratios[1]
+    assert found.tried[-1].kept and found.tried[-1].after >= limit + MARGIN
+    bits = {activation_bits(node) for node in found.quantized.model.graph}
+    assert (16 in bits) if integer_only else (None in bits)
+    named = found.settings.int16_layers if integer_only else found.settings.float_layers
+    assert list(found.tried[-1].names) == named and found.tried[-1].macs > 0
+
+
+def test_what_is_good_enough_is_left_alone():
+    model = hard("one layer behind")
+    before = quantize(model, data(model), SETTINGS)
+    found = improve(before, SETTINGS, 1.0, integer_only=False)
+    assert found.quantized is before and found.settings is SETTINGS and not found.tried
+
+
+def test_the_same_each_time():
+    model = hard("two layers behind")
+    found = [improve(quantize(model, data(model), SETTINGS), SETTINGS, 30.0, integer_only=False) for _ in range(2)]
+    assert found[0].tried == found[1].tried and found[0].settings == found[1].settings
+
+
+def test_a_search_without_time_changes_nothing_and_says_so():
+    model, settings = hard("one layer behind"), SETTINGS.model_copy(update={"search_seconds": 0.0})
+    found = improve(quantize(model, data(model), settings), settings, 30.0, integer_only=False)
+    assert not found.tried and found.out_of_time
+
+
+@pytest.mark.parametrize("needed", range(1, 12))
+def test_the_fewest_are_found_with_few_questions(needed: int):
+    asked: list[int] = []
+
+    def reaches(count: int) -> bool:
+        asked.append(count)
+        return count >= needed
+
+    _fewest(11, reaches, Clock(60))
+    assert needed in asked and (needed == 1 or needed - 1 in asked) and len(asked) == len(set(asked)) <= 8
+
+
+def test_the_report_lists_what_was_tried(tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("[quantize]\nequalize = false\nbias_correction = false\n[evaluate]\nmin_snr = 25\n")
+    result = convert(
+        ir.to_proto(hard("one layer behind")),
+        "cortex-m4",
+        calib=normal(64, 3, 8, 8),
+        recipe=recipe,
+        output=tmp_path / "o",
+    )
+    cure = result.report.cures[-1]
+    assert result.report.status == "ok" and cure.kept and cure.what == "int16 activations"
+    assert cure.snr_before < 25 < cure.snr_after and "Searched" in (tmp_path / "o/report.html").read_text()
