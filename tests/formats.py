@@ -16,7 +16,7 @@ from edgecompress.emit import pack, tflite
 from edgecompress.errors import EdgeCompressError
 from edgecompress.lowering.tensor_io import TFLiteModel
 from edgecompress.operators.example import Example
-from edgecompress.operators.rewriting import tflite_parts
+from edgecompress.operators.rewriting import integer_parts, tflite_parts
 from edgecompress_runtime.execute import Executor
 
 CLOSE = 2e-5  # of the largest value: float32, in another order
@@ -67,6 +67,7 @@ def on_onnx(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
 
 def int8(model: ir.Model) -> ir.Model:
     """Quantized, all of it where that can be: else outputs of a fixed range stay float."""
+    model = integer_parts(model.clone())
     try:
         return quantizing.static(model, feeds(model, 32), integer_only=True)
     except EdgeCompressError:

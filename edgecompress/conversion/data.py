@@ -113,7 +113,7 @@ def from_training(trainer: Trainer, given: DataSources, metric: Metrics) -> Data
 
 def needs_no_calibration(model: ir.Model, profile: Profile) -> bool:
     """Whether activations can be int8 without data: the model came with all scales that the target needs."""
-    return knows_scales(integer_parts(model.clone()) if profile.integer_only else model)
+    return knows_scales(integer_parts(model.clone(), integer_only=profile.integer_only))
 
 
 def describe_calibration(model: ir.Model) -> str:

@@ -60,8 +60,7 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
             encoded = Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
             return _clustered(conversion, encoded, model, calibration)
         assert calibration is not None  # open_data sees to it
-        if integer_only:
-            model = integer_parts(model.clone())
+        model = integer_parts(model.clone(), integer_only=integer_only)
         quantized = quantize(model, calibration, recipe.quantize, integer_only=integer_only)
         running.stage.note = quantization_note(quantized, recipe.quantize)
     if recipe.quantize.epochs is None and recipe.quantize.search_seconds and recipe.evaluate.min_snr:

@@ -30,8 +30,9 @@ def emit(
     """
     built = tflite.build(model, io_dtype=io_dtype)
     made = _plan(built)
-    if missing := sorted({o.kind for o in made.operators} - RECORDS.keys()):
-        raise UnsupportedModelError(f"the runtime has no kernel for {', '.join(missing)}")
+    if missing := {o.kind: o.origin for o in built.buffer.operators if o.kind not in RECORDS}:
+        listing = ", ".join(f"{kind} (for {where})" for kind, where in sorted(missing.items()))
+        raise UnsupportedModelError(f"the runtime has no kernel for {listing}")
     if faults := list(_without_kernels(built, made)):
         raise UnsupportedModelError("; ".join(faults))
     data = write_pack(made, name, codecs=(*FAST, coder))

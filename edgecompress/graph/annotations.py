@@ -163,6 +163,16 @@ def set_activation_bits(node: ir.Node, bits: int | None) -> None:
     node.meta["activation_bits"] = bits
 
 
+def wants_table(node: ir.Node) -> bool:
+    """Whether the node is to be a table of its function's 256 results on int8, although a float kernel exists."""
+    return bool(node.meta.get("table", False))
+
+
+def set_table(node: ir.Node) -> None:
+    """Records that the node is to be a table on int8."""
+    node.meta["table"] = True
+
+
 def is_integer(node: ir.Node) -> bool:
     """Whether the node computes on int8 or int16 activations (else on float32)."""
     return activation_bits(node) is not None

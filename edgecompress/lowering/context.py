@@ -258,7 +258,7 @@ OPTION_TABLES = {
     "BATCH_MATMUL": "BatchMatMulOptions",
 }
 WITHOUT_OPTIONS = {
-    "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "PRELU", "ELU", "LOGISTIC", "TANH", "LOG", "SQRT", "RSQRT",
+    "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "PRELU", "ELU", "LOGISTIC", "TANH", "LOG", "SQRT", "RSQRT", "SIN",
     "TABLE",
 }  # fmt: skip
 

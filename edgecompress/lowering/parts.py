@@ -79,6 +79,8 @@ def _written_once(model: ir.Model, rule_of: Callable[[ir.Node], Rule | None]) ->
             continue
         for value in parts.initializers:
             model.graph.register_initializer(value)
+        if len(parts.nodes) == 1:
+            parts.nodes[0].name = node.name  # by which a recipe may name it
         for part in parts.nodes:
             follow(part, node)
         used = [(old, new) for old, new in zip(node.outputs, results) if old.uses() or old.is_graph_output()]

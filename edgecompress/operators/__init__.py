@@ -4,6 +4,7 @@ from edgecompress.operators import (  # noqa: F401 (each enters its records)
     comparison,
     convolution,
     elementwise,
+    functions,
     indexing,
     matrix,
     movement,

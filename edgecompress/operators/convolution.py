@@ -346,7 +346,7 @@ register(
         ),
         accepts=all_of(constant_inputs(1, 2), image_rank),
         parts=_conv_transpose_parts,
-        integer_parts=True,
+        integer_parts=_conv_transpose_parts,
         channels=_conv_transpose_channels,
         change=_renew_groups,
         torch=_conv_transpose_torch,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Quantization
+from edgecompress.graph.annotations import Quantization, wants_table
 from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.channel_rules import broadcast, elementwise
 from edgecompress.graph.fusion import Layer
@@ -26,6 +26,7 @@ from edgecompress.operators.example import Example
 from edgecompress.operators.record import (
     FIXED,
     SAME,
+    TABLE_WHERE_NEEDED,
     Bounds,
     Function,
     Integer,
@@ -192,6 +193,22 @@ def _softplus_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), which can't overflow."""
     x = argument(node, 0)
     return [op.Add(op.Relu(x), op.Log(op.Add(op.Exp(op.Neg(op.Abs(x))), 1.0)))]
+
+
+def _divide_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """a / b = a * (1 / b): a product has an int8 kernel, and a reciprocal is a table."""
+    a, b = arguments(node)
+    return [op.Mul(a, op.Reciprocal(b))] if a.dtype == ir.DataType.FLOAT else None
+
+
+def _is_power_table(node: ir.Node) -> bool:
+    exponent = optional_parameter(node, 1)
+    return wants_table(node) and exponent is not None and exponent.size == 1
+
+
+def _power(node: ir.Node, x: np.ndarray) -> np.ndarray:
+    exponent = optional_parameter(node, 1)
+    return x ** (1.0 if exponent is None else float(exponent.reshape(())))
 
 
 def _prelu_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
@@ -389,6 +406,7 @@ register(
         "Div",
         examples=(Example("e = Exp(z) y = Div(x, e)", TWO),),
         channels=elementwise,
+        integer_parts=_divide_parts,
         torch=_divide_torch,
         weights=OPERANDS,
         tflite=binary("DIV"),
@@ -399,7 +417,9 @@ register(
         examples=(Example("a = Abs(x) y = Pow(a, e)", constants={"e": np.float32(1.7)}),),
         channels=elementwise,
         torch=plain("pow"),
+        integer=Integer(accepts=_is_power_table),
         tflite=binary("POW"),
+        function=Function(_power),
         layout="free",
     ),
     Operator(
@@ -429,7 +449,7 @@ register(
             Example("y = PRelu(x, z)", {"x": (1, 4, 5), "z": (1, 4, 1)}),
         ),
         parts=_prelu_parts,
-        integer_parts=True,
+        integer_parts=_prelu_parts,
         channels=elementwise,
         homogeneous=True,
         torch=_prelu_torch,
@@ -459,12 +479,18 @@ register(
         "Elu",
         examples=(Example("y = Elu(x)"), Example("y = Elu<alpha=0.5>(x)")),
         parts=_elu_parts,
-        integer_parts=True,
+        integer_parts=_elu_parts,
         torch=_elu_torch,
         integer=Integer(),
         tflite=unary("ELU"),
     ),
-    function("Erf", parts=_erf_parts, torch=plain("erf")),
+    function(
+        "Erf",
+        parts=_erf_parts,
+        torch=plain("erf"),
+        integer=TABLE_WHERE_NEEDED,
+        function=Function(lambda node, x: np.vectorize(math.erf, otypes=[np.float64])(x), rises=True),
+    ),
     function(
         "Exp",
         torch=plain("exp"),
@@ -483,7 +509,7 @@ register(
     function(
         "HardSigmoid",
         parts=_hard_sigmoid_parts,
-        integer_parts=True,
+        integer_parts=_hard_sigmoid_parts,
         bounds=rising(_hard_sigmoid),
         torch=_hard_sigmoid_torch,
     ),
@@ -509,13 +535,28 @@ register(
         tflite=_lower_leaky_relu,
         function=Function(_leaky, rises=True),
     ),
-    function("Log", examples=(Example("e = Exp(x) y = Log(e)"),), torch=plain("log"), tflite=unary("LOG")),
-    function("Neg", torch=plain("neg"), tflite=unary("NEG")),
+    function(
+        "Log",
+        examples=(Example("a = Abs(x) e = Add(a, c) y = Log(e)", constants={"c": np.float32(0.5)}),),
+        torch=plain("log"),
+        integer=TABLE_WHERE_NEEDED,
+        tflite=unary("LOG"),
+        function=Function(lambda node, x: np.log(np.maximum(x, 0))),
+    ),
+    function(
+        "Neg",
+        torch=plain("neg"),
+        integer=TABLE_WHERE_NEEDED,
+        tflite=unary("NEG"),
+        function=Function(lambda node, x: -x),
+    ),
     function(
         "Reciprocal",
-        examples=(Example("e = Exp(x) y = Reciprocal(e)"),),
+        examples=(Example("a = Abs(x) e = Add(a, c) y = Reciprocal(e)", constants={"c": np.float32(0.5)}),),
         parts=_reciprocal_parts,
         torch=plain("reciprocal"),
+        integer=TABLE_WHERE_NEEDED,
+        function=Function(lambda node, x: 1 / x),
     ),
     function(
         "Relu",
@@ -535,7 +576,14 @@ register(
     ),
     function("Softplus", parts=_softplus_parts, function=Function(lambda node, x: np.logaddexp(x, 0), rises=True)),
     function("Softsign", function=Function(lambda node, x: x / (1 + np.abs(x)), rises=True)),
-    function("Sqrt", examples=(Example("a = Abs(x) y = Sqrt(a)"),), torch=plain("sqrt"), tflite=unary("SQRT")),
+    function(
+        "Sqrt",
+        examples=(Example("a = Abs(x) y = Sqrt(a)"),),
+        torch=plain("sqrt"),
+        integer=TABLE_WHERE_NEEDED,
+        tflite=unary("SQRT"),
+        function=Function(lambda node, x: np.sqrt(np.maximum(x, 0))),
+    ),
     function(
         "Tanh",
         torch=plain("tanh"),

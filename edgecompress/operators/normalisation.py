@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +25,9 @@ from edgecompress.operators.record import Operator, TorchFunction, Weights, neve
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+# (parts, x, axes, epsilon) -> (x - mean) / sqrt(variance + epsilon) over the axes
+Normalise = Callable[[Parts, ir.Value, Sequence[int], float], ir.Value]
 
 # ---- TFLite, or other operators ----
 
@@ -56,21 +59,44 @@ def _normalised(op: Parts, x: ir.Value, axes: Sequence[int], epsilon: float) -> 
     return op.Div(centred, op.Sqrt(op.Add(variance, epsilon)))
 
 
+def _on_integers(op: Parts, x: ir.Value, axes: Sequence[int], epsilon: float) -> ir.Value:
+    """(x - mean) * (1 / sqrt(variance + epsilon)): every part has an int8 kernel, or is a table."""
+    centred = op.Sub(x, op.ReduceMean(x, np.array(axes), keepdims=1))
+    variance = op.ReduceMean(op.Mul(centred, centred), np.array(axes), keepdims=1)
+    return op.Mul(centred, op.Pow(op.Add(variance, epsilon), -0.5))
+
+
 def _layer_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    return _layer(op, node, _normalised)
+
+
+def _layer(op: Parts, node: ir.Node, normalise: Normalise) -> Sequence[ir.Value]:
     x, rank = argument(node, 0), len(shape(argument(node, 0)))
     axes = list(range(integer(node, "axis", -1) % rank, rank))
-    result = op.Mul(_normalised(op, x, axes, number(node, "epsilon", 1e-5)), argument(node, 1))
+    result = op.Mul(normalise(op, x, axes, number(node, "epsilon", 1e-5)), argument(node, 1))
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         result = op.Add(result, argument(node, 2))
     return [result]
 
 
 def _instance_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    return _instance(op, node, _normalised)
+
+
+def _instance(op: Parts, node: ir.Node, normalise: Normalise) -> Sequence[ir.Value]:
     x = argument(node, 0)
     rank = len(shape(x))
     scale, bias = (parameter(node, i).reshape([1, -1] + [1] * (rank - 2)) for i in (1, 2))
-    centred = _normalised(op, x, range(2, rank), number(node, "epsilon", 1e-5))
+    centred = normalise(op, x, range(2, rank), number(node, "epsilon", 1e-5))
     return [op.Add(op.Mul(centred, scale), bias)]
+
+
+def _layer_integer_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    return _layer(op, node, _on_integers)
+
+
+def _instance_integer_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    return _instance(op, node, _on_integers)
 
 
 def _accepts_batch_normalization(node: ir.Node) -> str | None:
@@ -184,6 +210,7 @@ register(
         examples=(Example("y = InstanceNormalization(x, s, t)", weights=SCALED),),
         accepts=constant_inputs(1, 2),
         parts=_instance_parts,
+        integer_parts=_instance_integer_parts,
         channels=_per_channel,
         torch=_instance_torch,
         weights=Weights(learned=(1, 2)),
@@ -196,6 +223,7 @@ register(
         ),
         accepts=one_output,
         parts=_layer_parts,
+        integer_parts=_layer_integer_parts,
         channels=_layer_channels,
         torch=_layer_torch,
         weights=Weights(learned=(1, 2)),

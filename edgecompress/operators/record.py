@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Quantization
+from edgecompress.graph.annotations import Quantization, wants_table
 from edgecompress.graph.channel_axes import ChannelAxes
 from edgecompress.graph.channel_rules import fix_all
 from edgecompress.graph.fusion import Layer
@@ -131,6 +131,10 @@ class Integer:
         return self.fixed if bits == 8 or self.fixed is None else UNIT_INT16
 
 
+# of a function that has a float kernel: a table where nothing may stay float
+TABLE_WHERE_NEEDED = Integer(accepts=wants_table)
+
+
 @dataclass(frozen=True)
 class MatrixInput:
     """A weight that is multiplied with: the position of the input, its axes of output and of input channels."""
@@ -177,8 +181,9 @@ class Operator:
     accepts: why a node can't be converted, or None. only_in_training: conversion folds it; it stays in models that are
         to be trained.
     parts: writes a node with other operators, for whoever lacks this one; it may return None for nodes that it leaves
-        as they are. Default: the function body in the ONNX standard, if it has one. integer_parts: whether all parts
-        have int8 kernels where the whole has none, so that they are written before quantization.
+        as they are. Default: the function body in the ONNX standard, if it has one. integer_parts: the same
+        with parts that all have int8 kernels, for nodes that have none, written before quantization: always where the
+        operator computes on int8 in other forms (`integer`), else for targets that compute on nothing but integers.
     channels: couples positions along the axes of the node's values (pruning). bounds: of the output from those of the
         inputs; default: from a rising `function`, else unknown. homogeneous: f(s x) = s f(x) for s > 0 of each channel.
     batch: which constants another batch size changes. change: parameters that say how long an axis is, after some of
@@ -196,7 +201,7 @@ class Operator:
     accepts: Accepts = any_node
     only_in_training: bool = False
     parts: Parts | None = None
-    integer_parts: bool = False
+    integer_parts: Parts | None = None
     channels: Channels = fix_all
     bounds: Bounds | None = None
     homogeneous: bool = False

@@ -6,7 +6,7 @@ import functools
 
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import is_integer
+from edgecompress.graph.annotations import is_integer, set_table, wants_table
 from edgecompress.graph.standard_functions import fold_casts, write_functions
 from edgecompress.lowering.parts import Rule, written_in_parts
 from edgecompress.lowering.table import write_table
@@ -26,11 +26,17 @@ def _needs_standard(node: ir.Node) -> bool:
     return node.op_type in OPERATORS and tflite_lowering(node) is None and record_of(node).parts is None
 
 
-def integer_parts(model: ir.Model) -> ir.Model:
-    """Writes operators without an int8 kernel with those that have one, in place: before calibration, for targets that
-    need every operator in int8.
+def integer_parts(model: ir.Model, *, integer_only: bool = True) -> ir.Model:
+    """Writes nodes without an int8 kernel with those that have one, in place, before calibration: without integer_only
+    those alone whose operator has one in other forms, else all that can be, and functions become tables.
     """
-    return written_in_parts(model, _integer_rule)
+    model = written_in_parts(model, functools.partial(_integer_rule, integer_only))
+    for node in model.graph:
+        record = record_of(node)
+        has_kernel = record.integer is None or record.integer.accepts(node)
+        if integer_only and record.function is not None and not has_kernel:
+            set_table(node)
+    return model
 
 
 def tflite_lowering(node: ir.Node) -> Lowering | None:
@@ -45,9 +51,10 @@ def tflite_lowering(node: ir.Node) -> Lowering | None:
 def _is_table(node: ir.Node) -> bool:
     """Whether the node is a look-up among the 256 results that an int8 function has."""
     record = record_of(node)
-    return record.tflite is None and record.function is not None and is_integer(node)
+    has_kernel = record.tflite is not None and not wants_table(node)
+    return not has_kernel and record.function is not None and is_integer(node)
 
 
-def _integer_rule(node: ir.Node) -> Rule | None:
+def _integer_rule(integer_only: bool, node: ir.Node) -> Rule | None:
     record = record_of(node)
-    return record.parts if record.integer_parts else None
+    return record.integer_parts if integer_only or record.integer is not None else None

@@ -18,6 +18,7 @@ from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize.batch import ALL_CORES, Arrays, Runner, batch_size, with_batch
 from edgecompress.compress.quantize.noise import decibels, measured_outputs
 from edgecompress.compress.quantize.simulate import Simulation
+from edgecompress.evaluate.batching import feeds, join
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.quality import Meter, Slices, slices
 from edgecompress.graph.annotations import INTEGER_RANGE, Quantization
@@ -105,7 +106,7 @@ class Tuner:
         self._steps = dict(simulation.steps)
         large = with_batch(simulation.model, judge.size) if judge.whole else None
         model = simulation.model if large is None else large
-        self._batch = judge.size if large is not None else _own_batch(model)
+        self._shapes = {str(v.name): tuple(v.shape.numpy()) for v in model.graph.inputs if v.shape is not None}
         self._defaults: Arrays = {}
         graph = model.graph
         for name in {n for names in self._steps.values() for n in names}:
@@ -129,17 +130,11 @@ class Tuner:
                 feed |= {name: np.array(n, np.float32) for name, n in zip(self._steps[value], numbers)}
         parts = []
         for batch in self._judge.batches:
-            for start in range(0, self._judge.size, self._batch):
-                inputs = {name: x[start : start + self._batch] for name, x in batch.items()}
-                outputs = self._interpreter.call(inputs | feed)
-                parts.append(dict(zip(self._judge.names, outputs[len(outputs) - len(self._judge.names) :])))
+            runs = [self._interpreter.call(inputs | feed) for inputs in feeds(batch, self._shapes)]
+            outputs = join(runs, batch, self._shapes)
+            parts.append(dict(zip(self._judge.names, outputs[len(outputs) - len(self._judge.names) :])))
         return self._judge.measure(_joined(parts))
 
 
 def _joined(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _own_batch(model: ir.Model) -> int:
-    shape = model.graph.inputs[0].shape
-    return int(shape.numpy()[0]) if shape is not None and len(shape) else 1
