@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from packs import header_of, resigned, with_header
 
 from edgecompress_runtime.operators import RECORDS
-from edgecompress_runtime.options import FullyConnectedOptions
+from edgecompress_runtime.options import FLOAT_MAX, FullyConnectedOptions
 from edgecompress_runtime.pack import CODECS, PackError, read_pack, write_pack
 from edgecompress_runtime.pack.header import DTYPES
 from edgecompress_runtime.plan import Operator, Plan, Tensor
@@ -75,7 +75,7 @@ def drawn(option: Field[Any]) -> st.SearchStrategy[Any]:
     values: dict[Any, st.SearchStrategy[Any]] = {
         "int": st.integers(allowed[0], allowed[-1]),
         "bool": st.booleans(),
-        "float": st.floats(allow_nan=False, allow_infinity=False),
+        "float": st.floats(-FLOAT_MAX, FLOAT_MAX),
         "list | None": st.none() | st.lists(st.integers(-1, 9), min_size=1, max_size=3),
     }
     return values[option.type]
