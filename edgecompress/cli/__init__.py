@@ -56,8 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Exit codes: 0 success; 1 a defect of this program; 2 bad arguments or unreadable input; 3 the model can't be
-    converted or run; 4 the model was converted, but a limit on accuracy or size was not met, or a device's outputs
-    differ; 5 a device can't be reached, is in use, or fails; 130 interrupted by Ctrl-C, 143 by SIGTERM.
+    converted or run, or not in all formats; 4 the model was converted, but a limit on accuracy or size was not met, or
+    a device's outputs differ; 5 a device can't be reached, is in use, or fails; 130 interrupted by Ctrl-C,
+    143 by SIGTERM.
     A failure is one line on stderr; --debug anywhere in the arguments shows the traceback as well.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)

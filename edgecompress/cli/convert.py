@@ -22,7 +22,7 @@ from edgecompress.cli.options import (
     talk_options,
     target_names,
 )
-from edgecompress.errors import DeviceFault
+from edgecompress.errors import DeviceFault, UnsupportedModelError
 from edgecompress.support.echo import echo
 from edgecompress.support.log import is_quiet
 
@@ -138,4 +138,6 @@ def command(
         echo(f"Written to {result.directory}. Open report.html there for the whole report.")
     if result.report.device_failures:
         return DeviceFault.exit_code
+    if result.report.status == "format-refused":
+        return UnsupportedModelError.exit_code
     return 0 if result.ok else LIMIT_EXCEEDED

@@ -14,6 +14,7 @@ from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.encode import Encoded, diagnose_layers, encode, encode_again
 from edgecompress.conversion.float_fault import require_faithful
 from edgecompress.emit import onnx as onnx_emitter
+from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.gate import Verdict, joined, judge
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.verify import Check, compare, run_dataset, worst_value
@@ -23,11 +24,13 @@ from edgecompress.record.report import History
 
 @dataclass(frozen=True)
 class Attempt:
-    """An encoded model, its artifacts, and their checks in the order of the formats."""
+    """An encoded model, its artifacts, and their checks in the order of the formats. refused: format -> why there is
+    none of it."""
 
     encoded: Encoded
     artifacts: tuple[Emitted, ...]
     checks: tuple[tuple[Check, ...], ...]
+    refused: dict[str, str]
 
     @property
     def model(self) -> ir.Model:
@@ -100,10 +103,17 @@ def judge_all(conversion: Conversion, attempt: Attempt) -> Verdict:
 
 
 def _attempt(conversion: Conversion, encoded: Encoded) -> Attempt:
-    artifacts = emit(conversion, encoded.model)
-    checks = check(conversion, artifacts)
-    require_faithful(conversion, encoded.model, artifacts, checks)
-    return Attempt(encoded, artifacts, checks)
+    """Raises UnsupportedModelError, with the reasons of all formats, when the model can be written in none of them."""
+    written, refused = emit(conversion, encoded.model)
+    rows = list(zip(written, check(conversion, written), strict=True))
+    runs = [(artifact, checks) for artifact, checks in rows if not all(c.error for c in checks)]
+    failed = [(a.format, checks[0].error) for a, checks in rows if all(c.error for c in checks)]
+    refused |= {format: f"no interpreter could run the .{format} file: {error}" for format, error in failed}
+    if not runs:
+        raise UnsupportedModelError("; ".join(f"{format}: {reason}" for format, reason in refused.items()))
+    artifacts, found = tuple(a for a, _ in runs), tuple(c for _, c in runs)
+    require_faithful(conversion, encoded.model, artifacts, found)
+    return Attempt(encoded, artifacts, found, refused)
 
 
 def _passes_in_onnx_runtime(conversion: Conversion, quantized: ir.Model) -> bool:

@@ -26,12 +26,12 @@ class Emitted:
     io: TFLiteModel | None = None
 
 
-def emit(conversion: Conversion, model: ir.Model) -> tuple[Emitted, ...]:
-    """One artifact of an annotated model for each of the recipe's formats.
-
-    Raises UnsupportedModelError with the faults of all formats that can't be written.
+def emit(conversion: Conversion, model: ir.Model) -> tuple[tuple[Emitted, ...], dict[str, str]]:
+    """One artifact of an annotated model for each of the recipe's formats that it can be written in, and for each of
+    the others the reason.
     """
-    artifacts, faults = [], {}
+    artifacts: list[Emitted] = []
+    faults: dict[str, str] = {}
     for name in conversion.recipe.emit.formats or []:
         with conversion.log.stage(f"emit {name}") as running:
             try:
@@ -40,10 +40,7 @@ def emit(conversion: Conversion, model: ir.Model) -> tuple[Emitted, ...]:
                 faults[name] = str(fault)
                 continue
             running.stage.bytes = len(artifacts[-1].data)
-    if faults:
-        possible = "".join(f"; the model can be written with --format {a.format}" for a in artifacts)
-        raise UnsupportedModelError("; ".join(f"{k}: {v}" for k, v in faults.items()) + possible)
-    return tuple(artifacts)
+    return tuple(artifacts), faults
 
 
 def emit_pack(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:

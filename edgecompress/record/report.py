@@ -359,14 +359,15 @@ class Report(Part):
     """The report of one run.
 
     `status` is "accuracy-limit-exceeded" when an artifact lost more than max_drop, "quality-below-limit" when an output
-    is below min_snr or min_equal, and "size-limit-exceeded" when one is larger than max_size.
+    is below min_snr or min_equal, "size-limit-exceeded" when one is larger than max_size, and "format-refused" when
+    files of some formats were written, and of others could not be.
     """
 
     schema_version: int = SCHEMA_VERSION
     edgecompress_version: str
     command: str | None = Field(description="the command line; null from Python")
     created: datetime
-    status: Literal["ok", "accuracy-limit-exceeded", "quality-below-limit", "size-limit-exceeded"]
+    status: Literal["ok", "accuracy-limit-exceeded", "quality-below-limit", "size-limit-exceeded", "format-refused"]
     verdict: str = Field(
         "", description="what is below a limit, which layers lose most, and what can be done; empty if nothing is"
     )
@@ -381,6 +382,7 @@ class Report(Part):
     layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
     memory: MemoryPlan | None = Field(None, description="null in reports of earlier versions")
     artifacts: list[Artifact] = Field(min_length=1)
+    refused: dict[str, str] = Field({}, description="formats that could not be written, and why")
     devices: list[DeviceRun] = Field([], description="runs of the artifacts on the devices of --device")
     device_failures: list[DeviceFailure] = Field([], description="artifacts that a device of --device could not run")
     recipe: str = Field("", description="the effective recipe, as in recipe.toml")

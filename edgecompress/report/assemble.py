@@ -49,19 +49,22 @@ def report_of(converted: Converted) -> Report:
             summaries.artifact(emitted, _counted(converted, emitted.format), ingested.model, checks, fitted)
             for emitted, checks, fitted in zip_longest(attempt.artifacts, attempt.checks, converted.fitted)
         ],
+        refused=attempt.refused,
         recipe=outcome.recipe.to_toml(),
         notes=_notes(converted),
     )
 
 
-Status = Literal["ok", "accuracy-limit-exceeded", "quality-below-limit", "size-limit-exceeded"]
+Status = Literal["ok", "accuracy-limit-exceeded", "quality-below-limit", "size-limit-exceeded", "format-refused"]
 
 
 def _status(converted: Converted) -> Status:
     verdict = converted.compressed.outcome.verdict
     if verdict.shortfalls:
         return "accuracy-limit-exceeded" if verdict.loses_accuracy else "quality-below-limit"
-    return "ok" if converted.compressed.within_size else "size-limit-exceeded"
+    if not converted.compressed.within_size:
+        return "size-limit-exceeded"
+    return "format-refused" if converted.compressed.outcome.attempt.refused else "ok"
 
 
 def _requested(converted: Converted) -> Requested:

@@ -43,6 +43,8 @@ def status_line(report: Report) -> str:
         return f"{report.status}: {report.verdict}"
     if report.status == "ok":
         return report.status
+    if report.status == "format-refused":
+        return f"{report.status}: {'; '.join(f'{name}: {reason}' for name, reason in report.refused.items())}"
     hint = "; with --train, more weights can be removed" if "size" in report.status and not report.training else ""
     return f"{report.status}: see Requested and achieved{hint}"
 
