@@ -71,7 +71,7 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
 
     Layers are added to the float ones in the order of the noise that they add themselves, worst first. Each step is
     measured in ONNX Runtime alone; what passes there is checked everywhere. An integer-only target gets the
-    fully quantized model whatever it loses.
+    fully quantized model whatever it loses, and so does a model that loses as much in float.
     """
     encoded = encode(conversion, model)
     if encoded.settings is not None:
@@ -80,6 +80,8 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
     diagnoses = diagnose_layers(conversion, encoded)
     verdict = judge_all(conversion, attempt)
     if not verdict.loses_accuracy or conversion.profile.integer_only or encoded.quantized is None:
+        return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories, tried)
+    if _loses_in_float(conversion, encoded.quantized.reference):
         return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories, tried)
     by_own_noise = sorted(diagnoses, key=lambda d: d.own_snr_db)
     for diagnosis in by_own_noise:
@@ -121,6 +123,13 @@ def _passes_in_onnx_runtime(conversion: Conversion, quantized: ir.Model) -> bool
     interpreter = OnnxRuntime(onnx_emitter.emit(quantized))
     measured = compare(interpreter, reference.dataset, run_dataset(interpreter, reference.dataset), reference)
     return not judge(measured, reference, conversion.recipe.evaluate).loses_accuracy
+
+
+def _loses_in_float(conversion: Conversion, model: ir.Model) -> bool:
+    """Whether the model that was quantized, such as a pruned one, loses too much itself: floats can't help then."""
+    reference, interpreter = conversion.reference, OnnxRuntime(model)
+    measured = compare(interpreter, reference.dataset, run_dataset(interpreter, reference.dataset), reference)
+    return judge(measured, reference, conversion.recipe.evaluate).loses_accuracy
 
 
 def _with_float_layer(recipe: Recipe, name: str) -> Recipe:

@@ -10,6 +10,7 @@ from edgecompress.conversion.accuracy_limit import Outcome, convert_within_accur
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.float_steps import CHANNELS, WEIGHTS, FloatModel, run_float_steps
 from edgecompress.conversion.size_budget import within_budget
+from edgecompress.conversion.sparsity_limit import prune_within_accuracy
 from edgecompress.recipe import Recipe
 from edgecompress.record.report import Goal, History
 
@@ -72,7 +73,9 @@ def convert_within_size(conversion: Conversion) -> Compressed:
     histories, done = _histories(steps), len(steps)
     for number in range(1, TRIES + 1):
         its = conversion.for_try(number, chosen)
-        steps = run_float_steps(its, steps)
+        pruned = prune_within_accuracy(its, run_float_steps(its, steps))
+        steps, its = pruned.steps, its.with_recipe(pruned.recipe)
+        notes += pruned.notes
         outcome = convert_within_accuracy(its, steps[-1].model)
         histories += [*_histories(steps[done:]), *outcome.histories]
         tries.append(Compressed(chosen, tuple(steps), outcome))
