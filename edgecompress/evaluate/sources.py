@@ -107,6 +107,7 @@ class StoredSource:
                 yield np.frombuffer(data, self.dtype).reshape(samples, *self.shape[1:])
 
 
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 UNREADABLE = (
     OSError, EOFError, ValueError, SyntaxError, OverflowError, MemoryError, RuntimeError,
     tokenize.TokenError, zipfile.BadZipFile, zlib.error,
@@ -139,6 +140,9 @@ def open_npz(path: Path) -> dict[str, StoredSource]:
     with reading(path):
         archive = zipfile.ZipFile(path)
     members = [name for name in archive.namelist() if name.endswith(".npy")]
+    for member in members:
+        if archive.getinfo(member).compress_type not in METHODS:
+            raise InputError(f"{path}: {member!r} is packed by a method that NumPy does not write; save it again")
     if not members:
         raise InputError(f"{path}: holds no arrays")
     return {

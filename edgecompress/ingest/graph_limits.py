@@ -14,6 +14,7 @@ MOST_NODES = 50_000  # also when every function is written out
 MOST_NESTED = 16  # graphs within graphs
 MOST_CALLS = 64  # functions that call functions
 LARGEST_RANK = 32
+NEWEST_OPSET = 1000
 BYTES: dict[int, int] = {  # of raw data for eight elements
     onnx.TensorProto.FLOAT: 32, onnx.TensorProto.INT32: 32, onnx.TensorProto.UINT32: 32, onnx.TensorProto.DOUBLE: 64,
     onnx.TensorProto.INT64: 64, onnx.TensorProto.UINT64: 64, onnx.TensorProto.COMPLEX64: 64,
@@ -30,6 +31,12 @@ def require_bounded(proto: onnx.ModelProto) -> None:
     """Raises UnsupportedModelError for more nodes, deeper graphs or deeper calls than can be converted, and InputError
     for functions that call themselves and tensors whose data are not of their shape.
     """
+    for opset in proto.opset_import:  # ONNX Runtime counts up to it
+        if not 1 <= opset.version <= NEWEST_OPSET:
+            raise InputError(
+                f"not a valid ONNX model: version {opset.version} of the operators of domain {opset.domain!r}; "
+                f"1 to {NEWEST_OPSET} can be read"
+            )
     functions = _Functions(proto)
     if (count := functions.size(proto.graph.node)) > MOST_NODES:
         largest = max(proto.graph.node, key=lambda node: functions.size([node]))

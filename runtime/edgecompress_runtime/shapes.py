@@ -91,8 +91,8 @@ def softmax(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shap
 
 def reverse(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x and a constant of axes."""
-    for axis in numbers(inputs[1]):
-        axis_of(axis, len(inputs[0].shape))
+    axes = [axis_of(axis, len(inputs[0].shape)) for axis in numbers(inputs[1])]
+    require(len(set(axes)) == len(axes), f"an axis twice: {axes}")
     return [inputs[0].shape]
 
 
