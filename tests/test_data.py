@@ -293,3 +293,25 @@ def test_header_with_a_negative_length(tmp_path):
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (-7, 4, 5, 3)})
     (tmp_path / "d.npy").write_bytes(header.getvalue() + PIXELS.tobytes())
     refused("has a negative length", tmp_path / "d.npy")
+
+
+@pytest.mark.parametrize("method", [1, 6, 9, 12, 14, 93, 95, 99])
+def test_an_archive_packed_as_numpy_never_does(tmp_path, method):
+    """Also LZMA whose properties are nonsense: its errors are of a kind of their own."""
+    path = tmp_path / "d.npz"
+    np.savez(path, x=PIXELS)
+    content = bytearray(path.read_bytes())
+    for sign, at in ((b"PK\3\4", 8), (b"PK\1\2", 10)):  # the entry, and the directory's
+        content[content.index(sign) + at] = method
+    path.write_bytes(content)
+    refused("packed by a method that NumPy does not write", path)
+
+
+def test_an_encrypted_archive(tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, x=PIXELS)
+    content = bytearray(path.read_bytes())
+    for sign, at in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        content[content.index(sign) + at] |= 1
+    path.write_bytes(content)
+    refused("encrypted", path)

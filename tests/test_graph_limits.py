@@ -138,3 +138,12 @@ PLACES: dict[str, Callable[[onnx.TensorProto], onnx.ModelProto]] = {
 def test_a_tensor_holds_what_its_shape_says(name: str, place: str) -> None:
     with pytest.raises(InputError, match="tensor 'w'"):
         load(PLACES[place](TENSORS[name]))
+
+
+@pytest.mark.parametrize("version", [-(2**63), -1, 0, 1001, 2**31 - 1, 2**63 - 1])
+@pytest.mark.parametrize("domain", ["", "f"])
+def test_a_version_of_the_operators_that_can_not_be(version: int, domain: str) -> None:
+    proto = model(chain(["Relu"]))
+    next(o for o in proto.opset_import if o.domain == domain).version = version
+    with pytest.raises(InputError, match="version"):
+        load(proto)

@@ -79,7 +79,10 @@ def fields(message: Any) -> list[Field]:
 
 
 def _change(rng: random.Random, proto: onnx.ModelProto) -> None:
-    message, field = rng.choice(fields(proto))
+    found = fields(proto)
+    if not found:
+        return
+    message, field = rng.choice(found)
     kind = rng.random()
     if kind < 0.1:
         message.ClearField(field.name)

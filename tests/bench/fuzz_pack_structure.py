@@ -4,9 +4,9 @@
 
 Each input is one operator of the table of layer cases (tests/runtime/layer_cases.py), of which shapes, types, scales,
 zero points, options, operands, kinds, constants and codecs are changed; checksums are right, and constants have the
-size that their shapes say, or not. What is read is run by the reference kernels, on inputs of random bits. Every tensor and
-table lies right in front of a page that may not be touched, and constants may not be written: a byte out of place is a
-signal.
+size that their shapes say, or not. What is read is run by the reference kernels, on inputs of random bits. Every tensor
+and table lies right in front of a page that may not be touched, and constants may not be written: a byte out of place
+is a signal.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import sshd
 
+from edgecompress.devices.configuration import load_devices
+from edgecompress.errors import InputError
 from edgecompress_targets.connection.driver import LONGEST_MESSAGE, DeviceError, Program
 from edgecompress_targets.connection.flash_image import parts
 from edgecompress_targets.connection.frames import ANSWER, Frame, Kind, Receiver
@@ -239,3 +241,10 @@ def test_an_image_whose_parts_are_the_same_bytes_again_and_again() -> None:
     struct.pack_into("<2H", content, 42, 32, 300)
     with pytest.raises(ValueError, match="overlap"):
         parts("a.elf", bytes(content))
+
+
+@pytest.mark.parametrize("driver", ["[]", '["ssh"]', "{a = 1}", "1", "1.5", "true", '""', "1979-05-27"])
+def test_a_driver_that_is_no_word(driver: str, tmp_path: Path) -> None:
+    (tmp_path / "d.toml").write_text(f"[devices.x]\ndriver = {driver}\n")
+    found = load_devices(tmp_path / "d.toml")["x"]
+    assert isinstance(found, InputError) and "expected one of" in str(found)

@@ -104,7 +104,7 @@ def _prepare(
     x, w, (y,) = inputs[0], inputs[1], outputs
     pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], options.strides, options.dilations)
     geometry = (x.shape, w.shape, y.shape), (options.strides, options.dilations, pads)
-    return [layer_call(kernel, (x, w, bias_of(inputs), y), geometry, options)]
+    return [layer_call(kernel, (x, w, bias_of(inputs, y), y), geometry, options)]
 
 
 def layer_call(
@@ -124,13 +124,12 @@ def layer_call(
     return call(kernel, x, w, (bias, *channel_multipliers(x, w, y)), y, *geometry, levels)
 
 
-def bias_of(inputs: Sequence[Tensor | None], position: int = 2) -> Tensor | np.ndarray:
-    """The bias, expanded to float32 where it is stored otherwise; zeros when there is none."""
-    x, w = inputs[0], inputs[1]
-    bias = inputs[position] if len(inputs) > position else None
-    assert x is not None and w is not None
+def bias_of(inputs: Sequence[Tensor | None], y: Tensor) -> Tensor | np.ndarray:
+    """The bias, expanded to float32 where it is stored otherwise; a zero for each channel of y when there is none."""
+    x, bias = inputs[0], inputs[2] if len(inputs) > 2 else None
+    assert x is not None
     if bias is None:
-        return np.zeros(w.shape[0], np.int64 if x.is_int16 else np.int32 if x.is_int8 else np.float32)
+        return np.zeros(y.shape[-1], np.int64 if x.is_int16 else np.int32 if x.is_int8 else np.float32)
     return bias if x.is_int8 or x.is_int16 else as_float(bias)
 
 

@@ -48,7 +48,7 @@ def batch_matmul_int16(a: Array, b: Array, y: Array, sizes: Values, strides: Val
 def _prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: FullyConnectedOptions) -> list[Call]:
     x, w, (y,) = inputs[0], inputs[1], outputs
     units, depth = w.shape
-    channels = bias_of(inputs), *wide_channel_multipliers(x, w, y)
+    channels = bias_of(inputs, y), *wide_channel_multipliers(x, w, y)
     sizes = x.size // depth, depth, units
     return [call(fully_connected_int16, x, w, channels, y, sizes, activation_range(options, y))]
 

@@ -103,7 +103,8 @@ def batch_matmul_float(a: Array, b: Array, y: Array, sizes: Values, strides: Val
 @prepares("FULLY_CONNECTED")
 def prepare_fully_connected(inputs: Inputs, outputs: Outputs, options: FullyConnectedOptions) -> list[Call]:
     """FULLY_CONNECTED: the one call of its kernel, from whose arguments families arrange their own."""
-    x, w, bias, (y,) = inputs[0], inputs[1], bias_of(inputs), outputs
+    x, w, (y,) = inputs[0], inputs[1], outputs
+    bias = bias_of(inputs, y)
     units, depth = w.shape
     sizes = x.size // depth, depth, units
     if not x.is_int8:

@@ -48,7 +48,7 @@ def transpose_conv(
 def _prepare_transpose_conv(inputs: Inputs, outputs: Outputs, options: TransposeConvolutionOptions) -> list[Call]:
     """Inputs: output shape, weights, x, bias."""
     w, x, (y,) = inputs[1], inputs[2], outputs
-    bias = bias_of([x, w, *inputs[3:]])
+    bias = bias_of([x, w, *inputs[3:]], y)
     # TFLite pads the convolution of which this is the gradient: from y's size to x's (transpose_conv.cc)
     size, kernel = y.shape[1:3], w.shape[1:3]
     reach = [-(-n // s) for n, s in zip(size, options.strides)]

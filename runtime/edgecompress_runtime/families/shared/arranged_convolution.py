@@ -84,7 +84,7 @@ def channel_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
 
 def layer_scaling(inputs: Sequence[Any], y: Tensor) -> Scaling | None:
     """The scaling of a convolution whose kernel adds up x * w without x's zero point: the bias makes up for it."""
-    x, w, bias = inputs[0], inputs[1], bias_of(inputs)
+    x, w, bias = inputs[0], inputs[1], bias_of(inputs, y)
     rows = w.data.reshape(w.shape[0], -1).astype(np.int64)
     values = np.asarray(bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
     folded = values - x.zero * rows.sum(1)

@@ -127,7 +127,7 @@ class DepthwiseArrangement:
         if x.shape[0] != 1 or x.shape[3] != channels or dilation[1] != 1 or channels < self.group:
             return None
         pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
-        taps, bias = w.data.reshape(-1, channels).astype(np.int64), bias_of(inputs)
+        taps, bias = w.data.reshape(-1, channels).astype(np.int64), bias_of(inputs, y)
         values = np.asarray(bias.data if isinstance(bias, Tensor) else np.zeros(channels)).astype(np.int64).reshape(-1)
         folded = values - x.zero * taps.sum(0)
         largest = np.abs(folded) + 128 * np.abs(taps).sum(0)

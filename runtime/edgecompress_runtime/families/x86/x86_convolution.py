@@ -59,7 +59,7 @@ def prepare_conv(
         shapes = (images, r.end - r.start, width, channels), (images, r.last - r.first, out_w, out_channels)
         at = part(x, r.start * width * channels), part(y, r.first * out_w * out_channels)
         layer = Layer(variant, *shapes, w.data, stride, dilation, (r.pad, pads[1]))
-        steps.append(layer.step(x, y, *at, bias_of(inputs), scaling, bounds))
+        steps.append(layer.step(x, y, *at, bias_of(inputs, y), scaling, bounds))
     return _together(steps)
 
 
@@ -73,7 +73,7 @@ def prepare_fully_connected(
     units, depth = w.shape
     count = x.size // depth
     multiplier, shift = unit_multipliers(x, w, y)
-    bias, bounds, weights = bias_of(inputs), activation_range(options, y), w.data.reshape(units, 1, 1, depth)
+    bias, bounds, weights = bias_of(inputs, y), activation_range(options, y), w.data.reshape(units, 1, 1, depth)
     values = np.broadcast_to(np.asarray(bias.data if isinstance(bias, Tensor) else bias).reshape(-1), units)
     used = 1 if y.size * depth < LEAST else threads
     steps = []

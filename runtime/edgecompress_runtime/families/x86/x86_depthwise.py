@@ -119,7 +119,7 @@ def prepare_depthwise(
     stride = options.strides
     dilation = options.dilations
     pads = padding(options.padding, (height, width), y.shape[1:3], (kernel_h, kernel_w), stride, dilation)
-    bias, taps = bias_of(inputs), w.data.reshape(-1, channels)
+    bias, taps = bias_of(inputs, y), w.data.reshape(-1, channels)
     values = np.asarray(bias.data if isinstance(bias, Tensor) else bias).reshape(-1).astype(np.int64)
     values = np.broadcast_to(values, channels) if values.any() else np.zeros(channels, np.int64)
     largest = np.abs(values) + max(127 - x.zero, 128 + x.zero) * np.abs(taps.astype(np.int64)).sum(0)
