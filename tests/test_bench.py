@@ -35,7 +35,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     quantized = quantize(model, data, Quantize(), integer_only=True).model
     made = {}
     for name, dtype in (("int8", ir.DataType.INT8), ("float32", ir.DataType.FLOAT)):
-        made[name] = folder / f"digits-{name}.pack"
+        made[name] = folder / f"digits.{name}.pack"
         made[name].write_bytes(pack.emit(quantized, io_dtype=dtype, name="digits").data)
     return made
 
@@ -51,7 +51,7 @@ def test_firmware_gives_the_hosts_outputs_and_its_figures(firmware: Path) -> Non
     (found,) = json.loads(out)["results"]
     DeviceRun.model_validate(found)
     assert code == 0 and found["equal"] and found["agrees"] and found["different_runs"] == [] and found["runs"] == 30
-    plan = read_pack(firmware / "digits-int8.pack").plan()
+    plan = read_pack(firmware / "digits.int8.pack").plan()
     with np.load(TEST) as data:
         images, labels = data["x"][:30].reshape(30, 1, 8, 8, 1), data["y"][:30]
     x, host = plan.tensors[plan.inputs[0]], Executor(plan)
@@ -90,9 +90,9 @@ def test_other_outputs_are_exit_code_4(firmware: Path, packs: dict[str, Path], t
     plan = read_pack(packs["int8"]).plan()
     bias = next(t for t in reversed(plan.tensors) if t.data is not None and t.dtype == np.int32)
     bias.data[0] += 2000
-    (tmp_path / "digits-int8.pack").write_bytes(write_pack(plan, "digits"))
-    other = build(tmp_path / "digits-int8.pack", "cortex-m4", output=tmp_path / "built").directory
-    digests = [bytes.fromhex(read_pack(folder / "digits-int8.pack").digest) for folder in (firmware, other)]
+    (tmp_path / "digits.int8.pack").write_bytes(write_pack(plan, "digits"))
+    other = build(tmp_path / "digits.int8.pack", "cortex-m4", output=tmp_path / "built").directory
+    digests = [bytes.fromhex(read_pack(folder / "digits.int8.pack").digest) for folder in (firmware, other)]
     image = (firmware / "digits_int8.elf").read_bytes()
     (other / "digits_int8.elf").write_bytes(image)
     code, _, error = edgecompress("bench", other, "--eval", TEST, "--runs", "5")
@@ -146,7 +146,7 @@ def test_build_reads_well_and_records_what_it_made(packs: dict[str, Path], tmp_p
     assert code == 0 and max(map(len, out.splitlines())) <= 80
     assert all(p.name in out for p in (tmp_path / "built").iterdir())
     record = json.loads((tmp_path / "built" / "build.json").read_text())
-    assert record["pack_sha256"] == read_pack(tmp_path / "built" / "digits-int8.pack").digest
+    assert record["pack_sha256"] == read_pack(tmp_path / "built" / "digits.int8.pack").digest
     assert (record["image"] is None) == ("Nothing linked" in out)
 
 
@@ -198,6 +198,6 @@ def test_bench_refuses_what_it_does_not_understand(packs: dict[str, Path], tmp_p
 @CORTEX_M
 def test_bench_refuses_another_pack(packs: dict[str, Path], tmp_path: Path) -> None:
     built = build(packs["int8"], "cortex-m0", output=tmp_path).directory
-    (built / "digits-int8.pack").write_bytes(packs["float32"].read_bytes())
+    (built / "digits.int8.pack").write_bytes(packs["float32"].read_bytes())
     code, _, error = edgecompress("bench", built, "--eval", TEST)
     assert code == 2 and "changed since it was compiled" in error

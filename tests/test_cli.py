@@ -181,6 +181,7 @@ def test_integer_only_target_beyond_the_limit_is_exit_4(tmp_path, closeness, cap
         (["convert", MODEL, "--target", "cortex-m5"], 2, "did you mean 'cortex-m"),
         (["convert", MODEL, "--target", "cortex-m4"], 2, "--calib FILE.npz with x of shape [samples, 1, 8"),
         (["convert", MODEL, "--target", "cortex-m4", "--format", "onnx"], 2, "cortex-m4 loads only tflite"),
+        (["convert", MODEL, "--target", "ios", "--format", "pack"], 2, "ios loads only tflite, onnx"),
         (["convert", MODEL, "--format", "tflight"], 2, "should be 'onnx', 'tflite' or 'pack'"),
         (["convert", MODEL, "--recipe", MODEL], 2, "not valid TOML"),
         (["convert", MODEL, "--max-drop", "1"], 2, "max_drop needs evaluation data with labels"),

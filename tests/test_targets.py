@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from importlib import metadata, resources
 from pathlib import Path
 
@@ -96,6 +97,54 @@ def test_mistakes_in_a_file_are_named(tmp_path, old: str, new: str, expected: st
         load_target(file=path)
     message = str(caught.value)
     assert message.startswith(str(path)) and expected.lower() in message.lower() and "\n" not in message
+
+
+BASED = """
+base = "cortex-m4"
+name = "stm32f4"
+description = "STM32F401-like"
+flash_bytes = 262144
+"""
+
+
+def test_a_file_takes_what_it_leaves_out_from_another_target(tmp_path) -> None:
+    path, base = tmp_path / "board.toml", load_target("cortex-m4").model_dump()
+    path.write_text(BASED)
+    own = {"name": "stm32f4", "description": "STM32F401-like", "flash_bytes": 262144}
+    assert load_target(file=path).model_dump() == base | own
+    for line in (
+        "integer_only = false",
+        'features = ["+dsp"]',
+        "ram_bytes = 65536",
+        'io = "int8"',
+        'cpu = "cortex-m7"',
+    ):
+        path.write_text(BASED + line)
+        assert load_target(file=path).model_dump(mode="json") == load_own(path) | tomllib.loads(line)
+
+
+def load_own(path) -> dict[str, object]:
+    """What the file says, over its base."""
+    keys = tomllib.loads(path.read_text())
+    return load_target(keys.pop("base")).model_dump(mode="json") | keys
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('"cortex-m4"', '"cortex-m44"', "key 'base': unknown target 'cortex-m44': did you mean 'cortex-m4'?"),
+        ('"cortex-m4"', "4", "key 'base': unknown target 4: expected a target's name in quotes"),
+        ('name = "stm32f4"', "", "key 'name' is missing"),
+        ("flash_bytes", "flash_byte", "unknown key 'flash_byte': did you mean 'flash_bytes'?"),
+        ("= 262144", "= 0", "key 'flash_bytes'"),
+    ],
+)
+def test_mistakes_in_a_file_with_a_base_are_named(tmp_path, old: str, new: str, expected: str) -> None:
+    path = tmp_path / "board.toml"
+    path.write_text(BASED.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        load_target(file=path)
+    assert str(caught.value).startswith(str(path)) and expected in str(caught.value)
 
 
 def test_another_package_adds_profiles(tmp_path, monkeypatch) -> None:

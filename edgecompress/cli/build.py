@@ -35,10 +35,13 @@ from edgecompress.support.log import is_quiet
     show_default=True,
     help="How clustered weights lie in flash: entropy coded, or as int8 (larger, a little faster).",
 )
+@click.option("--name", metavar="NAME", help="C identifier that symbols and files start with.  [default: from FILE]")
 @json_option
 @talk_options
 @debug_option
-def command(pack: str, target: str, target_file: str | None, output: str | None, weights: str, as_json: bool) -> None:
+def command(
+    pack: str, target: str, target_file: str | None, output: str | None, weights: str, name: str | None, as_json: bool
+) -> None:
     """Compile FILE.pack ahead of time to an object file, a static library, a C header and an example.
 
     These need no C toolchain. With arm-none-eabi-gcc or the Python package ziglang installed, Cortex-M targets also
@@ -48,7 +51,7 @@ def command(pack: str, target: str, target_file: str | None, output: str | None,
     from edgecompress.devices.firmware import RECORD, build
     from edgecompress.report.tables import print_fitting
 
-    made = build(pack, target, output=output, target_file=target_file, weights=weights)
+    made = build(pack, target, output=output, target_file=target_file, weights=weights, name=name)
     if as_json:
         echo((made.directory / RECORD).read_text(), nl=False)
     elif is_quiet():

@@ -106,25 +106,30 @@ def build(
     output: str | Path | None = None,
     target_file: str | Path | None = None,
     weights: str = "coded",
+    name: str | None = None,
 ) -> Build:
     """Compile a .pack for a device: object file, static library, C header, C example, and the generated Python.
 
     Needs no C toolchain. Where a linker for the target is installed: firmware for its emulated board (.elf, .hex,
     and .bin where memory is in one piece), or under Linux and Android a shared library and a program. A copy of the
     .pack and build.json go with them, so that `bench` can compare.
-    output: the folder; default PACK-TARGET beside the pack. weights: "coded" keeps them entropy coded in flash in
-    layers where that saves a quarter or more (clustered ones), to be decoded on every inference; "plain" has them all
-    as int8. Raises InputError for a bad argument, pack or target, UnsupportedModelError for an operator without a
-    kernel or a model larger than the device.
+    output: the folder; default PACK-TARGET beside the pack. name: a C identifier that symbols, macros and files start
+    with; default one made of the pack's name, another for every other name. weights: "coded" keeps them entropy coded
+    in flash in layers where that saves a quarter or more (clustered ones), to be decoded on every inference; "plain"
+    has them all as int8. Raises InputError for a bad argument, pack or target, UnsupportedModelError for an operator
+    without a kernel or a model larger than the device.
     """
     from edgecompress_runtime.building.ahead_of_time import compile_plan
     from edgecompress_runtime.building.c_header import bench_header
+    from edgecompress_runtime.building.c_identifier import identifier, is_identifier
     from edgecompress_runtime.llvm.cross import Machine
 
     if weights not in WEIGHTS:
         raise InputError(f"weights = {weights!r}: expected {' or '.join(WEIGHTS)}")
+    if name is not None and not is_identifier(name):
+        raise InputError(f"name = {name!r}: expected a C identifier that starts with a letter, and not 'model'")
     path, profile = Path(pack), load_target(target, target_file)
-    if "apple" in profile.triple:
+    if "pack" not in profile.loads:
         raise InputError(
             f"target {profile.name}: .pack files are compiled to ELF objects, which {profile.triple} "
             "can't link; convert to tflite or onnx for this target"
@@ -138,7 +143,7 @@ def build(
         raise InputError(str(error)) from error
     try:
         machine = Machine(profile.triple, profile.cpu, profile.features)
-        compiled = compile_plan(plan, path.stem, machine, coded=weights == "coded")
+        compiled = compile_plan(plan, name or identifier(path.stem), machine, coded=weights == "coded")
     except RuntimeModelError as error:
         raise UnsupportedModelError(f"{path}: {error}") from error
     _require_room(path, compiled, profile)
@@ -161,6 +166,8 @@ def build(
     )
     files = {**compiled.files, "model.h": model_h.encode(), **linked.files}
     files[RECORD] = (record.model_dump_json(indent=2) + "\n").encode()
+    if path.name in files:
+        raise InputError(f"{path}: a file of this name is written beside it: rename it to {path.stem}.pack")
     beside = directory / path.name
     if not (beside.exists() and beside.samefile(path)):
         files[path.name] = content

@@ -11,7 +11,7 @@ from edgecompress.devices.artifact import Artifact
 from edgecompress.devices.firmware import BuildRecord, build
 from edgecompress.errors import DeviceFault, InputError
 from edgecompress.targets import load_target
-from edgecompress_runtime.building.ahead_of_time import identifier
+from edgecompress_runtime.building.c_identifier import identifier
 from edgecompress_targets import Profile
 from edgecompress_targets.connection.driver import Program
 from edgecompress_targets.drivers.benchmarks import MODEL, benchmark

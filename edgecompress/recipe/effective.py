@@ -11,7 +11,7 @@ from edgecompress.recipe import Emit, Evaluate, Preprocess, Recipe
 from edgecompress.support.validation import validated
 from edgecompress_targets import Profile
 
-OWN_FORMAT = "pack"  # for this project's own runtime, which any target may get
+OWN_FORMAT = "pack"  # for this project's own runtime
 Encoding = Literal["int8", "dynamic", "float16", "float32"]
 
 
@@ -47,7 +47,8 @@ def effective_recipe(recipe: Recipe, profile: Profile, overrides: Overrides, *, 
             result.evaluate = _changed(Evaluate, result.evaluate, {key: value}, key)
     formats = [overrides.formats] if isinstance(overrides.formats, str) else overrides.formats
     max_size = recipe.emit.max_size if overrides.max_size is None else overrides.max_size
-    usual = profile.formats if max_size is None else (OWN_FORMAT,)  # the only one in which weights can be small
+    small = (OWN_FORMAT,) if OWN_FORMAT in profile.loads else profile.formats  # the only one where weights can be small
+    usual = profile.formats if max_size is None else small
     wanted = list(dict.fromkeys(formats or recipe.emit.formats or usual))
     io = profile.io if recipe.emit.io == "auto" else recipe.emit.io
     result.emit = _changed(Emit, recipe.emit, {"formats": wanted, "io": io, "max_size": max_size}, "formats")
@@ -73,10 +74,9 @@ def _changed(kind: Any, section: Any, changes: dict[str, Any], source: str) -> A
 
 def _require_consistent(recipe: Recipe, profile: Profile) -> None:
     quantize, formats = recipe.quantize, recipe.emit.formats or []
-    loadable = (*profile.formats, OWN_FORMAT)
-    unloadable = [f for f in formats if f not in loadable]
+    unloadable = [f for f in formats if f not in profile.loads]
     if unloadable:
-        raise InputError(f"format {unloadable[0]!r}: target {profile.name} loads only {', '.join(loadable)}")
+        raise InputError(f"format {unloadable[0]!r}: target {profile.name} loads only {', '.join(profile.loads)}")
     if quantize.activations == "int8" and quantize.weights != "int8":
         raise InputError(f'recipe: activations = "int8" needs weights = "int8", found weights = "{quantize.weights}"')
     if recipe.cluster.epochs is not None and not recipe.cluster.is_asked_for and recipe.emit.max_size is None:

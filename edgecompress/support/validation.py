@@ -30,15 +30,19 @@ WORDS = {
 
 def read_toml(kind: type[T], file: Path | Traversable) -> T:
     """The file as a `kind`. Raises InputError naming the file and each key at fault, with the nearest key."""
+    return validated(kind, parsed_toml(file), str(file))
+
+
+def parsed_toml(file: Path | Traversable) -> dict[str, Any]:
+    """The file's keys and values. Raises InputError where it can't be read, or is no TOML."""
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: can't be read: {error.strerror or error}") from error
     except RecursionError as error:
         raise InputError(f"{file}: not valid TOML: nested too deep") from error
     except ValueError as error:  # tomllib's own, bad UTF-8, and integers of thousands of digits
         raise InputError(f"{file}: not valid TOML: {error}") from error
-    return validated(kind, data, str(file))
 
 
 def validated(kind: type[T], data: dict[str, Any], source: str) -> T:

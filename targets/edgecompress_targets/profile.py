@@ -31,8 +31,8 @@ class Profile(BaseModel):
 
     @property
     def loads(self) -> tuple[str, ...]:
-        """The formats, and pack, which this project's own runtime loads on every device."""
-        return (*self.formats, "pack")
+        """The formats, and pack, for this project's own runtime and `build`, which are not for Apple's systems."""
+        return self.formats if "apple" in self.triple else (*self.formats, "pack")
 
     @model_validator(mode="after")
     def _consistent(self) -> Profile:

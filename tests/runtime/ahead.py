@@ -13,7 +13,8 @@ from layer_cases import Layers
 
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
-from edgecompress_runtime.building.c_header import bench_header
+from edgecompress_runtime.building.c_header import bench_header, needed_alignment
+from edgecompress_runtime.codegen.interface import Interface
 from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.families.table import FAMILIES
 from edgecompress_runtime.llvm import cross
@@ -63,9 +64,18 @@ def on_board(
         triple, features = triple.removesuffix("hf"), (*(f for f in features if "fp" not in f), "+soft-float")
     compiled = compile_plan(plan, "model", cross.Machine(triple, profile.cpu, features))
     hard_float = triple.endswith("hf")
-    link(compiled.object, bench_header(compiled.program), BOARDS[cpu], cpu=cpu, hard_float=hard_float, to=elf)
+    link(compiled.object, tight_header(compiled.program), BOARDS[cpu], cpu=cpu, hard_float=hard_float, to=elf)
     run = emulator.run(elf, b"".join(a.tobytes() for record in records for a in record), BOARDS[cpu])
     return split(plan, run.outputs), run
+
+
+def tight_header(program: Interface) -> str:
+    """`bench_header`, with an arena at a multiple of what the model's header asks for, and of no more."""
+    more = needed_alignment(program) % program.alignment
+    size, text = max(program.layout.size, 1), bench_header(program)
+    text = text.replace(f"MODEL_ARENA_BYTES {size}\n", f"MODEL_ARENA_BYTES {size + more}\n")
+    assert f"{program.entry}(a, " in text
+    return text.replace(f"{program.entry}(a, ", f"{program.entry}((a) + {more}, ")
 
 
 PAINTED = """#include <stdint.h>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -21,12 +22,15 @@ from layer_cases import Layers, layers
 
 from edgecompress.cli.build import command
 from edgecompress.compress.quantize import quantize
+from edgecompress.devices.firmware import build
 from edgecompress.emit.pack import plan as lowered
+from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import load_data
 from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import all_targets, load_target
-from edgecompress_runtime.building.ahead_of_time import compile_plan, identifier
+from edgecompress_runtime.building.ahead_of_time import compile_plan
+from edgecompress_runtime.building.c_identifier import identifier
 from edgecompress_runtime.building.stack_use import stack_bytes
 from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
@@ -36,7 +40,7 @@ from edgecompress_runtime.families.shared.decoding import TO_BYTES, TO_HALVES
 from edgecompress_runtime.families.shared.skipping import gathered, neighbours
 from edgecompress_runtime.families.table import FAMILIES
 from edgecompress_runtime.llvm.cross import Machine
-from edgecompress_runtime.pack import write_pack
+from edgecompress_runtime.pack import read_pack, write_pack
 from edgecompress_runtime.plan import Plan, Tensor
 
 DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
@@ -195,7 +199,7 @@ def test_an_output_that_is_an_input_a_constant_or_another_output_is_filled() -> 
 @pytest.mark.parametrize("target", ["cortex-m0", "cortex-m4", "cortex-m55", "riscv32", "android"])
 def test_an_object_for_each_kind_of_cpu_needs_nothing_from_outside(target: str, digits: Plan, tmp_path: Path) -> None:
     profile = next(p for p in all_targets() if p.name == target)
-    compiled = compile_plan(digits, "2 digits", Machine(profile.triple, profile.cpu, profile.features))
+    compiled = compile_plan(digits, "m2_digits", Machine(profile.triple, profile.cpu, profile.features))
     assert compiled.object.startswith(b"\x7fELF") and compiled.program.entry == "m2_digits_invoke"
     assert 0 < compiled.text < 16_384 and compiled.flash > compiled.text
     nm = shutil.which("llvm-nm") or shutil.which("arm-none-eabi-nm") or shutil.which("nm")
@@ -245,8 +249,101 @@ def test_build_says_what_is_too_large(digits: Plan, tmp_path: Path) -> None:
     assert "bytes of flash, tiny has 4096" in str(result.exception)
 
 
-def test_identifiers() -> None:
-    assert [identifier(n) for n in ("a-b c", "9x", "größe", "_x")] == ["a_b_c", "m9x", "gr__e", "m_x"]
+# in each row, names that are alike in all but what C does not allow
+ALIKE = [
+    ("模型一", "模型二", "型一模", "__", "", " "),
+    ("a-b", "a_b", "a b", "a.b", "a~b", "a__b", "A_b", "a_B", "-a_b", "a_b_"),
+    ("digits.int8", "digits_int8", "digits-int8", "Digits.int8", "digits int8", "digits.int8.int8"),
+    ("größe", "grosse", "gr__e", "grØße", "GRÖSSE", "größe.int8"),
+    ("9x", "m9x", "_9x", "x9", "m_9x"),
+    ("model", "Model", "MODEL", "model_", "model.int8"),
+]
+
+
+def test_names_are_usual_ones_where_nothing_comes_near() -> None:
+    assert [identifier(name) for name in ("digits", "kws_dscnn.int8", "net.float16")] == [
+        "digits",
+        "kws_dscnn_int8",
+        "net_float16",
+    ]
+
+
+def test_two_names_are_two_identifiers() -> None:
+    names = [name for row in ALIKE for name in row]
+    names += [identifier(name) for name in names]  # files that are called so
+    found = {name: identifier(name) for name in names}
+    assert len({i.upper() for i in found.values()}) == len(found)
+    assert all(re.fullmatch("[a-z][a-z0-9_]*", i) and "__" not in i for i in found.values() if i not in names)
+
+
+def one_dense(seed: int) -> Plan:
+    made = Layers(seed)
+    made.dense(1, 16, 4 + seed)
+    return made.plan()
+
+
+def c_compiler() -> str:
+    compiler = shutil.which("arm-none-eabi-gcc")
+    if compiler is None:
+        pytest.skip("no arm-none-eabi-gcc (Debian: gcc-arm-none-eabi)")
+    return compiler
+
+
+@pytest.mark.parametrize("name", ["model.pack", "模型一.pack", "9 x-y.pack", "Model.int8.pack", "for.pack"])
+def test_an_example_compiles_whatever_its_model_is_called(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(write_pack(one_dense(0), "dense"))
+    made = build(tmp_path / name, "cortex-m4", output=tmp_path / "out")
+    folder, symbol = made.directory, made.record.name
+    assert len(made.files) == len(set(made.files)) == len(list(folder.iterdir()))
+    assert "MODEL_INVOKE" in (folder / "model.h").read_text() and read_pack(folder / name).model == "dense"
+    flags, example = ("-mcpu=cortex-m4", "-Werror", "-Wall"), folder / f"{symbol}_example.c"
+    subprocess.run([c_compiler(), *flags, "-c", example, "-o", tmp_path / "e.o"], check=True)
+
+
+@pytest.mark.parametrize(
+    "names", [("模型一", "模型二"), ("a-b", "a_b"), ("Net", "net"), ("a.int8", "a_int8"), ("x y", "x.y")]
+)
+def test_two_models_are_one_program(names: tuple[str, str], tmp_path: Path) -> None:
+    """In C++, with both headers, and one arena for both."""
+    objects, includes, calls, compiler = [], [], [], c_compiler()
+    for seed, name in enumerate(names):
+        path = tmp_path / f"{name}.pack"
+        path.write_bytes(write_pack(one_dense(seed), "dense"))
+        made = build(path, "cortex-m4", output=tmp_path / str(seed))
+        symbol = made.record.name
+        objects.append(made.directory / f"{symbol}.o")
+        includes.append(f'#include "{made.directory / symbol}.h"')
+        calls.append(
+            f"{symbol}_invoke(arena, input, output);"
+            f"static_assert({symbol.upper()}_OUTPUT_0_BYTES == {4 + seed} && {symbol.upper()}_ARENA_ALIGNMENT == 4, "
+            '"own");'
+        )
+    memory = "alignas(4) int8_t arena[9999], input[16], output[8];"
+    text = "\n".join([*includes, memory, f"int main() {{{' '.join(calls)}}}"])
+    (tmp_path / "two.cpp").write_text(text)
+    cpu = ["-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"]
+    flags = ["-x", "c++", "-std=c++17", "-fno-exceptions", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables"]
+    two = tmp_path / "two.o"
+    subprocess.run([compiler, *cpu, *flags, "-Werror", "-c", tmp_path / "two.cpp", "-o", two], check=True)
+    subprocess.run([compiler, *cpu, "-nostdlib", "-Wl,-emain", two, *objects, "-o", tmp_path / "two"], check=True)
+
+
+def test_a_build_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "模.pack").write_bytes(write_pack(one_dense(0), "dense"))
+    result = CliRunner().invoke(command, [str(tmp_path / "模.pack"), "--name", "Gesture", "-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert "void Gesture_invoke(" in (tmp_path / "out" / "Gesture.h").read_text()
+    for name in ("model", "2x", "a-b", "größe", "", "_x"):
+        result = CliRunner().invoke(command, [str(tmp_path / "模.pack"), "--name", name])
+        assert "expected a C identifier" in str(result.exception)
+
+
+@pytest.mark.parametrize("name", ["net.h", "model.h", "build.json", "libnet.a"])
+def test_a_pack_that_is_called_as_a_file_of_the_build_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(write_pack(one_dense(0), "dense"))
+    with pytest.raises(InputError, match="a file of this name is written beside it: rename it"):
+        build(path, "cortex-m4", name="net")
 
 
 def test_stack_is_read_from_prologues() -> None:

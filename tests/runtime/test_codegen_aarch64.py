@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import one_layer, split, stack_used
+from ahead import one_layer, split, stack_used, tight_header
 from layer_cases import Layers, layers
 from test_codegen import equal
 
@@ -20,7 +20,6 @@ from edgecompress.ingest import load
 from edgecompress.recipe import Preprocess, Quantize
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
-from edgecompress_runtime.building.c_header import bench_header
 from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
 from edgecompress_targets.aarch64.emulator import QEMU, emulator_of
@@ -44,7 +43,7 @@ def built(plan: Plan, folder: Path, target: str = "raspberry-pi") -> Compiled:
     """libmodel.so, model_run and model.h in a folder."""
     profile = load_target(target)
     compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features))
-    model_h = bench_header(compiled.program)
+    model_h = tight_header(compiled.program)
     for name, content in AARCH64_LINUX.images("model", compiled.object, model_h, profile).items():
         (folder / name).write_bytes(content)
     (folder / "model_run").chmod(0o755)

@@ -6,13 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ahead import split
+from ahead import split, tight_header
 from layer_cases import layers
 from test_codegen import equal
 
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import compile_plan
-from edgecompress_runtime.building.c_header import bench_header
 from edgecompress_runtime.llvm.cross import Machine
 from edgecompress_runtime.plan import Plan
 from edgecompress_targets.connection.driver import DeviceError
@@ -28,7 +27,7 @@ every_target = pytest.mark.parametrize("target", sorted(EMULATORS))
 def built(plan: Plan, target: str, folder: Path) -> Path:
     profile, path = load_target(target), folder / "model_run"
     compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features))
-    path.write_bytes(program(compiled.object, bench_header(compiled.program), profile))
+    path.write_bytes(program(compiled.object, tight_header(compiled.program), profile))
     path.chmod(0o755)
     return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from edgecompress_runtime.building.archive import static_library
@@ -47,23 +46,23 @@ class Compiled:
 
 
 def compile_plan(plan: Plan, name: str, machine: Machine, *, profile: bool = False, coded: bool = True) -> Compiled:
-    """name: of the model; characters that C does not allow become underscores.
+    """name: a C identifier (`c_identifier.identifier`).
 
     profile: the code calls edgecompress_layer(step) between steps. coded: weights that were clustered stay entropy
     coded in flash, and are decoded as they are used (families/shared/coding.py), if the whole takes less flash then.
     Raises UnsupportedOperatorError, RuntimeError for a triple that LLVM does not know.
     """
     if machine.triple.startswith("x86_64"):
-        return _for_x86(plan, identifier(name), machine, profile)
-    found = _for_family(plan, identifier(name), machine, profile, coded)
+        return _for_x86(plan, name, machine, profile)
+    found = _for_family(plan, name, machine, profile, coded)
     if not found.program.saved:
         return found
     # the decoder takes flash as well, and lists of weights may do without it
     family = family_of(machine.triple, machine.features, coded=False)
-    lists = python_program(plan, identifier(name), family).skipping > found.program.skipping
+    lists = python_program(plan, name, family).skipping > found.program.skipping
     if found.program.saved >= DECODER and not lists:
         return found
-    plain = _for_family(plan, identifier(name), machine, profile, False)
+    plain = _for_family(plan, name, machine, profile, False)
     return found if found.flash < plain.flash else plain
 
 
@@ -87,13 +86,3 @@ def _for_x86(plan: Plan, name: str, machine: Machine, profile: bool) -> Compiled
     data, stack = target.emit_object(module), stack_bytes(target.emit_assembly(module), program.entry, machine.triple)
     sizes = section_sizes(data)
     return Compiled(program, (f"{name}.ll", program.text), data, sum(sizes.values()), sizes[".text"], stack)
-
-
-def identifier(name: str) -> str:
-    """A C identifier.
-
-    >>> identifier("2nd model-int8")
-    'm2nd_model_int8'
-    """
-    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
-    return plain if re.match(r"[A-Za-z]", plain) else f"m{plain}"

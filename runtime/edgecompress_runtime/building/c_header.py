@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from edgecompress_runtime.codegen.interface import Interface
+from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.plan import Tensor
 
+WORD = 4  # bytes
 # volatile, or compilers call a C library's memcpy
 COPY = """static inline void model_copy(volatile int8_t *to, const int8_t *from, uint32_t size) {
     while (size--) *to++ = *from++;
@@ -33,7 +35,7 @@ def header(program: Interface, *, flash: int, stack: int | None = None) -> str:
         "#endif",
         "",
         f"#define {upper}_ARENA_BYTES {max(program.layout.size, 1)}",
-        f"#define {upper}_ARENA_ALIGNMENT {program.alignment}",
+        f"#define {upper}_ARENA_ALIGNMENT {needed_alignment(program)}",
         f"#define {upper}_FLASH_BYTES {flash}",
     ]
     if program.saved:
@@ -45,7 +47,8 @@ def header(program: Interface, *, flash: int, stack: int | None = None) -> str:
     formal = ["int8_t *arena", *(f"{'const ' if side == 'input' else ''}int8_t *{side}_{n}" for side, n, _ in tensors)]
     lines += [
         "",
-        "/* arena: aligned memory that nothing else uses meanwhile; its contents need not be kept. */",
+        f"/* arena: memory at a multiple of {upper}_ARENA_ALIGNMENT that nothing else uses meanwhile. Its contents",
+        "   need not be kept: models may share it. Inputs, outputs: at multiples of 4, and of their elements' size. */",
         f"void {name}_invoke({', '.join(formal)});",
         "",
         "#ifdef __cplusplus",
@@ -55,6 +58,17 @@ def header(program: Interface, *, flash: int, stack: int | None = None) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def needed_alignment(program: Interface) -> int:
+    """Bytes that the address of the arena must be a multiple of: of the widest load that is not of single elements.
+
+    Kernels for microcontrollers, RISC-V and Arm load words, and whole elements of a tensor; those for x86 load vectors.
+    """
+    if program.alignment == CACHE_LINE:
+        return CACHE_LINE
+    computed = (tensor.dtype.itemsize for tensor in program.plan.tensors if tensor.data is None)
+    return max(WORD, *computed)
 
 
 def example(program: Interface) -> str:
