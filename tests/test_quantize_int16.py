@@ -14,7 +14,10 @@ from edgecompress.emit import tflite as emit_tflite
 from edgecompress.errors import InputError
 from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime, PackRuntime
 from edgecompress.graph.annotations import activation_bits, quantization
+from edgecompress.ingest import load
 from edgecompress.lowering.tensor_io import TFLiteModel
+from edgecompress.operators import OPERATORS
+from edgecompress.operators.record import never
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack
 from quantizing import CONV, PLAIN, network, normal, samples, snr_db, static
@@ -142,3 +145,27 @@ def test_a_named_layer_without_an_int16_kernel_is_refused() -> None:
         static(model, settings=with_int16(PLAIN, ["y"]))
     with pytest.raises(InputError, match="int16_layers: the model has no node or value named 'nobody'"):
         static(model, settings=with_int16(PLAIN, ["nobody"]))
+
+
+WITH_INT16 = [name for name, record in OPERATORS.items() if record.int8 is not None and record.int8.int16 is not never]
+
+
+@pytest.mark.parametrize("name", WITH_INT16)
+def test_examples_of_operators_are_near_the_simulation_in_all_formats(name: str) -> None:
+    for example in OPERATORS[name].examples:
+        model = load(example.model()).model
+        arrays = samples(model, 4)
+        found = static(model, arrays, with_int16(PLAIN, ["*"]))
+        if not any(node.op_type == name and activation_bits(node) == 16 for node in found.graph):
+            continue  # it only moves numbers between the ends of the model
+        simulated = OnnxRuntime(simulation(found)).run(arrays)[0]
+        qdq = OnnxRuntime(emit_onnx.emit(found)).run(arrays)[0]
+        emitted, pack = emit_tflite.emit(found), _executed(emit_pack.emit(found), arrays)
+        if not np.abs(simulated).any():
+            continue
+        assert snr_db(simulated, qdq) > 90  # ONNX Runtime rounds no weight again
+        if (
+            name != "ConvTranspose" or "group" not in example.nodes
+        ):  # a grouped ConvTranspose is written in parts, which compute in float
+            assert snr_db(simulated, pack) > 60
+            np.testing.assert_array_equal(_micro(emitted, arrays)[0], pack)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.emit.onnx.additions import Additions, unsigned
-from edgecompress.graph.annotations import Codebook, Quantization, codebook, is_integer, quantization
+from edgecompress.graph.annotations import Codebook, Quantization, activation_bits, codebook, quantization
 from edgecompress.graph.fusion import Layer, constant
 from edgecompress.operators import OPERATORS
 
@@ -27,7 +27,7 @@ def store_constants(graph: ir.Graph, groups: Sequence[Layer], added: Additions) 
     find, and would run on every inference in a float layer (three Gemm 640x640: 257 us for 186). Elsewhere:
     Cast, and for integers Mul, which it folds once, when it loads the model.
     """
-    int8_nodes = {node for layer in groups if is_integer(layer.node) for node in layer.nodes}
+    int8_nodes = {node for layer in groups if activation_bits(layer.node) == 8 for node in layer.nodes}
     for value in list(graph.initializers.values()):
         q, real = quantization(value), constant(value)
         if q is not None and q.dtype == ir.DataType.INT64:
