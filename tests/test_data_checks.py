@@ -8,12 +8,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from edgecompress.compress.quantize import quantize
 from edgecompress.conversion.data import open_data
 from edgecompress.conversion.label_checks import check_labels
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.verify import reference
-from edgecompress.graph.annotations import Quantization, set_given_quantization
+from edgecompress.graph.annotations import Quantization, quantization, set_given_quantization
 from edgecompress.recipe import Preprocess, Recipe
 from edgecompress.targets import load_target
 from test_interpreters import parse
@@ -141,6 +142,17 @@ def test_numbers_that_the_model_does_not_explain():
     text = f"(float[1, {WIDTH}] x) => (float[1, 1] y) {{ y = Gemm<transB = 1>(x, w, b) }}"
     model = parse(text, w=np.ones((1, WIDTH), np.float32), b=np.zeros(1, np.float32))
     total = X.sum(axis=1)
-    assert label_notes(X, total, model) == ()
-    (note,) = label_notes(X, 1000 + total, model)
-    assert "explains nothing of the labels of output 'y'" in note
+    chosen = "data: output 'y' is measured by r2, as the output is one number for each sample"
+    assert label_notes(X, total, model) == (chosen,)
+    first, note = label_notes(X, 1000 + total, model)
+    assert first == chosen and "explains nothing of the labels of output 'y'" in note
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (3, 4), (3, 1, 4)])
+def test_samples_that_are_whole_inputs_choose_ranges_too(shape):
+    """Where axis 0 is no batch, as the steps of a recurrent layer, a sample is all of the input."""
+    dims = ", ".join(map(str, shape))
+    model = parse(f"(float[{dims}] x) => (float[{dims}] y) {{ h = Sigmoid(x) y = Mul(h, x) }}")
+    x = RNG.normal(size=(40, *shape)).astype(np.float32)
+    quantized = quantize(model, load_data(x, model.graph.inputs, Preprocess()), Recipe().quantize, integer_only=False)
+    assert any(quantization(value) is not None for node in quantized.model.graph for value in node.outputs)

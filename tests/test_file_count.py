@@ -139,3 +139,20 @@ def test_zeros_and_patterns_are_counted_in_the_weights(pattern, keep, of, broken
 def test_goals_without_pruned_weights_stay():
     goal = Goal(what="zero weights", unit="%", requested=50, achieved=40)
     assert counted_goals([goal], NETWORKS["gemm"]()) == [goal]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("kind, gates", [("LSTM", 4), ("GRU", 3)])
+def test_recurrent_layers_stay_float_and_are_named(kind, gates, format):
+    """They are written with other operators in .tflite and .pack files, whose names are not theirs."""
+    text = f"""(float[6, 1, 8] x) => (float[1, 4] y) {{
+        o, h = {kind}<hidden_size=5>(x, w, r, b)
+        f = Reshape(h, s)
+        y = Gemm<transB=1>(f, v, c)
+    }}"""
+    weights = {"w": normal(1, gates * 5, 8), "r": normal(1, gates * 5, 5), "b": normal(1, gates * 10)}
+    model = static(parse(text, v=normal(4, 5), c=normal(4), s=np.array([1, 5]), **weights))
+    found = counted(model, format)
+    (note,) = float_notes(model, {format: found}, [])
+    assert found.encoding("int8") == "float32" and f".{format}: {kind} 'node" in note
+    assert "it has no integer kernel" in note and found.macs["float32"] > found.macs.get("int8", 0)

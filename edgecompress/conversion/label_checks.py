@@ -57,7 +57,12 @@ class Hint:
 
 def check_labels(model: ir.Model, reference: Reference) -> tuple[str, ...]:
     """What is worth checking of the float model's score and inputs."""
-    messages = [message for m in reference.measures if (message := _check(model, reference, m)) is not None]
+    messages = [
+        f"{reference.dataset.source}: output {m.output!r} is measured by {m.metric.name}, as {m.why}"
+        for m in reference.measures
+        if m.why
+    ]
+    messages += [message for m in reference.measures if (message := _check(model, reference, m)) is not None]
     if not messages and not reference.measures and (message := raw_values(model, reference.dataset)) is not None:
         messages.append(message)
     return tuple(messages)

@@ -40,12 +40,21 @@ def float_notes(model: ir.Model, counts: Mapping[str, FileCount], asked: list[st
 
 def _notes(model: ir.Model, format: str, count: FileCount, asked: list[str]) -> Iterator[str]:
     total, reasons = sum(count.macs.values()), dict[str, list[tuple[str, int]]]()
+    known: set[int] = set()
+    unseen = []  # layers that are written with operators which are not named after them
     for layer in layers(model.graph):
-        if origin(layer.node)[0] in asked or layer.node.name in asked or layer.output.name in asked:
+        operations = operations_of(layer, count)
+        known.update(map(id, operations))
+        if not {origin(layer.node)[0], layer.node.name, layer.output.name}.isdisjoint(asked):
             continue
-        macs = sum(o.macs for o in operations_of(layer, count) if o.computes == "float32")
+        macs = sum(o.macs for o in operations if o.computes == "float32")
         if macs:
             reasons.setdefault(_reason(layer.node, format), []).append((label(layer.node), macs))
+        elif not operations and not is_integer(layer.node) and record_of(layer.node).macs(layer.node):
+            unseen.append(layer.node)
+    rest = sum(o.macs for o in count.operations if o.computes == "float32" and id(o) not in known)
+    for node in unseen if rest else []:
+        reasons.setdefault(_reason(node, format), []).append((label(node), rest // len(unseen)))
     for reason, parts in reasons.items():
         share = 100 * sum(macs for _, macs in parts) / max(total, 1)
         names = list(dict.fromkeys(name for name, _ in parts))

@@ -149,7 +149,8 @@ def requested(report: Report) -> list[tuple[str, str, str]]:
         for g in report.goals
     ]
     limit = "at most 1, or by chance" if asked.max_drop is None else f"at most {asked.max_drop:g}"
-    rows.append((f"{asked.metric} drop", limit, number(got.drop, ".2f", missing="not measured")))
+    name = "accuracy" if asked.metric == "auto" else asked.metric
+    rows.append((f"{name} drop", limit, number(got.drop, ".2f", missing="not measured")))
     rows += _qualities(report)
     if report.target.flash_bytes is not None:
         largest = max(a.bytes for a in report.artifacts)
