@@ -147,3 +147,11 @@ def test_a_version_of_the_operators_that_can_not_be(version: int, domain: str) -
     next(o for o in proto.opset_import if o.domain == domain).version = version
     with pytest.raises(InputError, match="version"):
         load(proto)
+
+
+@pytest.mark.parametrize(("outputs", "said"), [(3, 2), (2, 3), (1, 2), (2, 1), (2, 0), (2, -1), (2, 2**62)])
+def test_a_split_has_as_many_outputs_as_it_says(outputs: int, said: int) -> None:
+    names = [f"s{i}" for i in range(outputs)]
+    split = helper.make_node("Split", ["x"], names, axis=1, num_outputs=said, name="split")
+    with pytest.raises(InputError, match="Split"):
+        load(model([split, helper.make_node("Concat", names, ["y"], axis=1)]))

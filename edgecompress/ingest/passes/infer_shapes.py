@@ -33,6 +33,11 @@ class InferShapes(ir.passes.InPlacePass):
             schema = onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain)
         except onnx.defs.SchemaError:
             return
+        if node.op_type == "Split" and node.attributes.get_int("num_outputs", len(node.outputs)) != len(node.outputs):
+            raise InputError(  # onnx's inference ends the process
+                f"node {node.name or node.outputs[0].name!r} (Split) has {len(node.outputs)} outputs, but "
+                f"num_outputs = {node.attributes.get_int('num_outputs')}"
+            )
         inputs = {str(v.name): v for v in node.inputs if v is not None}
         types = {name: proto for name, v in inputs.items() if (proto := _type_proto(v)) is not None}
         if len(types) < len(inputs):
