@@ -1,8 +1,8 @@
 """Looks for what lifts a quantized model above a limit on its quality, cheapest first.
 
 Each kind of change is tried where the outputs are still too far from the float model's, and kept only where that
-measurably helps: another calibration method for single values; then more bits for the values whose rounding harms the
-outputs most for what it costs to store them better, as int16 or as floats, whichever the target computes.
+measurably helps: smoothing; another calibration method for single values; then more bits for the values whose rounding
+harms the outputs most for what it costs to store them better, as int16 or as floats, whichever the target computes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.assign import quantize_static
+from edgecompress.compress.quantize.batch import Runner
 from edgecompress.compress.quantize.bias_correction import correct_bias
 from edgecompress.compress.quantize.bit_widths import can_be_int16, with_int16
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.choose_method import steps_of
 from edgecompress.compress.quantize.post_training import Quantized, quantize
 from edgecompress.compress.quantize.ranges import METHODS
+from edgecompress.compress.quantize.smooth import sites, smoothed
 from edgecompress.compress.quantize.tuning import Judge, Measured, Step, Tuner, judging_samples
 from edgecompress.graph.annotations import comes_quantized, forget_given, is_integer, quantization
 from edgecompress.graph.channel_axes import elements
@@ -32,6 +34,7 @@ MARGIN = 2.0  # dB above the limit, which is measured on other samples
 WORTH = 0.1  # dB that a single value's method has to gain
 WORTH_COST = 0.5  # dB that a change has to gain which costs time on the device
 WORTH_GIVEN = 3.0  # dB that other scales have to gain over those that the model was trained with
+ALPHAS = (0.5, 0.75)  # of the difference between channels that matrices take over
 INT16_BITS, FLOAT_BITS = 8, 14  # more than int8's; float32 holds no more whole numbers
 INT16_COST, FLOAT_COST = 1, 3  # of a multiply-accumulate, beside int8's 1
 
@@ -86,7 +89,7 @@ def improve(before: Quantized, settings: Quantize, min_snr: float, *, integer_on
     search = _Search(before, settings, min_snr + MARGIN, integer_only)
     if not search.judge.names:
         return Found(before, settings, ())
-    for change in (search.other_scales, search.methods, search.more_bits):
+    for change in (search.other_scales, search.smoothing, search.methods, search.more_bits):
         if search.measured.worst >= search.target or search.clock.is_over():
             break
         change()
@@ -113,6 +116,25 @@ class _Search:
         forget_given(plain.graph)
         made = quantize(plain, self.quantized.calibration.dataset, self.settings, integer_only=self.integer_only)
         self._keep("calibrated scales in place of the model's", made, self.settings, WORTH_GIVEN)
+
+    def smoothing(self) -> None:
+        """Channels behind LayerNormalizations made alike, at the expense of the matrices behind them."""
+        reference, dataset = self.quantized.reference, self.quantized.calibration.dataset
+        names = tuple(str(site.value.name) for site in sites(reference))
+        if not names or comes_quantized(reference.graph):
+            return
+        first = self.judge.batches[0]
+        values = Runner(reference, names, self.judge.size)(first)
+        rows = {name: a.reshape(-1, a.shape[-1]) for name, a in values.items()}
+        ranges = {name: (a.min(axis=0), a.max(axis=0)) for name, a in rows.items()}
+        plain = self.settings.model_copy(update={"equalize": False})
+        tries = [
+            quantize(smoothed(reference, ranges, alpha), dataset, plain, integer_only=self.integer_only)
+            for alpha in ALPHAS
+        ]
+        best = max(tries, key=lambda made: self.judge.of(made.model).mean)
+        made = replace(best, equalization=self.quantized.equalization)
+        self._keep("smoothing behind LayerNormalization", made, self.settings, WORTH, names)
 
     def methods(self) -> None:
         """Another calibration method for single values."""
