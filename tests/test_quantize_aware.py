@@ -326,3 +326,24 @@ def test_a_model_after_training_computes_what_its_module_did() -> None:
         inside = fake_outputs(fake, arrays)
         again = fake_outputs(FakeQuantized(fake.annotated()), arrays)
         assert off(fake.annotated(), inside, again)[1] < 0.01
+
+
+@pytest.mark.parametrize("wide", [["a"], ["s", "t"], ["*"]])
+def test_int16_layers_stay_int16(wide: list[str]) -> None:
+    """Their values are not rounded in training: 16 bits are fine enough. Scales and types come back as they were."""
+    model = network(**NETWORKS["residual"])
+    arrays = samples(model, 8, seed=9)
+    found = static(model, settings=PLAIN.model_copy(update={"int16_layers": wide}))
+    fake = FakeQuantized(found)
+    assert snr_db(executed(found, arrays), fake_outputs(fake, arrays)) > 40
+    again = fake.annotated()
+    for name in {str(v.name) for node in found.graph for v in node.outputs} | set(found.graph.initializers):
+        (before,), (after,) = ([quantization(v) for v in every(m) if v.name == name] for m in (found, again))
+        assert (before is None) == (after is None)
+        assert (
+            before is None or after is None or (before.dtype == after.dtype and np.allclose(before.scale, after.scale))
+        )
+
+
+def every(model: ir.Model) -> list[ir.Value]:
+    return [*model.graph.initializers.values(), *(v for node in model.graph for v in node.outputs)]
