@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Literal
 
+import onnx_ir as ir
+
 from edgecompress import __version__
 from edgecompress.conversion.data import describe_calibration
 from edgecompress.conversion.memory_fit import ACTIVATION_BYTES
@@ -13,7 +15,8 @@ from edgecompress.conversion.sequence import Converted
 from edgecompress.emit.clusters import plain_clusters
 from edgecompress.evaluate.gate import drop_limit
 from edgecompress.evaluate.measures import Metrics
-from edgecompress.graph.annotations import is_integer
+from edgecompress.graph.annotations import activation_bits, is_integer
+from edgecompress.graph.fusion import layers
 from edgecompress.recipe.effective import Encoding
 from edgecompress.record.report import Achieved, Report, Requested
 from edgecompress.record.units import size
@@ -128,6 +131,7 @@ def _notes(converted: Converted) -> list[str]:
     ]
     if converted.encoding == "int8" and not any(is_integer(node) for node in attempt.model.graph):
         notes.append("no layer computes on int8, because none has an int8 kernel or all values are too large for int8")
+    notes += _int16_note(attempt.model)
     cured = {name for tried in compressed.outcome.tried if tried.kept for name in tried.names}
     float_layers = compressed.outcome.recipe.quantize.float_layers[len(asked.quantize.float_layers) :]
     if added := [name for name in float_layers if name not in cured]:
@@ -145,6 +149,13 @@ def _notes(converted: Converted) -> list[str]:
     for emitted, checks in zip(attempt.artifacts, attempt.checks, strict=True):
         notes += [f"{c.interpreter} {c.version}, {emitted.format}: {c.error}" for c in checks if c.error]
     return notes
+
+
+def _int16_note(model: ir.Model) -> list[str]:
+    """How many of the integer layers have int16 activations, if some have."""
+    found = [activation_bits(x.node) for x in layers(model.graph) if x.node.op_type != "Identity"]
+    wide, integer = found.count(16), found.count(16) + found.count(8)
+    return [f"{wide} of {integer} integer layers have int16 activations"] if wide else []
 
 
 def _calibration_notes(converted: Converted) -> list[str]:
