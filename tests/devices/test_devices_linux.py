@@ -22,14 +22,16 @@ import adbd
 import pytest
 import sshd
 from lossy import Faults, LossyLine
+from test_devices_processes import gone
 
 from command import edgecompress
 from disks import mounted
 from edgecompress import convert
 from edgecompress.devices.firmware import build
-from edgecompress_targets.connection.driver import Program
+from edgecompress_targets.connection.driver import LostError, Program
 from edgecompress_targets.drivers import linux, ssh
 from edgecompress_targets.drivers.linux import LinuxDevice
+from edgecompress_targets.drivers.ssh import SshSettings, SshShell
 from emulators import ADB, SSH
 
 QEMU = ["qemu-aarch64", "-cpu", "cortex-a53"]
@@ -521,3 +523,34 @@ def works_in(folder: Path, process: Path) -> bool:
         return str(process.joinpath("cwd").readlink()).startswith(str(folder))
     except OSError:
         return False
+
+
+OVER_SSH = """
+import json, sys
+from edgecompress_targets.drivers.ssh import SshSettings, SshShell
+SshShell("pi", SshSettings.model_validate(json.loads(sys.argv[1]))).execute(sys.argv[2], 600)
+"""
+
+
+@SSH
+def test_a_program_on_a_board_ends_with_the_connection(server: sshd.Sshd, tmp_path: Path) -> None:
+    """Also when who is connected is killed, and whatever the program does."""
+    number = tmp_path / "number"
+    command = f"echo $$ > {number}.part; mv {number}.part {number}; exec sleep 600"
+    words = [sys.executable, "-c", OVER_SSH, json.dumps(server.table()), command]
+    with subprocess.Popen(words) as connected:
+        until = time.monotonic() + 30
+        while not number.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        connected.kill()
+    assert gone(int(number.read_text()))
+
+
+@SSH
+def test_a_board_gives_what_a_command_says_and_its_code(server: sshd.Sshd) -> None:
+    shell = SshShell("pi", SshSettings.model_validate(server.table()))
+    assert shell.execute("echo \"a 'b'\"; echo c >&2; exit 7", 20) == (7, b"a 'b'\n", b"c\n")
+    assert shell.execute("cat; echo $?", 20) == (0, b"0\n", b"")  # without input
+    with pytest.raises(LostError, match="cut off"):
+        shell.execute("kill -9 $$", 20)
+    shell.close()

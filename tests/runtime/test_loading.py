@@ -93,6 +93,16 @@ def test_code_runs_where_free_addresses_lie_far_apart(large: Path, holes: tuple[
     assert done.returncode == 0, done.stderr[-600:]
 
 
+def test_more_constants_than_instructions_reach_run_kernel_by_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("edgecompress_runtime.loading.compile_for_host.REACH", 99)
+    pack = layer(12, 10)
+    assert np.array_equal(load(pack)(*inputs_of(pack))[0], Executor(read_pack(pack).plan())(*inputs_of(pack))[0])
+    assert not list(tmp_path.rglob("*.native"))
+
+
 FIRST_CALLS = """
 import sys, threading
 import numpy as np

@@ -61,6 +61,22 @@ class SshSettings(Settings):
         )
 
 
+# The program has a process of its own. `cat` ends with the connection, however that ends, and the program with it.
+TIED = """exec 3<&0
+sh -c {command} 3<&- </dev/null & program=$!
+{{ cat <&3; kill -9 $program; }} >/dev/null 2>&1 & watch=$!
+exec 3<&-
+wait $program; code=$?
+kill $watch 2>/dev/null
+[ $code -le 128 ] || kill -$((code - 128)) $$
+exit $code"""
+
+
+def _tied(command: str) -> str:
+    """The command, which does not outlive the connection."""
+    return TIED.format(command=shlex.quote(command))
+
+
 class SshShell:
     """A shell (`linux.Shell`) over SSH. It connects when it is first used, and again after `close`."""
 
@@ -69,7 +85,7 @@ class SshShell:
         self._client: Any = None
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
-        return self._communicate(command, b"", timeout, MOST_SAID)
+        return self._communicate(_tied(command), None, timeout, MOST_SAID)
 
     def push(self, content: bytes, path: str) -> None:
         code, _, error = self._communicate(
@@ -90,8 +106,9 @@ class SshShell:
             self._client.close()
         self._client = None
 
-    def _communicate(self, command: str, stdin: bytes, timeout: float, most: int) -> tuple[int, bytes, bytes]:
-        """Runs the command in the board's `sh`, whatever the user's shell is; it may print `most` bytes."""
+    def _communicate(self, command: str, stdin: bytes | None, timeout: float, most: int) -> tuple[int, bytes, bytes]:
+        """Runs the command in the board's `sh`, whatever the user's shell is; it may print `most` bytes. stdin: None
+        for one that stays open as long as the connection."""
         import paramiko
 
         deadline, out, error, sent = time.monotonic() + timeout, bytearray(), bytearray(), 0
@@ -102,10 +119,10 @@ class SshShell:
                 channel.exec_command(f"exec sh -c {shlex.quote(command)}")
                 while True:
                     progressed = False
-                    if sent < len(stdin) and channel.send_ready() and not channel.closed:
+                    if stdin is not None and sent < len(stdin) and channel.send_ready() and not channel.closed:
                         sent += channel.send(stdin[sent : sent + BLOCK])
                         progressed = True
-                    if sent == len(stdin) and not channel.eof_sent:
+                    if stdin is not None and sent == len(stdin) and not channel.eof_sent:
                         channel.shutdown_write()
                     if channel.recv_ready():
                         out += channel.recv(BLOCK)
