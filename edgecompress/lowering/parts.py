@@ -64,6 +64,9 @@ def written_in_parts(model: ir.Model, rule_of: Callable[[ir.Node], Rule | None])
     """
     while _written_once(model, rule_of):
         ShapeInferencePass()(model)
+        for name, value in list(model.graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():  # weights of an operator that was taken apart
+                del model.graph.initializers[name]
     return model
 
 

@@ -322,3 +322,17 @@ def test_no_kernel_leaves_its_arrays(tmp_path: Path) -> None:
     run = subprocess.run(command, capture_output=True, text=True, env=os.environ | checked)
     assert run.returncode == 0, run.stderr[-2000:]
     assert "the check is on: IndexError" in run.stdout
+
+
+@pytest.mark.parametrize("lowest", [False, True])
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+@pytest.mark.parametrize("name", ["codebook", "sparse", "raw"])
+def test_the_largest_floats_come_back(name: str, kind: str, lowest: bool) -> None:
+    """The shortest decimal of the largest float32 is above it: causal masks are full of its negative."""
+    dtype = np.dtype(kind)
+    limit = np.finfo(dtype).min if lowest else np.finfo(dtype).max
+    array = np.triu(np.full((12, 12), limit, dtype), 1)
+    encoded = CODECS[name].encode(array)
+    assert encoded is not None
+    found = CODECS[name].decode(encoded.data, encoded.params, np.empty(array.shape, dtype))
+    assert same(found, array)

@@ -58,8 +58,10 @@ def _centroids(params: dict[str, Any], dtype: np.dtype) -> np.ndarray:
     """JSON numbers -> [at most 256] of `dtype`."""
     if dtype.kind == "f":
         values = np.array(member(params, "centroids", sequence, LARGEST, number), np.float64)
-        if values.size and np.abs(values).max() > np.finfo(dtype).max:
+        with np.errstate(over="ignore"):
+            rounded = values.astype(dtype)  # the shortest decimal of the largest float32 is above it
+        if not np.isfinite(rounded).all():
             raise PackError(f"codebook: a centroid is too large for {dtype}")
-        return values.astype(dtype)
+        return rounded
     limits = np.iinfo(dtype)
     return np.array(member(params, "centroids", sequence, LARGEST, integer, int(limits.min), int(limits.max)), dtype)
