@@ -19,10 +19,6 @@ def test_weights_of_any_size_leave_with_their_layer(kind: str, gates: int, input
     direction = "bidirectional" if ways == 2 else "forward"
     rows = gates * hidden
     weights = {"w": (ways, rows, inputs), "r": (ways, rows, hidden), "b": (ways, 2 * rows)}
-        "w": (ways, gates * hidden, inputs),
-        "r": (ways, gates * hidden, hidden),
-        "b": (ways, 2 * gates * hidden),
-    }
     nodes = f'y = {kind}<hidden_size={hidden}, direction="{direction}">(x, w, r, b)'
     model = load(Example(nodes, {"x": (3, 1, inputs)}, weights).model()).model
     parts = integer_parts(model.clone())

@@ -60,7 +60,10 @@ def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
     dtype = ir.DataType.INT8 if recipe.emit.io == "int8" else ir.DataType.FLOAT
     operators = OPERATOR_SETS[profile.operators]
     description = f"edgecompress {__version__}"
-    made = tflite_emitter.emit(model, io_dtype=dtype, operators=operators, description=description)
+    for_xnnpack = profile.operators != "tflm"
+    made = tflite_emitter.emit(
+        model, io_dtype=dtype, operators=operators, for_xnnpack=for_xnnpack, description=description
+    )
     return Emitted("tflite", made.data, made)
 
 

@@ -18,7 +18,7 @@ from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
 from edgecompress.graph.joined_outputs import take_apart
 from edgecompress.graph.provenance import label, origin
-from edgecompress.lowering import dtypes, forms
+from edgecompress.lowering import dtypes, forms, xnnpack
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
 from edgecompress.lowering.forms import Form
@@ -45,17 +45,22 @@ def emit(
     *,
     io_dtype: ir.DataType = ir.DataType.FLOAT,
     operators: Iterable[str] | None = None,
+    for_xnnpack: bool = False,
     description: str = "edgecompress",
 ) -> TFLiteModel:
     """Write a canonical model (see `ingest`), annotated or not, as TFLite.
 
     io_dtype: FLOAT, or INT8 for quantized inputs and outputs as they are stored, which is int16 at int16 layers.
-    operators: builtin operator names that the target's runtime has; None means all.
+    operators: builtin operator names that the target's runtime has; None means all. for_xnnpack: whether the file is
+        loaded by XNNPACK, which refuses some scales.
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
     """
     built = build(model, io_dtype=io_dtype)
     write_look_ups(built.buffer)
-    if faults := list(dtypes.faults(built.buffer.operators, built.buffer.tensors)):
+    faults = list(dtypes.faults(built.buffer.operators, built.buffer.tensors))
+    if for_xnnpack:
+        faults += xnnpack.faults(built.buffer.operators, built.buffer.tensors)
+    if faults:
         raise UnsupportedModelError("; ".join(faults))
     if operators is not None:
         _check_operators(built.buffer, set(operators))

@@ -1,0 +1,40 @@
+"""What XNNPACK refuses is refused before it is written, by node; LiteRT itself is asked what that is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+from edgecompress.emit import tflite
+from edgecompress.errors import UnsupportedModelError
+from edgecompress.ingest import load
+from edgecompress.operators.example import Example
+from formats import int8
+
+LAYERS = {
+    "Conv": ("c = Conv(s, w)", (8, 4, 3, 3)),
+    "depthwise Conv": ("c = Conv<group=4>(s, w)", (4, 1, 3, 3)),
+    "Conv with steps": ("c = Conv<strides=[2,2], pads=[1,1,1,1]>(s, w)", (8, 4, 3, 3)),
+    "Conv of one pixel": ("c = Conv(s, w)", (8, 4, 1, 1)),
+    "Gemm": ("f = Flatten(s) c = Gemm(f, w)", (120, 8)),
+}
+
+
+@pytest.mark.parametrize("factor", [1.0, 30.0, 1e4, 1e6])
+@pytest.mark.parametrize("name", LAYERS)
+def test_sums_that_clip_far_below_their_size(name: str, factor: float) -> None:
+    """Relu6 of sums in the thousands: one step of a sum is many steps of the output."""
+    layer, shape = LAYERS[name]
+    nodes = f"s = Mul(x, k) {layer} y = Clip(c, low, high)"
+    constants = {"k": np.float32(factor), "low": np.float32(0), "high": np.float32(6)}
+    model = int8(load(Example(nodes, weights={"w": shape}, constants=constants).model()).model)
+    try:
+        Interpreter(model_content=tflite.emit(model).data).allocate_tensors()
+    except RuntimeError:
+        with pytest.raises(UnsupportedModelError, match=r"'c'.* steps of its output.*quantize\.float_layers"):
+            tflite.emit(model, for_xnnpack=True)
+        assert factor > 100
+    else:
+        tflite.emit(model, for_xnnpack=True)
+        assert factor < 1e6
