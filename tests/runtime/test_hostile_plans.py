@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from layer_cases import FLOAT, Layers
+from packs import header_of, with_header
 
 from edgecompress_runtime.errors import MisfitError
 from edgecompress_runtime.execute import Executor, calls
@@ -74,3 +76,19 @@ def _arrays(argument: object) -> list[np.ndarray]:
     if isinstance(argument, tuple):
         return [a for part in argument for a in _arrays(part)]
     return [argument] if isinstance(argument, np.ndarray) else []
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udfffb", "\udc00\ud800", "x" * 1000 + "\udbff", "\ud83d \ude00"])
+@pytest.mark.parametrize("place", ["model", "tensor"])
+def test_a_name_is_text(name: str, place: str) -> None:
+    made = Layers(0)
+    made.dense(1, 4, 2)
+    data = write_pack(made.plan(), "dense")
+    header = header_of(data)
+    if place == "model":
+        header["model"] = name
+    else:
+        header["tensors"][0]["name"] = name
+    with pytest.raises(PackError, match="a string") as raised:
+        read_pack(with_header(data, json.dumps(header).encode())).plan()
+    assert str(raised.value).isprintable()

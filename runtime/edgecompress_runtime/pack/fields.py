@@ -54,8 +54,8 @@ def shortest(value: np.floating) -> float:
 
 
 def text(value: Any) -> str:
-    """A string."""
-    if type(value) is not str:
+    """A string of Unicode characters: JSON can also hold halves of them, which nobody can print or write."""
+    if type(value) is not str or any("\ud800" <= character <= "\udfff" for character in value):
         raise _wrong("a string", value)
     return value
 
