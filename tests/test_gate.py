@@ -226,7 +226,7 @@ def deep(tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize(
-    ("options", "code"), [([], 4), (["--min-snr", "0"], 0), (["--min-snr", "90"], 4), (["--min-snr", "1"], 0)]
+    ("options", "code"), [(["--min-snr", "0"], 0), (["--min-snr", "90"], 4), (["--min-snr", "1"], 0)]
 )
 def test_below_the_limit_is_exit_4_with_one_line(deep, tmp_path, options, code):
     model, data = deep
