@@ -128,6 +128,13 @@ def dtypes() -> list[Example]:
     ]
 
 
+def coordinates() -> list[Example]:
+    """GatherND of constant coordinates: along one dimension or several, negative ones, all of them in order."""
+    every = np.stack(np.meshgrid([0], np.arange(4), indexing="ij"), -1)
+    picked = ([[[0], [0]]], [[0, 3], [0, 1]], [[0, -1, 2]], [[[0, 1, 2, 3]], [[0, 3, 5, -1]]], every)
+    return [Example("y = GatherND(x, i)", constants={"i": np.array(i, np.int64)}) for i in picked]
+
+
 LOWEST = float(np.finfo(np.float32).min)
 FORMS = {
     "pools": pools(),
@@ -136,6 +143,7 @@ FORMS = {
     "reductions": reductions(),
     "last indices": last_indices(),
     "dtypes": dtypes(),
+    "coordinates": coordinates(),
 }
 ONLY_FLOAT = {"last indices", "dtypes"}  # which of nearly equal values is the largest is another question on int8
 CASES = [pytest.param(e, id=f"{kind}-{i}") for kind, examples in FORMS.items() for i, e in enumerate(examples)]

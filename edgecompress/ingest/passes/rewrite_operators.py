@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -282,12 +283,23 @@ def _logical(op_type: str, threshold: float) -> Rewrite:
 
 
 def _gather_nd(node: ir.Node, edit: Edit) -> bool:
-    """Indices of one coordinate pick along the first dimension, as Gather does."""
-    indices = optional_parameter(node, 1)
-    if indices is None or indices.shape[-1] != 1 or node.attributes.get_int("batch_dims", 0):
+    """Constant coordinates along the first k dimensions: Gather along these as one, or nothing where all are picked in
+    order."""
+    indices, x, shape = optional_parameter(node, 1), argument(node, 0), static_shape(node.inputs[0])
+    if indices is None or shape is None or node.attributes.get_int("batch_dims", 0):
         return False
-    picked = edit.constant(f"{argument(node, 1).name}/first", indices.reshape(indices.shape[:-1]))
-    edit.replace(node, "Gather", [argument(node, 0), picked], {"axis": 0})
+    first, rest = shape[: indices.shape[-1]], shape[indices.shape[-1] :]
+    places = np.ravel_multi_index(tuple(np.moveaxis(indices % np.array(first), -1, 0)), first)
+    if np.array_equal(places.reshape(-1), np.arange(math.prod(first))):
+        target = edit.constant(f"{x.name}/shape", np.array([*places.shape, *rest], np.int64))
+        edit.replace(node, "Reshape", [x, target])
+        return True
+    if len(first) > 1:
+        flat = (math.prod(first), *rest)
+        target = edit.constant(f"{x.name}/shape", np.array(flat, np.int64))
+        x = edit.insert(node, "Reshape", [x, target], shape=flat, dtype=x.dtype)
+    picked = edit.constant(f"{argument(node, 1).name}/first", places.astype(np.int64))
+    edit.replace(node, "Gather", [x, picked], {"axis": 0})
     return True
 
 
