@@ -176,7 +176,8 @@ def _one_operator(model: schema.ModelT, number: int) -> bytes:
     graph.outputs = [place[int(i)] for i in operator.outputs]
     operator.inputs, operator.outputs = ([place[int(i)] for i in ends] for ends in (operator.inputs, operator.outputs))
     alone = schema.ModelT()
-    alone.version, alone.operatorCodes, alone.subgraphs, alone.buffers = 3, model.operatorCodes, [graph], buffers
+    alone.version, alone.operatorCodes = 3, [model.operatorCodes[operator.opcodeIndex]]
+    alone.subgraphs, alone.buffers, operator.opcodeIndex = [graph], buffers, 0
     builder = flatbuffers.Builder(0)
     builder.Finish(alone.Pack(builder), b"TFL3")
     return bytes(builder.Output())

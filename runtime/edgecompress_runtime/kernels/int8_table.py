@@ -100,11 +100,18 @@ def absolute(x: Tensor, y: Tensor) -> np.ndarray:
 
 
 def hard_swish(x: Tensor, y: Tensor) -> np.ndarray:
-    """x * relu6(x + 3) / 6 in 16-bit fixed point (reference/hard_swish.h)."""
+    """x * relu6(x + 3) / 6 in 16-bit fixed point (reference/hard_swish.h).
+
+    Input scales of 768 and more overflow in TFLM, and outputs finer than 1/128 of the input are refused there.
+    """
     fine = f32(1 / 128) * x.scale[0]
     y_multiplier, y_exponent = quantize_multiplier(float(fine / y.scale[0]))
     relu_multiplier, relu_exponent = quantize_multiplier(float(fine / f32(3 / 32768)))
-    value = (VALUES - x.zero) * 128
+    if y_exponent > 0:
+        real = float(x.scale[0]) * (VALUES - x.zero)
+        steps = round_half_away(real * np.clip(real + 3, 0, 6) / 6 / float(y.scale[0])) + y.zero
+        return np.clip(steps, INT8_MIN, INT8_MAX).astype(np.int64)
+    value = (VALUES.astype(np.int64) - x.zero) * 128
     preshift = _high_product_16(value, _upper_half(y_multiplier))
     gate = value
     if relu_exponent > 0:
