@@ -27,6 +27,7 @@ Number = Any
 Values = Any
 
 INT8_MIN, INT8_MAX = -128, 127
+SATURATES = 512.0
 FLOAT_MAX = float(np.finfo(np.float32).max)
 # schema.fbs ActivationFunctionType -> real bounds
 ACTIVATION_BOUNDS: dict[int, tuple[float | None, float | None]] = {
@@ -56,6 +57,12 @@ def quantize_multiplier(real: float) -> tuple[int, int]:
     if shift > 30:
         return 2**31 - 1, 30
     return multiplier, shift
+
+
+def saturating_multiplier(real: float) -> tuple[int, int]:
+    """`quantize_multiplier` of a factor of accumulators of up to 21 bits that become int8: from SATURATES on any but 0
+    gives an end of int8, and a larger factor would shift them out of 32 bits, as it does in TFLM."""
+    return quantize_multiplier(min(max(real, -SATURATES), SATURATES))
 
 
 def scale_ratio(x: Tensor, y: Tensor) -> float:

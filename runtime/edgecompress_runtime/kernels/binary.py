@@ -20,6 +20,7 @@ from edgecompress_runtime.kernels.arithmetic import (
     product_ratio,
     quantize_multiplier,
     requantize,
+    saturating_multiplier,
     scale_ratio,
 )
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
@@ -174,7 +175,7 @@ def _prepare_mul(inputs: Inputs, outputs: Outputs, options: ActivationOptions) -
     a, b, (y,) = inputs[0], inputs[1], outputs
     if not a.is_int8:
         return _unquantized(MUL, a, b, y, options)
-    scaling = quantize_multiplier(product_ratio(a, b, y))
+    scaling = saturating_multiplier(product_ratio(a, b, y))
     zeros, bounds = (a.zero, b.zero, y.zero), activation_range(options, y)
     return [call(mul_int8, a, b, y, geometry(a, b, y), zeros, scaling, bounds)]
 
@@ -184,8 +185,8 @@ def _prepare_prelu(inputs: Inputs, outputs: Outputs, options: Options) -> list[C
     x, slope, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8:
         return [call(prelu_float, x, as_float(slope), y, geometry(x, slope, y))]
-    identity = quantize_multiplier(scale_ratio(x, y))
-    scaled = quantize_multiplier(product_ratio(x, slope, y))
+    identity = saturating_multiplier(scale_ratio(x, y))
+    scaled = saturating_multiplier(product_ratio(x, slope, y))
     zeros = x.zero, slope.zero, y.zero
     return [call(prelu_int8, x, slope, y, geometry(x, slope, y), zeros, (identity, scaled))]
 

@@ -24,6 +24,7 @@ from edgecompress_runtime.kernels.arithmetic import (
     quantize_multiplier,
     requantized,
     round_half_away,
+    saturating_multiplier,
     scale_ratio,
     stored_bound,
 )
@@ -59,7 +60,7 @@ def _prepare_table(inputs: Inputs, outputs: Outputs, options: Options) -> list[C
 
 def rescaled(x: Tensor, y: Tensor) -> np.ndarray:
     """QUANTIZE of int8."""
-    return requantized(VALUES - x.zero, *quantize_multiplier(scale_ratio(x, y))) + y.zero
+    return requantized(VALUES - x.zero, *saturating_multiplier(scale_ratio(x, y))) + y.zero
 
 
 def single_ratio(x: Tensor, y: Tensor) -> float:
@@ -72,7 +73,7 @@ def relu(low: float, high: float | None, ratio: Callable[[Tensor, Tensor], float
     (activations.cc QuantizedReluX, the ratio in float32)."""
 
     def table(x: Tensor, y: Tensor) -> np.ndarray:
-        stored = requantized(VALUES - x.zero, *quantize_multiplier(ratio(x, y))) + y.zero
+        stored = requantized(VALUES - x.zero, *saturating_multiplier(ratio(x, y))) + y.zero
         return np.clip(stored, stored_bound(low, y, INT8_MIN), stored_bound(high, y, INT8_MAX))
 
     return table
@@ -82,8 +83,8 @@ def leaky_relu(alpha: float) -> Table:
     """LEAKY_RELU (leaky_relu.h QuantizeLeakyRelu, with TFLM's ratios)."""
 
     def table(x: Tensor, y: Tensor) -> np.ndarray:
-        identity = quantize_multiplier(scale_ratio(x, y))
-        multiplier, shift = quantize_multiplier(float(x.scale[0]) * float(f32(alpha)) / float(y.scale[0]))
+        identity = saturating_multiplier(scale_ratio(x, y))
+        multiplier, shift = saturating_multiplier(float(x.scale[0]) * float(f32(alpha)) / float(y.scale[0]))
         value, sign = VALUES - x.zero, -1 if multiplier < 0 else 1
         negative = sign * requantized(value, abs(multiplier), shift)
         return np.where(value >= 0, requantized(value, *identity), negative) + y.zero
@@ -96,7 +97,7 @@ def absolute(x: Tensor, y: Tensor) -> np.ndarray:
     value = np.abs(VALUES - x.zero)
     if x.scale[0] == y.scale[0]:
         return value + y.zero
-    return requantized(value, *quantize_multiplier(scale_ratio(x, y))) + y.zero
+    return requantized(value, *saturating_multiplier(scale_ratio(x, y))) + y.zero
 
 
 def hard_swish(x: Tensor, y: Tensor) -> np.ndarray:
@@ -145,7 +146,7 @@ def tabulated(function: Callable[[np.ndarray], np.ndarray]) -> Table:
     def table(x: Tensor, y: Tensor) -> np.ndarray:
         real = x.scale[0] * (VALUES - x.zero).astype(np.float32)
         inverse = f32(1) / y.scale[0]
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             rounded = round_half_away(function(real) * inverse).astype(np.float32)
         return np.clip(rounded + f32(y.zero), -1e9, 1e9).astype(np.int64)
 
