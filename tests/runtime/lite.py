@@ -120,7 +120,8 @@ def _lacks(plan: Plan, operator: Operator) -> bool:
     ends = [plan.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
     types = {t.dtype for t in ends if t.data is None}  # biases may be int64
     lacking = MICRO_LACKS | (MICRO_LACKS_INT8 if np.dtype(np.int8) in types else set())
-    unlike = operator.kind == "RELU6" and not np.array_equal(
+    grids = [(*t.scale, *t.zero_point) for t in ends]
+    unlike = operator.kind == "RELU6" and grids[0] != grids[1]  # it clamps, and scales nothing
         ends[0].scale, ends[1].scale
     )  # it clamps, and scales nothing
     return operator.kind in lacking or unlike or bool(types & {np.dtype(np.int64), np.dtype(np.float16)})
