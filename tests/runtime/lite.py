@@ -122,8 +122,6 @@ def _lacks(plan: Plan, operator: Operator) -> bool:
     lacking = MICRO_LACKS | (MICRO_LACKS_INT8 if np.dtype(np.int8) in types else set())
     grids = [(*t.scale, *t.zero_point) for t in ends]
     unlike = operator.kind == "RELU6" and grids[0] != grids[1]  # it clamps, and scales nothing
-        ends[0].scale, ends[1].scale
-    )  # it clamps, and scales nothing
     return operator.kind in lacking or unlike or bool(types & {np.dtype(np.int64), np.dtype(np.float16)})
 
 
