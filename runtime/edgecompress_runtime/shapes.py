@@ -135,6 +135,7 @@ def transpose_convolution(inputs: Inputs, outputs: Outputs, options: WindowOptio
     require(len(size) == 2 and len(kernel) == 2 and inner == depth, "expected four dimensions")
     channels([x, w, *inputs[3:]], w, out)
     (_, *grown, _) = outputs[0].shape
+    require(len(grown) == 2, "expected four dimensions")
     require(windows(options, tuple(grown), kernel) == size, "the input's size does not follow from the output's")
     return [(n, *grown, out)]
 

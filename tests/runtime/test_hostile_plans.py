@@ -92,3 +92,14 @@ def test_a_name_is_text(name: str, place: str) -> None:
     with pytest.raises(PackError, match="a string") as raised:
         read_pack(with_header(data, json.dumps(header).encode())).plan()
     assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 8, 1, 3), (1, 6, 8, 8, 8, 3), (1, 6, 3), (6, 3), (1, 6, 1, 8, 3)])
+def test_a_transposed_convolution_has_four_dimensions(shape: tuple[int, ...]) -> None:
+    made = Layers(0)
+    x, y = made.tensor((1, 3, 4, 4), FLOAT), made.tensor(shape, FLOAT)
+    w = made.constant(np.zeros((3, 3, 3, 4), np.float32))
+    window = {"padding": 0, "strideW": 2, "strideH": 2}
+    made.layer("TRANSPOSE_CONV", [made.constant(np.array([1, 6, 8, 3], np.int32)), w, x], [y], **window)
+    with pytest.raises((PackError, MisfitError, ValueError)):
+        read_pack(write_pack(made.plan(), "grown")).plan()
