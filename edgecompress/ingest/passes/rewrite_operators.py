@@ -286,7 +286,7 @@ def _gather_nd(node: ir.Node, edit: Edit) -> bool:
     """Constant coordinates along the first k dimensions: Gather along these as one, or nothing where all are picked in
     order."""
     indices, x, shape = optional_parameter(node, 1), argument(node, 0), static_shape(node.inputs[0])
-    if indices is None or shape is None or node.attributes.get_int("batch_dims", 0):
+    if indices is None or shape is None or node.attributes.get_int("batch_dims", 0) != 0:
         return False
     first, rest = shape[: indices.shape[-1]], shape[indices.shape[-1] :]
     places = np.ravel_multi_index(tuple(np.moveaxis(indices % np.array(first), -1, 0)), first)
