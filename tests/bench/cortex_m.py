@@ -4,7 +4,7 @@
 
 DIR holds models/ic_resnet8.onnx, models/ad_autoencoder.onnx (MLPerf Tiny, from mlcommons/tiny) and
 data/datasets.py with `load("cifar10", "train" | "test", limit) -> (uint8 [n, 32, 32, 3], int64 [n])`. Needs
-qemu-system-arm and arm-none-eabi-gcc. Every output is compared with LiteRT's reference kernels, bit for bit.
+qemu-system-arm, arm-none-eabi-gcc and tflite-micro. Every output is compared with TFLM's, bit for bit.
 An emulator counts instructions: it says nothing of cycles. Exits 1 when a line misses its limit or an output
 differs. --layers: also the instructions of every layer.
 """
@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from rich.console import Console
 from rich.table import Table
+from tflite_micro.python.tflite_micro.runtime import Interpreter
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import tflite
@@ -53,7 +53,7 @@ ARENA, TEXT = 50_000, 18 * 1024  # bytes, of ResNet-8; text on the M4
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """records: int8 [n, ...]; expected: what LiteRT's reference kernels give."""
+    """records: int8 [n, ...]; expected: what TFLM gives."""
 
     name: str
     plan: Plan
@@ -133,17 +133,12 @@ def _network(name: str, path: Path, calibration: np.ndarray, samples: np.ndarray
     plan = lowered(quantized, io_dtype=ir.DataType.INT8)
     x = plan.tensors[plan.inputs[0]]
     records = np.clip(np.round(samples / x.scale[0]) + x.zero, -128, 127).astype(np.int8).reshape(-1, *x.shape)
-    interpreter = Interpreter(
-        model_content=tflite.emit(quantized, io_dtype=ir.DataType.INT8).data,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
-    )
-    interpreter.allocate_tensors()
-    feed, fetch = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    interpreter = Interpreter.from_bytes(tflite.emit(quantized, io_dtype=ir.DataType.INT8).data, arena_size=1 << 22)
     expected = []
     for record in records:
-        interpreter.set_tensor(feed, record)
+        interpreter.set_input(record, 0)
         interpreter.invoke()
-        expected.append(interpreter.get_tensor(fetch).copy())
+        expected.append(interpreter.get_output(0))
     return Network(name, plan, records, np.stack(expected))
 
 
