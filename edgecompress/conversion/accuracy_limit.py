@@ -17,7 +17,7 @@ from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.gate import Verdict, joined, judge
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.evaluate.verify import Check, compare, run_dataset, worst_value
+from edgecompress.evaluate.verify import Check, compare, refusal, run_dataset, worst_value
 from edgecompress.recipe import Recipe
 from edgecompress.record.report import History
 
@@ -108,9 +108,9 @@ def _attempt(conversion: Conversion, encoded: Encoded) -> Attempt:
     """Raises UnsupportedModelError, with the reasons of all formats, when the model can be written in none of them."""
     written, refused = emit(conversion, encoded.model)
     rows = list(zip(written, check(conversion, written), strict=True))
-    runs = [(artifact, checks) for artifact, checks in rows if not all(c.error for c in checks)]
-    failed = [(a.format, checks[0].error) for a, checks in rows if all(c.error for c in checks)]
-    refused |= {format: f"no interpreter could run the .{format} file: {error}" for format, error in failed}
+    reasons = [refusal(artifact.format, checks) for artifact, checks in rows]
+    runs = [row for row, reason in zip(rows, reasons) if reason is None]
+    refused |= {a.format: reason for (a, _), reason in zip(rows, reasons) if reason is not None}
     if not runs:
         raise UnsupportedModelError("; ".join(f"{format}: {reason}" for format, reason in refused.items()))
     artifacts, found = tuple(a for a, _ in runs), tuple(c for _, c in runs)

@@ -186,6 +186,14 @@ def verify(
     return checks
 
 
+def refusal(format: str, checks: Sequence[Check]) -> str | None:
+    """Why a file can't be used on its device: no interpreter runs it, or TFLM, which is the device's own, does not."""
+    if all(check.error for check in checks):
+        return f"no interpreter could run the .{format} file: {checks[0].error}"
+    refused = [check for check in checks if check.error and check.interpreter == TFLM.name]
+    return f"the device's interpreter refuses the .{format} file: {refused[0].error}" if refused else None
+
+
 def verify_once(artifact: bytes | Path, format: str, reference: Reference, io: TFLiteIO | None = None) -> Check:
     """The Check in the first interpreter of the format that runs the artifact, or the last refusal."""
     for load, limit in CANDIDATES[format](artifact, io):

@@ -7,11 +7,12 @@ comes from the same code.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from edgecompress.emit.tflite.look_ups import write_look_ups
+from edgecompress.emit.tflite.substitutes import narrow_positions, write_substitutes
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.channel_axes import shape
@@ -56,6 +57,9 @@ def emit(
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
     """
     built = build(model, io_dtype=io_dtype)
+    if operators is not None:
+        write_substitutes(built.buffer, set(operators))
+        narrow_positions(built.buffer)
     write_look_ups(built.buffer)
     faults = list(dtypes.faults(built.buffer.operators, built.buffer.tensors))
     if for_xnnpack:
@@ -66,7 +70,8 @@ def emit(
         _check_operators(built.buffer, set(operators))
     inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
     data = built.buffer.finish(inputs, outputs, description)
-    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs), built.join)
+    written = (replace(io, dtype=built.buffer.tensors[index].dtype) for io, index in built.outputs)
+    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(written), built.join)
 
 
 def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Built:
