@@ -118,7 +118,7 @@ def micro(data: bytes, inputs: list[np.ndarray], *, keep: bool = False) -> Micro
 
 def _lacks(plan: Plan, operator: Operator) -> bool:
     ends = [plan.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
-    types = {t.dtype for t in ends if t.data is None}  # biases may be int64
+    types = {t.dtype for t in ends if t.data is None or t.dtype == np.float16}  # biases may be int64
     lacking = MICRO_LACKS | (MICRO_LACKS_INT8 if np.dtype(np.int8) in types else set())
     grids = [(*t.scale, *t.zero_point) for t in ends]
     unlike = operator.kind == "RELU6" and grids[0] != grids[1]  # it clamps, and scales nothing
