@@ -7,10 +7,12 @@ import onnx_ir as ir
 import pytest
 
 from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.prune.patterns_again import patterns_again
 from edgecompress.compress.quantize import quantize_dynamic, to_float16
 from edgecompress.emit import onnx, pack, tflite
 from edgecompress.evaluate.file_count import FileCount, count_file
-from edgecompress.graph.annotations import Sparsity, set_sparsity
+from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
+from edgecompress.graph.fusion import constant
 from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
 from edgecompress.record.report import Goal
@@ -134,6 +136,29 @@ def test_zeros_and_patterns_are_counted_in_the_weights(pattern, keep, of, broken
     total = 5 * 24 // of
     assert groups.what == f"{pattern} groups" and groups.achieved == pytest.approx(100 * (total - broken) / total)
     assert groups.note == (f"{broken} of {total} groups hold more than {keep}" if broken else "")
+
+
+@pytest.mark.parametrize(
+    "pattern, keep, of", [("2:4", 2, 4), ("1:4", 1, 4), ("1:2", 1, 2), ("4:8", 4, 8), ("3:4", 3, 4)]
+)
+def test_patterns_hold_again_when_channels_have_gone(pattern, keep, of):
+    """Inputs go from the middle, so that groups have others; the smallest of too many become zero."""
+    rng = np.random.default_rng(0)
+    chosen = rng.random((5, 24 // of, of)).argsort(axis=-1) < keep
+    weight = np.delete(np.where(chosen.reshape(5, 24), normal(5, 24) + 9, 0), [1, 2, 10], axis=1).astype(np.float32)
+    text = "(float[1, 21] x) => (float[1, 5] y) { y = Gemm<transB=1>(x, w, b) }"
+    model = parse(text, w=weight, b=normal(5))
+    set_sparsity(model.graph.initializers["w"], Sparsity(weight != 0, pattern))
+    again, count = patterns_again(model)
+    found = constant(again.graph.initializers["w"])
+    before, after = (np.pad(array, ((0, 0), (0, -21 % of))).reshape(-1, of) for array in (weight, found))
+    assert count == np.count_nonzero(weight) - np.count_nonzero(found) > 0
+    for number, (old, new) in enumerate(zip(before, after, strict=True), start=1):
+        left = 21 % of if 21 % of and number % -(-21 // of) == 0 else of  # a row's last group is shorter
+        most = min(np.count_nonzero(old), -(-left * keep // of))
+        assert sorted(new[new != 0], reverse=True) == sorted(old[old != 0], reverse=True)[:most]
+    assert np.array_equal(sparsity(again.graph.initializers["w"]).mask, found != 0)
+    assert patterns_again(again) == (again, 0)
 
 
 def test_goals_without_pruned_weights_stay():

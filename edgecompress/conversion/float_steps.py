@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.prune.dead import remove_dead_channels
+from edgecompress.compress.prune.patterns_again import patterns_again
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
 from edgecompress.errors import UnsupportedModelError
@@ -179,8 +180,13 @@ def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:
     notes = list(smaller.notes)
     if trainer is None and settings.schedule == "gradual":
         notes.append('all weights were pruned in one step: prune.schedule = "gradual" needs training data')
+    whole, count = patterns_again(smaller.model)
+    if count:
+        notes.append(
+            f"{count:,} more weights became zero, so that {settings.pattern} holds without the removed channels"
+        )
     zeros = Goal(what="zero weights", unit="%", requested=100 * pruned.requested, achieved=100 * pruned.achieved)
-    return FloatModel(smaller.model, (zeros,), (*notes, *pruned.notes), pruned.histories)
+    return FloatModel(whole, (zeros,), (*notes, *pruned.notes), pruned.histories)
 
 
 def _describe(conversion: Conversion, running: Running, model: ir.Model) -> None:
