@@ -301,9 +301,9 @@ def test_files_of_other_kinds_are_told_which_are_read():
 
 
 def test_every_unsupported_operator_is_listed_at_once():
-    proto = model("a = Sin(x) b = Foo(a) c = Relu(b) d = Flatten(c) e = Foo(d) y = CumSum(e, k)", k=np.array(1))
+    proto = model("a = Det(x) b = Foo(a) c = Relu(b) d = Flatten(c) e = Foo(d) y = CumSum(e, k)", k=np.array(1))
     message = refused(
-        proto, UnsupportedModelError, "4 nodes", "operator Sin: 1", "operator Foo: 2", "operator CumSum: 1"
+        proto, UnsupportedModelError, "4 nodes", "operator Det: 1", "operator Foo: 2", "operator CumSum: 1"
     )
     assert "Flatten" not in message and "Relu" not in message
 

@@ -175,7 +175,7 @@ def test_without_tools_nothing_is_linked_and_bench_names_the_packages(
         (tmp_path / target / "program").touch()
         (tmp_path / target / "build.json").write_text(json.dumps(record | {"image": "program", "note": None}))
         code, _, error = edgecompress("bench", tmp_path / target, "--eval", TEST)
-        assert code == 5 and f"apt install {emulator}" in error
+        assert code == 5 and f"apt install {emulator}" in error, error
 
 
 def test_bench_refuses_what_it_does_not_understand(packs: dict[str, Path], tmp_path: Path) -> None:

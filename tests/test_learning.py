@@ -71,7 +71,7 @@ def test_all_stages_in_one_run(whole) -> None:
     assert [h.stage for h in report.training] == ["prune channels", "prune", "quantization-aware training", "codebooks"]
     kept, pruned, clustered = report.goals
     assert kept.what == "parameters kept" and kept.achieved <= kept.requested == 80
-    assert pruned.what == "zero weights" and pruned.achieved == pytest.approx(60, abs=1)
+    assert pruned.what == "zero weights" and pruned.achieved == pytest.approx(60, abs=2)
     pack, _ = report.artifacts  # what the clusters are said to take is in the file, which has little else
     assert (clustered.unit, clustered.requested) == ("bits", 3)
     assert 0 < clustered.achieved * sum(x.weights or 0 for x in report.layers) / 8 < pack.bytes

@@ -10,6 +10,7 @@ from edgecompress.errors import InputError
 
 # No edge device holds a value of a quarter GiB; most likely a damaged attribute asks for it.
 LARGEST_ELEMENTS = 2**26
+SHOWN_DIMS = 12  # of a shape in a message
 
 
 def checked_shapes(shapes: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
@@ -26,7 +27,8 @@ def _checked(name: str, shape: Sequence[int]) -> tuple[int, ...]:
         raise InputError(
             f"the shape of input {name!r}: expected whole numbers like (1, 3, 224, 224), found {shape!r}"
         ) from error
-    given = f"--input-shape {name}:{','.join(map(str, dims))}"
+    listed = ",".join(map(str, dims[:SHOWN_DIMS])) + (",..." if len(dims) > SHOWN_DIMS else "")
+    given = f"--input-shape {name}:{listed}"
     if any(d < 1 for d in dims):
         raise InputError(f"{given}: every dimension must be at least 1")
     if math.prod(dims) > LARGEST_ELEMENTS:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 # Both call prctl(PR_SET_PDEATHSIG, SIGKILL): Linux sends the signal when the thread ends that started the process. Then
 # they see whether that has ended already: its number is the first argument, and the program follows.
-SETPRIV = "setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"'
+SETPRIV = "setpriv", "--pdeathsig", "KILL", "--", "/bin/sh", "-c", '[ "$PPID" = "$0" ] && exec "$@"'
 TIE = """import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)
 os.getppid() == int(sys.argv[1]) and os.execvp(sys.argv[2], sys.argv[2:])"""
@@ -50,11 +50,9 @@ def tied(words: Sequence[str | Path]) -> list[str]:
 def _tie() -> tuple[str, ...]:
     if not sys.platform.startswith("linux"):
         return ()
-    try:
-        works = subprocess.run([*SETPRIV, str(os.getpid()), "true"], capture_output=True).returncode == 0
-    except OSError:
-        works = False
-    return SETPRIV if works else (sys.executable, "-I", "-S", "-c", TIE)  # which takes some 30 ms
+    words = (shutil.which(SETPRIV[0]) or "", *SETPRIV[1:])  # PATH may be another one at the next call
+    works = words[0] and subprocess.run([*words, str(os.getpid()), "true"], capture_output=True).returncode == 0
+    return words if works else (sys.executable, "-I", "-S", "-c", TIE)  # which takes some 30 ms
 
 
 def end_with_starter() -> None:
