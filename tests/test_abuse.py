@@ -52,6 +52,7 @@ def complete(folder: Path) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_killed_conversions_leave_nothing_half_done(tmp_path: Path) -> None:
     out = tmp_path / "out"
     start = time.monotonic()

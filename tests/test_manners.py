@@ -161,6 +161,7 @@ def test_a_link_that_somebody_planted_among_locks_is_not_followed(
     assert victim.read_text() == "precious"
 
 
+@pytest.mark.long
 def test_no_color(tmp_path: Path) -> None:
     """On a terminal, by way of a pseudo-terminal: a status that is red otherwise."""
     (tmp_path / "few.toml").write_text("[cluster]\nbits = 1\n")

@@ -258,6 +258,7 @@ def test_the_exact_words_of_flash_commands(flash: object, expected: str, probe: 
     assert found == shlex.split(re.sub(r"{(.*)}", r"\1" if probe else "", expected))
 
 
+@pytest.mark.long
 @CORTEX_M
 def test_qemu_is_the_emulator_that_fits(pack: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.zeros(300, np.float32))

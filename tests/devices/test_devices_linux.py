@@ -165,6 +165,7 @@ def test_a_port_that_speaks_no_ssh_is_one_line(server: sshd.Sshd, built: Path, c
     assert done.returncode == 5 and done.stdout == "" and done.stderr.count("\n") == 1, done.stderr
 
 
+@pytest.mark.long
 @SSH
 def test_flash_keeps_the_version_before_until_the_new_one_has_answered(
     server: sshd.Sshd, built: Path, other_built: Path, samples: Path, configured
@@ -319,6 +320,7 @@ def test_benchmarks_of_others(phone: adbd.Adbd, configured, tmp_path: Path) -> N
     assert kept(tmp_path / "phone") == []
 
 
+@pytest.mark.long
 @SSH
 def test_ssh_with_a_full_disk_and_a_line_that_changes_bytes(
     server: sshd.Sshd, built: Path, samples: Path, configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -344,6 +346,7 @@ def test_ssh_with_a_full_disk_and_a_line_that_changes_bytes(
     assert bench(tmp_path / "device")[0] == 0
 
 
+@pytest.mark.long
 @SSH
 def test_a_killed_flash_leaves_nothing_half_done(server: sshd.Sshd, built: Path, configured, tmp_path: Path) -> None:
     """A folder has its name when all that is in it was read back; what was on its way is put aside by the next."""

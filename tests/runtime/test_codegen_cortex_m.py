@@ -81,6 +81,7 @@ def test_layers_equal_the_hosts_kernels(cpu: str, groups: tuple[str, ...], tmp_p
     equal(plan, feeds, outputs, tolerance=2e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cpu", ["cortex-m0", "cortex-m4", "cortex-m55"])
 def test_clustered_layers_stay_coded_in_flash_and_equal_the_hosts_kernels(cpu: str, tmp_path: Path) -> None:
     made = layers("clustered", seed=2)

@@ -92,6 +92,7 @@ def real(acc: int, fields: Fields) -> int:
     return round(Fraction(float(narrow)))
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=300)
 @given(
     st.integers(2**30, LARGEST),
