@@ -63,7 +63,7 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
         model = integer_parts(model.clone(), integer_only=integer_only)
         quantized = quantize(model, calibration, recipe.quantize, integer_only=integer_only)
         running.stage.note = quantization_note(quantized, recipe.quantize)
-    if recipe.quantize.epochs is None and recipe.quantize.search_seconds and recipe.evaluate.min_snr:
+    if _is_searched(conversion, quantized):
         with conversion.log.stage("search") as running:
             found = improve(quantized, recipe.quantize, recipe.evaluate.min_snr, integer_only=integer_only)
             running.stage.note = search_note(found)
@@ -80,6 +80,15 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
         quantized = replace(quantized, model=aware.model, reference=aware.model)
         encoded = Encoded(aware.model, quantized, histories=(aware.history,))
     return _clustered(conversion, encoded, quantized.reference, quantized.calibration.dataset)
+
+
+def _is_searched(conversion: Conversion, quantized: Quantized) -> bool:
+    """Whether to search for outputs nearer to the float model's. Where a model was trained with the scales that it came
+    with, they are no standard, and labels decide if there are any."""
+    recipe = conversion.recipe
+    if recipe.quantize.epochs is not None or not recipe.quantize.search_seconds or not recipe.evaluate.min_snr:
+        return False
+    return not (comes_quantized(quantized.model.graph) and conversion.data.labelled)
 
 
 def encode_again(conversion: Conversion, before: Quantized) -> Encoded:
