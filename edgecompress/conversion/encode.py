@@ -85,7 +85,8 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
 def _is_searched(conversion: Conversion, quantized: Quantized) -> bool:
     """Whether to search for outputs nearer to the float model's.
 
-    A model that was trained with the scales that it came with need not be near to it: where there are labels, they decide.
+    A model that was trained with the scales that it came with need not be near to it. Where there are labels, these
+    decide.
     """
     recipe = conversion.recipe
     if recipe.quantize.epochs is not None or not recipe.quantize.search_seconds or not recipe.evaluate.min_snr:
