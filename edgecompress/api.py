@@ -16,6 +16,7 @@ from edgecompress.conversion.sequence import run
 from edgecompress.conversion.size_budget import parse_size
 from edgecompress.conversion.trainer import is_main_process, remove_checkpoints
 from edgecompress.errors import InputError
+from edgecompress.evaluate.iterables import collected
 from edgecompress.recipe import Recipe, load_recipe, recipe_file
 from edgecompress.recipe.effective import Overrides, effective_recipe
 from edgecompress.record.report import Report
@@ -65,7 +66,7 @@ def convert(
     calib: Any = None,
     eval: Any = None,
     train: Any = None,
-    recipe: Recipe | str | Path | None = None,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     formats: Sequence[str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
     weights: str | Path | None = None,
@@ -88,13 +89,14 @@ def convert(
         onnx_ir.Model, or a torch.nn.Module (with `input_shapes`).
     target, target_file: name of a profile, or the file of another.
     output: folder; default "<model>-<target>" in the current one.
-    calib, eval: what `evaluate.dataset.load_data` takes: .npz, .npy, an image folder, "file.py:function" or
-        arrays. With calib, activations become int8 too; a model that came with all scales needs none. With labelled
+    calib, eval: what `evaluate.dataset.load_data` takes: .npz, .npy, an image folder, "file.py:function", arrays,
+        or an iterable of batches such as a DataLoader, which is read once. With calib, activations become int8 too; a model that came with all scales needs none. With labelled
         eval data, accuracy is measured.
     train: training data in the same forms, for recipes that train; without labels, the outputs of the model itself
         are learned. It is used for calibration too where calib is not given. resume: go on from the checkpoints that
         a stopped run left beside the output folder.
-    recipe: a file, or "fast", "balanced" or "smallest". formats, preprocess, max_drop (points), min_snr (dB),
+    recipe: a file, "fast", "balanced" or "smallest", a dict of its tables, or a Recipe; in the latter two, loss,
+        metric and criterion may be functions. formats, preprocess, max_drop (points), min_snr (dB),
         min_equal (percent) and max_size (bytes, or text such as "32KB") override its keys.
     devices: names of devices (`edgecompress devices`; "qemu": the target's emulator) to run the artifacts on. config:
         their configuration, in place of the user's.
@@ -111,8 +113,10 @@ def convert(
         devices = named(devices, profile)
     largest = parse_size(max_size) if isinstance(max_size, str) else max_size
     overrides = Overrides(formats, preprocess, max_drop, largest, min_snr, min_equal)
-    source, data = ModelSource(model, weights, input_shapes, trust_code), DataSources(calib, eval, train)
-    given = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    source = ModelSource(model, weights, input_shapes, trust_code)
+    calib, eval, train = collected(calib), collected(eval), collected(train)  # a generator can be read only once
+    data = DataSources(calib, eval, train)
+    given = load_recipe(recipe)
 
     def effective(calibrated: bool) -> Recipe:
         made = effective_recipe(given, profile, overrides, calibrated=calibrated)
@@ -160,7 +164,7 @@ def _alone(folder: Path) -> AbstractContextManager[None]:
     )
 
 
-def _changed_file(recipe: Recipe | str | Path | None, asked: Recipe) -> Path | None:
+def _changed_file(recipe: Recipe | Mapping[str, Any] | str | Path | None, asked: Recipe) -> Path | None:
     """The recipe's file, unless it already holds what would be written over it: a run repeated in place."""
     path = recipe_file(recipe) if isinstance(recipe, (str, Path)) else None
     return None if path is None or path.read_text(encoding="utf-8") == asked.to_toml() else path

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgecompress.errors import InputError
 from edgecompress.evaluate.images import ImageSource, ResizedSource, image_type, list_images
+from edgecompress.evaluate.iterables import collected
 from edgecompress.evaluate.preprocess import Adapter, adapt
 from edgecompress.evaluate.sources import ArraySource, Source, open_npy, open_npz, read_all
 from edgecompress.recipe import Preprocess
@@ -83,7 +84,8 @@ def load_data(spec: Any, inputs: Sequence[ir.Value], preprocess: Preprocess, out
 
     spec: a path (.npz with `x` or the inputs' names, and optionally `y` or outputs' names; .npy; a folder of class
     sub-folders of images, or of images), `file.py:function` (called without arguments), or what such
-    a function may return: an array, (x, y), a dict of arrays, or a Dataset.
+    a function may return: an array, (x, y), (one array for each input, y), a dict of arrays, an iterable of batches
+    or a dataset of samples of these forms (PyTorch's DataLoader and Dataset, a generator), or a Dataset.
     Raises InputError that says what was expected and found: unreadable files, missing keys, shapes or
     types that don't fit, no samples, another number of labels than of samples.
     """
@@ -109,11 +111,9 @@ def load_data(spec: Any, inputs: Sequence[ir.Value], preprocess: Preprocess, out
 def _from_arrays(data: Any, source: str, fit: _Fit) -> Dataset:
     if isinstance(data, Dataset):
         return data
+    data = collected(data)
     if isinstance(data, tuple):
-        if len(data) != 2:
-            raise InputError(f"{source}: is a tuple of {len(data)} items; expected (x, y)")
-        first, labels = data
-        data = {**(first if isinstance(first, Mapping) else {ONLY: first}), LABELS[0]: labels}
+        data = _named(data, source, [str(value.name) for value in fit.inputs])
     elif not isinstance(data, Mapping):
         data = {ONLY: data}
     arrays: dict[str, Source] = {}
@@ -126,6 +126,16 @@ def _from_arrays(data: Any, source: str, fit: _Fit) -> Dataset:
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: {key!r} is a {type(content).__name__}; expected an array") from error
     return _assemble(arrays, source, fit)
+
+
+def _named(items: tuple[Any, ...], source: str, inputs: Sequence[str]) -> dict[Any, Any]:
+    """A tuple's arrays by name: (x, y), where x may be a dict of the inputs, or the inputs in order and perhaps y."""
+    if len(items) == 2 and isinstance(items[0], Mapping):
+        return {**items[0], LABELS[0]: items[1]}
+    if len(items) not in (len(inputs), len(inputs) + 1):
+        expected = "x, y" if len(inputs) == 1 else f"{', '.join(inputs)}, y"
+        raise InputError(f"{source}: is a tuple of {len(items)} items; expected ({expected})")
+    return dict(zip([ONLY] if len(inputs) == 1 else inputs, items)) | dict(zip(LABELS[:1], items[len(inputs) :]))
 
 
 def _from_images(folder: Path, fit: _Fit) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,8 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from edgecompress.errors import InputError
 from edgecompress.support.toml import toml_value
-from edgecompress.support.user_code import is_function_spec
-from edgecompress.support.validation import read_toml
+from edgecompress.support.user_code import is_function_spec, spec_of
+from edgecompress.support.validation import read_toml, validated
 from edgecompress_runtime.pack import CODECS
 
 PRESETS = Path(__file__).parent / "presets"
@@ -89,6 +90,11 @@ def _criterion(value: str) -> str:
     return value
 
 
+def _spec(value: Any) -> Any:
+    """The name of a function that was given as an object."""
+    return spec_of(value) if callable(value) else value
+
+
 def _coder(value: Any) -> Any:
     if value not in CODERS:
         raise ValueError(f"input should be {' or '.join(map(repr, CODERS))}")
@@ -96,6 +102,7 @@ def _coder(value: Any) -> Any:
 
 
 def _metric(value: Any) -> Any:
+    value = {key: _spec(v) for key, v in value.items()} if isinstance(value, dict) else _spec(value)
     names = list(value.values()) if isinstance(value, dict) else [value]
     if not all(isinstance(name, str) for name in names):
         raise ValueError("should be a text in quotes")
@@ -156,7 +163,7 @@ class Prune(Section):
         description='which weights are pruned together: "unstructured", "N:M" (keep N of M inputs, as in "2:4"), '
         '"block:4x1" (4 output channels by 1 input)',
     )
-    criterion: Annotated[str, AfterValidator(_criterion)] = Field(
+    criterion: Annotated[str, BeforeValidator(_spec), AfterValidator(_criterion)] = Field(
         "l2",
         description='how a weight is scored (higher scores are kept): a name, or "file.py:function" taking (weight, '
         "known)",
@@ -362,13 +369,13 @@ class Train(Section):
         "auto",
         description='"mixed" uses bfloat16 or float16 where that is faster; "auto": mixed on a GPU, float32 on a CPU',
     )
-    loss: str = Field(
+    loss: Annotated[str, BeforeValidator(_spec)] = Field(
         "auto",
         min_length=1,
         description='"cross-entropy", "mse", or "file.py:function" taking (outputs, labels, inputs); auto: '
         "cross-entropy for integer labels, otherwise mse",
     )
-    metric: str | None = Field(
+    metric: Annotated[str | None, BeforeValidator(_spec)] = Field(
         None,
         min_length=1,
         description="metric that chooses the best epoch, written as in [evaluate]; unset: the validation loss chooses",
@@ -453,12 +460,17 @@ class Recipe(Section):
         return "\n".join(lines) + "\n"
 
 
-def load_recipe(path: str | Path | None) -> Recipe:
-    """Read and validate a recipe file, or one of the PRESETS by its name; None gives the defaults.
+def load_recipe(given: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:
+    """Read and validate a recipe file, one of the PRESETS by its name, or a dict of a recipe's tables; None gives the
+    defaults.
 
     Raises InputError naming the file and the key at fault (and the nearest right one for an unknown key).
     """
-    return Recipe() if path is None else read_toml(Recipe, recipe_file(path))
+    if given is None or isinstance(given, Recipe):
+        return given or Recipe()
+    if isinstance(given, Mapping):
+        return validated(Recipe, dict(given), "recipe")
+    return read_toml(Recipe, recipe_file(given))
 
 
 def recipe_file(path: str | Path) -> Path:
