@@ -90,8 +90,8 @@ def convert(
     target, target_file: name of a profile, or the file of another.
     output: folder; default "<model>-<target>" in the current one.
     calib, eval: what `evaluate.dataset.load_data` takes: .npz, .npy, an image folder, "file.py:function", arrays,
-        or an iterable of batches such as a DataLoader, which is read once. With calib, activations become int8 too; a model that came with all scales needs none. With labelled
-        eval data, accuracy is measured.
+        or an iterable of batches such as a DataLoader, which is read once. With calib, activations become int8 too; a
+        model that came with all scales needs none. With labelled eval data, accuracy is measured.
     train: training data in the same forms, for recipes that train; without labels, the outputs of the model itself
         are learned. It is used for calibration too where calib is not given. resume: go on from the checkpoints that
         a stopped run left beside the output folder.

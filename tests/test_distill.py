@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -146,7 +148,7 @@ def accuracy(model: ir.Model, data: TrainData) -> float:
 def test_student_learns_digits_without_labels(digits):  # noqa: F811
     """Half as wide; the teacher alone, logits and features, tells it what is what."""
     model, data, test = digits
-    unlabelled = TrainData(data.columns, data.prepare, None)
+    unlabelled = replace(data, labels=None)
     settings = Distill(width=0.5, features="auto", feature_weight=0.3)
     result = distill(model, unlabelled, settings, Train(epochs=10, batch=64, lr=0.05, augment="shift"))
     assert accuracy(result.model, test) > 85 and accuracy(model, test) > 95

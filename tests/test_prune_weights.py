@@ -166,7 +166,7 @@ def test_pruned_training_learns_and_zeros_stay(blobs, keys: dict) -> None:
         if (known := sparsity(value)) is not None:
             assert not value.const_value.numpy()[~known.mask].any(), name
     with torch.no_grad():
-        outputs = TorchModel(found.model).eval()(torch.from_numpy(data.columns[0]))[0]
+        outputs = TorchModel(found.model).eval()(data.batch(np.arange(len(data))).inputs[0])[0]
     assert (outputs.argmax(1).numpy() == data.labels).mean() > 0.9  # a quarter of it by chance
 
 

@@ -114,7 +114,7 @@ def test_one_step_is_torchs_own():
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3)
     for _ in range(3):
         optimizer.zero_grad()
-        F.cross_entropy(twin(torch.from_numpy(data.columns[0]))[0], torch.from_numpy(data.labels)).backward()
+        F.cross_entropy(twin(data.batch(np.arange(len(data))).inputs[0])[0], torch.from_numpy(data.labels)).backward()
         nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
         optimizer.step()
         schedule.step()
@@ -215,7 +215,7 @@ def test_losses_of_the_users_own(tmp_path):
         "def loss(outputs, labels, batch):\n    return ((outputs[0][:, 0] - batch.inputs[0][:, 0]) ** 2).mean()\n"
         "def bad(outputs, labels, batch):\n    return outputs[0]\n"
     )
-    data = TrainData.from_arrays([blobs().columns[0]], None)
+    data = TrainData.from_arrays([blobs().batch(np.arange(len(blobs()))).inputs[0].numpy()], None)
     history = train(Tiny(), data, Train(epochs=8, batch=16, lr=0.1, loss=f"{file}:loss"))
     assert history.epochs[-1].loss < 0.3 * history.epochs[0].loss
     with pytest.raises(InputError, match=r"bad returned shape \[16, 3\]; expected a torch tensor without dimensions"):
@@ -229,7 +229,7 @@ def test_losses_of_the_users_own(tmp_path):
 
 
 def test_regression_labels_get_mse():
-    x = blobs().columns[0]
+    x = blobs().batch(np.arange(len(blobs()))).inputs[0].numpy()
     data = TrainData.from_arrays([x], x[:, :3] * 2)
     history = train(Tiny(), data, Train(epochs=10, batch=16, lr=0.1))
     assert history.epochs[-1].validation_loss < 0.5 * history.epochs[0].validation_loss
@@ -455,7 +455,7 @@ def test_softmax_outputs_train_on_logits(digits):
         " { z = Gemm<transB = 1>(x, w, b)\n y = Softmax<axis = 1>(z)\n }"
     )
     model = ir.from_proto(onnx.parser.parse_model(text))
-    x = torch.from_numpy(blobs().columns[0])
+    x = torch.from_numpy(blobs().batch(np.arange(len(blobs()))).inputs[0].numpy())
     torch.testing.assert_close(TorchModel(model)(x)[0], TorchModel(model, logits=True)(x)[0].softmax(1))
     torch.testing.assert_close(TorchModel(model, logits=True)(x)[0], x[:, :3])
 

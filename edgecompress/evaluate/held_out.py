@@ -42,6 +42,10 @@ class SelectedSource:
         while rows := list(islice(chosen, size)):
             yield np.stack(rows)
 
+    def at(self, index: np.ndarray) -> np.ndarray:
+        """The samples at these places."""
+        return self.source.at(np.asarray(self.index)[index])
+
     def _samples(self, index: Sequence[int]) -> Iterator[np.ndarray]:
         """One after the other, read in batches."""
         wanted, first = set(index), 0

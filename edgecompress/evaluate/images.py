@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from edgecompress.errors import InputError, MissingPackageError
 from edgecompress.evaluate.sources import Source, reading
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
+WORKERS = min(os.cpu_count() or 1, 8)  # threads that decode files
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for a number of channels
 # Pillow's names for more than 8 bits, and the type that holds them: 16-bit integers, 32-bit integers, floats
 WIDE = {"I;16": np.uint16, "I;16L": np.uint16, "I;16B": np.uint16, "I;16N": np.uint16, "I": np.int32, "F": np.float32}
@@ -38,15 +41,21 @@ class ImageSource:
 
     def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
         for start in range(0, count, size):
-            files = self.files[start : min(start + size, count)]
-            pixels = [read_image(file, self.height, self.width, self.channels) for file in files]
-            for file, array in zip(files, pixels, strict=True):
-                if array.dtype != self.dtype:
-                    raise InputError(
-                        f"{file}: has values of type {array.dtype}, but those of {self.files[0]} are {self.dtype}; "
-                        "expected images of one type"
-                    )
-            yield np.stack(pixels)
+            yield self._read(self.files[start : min(start + size, count)])
+
+    def at(self, index: np.ndarray) -> np.ndarray:
+        return self._read([self.files[i] for i in index])
+
+    def _read(self, files: Sequence[Path]) -> np.ndarray:
+        with ThreadPoolExecutor(WORKERS) as pool:  # Pillow decodes and resizes without Python's lock
+            pixels = list(pool.map(lambda file: read_image(file, self.height, self.width, self.channels), files))
+        for file, array in zip(files, pixels, strict=True):
+            if array.dtype != self.dtype:
+                raise InputError(
+                    f"{file}: has values of type {array.dtype}, but those of {self.files[0]} are {self.dtype}; "
+                    "expected images of one type"
+                )
+        return np.stack(pixels)
 
 
 @dataclass(frozen=True)
@@ -64,11 +73,15 @@ class ResizedSource:
         return self.source.shape[0], self.height, self.width, self.source.shape[3]
 
     def chunks(self, size: int, count: int) -> Iterator[np.ndarray]:
+        return map(self._resized, self.source.chunks(size, count))
+
+    def at(self, index: np.ndarray) -> np.ndarray:
+        return self._resized(self.source.at(index))
+
+    def _resized(self, samples: np.ndarray) -> np.ndarray:
         image = pillow()
-        channels = self.shape[3]
-        for chunk in self.source.chunks(size, count):
-            images = (image.fromarray(s[..., 0] if channels == 1 else s) for s in chunk)
-            yield np.stack([resized(i, self.height, self.width) for i in images])
+        images = (image.fromarray(s[..., 0] if self.shape[3] == 1 else s) for s in samples)
+        return np.stack([resized(i, self.height, self.width) for i in images])
 
 
 def image_type(file: Path) -> np.dtype:

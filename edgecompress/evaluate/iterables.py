@@ -88,7 +88,7 @@ def _array(value: Any, where: str) -> np.ndarray:
 
 
 def _concatenated(pieces: list[np.ndarray], what: str) -> np.ndarray:
-    for number, piece in enumerate(pieces):
+    for piece in pieces:
         if piece.shape[1:] != pieces[0].shape[1:]:
             raise InputError(
                 f"{what}: samples of shapes {list(pieces[0].shape[1:])} and {list(piece.shape[1:])}; make them alike, "

@@ -33,8 +33,8 @@ class Adapter:
     mean: np.ndarray
     std: np.ndarray
 
-    def __call__(self, chunk: np.ndarray, first: int) -> np.ndarray:
-        """[n, *stored sample] -> [n, *shape] of `dtype`. first: index of the chunk's first sample.
+    def __call__(self, chunk: np.ndarray, first: int | np.ndarray) -> np.ndarray:
+        """[n, *stored sample] -> [n, *shape] of `dtype`. first: index of the chunk's first sample, or those of all.
 
         Raises InputError that names the first sample with NaN or infinity, or out of an integer's range.
         """
@@ -51,9 +51,10 @@ class Adapter:
             self._refuse(~np.isfinite(result), first, "NaN or infinity")
         return result.astype(self.dtype, copy=False)
 
-    def _refuse(self, wrong: np.ndarray, first: int, what: str) -> None:
+    def _refuse(self, wrong: np.ndarray, first: int | np.ndarray, what: str) -> None:
         if wrong.any():
-            index = first + int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
+            place = int(wrong.reshape(len(wrong), -1).any(axis=1).argmax())
+            index = first + place if isinstance(first, int) else first[place]
             raise InputError(f"{self.source}: sample {index} for input {self.name!r} has {what}")
 
 

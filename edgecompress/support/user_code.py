@@ -11,7 +11,6 @@ from typing import Any
 
 from edgecompress.errors import InputError
 
-
 _given: dict[str, Callable[..., Any]] = {}  # spec -> the function, of those that were given as Python objects
 
 

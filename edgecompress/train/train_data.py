@@ -1,9 +1,11 @@
-"""Training samples in memory, as they are stored, and the batches made of them."""
+"""Training samples as they are stored, in memory or where they lie, and the batches made of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -12,9 +14,22 @@ from torch import Tensor
 
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import Dataset
+from edgecompress.evaluate.sources import ArraySource
 from edgecompress.support.present import present
 
 CHUNK = 512  # samples read at a time
+IN_MEMORY = 2 << 30  # bytes of the samples for one input that are read before training; more are read batch by batch
+
+
+Prepare = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (samples as stored, their places) -> [n, ...] of an input
+
+
+class Column(Protocol):
+    """Samples that are read at places in any order."""
+
+    def at(self, index: np.ndarray) -> np.ndarray:
+        """[n, *sample] of the samples at n places."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,37 +43,41 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class TrainData:
-    """columns: what is stored for each input of the model, [samples, ...]. prepare: what makes it an input, by
-    column. labels: [samples, ...] int64 or float32, or None.
+    """columns: the samples as they are stored, for each input of the model. prepare: what makes them an input, by
+    column. places: where this data's samples lie in the columns. labels: [samples, ...] int64 or float32, or None.
     """
 
-    columns: tuple[np.ndarray, ...]
-    prepare: tuple[Callable[[np.ndarray], np.ndarray], ...]
+    columns: tuple[Column, ...]
+    prepare: tuple[Prepare, ...]
+    places: np.ndarray
     labels: np.ndarray | None
 
     def __len__(self) -> int:
-        return len(self.columns[0])
+        return len(self.places)
 
     @staticmethod
     def from_dataset(data: Dataset, model: ir.Model) -> TrainData:
         """All samples of a dataset that was loaded for this model. Integers stay as they are stored (a quarter of
-        the memory) and are made inputs batch by batch.
+        the memory) and are made inputs batch by batch; so is everything above IN_MEMORY, which stays where it lies.
 
-        Raises InputError as Dataset.batches.
+        Raises InputError as Dataset.batches, for samples that stay where they lie when they are read.
         """
-        columns: list[np.ndarray] = []
-        prepare: list[Callable[[np.ndarray], np.ndarray]] = []
+        columns: list[Column] = []
+        prepare: list[Prepare] = []
         for value in model.graph.inputs:
             source, adapter = data.columns[str(value.name)]
-            chunks = list(source.chunks(CHUNK, data.count))
             batched = len(adapter.shape) == len(present(value.shape))  # samples that have the model's batch axis
+            adapted, merged = _Adapted(adapter, batched), _merged if batched else _as_is
+            if data.count * source.dtype.itemsize * math.prod(source.shape[1:]) > IN_MEMORY:
+                columns.append(source)
+                prepare.append(adapted)
+                continue
+            chunks = list(source.chunks(CHUNK, data.count))
             if source.dtype.kind == "f":
                 chunks = [adapter(chunk, i * CHUNK) for i, chunk in enumerate(chunks)]
-                prepare.append(_merged if batched else _as_is)
-            else:
-                prepare.append(_Adapted(adapter, batched))
-            columns.append(np.concatenate(chunks))
-        return TrainData(tuple(columns), tuple(prepare), _labels(data.labels))
+            columns.append(ArraySource(np.concatenate(chunks)))
+            prepare.append(merged if source.dtype.kind == "f" else adapted)
+        return TrainData(tuple(columns), tuple(prepare), np.arange(data.count), _labels(data.labels))
 
     @staticmethod
     def from_arrays(inputs: Sequence[np.ndarray] | Mapping[str, np.ndarray], labels: np.ndarray | None) -> TrainData:
@@ -67,18 +86,20 @@ class TrainData:
         if len({len(c) for c in columns}) != 1 or (labels is not None and len(labels) != len(columns[0])):
             counts = [len(c) for c in columns] + ([] if labels is None else [len(labels)])
             raise InputError(f"inputs and labels have different numbers of samples: {counts}")
-        return TrainData(columns, (_as_is,) * len(columns), _labels(labels))
+        arrays = tuple(map(ArraySource, columns))
+        return TrainData(arrays, (_as_is,) * len(columns), np.arange(len(columns[0])), _labels(labels))
 
     def batch(self, index: np.ndarray, device: torch.device | str = "cpu") -> Batch:
         """The samples at these places, on the device."""
-        inputs = [prepare(column[index]) for column, prepare in zip(self.columns, self.prepare)]
+        at = self.places[index]
+        inputs = [prepare(column.at(at), at) for column, prepare in zip(self.columns, self.prepare)]
         labels = None if self.labels is None else torch.from_numpy(self.labels[index]).to(device)
         return Batch(tuple(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in inputs), labels, index)
 
     def subset(self, index: np.ndarray) -> TrainData:
         """The samples at these places."""
         labels = None if self.labels is None else self.labels[index]
-        return TrainData(tuple(c[index] for c in self.columns), self.prepare, labels)
+        return replace(self, places=self.places[index], labels=labels)
 
     def split(self, fraction: float, seed: int) -> tuple[TrainData, TrainData | None]:
         """(rest, fraction), drawn with the seed; None for an empty part."""
@@ -93,19 +114,19 @@ def split_places(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np
 
 
 class _Adapted:
-    def __init__(self, adapter: Callable[[np.ndarray, int], np.ndarray], batched: bool) -> None:
+    def __init__(self, adapter: Callable[[np.ndarray, np.ndarray], np.ndarray], batched: bool) -> None:
         self.adapter, self.batched = adapter, batched
 
-    def __call__(self, stored: np.ndarray) -> np.ndarray:
-        x = self.adapter(stored, 0)
-        return _merged(x) if self.batched else x
+    def __call__(self, stored: np.ndarray, places: np.ndarray) -> np.ndarray:
+        x = self.adapter(stored, places)
+        return _merged(x, places) if self.batched else x
 
 
-def _as_is(x: np.ndarray) -> np.ndarray:
+def _as_is(x: np.ndarray, places: np.ndarray) -> np.ndarray:
     return x
 
 
-def _merged(x: np.ndarray) -> np.ndarray:
+def _merged(x: np.ndarray, places: np.ndarray) -> np.ndarray:
     return x.reshape(-1, *x.shape[2:])
 
 
