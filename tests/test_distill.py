@@ -11,11 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from edgecompress.analysis.statistics import statistics
-from edgecompress.compress.distill import derive
-from edgecompress.compress.distill.depth import removable_blocks, shallower
+from edgecompress.compress.distill.depth import removable_blocks
 from edgecompress.compress.distill.distillation import distill
 from edgecompress.compress.distill.distillation_loss import DistillationLoss, likeness, softened
-from edgecompress.compress.distill.student import initialise, separable, with_batchnorm
+from edgecompress.compress.distill.student import derive, factorised, separable, shallower
 from edgecompress.compress.distill.width import narrowed
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.metrics import top1
@@ -34,6 +33,11 @@ def layers(model: ir.Model) -> list[tuple[int, ...]]:
     return [tuple(n.inputs[1].shape) for n in model.graph if n.op_type in ("Conv", "Gemm")]
 
 
+def noise(name: str, samples: int = 32) -> TrainData:
+    """Random inputs without labels for a network of `networks`."""
+    return TrainData.from_arrays(list(example(name, samples).values()), None)
+
+
 def runs(model: ir.Model, name: str) -> list[np.ndarray]:
     folded = fold_batchnorm(model)
     inputs = dict(zip((v.name for v in folded.graph.inputs), example(name, 2).values()))
@@ -46,7 +50,7 @@ def runs(model: ir.Model, name: str) -> list[np.ndarray]:
 @pytest.mark.parametrize("name", ["residual", "inverted_residual", "transformer_norm_first"])
 def test_narrowed(name, exported):
     teacher = load(exported(name)).model
-    student = narrowed(teacher, 0.5, align=2)
+    student = narrowed(teacher, 0.5, noise(name), align=2)
     before, after = layers(teacher), layers(student)
     assert len(before) == len(after) and all(a[0] >= b[0] for a, b in zip(before, after))
     if name != "transformer_norm_first":
@@ -59,15 +63,15 @@ def test_narrowed(name, exported):
 
 def test_blocks_go(exported):
     teacher = load(exported("transformer_norm_first")).model
-    blocks = removable_blocks(teacher.graph)
+    blocks, data = removable_blocks(teacher.graph), noise("transformer_norm_first")
     assert len(blocks) >= 2 and all(a.shape == b.shape for a, b in blocks)
-    counts = [len(shallower(teacher, share).graph) for share in (1.0, 0.5, 0.0)]
+    counts = [len(shallower(teacher, share, data).graph) for share in (1.0, 0.5, 0.0)]
     assert counts[0] == len(teacher.graph) and counts[0] > counts[1] > counts[2]
-    assert [y.shape for y in runs(shallower(teacher, 0.0), "transformer_norm_first")] == [
+    assert [y.shape for y in runs(shallower(teacher, 0.0, data), "transformer_norm_first")] == [
         y.shape for y in runs(teacher, "transformer_norm_first")
     ]
     with pytest.raises(UnsupportedModelError, match="no block that can be removed"):
-        shallower(load(exported("flatten_to_linear")).model, 0.5)
+        shallower(load(exported("flatten_to_linear")).model, 0.5, data)
 
 
 def test_a_block_left_out_is_what_comes_before(exported):
@@ -78,7 +82,9 @@ def test_a_block_left_out_is_what_comes_before(exported):
     branch = next(v.producer() for v in add.inputs if v is not first)
     for i in (1, 2):
         branch.inputs[i].const_value = ir.tensor(np.zeros(branch.inputs[i].shape.numpy(), np.float32))
-    for a, b in zip(runs(shallower(teacher, 0.0), "residual"), runs(teacher, "residual"), strict=True):
+    for a, b in zip(
+        runs(shallower(teacher, 0.0, noise("residual")), "residual"), runs(teacher, "residual"), strict=True
+    ):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -91,19 +97,37 @@ def test_separable(exported):
     assert [y.shape for y in runs(student, "residual")] == [y.shape for y in runs(teacher, "residual")]
 
 
-def test_batchnorm_is_inserted_without_effect(exported):
-    teacher = load(exported("inverted_residual")).model
-    student = with_batchnorm(teacher)
-    count = sum(n.op_type == "BatchNormalization" for n in student.graph)
-    assert count == sum(n.op_type == "Conv" for n in teacher.graph)
-    for a, b in zip(runs(student, "inverted_residual"), runs(teacher, "inverted_residual"), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)  # epsilon
-    initialise(student, 1)
-    first = layers(student)
-    a, b = (derive(teacher, Distill(width=0.5), seed) for seed in (1, 1))
+def test_factorised_is_the_nearest(exported):
+    """Weights that are a product come back; of others, alternating least squares from there finds nothing nearer."""
+    rng = np.random.default_rng(0)
+    spatial, mixing = rng.normal(size=(3, 1, 3, 3)), rng.normal(size=(5, 3, 1, 1))
+    weight = spatial[:, 0] * mixing
+    a, b = factorised(weight)
+    np.testing.assert_allclose(a[:, 0] * b, weight, atol=1e-5)
+    weight = rng.normal(size=(5, 3, 3, 3))
+    a, b = factorised(weight)
+    for i in range(3):
+        left, right = b[:, i, 0, 0], a[i].ravel()
+        matrix = weight[:, i].reshape(5, 9)
+        error = np.square(matrix - np.outer(left, right)).sum()
+        for _ in range(20):
+            right = left @ matrix / (left @ left)
+            left = matrix @ right / (right @ right)
+        assert error == pytest.approx(np.square(matrix - np.outer(left, right)).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [{"width": 0.6}, {"depth": 0}, {"separable": True}])
+def test_students_start_from_the_teacher(kind, digits):  # noqa: F811
+    """Before any training they are better than chance, and the same every time."""
+    teacher, data, test = digits
+    unlabelled = TrainData(data.columns, data.prepare, None)
+    a, b = (derive(teacher, Distill(**kind), unlabelled, 1) for _ in range(2))
     for name, value in a.graph.initializers.items():
         np.testing.assert_array_equal(value.const_value.numpy(), b.graph.initializers[name].const_value.numpy())
-    assert first == layers(teacher)
+    assert statistics(a).macs < 0.9 * statistics(teacher).macs
+    assert accuracy(a, test) > 30
+    convolutions = sum(n.op_type == "Conv" for n in a.graph)
+    assert sum(n.op_type == "BatchNormalization" for n in a.graph) == convolutions > 0
 
 
 def test_softened_logits_are_hintons():

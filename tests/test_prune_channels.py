@@ -16,13 +16,15 @@ from edgecompress.compress.prune.prune_channels import prune_channels
 from edgecompress.compress.prune.slimming import Slimming
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import load_data
+from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.metrics import top1
-from edgecompress.ingest import load
-from edgecompress.recipe import Preprocess, Prune
-from edgecompress.train import TrainData
+from edgecompress.ingest import fold_batchnorm, load
+from edgecompress.recipe import Preprocess, Prune, Train
+from edgecompress.train import TrainData, train
 from edgecompress.train.losses import cross_entropy
 from edgecompress.train.module.torch_model import TorchModel
-from edgecompress.train.normalised import with_batchnorm
+from edgecompress.train.normalised import refresh_statistics, with_batchnorm
+from networks import example
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "digits"
 torch.set_num_threads(1)
@@ -67,6 +69,34 @@ def test_where_all_channels_are_kept_none_goes(digits, target):
     assert found.achieved == 1 and any("at most 0.0 %" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("target", [{"macs": 0.5}, {"parameters": 0.6}])
+def test_shares_are_those_of_the_folded_model(digits, target):
+    model, data = digits
+    found = prune_channels(with_batchnorm(model, data), Prune(criterion="l2", **target), data=data)
+    whole, folded = statistics(model), statistics(fold_batchnorm(found.model))
+    share = folded.macs / whole.macs if "macs" in target else folded.parameters / whole.parameters
+    assert share == pytest.approx(found.achieved)
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_batchnorm_in_place_keeps_more(digits, allocation):
+    """Before any training, and with it: its statistics are those of what is left."""
+    model, data = digits
+    settings = Prune(macs=0.5, criterion="l2", allocation=allocation)
+    plain = prune_channels(model, settings, data=data).model
+    normalised = prune_channels(with_batchnorm(model, data), settings, data=data).model
+    assert accuracy(normalised, data) > accuracy(plain, data) + 5
+    module = TorchModel(normalised, logits=True)
+    train(module, data, Train(epochs=2, batch=32, optimizer="adam", lr=0.002, validation=0.0), loss=cross_entropy)
+    trained = refresh_statistics(module.write_back(), data)
+    assert accuracy(trained, data) > accuracy(normalised, data)
+    x = data.batch(np.arange(32)).inputs[0]
+    with torch.no_grad():
+        expected = TorchModel(trained).eval()(x)[0].numpy()
+    found = OnnxRuntime(fold_batchnorm(trained)).run({model.graph.inputs[0].name: x.numpy()})[0]
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
 def test_align(digits):
     model, _data = digits
     found = prune_channels(model, Prune(macs=0.6, criterion="l1", allocation="global", align=4))
@@ -95,14 +125,17 @@ def test_channels_that_do_nothing_go_first(digits, criterion):
         assert scores[weak].max() < np.median(scores[strong])
 
 
-def test_gate_gradients_are_those_of_a_gate(digits):
+@pytest.mark.parametrize("normalised", [False, True])
+def test_gate_gradients_are_those_of_a_gate(digits, normalised):
     """Finite differences of the loss as a channel is scaled, against the Taylor score."""
     model, data = digits
     data = data.subset(np.arange(64))
+    if normalised:
+        model = with_batchnorm(model, data)  # whose outputs have the names that those of the layers had
     group = prunable(channel_groups(model))[-1]
     (scores,) = channel_scores(model, [group], "taylor", data=data, loss=cross_entropy).values()
     batch, differences = data.batch(np.arange(64)), []
-    outputs = {str(n.name or n.outputs[0].name): n.outputs[0].name for n in model.graph}
+    outputs = {str(n.name or n.outputs[0].name): n.outputs[0].name for n in digits[0].graph}
     made = {outputs[x.node] for x in group.made_by}
     for channel in range(group.size):
         losses = []
@@ -115,6 +148,20 @@ def test_gate_gradients_are_those_of_a_gate(digits):
                 losses.append(cross_entropy(module(*(x.double() for x in batch.inputs)), batch.labels, batch).item())
         differences.append(abs(losses[0] - losses[1]) / 2e-2)
     np.testing.assert_allclose(scores, differences, rtol=0.02, atol=1e-4)
+
+
+def test_samples_are_told_apart_where_tokens_come_first(exported):
+    """This transformer's values are [tokens, samples, features], or rows of both: against samples one by one."""
+    model = load(exported("transformer_norm_first")).model
+    samples = example("transformer_norm_first", 3)
+    data = TrainData.from_arrays(list(samples.values()), np.arange(3) % 2)
+    groups = prunable(channel_groups(model))
+    found = channel_scores(model, groups, "fisher", data=data, loss=cross_entropy)
+    each = [
+        channel_scores(model, groups, "fisher", data=data.subset(np.array([i])), loss=cross_entropy) for i in range(3)
+    ]
+    for group in groups:
+        np.testing.assert_allclose(found[group], np.mean([one[group] for one in each], 0), rtol=1e-4, atol=1e-12)
 
 
 class Scaled(torch.nn.Module):

@@ -102,10 +102,14 @@ def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
         assert trainer is not None
         stage = f"prune channels, round {number} of {settings.rounds}"
         trained = trainer.train_float(model, settings, stage, settings.slimming if slims else None)
-        return Retrained(trained.model if slims else fold_batchnorm(trained.model), trained.history)
+        return Retrained(trained.model, trained.history)
 
     trainings: list[History] = []
     with conversion.log.stage("prune channels") as running:
+        if trainer is not None:
+            from edgecompress.train.normalised import with_batchnorm
+
+            model = with_batchnorm(model, trainer.data)  # while all channels are there, whose statistics are known
         if slims:
             assert trainer is not None
             slimmed = _slimmed(conversion, trainer, model)
@@ -138,18 +142,16 @@ def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
 
 
 def _slimmed(conversion: Conversion, trainer: Trainer, model: ir.Model) -> TrainedModel:
-    """The model trained so that scales of its channels become small (network slimming).
+    """The model, with BatchNormalization, trained so that scales of its channels become small (network slimming).
 
     Raises InputError, before it trains, for a group of channels that has no such scales.
     """
     from edgecompress.analysis.channel_groups import channel_groups, prunable
     from edgecompress.compress.prune.channel_scores import channel_scores
     from edgecompress.compress.prune.prune_channels import without_kept
-    from edgecompress.train.normalised import with_batchnorm
 
     settings = conversion.recipe.prune
-    scaled = with_batchnorm(model, trainer.data)
-    channel_scores(scaled, without_kept(prunable(channel_groups(scaled)), settings.keep), settings.criterion)
+    channel_scores(model, without_kept(prunable(channel_groups(model)), settings.keep), settings.criterion)
     return trainer.train_float(model, settings, "network slimming", settings.slimming)
 
 

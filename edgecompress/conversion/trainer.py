@@ -84,14 +84,15 @@ class Trainer:
         return Session(stage=stage, seed=self.recipe.seed, checkpoint=path, resume=self.resume)
 
     def train_float(self, model: ir.Model, section: Section, stage: str, slimming: float | None = None) -> TrainedModel:
-        """Train a float model with BatchNormalization behind its convolutions, which stays in the result.
+        """Train a float model with BatchNormalization behind its convolutions, which stays in the result, with the
+        statistics of the training data.
 
         slimming: weight in the loss of the L1 norm of BatchNormalization's scales; None leaves that term out.
         """
         from edgecompress.compress.prune.slimming import Slimming
         from edgecompress.train import train
         from edgecompress.train.module.torch_model import TorchModel
-        from edgecompress.train.normalised import with_batchnorm
+        from edgecompress.train.normalised import refresh_statistics, with_batchnorm
 
         model = with_batchnorm(model, self.data)
         module = TorchModel(model, logits=True)
@@ -103,7 +104,7 @@ class Trainer:
             hooks=[] if slimming is None else [Slimming(module, model, slimming)],
             session=self.session(stage),
         )
-        return TrainedModel(module.write_back(), history)
+        return TrainedModel(refresh_statistics(module.write_back(), self.data), history)
 
     def train_quantized(self, model: ir.Model, section: Section, stage: str) -> Aware:
         """Train an annotated model as the integers and codebooks that its annotations say it will be."""

@@ -1,4 +1,5 @@
-"""BatchNormalization put back behind convolutions that it was folded into, so that the model trains as it once did."""
+"""BatchNormalization put back behind convolutions that it was folded into, so that the model trains as it once did; and
+its statistics measured again, after channels were removed or weights trained."""
 
 from __future__ import annotations
 
@@ -14,11 +15,13 @@ from edgecompress.train.train_data import TrainData
 EPSILON = 1e-5
 SAMPLES, BATCH = 1024, 128
 
+Moments = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]  # mean and variance of each channel, by name of the value
+
 
 def with_batchnorm(model: ir.Model, data: TrainData) -> ir.Model:
     """A copy of a canonical model with a BatchNormalization behind each Conv (that has none), that computes the same.
 
-    Its mean and variance are those of the first SAMPLES of the data, its scale and bias undo them. Since it makes the
+    Its mean and variance are those of SAMPLES of the data, its scale and bias undo them. Since it makes the
     size of the weights meaningless, these are brought to He et al.'s (mean square 2 / inputs of one output), for which
     usual learning rates are meant. `ingest.fold_batchnorm` gives the canonical form again.
     """
@@ -29,7 +32,7 @@ def with_batchnorm(model: ir.Model, data: TrainData) -> ir.Model:
     nodes = [n for n in nodes if not {id(n.inputs[1]), id(n.inputs[2])} & shared and not _is_normalised(n)]
     if not nodes:
         return result
-    means, variances = _moments(model, [str(n.outputs[0].name) for n in nodes], data)
+    means, variances = _moments(TorchModel(model).eval(), [str(n.outputs[0].name) for n in nodes], data)
     for node in nodes:
         output = node.outputs[0]
         name = str(output.name)
@@ -66,13 +69,34 @@ def _is_normalised(node: ir.Node) -> bool:
     return any(reader.op_type == "BatchNormalization" for reader in node.outputs[0].consumers())
 
 
-def _moments(model: ir.Model, names: list[str], data: TrainData) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Mean and variance of each channel of these values [n, channels, ...], by name."""
-    module = TorchModel(model).eval()
+def refresh_statistics(model: ir.Model, data: TrainData) -> ir.Model:
+    """A copy whose BatchNormalizations have the means and variances of SAMPLES of the data, in place of those from
+    before its channels were removed, or of running averages. Each is measured behind others that use their batch's, as
+    in training (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3: precise BatchNorm).
+
+    The model itself where it has none, or where there is only one sample.
+    """
+    nodes = [n for n in model.graph if n.op_type == "BatchNormalization"]
+    if not nodes or len(data) < 2:
+        return model
+    names = sorted({str(present(n.inputs[0]).name) for n in nodes})
+    means, variances = _moments(TorchModel(model).train(), names, data)
+    result = model.clone()
+    for node in result.graph:
+        if node.op_type == "BatchNormalization":
+            name = str(present(node.inputs[0]).name)
+            for position, array in ((3, means[name]), (4, variances[name])):
+                value = present(node.inputs[position])
+                value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
+    return result
+
+
+def _moments(module: TorchModel, names: list[str], data: TrainData) -> Moments:
+    """Of these values [n, channels, ...], over samples drawn from all of the data, which may be sorted by label."""
+    chosen = np.random.default_rng(0).permutation(len(data))[:SAMPLES]
     sums: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
     with torch.no_grad():
-        for first in range(0, min(SAMPLES, len(data)), BATCH):
-            index = np.arange(first, min(first + BATCH, SAMPLES, len(data)))
+        for index in np.array_split(chosen, -(-len(chosen) // BATCH)):  # of one size: none is too small for a variance
             _, captured = module(*data.batch(index).inputs, capture=names)
             for name, value in captured.items():
                 rows = value.double().transpose(0, 1).flatten(1)

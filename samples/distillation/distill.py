@@ -46,7 +46,7 @@ def main() -> int:
     options = arguments()
     teacher = load(Path(folder) / "models" / "ic_resnet8.onnx").model
     data, test = (samples(Path(folder), split, teacher, options.samples) for split in ("train", "test"))
-    share = costs(fold_batchnorm(make_student(teacher, Distill(**STUDENT), 0))).macs / costs(teacher).macs
+    share = costs(fold_batchnorm(make_student(teacher, Distill(**STUDENT), data, 0))).macs / costs(teacher).macs
     print(f"teacher: top-1 {accuracy(teacher, test):.2f} %; student: {share:.1%} of its multiply-accumulates")
     found: dict[str, list[float]] = {"labels alone": [], "with the teacher": []}
     began = time.process_time()

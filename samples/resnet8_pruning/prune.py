@@ -49,7 +49,8 @@ def main() -> int:
 
     settings = Prune(macs=arguments.macs, criterion="fisher", allocation="capacity", keep=RESIDUAL)
     scored = data.subset(np.arange(SCORED))
-    pruned = prune_channels(original, settings, data=scored, loss=cross_entropy, seed=SEED)
+    normalised = with_batchnorm(original, data)  # while all channels are there, whose statistics are known
+    pruned = prune_channels(normalised, settings, data=scored, loss=cross_entropy, seed=SEED)
     print(pruned, *(f"  {g.name}: {g.before} -> {g.after} channels" for g in pruned.groups), sep="\n", flush=True)
 
     smaller = _trained(pruned.model, original, data, arguments)
@@ -70,7 +71,7 @@ def main() -> int:
 
 
 def _trained(model: ir.Model, original: ir.Model, data: TrainData, arguments: argparse.Namespace) -> ir.Model:
-    student, teacher = TorchModel(with_batchnorm(model, data), logits=True), TorchModel(original, logits=True)
+    student, teacher = TorchModel(model, logits=True), TorchModel(original, logits=True)
     loss = DistillationLoss(teacher, Distill(), classes=True, features=[], task=cross_entropy)
     training = Train(
         epochs=arguments.epochs,

@@ -1,39 +1,21 @@
-"""The same network with fewer blocks."""
+"""Blocks that a network can do without."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgecompress.errors import UnsupportedModelError
-from edgecompress.ingest.normalise import normalise
 from edgecompress.ingest.passes.edit import static_shape
 
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul"})
 
 
-def shallower(model: ir.Model, share: float) -> ir.Model:
-    """A copy that keeps this share (rounded) of the blocks that can go: evenly spaced, the first of them kept first.
+def removable_blocks(graph: ir.Graph) -> list[tuple[ir.Value, ir.Value]]:
+    """(input, output) of each smallest block, in order; none lies within another.
 
     A block is what lies between two values of equal shape, with layers inside, where all that comes from the inputs
     goes through the first one and on through the second: a residual block, a layer of a transformer, a convolution
-    that keeps its size. Raises UnsupportedModelError when there is none.
+    that keeps its size.
     """
-    model = model.clone()
-    found = removable_blocks(model.graph)
-    if not found:
-        raise UnsupportedModelError(
-            "the model has no block that can be removed (input and output of the same shape); use [distill] "
-            "width, or a student model of your own"
-        )
-    kept = {round(i * len(found) / max(round(share * len(found)), 1)) for i in range(round(share * len(found)))}
-    for i, (first, last) in reversed(list(enumerate(found))):  # a block's input may be the output of one before
-        if i not in kept:
-            last.replace_all_uses_with(first, replace_graph_outputs=False)
-    return normalise(model, {}, fold_batchnorm=False)
-
-
-def removable_blocks(graph: ir.Graph) -> list[tuple[ir.Value, ir.Value]]:
-    """(input, output) of each smallest block, in order; none lies within another."""
     dominators = _dominators(graph)
     taken: set[ir.Node] = set()
     blocks = []

@@ -21,6 +21,7 @@ from edgecompress.support.present import present
 from edgecompress.train import DEFAULT_SESSION, Session, TrainData, train
 from edgecompress.train.losses import load_loss
 from edgecompress.train.module.torch_model import TorchModel
+from edgecompress.train.normalised import refresh_statistics
 
 CLASSIFIERS = ("Softmax", "LogSoftmax")
 
@@ -42,7 +43,7 @@ def distill(
     Needs no labels. Raises InputError when inputs or outputs of the two models differ, or features are named that
     aren't there; UnsupportedModelError when the student can't be derived; and what `train` raises.
     """
-    student = make_student(teacher, settings, session.seed)
+    student = make_student(teacher, settings, data, session.seed)
     _require_alike(teacher, student)
     found = pairs(teacher, student, settings)
     with torch.random.fork_rng(devices=[]):
@@ -56,14 +57,14 @@ def distill(
         task=None if data.labels is None else load_loss(training.loss, data),
     )
     history = train(module, data, training, loss=loss, session=replace(session, stage="distillation"))
-    model = fold_batchnorm(module.student.write_back())
+    model = fold_batchnorm(refresh_statistics(module.student.write_back(), data))
     return Distilled(model, history, tuple(_notes(teacher, model, found)))
 
 
-def make_student(teacher: ir.Model, settings: Distill, seed: int) -> ir.Model:
+def make_student(teacher: ir.Model, settings: Distill, data: TrainData, seed: int) -> ir.Model:
     """The student: read from the file that the settings name, or derived from the teacher."""
     if settings.student is None:
-        return derive(teacher, settings, seed)
+        return derive(teacher, settings, data, seed)
     of_torch = not settings.student.endswith(".onnx")  # which records no shapes
     shapes = {str(v.name): present(static_shape(v)) for v in teacher.graph.inputs} if of_torch else None
     return load(settings.student, input_shapes=shapes, fold_batchnorm=False).model

@@ -1,42 +1,63 @@
-"""A student made from the teacher: narrower, with fewer blocks, with separable convolutions; its first weights."""
+"""A student made from the teacher, and from its weights: narrower, with fewer blocks, with separable convolutions."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.compress.distill.depth import shallower
+from edgecompress.compress.distill.depth import removable_blocks
 from edgecompress.compress.distill.width import narrowed
+from edgecompress.compress.prune.channel_sensitivity import remove_blocks
+from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest.normalise import normalise
 from edgecompress.ingest.passes.canonical_convolution import set_attributes
 from edgecompress.ingest.passes.edit import Edit, static_shape
 from edgecompress.recipe import Distill
 from edgecompress.support.present import present
+from edgecompress.train import TrainData
+from edgecompress.train.normalised import refresh_statistics, with_batchnorm
 
 FEWEST_CHANNELS = 8  # of a convolution that is worth making separable: an image's three are not
 
 
-def derive(teacher: ir.Model, settings: Distill, seed: int = 0) -> ir.Model:
-    """The student that the settings describe, with a BatchNormalization after every convolution and new weights.
+def derive(teacher: ir.Model, settings: Distill, data: TrainData, seed: int = 0) -> ir.Model:
+    """The student that the settings describe, with the teacher's weights as far as they fit.
+
+    Of its blocks those go that matter least to the outputs, then of its channels, then convolutions are factorised.
+    BatchNormalization is behind every convolution before that, so that what is left computes values of the size that
+    its readers know. Labels aren't needed.
 
     Canonical but for the BatchNormalization. Raises UnsupportedModelError where the teacher has nothing to leave out,
     or a shape that can't be told.
     """
-    model = teacher.clone()
+    model = with_batchnorm(teacher, data)
     if settings.depth < 1:
-        model = shallower(model, settings.depth)
+        model = refresh_statistics(shallower(model, settings.depth, data), data)
     if settings.width < 1:
-        model = narrowed(model, settings.width, settings.align)
+        model = refresh_statistics(narrowed(model, settings.width, data, align=settings.align, seed=seed), data)
     if settings.separable:
-        model = separable(model)
-    model = with_batchnorm(model)
-    initialise(model, seed)
+        model = refresh_statistics(with_batchnorm(separable(model), data), data)
     return model
 
 
+def shallower(model: ir.Model, share: float, data: TrainData) -> ir.Model:
+    """A copy that keeps this share (rounded) of the blocks that can go (`removable_blocks`), without those that change
+    the outputs least. Raises UnsupportedModelError when there is none.
+    """
+    count = len(removable_blocks(model.graph))
+    if not count:
+        raise UnsupportedModelError(
+            "the model has no block that can be removed (input and output of the same shape); use [distill] "
+            "width, or a student model of your own"
+        )
+    smaller, _ = remove_blocks(model, count - round(share * count), data)
+    return smaller
+
+
 def separable(model: ir.Model) -> ir.Model:
-    """A copy whose convolutions are depthwise ones, Relu, and 1 x 1 ones (Howard et al., MobileNets, section 3.1).
+    """A copy whose convolutions are depthwise ones followed by 1 x 1 ones, which together compute the nearest to what
+    the convolution does (`factorised`). Nothing is between them, as in Xception (Chollet, 2017, section 4.7).
 
     Those of a 1 x 1 kernel, in groups, or of an image's few channels stay.
     """
@@ -46,68 +67,39 @@ def separable(model: ir.Model) -> ir.Model:
         if node.op_type != "Conv":
             continue
         weight, groups = present(constant(node.inputs[1])), node.attributes.get_int("group", 1)
-        outputs, inputs, *kernel = weight.shape
+        inputs, *kernel = weight.shape[1:]
         if groups > 1 or inputs < FEWEST_CHANNELS or set(kernel) == {1}:
             continue
         stem = str(present(node.inputs[1]).name)
+        spatial, mixing = factorised(weight)
         attributes = {k: a.value for k, a in node.attributes.items()} | {"group": inputs}
         depthwise = edit.insert(
             node,
             "Conv",
             [
                 node.inputs[0],
-                edit.constant(f"{stem}/depthwise", np.zeros((inputs, 1, *kernel), np.float32)),
+                edit.constant(f"{stem}/depthwise", spatial),
                 edit.constant(f"{stem}/depthwise_bias", np.zeros(inputs, np.float32)),
             ],
             attributes,
             shape=(1, inputs, *present(static_shape(node.outputs[0]))[2:]),
         )
-        relu = edit.insert(node, "Relu", [depthwise], shape=present(static_shape(depthwise)))
-        node.replace_input_with(0, relu)
-        pointwise = np.zeros((outputs, inputs, *(1 for _ in kernel)), np.float32)
-        node.replace_input_with(1, edit.constant(f"{stem}/pointwise", pointwise))
+        node.replace_input_with(0, depthwise)
+        node.replace_input_with(1, edit.constant(f"{stem}/pointwise", mixing))
         ones, zeros = [1] * len(kernel), [0] * (2 * len(kernel))
         set_attributes(node, {"kernel_shape": ones, "strides": ones, "dilations": ones, "pads": zeros})
     return normalise(model, {}, fold_batchnorm=False)
 
 
-def with_batchnorm(model: ir.Model) -> ir.Model:
-    """A copy with BatchNormalization (of no effect yet) behind every convolution that has none."""
-    model = model.clone()
-    edit = Edit(model.graph)
-    for node in list(model.graph):
-        if node.op_type != "Conv" or any(u.node.op_type == "BatchNormalization" for u in node.outputs[0].uses()):
-            continue
-        output, stem = node.outputs[0], str(present(node.inputs[1]).name)
-        uses, channels = list(output.uses()), present(static_shape(output))[1]
-        constants = [
-            edit.constant(f"{stem}/{name}", np.full(channels, start, np.float32))
-            for name, start in (("scale", 1), ("shift", 0), ("mean", 0), ("variance", 1))
-        ]
-        norm = ir.node("BatchNormalization", [output, *constants], name=f"{stem}/batchnorm")
-        made = norm.outputs[0]
-        made.name, made.shape, made.type = f"{output.name}/batchnorm", output.shape, output.type
-        model.graph.insert_after(node, norm)
-        for user, index in uses:
-            user.replace_input_with(index, made)
-        for i, value in enumerate(model.graph.outputs):
-            if value is output:
-                output.name, made.name = made.name, output.name
-                model.graph.outputs[i] = made
-    return model
-
-
-def initialise(model: ir.Model, seed: int) -> None:
-    """Fresh weights, in place: normal with variance 2 / fan-in (He et al., Delving deep into rectifiers, equation 10)
-    for convolutions and fully connected layers, zero biases. Other constants stay.
-    """
-    generator = np.random.default_rng([seed, 3])
-    for node in model.graph:
-        if node.op_type in ("Conv", "ConvTranspose", "Gemm"):
-            of_weight, of_bias = present(node.inputs[1]), present(node.inputs[2])
-            weight, bias = present(constant(of_weight)), present(constant(of_bias))
-            fan_in = np.prod(weight.shape[1:]) if node.op_type != "ConvTranspose" else weight[:, 0].size
-            spread = (2 / fan_in) ** 0.5
-            fresh = generator.normal(0, spread, weight.shape).astype(np.float32)
-            of_weight.const_value = ir.tensor(fresh, name=of_weight.name)
-            of_bias.const_value = ir.tensor(np.zeros_like(bias), name=of_bias.name)
+def factorised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float32 weights [inputs, 1, *kernel] of a depthwise convolution and [outputs, inputs, 1, ...] of a 1 x 1 one,
+    whose product is the nearest in squared error to [outputs, inputs, *kernel]: the first singular vectors of each
+    input channel's matrix [outputs, positions] (Eckart and Young, 1936)."""
+    outputs, inputs, *kernel = weight.shape
+    left, values, right = np.linalg.svd(weight.reshape(outputs, inputs, -1).transpose(1, 0, 2), full_matrices=False)
+    size = np.sqrt(values[:, :1])
+    spatial, mixing = right[:, 0] * size, (left[:, :, 0] * size).T
+    return (
+        spatial.reshape(inputs, 1, *kernel).astype(np.float32),
+        mixing.reshape(outputs, inputs, *(1 for _ in kernel)).astype(np.float32),
+    )

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgecompress.analysis.channel_groups import ChannelGroup, Member
 from edgecompress.compress.prune.criterion import ChannelEvidence, Scores
+from edgecompress.graph.channel_axes import shape
 
 if TYPE_CHECKING:  # criteria are read without torch, which only those that look at samples need
     import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # criteria are read without torch, which only those that look
 
 SAMPLES = 2048  # of the data, that scores are measured on
 BATCH = 64
+ALONE = 256  # of the data, where samples can only be told apart one by one
 
 Samples = Iterator[dict[ChannelGroup, np.ndarray]]  # [samples, size] each
 
@@ -51,7 +53,7 @@ def gates(evidence: ChannelEvidence) -> Samples:
     names = sorted({m.value for members in made.values() for m in members})
     module = TorchModel(evidence.model, logits=True).eval()
     generator = torch.Generator().manual_seed(evidence.seed)
-    for batch in batches(evidence.samples, evidence.seed):
+    for batch in batches(evidence.samples, evidence.seed, alone=_mixed(evidence.model, names)):
         outputs, values = module(*batch.inputs, capture=names)
         if evidence.loss is None:
             losses = sampled_loss(outputs, generator)
@@ -74,7 +76,7 @@ def output_sizes(evidence: ChannelEvidence) -> Samples:
     made = _made(evidence.model, evidence.groups)
     names = sorted({m.value for members in made.values() for m in members})
     module = TorchModel(evidence.model).eval()
-    for batch in batches(evidence.samples, 0):
+    for batch in batches(evidence.samples, 0, alone=_mixed(evidence.model, names)):
         with torch.no_grad():
             _, values = module(*batch.inputs, capture=names)
         sizes = {n: np.abs(v.numpy().astype(np.float64)) / max(v[0].numel(), 1) for n, v in values.items()}
@@ -88,10 +90,16 @@ def by_channel(array: np.ndarray, axis: int, member: Member, size: int) -> np.nd
 
 
 def _made(model: ir.Model, groups: Sequence[ChannelGroup]) -> dict[ChannelGroup, list[Member]]:
-    """The members that are outputs of the layers that make each group."""
-    outputs = {str(n.name or n.outputs[0].name): str(n.outputs[0].name) for n in model.graph}
+    """The members that are outputs of the layers that make each group, behind their BatchNormalization: without the
+    channel, what is there is zero."""
+    outputs = {str(n.name or n.outputs[0].name): str(_normalised(n.outputs[0]).name) for n in model.graph}
     made = {g: {outputs[x.node] for x in g.made_by} for g in groups}
     return {g: [m for m in g.members if m.value in made[g] and m.axis > 0] for g in groups}
+
+
+def _normalised(value: ir.Value) -> ir.Value:
+    readers = value.consumers()
+    return readers[0].outputs[0] if [n.op_type for n in readers] == ["BatchNormalization"] else value
 
 
 def _per_sample(values: dict[str, np.ndarray], members: list[Member], size: int, count: int) -> np.ndarray:
@@ -100,16 +108,24 @@ def _per_sample(values: dict[str, np.ndarray], members: list[Member], size: int,
     for m in members:
         array = np.moveaxis(values[m.value], m.axis, 1)
         line = array.reshape(*array.shape[:2], -1).sum(2)[:, m.positions]
+        line = line.sum(0, keepdims=True) if count == 1 else line
         for sample, row in enumerate(line):
             total[sample] += np.bincount(m.channels, row, size)
     return total
 
 
-def batches(data: TrainData, seed: int) -> Iterator[Batch]:
-    """At most SAMPLES of the data, drawn with the seed."""
-    chosen = np.random.default_rng(seed).permutation(len(data))[:SAMPLES]
-    for start in range(0, len(chosen), BATCH):
-        yield data.batch(chosen[start : start + BATCH])
+def _mixed(model: ir.Model, names: Sequence[str]) -> bool:
+    """Whether the first axis of some of these values is not that of samples, or not of samples alone: an exporter may
+    have made rows of all tokens of a batch."""
+    return any(str(v.name) in names and shape(v)[0] != 1 for n in model.graph for v in n.outputs)
+
+
+def batches(data: TrainData, seed: int, *, alone: bool = False) -> Iterator[Batch]:
+    """At most SAMPLES of the data, drawn with the seed; or ALONE of them, one by one."""
+    limit, size = (ALONE, 1) if alone else (SAMPLES, BATCH)
+    chosen = np.random.default_rng(seed).permutation(len(data))[:limit]
+    for start in range(0, len(chosen), size):
+        yield data.batch(chosen[start : start + size])
 
 
 def sampled_loss(outputs: Sequence[Tensor], generator: torch.Generator) -> Tensor:

@@ -78,6 +78,8 @@ def prune_channels(
 ) -> Pruned:
     """A smaller model, not yet trained again after what went last.
 
+    model: canonical, but that BatchNormalization may be in place. It then stays, and with data its statistics are
+    measured again after each removal: what is left behind it has the mean and the variance that it was trained for.
     Criteria that look at data measure again between PARTS of it, for a channel matters more when others have gone.
     retrain: for schedule = "iterative": the model after round 1, 2, .. (but for the last) trained again.
     Raises InputError for settings that contradict each other or need data, and when `keep` names no layer.
@@ -88,6 +90,7 @@ def prune_channels(
     histories: list[History] = []
     if settings.blocks:
         model, gone = _without_blocks(model, settings.blocks, data)
+        model = _refreshed(model, data)
         notes += [f"the block that ends in {name} was removed" for name in gone]
     widths = {g.name: g.size for g in without_kept(prunable(channel_groups(model)), settings.keep)}
     notes += [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
@@ -107,6 +110,7 @@ def prune_channels(
         scores = COMPARABLE[settings.allocation](model, scores, what, settings.criterion, data)
         align = settings.align if step == len(steps) else 1
         model, removed = narrow(model, scores, what, min(goal / share(), 1.0), align)
+        model = _refreshed(model, data)
         for g, channels in removed.items():
             left[g.name] -= len(channels)
         if step % parts == 0 and step < len(steps) and retrain is not None:
@@ -152,6 +156,15 @@ def _without_blocks(model: ir.Model, count: int, data: TrainData | None) -> tupl
     from edgecompress.compress.prune.channel_sensitivity import remove_blocks
 
     return remove_blocks(model, count, data)
+
+
+def _refreshed(model: ir.Model, data: TrainData | None) -> ir.Model:
+    """With statistics of BatchNormalization that are those of what is left."""
+    if data is None or all(n.op_type != "BatchNormalization" for n in model.graph):
+        return model
+    from edgecompress.train.normalised import refresh_statistics
+
+    return refresh_statistics(model, data)
 
 
 def _uniform(model: ir.Model, scores: Scores, what: str, criterion: str, data: TrainData | None) -> Scores:

@@ -49,7 +49,12 @@ def lamp(scores: Scores) -> Scores:
     return result
 
 
-COST: dict[str, Callable[[ModelStatistics], int]] = {"macs": lambda s: s.macs, "parameters": lambda s: s.parameters}
+def _parameters(costs: ModelStatistics) -> int:
+    """Without those of BatchNormalization, which is folded at the end."""
+    return costs.parameters - sum(x.parameters for x in costs.layers if x.op_type == "BatchNormalization")
+
+
+COST: dict[str, Callable[[ModelStatistics], int]] = {"macs": lambda costs: costs.macs, "parameters": _parameters}
 
 
 def savings(model: ir.Model, scores: Scores, what: str) -> dict[ChannelGroup, float]:
