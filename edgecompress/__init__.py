@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgecompress.api import Result, convert
     from edgecompress.errors import EdgeCompressError, InputError, MissingPackageError, UnsupportedModelError
     from edgecompress.inspection.model_inspection import Inspection, inspect
+    from edgecompress.own_loop import Prepared, finish, prepare
     from edgecompress.recipe import Recipe, load_recipe
     from edgecompress.targets import load_target
 
@@ -22,13 +23,16 @@ _HOME = {
     "InputError": "errors",
     "Inspection": "inspection.model_inspection",
     "MissingPackageError": "errors",
+    "Prepared": "own_loop",
     "Recipe": "recipe",
     "Result": "api",
     "UnsupportedModelError": "errors",
     "convert": "api",
+    "finish": "own_loop",
     "inspect": "inspection.model_inspection",
     "load_recipe": "recipe",
     "load_target": "targets",
+    "prepare": "own_loop",
 }
 
 __all__ = [
@@ -36,13 +40,16 @@ __all__ = [
     "InputError",
     "Inspection",
     "MissingPackageError",
+    "Prepared",
     "Recipe",
     "Result",
     "UnsupportedModelError",
     "convert",
+    "finish",
     "inspect",
     "load_recipe",
     "load_target",
+    "prepare",
 ]
 
 

@@ -75,7 +75,12 @@ def test_torch_is_imported_only_by_what_trains() -> None:
     ):
         needs_torch |= more
     assert needs_torch
-    may = ("edgecompress.operators.batchnorm_module", "edgecompress.train", "edgecompress.compress.")
+    may = (
+        "edgecompress.operators.batchnorm_module",
+        "edgecompress.train",
+        "edgecompress.compress.",
+        "edgecompress.own_loop",
+    )
     assert not needs_torch - {m for m in imports if m.startswith(may)}
     assert not needs_torch & {"edgecompress.compress.quantize.post_training", "edgecompress.compress.cluster"}
 

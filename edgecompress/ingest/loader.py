@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgecompress.errors import EdgeCompressError, InputError
-from edgecompress.ingest import keras_model, onnx_file, quantized
+from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
 from edgecompress.ingest.old_opset import upgraded
@@ -55,8 +55,8 @@ def load(
     """Reads a model and brings it to canonical form; neither the file nor the object is changed.
 
     source: a path to .onnx, .pt2 (torch.export), .pt (TorchScript), .keras, .h5 or a SavedModel, "file.py:factory" (a
-        function without arguments that returns a torch.nn.Module), or an onnx.ModelProto, onnx_ir.Model or
-        torch.nn.Module.
+        function without arguments that returns a torch.nn.Module), or an onnx.ModelProto, onnx_ir.Model (what
+        compression has decided about it stays on it) or torch.nn.Module.
     weights: a state_dict file for "file.py:factory".
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
     fold_batchnorm: False leaves BatchNormalization in the model, which is then canonical but for that: to train
@@ -97,6 +97,8 @@ def _load(
         raise InputError(f"weights ({weights}) can be given only with a file.py:factory model; this model has its own")
     with quiet("onnx_ir", "onnxscript"):
         found = _ingest(proto, format_, path, shapes, fold_batchnorm)
+    if isinstance(source, ir.Model):
+        annotated.keep(found.model, source)
     if decided is None:
         return found
     return replace(found, notes=(*found.notes, *keras_model.keep(found.model, decided)))

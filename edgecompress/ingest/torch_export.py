@@ -178,6 +178,19 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
         raise InputError(f"{path}: doesn't fit the model: {' '.join(str(error).split())[:300]}") from error
 
 
+def export_module(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> onnx.ModelProto:
+    """The module in evaluation mode as ONNX, with nothing worked into its weights. inputs: examples, in order.
+
+    Raises UnsupportedModelError when torch can't export it.
+    """
+    names, training = _parameter_names(module.forward)[: len(inputs)], module.training
+    device = next((p.device for p in module.parameters()), inputs[0].device)
+    try:
+        return _export(module.eval().cpu(), tuple(x.cpu() for x in inputs), names, dynamo=True, fold=False)
+    finally:
+        module.train(training).to(device)
+
+
 def _export_module(module: torch.nn.Module, shapes: Shapes, fold: bool) -> onnx.ModelProto:
     inputs, names = _example_inputs(_parameter_names(module.forward), shapes, type(module).__name__)
     training = module.training

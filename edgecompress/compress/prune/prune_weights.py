@@ -85,23 +85,12 @@ def prune_weights(
     are. session: its checkpoint is a folder, for a file with the state of each round.
     Raises InputError for settings that contradict each other, or need data that is not there.
     """
-    final = _final_sparsity(settings)
+    final = final_sparsity(settings)
     require_possible(settings, None if data is None else training.epochs if training is not None else 0)
-    weights = prunable(model, settings.keep)
-    if not weights:
-        beside = " other than those of the layers in prune.keep" if settings.keep else ""
-        raise InputError(f"prune: the model has no weights to prune{beside}")
     module = TorchModel(model, logits=True)
     trains = data is not None and training is not None
-    masks = Masks(
-        module,
-        weights,
-        parse_pattern(settings.pattern),
-        _comparable(settings, model, weights, data),
-        settings.criterion,
-        rising=final if trains and settings.schedule == "gradual" else None,
-        seed=session.seed,
-    )
+    rising = final if trains and settings.schedule == "gradual" else None
+    masks = masks_of(module, model, settings, data, rising=rising, seed=session.seed)
     result = partial(_result, module, masks, final, settings)
     if data is None or training is None:
         masks.update(final)
@@ -131,6 +120,29 @@ def prune_weights(
         histories.append(run(stage, number, masks))
         _set_zero(module, masks)
     return result(tuple(histories), notes)
+
+
+def masks_of(
+    module: TorchModel,
+    model: ir.Model,
+    settings: Prune,
+    data: TrainData | None,
+    *,
+    rising: float | None = None,
+    seed: int = 0,
+) -> Masks:
+    """Masks on the weights of the module, which was made of the model, as the settings ask for them.
+
+    data: for an allocation that looks at samples. rising: the sparsity to reach step by step while training. Raises
+    InputError when there is nothing to prune.
+    """
+    weights = prunable(model, settings.keep)
+    if not weights:
+        beside = " other than those of the layers in prune.keep" if settings.keep else ""
+        raise InputError(f"prune: the model has no weights to prune{beside}")
+    comparable = _comparable(settings, model, weights, data)
+    pattern = parse_pattern(settings.pattern)
+    return Masks(module, weights, pattern, comparable, settings.criterion, rising=rising, seed=seed)
 
 
 def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
@@ -224,7 +236,8 @@ def _comparable(settings: Prune, model: ir.Model, weights: Sequence[Prunable], d
     return lambda name, units, sizes: ALLOCATIONS[settings.allocation](units, sizes)
 
 
-def _final_sparsity(settings: Prune) -> float:
+def final_sparsity(settings: Prune) -> float:
+    """The share of the weights that is to be zero at the end, 0 to 1: an N:M pattern says it itself."""
     pattern = parse_pattern(settings.pattern)
     if pattern.keep is not None:
         return 1 - pattern.keep / pattern.columns

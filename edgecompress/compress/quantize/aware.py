@@ -63,14 +63,15 @@ def train_quantized(
 class FakeQuantized:
     """An annotated model as a TorchModel that rounds where the emitted model will.
 
-    module: gives logits. In evaluation mode it computes as `kernels` (a name in requantize.KERNELS) do; only LeakyRelu,
-    PRelu and HardSwish, which compute in fixed point by formulas of their own, may be one step off. ranges: the range
-    of each group of values that share a scale, by the identity of the Quantization that they share.
+    module: gives logits, unless `logits` is False. In evaluation mode it computes as `kernels` (a name in
+    requantize.KERNELS) do; only LeakyRelu, PRelu and HardSwish, which compute in fixed point by formulas of their own,
+    may be one step off. ranges: the range of each group of values that share a scale, by the identity of the
+    Quantization that they share.
     """
 
-    def __init__(self, model: ir.Model, kernels: str = "reference") -> None:
+    def __init__(self, model: ir.Model, kernels: str = "reference", *, logits: bool = True) -> None:
         self.model = model = split_branches(model)
-        self.module = TorchModel(model, logits=True)
+        self.module = TorchModel(model, logits=logits)
         self.ranges: dict[int, Range] = {}
         self._scales: dict[str, Callable[[], Tensor]] = {}  # of an int8 weight, now
         grouped = layers(model.graph)
