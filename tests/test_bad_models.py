@@ -373,3 +373,37 @@ def test_recursive_functions_end():
     )
     with pytest.raises(EdgeCompressError):
         load(proto)
+
+
+@pytest.mark.parametrize("place", ["the graph", "a function"])
+@pytest.mark.parametrize("operator", ["Max", "Sum", "Mean", "Min", "Concat", "Einsum", "Add"])
+def test_required_inputs_that_are_left_out(operator: str, place: str):
+    """ONNX Runtime ends the process in most of these."""
+    attributes = {"Concat": "<axis=1>", "Einsum": '<equation="nchw,nchw->nchw">'}.get(operator, "")
+    if place == "the graph":
+        proto = model(f"y = {operator}{attributes}(x, left)", "float[1,3,8,8] x")
+        node = proto.graph.node[0]
+    else:
+        proto = parser.parse_model(
+            '<ir_version: 8, opset_import: ["" : 17, "f" : 1]> g (float[1,3,8,8] x) => (float y) { y = f.A(x) } '
+            f'<domain: "f", opset_import: ["" : 17]> A (a) => (b) {{ b = {operator}{attributes}(a, left) }}'
+        )
+        node = proto.functions[0].node[0]
+    node.input[1] = ""
+    refused(proto, InputError, operator, "leaves out input 1")
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "y = Softmax<axis=1>(x)",
+        "y = LeakyRelu<alpha=0.5>(x)",
+        "y = Concat<axis=1>(x, x)",
+        'y = DepthToSpace<blocksize=2, mode="CRD">(x)',
+        "a = Relu(x) y = MaxPool<kernel_shape=[2,2]>(a)",
+    ],
+)
+def test_attributes_that_refer_to_a_function_outside_of_one(nodes: str):
+    proto = model(nodes, "float[1,4,8,8] x")
+    proto.graph.node[-1].attribute[-1].ref_attr_name = "of_a_function"
+    refused(proto, InputError, "'of_a_function'", proto.graph.node[-1].op_type)

@@ -40,7 +40,8 @@ def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int
     original can run with; it gets the same sample that many times. The ir_version of `original` may be lowered.
     A larger error is accepted, and still returned, where single roundings change the original's output as much.
 
-    Raises InputError when ONNX Runtime can't run the original, and UnsupportedModelError when the error is above LIMIT.
+    Raises InputError when ONNX Runtime can't run the original, and UnsupportedModelError when it can't run the model or
+    the error is above LIMIT.
     """
     run_original = _runner_of_original(original)
     for draw in (_normal, _positive):
@@ -49,7 +50,7 @@ def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int
         if all(np.isfinite(a).all() for a in expected):
             break
     del run_original  # its copy of the weights
-    found = _Runner(ir.to_proto(model).SerializeToString())(feeds)
+    found = _run_normalised(model, feeds)
     worst = 0.0
     for value, a, b in zip(model.graph.outputs, expected, found, strict=True):
         a = a if batch == 1 else a[: len(b)]
@@ -61,6 +62,16 @@ def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int
             )
         worst = max(worst, error)
     return worst
+
+
+def _run_normalised(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:
+    try:
+        return _Runner(ir.to_proto(model).SerializeToString())(feeds)
+    except Exception as error:  # what the model was made of ran, so a pass is at fault
+        reraise_interrupt(error)
+        raise UnsupportedModelError(
+            f"ONNX Runtime can't run the normalised model: {_first_line(error)}; please report the model"
+        ) from error
 
 
 def _is_rounding(original: onnx.ModelProto, feeds: Arrays, batch: int, output: str, error: float) -> bool:

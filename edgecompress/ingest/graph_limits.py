@@ -49,7 +49,7 @@ def require_bounded(proto: onnx.ModelProto) -> None:
     for tensor in proto.graph.initializer:
         _require_data(tensor)
     for nodes in (proto.graph.node, *(f.node for f in proto.functions)):
-        for node in _all_nodes(nodes):
+        for node in all_nodes(nodes):
             for attribute in node.attribute:
                 for tensor in (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors):
                     _require_data(tensor, f" of node {_called(node)}")
@@ -71,7 +71,7 @@ class _Functions:
 
     def _measure(self, nodes: Sequence[onnx.NodeProto]) -> tuple[int, int]:
         total, depth = 0, 0
-        for node in _all_nodes(nodes):
+        for node in all_nodes(nodes):
             count, calls = self._call(node) if (node.domain, node.op_type) in self._bodies else (1, 0)
             total, depth = total + count, max(depth, calls)
         return total, depth
@@ -94,7 +94,7 @@ class _Functions:
         return count, depth
 
 
-def _all_nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def all_nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """The nodes and those of the graphs inside them. Raises UnsupportedModelError where these nest too deep."""
     waiting = [(nodes, 0)]
     while waiting:

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.ingest.external_data import embed, require_below_limit
-from edgecompress.ingest.graph_limits import require_bounded
+from edgecompress.ingest.graph_limits import all_nodes, require_bounded
 from edgecompress.support.interrupt import reraise_interrupt
 
 UNKNOWN = "edgecompress.unknown"
@@ -70,6 +70,8 @@ def validate(proto: onnx.ModelProto) -> None:
         if any(isinstance(text, bytes) for text in _texts(proto)):  # protobuf's sign for what isn't UTF-8
             raise InputError("not a valid ONNX model: a name in it isn't UTF-8 text")
         require_bounded(proto)
+        _require_inputs(proto)
+        _require_values(proto.graph)
         sort_nodes(proto.graph)
         for node in proto.graph.node:
             node.name = node.name or next(iter(node.output), "")  # what messages call it
@@ -83,6 +85,36 @@ def validate(proto: onnx.ModelProto) -> None:
     except Exception as error:  # ValidationError, and whatever damaged strings and numbers make of the above
         reraise_interrupt(error)
         raise InputError(f"not a valid ONNX model: {_first_lines(error)}") from error
+
+
+def _require_values(graph: onnx.GraphProto) -> None:
+    """Raises InputError for an attribute that refers to one of a function, where there is no function."""
+    for node in all_nodes(graph.node):
+        for attribute in node.attribute:
+            if attribute.ref_attr_name:
+                raise InputError(
+                    f"not a valid ONNX model: attribute {attribute.name!r} of node {node.name!r} ({node.op_type}) "
+                    f"takes the value of {attribute.ref_attr_name!r}, an attribute of a function, but it is in none"
+                )
+
+
+def _require_inputs(proto: onnx.ModelProto) -> None:
+    """Raises InputError for an input that is left out ("") although it is required: ONNX Runtime follows it into memory
+    that isn't there."""
+    graphs = [(proto.graph.node, proto.opset_import), *((f.node, f.opset_import) for f in proto.functions)]
+    for nodes, opset_import in graphs:
+        opsets = {o.domain: o.version for o in reversed(opset_import)}
+        for node in all_nodes(nodes):
+            if "" not in node.input or _unknown(node, opsets):
+                continue
+            formal = onnx.defs.get_schema(node.op_type, *_version(node, opsets)).inputs
+            for place, name in enumerate(node.input):
+                parameter = formal[min(place, len(formal) - 1)]
+                if not name and parameter.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
+                    raise InputError(
+                        f"not a valid ONNX model: node {node.name or next(iter(node.output), '')!r} ({node.op_type}) "
+                        f"leaves out input {place} ({parameter.name}), which it needs"
+                    )
 
 
 @contextlib.contextmanager
@@ -142,9 +174,14 @@ def _texts(proto: onnx.ModelProto) -> Iterator[str | bytes]:
 
 
 def _unknown(node: onnx.NodeProto, opsets: Mapping[str, int]) -> bool:
+    return not onnx.defs.has(node.op_type, *_version(node, opsets))
+
+
+def _version(node: onnx.NodeProto, opsets: Mapping[str, int]) -> tuple[int, str]:
+    """Version and domain of the node's operator."""
     domains = ("", "ai.onnx") if node.domain in ("", "ai.onnx") else (node.domain,)
     opset = next((opsets[domain] for domain in domains if domain in opsets), 1)
-    return not onnx.defs.has(node.op_type, max(1, min(opset, 2**31 - 1)), "" if "" in domains else node.domain)
+    return max(1, min(opset, 2**31 - 1)), domains[0]
 
 
 def sort_nodes(graph: onnx.GraphProto) -> None:
