@@ -298,7 +298,12 @@ class Distill(Section):
     student: str | None = Field(
         None,
         min_length=1,
-        description="a model file to train unchanged; unset: the student is derived from the model as below",
+        description='a model file to train unchanged, or blocks to make a new one of: "separable" (depthwise and 1x1 '
+        'convolutions), "mobilenet" (inverted residuals), "mobilenet-se" (with squeeze and excitation); unset: the '
+        "student is derived from the model as below",
+    )
+    macs: Number = Field(
+        0.5, gt=0, le=1, description="share of the model's multiply-accumulates that a student of new blocks may take"
     )
     width: Number = Field(1.0, gt=0, le=1, description="share of each layer's channels that the student has")
     align: int = Field(1, ge=1, description="the student's channel counts are multiples of this")

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import torch
 
 from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.distill.compact import BLOCKS_BY_NAME, compact
 from edgecompress.compress.distill.distillation_loss import DistillationLoss
 from edgecompress.compress.distill.features import Imitator, pairs
 from edgecompress.compress.distill.student import derive
@@ -62,9 +63,12 @@ def distill(
 
 
 def make_student(teacher: ir.Model, settings: Distill, data: TrainData, seed: int) -> ir.Model:
-    """The student: read from the file that the settings name, or derived from the teacher."""
+    """The student: read from the file that the settings name, made of the blocks that they name, or derived from the
+    teacher."""
     if settings.student is None:
         return derive(teacher, settings, data, seed)
+    if settings.student in BLOCKS_BY_NAME:
+        return compact(teacher, settings, seed)
     of_torch = not settings.student.endswith(".onnx")  # which records no shapes
     shapes = {str(v.name): present(static_shape(v)) for v in teacher.graph.inputs} if of_torch else None
     return load(settings.student, input_shapes=shapes, fold_batchnorm=False).model
