@@ -56,7 +56,7 @@ def test_the_budget_is_used_and_kept(blocks: str, shape: tuple[int, ...], given:
     source = teacher(shape, given.get("outputs", 10), given.get("softmax", False))
     student = compact(source, Distill(student=blocks, macs=macs, align=align), 0)
     share = statistics(student).macs / statistics(source).macs
-    assert 0.45 * macs < share <= macs
+    assert 0.7 * macs < share <= macs
     for what in ("inputs", "outputs"):
         assert [v.shape for v in getattr(student.graph, what)] == [v.shape for v in getattr(source.graph, what)]
     convolutions = [n for n in fold_batchnorm(student).graph if n.op_type == "Conv"]

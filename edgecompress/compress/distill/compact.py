@@ -24,7 +24,7 @@ EXPANSION = 4  # of an inverted residual: channels inside for each one outside
 SQUEEZE = 4  # channels that a gate looks at for each one that it computes with
 BLOCKS = 2  # of each size of image
 SMALLEST_IMAGE, LARGE_IMAGE, MOST_STAGES = 4, 48, 5  # rows: halved no further; halved by the first layer; sizes
-WIDEST = 512  # channels of the first stage
+FINENESS, LARGEST = 4, 2048  # sizes of students: quarters of a channel of the first stage
 
 
 def compact(teacher: ir.Model, settings: Distill, seed: int) -> ir.Model:
@@ -34,15 +34,19 @@ def compact(teacher: ir.Model, settings: Distill, seed: int) -> ir.Model:
     UnsupportedModelError where the teacher does not turn one image into one row of numbers, or the budget is too
     small for a single channel.
     """
-    block, macs = BLOCKS_BY_NAME[str(settings.student)], statistics(teacher).macs
-    widest = bisect_right(range(1, WIDEST + 1), settings.macs * macs, key=lambda c: _network(teacher, block, c).macs)
-    if not widest:
+    macs = statistics(teacher).macs
+
+    def network(size: int, seed: int | None = None) -> _Network:
+        widths = [max(round(size / FINENESS * 2**n / settings.align), 1) * settings.align for n in range(MOST_STAGES)]
+        return _network(teacher, BLOCKS_BY_NAME[str(settings.student)], widths, seed)
+
+    size = bisect_right(range(1, LARGEST + 1), settings.macs * macs, key=lambda size: network(size).macs)
+    if not size:
         raise UnsupportedModelError(
             f"[distill] macs = {settings.macs}: a student of {settings.student!r} blocks takes at least "
-            f"{_network(teacher, block, 1).macs / macs:.3g} of the model's multiply-accumulates"
+            f"{network(1).macs / macs:.3g} of the model's multiply-accumulates"
         )
-    width = widest // settings.align * settings.align or widest
-    return load(_network(teacher, block, width, seed).proto(teacher), fold_batchnorm=False).model
+    return load(network(size, seed).proto(teacher), fold_batchnorm=False).model
 
 
 @dataclass
@@ -163,20 +167,20 @@ BLOCKS_BY_NAME: dict[str, Block] = {
 }
 
 
-def _network(teacher: ir.Model, block: Block, width: int, seed: int | None = None) -> _Network:
-    """A first convolution, stages of blocks that halve the image and double the channels, and a head."""
+def _network(teacher: ir.Model, block: Block, widths: Sequence[int], seed: int | None) -> _Network:
+    """A first convolution, stages of blocks, each of which halves the image, and a head. widths: channels by stage."""
     shape, outputs, last = _task(teacher)
     network = _Network(seed, str(teacher.graph.inputs[0].name), shape[0], shape[1:])
     if last:
         network._add("Transpose", [], perm=[0, 3, 1, 2])
-    network.convolution(width, 3, [2 if n > LARGE_IMAGE else 1 for n in network.size])
+    network.convolution(widths[0], 3, [2 if n > LARGE_IMAGE else 1 for n in network.size])
     network.relu6()
-    for stage in range(MOST_STAGES):
+    for stage, width in enumerate(widths):
         strides = [2 if stage and n > SMALLEST_IMAGE else 1 for n in network.size]
         if stage and strides == [1, 1]:
             break
         for number in range(BLOCKS):
-            block(network, width << stage, strides if number == 0 else (1, 1))
+            block(network, width, strides if number == 0 else (1, 1))
     network.head(outputs)
     return network
 
