@@ -14,6 +14,8 @@ from edgecompress.operators.example import Example
 from edgecompress_targets import OPERATOR_SETS
 from formats import feeds, int8, on_litert
 
+# (axis, half of the number of parts): at TFLM's limit for one operator, above it, and in three levels
+PARTS = [(1, 5), (1, 6), (2, 11), (3, 25), (2, 51)]
 needs_tflm = pytest.mark.skipif(not micro.installed(), reason="not installed: tflite-micro")
 
 
@@ -27,6 +29,8 @@ needs_tflm = pytest.mark.skipif(not micro.installed(), reason="not installed: tf
         Example('y = Gelu<approximate="tanh">(x)'),
         Example("y = Tile(x, r)", constants={"r": [1, 1, 2, 3]}),
         Example("y = Tile(x, r)", constants={"r": [1, 2, 1, 2]}),
+        Example("y = Tile(x, r)", constants={"r": [1, 1, 2, 23]}),
+        *(Example(f"r = Relu(x) y = Concat<axis={axis}>({', '.join(['x', 'r'] * half)})") for axis, half in PARTS),
         Example("a = ArgMax<axis=1>(x) y = Cast<to=1>(a)"),
         Example("i = ArgMax<axis=2, keepdims=0>(x) y = Gather(t, i)", constants={"t": np.arange(6, dtype=np.float32)}),
     ],

@@ -25,8 +25,8 @@ def table(function: Callable[[np.ndarray], np.ndarray], x: Quantization, y: Quan
     real = x.scale[0] * (STORED - np.int32(x.zero_point[0])).astype(np.float32)
     with np.errstate(all="ignore"):
         scaled = function(real.astype(np.float64)).astype(np.float32) * (np.float32(1) / y.scale[0])
-    whole = np.trunc(scaled)
-    rounded = np.where(np.abs(scaled - whole) >= 0.5, whole + np.sign(scaled), whole).astype(np.float32)
+        whole = np.trunc(scaled)
+        rounded = np.where(np.abs(scaled - whole) >= 0.5, whole + np.sign(scaled), whole).astype(np.float32)
     return np.clip(np.nan_to_num(rounded) + np.float32(y.zero_point[0]), -128, 127).astype(np.int8)
 
 

@@ -105,7 +105,7 @@ register(
         change=_renew_gather,
         torch=_gather_torch,
         weights=Weights(learned=(0,), least=2, matrices=(MatrixInput(0, -1, 0),)),
-        integer=Integer(SAME, passive=True, accepts=lambda node: optional_parameter(node, 0) is None),
+        integer=Integer(SAME, passive=True),
         tflite=_lower_gather,
     )
 )

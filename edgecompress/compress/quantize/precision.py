@@ -48,7 +48,7 @@ def _eligible(layer: Layer, calibrated: Set[str]) -> bool:
     data = [v for _, v in operators.data_inputs(layer)]
     computed = [v for v in data if constant(v) is None]
     known = all(v.name in calibrated for v in computed + operators.outputs(layer))
-    return bool(computed) and known and all(v.dtype == ir.DataType.FLOAT for v in data)
+    return known and all(v.dtype == ir.DataType.FLOAT for v in data)
 
 
 def _idle(chosen: list[Layer], graph: ir.Graph) -> list[Layer]:

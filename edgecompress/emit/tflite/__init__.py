@@ -70,8 +70,11 @@ def emit(
         _check_operators(built.buffer, set(operators))
     inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
     data = built.buffer.finish(inputs, outputs, description)
-    written = (replace(io, dtype=built.buffer.tensors[index].dtype) for io, index in built.outputs)
-    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(written), built.join)
+    taken, given = (
+        tuple(replace(io, dtype=built.buffer.tensors[index].dtype) for io, index in ends)
+        for ends in (built.inputs, built.outputs)
+    )
+    return TFLiteModel(data, taken, given, built.join)
 
 
 def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Built:

@@ -1,4 +1,4 @@
-"""Writes operators that TensorFlow Lite Micro lacks, on int8 or at all, with those that it has."""
+"""Writes operators that TFLM lacks, on int8, at all, or with so many operands, with those that it has."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
 from edgecompress.lowering.table import table
 from edgecompress.lowering.tensors import Operator
 
+MOST_OPERANDS = 10  # of TFLM's CONCATENATION (concatenation.cc, kMaxInputNum)
 FOLLOWS_TYPE = {"CAST", "GATHER", "RESHAPE"}  # operators that take positions as int32 and as int64
 
 
@@ -24,33 +25,37 @@ def write_substitutes(buffer: FlatBuffer, available: Collection[str]) -> None:
     operators, buffer.operators = buffer.operators, []
     ctx = Context(buffer)
     for operator in operators:
-        write = None if operator.kind in available else SUBSTITUTES.get(operator.kind)
+        write = (LIMITED if operator.kind in available else SUBSTITUTES).get(operator.kind)
         ctx.origin = operator.origin
         if write is None or not write(ctx, operator):
             buffer.operators.append(operator)
 
 
 def narrow_positions(buffer: FlatBuffer) -> None:
-    """ARG_MAX gives int32, all that TFLM has, where int64 is not needed: in outputs of the file, and as positions."""
-    for operator in buffer.operators:
-        result = operator.outputs[0]
-        if operator.kind != "ARG_MAX" or buffer.tensors[result].dtype != ir.DataType.INT64:
+    """Positions that ARG_MAX finds or that are inputs of the file become int32, all that TFLM has, where int64 is not
+    needed: in outputs of the file, and where they pick."""
+    found = {o.outputs[0]: o for o in buffer.operators if o.kind == "ARG_MAX"}
+    computed = {tensor for o in buffer.operators for tensor in o.outputs}
+    given = [i for i, t in enumerate(buffer.tensors) if t.data is None and i not in computed]
+    for source in [*found, *given]:
+        if buffer.tensors[source].dtype != ir.DataType.INT64:
             continue
-        followed = _followed(buffer, result)
+        followed = _followed(buffer, source)
         readers = {o.kind for o in buffer.operators if followed.intersection(o.inputs)}
         if not readers <= FOLLOWS_TYPE:
             continue
         for tensor in followed:
             buffer.tensors[tensor] = replace(buffer.tensors[tensor], dtype=ir.DataType.INT32)
-        cast(schema.ArgMaxOptionsT, operator.options).outputType = TENSOR_TYPES[ir.DataType.INT32]
+        if source in found:
+            cast(schema.ArgMaxOptionsT, found[source].options).outputType = TENSOR_TYPES[ir.DataType.INT32]
         for reader in buffer.operators:
             if reader.kind == "CAST" and reader.inputs[0] in followed:
                 cast(schema.CastOptionsT, reader.options).inDataType = TENSOR_TYPES[ir.DataType.INT32]
 
 
-def _followed(buffer: FlatBuffer, result: int) -> set[int]:
+def _followed(buffer: FlatBuffer, source: int) -> set[int]:
     """The tensor and those that are made of it by RESHAPE."""
-    followed = {result}
+    followed = {source}
     for operator in buffer.operators:
         if operator.kind == "RESHAPE" and operator.inputs[0] in followed:
             followed.add(operator.outputs[0])
@@ -79,8 +84,31 @@ def _write_tile(ctx: Context, operator: Operator) -> bool:
         dims[axis] *= int(counts[axis])
         last = axis == grown[-1]
         target = y if last else ctx.like(y, f"{ctx.tensor(y).name}/axis_{axis}", tuple(dims))
-        x = ctx.op("CONCATENATION", [x] * int(counts[axis]), [target], axis=axis)
+        x = _concatenated(ctx, [x] * int(counts[axis]), target, axis)
     return bool(grown)
+
+
+def _write_concatenation(ctx: Context, operator: Operator) -> bool:
+    """Concatenations of concatenations."""
+    if len(operator.inputs) <= MOST_OPERANDS:
+        return False
+    options = cast(schema.ConcatenationOptionsT, operator.options)
+    _concatenated(ctx, list(operator.inputs), operator.outputs[0], options.axis)
+    return True
+
+
+def _concatenated(ctx: Context, parts: list[int], target: int, axis: int) -> int:
+    """Returns target, of as many tensors as are wanted."""
+    level = 0
+    while len(parts) > MOST_OPERANDS:
+        level, groups = level + 1, [parts[i : i + MOST_OPERANDS] for i in range(0, len(parts), MOST_OPERANDS)]
+        parts = []
+        for index, group in enumerate(groups):
+            dims = list(ctx.tensor(target).shape)
+            dims[axis] = sum(ctx.tensor(part).shape[axis] for part in group)
+            joined = ctx.like(target, f"{ctx.tensor(target).name}/level_{level}/{index}", tuple(dims))
+            parts.append(ctx.op("CONCATENATION", group, [joined], axis=axis) if len(group) > 1 else group[0])
+    return ctx.op("CONCATENATION", parts, [target], axis=axis)
 
 
 def _gelu(operator: Operator) -> Callable[[np.ndarray], np.ndarray]:
@@ -97,3 +125,4 @@ SUBSTITUTES: dict[str, Callable[[Context, Operator], bool]] = {
     **dict.fromkeys(FUNCTIONS, _write_table),
     "TILE": _write_tile,
 }
+LIMITED = {"CONCATENATION": _write_concatenation}
