@@ -207,6 +207,8 @@ def pool(kind: str) -> Step:
 
 def unary(kind: str, scale: float | None = None, zero: int | None = None, **options: object) -> Step:
     def step(net: Network) -> None:
+        if kind in ("LOGISTIC", "TANH") and net.last[-1][2] >= 8:  # where TFLM has 0 saturate
+            return
         # TFLM refuses a HARD_SWISH whose output is much finer than its input
         free = max(net.a_scale(), net.last[-1][2] / 64) if kind == "HARD_SWISH" else net.a_scale()
         own = (free, net.a_zero()) if scale is None else (scale, zero)

@@ -81,9 +81,10 @@ MICRO = importlib.util.find_spec("tflite_micro") is not None
 # What TFLM has no kernel for: of any type, of int8.
 MICRO_LACKS = {"GELU", "POW", "RELU_0_TO_1", "RELU_N1_TO_1", "TILE"}
 MICRO_LACKS_INT8 = {"EXP", "LOG", "RSQRT", "SQRT"}
-# Whose int8 kernels round once in LiteRT's reference, or divide scales in float32: halves come out otherwise there.
-OTHERWISE = {"FULLY_CONNECTED", "BATCH_MATMUL", "ABS", "LEAKY_RELU", "MUL", "PRELU", "RELU"}
-OTHERWISE_INT16 = OTHERWISE | {"SOFTMAX"}  # a table of float64 there, of float32 in TFLM
+# Whose int8 kernels round once in LiteRT's reference, divide scales in float32, or are tables of float32: halves come
+# out otherwise there.
+OTHERWISE = {"FULLY_CONNECTED", "BATCH_MATMUL", "ABS", "LEAKY_RELU", "MUL", "PRELU", "RELU", "LOGISTIC", "TANH"}
+OTHERWISE_INT16 = OTHERWISE - {"LOGISTIC", "TANH"} | {"SOFTMAX"}  # a table of float64 there, of float32 in TFLM
 OPTIONS = {"FLOOR": None, "REDUCE_MIN": schema.ReducerOptionsT}  # that the emitter's table lacks
 
 

@@ -1,4 +1,4 @@
-"""gemmlowp fixed-point functions that SOFTMAX and LOG_SOFTMAX use, bit for bit.
+"""gemmlowp fixed-point functions that SOFTMAX, LOG_SOFTMAX, LOGISTIC and TANH use, bit for bit.
 
 A number with n integer bits is an int32 `raw` worth raw / 2**(31 - n). A product of numbers with n and m
 integer bits has n + m of them. Source: gemmlowp fixedpoint.h, TFLite internal/common.h.
@@ -9,11 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from edgecompress_runtime.kernels.arithmetic import Number, divide_by_power_of_two, high_product, i32, i64
+from edgecompress_runtime.kernels.arithmetic import (
+    Number,
+    divide_by_power_of_two,
+    divided_by_power_of_two,
+    high_product,
+    i32,
+    i64,
+)
 
 ONE = 2**31 - 1  # with 0 integer bits
 FORTY_EIGHT_17THS, MINUS_THIRTY_TWO_17THS, ONE_Q2 = 1515870810, -1010580540, 2**29  # 2 integer bits
@@ -81,3 +89,59 @@ def log_of_sum(x: Number) -> Number:
     )
     fraction = high_product(divide_by_power_of_two(numerator, i32(6)), one_over_one_plus(denominator))
     return saturating_shift_left(i32(high_product(exponent, i32(LOG_2)) + fraction), i32(1))
+
+
+# ---- on the host, of int64 arrays, when a layer is prepared ----
+
+# exp(-2**k) for k = -2..4, 0 integer bits
+POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+
+
+def exp_on_negative(raw: np.ndarray, integer_bits: int) -> np.ndarray:
+    """exp of numbers <= 0 with up to 5 integer bits, with 0 (gemmlowp exp_on_negative_values): a polynomial within
+    the last quarter, times exp of each power of two in the rest."""
+    fraction_bits = 31 - integer_bits
+    quarter = 1 << (fraction_bits - 2)
+    within = (raw & (quarter - 1)) - quarter
+    result = _exp_between_minus_quarter_and_zero(within << integer_bits)
+    rest = within - raw
+    for k, factor in zip(range(-2, integer_bits), POWERS):
+        result = np.where(rest & (1 << (fraction_bits + k)), _product(result, factor), result)
+    return np.where(raw == 0, ONE, result)
+
+
+def _exp_between_minus_quarter_and_zero(a: np.ndarray) -> np.ndarray:
+    """Taylor around -1/8."""
+    constant, third = 1895147668, 715827883
+    x = a + (1 << 28)
+    x2 = _product(x, x)
+    x3, x4 = _product(x2, x), _product(x2, x2)
+    x4_over_4 = divided_by_power_of_two(x4, 2)
+    tail = divided_by_power_of_two(_product(x4_over_4 + x3, third) + x2, 1)
+    return constant + _product(constant, x + tail)
+
+
+def logistic(raw: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)), 0 integer bits, of x with 4 (gemmlowp logistic)."""
+    positive = np.minimum(_two_over_one_plus(exp_on_negative(-np.abs(raw), 4)) << 1, ONE)
+    return np.where(raw == 0, 1 << 30, np.where(raw > 0, positive, ONE - positive))
+
+
+def tanh(raw: np.ndarray) -> np.ndarray:
+    """tanh(x), 0 integer bits, of x with 4: (1 - e) / (1 + e) with e = exp(-2 |x|) (gemmlowp tanh)."""
+    positive = np.minimum((_two_over_one_plus(exp_on_negative(-np.abs(raw), 5)) - ONE_Q2) << 2, ONE)
+    return np.sign(raw) * positive
+
+
+def _two_over_one_plus(x: np.ndarray) -> np.ndarray:
+    """2 / (1 + x), 2 integer bits, of x in [0, 1]: the steps of `one_over_one_plus`."""
+    half = (x + ONE + 1) >> 1
+    guess = FORTY_EIGHT_17THS + _product(half, MINUS_THIRTY_TWO_17THS)
+    for _ in range(3):
+        guess = guess + (_product(guess, ONE_Q2 - _product(half, guess)) << 2)
+    return guess
+
+
+def _product(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
+    """`high_product` of arrays."""
+    return (np.asarray(a, np.int64) * b + (1 << 30)) >> 31

@@ -1,8 +1,8 @@
 """int8 functions of one variable: a table of 256 entries each, filled when the layer is prepared.
 
-One kernel serves them all. Where TFLite computes in fixed point at run time (RELU, LEAKY_RELU, HARD_SWISH,
-ABS, requantizing), the entries come from the same arithmetic; where it fills a table itself (LOGISTIC, TANH,
-...), from float32 as in common.h LUTPopulate. LiteRT takes exp, tanh and the like from the machine's C library,
+One kernel serves them all. Where TFLM computes in fixed point at run time (RELU, LEAKY_RELU, HARD_SWISH, ABS, LOGISTIC,
+TANH, requantizing), the entries come from the same arithmetic; where it fills a table itself (ELU, ...), from float32
+as in common.h LUTPopulate. LiteRT takes exp, tanh and the like from the machine's C library,
 where some are an ulp off; here they are correctly rounded, so that a model has one result everywhere.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from edgecompress_runtime.kernels import fixed_point
 from edgecompress_runtime.kernels.arithmetic import (
     INT8_MAX,
     INT8_MIN,
@@ -137,6 +138,35 @@ def _high_product_16(a: np.ndarray, b: int) -> np.ndarray:
     return (a.astype(np.int64) * b + 2**14) >> 15
 
 
+def logistic(x: Tensor, y: Tensor) -> np.ndarray:
+    """LOGISTIC (integer_ops/logistic.h)."""
+    if _beyond_tflm(x, y, (1 / 256, -128)):
+        return tabulated(_logistic)(x, y)
+    return _in_four_integer_bits(fixed_point.logistic, x, 23) - 128
+
+
+def tanh(x: Tensor, y: Tensor) -> np.ndarray:
+    """TANH (integer_ops/tanh.h)."""
+    if _beyond_tflm(x, y, (1 / 128, 0)):
+        return tabulated(_tanh)(x, y)
+    return _in_four_integer_bits(fixed_point.tanh, x, 24)
+
+
+def _beyond_tflm(x: Tensor, y: Tensor, grid: tuple[float, int]) -> bool:
+    """Whether TFLM lacks this output's grid, or is wrong: from input scales of 8 on, it has 0 saturate as well."""
+    return (float(y.scale[0]), y.zero) != grid or float(x.scale[0]) >= 8
+
+
+def _in_four_integer_bits(function: Callable[[np.ndarray], np.ndarray], x: Tensor, shift: int) -> np.ndarray:
+    """function(x) / 2**shift, x with 4 integer bits and the result with none. Where x nears 16, the result is at its
+    ends (logistic_common.cc; quantization_util.cc CalculateInputRadius)."""
+    multiplier, exponent = quantize_multiplier(float(x.scale[0]) * 2.0**27)
+    value, radius = VALUES - x.zero, math.floor(15 * 2.0 ** (27 - exponent))
+    within = np.abs(value) < radius
+    raw = requantized(np.where(within, value, 0), multiplier, exponent)
+    return np.where(within, divided_by_power_of_two(function(raw), shift), np.sign(value) * 512)
+
+
 # ---- float functions ----
 
 
@@ -163,11 +193,11 @@ def _rounded(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarr
     return single
 
 
-exp, expm1, tanh = _rounded(np.exp), _rounded(np.expm1), _rounded(np.tanh)
+exp, expm1, _tanh = _rounded(np.exp), _rounded(np.expm1), _rounded(np.tanh)
 erfc = _rounded(np.vectorize(math.erfc, otypes=[np.float64]))
 
 
-def logistic(x: np.ndarray) -> np.ndarray:
+def _logistic(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)) of float32."""
     with np.errstate(over="ignore"):
         return f32(1) / (f32(1) + exp(-x))
@@ -186,7 +216,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
 def gelu_tanh(x: np.ndarray) -> np.ndarray:
     """`gelu` with tanh in place of erf, of float32."""
     cubic = x + f32(0.044715) * x * x * x
-    return f32(0.5) * x * (f32(1) + tanh(f32(math.sqrt(2 / math.pi)) * cubic))
+    return f32(0.5) * x * (f32(1) + _tanh(f32(math.sqrt(2 / math.pi)) * cubic))
 
 
 def log_table(x: Tensor, y: Tensor) -> np.ndarray:

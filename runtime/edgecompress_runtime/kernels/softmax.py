@@ -16,7 +16,6 @@ from edgecompress_runtime.kernels.arithmetic import (
     Values,
     clamp,
     divide_by_power_of_two,
-    divided_by_power_of_two,
     f32,
     high_product,
     i32,
@@ -24,7 +23,7 @@ from edgecompress_runtime.kernels.arithmetic import (
     requantize,
     requantized,
 )
-from edgecompress_runtime.kernels.fixed_point import leading_zeros, log_of_sum, one_over_one_plus
+from edgecompress_runtime.kernels.fixed_point import exp_on_negative, leading_zeros, log_of_sum, one_over_one_plus
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
 from edgecompress_runtime.options import Options, SoftmaxOptions
 from edgecompress_runtime.plan import Tensor
@@ -148,37 +147,4 @@ def exp_table(multiplier: int, shift: int, smallest: int) -> np.ndarray:
     differences = np.arange(-255, 1, dtype=np.int64)
     counted = differences >= smallest
     raw = requantized(np.where(counted, differences, 0), multiplier, shift)
-    return np.where(counted, exp_on_negative(raw), 0).astype(np.int32)
-
-
-# exp(-2**k) for k = -2..4, 0 integer bits
-POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
-
-
-def exp_on_negative(raw: np.ndarray) -> np.ndarray:
-    """exp of numbers <= 0 with 5 integer bits, with 0 (gemmlowp exp_on_negative_values): a polynomial within
-    the last quarter, times exp of each power of two in the rest."""
-    fraction_bits = 31 - INTEGER_BITS
-    quarter = 1 << (fraction_bits - 2)
-    within = (raw & (quarter - 1)) - quarter
-    result = _exp_between_minus_quarter_and_zero(within << INTEGER_BITS)
-    rest = within - raw
-    for k, factor in zip(range(-2, INTEGER_BITS), POWERS):
-        result = np.where(rest & (1 << (fraction_bits + k)), _product(result, factor), result)
-    return np.where(raw == 0, 2**31 - 1, result)
-
-
-def _exp_between_minus_quarter_and_zero(a: np.ndarray) -> np.ndarray:
-    """Taylor around -1/8."""
-    constant, third = 1895147668, 715827883
-    x = a + (1 << 28)
-    x2 = _product(x, x)
-    x3, x4 = _product(x2, x), _product(x2, x2)
-    x4_over_4 = divided_by_power_of_two(x4, 2)
-    tail = divided_by_power_of_two(_product(x4_over_4 + x3, third) + x2, 1)
-    return constant + _product(constant, x + tail)
-
-
-def _product(a: np.ndarray | int, b: np.ndarray | int) -> np.ndarray:
-    """`high_product` of arrays."""
-    return (np.asarray(a, np.int64) * b + (1 << 30)) >> 31
+    return np.where(counted, exp_on_negative(raw, INTEGER_BITS), 0).astype(np.int32)
