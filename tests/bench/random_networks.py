@@ -1,14 +1,16 @@
 """Random int8 networks, bit for bit: TFLM (or LiteRT where that lacks an operator), `execute`, and compiled programs.
 
-    python tests/bench/random_networks.py [NETWORKS [SEED]]
+    python tests/bench/random_networks.py [NETWORKS [SEED]] [--everywhere]
 
 Every network is compared, tensor by tensor, in TFLM or LiteRT's reference kernels and in `execute`. GROUP networks side
-by side make one program: it is compiled for this machine, and for one emulated CPU after the other in turn. Prints one
-line for a group, one for each network that differs, and at the end what ran where. Exit code 1 if any output differs.
+by side make one program: it is compiled for this machine, and for one of the emulated CPUs, in turn; with --everywhere,
+for all of them, with coded weights where it is their turn. Prints one line for a group, one for each network that
+differs, and at the end what ran where. Exit code 1 if any output differs.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -35,7 +37,7 @@ from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import write_pack
 from edgecompress_runtime.plan import Operator, Plan, Tensor
 
-GROUP, RECORDS, DEPTH = 20, 2, (2, 6)
+GROUP, RECORDS, DEPTH = 50, 2, (2, 6)
 BOARDS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55")
 EMULATED = (*BOARDS, "riscv32", "raspberry-pi")
 NONE_TO_RELU6 = (0, 1, 2, 3)
@@ -442,17 +444,19 @@ def interpreted(seed: int, kinds: Counter[str], seen: Counter[str]) -> tuple[Pla
     return plan, feeds, equal
 
 
-def emulated(cpu: str, plan: Plan, records: list[list[np.ndarray]], folder: Path) -> list[list[np.ndarray]]:
+def emulated(
+    cpu: str, plan: Plan, records: list[list[np.ndarray]], folder: Path, coded: bool
+) -> list[list[np.ndarray]]:
     if cpu in BOARDS:
-        return on_board(cpu, plan, records, folder / "model.elf")[0]
+        return on_board(cpu, plan, records, folder / "model.elf", coded=coded)[0]
     if cpu == "riscv32":
         import test_codegen_riscv as riscv
 
         stream = b"".join(a.tobytes() for record in records for a in record)
-        return split(plan, riscv.EMULATORS[cpu].run(riscv.built(plan, cpu, folder), stream).outputs)
+        return split(plan, riscv.EMULATORS[cpu].run(riscv.built(plan, cpu, folder, coded=coded), stream).outputs)
     import test_codegen_aarch64 as aarch64
 
-    aarch64.built(plan, folder, cpu)
+    aarch64.built(plan, folder, cpu, coded=coded)
     stream = b"".join(a.tobytes() for record in records for a in record)
     return split(plan, aarch64.emulator_of(aarch64.load_target(cpu)).run(folder / "model_run", stream).outputs)
 
@@ -470,8 +474,12 @@ def groups(count: int, seed: int) -> Iterator[range]:
 
 
 def main() -> int:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    parser = argparse.ArgumentParser(description="Compare random networks.")
+    parser.add_argument("networks", type=int, nargs="?", default=1000)
+    parser.add_argument("seed", type=int, nargs="?", default=0)
+    parser.add_argument("--everywhere", action="store_true")
+    given = parser.parse_args()
+    count, seed = given.networks, given.seed
     kinds: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     failed: Counter[str] = Counter()
@@ -491,12 +499,13 @@ def main() -> int:
         here = [list(y) if isinstance(y, tuple) else [y] for y in here]
         seen["this machine"] += len(seeds)
         failed["this machine"] += not compared(f"networks {seeds} on this machine", expected, here)
-        cpu = EMULATED[number % len(EMULATED)]
-        with tempfile.TemporaryDirectory() as folder:
-            outputs = emulated(cpu, plan, records, Path(folder))
-        seen[cpu] += len(seeds)
-        failed[cpu] += not compared(f"networks {seeds} on {cpu}", expected, outputs)
-        print(f"{seeds[-1] + 1 - seed} networks, {time.time() - start:.0f} s, last on {cpu}", flush=True)
+        turn = EMULATED[number % len(EMULATED)]
+        for cpu in EMULATED if given.everywhere else (turn,):
+            with tempfile.TemporaryDirectory() as folder:
+                outputs = emulated(cpu, plan, records, Path(folder), cpu == turn)
+            seen[cpu] += len(seeds)
+            failed[cpu] += not compared(f"networks {seeds} on {cpu}", expected, outputs)
+        print(f"{seeds[-1] + 1 - seed} networks, {time.time() - start:.0f} s, turn of {turn}", flush=True)
     print(f"{len(kinds)} kinds of operators: " + ", ".join(f"{k} {n}" for k, n in sorted(kinds.items())))
     print("networks: " + ", ".join(f"{n} {where}" for where, n in seen.items()))
     print("different: " + (", ".join(f"{n} {where}" for where, n in failed.items() if n) or "none"))

@@ -55,14 +55,15 @@ def compiled_here(
 
 
 def on_board(
-    cpu: str, plan: Plan, records: list[list[np.ndarray]], elf: Path, *, soft: bool = False
+    cpu: str, plan: Plan, records: list[list[np.ndarray]], elf: Path, *, soft: bool = False, coded: bool = True
 ) -> tuple[list[list[np.ndarray]], Measured]:
-    """Outputs for each record, from QEMU's board with this CPU. soft: as if it had no FPU."""
+    """Outputs for each record, from QEMU's board with this CPU. soft: as if it had no FPU. coded: of
+    `compile_plan`."""
     profile = load_target(cpu)
     triple, features = profile.triple, profile.features
     if soft:
         triple, features = triple.removesuffix("hf"), (*(f for f in features if "fp" not in f), "+soft-float")
-    compiled = compile_plan(plan, "model", cross.Machine(triple, profile.cpu, features))
+    compiled = compile_plan(plan, "model", cross.Machine(triple, profile.cpu, features), coded=coded)
     hard_float = triple.endswith("hf")
     link(compiled.object, tight_header(compiled.program), BOARDS[cpu], cpu=cpu, hard_float=hard_float, to=elf)
     run = emulator.run(elf, b"".join(a.tobytes() for record in records for a in record), BOARDS[cpu])

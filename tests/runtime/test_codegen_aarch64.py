@@ -39,10 +39,10 @@ int main(void) {
 """
 
 
-def built(plan: Plan, folder: Path, target: str = "raspberry-pi") -> Compiled:
+def built(plan: Plan, folder: Path, target: str = "raspberry-pi", *, coded: bool = True) -> Compiled:
     """libmodel.so, model_run and model.h in a folder."""
     profile = load_target(target)
-    compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features))
+    compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features), coded=coded)
     model_h = tight_header(compiled.program)
     for name, content in AARCH64_LINUX.images("model", compiled.object, model_h, profile).items():
         (folder / name).write_bytes(content)

@@ -24,9 +24,9 @@ EMULATORS = {"riscv32": UserEmulator("qemu-riscv32", "rv32"), "linux-riscv64": U
 every_target = pytest.mark.parametrize("target", sorted(EMULATORS))
 
 
-def built(plan: Plan, target: str, folder: Path) -> Path:
+def built(plan: Plan, target: str, folder: Path, *, coded: bool = True) -> Path:
     profile, path = load_target(target), folder / "model_run"
-    compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features))
+    compiled = compile_plan(plan, "model", Machine(profile.triple, profile.cpu, profile.features), coded=coded)
     path.write_bytes(program(compiled.object, tight_header(compiled.program), profile))
     path.chmod(0o755)
     return path
