@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from edgecompress.analysis.statistics import statistics
@@ -14,7 +15,8 @@ from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.verify import reference
-from edgecompress.graph.annotations import comes_quantized, forget_given
+from edgecompress.graph.annotations import codebook, comes_quantized, forget_given, set_codebook
+from edgecompress.graph.fusion import constant
 from edgecompress.ingest import fold_batchnorm
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.recipe import Recipe
@@ -43,7 +45,7 @@ def run_float_steps(
 
     done: the first of these, when an earlier call made them. until: the place in STEPS to stop in front of.
     """
-    made = list(done) or [_without_dead(conversion.model)]
+    made = list(done) or [_with_whole_patterns(_without_dead(conversion.model))]
     for is_asked_for, step in STEPS[len(made) - 1 : until]:
         model = made[-1].model
         if not is_asked_for(conversion.recipe):
@@ -53,8 +55,35 @@ def run_float_steps(
         if comes_quantized(after.model.graph):
             forget_given(after.model.graph)
             after = replace(after, notes=(*after.notes, CALIBRATED_AGAIN))
-        made.append(after)
+        made.append(_with_whole_patterns(_without_lost_clusters(after)))
     return made
+
+
+def _with_whole_patterns(made: FloatModel) -> FloatModel:
+    """The same with every pattern of zeros as it should be, where channels went from between."""
+    model, count = patterns_again(made.model)
+    if not count:
+        return made
+    note = f"{count:,} more weights became zero, so that patterns of zeros hold without the removed channels"
+    return replace(made, model=model, notes=(*made.notes, note))
+
+
+def _without_lost_clusters(made: FloatModel) -> FloatModel:
+    """The same without the clusters that its weights no longer have, since training moves each weight by itself."""
+    lost = []
+    for value in made.model.graph.initializers.values():
+        book, array = codebook(value), constant(value)
+        if book is None or book.scale is None or array is None or np.allclose(book.values(), array, rtol=1e-4, atol=0):
+            continue
+        set_codebook(value, None)
+        lost.append(str(value.name))
+    if not lost:
+        return made
+    note = (
+        f"the clusters that {len(lost)} weights came with ({', '.join(lost[:3])}{', ..' if lost[3:] else ''}) are gone "
+        "because these weights were trained, each by itself: ask for clusters again with [cluster]"
+    )
+    return replace(made, notes=(*made.notes, note))
 
 
 def changes_weights(recipe: Recipe) -> bool:
@@ -94,6 +123,7 @@ def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
     require_torch("[prune]")
     from edgecompress.compress.prune.criterion import criterion
     from edgecompress.compress.prune.prune_channels import Pruned, Retrained, prune_channels
+    from edgecompress.train.losses import task_loss
 
     settings, trainer = conversion.recipe.prune, conversion.trainer
     slims = trainer is not None and criterion(settings.criterion).slims
@@ -118,7 +148,7 @@ def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
             model,
             settings,
             data=None if trainer is None else trainer.data,
-            loss=None if trainer is None else trainer.loss(),
+            loss=None if trainer is None else task_loss(trainer.recipe.train, trainer.data),
             seed=conversion.recipe.seed,
             retrain=None if trainer is None else retrain,
         )
@@ -182,13 +212,8 @@ def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:
     notes = list(smaller.notes)
     if trainer is None and settings.schedule == "gradual":
         notes.append('all weights were pruned in one step: prune.schedule = "gradual" needs training data')
-    whole, count = patterns_again(smaller.model)
-    if count:
-        notes.append(
-            f"{count:,} more weights became zero, so that {settings.pattern} holds without the removed channels"
-        )
     zeros = Goal(what="zero weights", unit="%", requested=100 * pruned.requested, achieved=100 * pruned.achieved)
-    return FloatModel(whole, (zeros,), (*notes, *pruned.notes), pruned.histories)
+    return FloatModel(smaller.model, (zeros,), (*notes, *pruned.notes), pruned.histories)
 
 
 def _describe(conversion: Conversion, running: Running, model: ir.Model) -> None:

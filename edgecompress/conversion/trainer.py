@@ -89,13 +89,16 @@ class Trainer:
 
         slimming: weight in the loss of the L1 norm of BatchNormalization's scales; None leaves that term out.
         """
+        from edgecompress.compress.prune.patterns_again import patterns_again
         from edgecompress.compress.prune.slimming import Slimming
         from edgecompress.train import train
         from edgecompress.train.module.torch_model import TorchModel
+        from edgecompress.train.module.zeros import hold_zeros
         from edgecompress.train.normalised import refresh_statistics, with_batchnorm
 
-        model = with_batchnorm(model, self.data)
+        model, _ = patterns_again(with_batchnorm(model, self.data))
         module = TorchModel(model, logits=True)
+        hold_zeros(module, model)
         history = train(
             module,
             self.data,

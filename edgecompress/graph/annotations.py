@@ -117,9 +117,12 @@ def codebook(value: ir.Value | None) -> Codebook | None:
     return None if value is None else value.meta.get("codebook")
 
 
-def set_codebook(value: ir.Value, book: Codebook) -> None:
-    """Records that the weight has few distinct values."""
-    value.meta["codebook"] = book
+def set_codebook(value: ir.Value, book: Codebook | None) -> None:
+    """Records that the weight has few distinct values, or no longer has."""
+    if book is None:
+        value.meta.pop("codebook", None)
+    else:
+        value.meta["codebook"] = book
 
 
 def quantization(value: ir.Value | None) -> Quantization | None:

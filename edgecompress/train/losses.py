@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edgecompress.errors import InputError
+from edgecompress.recipe import Train
 from edgecompress.support.present import present
 from edgecompress.support.user_code import is_function_spec, load_function
 from edgecompress.train.train_data import Batch, TrainData
@@ -53,6 +54,15 @@ def load_loss(name: str, data: TrainData) -> Loss:
     if name not in LOSSES:
         raise InputError(f"loss {name!r}: expected auto, {', '.join(map(repr, LOSSES))} or 'file.py:function'")
     return LOSSES[name]
+
+
+def task_loss(settings: Train, data: TrainData) -> Loss | None:
+    """The loss of the data's labels alone, or the user's own; None without labels.
+
+    What a part of a model is worth is asked of it: a loss against a teacher has no gradient while the model still is
+    the teacher.
+    """
+    return None if data.labels is None and not is_function_spec(settings.loss) else load_loss(settings.loss, data)
 
 
 def _user(spec: str) -> Loss:

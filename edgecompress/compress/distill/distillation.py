@@ -13,6 +13,7 @@ from edgecompress.compress.distill.compact import BLOCKS_BY_NAME, compact
 from edgecompress.compress.distill.distillation_loss import DistillationLoss
 from edgecompress.compress.distill.features import Imitator, pairs
 from edgecompress.compress.distill.student import derive
+from edgecompress.compress.prune.patterns_again import patterns_again
 from edgecompress.errors import InputError
 from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.ingest.passes.edit import static_shape
@@ -22,6 +23,7 @@ from edgecompress.support.present import present
 from edgecompress.train import DEFAULT_SESSION, Session, TrainData, train
 from edgecompress.train.losses import load_loss
 from edgecompress.train.module.torch_model import TorchModel
+from edgecompress.train.module.zeros import hold_zeros
 from edgecompress.train.normalised import refresh_statistics
 
 CLASSIFIERS = ("Softmax", "LogSoftmax")
@@ -44,12 +46,13 @@ def distill(
     Needs no labels. Raises InputError when inputs or outputs of the two models differ, or features are named that
     aren't there; UnsupportedModelError when the student can't be derived; and what `train` raises.
     """
-    student = make_student(teacher, settings, data, session.seed)
+    student, _ = patterns_again(make_student(teacher, settings, data, session.seed))
     _require_alike(teacher, student)
     found = pairs(teacher, student, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(session.seed)  # of the adapters' weights
         module = Imitator(TorchModel(student, logits=True), found)
+    hold_zeros(module.student, student)
     loss = DistillationLoss(
         TorchModel(teacher, logits=True),
         settings,

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.analysis.channel_groups import ChannelGroup
-from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
+from edgecompress.graph.annotations import Codebook, Sparsity, codebook, set_codebook, set_sparsity, sparsity
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.nodes import argument, parameter
 from edgecompress.ingest.passes.edit import Edit
@@ -68,6 +68,8 @@ def _shorten(value: ir.Value, axis: int, kept: np.ndarray) -> None:
     array = np.compress(kept, present(value.const_value).numpy(), axis)
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
     value.shape = ir.Shape(array.shape)
-    pruned = sparsity(value)
-    if pruned is not None:
+    if (pruned := sparsity(value)) is not None:
         set_sparsity(value, Sparsity(np.compress(kept, pruned.mask, axis), pruned.pattern))
+    if (book := codebook(value)) is not None:
+        scale = book.scale if book.axis != axis or book.scale is None else book.scale[kept]
+        set_codebook(value, Codebook(book.centroids, np.compress(kept, book.indices, axis), scale, book.axis))

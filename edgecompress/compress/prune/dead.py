@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.analysis.channel_groups import ChannelGroup, channel_groups, is_depthwise, name_of, prunable
+from edgecompress.analysis.channel_groups import ChannelGroup, Member, channel_groups, is_depthwise, name_of, prunable
 from edgecompress.analysis.value_bounds import Values, intervals
 from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.compress.prune.patterns import axes_of, parse_pattern
+from edgecompress.graph.annotations import sparsity
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.intervals import UNIT, along, padded
@@ -56,7 +58,7 @@ def remove_dead_channels(model: ir.Model) -> tuple[ir.Model, tuple[Dead, ...]]:
     all inputs (its own weights are zero, or what follows them clips it) and the layer has no pads, or the value is
     zero, so that the layer's bias can take it over; or when it is negligible in every sum of the layer.
     Channels that every reader could do without go, and again until none is left: each removal may make others dead.
-    One channel stays in each group.
+    One channel stays in each group; where weights were pruned in blocks, those stay whose removal would break one.
     """
     found: dict[str, list[int]] = {}
     while True:
@@ -68,6 +70,7 @@ def remove_dead_channels(model: ir.Model) -> tuple[ir.Model, tuple[Dead, ...]]:
             kinds = _dead(readers, group.size, bounds)
             if kinds.all():
                 kinds[0] = 0
+            kinds[~_without_breaking_blocks(model, group, kinds > 0)] = 0
             if kinds.any():
                 removed[group] = np.flatnonzero(kinds)
                 _fold(readers, copy, np.flatnonzero(kinds == 2))
@@ -155,6 +158,37 @@ def _dead(readers: Sequence[_Reader], size: int, bounds: Values) -> np.ndarray:
         kind[~reader.weights.any((1, 2))] = 1
         np.maximum.at(kinds, reader.channels, kind)
     return np.where(kinds == alive, 0, kinds)
+
+
+def _without_breaking_blocks(model: ir.Model, group: ChannelGroup, dead: np.ndarray) -> np.ndarray:
+    """Those of the dead channels, bool [size], that take whole blocks of every block pattern with them."""
+    dead, axes = dead.copy(), list(_axes_in_blocks(model, group))
+    while True:
+        before = dead.copy()
+        for member, length, block in axes:
+            gone = np.zeros(length, bool)
+            gone[member.positions] = dead[member.channels]
+            whole = np.logical_and.reduceat(gone, np.arange(0, length, block))
+            dead[member.channels[~whole[member.positions // block]]] = False
+        if np.array_equal(dead, before):
+            return dead
+
+
+def _axes_in_blocks(model: ir.Model, group: ChannelGroup) -> Iterator[tuple[Member, int, int]]:
+    """The group's places along axes of weights that were pruned in blocks: (places, length of the axis, of a block)."""
+    members = {(m.value, m.axis): m for m in group.members}
+    for node in model.graph:
+        weight = node.inputs[1] if len(node.inputs) > 1 else None
+        pruned = sparsity(weight)
+        if weight is None or pruned is None:
+            continue
+        pattern = parse_pattern(pruned.pattern)
+        if pattern.keep is not None:  # patterns_again sees to these
+            continue
+        for axis, block in zip(axes_of(node, len(shape(weight))), (pattern.rows, pattern.columns), strict=True):
+            member = members.get((str(weight.name), axis))
+            if member is not None and block > 1:
+                yield member, shape(weight)[axis], block
 
 
 def _negligible(reader: _Reader, size: int, bounds: Values) -> np.ndarray:

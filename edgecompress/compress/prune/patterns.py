@@ -72,7 +72,7 @@ def parse_pattern(text: str) -> Pattern:
     raise InputError(f'prune.pattern: expected "unstructured", "N:M" such as "2:4" or "block:4x1", found {text!r}')
 
 
-def _axes(node: ir.Node, rank: int) -> tuple[int, int]:
+def axes_of(node: ir.Node, rank: int) -> tuple[int, int]:
     """Where the second input, a weight of this rank, has its output channels and the inputs of one output."""
     weight = next(m for m in record_of(node).weights.matrices if m.position == 1)
     return weight.out % rank, weight.into % rank
@@ -80,13 +80,13 @@ def _axes(node: ir.Node, rank: int) -> tuple[int, int]:
 
 def to_taps(node: ir.Node, weight: np.ndarray) -> np.ndarray:
     """A layer's weight as [output channels, taps, inputs], inputs of one tap side by side, as runtimes read them."""
-    outputs, inputs = _axes(node, weight.ndim)
+    outputs, inputs = axes_of(node, weight.ndim)
     moved = np.moveaxis(weight, (outputs, inputs), (0, -1))
     return moved.reshape(moved.shape[0], -1, moved.shape[-1])
 
 
 def from_taps(node: ir.Node, taps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The inverse of `to_taps`, for a weight of this shape."""
-    outputs, inputs = _axes(node, len(shape))
+    outputs, inputs = axes_of(node, len(shape))
     middle = [n for axis, n in enumerate(shape) if axis not in (outputs, inputs)]
     return np.moveaxis(taps.reshape(shape[outputs], *middle, shape[inputs]), (0, -1), (outputs, inputs))

@@ -32,6 +32,7 @@ from edgecompress.record.report import History
 from edgecompress.train import DEFAULT_SESSION, Session, TrainData, train
 from edgecompress.train.losses import Loss
 from edgecompress.train.module.torch_model import TorchModel
+from edgecompress.train.module.zeros import Zeros
 
 FIXED = {id(q) for rule in operators.RULES.values() for bits in (8, 16) if (q := rule.fixed_at(bits)) is not None}
 
@@ -144,7 +145,9 @@ class FakeQuantized:
         elif q is not None and q.dtype == ir.DataType.INT8:
             transform = Weight(q.axis, None if pruned is None else pruned.mask)
             self._scales[name] = lambda: transform.scale(self._kept(name, transform))
-        else:
+        else:  # in float
+            if pruned is not None:
+                self.module.set_weight_transform(name, Zeros(torch.from_numpy(pruned.mask).float()))
             return
         self.module.set_weight_transform(name, transform)
         self._prepare_bias(layer, name, transform)

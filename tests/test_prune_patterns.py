@@ -1,0 +1,117 @@
+"""Patterns of zeros hold in the model that is written: after dead channels, in every kind of layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import signature
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edgecompress.compress.prune.dead import remove_dead_channels
+from edgecompress.compress.prune.patterns_again import patterns_again
+from edgecompress.compress.prune.prune_weights import prune_weights
+from edgecompress.graph.annotations import sparsity
+from edgecompress.graph.fusion import constant
+from edgecompress.ingest import load
+from edgecompress.recipe import Prune
+from pruning import run
+
+PATTERNS = ("2:4", "1:4", "4:8", "1:2", "block:1x4", "block:4x1", "block:1x16", "block:2x2", "block:8x4")
+
+
+class Branches(nn.Module):
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, a, 3, padding=1), nn.Conv2d(3, b, 1)
+        self.join, self.up, self.last = nn.Conv2d(a + b, 20, 3), nn.ConvTranspose2d(20, 9, 2), nn.Linear(9, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.first(x).relu(), self.second(x).relu()], 1)
+        return self.last(self.up(self.join(x).relu()).relu().mean((2, 3)))
+
+
+def dense(a: int, b: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, a), nn.ReLU(), nn.Linear(a, b), nn.ReLU(), nn.Linear(b, 6))
+
+
+def convolutions(a: int, b: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, a, 3), nn.ReLU(), nn.Conv2d(a, a, 1, groups=a), nn.ReLU(), nn.Conv2d(a, b, 2), nn.ReLU(),
+        nn.Flatten(), nn.Linear(9 * b, 4),
+    )  # fmt: skip
+
+
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "dense": dense, "convolutions": convolutions, "branches": Branches,
+}  # fmt: skip
+
+
+def silenced(network: nn.Module, share: float) -> nn.Module:
+    """A share of each hidden layer's channels, at random places, have weights and biases of zero."""
+    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
+    for layer in layers[:-1]:
+        axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+        gone = torch.rand(layer.weight.shape[axis]) < share
+        with torch.no_grad():
+            layer.weight[(slice(None),) * axis + (gone,)] = 0
+            layer.bias[gone] = 0
+    return network
+
+
+def inputs_side_by_side(node: ir.Node, array: np.ndarray) -> np.ndarray:
+    """[output channels, taps, inputs], written out for each operator."""
+    if node.op_type == "ConvTranspose":
+        array = np.moveaxis(array, 0, 1)
+    if node.op_type == "MatMul":
+        array = array.T
+    return np.moveaxis(array.reshape(*array.shape[:2], -1), 1, 2)
+
+
+def faults(node: ir.Node, array: np.ndarray, mask: np.ndarray, pattern: str) -> int:
+    """How many groups hold too many weights, or blocks are neither all there nor all zero."""
+    weights, kept = inputs_side_by_side(node, array), inputs_side_by_side(node, mask)
+    outputs, taps, inputs = weights.shape
+    if not pattern.startswith("block"):
+        n, m = map(int, pattern.split(":"))
+        groups = [weights[:, :, i : i + m] for i in range(0, inputs, m)]
+        return sum(int(((g != 0).sum(2) > -(-g.shape[2] * n // m)).sum()) for g in groups)
+    rows, columns = map(int, pattern.removeprefix("block:").split("x"))
+    count = 0
+    for o in range(0, outputs, rows):
+        for i in range(0, inputs, columns):
+            block = kept[o : o + rows, :, i : i + columns]
+            count += sum(block[:, t].any() != block[:, t].all() for t in range(taps))
+    return count
+
+
+@settings(deadline=None, max_examples=12)
+@given(st.sampled_from(PATTERNS), st.integers(5, 24), st.integers(3, 17), st.floats(0, 0.7), st.integers(0, 99))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_pattern_holds_when_dead_channels_have_gone(name: str, pattern: str, a: int, b: int, share: float, seed: int):
+    torch.manual_seed(seed)
+    network = silenced(NETWORKS[name](a, b), share).eval()
+    argument = next(iter(signature(network.forward).parameters))
+    model = load(network, input_shapes={argument: (1, 3, 6, 6)}).model
+    asked = Prune(pattern=pattern, sparsity=0.6 if pattern.startswith("block") else None, allocation="uniform")
+    pruned = prune_weights(model, asked).model
+    smaller, _ = remove_dead_channels(pruned)
+    again, count = patterns_again(smaller)
+    for node in again.graph:
+        known = sparsity(node.inputs[1]) if len(node.inputs) > 1 else None
+        if known is not None:
+            array = constant(node.inputs[1])
+            assert not array[~known.mask].any()
+            assert faults(node, array, known.mask, pattern) == 0, node.name
+    x = {
+        str(v.name): np.random.default_rng(seed).normal(0, 1, (1, 3, 6, 6)).astype(np.float32)
+        for v in model.graph.inputs
+    }
+    for ours, expected in zip(run(smaller, x), run(pruned, x), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    assert count == 0 or not pattern.startswith("block")
