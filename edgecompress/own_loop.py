@@ -10,8 +10,10 @@ import onnx_ir as ir
 from torch import Tensor, nn
 
 from edgecompress.compress.cluster import cluster
+from edgecompress.compress.prune.criterion import criterion
 from edgecompress.compress.prune.prune_channels import prune_channels
 from edgecompress.compress.prune.prune_weights import final_sparsity, masks_of
+from edgecompress.compress.prune.weight_statistics import Samples
 from edgecompress.compress.quantize import quantize
 from edgecompress.compress.quantize.aware import FakeQuantized
 from edgecompress.errors import InputError
@@ -24,8 +26,9 @@ from edgecompress.recipe import Recipe, load_recipe
 from edgecompress.targets import load_target
 from edgecompress.train import TrainData
 from edgecompress.train.hook import Hook, call
-from edgecompress.train.losses import load_loss
+from edgecompress.train.losses import task_loss
 from edgecompress.train.module.torch_model import TorchModel
+from edgecompress.train.module.zeros import hold_zeros
 
 SCHEDULES = ("gradual", "one-shot")
 
@@ -97,12 +100,12 @@ def prepare(
     """
     asked = load_recipe(recipe)
     is_int8 = asked.quantize.epochs is not None or asked.quantize.activations == "int8"
-    _require_possible(asked, is_int8, steps, calib)
+    _require_possible(asked, is_int8, steps, (calib, train))
     model = _loaded(module, example)
     samples = _opened(train, model, asked)
     data = None if samples is None else TrainData.from_dataset(samples, model)
     if asked.prune.is_structured:
-        loss = None if data is None or data.labels is None else load_loss(asked.train.loss, data)
+        loss = None if data is None else task_loss(asked.train, data)
         model = prune_channels(model, asked.prune, data=data, loss=loss, seed=asked.seed).model
     if is_int8 or asked.cluster.is_asked_for:
         model = integer_parts(fold_batchnorm(model), integer_only=load_target(target).integer_only)
@@ -111,10 +114,12 @@ def prepare(
         return Prepared(fake.module, [], steps, fake.annotated)
     network = TorchModel(model)
     if not asked.prune.is_asked_for:
+        hold_zeros(network, model)
         return Prepared(network, [], steps, lambda: fold_batchnorm(network.write_back()))
     final = final_sparsity(asked.prune)
     rising = final if asked.prune.schedule == "gradual" else None
-    masks = masks_of(network, model, asked.prune, data, rising=rising, seed=asked.seed)
+    evidence = None if data is None else Samples(data, task_loss(asked.train, data), asked.seed)
+    masks = masks_of(network, model, asked.prune, evidence, rising=rising, seed=asked.seed)
     if rising is None:
         masks.update(final)
 
@@ -146,7 +151,9 @@ def finish(prepared: Prepared) -> ir.Model:
         prepared.train(training).to(device)
 
 
-def _require_possible(recipe: Recipe, is_int8: bool, steps: int, calib: Any) -> None:
+def _require_possible(recipe: Recipe, is_int8: bool, steps: int, given: tuple[Any, Any]) -> None:
+    """given: data for calibration and for training, each of which may be None."""
+    calib, train = given
     prune, cluster = recipe.prune, recipe.cluster
     scheduled = prune.is_asked_for and prune.schedule == "gradual"
     integers = is_int8 or cluster.is_asked_for
@@ -163,6 +170,10 @@ def _require_possible(recipe: Recipe, is_int8: bool, steps: int, calib: Any) -> 
         (
             prune.is_asked_for and prune.schedule not in SCHEDULES,
             f'prune.schedule = "{prune.schedule}" has loops of its own: use "gradual" or "one-shot"',
+        ),
+        (
+            prune.is_asked_for and criterion(prune.criterion).per_sample and train is None,
+            f'prune.criterion = "{prune.criterion}" looks at gradients of single samples: give train=',
         ),
         (scheduled and steps < 1, 'prune.schedule = "gradual" needs steps=, the number of optimizer steps of the loop'),
         (is_int8 and calib is None, "int8 needs calibration data: give calib="),

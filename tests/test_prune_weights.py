@@ -256,7 +256,7 @@ def size(weight, known):
     return np.abs(weight)
 
 def taylor(weight, known):
-    return np.abs(weight * known.gradient)
+    return np.square(weight) * known.squared_gradient
 
 def row(weight, known):
     return weight[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgecompress.recipe.schema import (
     PRESETS,
+    Allocation,
     Cluster,
     Distill,
     Emit,
@@ -19,6 +20,6 @@ from edgecompress.recipe.schema import (
 )
 
 __all__ = [
-    "PRESETS", "Cluster", "Distill", "Emit", "Evaluate", "Preprocess", "Prune", "Quantize", "Recipe", "Section",
-    "Train", "load_recipe", "recipe_file",
+    "PRESETS", "Allocation", "Cluster", "Distill", "Emit", "Evaluate", "Preprocess", "Prune", "Quantize", "Recipe",
+    "Section", "Train", "load_recipe", "recipe_file",
 ]  # fmt: skip

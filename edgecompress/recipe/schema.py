@@ -111,6 +111,9 @@ def _metric(value: Any) -> Any:
     return value
 
 
+Allocation = Literal["uniform", "global", "lamp", "sensitivity", "capacity"]
+
+
 class Section(BaseModel):
     """A recipe table: no unknown keys, no value of another type, values checked again when changed."""
 
@@ -175,7 +178,7 @@ class Prune(Section):
         description='for criterion = "scale": weight of the L1 norm of BatchNormalization\'s scales in the loss of the'
         " training that precedes it",
     )
-    allocation: Literal["uniform", "global", "lamp", "sensitivity", "capacity"] = Field(
+    allocation: Allocation = Field(
         "lamp",
         description='how layers share the sparsity: "uniform" (all alike), "global" (one threshold), "lamp" '
         '(layer-adaptive magnitude), "sensitivity" (by what pruning each layer does to the outputs), or, '

@@ -26,7 +26,11 @@ def magnitude(units: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def lamp(units: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Each score as a share of all that are at least as large (J. Lee et al., "Layer-adaptive sparsity for the
-    magnitude-based pruning", ICLR 2021, equation 1, whose scores are squared weights): no layer is pruned away."""
+    magnitude-based pruning", ICLR 2021, equation 1, whose scores are squared weights): no layer is pruned away.
+
+    Scores below 0 are all raised by the lowest.
+    """
+    units = units - min(units.min(initial=0.0), 0.0)
     order = np.argsort(-units, axis=None, kind="stable")
     total = np.cumsum((units * sizes).ravel()[order])
     shares = np.empty(units.size)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edgecompress.analysis.channel_groups import ChannelGroup, Member
 from edgecompress.compress.prune.criterion import ChannelEvidence, Scores
 from edgecompress.graph.channel_axes import shape
+from edgecompress.graph.fusion import constant
 
 if TYPE_CHECKING:  # criteria are read without torch, which only those that look at samples need
     import torch
@@ -28,19 +29,29 @@ Samples = Iterator[dict[ChannelGroup, np.ndarray]]  # [samples, size] each
 
 
 def mean_over_samples(
-    evidence: ChannelEvidence,
-    batches: Samples,
-    each: Callable[[np.ndarray], np.ndarray],
-    after: Callable[[np.ndarray], np.ndarray],
+    evidence: ChannelEvidence, batches: Samples, of_batch: Callable[[np.ndarray], np.ndarray]
 ) -> Scores:
-    """The mean of `each` sample's value, and `after` of that."""
+    """The mean of what batches say, `of_batch` of [samples, size] each, weighted by how many samples they have."""
     groups = evidence.groups
     total, count = {g: np.zeros(g.size) for g in groups}, 0
     for batch in batches:
+        samples = len(batch[groups[0]]) if groups else 0
         for g in groups:
-            total[g] += each(batch[g]).sum(0)
-        count += len(batch[groups[0]]) if groups else 0
-    return {g: after(sums / max(count, 1)) for g, sums in total.items()}
+            total[g] += samples * of_batch(batch[g])
+        count += samples
+    return {g: sums / max(count, 1) for g, sums in total.items()}
+
+
+def in_batches(samples: Samples) -> Samples:
+    """The same samples, BATCH at a time where they came one by one."""
+    waiting: list[dict[ChannelGroup, np.ndarray]] = []
+    for each in samples:
+        waiting.append(each)
+        if sum(len(next(iter(w.values()))) for w in waiting) >= BATCH:
+            yield {g: np.concatenate([w[g] for w in waiting]) for g in each}
+            waiting = []
+    if waiting:
+        yield {g: np.concatenate([w[g] for w in waiting]) for g in waiting[0]}
 
 
 def gates(evidence: ChannelEvidence) -> Samples:
@@ -67,20 +78,20 @@ def gates(evidence: ChannelEvidence) -> Samples:
         yield {g: _per_sample(products, members, g.size, len(batch.index)) for g, members in made.items()}
 
 
-def output_sizes(evidence: ChannelEvidence) -> Samples:
-    """Mean |output| for each sample, over the positions of all that the layers make of a channel."""
+def sizes_as_read(evidence: ChannelEvidence) -> Samples:
+    """Mean |value| for each sample, over all positions of a channel in what its readers multiply with."""
     import torch
 
     from edgecompress.train.module.torch_model import TorchModel
 
-    made = _made(evidence.model, evidence.groups)
-    names = sorted({m.value for members in made.values() for m in members})
+    read = _read(evidence.model, evidence.groups)
+    names = sorted({m.value for members in read.values() for m in members})
     module = TorchModel(evidence.model).eval()
     for batch in batches(evidence.samples, 0, alone=_mixed(evidence.model, names)):
         with torch.no_grad():
             _, values = module(*batch.inputs, capture=names)
         sizes = {n: np.abs(v.numpy().astype(np.float64)) / max(v[0].numel(), 1) for n, v in values.items()}
-        yield {g: _per_sample(sizes, members, g.size, len(batch.index)) for g, members in made.items()}
+        yield {g: _per_sample(sizes, members, g.size, len(batch.index)) for g, members in read.items()}
 
 
 def by_channel(array: np.ndarray, axis: int, member: Member, size: int) -> np.ndarray:
@@ -100,6 +111,19 @@ def _made(model: ir.Model, groups: Sequence[ChannelGroup]) -> dict[ChannelGroup,
 def _normalised(value: ir.Value) -> ir.Value:
     readers = value.consumers()
     return readers[0].outputs[0] if [n.op_type for n in readers] == ["BatchNormalization"] else value
+
+
+def _read(model: ir.Model, groups: Sequence[ChannelGroup]) -> dict[ChannelGroup, list[Member]]:
+    """The members that layers which read the group multiply with; of a group without any, what its makers make."""
+    inputs: dict[str, set[str]] = {}
+    for node in model.graph:
+        computed = {str(v.name) for v in node.inputs if v is not None and constant(v) is None}
+        inputs.setdefault(str(node.name or node.outputs[0].name), set()).update(computed)
+    made, read = _made(model, groups), {}
+    for g in groups:
+        names = set().union(*(inputs.get(x.node, set()) for x in g.read_by))
+        read[g] = [m for m in g.members if m.value in names and m.axis > 0] or made[g]
+    return read
 
 
 def _per_sample(values: dict[str, np.ndarray], members: list[Member], size: int, count: int) -> np.ndarray:

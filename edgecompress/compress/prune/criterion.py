@@ -1,8 +1,8 @@
 """How much each weight or channel matters: the record of a criterion, and how one is found by its name.
 
 A criterion is one file in `criteria/`, and its name is the file's. In it, `@of_weights()` marks a function (weight,
-known) of a layer's float weight and its `Statistics`, which returns scores of the weight's shape, finite and at least
-0; the lowest go first. A block's score is the mean of the scores of its weights, a channel's the sum of the scores of
+known) of a layer's float weight and its `Statistics`, which returns finite scores of the weight's shape; the lowest go
+first. A block's score is the mean of the scores of its weights, a channel's the sum of the scores of
 all weights that make or read it, unless `@of_channels()` marks another function that scores channels. A user's own
 function of (weight, known) is named in the recipe, criterion = "file.py:function".
 """
@@ -34,12 +34,15 @@ Scores = dict[ChannelGroup, np.ndarray]  # float64 [size] for each group
 class Statistics:
     """What is known about one weight w, arrays of its shape. Without training data only `draw` is.
 
-    gradient: mean of dL/dw over batches. squared_gradient: mean of (dL/dw)^2. movement: sum of -w * dL/dw over
+    Gradients dL/dw are those of the weight as it is read: with zeros where it is pruned, and there too.
+    gradient: mean of dL/dw over batches. squared_gradient: mean of (dL/dw)^2 over batches. fisher: mean of (dL/dw)^2
+    over samples, each with a loss of its own; None unless the criterion asks for it. movement: sum of -w * dL/dw over
     training steps, None for channels, which go before training. draw: uniform random numbers, 0 to 1.
     """
 
     gradient: np.ndarray | None = field(default=None, repr=False)
     squared_gradient: np.ndarray | None = field(default=None, repr=False)
+    fisher: np.ndarray | None = field(default=None, repr=False)
     movement: np.ndarray | None = field(default=None, repr=False)
     draw: np.ndarray | None = field(default=None, repr=False)
 
@@ -72,16 +75,18 @@ ChannelScores = Callable[[ChannelEvidence], Scores]
 class Criterion:
     """weights: None for a criterion of channels alone. channels: None where a channel's score is the sum over weights.
 
-    of_channels: whether channels can be scored at all. gradients: scores of weights need gradients, so training data.
-    samples: scores of channels are measured on samples. labels: and those need labels, or a loss that has some. damage:
-    scores of channels are damage to the loss, which can be compared between groups as it is. slims: a training that
-    makes the scores of some channels small precedes. does_without: it looks at data only where there is some.
+    of_channels: whether channels can be scored at all. gradients: scores of weights need gradients, so training data;
+    per_sample: those of single samples too. samples: scores of channels are measured on samples. labels: and those need
+    labels, or a loss that has some. damage: scores of channels are damage to the loss, which can be compared between
+    groups as it is. slims: a training that makes the scores of some channels small precedes. does_without: it looks at
+    data only where there is some.
     """
 
     weights: WeightScores | None = None
     channels: ChannelScores | None = None
     of_channels: bool = True
     gradients: bool = False
+    per_sample: bool = False
     samples: bool = False
     labels: bool = False
     damage: bool = False
@@ -108,11 +113,14 @@ USERS_OWN = Criterion(weights=lambda weight, known: weight, gradients=True, does
 _registered: dict[str, Criterion] = {}
 
 
-def of_weights(*, gradients: bool = False, channels: bool = True) -> Callable[[WeightScores], WeightScores]:
+def of_weights(
+    *, gradients: bool = False, per_sample: bool = False, channels: bool = True
+) -> Callable[[WeightScores], WeightScores]:
     """Make a function the criterion of its module for weights. channels: whether sums score channels too."""
 
     def register(function: WeightScores) -> WeightScores:
-        _update(function, replace(_before(function), weights=function, gradients=gradients, of_channels=channels))
+        record = replace(_before(function), weights=function, of_channels=channels)
+        _update(function, replace(record, gradients=gradients, per_sample=per_sample))
         return function
 
     return register

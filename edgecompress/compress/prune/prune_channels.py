@@ -172,7 +172,10 @@ def _uniform(model: ir.Model, scores: Scores, what: str, criterion: str, data: T
 
 
 def _global(model: ir.Model, scores: Scores, what: str, name: str, data: TrainData | None) -> Scores:
-    """Damage to the loss compares between groups as it is; the size of weights does not."""
+    """Damage to the loss compares between groups for what it saves, scales that slimming made small do as they are, and
+    the size of weights does not."""
+    if criterion(name).slims:
+        return scores
     compare = by_saving if criterion(name).damage else relative
     return compare(scores, savings(model, scores, what))
 

@@ -13,22 +13,25 @@ import torch
 from torch import nn
 
 from edgecompress.compress.prune.allocation import ALLOCATIONS
-from edgecompress.compress.prune.masks import Comparable, Masks, Prunable
+from edgecompress.compress.prune.channel_samples import sampled_loss
+from edgecompress.compress.prune.masks import Comparable, Masks, Prunable, Scoring
 from edgecompress.compress.prune.patterns import Pattern, parse_pattern, to_taps
 from edgecompress.compress.prune.recipe_faults import require_possible
 from edgecompress.compress.prune.schedules import rounds
 from edgecompress.compress.prune.weight_sensitivity import noise_of_layers
+from edgecompress.compress.prune.weight_statistics import Samples, WeightStatistics
 from edgecompress.compress.quantize import operators
 from edgecompress.errors import InputError
-from edgecompress.graph.annotations import Sparsity, set_sparsity
+from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
 from edgecompress.graph.fusion import layers
 from edgecompress.recipe import Prune, Train
 from edgecompress.record.report import History
+from edgecompress.support.present import present
 from edgecompress.train import DEFAULT_SESSION, Hook, Session, TrainData, train
-from edgecompress.train.losses import Loss, load_loss
+from edgecompress.train.losses import Loss, task_loss
 from edgecompress.train.module.torch_model import TorchModel
 
-BATCHES = 50  # for gradients before anything is pruned
+BATCHES, SAMPLES = 50, 512  # for gradients before anything is pruned
 NORMALISATIONS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 
 
@@ -89,8 +92,11 @@ def prune_weights(
     require_possible(settings, None if data is None else training.epochs if training is not None else 0)
     module = TorchModel(model, logits=True)
     trains = data is not None and training is not None
+    samples = None
+    if data is not None and training is not None:
+        samples = Samples(data, task_loss(training, data), session.seed)
     rising = final if trains and settings.schedule == "gradual" else None
-    masks = masks_of(module, model, settings, data, rising=rising, seed=session.seed)
+    masks = masks_of(module, model, settings, samples, rising=rising, seed=session.seed)
     result = partial(_result, module, masks, final, settings)
     if data is None or training is None:
         masks.update(final)
@@ -109,8 +115,8 @@ def prune_weights(
         initialise(module, model, session.seed)
         histories.append(run("before pruning", 0, early, masks))
         notes += early.settle()
-    elif masks.gathers:
-        _gather(module, masks, data, loss or load_loss(training.loss, data), training.batch, session.seed)
+    elif masks.statistics is not None:
+        _gather(module, masks.statistics, present(samples), training.batch)
     count = 1 if settings.schedule == "one-shot" else settings.rounds
     for number in range(1, count + 1):
         masks.update(rounds(number, count, final))
@@ -126,23 +132,23 @@ def masks_of(
     module: TorchModel,
     model: ir.Model,
     settings: Prune,
-    data: TrainData | None,
+    samples: Samples | None,
     *,
     rising: float | None = None,
     seed: int = 0,
 ) -> Masks:
     """Masks on the weights of the module, which was made of the model, as the settings ask for them.
 
-    data: for an allocation that looks at samples. rising: the sparsity to reach step by step while training. Raises
-    InputError when there is nothing to prune.
+    samples: for a criterion and an allocation that look at them. rising: the sparsity to reach step by step while
+    training. Raises InputError when there is nothing to prune.
     """
     weights = prunable(model, settings.keep)
     if not weights:
         beside = " other than those of the layers in prune.keep" if settings.keep else ""
         raise InputError(f"prune: the model has no weights to prune{beside}")
-    comparable = _comparable(settings, model, weights, data)
-    pattern = parse_pattern(settings.pattern)
-    return Masks(module, weights, pattern, comparable, settings.criterion, rising=rising, seed=seed)
+    comparable = _comparable(settings, model, weights, None if samples is None else samples.data)
+    scoring = Scoring(settings.criterion, samples, seed)
+    return Masks(module, weights, parse_pattern(settings.pattern), comparable, scoring, rising=rising)
 
 
 def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
@@ -158,7 +164,7 @@ def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
     unique: dict[str, Prunable] = {}
     for node, value in found:
         if value is not None and id(node) not in kept_back:
-            unique.setdefault(str(value.name), Prunable(str(value.name), node))
+            unique.setdefault(str(value.name), Prunable(str(value.name), node, sparsity(value)))
     return list(unique.values())
 
 
@@ -215,15 +221,22 @@ class _Snapshot(Hook):
         self.weights = {k: v.detach().to("cpu", copy=True) for k, v in self.module.weights.items()}
 
 
-def _gather(module: TorchModel, masks: Masks, data: TrainData, loss: Loss, size: int, seed: int) -> None:
-    """What gradients say of the weights before training."""
-    masks.on_start(module)
-    order = np.random.default_rng(seed).permutation(len(data))
-    for step in range(min(BATCHES, max(len(data) // size, 1))):
+def _gather(module: TorchModel, statistics: WeightStatistics, samples: Samples, size: int) -> None:
+    """What gradients say of the weights before training. size: of a batch."""
+    data, generator = samples.data, torch.Generator().manual_seed(samples.seed)
+    order = np.random.default_rng(samples.seed).permutation(len(data))
+    steps = min(BATCHES, max(len(data) // size, 1))
+    for step in range(steps):
         batch = data.batch(order[step * size : (step + 1) * size])
         module.zero_grad()
-        loss(module(*batch.inputs), batch.labels, batch).backward()
-        masks.on_gradients(step, BATCHES)
+        outputs = module(*batch.inputs)
+        if samples.loss is None:
+            value = sampled_loss(outputs, generator) / len(batch.index)
+        else:
+            value = samples.loss(outputs, batch.labels, batch)
+        value.backward()
+        statistics.take_step()
+        statistics.take_samples(step, -(-SAMPLES // steps))
     module.zero_grad()
 
 
@@ -264,9 +277,15 @@ def _result(
     for w in masks.weights:
         if reason := _stays_whole(w, found[w.name].shape, masks.pattern):
             notes.append(f"{w.node.name}: all {found[w.name].size} weights stay: {reason}")
-        set_sparsity(model.graph.initializers[w.name], Sparsity(found[w.name], settings.pattern))
+        set_sparsity(model.graph.initializers[w.name], Sparsity(found[w.name], _pattern_of(w, settings.pattern)))
         pruned.append(PrunedLayer(str(w.node.name), found[w.name].size, int(found[w.name].sum())))
     return PrunedWeights(model, final, tuple(pruned), histories, tuple(notes))
+
+
+def _pattern_of(w: Prunable, asked: str) -> str:
+    """The pattern that holds: zeros anywhere beside those of an earlier pattern of N of M leave that as it was."""
+    before = None if w.pruned is None else w.pruned.pattern
+    return before if before is not None and before[0].isdigit() and asked == "unstructured" else asked
 
 
 def _stays_whole(w: Prunable, shape: tuple[int, ...], pattern: Pattern) -> str | None:

@@ -13,7 +13,8 @@ from edgecompress.support.present import present
 
 @of_channels(slims=True)
 def scale(evidence: ChannelEvidence) -> Scores:
-    """|gamma| of the BatchNormalizations that the channels go through (Z. Liu et al., "Network slimming", 2017).
+    """|gamma| of the BatchNormalization that the channel goes through, the mean over several (Z. Liu et al., "Network
+    slimming", 2017, section 3). allocation = "global" has the paper's one threshold for the scales of all layers.
 
     Raises InputError for a group of channels that goes through none.
     """
@@ -30,5 +31,5 @@ def scale(evidence: ChannelEvidence) -> Scores:
                 f'prune.criterion = "scale": no BatchNormalization follows {group.name}; use another criterion, '
                 "or load the model with fold_batchnorm=False"
             )
-        scores[group] = np.asarray(np.sum(scales, axis=0))
+        scores[group] = np.mean(scales, axis=0)
     return scores
