@@ -22,6 +22,7 @@ from edgecompress.ingest import load
 from edgecompress.recipe import Prune
 from pruning import run
 
+FLATTENED = {147: (3, 7, 7)} | {16 * n: (n, 4, 4) for n in range(2, 32)}  # inputs of a layer behind an image
 PATTERNS = ("2:4", "1:4", "4:8", "1:2", "block:1x4", "block:4x1", "block:1x16", "block:2x2", "block:8x4")
 
 
@@ -37,13 +38,13 @@ class Branches(nn.Module):
 
 
 def dense(a: int, b: int) -> nn.Module:
-    return nn.Sequential(nn.Flatten(), nn.Linear(108, a), nn.ReLU(), nn.Linear(a, b), nn.ReLU(), nn.Linear(b, 6))
+    return nn.Sequential(nn.Flatten(), nn.Linear(147, a), nn.ReLU(), nn.Linear(a, b), nn.ReLU(), nn.Linear(b, 6))
 
 
 def convolutions(a: int, b: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, a, 3), nn.ReLU(), nn.Conv2d(a, a, 1, groups=a), nn.ReLU(), nn.Conv2d(a, b, 2), nn.ReLU(),
-        nn.Flatten(), nn.Linear(9 * b, 4),
+        nn.Flatten(), nn.Linear(16 * b, 4),
     )  # fmt: skip
 
 
@@ -70,6 +71,8 @@ def inputs_side_by_side(node: ir.Node, array: np.ndarray) -> np.ndarray:
         array = np.moveaxis(array, 0, 1)
     if node.op_type == "MatMul":
         array = array.T
+    if array.ndim == 2 and (image := FLATTENED.get(array.shape[1])) is not None:  # which lies channels last
+        array = array.reshape(len(array), *image).transpose(0, 2, 3, 1).reshape(array.shape)
     return np.moveaxis(array.reshape(*array.shape[:2], -1), 1, 2)
 
 
@@ -97,7 +100,7 @@ def test_a_pattern_holds_when_dead_channels_have_gone(name: str, pattern: str, a
     torch.manual_seed(seed)
     network = silenced(NETWORKS[name](a, b), share).eval()
     argument = next(iter(signature(network.forward).parameters))
-    model = load(network, input_shapes={argument: (1, 3, 6, 6)}).model
+    model = load(network, input_shapes={argument: (1, 3, 7, 7)}).model
     asked = Prune(pattern=pattern, sparsity=0.6 if pattern.startswith("block") else None, allocation="uniform")
     pruned = prune_weights(model, asked).model
     smaller, _ = remove_dead_channels(pruned)
@@ -109,7 +112,7 @@ def test_a_pattern_holds_when_dead_channels_have_gone(name: str, pattern: str, a
             assert not array[~known.mask].any()
             assert faults(node, array, known.mask, pattern) == 0, node.name
     x = {
-        str(v.name): np.random.default_rng(seed).normal(0, 1, (1, 3, 6, 6)).astype(np.float32)
+        str(v.name): np.random.default_rng(seed).normal(0, 1, (1, 3, 7, 7)).astype(np.float32)
         for v in model.graph.inputs
     }
     for ours, expected in zip(run(smaller, x), run(pruned, x), strict=True):

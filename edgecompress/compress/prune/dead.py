@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.analysis.channel_groups import ChannelGroup, Member, channel_groups, is_depthwise, name_of, prunable
+from edgecompress.analysis.channel_groups import ChannelGroup, channel_groups, is_depthwise, name_of, prunable
 from edgecompress.analysis.value_bounds import Values, intervals
 from edgecompress.compress.prune.channels import remove_channels
-from edgecompress.compress.prune.patterns import axes_of, parse_pattern
+from edgecompress.compress.prune.patterns import axes_of, inputs_in_memory, parse_pattern
 from edgecompress.graph.annotations import sparsity
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import constant
@@ -165,17 +165,18 @@ def _without_breaking_blocks(model: ir.Model, group: ChannelGroup, dead: np.ndar
     dead, axes = dead.copy(), list(_axes_in_blocks(model, group))
     while True:
         before = dead.copy()
-        for member, length, block in axes:
+        for places, channels, length, block in axes:
             gone = np.zeros(length, bool)
-            gone[member.positions] = dead[member.channels]
+            gone[places] = dead[channels]
             whole = np.logical_and.reduceat(gone, np.arange(0, length, block))
-            dead[member.channels[~whole[member.positions // block]]] = False
+            dead[channels[~whole[places // block]]] = False
         if np.array_equal(dead, before):
             return dead
 
 
-def _axes_in_blocks(model: ir.Model, group: ChannelGroup) -> Iterator[tuple[Member, int, int]]:
-    """The group's places along axes of weights that were pruned in blocks: (places, length of the axis, of a block)."""
+def _axes_in_blocks(model: ir.Model, group: ChannelGroup) -> Iterator[tuple[np.ndarray, np.ndarray, int, int]]:
+    """Along each axis of a weight that was pruned in blocks, (places of the group's channels in the order in which
+    blocks are made, the channels there, length of the axis, of a block)."""
     members = {(m.value, m.axis): m for m in group.members}
     for node in model.graph:
         weight = node.inputs[1] if len(node.inputs) > 1 else None
@@ -185,10 +186,13 @@ def _axes_in_blocks(model: ir.Model, group: ChannelGroup) -> Iterator[tuple[Memb
         pattern = parse_pattern(pruned.pattern)
         if pattern.keep is not None:  # patterns_again sees to these
             continue
-        for axis, block in zip(axes_of(node, len(shape(weight))), (pattern.rows, pattern.columns), strict=True):
+        outputs, inputs = axes_of(node, len(shape(weight)))
+        place = np.argsort(inputs_in_memory(node, shape(weight)[inputs]))
+        for axis, block, places in ((outputs, pattern.rows, None), (inputs, pattern.columns, place)):
             member = members.get((str(weight.name), axis))
             if member is not None and block > 1:
-                yield member, shape(weight)[axis], block
+                where = member.positions if places is None else places[member.positions]
+                yield where, member.channels, shape(weight)[axis], block
 
 
 def _negligible(reader: _Reader, size: int, bounds: Values) -> np.ndarray:

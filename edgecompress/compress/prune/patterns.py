@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import InputError
+from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.operators import record_of
 
 
@@ -78,15 +80,30 @@ def axes_of(node: ir.Node, rank: int) -> tuple[int, int]:
     return weight.out % rank, weight.into % rank
 
 
+def inputs_in_memory(node: ir.Node, inputs: int) -> np.ndarray:
+    """The inputs of one output in the order in which runtimes read them, int [inputs].
+
+    That of the weight, but for a flattened image: it lies channels last, and the columns of its reader follow it.
+    """
+    producer = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node.op_type in ("Gemm", "MatMul") and producer is not None and producer.op_type == "Reshape":
+        image = producer.inputs[0]
+        sizes = static_shape(image) if image is not None else None
+        if sizes is not None and len(sizes) == 4 and inputs == math.prod(sizes[1:]):
+            return np.arange(inputs).reshape(sizes[1:]).transpose(1, 2, 0).ravel()
+    return np.arange(inputs)
+
+
 def to_taps(node: ir.Node, weight: np.ndarray) -> np.ndarray:
     """A layer's weight as [output channels, taps, inputs], inputs of one tap side by side, as runtimes read them."""
     outputs, inputs = axes_of(node, weight.ndim)
     moved = np.moveaxis(weight, (outputs, inputs), (0, -1))
-    return moved.reshape(moved.shape[0], -1, moved.shape[-1])
+    return moved.reshape(moved.shape[0], -1, moved.shape[-1])[:, :, inputs_in_memory(node, moved.shape[-1])]
 
 
 def from_taps(node: ir.Node, taps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The inverse of `to_taps`, for a weight of this shape."""
     outputs, inputs = axes_of(node, len(shape))
     middle = [n for axis, n in enumerate(shape) if axis not in (outputs, inputs)]
-    return np.moveaxis(taps.reshape(shape[outputs], *middle, shape[inputs]), (0, -1), (outputs, inputs))
+    ordered = taps[:, :, np.argsort(inputs_in_memory(node, shape[inputs]))]
+    return np.moveaxis(ordered.reshape(shape[outputs], *middle, shape[inputs]), (0, -1), (outputs, inputs))

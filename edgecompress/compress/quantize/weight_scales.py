@@ -70,8 +70,9 @@ def _are_multiples(rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
 def keep_clusters(value: ir.Value, q: Quantization) -> Quantization:
     """Scales and a Codebook of integers for a float weight that came with a Codebook of floats.
 
-    The scales are in proportion to the channels' own, so that each centroid is one integer in all channels. Where a
-    channel needs a larger scale than its centroids, the clusters are given up, since it then has more values.
+    The scales are in proportion to the channels' own, or all the same for a codebook that has one scale, so that each
+    centroid is one integer in all channels. Where a channel needs a larger scale than its centroids, the clusters are
+    given up, since it then has more values.
     """
     book = codebook(value)
     if book is None or book.scale is None:
@@ -79,7 +80,9 @@ def keep_clusters(value: ir.Value, q: Quantization) -> Quantization:
     del value.meta["codebook"]
     scale = np.abs(book.scale) * np.abs(book.centroids).max() / LIMIT
     scale = np.maximum(scale, np.float64(scale.max()) * SMALLEST_RATIO).astype(np.float32)
-    if book.axis != q.axis or (q.scale > scale * (1 + 1e-5)).any():
+    if book.axis is None:
+        scale = np.broadcast_to(scale, q.scale.shape).copy()
+    if book.axis not in (None, q.axis) or (q.scale > scale * (1 + 1e-5)).any():
         return q
     kept = replace(q, scale=scale)
     stored = kept.quantize(np.asarray(constant(value)))
