@@ -95,7 +95,10 @@ def images() -> TrainData:
     return TrainData.from_arrays([(x + generator.normal(0, 0.7, x.shape)).astype(np.float32)], y)
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+LONG = {"convolutions", "hard swish", "residual"}
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=pytest.mark.long if n in LONG else ()) for n in NETWORKS])
 def learned(request, images: TrainData) -> tuple[nn.Module, ir.Model]:
     """(a network that has learned the pictures, its canonical model, whose weights have the same names)"""
     torch.manual_seed(0)
@@ -252,7 +255,9 @@ class Scaled(nn.Module):
     ],
     ids=["ReLU", "ReLU6 and MaxPool", "Hardswish", "BatchNorm, ReLU and AvgPool", "Sigmoid", "GELU and depthwise"],
 )
-@pytest.mark.parametrize("criterion", ["activation", "taylor", "fisher"])
+@pytest.mark.parametrize(
+    "criterion", ["activation", *(pytest.param(c, marks=pytest.mark.long) for c in ("taylor", "fisher"))]
+)
 def test_channels_that_an_activation_switches_off_go_first(activation, below, behind, norm, criterion, images) -> None:
     torch.manual_seed(0)
     network = Scaled(activation, below, behind, norm)
@@ -297,3 +302,15 @@ def test_movement_learns_where_chance_does_not(images) -> None:
         asked = Prune(sparsity=0.95, criterion=criterion, allocation="global")
         losses[criterion] = loss_of(prune_weights(model, asked, data=images, training=training).model, images)
     assert losses["movement"] < 0.5 * losses["random"]
+
+
+def test_sensitivity_harms_less_than_alike_shares(learned, images) -> None:
+    """Half to three quarters of the weights go at once, and nothing is trained to make up for it."""
+    model = learned[1]
+    still = Train(epochs=1, batch=256, lr=1e-12, validation=0)
+    for sparsity in (0.5, 0.75):
+        losses = {}
+        for allocation in ("sensitivity", "uniform"):
+            asked = Prune(sparsity=sparsity, allocation=allocation, schedule="one-shot")
+            losses[allocation] = loss_of(prune_weights(model, asked, data=images, training=still).model, images)
+        assert losses["sensitivity"] < losses["uniform"], sparsity

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
+from edgecompress.analysis.channel_groups import ChannelGroup
 from edgecompress.compress.distill.depth import removable_blocks
 from edgecompress.compress.prune.channels import remove_channels
 from edgecompress.compress.prune.criterion import Scores
+from edgecompress.compress.prune.weight_sensitivity import marginal
 from edgecompress.errors import InputError
 from edgecompress.ingest.normalise import normalise
 from edgecompress.support.present import present
 from edgecompress.train import TrainData
 from edgecompress.train.module.torch_model import TorchModel
 
-RATIOS = (0.25, 0.5, 0.75)
+RATIOS = (0.125, 0.25, 0.5, 0.75)
 SAMPLES = 256
 
 
@@ -34,18 +36,21 @@ def noise(model: ir.Model, data: TrainData) -> Callable[[ir.Model], float]:
     return lambda m: sum(float((a - b).square().sum()) for a, b in zip(outputs(m), wanted)) / signal
 
 
-def by_sensitivity(model: ir.Model, scores: Scores, data: TrainData | None) -> Scores:
-    """For each channel the noise that its group makes in the outputs once all its channels of lower score are gone,
-    between RATIOS on a line: the same noise is allowed to every group."""
+def by_sensitivity(
+    model: ir.Model, scores: Scores, savings: Mapping[ChannelGroup, float], data: TrainData | None
+) -> Scores:
+    """For each channel what its removal adds to the noise in the outputs once all channels of its group that score less
+    are gone, for each unit that it saves (`weight_sensitivity.marginal`); noise measured at RATIOS."""
     if data is None:
         raise InputError('prune.allocation = "sensitivity" needs training data; "uniform" and "global" do not')
     measure, result = noise(model, data), {}
     for g, s in scores.items():
         order = np.argsort(s, kind="stable")
         found = [measure(remove_channels(model, {g: order[: round(r * g.size)]})) for r in RATIOS]
-        ys = np.maximum.accumulate([0.0, *found, 4 * max(found) + 1e-12])
         result[g] = np.empty(g.size)
-        result[g][order] = np.interp((np.arange(g.size) + 1) / g.size, [0.0, *RATIOS, 1.0], ys)
+        result[g][order] = marginal((0.0, *RATIOS), (0.0, *found), g.size * max(savings[g], 1e-30))(
+            (np.arange(g.size) + 0.5) / g.size
+        )
     return result
 
 

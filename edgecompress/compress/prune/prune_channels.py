@@ -191,7 +191,7 @@ def _capacity(model: ir.Model, scores: Scores, what: str, criterion: str, data: 
 def _sensitivity(model: ir.Model, scores: Scores, what: str, criterion: str, data: TrainData | None) -> Scores:
     from edgecompress.compress.prune.channel_sensitivity import by_sensitivity
 
-    return by_sensitivity(model, scores, data)
+    return by_sensitivity(model, scores, savings(model, scores, what), data)
 
 
 COMPARABLE: dict[str, Callable[[ir.Model, Scores, str, str, TrainData | None], Scores]] = {
