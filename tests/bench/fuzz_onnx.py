@@ -96,7 +96,10 @@ def _change(rng: random.Random, proto: onnx.ModelProto) -> None:
         others = [
             getattr(m, f.name) for m, f in fields(proto) if f.message_type is field.message_type and not f.is_repeated
         ]
-        getattr(message, field.name).CopyFrom(rng.choice(others))
+        other = rng.choice(others)
+        copied = type(other)()
+        copied.CopyFrom(other)  # protobuf ends the process where a message lies in the one that is copied into it
+        getattr(message, field.name).CopyFrom(copied)
     else:
         _set(message, field, _value(rng, field, proto))
 

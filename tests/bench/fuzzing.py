@@ -128,8 +128,8 @@ def _child(fuzzer: Fuzzer, given: argparse.Namespace) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (size + fuzzer.most_memory,) * 2)
     before = 0
     while time.monotonic() - begun < given.seconds and done < given.count:
-        data = _input(fuzzer, given.seed, number, left_out)
         state[:] = STATE.pack(number, time.process_time(), done)
+        data = _input(fuzzer, given.seed, number, left_out)
         try:
             found[_judged(fuzzer, data)] += 1
         except BaseException:
