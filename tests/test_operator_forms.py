@@ -4,6 +4,8 @@ computes in every format what ONNX Runtime (or the reference evaluator of the on
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -135,6 +137,31 @@ def coordinates() -> list[Example]:
     return [Example("y = GatherND(x, i)", constants={"i": np.array(i, np.int64)}) for i in picked]
 
 
+def computed_positions() -> list[Example]:
+    """Positions of a Gather that the model computes, of which those below 0 count from the end."""
+    nodes = (
+        "p = ArgMax<axis=1, keepdims=0>(x) q = Sub(p, two) y = Gather<axis=0>(t, q)",
+        "p = ArgMax<axis=3, keepdims=0>(x) q = Sub(p, four) y = Gather<axis=0>(t, q)",
+        "p = ArgMax<axis=2, keepdims=0>(x) q = Mul(p, below) y = Gather<axis=1>(t, q)",
+        "c = Clip(x, low, high) p = Cast<to=6>(c) y = Gather<axis=0>(t, p)",
+        "c = Clip(x, low, high) p = Cast<to=7>(c) q = Reshape(p, flat) y = Gather<axis=1>(t, q)",
+        "p = ArgMax<axis=1, keepdims=0>(x) q = Sub(two, p) y = Gather<axis=0>(t, q)",
+        "p = ArgMax<axis=1, keepdims=0, select_last_index=1>(x) y = Gather<axis=0>(t, p)",
+    )
+    constants = {
+        "t": np.arange(42, dtype=np.float32).reshape(6, 7),
+        "two": np.array(2),
+        "four": np.array(4),
+        "below": np.array(-1),
+        "low": np.float32(-3),
+        "high": np.float32(3),
+        "flat": np.array([-1]),
+    }
+    return [
+        Example(text, constants={k: v for k, v in constants.items() if k in re.findall(r"\w+", text)}) for text in nodes
+    ]
+
+
 LOWEST = float(np.finfo(np.float32).min)
 FORMS = {
     "pools": pools(),
@@ -144,8 +171,13 @@ FORMS = {
     "last indices": last_indices(),
     "dtypes": dtypes(),
     "coordinates": coordinates(),
+    "computed positions": computed_positions(),
 }
-ONLY_FLOAT = {"last indices", "dtypes"}  # which of nearly equal values is the largest is another question on int8
+ONLY_FLOAT = {
+    "last indices",
+    "dtypes",
+    "computed positions",
+}  # which of nearly equal values is the largest is another question on int8
 CASES = [pytest.param(e, id=f"{kind}-{i}") for kind, examples in FORMS.items() for i, e in enumerate(examples)]
 ON_INT8 = [case for case in CASES if str(case.id).rsplit("-", 1)[0] not in ONLY_FLOAT]
 

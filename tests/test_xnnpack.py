@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 from edgecompress.emit import tflite
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.annotations import quantization, set_quantization
 from edgecompress.ingest import load
 from edgecompress.operators.example import Example
 from formats import int8
@@ -38,3 +41,24 @@ def test_sums_that_clip_far_below_their_size(name: str, factor: float) -> None:
     else:
         tflite.emit(model, for_xnnpack=True)
         assert factor < 1e6
+
+
+@pytest.mark.parametrize("step", [1.0, 0.1, 1e-2, 5e-3, 1e-4])
+@pytest.mark.parametrize("options", ["", "<strides=[2,2]>", "<strides=[1,2], pads=[1,1,1,1]>"])
+def test_transposed_convolutions_whose_outputs_have_small_steps(options: str, step: float) -> None:
+    """As a model that comes quantized may say."""
+    example = Example(f"y = ConvTranspose{options}(x, w)", weights={"w": (4, 8, 3, 3)})
+    model = int8(load(example.model()).model)
+    y = model.graph.outputs[0]
+    q = quantization(y)
+    assert q is not None
+    set_quantization(y, replace(q, scale=np.float32([step * 0.001])))
+    try:
+        Interpreter(model_content=tflite.emit(model).data).allocate_tensors()
+    except RuntimeError:
+        with pytest.raises(UnsupportedModelError, match=r"'y'.* steps of its output.*quantize\.float_layers"):
+            tflite.emit(model, for_xnnpack=True)
+        assert step < 0.1
+    else:
+        tflite.emit(model, for_xnnpack=True)
+        assert step > 1e-3

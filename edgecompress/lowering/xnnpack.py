@@ -9,7 +9,9 @@ import onnx_ir as ir
 from edgecompress.lowering.tensors import Operator, Tensor
 
 LARGEST_MULTIPLIER = 256  # of a product's sum, to the step of the output (xnn_define_convolution_2d and the others)
-PRODUCTS = {"CONV_2D": (0, 1), "DEPTHWISE_CONV_2D": (0, 1), "FULLY_CONNECTED": (0, 1)}  # positions of data and weights
+PRODUCTS = {  # positions of data and weights
+    "CONV_2D": (0, 1), "DEPTHWISE_CONV_2D": (0, 1), "FULLY_CONNECTED": (0, 1), "TRANSPOSE_CONV": (2, 1),
+}  # fmt: skip
 
 
 def faults(operators: Sequence[Operator], tensors: Sequence[Tensor]) -> Iterator[str]:

@@ -114,6 +114,6 @@ def quantize_range(low: float, high: float, bits: int = 8) -> Quantization:
 
 def _symmetric_int16(largest: float) -> Quantization:
     scale = np.float32(INT16_ROOM * largest / INTEGER_RANGE[ir.DataType.INT16][1])
-    if not scale > np.finfo(np.float32).tiny:
-        scale = np.float32(1.0)
+    if not scale > np.finfo(np.float32).tiny:  # all zero; ADD takes no scales that are 2^14 apart
+        scale = np.float32(1 / INTEGER_RANGE[ir.DataType.INT16][1])
     return Quantization(np.array([scale], np.float32), np.zeros(1, np.int32), None, ir.DataType.INT16)

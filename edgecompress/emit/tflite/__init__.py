@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from edgecompress.emit.tflite.bilinear import write_long_resizes
 from edgecompress.emit.tflite.look_ups import write_look_ups
-from edgecompress.emit.tflite.substitutes import narrow_positions, write_substitutes
+from edgecompress.emit.tflite.positions import count_from_end, narrow_positions
+from edgecompress.emit.tflite.substitutes import write_substitutes
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
 from edgecompress.graph.joined_outputs import take_apart
 from edgecompress.graph.provenance import label, origin
-from edgecompress.lowering import dtypes, forms, xnnpack
+from edgecompress.lowering import dtypes, forms, scales, xnnpack
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
 from edgecompress.lowering.forms import Form
@@ -60,8 +62,10 @@ def emit(
     if operators is not None:
         write_substitutes(built.buffer, set(operators))
         narrow_positions(built.buffer)
+    count_from_end(built.buffer)
+    write_long_resizes(built.buffer)
     write_look_ups(built.buffer)
-    faults = list(dtypes.faults(built.buffer.operators, built.buffer.tensors))
+    faults = [f for check in (dtypes, scales) for f in check.faults(built.buffer.operators, built.buffer.tensors)]
     if for_xnnpack:
         faults += xnnpack.faults(built.buffer.operators, built.buffer.tensors)
     if faults:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from math import erf, pi, sqrt
 from typing import cast
 
@@ -12,12 +11,11 @@ import onnx_ir as ir
 from ai_edge_litert import schema_py_generated as schema
 
 from edgecompress.lowering.context import Context
-from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
+from edgecompress.lowering.flatbuffer import FlatBuffer
 from edgecompress.lowering.table import table
 from edgecompress.lowering.tensors import Operator
 
 MOST_OPERANDS = 10  # of TFLM's CONCATENATION (concatenation.cc, kMaxInputNum)
-FOLLOWS_TYPE = {"CAST", "GATHER", "RESHAPE"}  # operators that take positions as int32 and as int64
 
 
 def write_substitutes(buffer: FlatBuffer, available: Collection[str]) -> None:
@@ -29,37 +27,6 @@ def write_substitutes(buffer: FlatBuffer, available: Collection[str]) -> None:
         ctx.origin = operator.origin
         if write is None or not write(ctx, operator):
             buffer.operators.append(operator)
-
-
-def narrow_positions(buffer: FlatBuffer) -> None:
-    """Positions that ARG_MAX finds or that are inputs of the file become int32, all that TFLM has, where int64 is not
-    needed: in outputs of the file, and where they pick."""
-    found = {o.outputs[0]: o for o in buffer.operators if o.kind == "ARG_MAX"}
-    computed = {tensor for o in buffer.operators for tensor in o.outputs}
-    given = [i for i, t in enumerate(buffer.tensors) if t.data is None and i not in computed]
-    for source in [*found, *given]:
-        if buffer.tensors[source].dtype != ir.DataType.INT64:
-            continue
-        followed = _followed(buffer, source)
-        readers = {o.kind for o in buffer.operators if followed.intersection(o.inputs)}
-        if not readers <= FOLLOWS_TYPE:
-            continue
-        for tensor in followed:
-            buffer.tensors[tensor] = replace(buffer.tensors[tensor], dtype=ir.DataType.INT32)
-        if source in found:
-            cast(schema.ArgMaxOptionsT, found[source].options).outputType = TENSOR_TYPES[ir.DataType.INT32]
-        for reader in buffer.operators:
-            if reader.kind == "CAST" and reader.inputs[0] in followed:
-                cast(schema.CastOptionsT, reader.options).inDataType = TENSOR_TYPES[ir.DataType.INT32]
-
-
-def _followed(buffer: FlatBuffer, source: int) -> set[int]:
-    """The tensor and those that are made of it by RESHAPE."""
-    followed = {source}
-    for operator in buffer.operators:
-        if operator.kind == "RESHAPE" and operator.inputs[0] in followed:
-            followed.add(operator.outputs[0])
-    return followed
 
 
 def _write_table(ctx: Context, operator: Operator) -> bool:

@@ -185,7 +185,7 @@ def _arg_min(node: ir.Node, edit: Edit) -> bool:
 
 
 def _arg_max(node: ir.Node, edit: Edit) -> bool:
-    """The last of equal values is the first of the reversed ones: its index is looked up among n - 1, .., 0."""
+    """The last of equal values is the first of the reversed ones, whose index counts from the other end."""
     x, shape = argument(node, 0), static_shape(node.inputs[0])
     attributes = {k: a.value for k, a in node.attributes.items()}
     if not attributes.pop("select_last_index", 0) or shape is None:
@@ -195,8 +195,8 @@ def _arg_max(node: ir.Node, edit: Edit) -> bool:
     bounds = [edit.constant(f"{x.name}/{k}", np.array(v, np.int64)) for k, v in enumerate(([-1], least, [axis], step))]
     turned = edit.insert(node, "Slice", [x, *bounds], shape=x.shape, dtype=x.dtype)
     index = edit.insert(node, "ArgMax", [turned], attributes, shape=node.outputs[0].shape, dtype=ir.DataType.INT64)
-    places = edit.constant(f"{x.name}/places", np.arange(shape[axis])[::-1].copy())
-    edit.replace(node, "Gather", [places, index], {"axis": 0})
+    last = edit.constant(f"{x.name}/last", np.array(shape[axis] - 1, np.int64))
+    edit.replace(node, "Sub", [last, index])
     return True
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from edgecompress_runtime.kernels.arithmetic import Array, Number, Values, i32
+from edgecompress_runtime.kernels.arithmetic import Array, Number, Values, i32, i64
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, Raw, call, prepares
 from edgecompress_runtime.kernels.strides import Ints, broadcast, collapsed, contiguous, offset, row_count
 from edgecompress_runtime.options import (
@@ -64,10 +64,12 @@ def select(condition: Array, a: Array, b: Array, y: Array, geometry: Values) -> 
 
 
 def gather(x: Array, indices: Array, y: Array, outer: Number, length: Number, count: Number, inner: Number) -> None:
-    """x [outer, length, inner], indices [count] -> y [outer, count, inner]; an index outside takes the nearest row."""
+    """x [outer, length, inner], indices [count] -> y [outer, count, inner]; an index below 0 counts
+    from the end, and one outside takes the nearest row."""
     for o in range(outer):
         for k in range(count):
-            index = i32(min(max(indices[k], 0), length - 1))
+            place = i64(indices[k])
+            index = i32(min(max(place + length if place < 0 else place, 0), length - 1))
             source = i32((o * length + index) * inner)
             target = i32((o * count + k) * inner)
             for i in range(inner):

@@ -83,12 +83,21 @@ def fixed(size: int, out: int, align: bool, half: bool) -> tuple[np.ndarray, np.
     The step is rounded, so that positions may run past the last row, where TFLite reads beyond its input. They end at
     the last row here; in front of the first and behind the last the result is that row either way.
     """
-    spans, steps = (size - 1, out - 1) if align and out > 1 else (size, out)
-    scale = (ONE * spans + steps // 2) // steps
-    position = np.arange(out, dtype=np.int64) * scale + (scale // 2 - ONE // 2 if half else 0)
-    position = np.clip(position, 0, ONE * (size - 1))
+    position = np.clip(_positions(size, out, align, half), 0, ONE * (size - 1))
     lower, upper = position // ONE, (position + ONE - 1) // ONE
     return lower.astype(np.int32), upper.astype(np.int32), (position - ONE * lower).astype(np.int32)
+
+
+def reads_past(size: int, out: int, align: bool, half: bool) -> bool:
+    """Whether TFLite's kernels read beyond their input."""
+    return bool(_positions(size, out, align, half).max() >= ONE * size)
+
+
+def _positions(size: int, out: int, align: bool, half: bool) -> np.ndarray:
+    """In 1/1024 of a row, in steps that are rounded."""
+    spans, steps = (size - 1, out - 1) if align and out > 1 else (size, out)
+    scale = (ONE * spans + steps // 2) // steps
+    return np.arange(out, dtype=np.int64) * scale + (scale // 2 - ONE // 2 if half else 0)
 
 
 def floating(size: int, out: int, align: bool, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
