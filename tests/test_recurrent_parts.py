@@ -5,10 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import quantizing
+from edgecompress.compress.quantize import quantize_dynamic
+from edgecompress.emit import onnx as onnx_emitter
+from edgecompress.emit import tflite
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.ingest import load
 from edgecompress.operators.example import Example
 from edgecompress.operators.rewriting import integer_parts
+from edgecompress.recipe import Quantize
+from formats import FORMATS, feeds, original
 
 
 @pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3)])
@@ -26,3 +32,50 @@ def test_weights_of_any_size_leave_with_their_layer(kind: str, gates: int, input
     x = {"x": np.random.default_rng(0).normal(size=(1, 3, 1, inputs)).astype(np.float32)}
     expected, found = OnnxRuntime(model).run(x)[0], OnnxRuntime(parts).run(x)[0]
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+STORED = {
+    "LSTM": ("ys, y = LSTM<hidden_size=16>(x, w, r, b)", 1, 4),
+    "both ways": ('ys, y = LSTM<hidden_size=16, direction="bidirectional">(x, w, r, b)', 2, 4),
+    "backwards": ('y = LSTM<hidden_size=16, direction="reverse">(x, w, r, b)', 1, 4),
+    "GRU": ("ys, y = GRU<hidden_size=16>(x, w, r, b)", 1, 3),
+    "GRU with the reset behind": ("y = GRU<hidden_size=16, linear_before_reset=1>(x, w, r, b)", 1, 3),
+    "two": ("y0 = LSTM<hidden_size=16>(x, w, r, b) z = Squeeze(y0, one) y = LSTM<hidden_size=16>(z, w2, r, b)", 1, 4),
+}
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+@pytest.mark.parametrize("name", STORED)
+def test_weights_are_stored_as_int8_while_the_layer_computes_in_float(name: str, calibrated: bool) -> None:
+    nodes, directions, gates = STORED[name]
+    shapes = {
+        "w": (directions, gates * 16, 24),
+        "r": (directions, gates * 16, 16),
+        "b": (directions, gates * 32),
+        "w2": (directions, gates * 16, 16),
+    }
+    used = {k: shape for k, shape in shapes.items() if k != "w2" or name == "two"}
+    constants = {"one": np.array([1])} if name == "two" else {}
+    example = Example(nodes, {"x": (3, 1, 24)}, used, constants)
+    model = load(example.model()).model
+    samples = np.random.default_rng(1).normal(size=(16, 3, 1, 24)).astype(np.float32)
+    stored = quantizing.static(model, {"x": samples}) if calibrated else quantize_dynamic(model, Quantize())
+    inputs = feeds(model)
+    bytes_of = {"onnx": len(onnx_emitter.emit(stored)), "tflite": len(tflite.emit(stored).data)}
+    floats = {"onnx": len(onnx_emitter.emit(model)), "tflite": len(tflite.emit(model).data)}
+    weights = 4 * sum(int(np.prod(shape)) for key, shape in used.items() if key != "b")
+    for kind, run in FORMATS.items():
+        for y, expected in zip(run(stored, inputs), original(example, inputs), strict=True):
+            assert quantizing.snr_db(np.asarray(expected, np.float64), y) > 30, kind
+        if kind in floats:
+            assert floats[kind] - bytes_of[kind] > 0.6 * weights, kind
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_float_layers_keep_their_weights(name: str) -> None:
+    nodes, directions, gates = STORED[name]
+    weights = {"w": (directions, gates * 16, 24), "r": (directions, gates * 16, 16), "b": (directions, gates * 32)}
+    model = load(Example(nodes, {"x": (3, 1, 24)}, weights).model()).model
+    layer = model.graph.node(0)
+    kept = quantize_dynamic(model, Quantize(float_layers=[str(layer.name)]))
+    assert tflite.emit(kept).data == tflite.emit(model).data

@@ -164,13 +164,15 @@ class Weights:
 
     learned: positions of inputs that training may change; None means all. least: elements that such a constant has at
     least: scalar factors belong to the formula. matrices: those that make or read channels. view: the layer as a
-    matrix product, for clustering.
+    matrix product, for clustering. stored: those that a node in float may have as int8, with one scale; its parts hand
+    their quantization on.
     """
 
     learned: tuple[int, ...] | None = ()
     least: int = 1
     matrices: tuple[MatrixInput, ...] = ()
     view: View | None = None
+    stored: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

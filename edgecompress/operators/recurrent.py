@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.annotations import Quantization, quantization, set_quantization
 from edgecompress.graph.channel_axes import ChannelAxes, elements, shape
 from edgecompress.graph.nodes import argument, integer, number, optional_parameter, text
 from edgecompress.graph.provenance import label
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # (the input's share of the gates, states, R of one direction, the recurrent bias) -> the next states
-Step = Callable[[ir.Value, list[ir.Value], np.ndarray, np.ndarray], list[ir.Value]]
+Step = Callable[[ir.Value, list[ir.Value], "Matrix", np.ndarray], list[ir.Value]]
 TorchStep = Callable[["Tensor", "list[Tensor]", "Tensor", "Tensor"], "list[Tensor]"]
 MAX_STEPS = 512  # an unrolled step is a dozen operators
 
@@ -42,12 +44,31 @@ def _accepts(node: ir.Node) -> str | None:
 # ---- unrolled ----
 
 
+@dataclass(frozen=True)
+class Matrix:
+    """W or R of one direction, [gates * hidden, in], and how it is stored."""
+
+    array: np.ndarray
+    stored: Quantization | None
+
+    def rows(self, first: int, last: int | None = None) -> Matrix:
+        """Some gates of it."""
+        return Matrix(self.array[first:last], self.stored)
+
+    def transposed(self, op: Parts) -> ir.Value:
+        """The constant [in, gates * hidden]."""
+        value = op.constant(np.ascontiguousarray(self.array.T))
+        if self.stored is not None:
+            set_quantization(value, self.stored)
+        return value
+
+
 def _lstm_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     """Unrolled (ONNX LSTM: gates in the order i, o, f, c; default activations)."""
     if len(node.inputs) > 7 and node.inputs[7] is not None:
         raise UnsupportedModelError(f"{label(node)} with peephole weights can't be converted")
 
-    def step(gates_x: ir.Value, state: list[ir.Value], recurrent: np.ndarray, _bias: np.ndarray) -> list[ir.Value]:
+    def step(gates_x: ir.Value, state: list[ir.Value], recurrent: Matrix, _bias: np.ndarray) -> list[ir.Value]:
         hidden, cell = state
         gates = op.Add(gates_x, _linear(op, hidden, recurrent))
         i, o, f, c = op.several("Split", 4, gates, axis=1, num_outputs=4)
@@ -57,11 +78,11 @@ def _lstm_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     return _unrolled(op, node, step, gates=4, states=2, split_bias=0)
 
 
-def _linear(op: Parts, x: ir.Value, weight: np.ndarray, bias: np.ndarray | None = None) -> ir.Value:
+def _linear(op: Parts, x: ir.Value, weight: Matrix, bias: np.ndarray | None = None) -> ir.Value:
     """x W^T (+ b); computed here and now when x is constant, as the first state of a recurrent layer is."""
     if x.const_value is not None:
-        return op.constant(x.const_value.numpy() @ weight.T + (0 if bias is None else bias))
-    product = op.MatMul(x, np.ascontiguousarray(weight.T))
+        return op.constant(x.const_value.numpy() @ weight.array.T + (0 if bias is None else bias))
+    product = op.MatMul(x, weight.transposed(op))
     return product if bias is None else op.Add(product, bias)
 
 
@@ -69,16 +90,16 @@ def _gru_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     """Unrolled (ONNX GRU: gates in the order z, r, h; default activations)."""
     reset_after = integer(node, "linear_before_reset", 0) == 1
 
-    def step(gates_x: ir.Value, state: list[ir.Value], recurrent: np.ndarray, bias: np.ndarray) -> list[ir.Value]:
+    def step(gates_x: ir.Value, state: list[ir.Value], recurrent: Matrix, bias: np.ndarray) -> list[ir.Value]:
         (hidden,) = state
-        size = recurrent.shape[1]
+        size = recurrent.array.shape[1]
         z_x, r_x, h_x = op.several("Split", 3, gates_x, axis=1, num_outputs=3)
-        zr = op.Add(op.Concat(z_x, r_x, axis=1), _linear(op, hidden, recurrent[: 2 * size]))
+        zr = op.Add(op.Concat(z_x, r_x, axis=1), _linear(op, hidden, recurrent.rows(0, 2 * size)))
         z, r = op.several("Split", 2, op.Sigmoid(zr), axis=1, num_outputs=2)
         if reset_after:
-            inner = op.Mul(r, _linear(op, hidden, recurrent[2 * size :], bias))
+            inner = op.Mul(r, _linear(op, hidden, recurrent.rows(2 * size), bias))
         else:
-            inner = _linear(op, op.Mul(r, hidden), recurrent[2 * size :], bias)
+            inner = _linear(op, op.Mul(r, hidden), recurrent.rows(2 * size), bias)
         candidate = op.Tanh(op.Add(h_x, inner))
         return [op.Add(op.Mul(op.Sub(1.0, z), candidate), op.Mul(z, hidden))]
 
@@ -90,7 +111,7 @@ def _unrolled(op: Parts, node: ir.Node, step: Step, *, gates: int, states: int, 
 
     split_bias: how many of the last gates get their recurrent bias inside `step` in place of up front.
     """
-    x, weights, recurrents, hidden_size = argument(node, 0), *_weights(node)
+    x, weights, recurrents, hidden_size = argument(node, 0), *_matrices(node)
     if node.attributes.get("activations") is not None and not _default_activations(node, gates):
         raise UnsupportedModelError(f"{label(node)} with other activations than the default ones can't be converted")
     if node.attributes.get("clip") is not None or number(node, "input_forget", 0) or number(node, "layout", 0):
@@ -110,7 +131,7 @@ def _unrolled(op: Parts, node: ir.Node, step: Step, *, gates: int, states: int, 
     for d, reverse in enumerate(backwards):
         input_bias, recurrent_bias = np.split(biases[d], 2)
         ahead = input_bias + np.concatenate([recurrent_bias[:kept], np.zeros_like(recurrent_bias[kept:])])
-        projected = op.Add(op.MatMul(x, np.ascontiguousarray(weights[d].T)), ahead)
+        projected = op.Add(op.MatMul(x, weights[d].transposed(op)), ahead)
         rows = op.several("Split", steps, projected, axis=0, num_outputs=steps) if steps > 1 else [projected]
         state = [_initial(op, node, 5 + s, d, batch, hidden_size) for s in range(states)]
         outputs: list[ir.Value] = []
@@ -131,6 +152,16 @@ def _weights(node: ir.Node) -> tuple[np.ndarray, np.ndarray, int]:
     if weight is None or recurrent is None:
         raise UnsupportedModelError(f"{label(node)} with weights that aren't constant can't be converted")
     return weight, recurrent, recurrent.shape[2]
+
+
+def _matrices(node: ir.Node) -> tuple[list[Matrix], list[Matrix], int]:
+    """W and R of each direction, and the size of the hidden state."""
+    weight, recurrent, hidden_size = _weights(node)
+    found = [
+        [Matrix(array, quantization(node.inputs[place])) for array in arrays]
+        for place, arrays in ((1, weight), (2, recurrent))
+    ]
+    return found[0], found[1], hidden_size
 
 
 def _default_activations(node: ir.Node, gates: int) -> bool:
@@ -260,7 +291,7 @@ def _recurrent_torch(node: ir.Node, step: TorchStep, states: int) -> TorchFuncti
     return run
 
 
-RECURRENT = Weights(learned=(1, 2, 3), matrices=(MatrixInput(1, 1, 2), MatrixInput(2, 1, 2)))
+RECURRENT = Weights(learned=(1, 2, 3), matrices=(MatrixInput(1, 1, 2), MatrixInput(2, 1, 2)), stored=(1, 2))
 X = {"x": (3, 1, 5)}
 
 

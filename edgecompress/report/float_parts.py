@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from edgecompress.evaluate.file_count import FileCount, Operation
-from edgecompress.graph.annotations import is_integer
+from edgecompress.graph.annotations import is_integer, quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.graph.provenance import label, origin
 from edgecompress.operators import record_of
@@ -73,7 +73,8 @@ def _reason(node: ir.Node, format: str) -> str:
     if is_integer(node):
         return f"a .{format} file has no integer kernel for it"
     if record_of(node).integer is None:
-        return "it has no integer kernel"
+        narrow = any(quantization(node.inputs[place]) is not None for place in record_of(node).weights.stored)
+        return "it has no integer kernel" + (", only int8 weights" if narrow else "")
     return "its values have no scales that its integer kernel takes"
 
 

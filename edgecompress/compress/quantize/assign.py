@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgecompress.compress.quantize import attention_masks, operators, ranges
 from edgecompress.compress.quantize.bit_widths import int16_nodes, separate_widths, stored_bits
 from edgecompress.compress.quantize.calibrate import Calibration
+from edgecompress.compress.quantize.dynamic import store_weights
 from edgecompress.compress.quantize.groups import Groups
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.joins import unlike_joins
@@ -67,7 +68,8 @@ def quantize_static(
     6. A model that came quantized (`given_quantization`) keeps its values' scales, and weights that lie on a grid
        the grid's.
     7. What joins unlike quantities in an output stays float: `joins.py`.
-    8. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
+    8. Layers that stay in float for want of a kernel, LSTM and GRU, have int8 weights all the same.
+    9. Unless integer_only, outputs whose fixed range does not hold them stay float, and so do probabilities
        at the end of the graph.
 
     Raises UnsupportedModelError when integer_only and a layer can't be int8, naming all of them, and
@@ -110,6 +112,7 @@ def quantize_static(
     given = comes_quantized(graph)
     for layer in groups:
         _assign_weights(layer, settings, given)
+    store_weights(graph, settings)
     return clone
 
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.weight_scales import keep_clusters, quantize_weight
-from edgecompress.graph.annotations import Quantization, set_activation_bits, set_quantization
+from edgecompress.graph.annotations import Quantization, is_integer, set_activation_bits, set_quantization
 from edgecompress.graph.fusion import constant, layers
 from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
@@ -21,15 +21,28 @@ def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
     Layers named in settings.float_layers keep float weights.
     """
     clone = model.clone()
-    excluded = set(settings.float_layers)
     for node, weight in _weights(clone):
-        if node.name in excluded or node.outputs[0].name in excluded:
+        if _stays(node, settings):
             continue
         # Fully connected layers can't: tflite-runtime 2.14 is silently wrong per channel.
         per_channel = settings.per_channel and record_of(node).layout == "channels"
         axis = operators.weight_axis(node) if per_channel else None
         set_quantization(weight, keep_clusters(weight, quantize_weight(np.asarray(constant(weight)), axis)))
+    store_weights(clone.graph, settings)
     return clone
+
+
+def store_weights(graph: ir.Graph, settings: Quantize) -> None:
+    """The matrices of layers without an integer kernel become int8, in place; the layers compute in float."""
+    for node in graph:
+        if is_integer(node) or _stays(node, settings):
+            continue
+        for value in operators.stored(node):
+            set_quantization(value, keep_clusters(value, quantize_weight(np.asarray(constant(value)), None)))
+
+
+def _stays(node: ir.Node, settings: Quantize) -> bool:
+    return bool({node.name, node.outputs[0].name}.intersection(settings.float_layers))
 
 
 def to_float16(model: ir.Model) -> ir.Model:

@@ -41,6 +41,12 @@ def weight(layer: Layer) -> ir.Value | None:
     return None if array is None or (layer.node.op_type == "MatMul" and array.ndim != 2) else value
 
 
+def stored(node: ir.Node) -> list[ir.Value]:
+    """The constants that the node may have as int8 while it computes in float."""
+    values = [node.inputs[place] for place in OPERATORS[node.op_type].weights.stored if place < len(node.inputs)]
+    return [value for value in values if constant(value) is not None and value is not None]
+
+
 def weight_axis(node: ir.Node) -> int | None:
     """The axis of the weight that scales may run along; None when only one scale for all is possible."""
     if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:

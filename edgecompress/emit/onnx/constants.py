@@ -15,6 +15,9 @@ from edgecompress.operators import OPERATORS
 
 # inputs 1 and 2 are weight and bias, if constant
 WEIGHTED = {name for name, record in OPERATORS.items() if record.integer is not None and record.integer.weight == 1}
+WEIGHTS = dict.fromkeys(WEIGHTED, (1, 2)) | {
+    name: record.weights.stored for name, record in OPERATORS.items() if record.weights.stored
+}
 NARROW = 16  # values that the narrowest index type of ONNX before opset 25, UINT4, can tell apart
 LOOK_UP_BYTES = 60  # of a file, for the nodes of a look-up
 
@@ -34,7 +37,7 @@ def store_constants(graph: ir.Graph, groups: Sequence[Layer], added: Additions) 
             continue  # a bias beside int16 activations; DequantizeLinear takes no int64
         uses = [(use.node, use.idx) for use in value.uses()]
         # What meets activations is uint8 as they are: the integer kernels take one type for both.
-        meets_activations = any(node.op_type not in WEIGHTED or index == 0 for node, index in uses)
+        meets_activations = any(index not in WEIGHTS.get(node.op_type, ()) for node, index in uses)
         table = None if meets_activations else look_up_table(value)
         if real is None or (q is None and table is None):
             continue
