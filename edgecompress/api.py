@@ -63,6 +63,7 @@ def convert(
     target: str = "android",
     *,
     output: str | Path | None = None,
+    name: str | None = None,
     calib: Any = None,
     eval: Any = None,
     train: Any = None,
@@ -88,7 +89,8 @@ def convert(
         layers, whose code is run), "file.py:factory" (with `weights`, a state_dict file), an onnx.ModelProto, an
         onnx_ir.Model, or a torch.nn.Module (with `input_shapes`).
     target, target_file: name of a profile, or the file of another.
-    output: folder; default "<model>-<target>" in the current one.
+    output: folder; default "<name>-<target>" in the current one. name: of the artifacts, and of what `build` makes of
+        them; default the model's.
     calib, eval: what `evaluate.dataset.load_data` takes: .npz, .npy, an image folder, "file.py:function", arrays,
         or an iterable of batches such as a DataLoader, which is read once. With calib, activations become int8 too; a
         model that came with all scales needs none. With labelled eval data, accuracy is measured.
@@ -113,7 +115,7 @@ def convert(
         devices = named(devices, profile)
     largest = parse_size(max_size) if isinstance(max_size, str) else max_size
     overrides = Overrides(formats, preprocess, max_drop, largest, min_snr, min_equal)
-    source = ModelSource(model, weights, input_shapes, trust_code)
+    source = ModelSource(model, weights, input_shapes, trust_code, name)
     calib, eval, train = collected(calib), collected(eval), collected(train)  # a generator can be read only once
     data = DataSources(calib, eval, train)
     given = load_recipe(recipe)

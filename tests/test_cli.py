@@ -20,10 +20,12 @@ import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
+import command
 import edgecompress
 from edgecompress import cli
 from edgecompress.cli.options import parse_input_shapes, parse_preprocess
 from edgecompress.errors import InputError
+from edgecompress.operators.example import Example
 from edgecompress.recipe import Recipe, load_recipe
 from edgecompress.record.report import Report
 from edgecompress.support import output
@@ -492,3 +494,20 @@ with progress("counting sheep", total=2) as advance:
     os.close(master)
     assert process.returncode == 0
     assert (b"counting sheep" in seen) is shown
+
+
+@pytest.mark.parametrize("name", ["kws", "模型", "two words", "a.b", "x" * 100])
+def test_artifacts_are_called_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Also the default folder."""
+    monkeypatch.chdir(tmp_path)
+    model = Example("y = Relu(x)", {"x": (1, 4)}).model()
+    result = edgecompress.convert(model, name=name, formats=["onnx", "tflite"])
+    assert result.directory == Path(f"{name}-android")
+    assert all(path.name.startswith(f"{name}.") and path.exists() for path in result.artifacts.values())
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "-o", "a/b", "..", "a\\b", "a\x1b[2J", "a\nb", "a\u202eb", "x" * 101])
+def test_names_that_no_file_can_have_are_refused(tmp_path: Path, name: str) -> None:
+    code, _, error = command.edgecompress("convert", MODEL, f"--name={name}", "-o", tmp_path / "out")
+    assert code == 2 and "expected what files can be called" in error and "\x1b" not in error
+    assert not (tmp_path / "out").exists()

@@ -47,7 +47,8 @@ def preset_names() -> list[str]:
     help="Target; see: edgecompress targets.",
 )
 @file_option("--target-file", type=click.Path(), help="Profile of your own board (TOML).")
-@file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: MODEL-TARGET]")
+@file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: NAME-TARGET]")
+@click.option("--name", metavar="NAME", help="What the artifacts' names begin with.  [default: from MODEL]")
 @file_option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
 @file_option("--eval", "evaluation", metavar="DATA", help="Evaluation data with labels, in the same forms.")
 @file_option("--train", metavar="DATA", help="Training data in the same forms, for recipes that train.")

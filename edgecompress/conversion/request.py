@@ -7,23 +7,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
 from edgecompress_targets import Profile
 
+LONGEST_NAME = 100
+
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where the model comes from: what `ingest.load` takes."""
+    """Where the model comes from: what `ingest.load` takes.
+
+    name: what the artifacts are called; None: as the model is. Raises InputError for one that is no name of a file.
+    """
 
     model: Any
     weights: str | Path | None = None
     input_shapes: Mapping[str, Sequence[int]] | None = None
     trust_code: bool = False
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        name = self.name
+        if name is not None and not (
+            name.isprintable() and 0 < len(name) <= LONGEST_NAME and name[0] not in ".-" and not {"/", "\\"} & set(name)
+        ):
+            raise InputError(
+                f"name = {name!r}: expected what files can be called: 1 to {LONGEST_NAME} visible characters "
+                "without / and \\, no . or - in front"
+            )
 
     @property
     def stem(self) -> str:
-        """The name of the artifacts: the file's name without its ending, or the name of the object."""
+        """The name of the artifacts: the one given, the file's name without its ending, or the name of the object."""
+        if self.name is not None:
+            return self.name
         path = source_path(self.model)
         if path is not None:
             return path.stem
