@@ -407,3 +407,25 @@ def test_attributes_that_refer_to_a_function_outside_of_one(nodes: str):
     proto = model(nodes, "float[1,4,8,8] x")
     proto.graph.node[-1].attribute[-1].ref_attr_name = "of_a_function"
     refused(proto, InputError, "'of_a_function'", proto.graph.node[-1].op_type)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        'y = DepthToSpace<blocksize=2, mode="CRD">(x)',
+        'y = Resize<coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , , s)',
+        'y = MaxPool<auto_pad="SAME_UPPER", kernel_shape=[2,2]>(x)',
+        'y = Pad<mode="reflect">(x, p)',
+        'y = Gelu<approximate="tanh">(x)',
+        'a = Relu(x) y = LSTM<hidden_size=2, direction="reverse", activations=["Sigmoid"]>(a, w, w)',
+    ],
+)
+def test_attributes_that_are_no_text(nodes: str):
+    proto = model(nodes, "float[1,4,8,8] x", 20, s=np.array([1, 4, 9, 9]), p=np.ones(8, np.int64), w=np.ones(1))
+    texts = [a for node in proto.graph.node for a in node.attribute if a.s or a.strings]
+    attribute = texts[-1]
+    if attribute.strings:
+        attribute.strings[0] = b"Sig\xff\xfe"
+    else:
+        attribute.s += b"\xff"
+    refused(proto, InputError, f"'{attribute.name}'", proto.graph.node[-1].op_type, "isn't UTF-8 text")

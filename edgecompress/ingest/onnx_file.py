@@ -71,7 +71,7 @@ def validate(proto: onnx.ModelProto) -> None:
             raise InputError("not a valid ONNX model: a name in it isn't UTF-8 text")
         require_bounded(proto)
         _require_inputs(proto)
-        _require_values(proto.graph)
+        _require_values(proto)
         sort_nodes(proto.graph)
         for node in proto.graph.node:
             node.name = node.name or next(iter(node.output), "")  # what messages call it
@@ -87,15 +87,31 @@ def validate(proto: onnx.ModelProto) -> None:
         raise InputError(f"not a valid ONNX model: {_first_lines(error)}") from error
 
 
-def _require_values(graph: onnx.GraphProto) -> None:
-    """Raises InputError for an attribute that refers to one of a function, where there is no function."""
-    for node in all_nodes(graph.node):
-        for attribute in node.attribute:
-            if attribute.ref_attr_name:
-                raise InputError(
-                    f"not a valid ONNX model: attribute {attribute.name!r} of node {node.name!r} ({node.op_type}) "
-                    f"takes the value of {attribute.ref_attr_name!r}, an attribute of a function, but it is in none"
-                )
+def _require_values(proto: onnx.ModelProto) -> None:
+    """Raises InputError for an attribute that refers to one of a function, where there is no function, and for one
+    whose text isn't UTF-8."""
+    for nodes, outside in ((proto.graph.node, True), *((f.node, False) for f in proto.functions)):
+        for node in all_nodes(nodes):
+            for attribute in node.attribute:
+                fault = None
+                if outside and attribute.ref_attr_name:
+                    fault = (
+                        f"takes the value of {attribute.ref_attr_name!r}, an attribute of a function, but is in none"
+                    )
+                elif not all(map(_is_text, (attribute.s, *attribute.strings))):
+                    fault = "isn't UTF-8 text"
+                if fault is not None:
+                    raise InputError(
+                        f"not a valid ONNX model: attribute {attribute.name!r} of node {node.name!r} ({node.op_type}) "
+                        + fault
+                    )
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        return bool(data.decode()) or not data
+    except UnicodeDecodeError:
+        return False
 
 
 def _require_inputs(proto: onnx.ModelProto) -> None:
