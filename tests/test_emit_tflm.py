@@ -111,11 +111,18 @@ def as_stored(model: ir.Model, x: np.ndarray) -> np.ndarray:
     return ((q.quantize(x).astype(np.float32) - q.zero_point) * q.scale).astype(np.float32)
 
 
+OTHERS = [((6, 6), (12, 12)), ((3, 3), (90, 7)), ((64, 2), (65, 3))]
+
+
 @needs_tflm
 @pytest.mark.parametrize(
-    ("before", "after"), [*sorted(BLENDED), ((6, 6), (12, 12)), ((3, 3), (90, 7)), ((64, 2), (65, 3))]
+    ("before", "after", "mode"),
+    [
+        *((before, after, "asymmetric") for before, after in (*sorted(BLENDED), *OTHERS)),
+        ((6, 6), (144, 144), "half_pixel"),
+        ((1, 5), (65, 5), "align_corners"),
+    ],
 )
-@pytest.mark.parametrize("mode", ["asymmetric", "half_pixel", "align_corners"])
 def test_resizes_that_kernels_read_past(before: tuple[int, int], after: tuple[int, int], mode: str) -> None:
     """TFLM's kernel and LiteRT's reference add up a rounded step. Where that ends behind the last row, other operators
     blend the rows."""

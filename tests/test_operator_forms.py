@@ -85,6 +85,32 @@ def mask(allowed: np.ndarray, fill: float) -> np.ndarray:
     return np.where(allowed, 0, fill).astype(np.float32)
 
 
+def grouped_transposed_convolutions() -> list[Example]:
+    """Each group by itself, one channel to each, and more outputs than inputs."""
+    forms = (
+        ("group=4, strides=[2,2], pads=[1,1,1,1]", (4, 1, 4, 4)),  # as decoders upsample
+        ("group=2", (4, 3, 3, 3)),
+        ("group=4, strides=[2,1]", (4, 2, 2, 3)),
+        ("group=2, strides=[2,2], output_padding=[1,1]", (4, 1, 3, 3)),
+        ("group=2, pads=[1,0,0,1], strides=[1,3]", (4, 2, 2, 3)),
+        ("group=2", (4, 3, 1, 1)),
+    )
+    return [
+        Example(f"y = ConvTranspose<{text}>(x, w)", {"x": (1 + number % 2, 4, 5, 3)}, {"w": shape})
+        for number, (text, shape) in enumerate(forms)
+    ]
+
+
+def slopes() -> list[Example]:
+    """PRelu whose slopes are those of single values, rows, columns or channels, or one for all, below zero too."""
+    shapes = ((4, 6, 5), (4, 1, 1), (1,), (5,), (6, 1), (4, 6, 1))
+    return [
+        *(Example("y = PRelu(x, s)", weights={"s": shape}) for shape in shapes),
+        Example("y = PRelu(x, s)", {"x": (3, 7)}, {"s": (3, 7)}),
+        Example("y = PRelu(x, s)", {"x": (1, 4, 9)}, {"s": (4, 1)}),
+    ]
+
+
 def reductions() -> list[Example]:
     """The standard defines these in double precision."""
     return [
@@ -166,6 +192,8 @@ LOWEST = float(np.finfo(np.float32).min)
 FORMS = {
     "pools": pools(),
     "transposed convolutions": transposed_convolutions(),
+    "grouped transposed convolutions": grouped_transposed_convolutions(),
+    "slopes": slopes(),
     "attentions": attentions(),
     "reductions": reductions(),
     "last indices": last_indices(),

@@ -107,7 +107,8 @@ FIRST_CALLS = """
 import sys, threading
 import numpy as np
 from edgecompress_runtime import load
-models = [load(path) for path in sys.argv[1:]] * 3
+loaded = [load(path) for path in sys.argv[2:]]
+models = loaded * (int(sys.argv[1]) // len(loaded))
 feeds = [[np.full(t.shape, 3, t.dtype) for t in model.inputs] for model in models]
 together, results = threading.Barrier(len(models)), {}
 def call(n):
@@ -124,11 +125,16 @@ for n, model in enumerate(models):
 """
 
 
-def test_threads_that_make_the_first_call_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("packs", "threads"),
+    [(1, 2), (1, 12), (2, 6), pytest.param(3, 6, marks=pytest.mark.long), pytest.param(4, 8, marks=pytest.mark.long)],
+)
+def test_threads_that_make_the_first_call_together(packs: int, threads: int, tmp_path: Path) -> None:
     """Of one model, and of several."""
-    for seed in range(2):
-        (tmp_path / f"{seed}.pack").write_bytes(layer(30, 20 + seed, seed))
-    command = [sys.executable, "-c", FIRST_CALLS, tmp_path / "0.pack", tmp_path / "1.pack"]
+    paths = [tmp_path / f"{seed}.pack" for seed in range(packs)]
+    for seed, path in enumerate(paths):
+        path.write_bytes(layer(30, 20 + seed, seed))
+    command = [sys.executable, "-c", FIRST_CALLS, str(threads), *map(str, paths)]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0 and not done.stderr, done.stderr[-600:]
@@ -168,7 +174,16 @@ sys.exit(any(codes))
 
 
 @forks
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "threads",
+    [
+        1,
+        2,
+        pytest.param(3, marks=pytest.mark.long),
+        pytest.param(4, marks=pytest.mark.long),
+        pytest.param(8, marks=pytest.mark.long),
+    ],
+)
 def test_forks_while_other_threads_compile_and_infer(large: Path, tmp_path: Path, threads: int) -> None:
     (tmp_path / "new.pack").write_bytes(layer(30, 20, 2 + threads))
     command = [sys.executable, "-W", "ignore", "-c", FORKS, tmp_path / "new.pack", large, str(threads)]
