@@ -73,14 +73,15 @@ def call(*command: str | Path, packages: tuple[str, ...]) -> None:
 
 
 def captured(words: Sequence[str], *, timeout: float, most: int, file: Path | None = None) -> tuple[int, bytes, bytes]:
-    """(exit code, standard output, standard error) of a program that may repeat what a stranger says without end.
+    """(exit code, standard output, standard error) of a program that may repeat what a stranger says without end. Its
+    standard input is empty, and open as long as this process waits for it.
 
     Ends it, and raises ToolError, when it prints more than `most` bytes, or writes more to `file`; raises
     subprocess.TimeoutExpired after `timeout` seconds.
     """
     deadline, said = time.monotonic() + timeout, (bytearray(), bytearray())
-    pipe, none = subprocess.PIPE, subprocess.DEVNULL
-    started = subprocess.Popen(tied(words), stdin=none, stdout=pipe, stderr=pipe, start_new_session=True)
+    pipe = subprocess.PIPE
+    started = subprocess.Popen(tied(words), stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
     with started as process, selectors.DefaultSelector() as selector:
         for stream, into in zip((process.stdout, process.stderr), said, strict=True):
             assert stream is not None

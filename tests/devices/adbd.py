@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import socket
 import struct
 import subprocess
@@ -18,11 +17,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 HEADER = struct.Struct("<6I")
 VERSION, LARGEST = 0x01000001, 256 * 1024
 BANNER = b"device::ro.product.name=stand_in;ro.product.model=Stand-in;ro.product.device=stand_in;features=shell_v2,cmd"
-STDOUT, STDERR, EXIT = 1, 2, 3
+STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 GETPROP = '#!/bin/sh\ncase "$1" in ro.product.model) echo "Stand-in";; ro.build.version.release) echo 14;; esac\n'
 
 
@@ -126,7 +126,6 @@ class _Stream:
         self.connection, self.ours, self.theirs = connection, ours, theirs
         self.received: queue.Queue[bytes | None] = queue.Queue()
         self.ready, self.rest = threading.Semaphore(1), b""
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, service: str) -> None:
         name, _, argument = service.partition(":")
@@ -140,8 +139,6 @@ class _Stream:
     def end(self) -> None:
         self.received.put(None)
         self.ready.release()
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
 
     def _run(self, handler, argument: str) -> None:
         try:
@@ -166,18 +163,35 @@ class _Stream:
 
     def _shell(self, text: str) -> None:
         path = f"{self.connection.adbd.programs.name}:{os.environ['PATH']}"
-        self.process = subprocess.Popen(
-            ["/bin/sh", "-c", text],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=os.environ | {"PATH": path},
-            start_new_session=True,
-        )
-        out, error = self.process.communicate()
-        for kind, data in ((STDOUT, out), (STDERR, error), (EXIT, bytes([self.process.returncode & 0xFF]))):
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", text],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | {"PATH": path},
+                start_new_session=True,
+            )
+            assert process.stdin is not None and process.stdout is not None
+            threading.Thread(target=self._feed, args=(process.stdin,), daemon=True).start()
+            out, code = process.stdout.read(), process.wait()
+            errors.seek(0)
+            said = ((STDOUT, out), (STDERR, errors.read()), (EXIT, bytes([code & 0xFF])))
+        for kind, data in said:
             if data:
                 self._write(struct.pack("<BI", kind, len(data)) + data)
+
+    def _feed(self, stdin: IO[bytes]) -> None:
+        """The program's input ends with the connection; that is all that adbd does to the program."""
+        with suppress(OSError, EOFError), stdin:
+            while True:
+                kind, length = struct.unpack("<BI", self._read(5))
+                data = self._read(length)
+                if kind == CLOSE_STDIN:
+                    return
+                if kind == STDIN:
+                    stdin.write(data)
+                    stdin.flush()
 
     def _sync(self, _: str) -> None:
         while True:

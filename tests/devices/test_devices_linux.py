@@ -28,8 +28,9 @@ from command import edgecompress
 from disks import mounted
 from edgecompress import convert
 from edgecompress.devices.firmware import build
-from edgecompress_targets.connection.driver import LostError, Program
+from edgecompress_targets.connection.driver import DeviceError, LostError, Program
 from edgecompress_targets.drivers import linux, ssh
+from edgecompress_targets.drivers.adb import AdbSettings, AdbShell
 from edgecompress_targets.drivers.linux import LinuxDevice
 from edgecompress_targets.drivers.ssh import SshSettings, SshShell
 from emulators import ADB, SSH
@@ -547,6 +548,46 @@ def test_a_program_on_a_board_ends_with_the_connection(server: sshd.Sshd, tmp_pa
             time.sleep(0.05)
         connected.kill()
     assert gone(int(number.read_text()))
+
+
+OVER_ADB = """
+import json, sys
+from edgecompress_targets.drivers.adb import AdbSettings, AdbShell
+AdbShell("phone", AdbSettings.model_validate(json.loads(sys.argv[1]))).execute(sys.argv[2], 600)
+"""
+
+
+@pytest.mark.skipif(shutil.which("adb") is None, reason="not installed: adb (apt install adb)")
+@pytest.mark.parametrize("way", ["killed", "stopped", "cut", "too long", "deaf"])
+def test_a_program_on_a_phone_ends_with_the_connection(way: str, phone: adbd.Adbd, tmp_path: Path) -> None:
+    """adbd closes a program's input when the connection ends, and does nothing else to it."""
+    number = tmp_path / "number"
+    deaf = "trap '' HUP INT TERM PIPE; " if way == "deaf" else ""
+    command = f"{deaf}echo $$ > {number}.part; mv {number}.part {number}; exec sleep 600"
+    settings = table(phone, tmp_path)
+    if way == "too long":
+        shell = AdbShell("phone", AdbSettings.model_validate(settings))
+        with pytest.raises(DeviceError, match="did not end within"):
+            shell.execute(command, 3)
+    else:
+        with subprocess.Popen(
+            [sys.executable, "-c", OVER_ADB, json.dumps(settings), command], stderr=subprocess.DEVNULL
+        ) as connected:
+            until = time.monotonic() + 30
+            while not number.exists() and time.monotonic() < until:
+                time.sleep(0.05)
+            end = {"killed": connected.kill, "deaf": connected.kill, "stopped": connected.terminate, "cut": phone.cut}
+            end[way]()
+    assert gone(int(number.read_text()))
+
+
+@pytest.mark.skipif(shutil.which("adb") is None, reason="not installed: adb (apt install adb)")
+def test_a_phone_gives_what_a_command_says_and_its_code(phone: adbd.Adbd, tmp_path: Path) -> None:
+    shell = AdbShell("phone", AdbSettings.model_validate(table(phone, tmp_path)))
+    assert shell.execute("echo \"a 'b'\"; echo c >&2; exit 7", 20) == (7, b"a 'b'\n", b"c\n")
+    assert shell.execute("cat; echo $?", 20) == (0, b"0\n", b"")  # without input
+    assert shell.execute("kill -9 $$", 20)[0] == 128 + 9
+    shell.close()
 
 
 @SSH

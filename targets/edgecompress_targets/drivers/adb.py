@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from edgecompress_targets.connection.driver import DeviceError, LostError
-from edgecompress_targets.drivers.linux import MOST_SAID, LinuxDevice, Timeouts
+from edgecompress_targets.drivers.linux import MOST_SAID, LinuxDevice, Timeouts, tied_to_input
 from edgecompress_targets.drivers.settings import Settings
 from edgecompress_targets.tools import ToolError, captured, require
 from edgecompress_targets.work_folder import work_folder
@@ -73,7 +73,8 @@ class AdbShell:
         Exit codes need shell protocol v2, which Android has since version 7. `adb shell` also returns 0 when the
         connection is cut, so that only a command whose end was printed counts as done.
         """
-        code, out, error = self._adb("shell", f"sh -c {shlex.quote(command)}; printf '{END}%d' $?", timeout=timeout)
+        words = f"sh -c {shlex.quote(tied_to_input(command))}; printf '{END}%d' $?"
+        code, out, error = self._adb("shell", words, timeout=timeout)
         said, end, status = out.rpartition(END.encode())
         if not code and not (end and status.isdigit()):
             self._connected = False

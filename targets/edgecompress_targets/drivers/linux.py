@@ -37,6 +37,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+# The program has a process of its own. `cat` ends with the input, which is the connection's, and the program with it.
+TIED = """exec 3<&0
+sh -c {command} 3<&- </dev/null & program=$!
+{{ cat <&3; kill -9 $program; }} >/dev/null 2>&1 & watch=$!
+exec 3<&-
+wait $program; code=$?
+kill $watch 2>/dev/null
+[ $code -le 128 ] || kill -$((code - 128)) $$
+exit $code"""
+
+
+def tied_to_input(command: str) -> str:
+    """The command, which does not outlive the shell's standard input; it has none itself."""
+    return TIED.format(command=shlex.quote(command))
+
+
 class Shell(Protocol):
     """Runs commands and moves files on one device.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edgecompress_targets.connection.driver import DeviceError, LostError
-from edgecompress_targets.drivers.linux import MOST_SAID, LinuxDevice, Timeouts
+from edgecompress_targets.drivers.linux import MOST_SAID, LinuxDevice, Timeouts, tied_to_input
 from edgecompress_targets.drivers.settings import Settings
 
 BLOCK, KEEP_ALIVE = 1 << 16, 5  # bytes; seconds
@@ -61,22 +61,6 @@ class SshSettings(Settings):
         )
 
 
-# The program has a process of its own. `cat` ends with the connection, however that ends, and the program with it.
-TIED = """exec 3<&0
-sh -c {command} 3<&- </dev/null & program=$!
-{{ cat <&3; kill -9 $program; }} >/dev/null 2>&1 & watch=$!
-exec 3<&-
-wait $program; code=$?
-kill $watch 2>/dev/null
-[ $code -le 128 ] || kill -$((code - 128)) $$
-exit $code"""
-
-
-def _tied(command: str) -> str:
-    """The command, which does not outlive the connection."""
-    return TIED.format(command=shlex.quote(command))
-
-
 class SshShell:
     """A shell (`linux.Shell`) over SSH. It connects when it is first used, and again after `close`."""
 
@@ -85,7 +69,7 @@ class SshShell:
         self._client: Any = None
 
     def execute(self, command: str, timeout: float) -> tuple[int, bytes, bytes]:
-        return self._communicate(_tied(command), None, timeout, MOST_SAID)
+        return self._communicate(tied_to_input(command), None, timeout, MOST_SAID)
 
     def push(self, content: bytes, path: str) -> None:
         code, _, error = self._communicate(
