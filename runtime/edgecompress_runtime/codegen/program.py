@@ -5,6 +5,7 @@ This is all that a program consists of; python_writer.py and llvm_writer.py prin
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -207,7 +208,7 @@ class _Walk:
         return Address(ARENA, self.layout.offsets[tensor] + start, dtype)
 
     def _constant(self, array: np.ndarray) -> str:
-        content = array.dtype.str, array.tobytes()
+        content = array.dtype.str, hashlib.sha256(array).digest()  # not the bytes: they may be many
         if content not in self.symbols:
             self.symbols[content] = symbol = f"{CONSTANT}{len(self.symbols)}"
             self.constants[symbol] = array

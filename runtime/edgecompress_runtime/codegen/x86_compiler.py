@@ -32,8 +32,14 @@ def object_of(program: LlvmProgram, target: llvm.TargetMachine) -> tuple[bytes, 
 def optimized(program: LlvmProgram, target: llvm.TargetMachine) -> llvm.ModuleRef:
     """The whole program as one module, in which the kernels are inlined. With one thread, the function that runs it is
     called as the program's interface says."""
-    module = llvm.parse_assembly("\n".join([_constants(program), program.text]))
+    declared = [
+        f"@{symbol} = external constant [{array.nbytes} x i8], align {CACHE_LINE}"
+        for symbol, array in program.constants.items()
+    ]
+    module = llvm.parse_assembly("\n".join([*declared, program.text]))
     public = {f.name for f in module.functions if not f.is_declaration}
+    for symbol, array in program.constants.items():  # one after the other: their text is three times as long, and more
+        module.link_in(llvm.parse_assembly(_constant(symbol, array, target)))
     for symbol, kernel in program.kernels.items():
         text = cross.lowered(symbol, kernel.function, types.void(*kernel.types))
         text = re.sub(r"target triple = .*", f'target triple = "{target.triple}"', text)
@@ -69,9 +75,10 @@ def target_machine(variant: Variant) -> llvm.TargetMachine:
     )
 
 
-def _constants(program: LlvmProgram) -> str:
-    lines = []
-    for symbol, array in program.constants.items():
-        text = ESCAPES[np.frombuffer(array.tobytes(), np.uint8)].tobytes().decode("ascii")
-        lines.append(f'@{symbol} = constant [{array.nbytes} x i8] c"{text}", align {CACHE_LINE}')
-    return "\n".join(lines)
+def _constant(symbol: str, array: np.ndarray, target: llvm.TargetMachine) -> str:
+    """A module with one constant."""
+    text = ESCAPES[np.frombuffer(array.tobytes(), np.uint8)].tobytes().decode("ascii")
+    return (
+        f'target datalayout = "{target.target_data}"\ntarget triple = "{target.triple}"\n'
+        f'@{symbol} = constant [{array.nbytes} x i8] c"{text}", align {CACHE_LINE}'
+    )

@@ -71,10 +71,10 @@ def read(path: Path) -> Artifact | None:
         os.utime(path)
     except OSError:
         return None
-    if not hmac.compare_digest(data[:DIGEST], _code(key, path, data[DIGEST:])):
+    if not hmac.compare_digest(data[:DIGEST], _code(key, path, memoryview(data)[DIGEST:])):
         return None
-    header, code = data[DIGEST:].split(b"\n", 1)
-    fields = json.loads(header)
+    end = data.index(b"\n", DIGEST)
+    fields, code = json.loads(data[DIGEST:end]), data[end + 1 :]
     inputs, outputs = (tuple(_tensor(t) for t in fields[role]) for role in ("inputs", "outputs"))
     return Artifact(code, fields["arena"], inputs, outputs, fields["threads"])
 
@@ -85,16 +85,19 @@ def write(path: Path, artifact: Artifact) -> None:
         role: [_fields(t) for t in tensors]
         for role, tensors in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
     }
-    data = json.dumps(fields).encode() + b"\n" + artifact.code
+    header = json.dumps(fields).encode() + b"\n"
     with suppress(OSError):
-        _put(path, _code(_key(path.parent), path, data) + data)
+        _put(path, _code(_key(path.parent), path, header, artifact.code), header, artifact.code)
         for old in sorted(path.parent.glob("*.native"), key=lambda p: -p.stat().st_mtime)[KEPT:]:
             old.unlink()
 
 
-def _code(key: bytes, path: Path, data: bytes) -> bytes:
+def _code(key: bytes, path: Path, *parts: bytes | memoryview) -> bytes:
     """The authentication code of a file: it holds for its name, and so for its pack."""
-    return hmac.new(key, path.name.encode() + b"\n" + data, hashlib.sha256).digest()
+    code = hmac.new(key, path.name.encode() + b"\n", hashlib.sha256)
+    for part in parts:  # not joined: the code of a large model is large
+        code.update(part)
+    return code.digest()
 
 
 def _key(folder: Path) -> bytes:
@@ -109,16 +112,16 @@ def _key(folder: Path) -> bytes:
     return key
 
 
-def _put(path: Path, data: bytes) -> None:
+def _put(path: Path, *parts: bytes) -> None:
     """The whole file or none, readable by this user alone. Raises OSError."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(data)
-        part.replace(path)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.writelines(parts)
+        new.replace(path)
     except OSError:
         with suppress(OSError):
-            part.unlink()
+            new.unlink()
         raise
 
 

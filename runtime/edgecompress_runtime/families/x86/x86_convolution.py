@@ -130,11 +130,12 @@ class Layer:
     def _fields(
         self, x_zero: int, bias: np.ndarray, scaling: tuple[np.ndarray, np.ndarray], y_zero: int, low: int
     ) -> Fields | None:
-        rows = self.weights.reshape(len(self.weights), -1).astype(np.int64)
-        values = bias.reshape(-1).astype(np.int64)
-        largest = np.abs(values) + max(127 - x_zero, 128 + x_zero) * np.abs(rows).sum(1)
+        rows = self.weights.reshape(len(self.weights), -1)
+        values, sums = bias.reshape(-1).astype(np.int64), rows.sum(1, dtype=np.int64)
+        sizes = 2 * np.maximum(rows, 0).sum(1, dtype=np.int64) - sums  # of |w|, without a wider copy of the weights
+        largest = np.abs(values) + max(127 - x_zero, 128 + x_zero) * sizes
         if self.variant.products == 4:  # values are x + 128
-            values = values - (128 + x_zero) * rows.sum(1)
+            values = values - (128 + x_zero) * sums
         return channel_fields(values, largest, scaling, y_zero, low=low, fuses=self.variant.fuses)
 
     def _measure(self) -> None:
