@@ -13,14 +13,21 @@ from edgecompress_runtime.plan import Plan, Tensor
 
 
 def shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
-    """Reshaped tensor -> the tensor whose bytes it is, where both lie in the arena."""
+    """Tensor -> the tensor whose bytes it is: a reshaped one, where both lie in the arena, is that which was reshaped;
+    one that is reshaped into an output is that output."""
     ends = {plan.tensors[i] for i in (*plan.inputs, *plan.outputs)}
     owner: dict[Tensor, Tensor] = {}
     for operator in plan.operators:
-        if operator.kind == "RESHAPE":
-            x, y = plan.tensors[operator.inputs[0]], plan.tensors[operator.outputs[0]]
-            if x.data is None and x not in ends and y not in ends:
-                owner[y] = owner.get(x, x)
+        if operator.kind != "RESHAPE":
+            continue
+        x, y = plan.tensors[operator.inputs[0]], plan.tensors[operator.outputs[0]]
+        whole = owner.get(x, x)
+        if x.data is not None or whole in ends:
+            continue
+        if y in ends:
+            owner |= {t: y for t in (whole, *owner) if owner.get(t, t) is whole}
+        else:
+            owner[y] = whole
     return owner
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numba import types
 
 from edgecompress_runtime.codegen.interface import Interface
+from edgecompress_runtime.codegen.joined_parts import places, steps_in_place
 from edgecompress_runtime.codegen.placement import arranged_memory, shared_storage
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.families.shared.division import Divided
@@ -168,13 +169,19 @@ class _Walk:
         return Program(interface, calls, kernels, layers, self.constants, tuple(helpers.values()))
 
     def _steps(self) -> Iterator[tuple[Operator, Step]]:
-        """Kernel calls in order; a reshape within the arena moves nothing."""
+        """Kernel calls in order; a reshape of bytes that are its own moves nothing."""
+        joined = places(self.plan)
         for operator in self.plan.operators:
             inputs = [None if i < 0 else self.plan.tensors[i] for i in operator.inputs]
             outputs = [self.plan.tensors[i] for i in operator.outputs]
-            if outputs[0] not in self.owner:
-                for step in self.family.steps(operator.kind, inputs, outputs, operator.options):
-                    yield operator, step
+            if operator.kind != "RESHAPE" or self._moves(inputs[0], outputs[0]):
+                steps = steps_in_place(self.plan, operator, joined)
+                if steps is None:
+                    steps = self.family.steps(operator.kind, inputs, outputs, operator.options)
+                yield from ((operator, step) for step in steps)
+
+    def _moves(self, x: Tensor | None, y: Tensor) -> bool:
+        return x is None or self.owner.get(x, x) is not self.owner.get(y, y)
 
     def _call(self, operator: Operator, step: Step) -> Call:
         actual = self._resolved(step.arguments)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
-from edgecompress_runtime.kernels.arithmetic import Array, Number, clamp, dequantized, f32, i32
+from edgecompress_runtime.kernels.arithmetic import Array, Number, Values, clamp, dequantized, f32, i32
 from edgecompress_runtime.kernels.int8_table import rescaled, table_call
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares
+from edgecompress_runtime.kernels.strides import offset, row_count
 from edgecompress_runtime.options import Options
 
 
@@ -27,6 +28,17 @@ def dequantize(x: Array, y: Array, count: Number, scale: Number, zero: Number) -
     """int8 -> float32."""
     for i in range(count):
         y[i] = scale * f32(i32(x[i] - zero))
+
+
+def strided_dequantize(x: Array, y: Array, geometry: Values, y_start: Number, scale: Number, zero: Number) -> None:
+    """`dequantize` into a part of y, which begins at y_start; geometry: dims, and the strides of x and y, of
+    `strides.collapsed`."""
+    dims, x_strides, y_strides = geometry
+    for row in range(row_count(dims)):
+        x_row, y_row = offset(row, dims, x_strides), i32(y_start + offset(row, dims, y_strides))
+        for i in range(dims[5]):
+            value = i32(x[i32(x_row + i * x_strides[5])] - zero)
+            y[i32(y_row + i * y_strides[5])] = scale * f32(value)
 
 
 def cast(x: Array, y: Array, count: Number) -> None:
