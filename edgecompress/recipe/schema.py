@@ -111,7 +111,7 @@ def _metric(value: Any) -> Any:
     return value
 
 
-Allocation = Literal["uniform", "global", "lamp", "sensitivity", "capacity"]
+Allocation = Literal["uniform", "global", "lamp", "sensitivity", "erk", "capacity"]
 
 
 class Section(BaseModel):
@@ -181,18 +181,25 @@ class Prune(Section):
     allocation: Allocation = Field(
         "lamp",
         description='how layers share the sparsity: "uniform" (all alike), "global" (one threshold), "lamp" '
-        '(layer-adaptive magnitude), "sensitivity" (by what pruning each layer does to the outputs), or, '
-        'for channels, "capacity" (by parameters for each multiply-accumulate)',
+        '(layer-adaptive magnitude), "sensitivity" (by what pruning each layer does to the outputs), '
+        '"erk" (for weights: by the sum of a layer\'s dimensions), or, for channels, "capacity" (by parameters for '
+        "each multiply-accumulate)",
     )
-    schedule: Literal["one-shot", "gradual", "iterative", "lottery"] = Field(
+    schedule: Literal["one-shot", "gradual", "iterative", "lottery", "rigl", "set"] = Field(
         "gradual",
         description='"one-shot" prunes before training, "gradual" during it (cubic), "iterative" in rounds of pruning'
-        ' and training, "lottery" in rounds that go back to early weights; channels are removed at once, '
-        'or in rounds with "iterative"',
+        ' and training, "lottery" in rounds that go back to early weights; "rigl" and "set" prune before '
+        "training and move the weights that are left to other places during it, by gradients or at random; channels are"
+        ' removed at once, or in rounds with "iterative"',
     )
     rounds: int = Field(5, ge=1, le=100, description='number of rounds of schedule = "iterative" and "lottery"')
     rewind: int = Field(
         0, ge=0, description='for schedule = "lottery": each round goes back to the weights after this many epochs'
+    )
+    fresh: bool = Field(
+        False,
+        description='for schedule = "rigl" and "set": whether training starts from new random weights, as in the '
+        "papers, in place of the model's",
     )
     keep: list[str] = Field([], description="names of nodes whose weights and output channels are not pruned")
     epochs: int | None = Field(None, ge=1, description="epochs of training, in each round; unset: as in [train]")

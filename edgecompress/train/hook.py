@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -17,6 +18,9 @@ class Hook:
 
     def on_start(self, module: nn.Module) -> None:
         """Before the optimizer is made: parameters that are added here are trained."""
+
+    def on_optimizer(self, optimizer: torch.optim.Optimizer) -> None:
+        """After the optimizer is made, whose state may change with what a method does."""
 
     def before_step(self, step: int, total: int) -> None:
         """Before the outputs of step 0, 1, .. are computed."""

@@ -101,6 +101,7 @@ class _Run:
         self.module.to(self.group.device)
         call(self.hooks, "on_start", self.module)
         self.optimizer = make_optimizer(self.module.parameters() if parameters is None else parameters, self.settings)
+        call(self.hooks, "on_optimizer", self.optimizer)
 
     def __call__(self) -> History:
         path, stage = self.session.checkpoint, self.session.stage

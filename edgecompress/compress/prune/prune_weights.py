@@ -12,18 +12,20 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from edgecompress.compress.prune.allocation import ALLOCATIONS
+from edgecompress.compress.prune.allocation import ALLOCATIONS, rank
 from edgecompress.compress.prune.channel_samples import sampled_loss
+from edgecompress.compress.prune.erdos_renyi import erdos_renyi
 from edgecompress.compress.prune.masks import Comparable, Masks, Prunable, Scoring
 from edgecompress.compress.prune.patterns import Pattern, parse_pattern, to_taps
 from edgecompress.compress.prune.recipe_faults import require_possible
+from edgecompress.compress.prune.rewiring import GROWTH, Rewiring
 from edgecompress.compress.prune.schedules import rounds
 from edgecompress.compress.prune.weight_sensitivity import noise_of_layers
 from edgecompress.compress.prune.weight_statistics import Samples, WeightStatistics
 from edgecompress.compress.quantize import operators
 from edgecompress.errors import InputError
 from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
-from edgecompress.graph.fusion import layers
+from edgecompress.graph.fusion import constant, layers
 from edgecompress.recipe import Prune, Train
 from edgecompress.record.report import History
 from edgecompress.support.present import present
@@ -31,6 +33,7 @@ from edgecompress.train import DEFAULT_SESSION, Hook, Session, TrainData, train
 from edgecompress.train.losses import Loss, task_loss
 from edgecompress.train.module.torch_model import TorchModel
 
+TINY = 1e-9  # in place of no share at all
 BATCHES, SAMPLES = 50, 512  # for gradients before anything is pruned
 NORMALISATIONS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 
@@ -91,11 +94,10 @@ def prune_weights(
     final = final_sparsity(settings)
     require_possible(settings, None if data is None else training.epochs if training is not None else 0)
     module = TorchModel(model, logits=True)
-    trains = data is not None and training is not None
     samples = None
     if data is not None and training is not None:
         samples = Samples(data, task_loss(training, data), session.seed)
-    rising = final if trains and settings.schedule == "gradual" else None
+    rising = final if samples is not None and settings.schedule == "gradual" else None
     masks = masks_of(module, model, settings, samples, rising=rising, seed=session.seed)
     result = partial(_result, module, masks, final, settings)
     if data is None or training is None:
@@ -111,12 +113,16 @@ def prune_weights(
     if settings.schedule == "gradual":
         return result((run("prune", 0, masks),))
     histories, notes, early = [], [], _Snapshot(settings.rewind)
-    if settings.schedule == "lottery":
+    if settings.fresh or settings.schedule == "lottery":
         initialise(module, model, session.seed)
+    if settings.schedule == "lottery":
         histories.append(run("before pruning", 0, early, masks))
         notes += early.settle()
     elif masks.statistics is not None:
         _gather(module, masks.statistics, present(samples), training.batch)
+    if settings.schedule in GROWTH:
+        masks.update(final)
+        return result((run("prune", 0, Rewiring(masks, settings.schedule, session.seed)),))
     count = 1 if settings.schedule == "one-shot" else settings.rounds
     for number in range(1, count + 1):
         masks.update(rounds(number, count, final))
@@ -246,6 +252,10 @@ def _comparable(settings: Prune, model: ir.Model, weights: Sequence[Prunable], d
         noise = noise_of_layers(model, weights, parse_pattern(settings.pattern), data)
         uniform = ALLOCATIONS["uniform"]
         return lambda name, units, sizes: noise[name](uniform(units, sizes))
+    if settings.allocation == "erk":
+        shapes = {w.name: present(constant(model.graph.initializers[w.name])).shape for w in weights}
+        shares = erdos_renyi(shapes, final_sparsity(settings))
+        return lambda name, units, sizes: rank(units, sizes) / max(shares[name], TINY)
     return lambda name, units, sizes: ALLOCATIONS[settings.allocation](units, sizes)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgecompress.recipe import Prune
 
 ROUNDS = ("iterative", "lottery")
+MOVING = ("rigl", "set")
 ROUNDING = 0.005  # 0.67 is what 1:3 makes zero
 NO_DATA = "needs training data: give --train"
 
@@ -59,6 +60,15 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
             f'{schedule} applies to single weights only; for channels use "iterative"',
         ),
         (
+            channels and not weights and s.schedule in MOVING,
+            f'{schedule} applies to single weights only; for channels use "one-shot" or "iterative"',
+        ),
+        (channels and s.allocation == "erk", 'prune.allocation = "erk" applies to single weights only'),
+        (
+            anything and s.fresh and s.schedule not in MOVING,
+            'prune.fresh applies only to prune.schedule = "rigl" and "set"',
+        ),
+        (
             anything and s.rewind > 0 and s.schedule != "lottery",
             'prune.rewind applies only to prune.schedule = "lottery"',
         ),
@@ -71,7 +81,7 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
             f"prune.rewind = {s.rewind} is after the end of training ({epochs} epochs)",
         ),
         (anything and epochs is None and known.needs_data, f"{criterion} {NO_DATA}"),
-        (anything and epochs is None and s.schedule in ROUNDS, f"{schedule} {NO_DATA}"),
+        (anything and epochs is None and s.schedule in (*ROUNDS, *MOVING), f"{schedule} {NO_DATA}"),
         (anything and epochs is None and s.allocation == "sensitivity", f'prune.allocation = "sensitivity" {NO_DATA}'),
         (s.blocks > 0 and epochs is None, f"prune.blocks {NO_DATA}, to find the blocks that matter least"),
     )
