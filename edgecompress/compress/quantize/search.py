@@ -24,7 +24,7 @@ from edgecompress.compress.quantize.post_training import Quantized, quantize
 from edgecompress.compress.quantize.ranges import METHODS
 from edgecompress.compress.quantize.smooth import sites, smoothed
 from edgecompress.compress.quantize.tuning import Judge, Measured, Step, Tuner, judging_samples
-from edgecompress.graph.annotations import comes_quantized, forget_given, is_integer, quantization
+from edgecompress.graph.annotations import codebook, comes_quantized, forget_given, is_integer, quantization
 from edgecompress.graph.channel_axes import elements
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.operators import record_of
@@ -118,10 +118,11 @@ class _Search:
         self._keep("calibrated scales in place of the model's", made, self.settings, WORTH_GIVEN)
 
     def smoothing(self) -> None:
-        """Channels behind LayerNormalizations made alike, at the expense of the matrices behind them."""
+        """Channels behind norms made alike, at the expense of the matrices behind them."""
         reference, dataset = self.quantized.reference, self.quantized.calibration.dataset
         names = tuple(str(site.value.name) for site in sites(reference))
-        if not names or comes_quantized(reference.graph):
+        clustered = any(codebook(value) is not None for value in reference.graph.initializers.values())
+        if not names or clustered or comes_quantized(reference.graph):
             return
         first = self.judge.batches[0]
         values = Runner(reference, names, self.judge.size)(first)
@@ -134,7 +135,7 @@ class _Search:
         ]
         best = max(tries, key=lambda made: self.judge.of(made.model).mean)
         made = replace(best, equalization=self.quantized.equalization)
-        self._keep("smoothing behind LayerNormalization", made, self.settings, WORTH, names)
+        self._keep("smoothing between norms and matrices", made, self.settings, WORTH, names)
 
     def methods(self) -> None:
         """Another calibration method for single values."""
