@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecompress.compress.cluster import codebooks as codebook
-from edgecompress.compress.cluster import matrices
 from edgecompress.compress.cluster.assignment import assign, improve
 from edgecompress.compress.cluster.codebooks import Centroids
 from edgecompress.compress.cluster.layer import Bits, Price, cluster_weights
-from edgecompress.compress.cluster.moments import Accumulator, unknown
+from edgecompress.compress.quantize import matrices
+from edgecompress.compress.quantize.moments import Accumulator, unknown
 from edgecompress.evaluate.interpreters import OnnxRuntime
 
 FLOAT = ir.TensorType(ir.DataType.FLOAT)

@@ -46,7 +46,9 @@ def network(body: str) -> ir.Model:
     constants = {
         "gain": large, "bias": large * normal(16), "w": normal(16, 16) / large[:, None] / 4, "b": normal(16),
         "v": normal(16, 16, seed=2) / large[:, None] / 4, "u": normal(16, 16, seed=3) / 4,
-        "one": np.float32(3), "many": normal(6, 16), "narrow": normal(6, 16), "gain3": large.reshape(1, 1, 16), "bias3": (large * normal(16)).reshape(1, 1, 16),
+        "one": np.float32(3),
+        "many": normal(6, 16), "narrow": normal(6, 16),
+        "gain3": large.reshape(1, 1, 16), "bias3": (large * normal(16)).reshape(1, 1, 16),
         "eps": np.float32(1e-5), "half": np.float32(-0.5), "last": np.array([-1]), "whole": np.array([1, 6, 16]),
     }  # fmt: skip
     used = {name for node in model.graph.node for name in node.input}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import partial
 
 import onnx_ir as ir
 
@@ -11,7 +13,7 @@ from edgecompress.compress.quantize.search import Tried
 from edgecompress.conversion.artifacts import Emitted, emit
 from edgecompress.conversion.check import check
 from edgecompress.conversion.conversion import Conversion
-from edgecompress.conversion.encode import Encoded, diagnose_layers, encode, encode_again
+from edgecompress.conversion.encode import Encoded, diagnose_layers, encode, encode_again, search_again
 from edgecompress.conversion.float_fault import require_faithful
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.errors import UnsupportedModelError
@@ -20,6 +22,8 @@ from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.verify import Check, compare, refusal, run_dataset, worst_value
 from edgecompress.recipe import Recipe
 from edgecompress.record.report import History
+
+SEARCHES_AGAIN = 3
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Outcome:
 
     recipe: with the layers that stayed in float. diagnoses: of the fully quantized model, worst first. verdict: on the
     quality of all artifacts. histories: of every training, in order. tried: what the search for better quality tried.
+    notes: what a reader should know of it.
     """
 
     attempt: Attempt
@@ -64,6 +69,7 @@ class Outcome:
     verdict: Verdict
     histories: tuple[History, ...] = ()
     tried: tuple[Tried, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
@@ -73,16 +79,14 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
     measured in ONNX Runtime alone; what passes there is checked everywhere. An integer-only target gets the
     fully quantized model whatever it loses, and so does a model that loses as much in float.
     """
-    encoded = encode(conversion, model)
-    if encoded.settings is not None:
-        conversion = conversion.with_recipe(conversion.recipe.model_copy(update={"quantize": encoded.settings}))
-    attempt, histories, tried = _attempt(conversion, encoded), encoded.histories, encoded.tried
-    diagnoses = diagnose_layers(conversion, encoded)
-    verdict = judge_all(conversion, attempt)
+    judged = _search_again(_judged(conversion, encode(conversion, model)))
+    conversion, attempt, verdict, encoded = judged.conversion, judged.attempt, judged.verdict, judged.attempt.encoded
+    diagnoses, histories = diagnose_layers(conversion, encoded), encoded.histories
+    end = partial(Outcome, tried=encoded.found.tried if encoded.found else (), notes=_notes(judged))
     if not verdict.loses_accuracy or conversion.profile.integer_only or encoded.quantized is None:
-        return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories, tried)
+        return end(attempt, conversion.recipe, diagnoses, verdict, histories)
     if _loses_in_float(conversion, encoded.quantized.reference):
-        return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories, tried)
+        return end(attempt, conversion.recipe, diagnoses, verdict, histories)
     by_own_noise = sorted(diagnoses, key=lambda d: d.own_snr_db)
     for diagnosis in by_own_noise:
         assert encoded.quantized is not None
@@ -94,7 +98,67 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
             verdict = judge_all(conversion, attempt)
             if not verdict.loses_accuracy:
                 break
-    return Outcome(attempt, conversion.recipe, diagnoses, verdict, histories, tried)
+    return end(attempt, conversion.recipe, diagnoses, verdict, histories)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """An attempt with its verdict. conversion: with the settings that the search left. missing: dB that the attempts
+    before it missed, each time, on samples that were held out."""
+
+    conversion: Conversion
+    attempt: Attempt
+    verdict: Verdict
+    missing: tuple[float, ...] = ()
+
+    @property
+    def deficit(self) -> float:
+        """dB that the worst slice misses; 0 where none does."""
+        return max((s.missing_db for s in self.verdict.shortfalls), default=0.0)
+
+
+def _judged(conversion: Conversion, encoded: Encoded, missing: tuple[float, ...] = ()) -> _Judged:
+    if encoded.found is not None:
+        recipe = conversion.recipe.model_copy(update={"quantize": encoded.found.settings})
+        conversion = conversion.with_recipe(recipe)
+    attempt = _attempt(conversion, encoded)
+    return _Judged(conversion, attempt, judge_all(conversion, attempt), missing)
+
+
+def _search_again(judged: _Judged) -> _Judged:
+    """Searches on while the artifacts are too bad on samples that were held out from those that calibrate, and that
+    helps.
+
+    Data that was given to evaluate on takes no part in choosing.
+    """
+    for _ in range(SEARCHES_AGAIN):
+        found, deficit = judged.attempt.encoded.found, judged.deficit
+        if found is None or not judged.conversion.data.held_out or not 0 < deficit < math.inf or found.out_of_time:
+            break
+        encoded = search_again(judged.conversion, found, deficit)
+        if encoded.found is None or not any(t.kept for t in encoded.found.tried[len(found.tried) :]):
+            break
+        again = _judged(judged.conversion, encoded, (*judged.missing, deficit))
+        if again.deficit >= deficit or again.attempt.refused.keys() - judged.attempt.refused.keys():
+            break
+        judged = again
+    return judged
+
+
+def _notes(judged: _Judged) -> tuple[str, ...]:
+    found, notes = judged.attempt.encoded.found, []
+    if judged.missing:
+        times = " and ".join(f"{missing:.1f} dB" for missing in judged.missing)
+        notes.append(
+            f"the {len(judged.conversion.data.check)} samples that were held out took part in choosing: {times} were "
+            "missing on them, and the search went on for as much; --eval data takes no part"
+        )
+    if found is not None and found.out_of_time:
+        notes.append(
+            f"the search for better outputs was cut short after {found.settings.search_seconds:g} s ([quantize] "
+            "search_seconds): a faster machine, or more time, may find a better model"
+        )
+    return tuple(notes)
 
 
 def judge_all(conversion: Conversion, attempt: Attempt) -> Verdict:

@@ -11,14 +11,13 @@ import onnx_ir as ir
 from edgecompress.compress.quantize import (
     LayerDiagnosis,
     Quantized,
-    correct_bias,
     diagnose,
     quantize,
+    quantize_again,
     quantize_dynamic,
-    quantize_static,
     to_float16,
 )
-from edgecompress.compress.quantize.search import Found, Tried, improve
+from edgecompress.compress.quantize.search import Found, improve, improve_further
 from edgecompress.conversion.artifacts import emit_pack
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.size_budget import cluster_within
@@ -40,15 +39,14 @@ AWARE = "quantization-aware training"
 @dataclass(frozen=True)
 class Encoded:
     """An annotated model. quantized: how it came about when its activations are int8. goals: what was asked of its
-    clusters. histories: of training it as integers and codebooks. tried: what the search for a better model tried.
-    settings: of quantization, as that search left them; None where there was none."""
+    clusters. histories: of training it as integers and codebooks. found: by the search for a better model, before it
+    was clustered; None where there was none."""
 
     model: ir.Model
     quantized: Quantized | None = None
     goals: tuple[Goal, ...] = ()
     histories: tuple[History, ...] = ()
-    tried: tuple[Tried, ...] = ()
-    settings: Quantize | None = None
+    found: Found | None = None
 
 
 def encode(conversion: Conversion, model: ir.Model) -> Encoded:
@@ -67,10 +65,7 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
         with conversion.log.stage("search") as running:
             found = improve(quantized, recipe.quantize, recipe.evaluate.min_snr, integer_only=integer_only)
             running.stage.note = search_note(found)
-        quantized, conversion = found.quantized, _with_quantize(conversion, found.settings)
-        encoded = Encoded(quantized.model, quantized, tried=found.tried, settings=found.settings)
-        clustered = _clustered(conversion, encoded, quantized.reference, quantized.calibration.dataset)
-        return replace(clustered, tried=found.tried, settings=found.settings)
+        return _of_search(conversion, found)
     encoded = Encoded(quantized.model, quantized)
     if recipe.quantize.epochs is not None:
         assert conversion.trainer is not None  # require_possible sees to it
@@ -80,6 +75,26 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
         quantized = replace(quantized, model=aware.model, reference=aware.model)
         encoded = Encoded(aware.model, quantized, histories=(aware.history,))
     return _clustered(conversion, encoded, quantized.reference, quantized.calibration.dataset)
+
+
+def search_again(conversion: Conversion, found: Found, deficit: float) -> Encoded:
+    """What a search ended with, improved by as much as it is worse than it should be on samples that did not calibrate.
+
+    deficit: in dB.
+    """
+    with conversion.log.stage("search again") as running:
+        again = improve_further(found, deficit, integer_only=conversion.profile.integer_only)
+        new = replace(again, tried=again.tried[len(found.tried) :])
+        running.stage.note = f"{deficit:.1f} dB missing on samples that were held out: {search_note(new)}"
+    return _of_search(conversion, again)
+
+
+def _of_search(conversion: Conversion, found: Found) -> Encoded:
+    quantized = found.quantized
+    recipe = conversion.recipe.model_copy(update={"quantize": found.settings})
+    encoded = Encoded(quantized.model, quantized)
+    clustered = _clustered(conversion.with_recipe(recipe), encoded, quantized.reference, quantized.calibration.dataset)
+    return replace(clustered, found=found)
 
 
 def _is_searched(conversion: Conversion, quantized: Quantized) -> bool:
@@ -98,11 +113,9 @@ def encode_again(conversion: Conversion, before: Quantized) -> Encoded:
     """The same float model and calibration with other layers in float."""
     settings = conversion.recipe.quantize
     with conversion.log.stage("quantize again") as running:
-        model, correction = quantize_static(before.reference, before.calibration, settings), None
-        if settings.bias_correction and not comes_quantized(model.graph):
-            model, correction = correct_bias(before.reference, model, before.calibration)
+        again = quantize_again(before, settings)
         running.stage.note = f"in float: {', '.join(settings.float_layers)}"
-    encoded = Encoded(model, replace(before, model=model, bias_correction=correction))
+    encoded = Encoded(again.model, again)
     return _clustered(conversion, encoded, before.reference, before.calibration.dataset)
 
 
@@ -141,14 +154,10 @@ def _clustered(conversion: Conversion, encoded: Encoded, reference: ir.Model, ca
     return Encoded(clustered.model, quantized, (goal(clustered, asked),), histories)
 
 
-def _with_quantize(conversion: Conversion, settings: Quantize) -> Conversion:
-    return conversion.with_recipe(conversion.recipe.model_copy(update={"quantize": settings}))
-
-
 def search_note(found: Found) -> str:
     """What the search tried, and what it kept."""
     steps = [f"{t.what}: {t.before:.1f} to {t.after:.1f} dB, {'kept' if t.kept else 'not kept'}" for t in found.tried]
-    late = ["stopped by search_seconds, so that another run may differ"] if found.out_of_time else []
+    late = [f"cut short after {found.seconds:.0f} s ([quantize] search_seconds)"] if found.out_of_time else []
     return "; ".join(steps + late) or "not needed"
 
 

@@ -28,13 +28,14 @@ class Shortfall:
     """One limit that an artifact misses.
 
     where: the format and the interpreter. text: what was measured, and what was asked for. metric: whether it is a
-    limit on the metric. value: what was measured, to find the worst.
+    limit on the metric. value: what was measured, to find the worst. missing_db: by how much a ratio misses it.
     """
 
     where: str
     text: str
     metric: bool
     value: float
+    missing_db: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _of_quality(where: str, quality: Quality, settings: Evaluate) -> Shortfall:
         return Shortfall(where, f"{quality.slice}: {text}", False, equal)
     measured = "values are lost or not finite" if _is_lost(quality) else f"{snr:.1f} dB"
     text = f"{measured}, and at least {settings.min_snr:g} dB are asked for"
-    return Shortfall(where, f"{quality.slice}: {text}", False, snr)
+    return Shortfall(where, f"{quality.slice}: {text}", False, snr, settings.min_snr - snr)
 
 
 def joined(verdicts: Iterable[Verdict]) -> Verdict:

@@ -126,6 +126,7 @@ def _notes(converted: Converted) -> list[str]:
         *ingested.notes,
         *converted.conversion.data.notes,
         *compressed.notes,
+        *compressed.outcome.notes,
         *(note for step in compressed.steps for note in step.notes),
         *_calibration_notes(converted),
     ]

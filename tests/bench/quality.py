@@ -4,9 +4,12 @@
 
 Converts each network of quality_networks.py for android and for cortex-m4, with 96 calibration samples, and prints the
 exit code, the status, the worst slice of each file on the samples that were held out, and what the report says about
-layers that are not int8. The .onnx files are then run in ONNX Runtime on 64 fresh samples beside the exported model,
-and each quantity that is known to share an output is measured by itself, without this project's code. Exits 1 when a
-file with exit code 0 has a quantity below the gate (on fresh samples, less a margin of 2 dB; classes that agree pass).
+layers that are not int8. Where the search for better outputs changed something, the network is also converted without
+it, and a table at the end shows from what to what it came, and at what cost.
+
+The .onnx files are then run in ONNX Runtime on 64 fresh samples beside the exported model, and each quantity that is
+known to share an output is measured by itself, without this project's code. Exits 1 when a file with exit code 0 has a
+quantity below the gate (on fresh samples, less a margin of 2 dB; classes that agree pass).
 """
 
 from __future__ import annotations
@@ -37,16 +40,18 @@ def main() -> int:
     chosen = [a for a in asked if a not in TARGETS]
     names = [name for name, case in CASES.items() if not chosen or name in chosen or case.kind in chosen]
     codes: dict[tuple[str, int], int] = {}
-    wrong = []
+    wrong, cures = [], []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             model, fresh = export(name, Path(folder))
             for target in targets:
                 code, problem = converted(name, model, target, fresh)
+                cures += cured(f"{name} for {target}", model, target)
                 codes[target, code] = codes.get((target, code), 0) + 1
                 wrong += [f"{name} for {target}: {problem}"] if problem else []
     for (target, code), count in sorted(codes.items()):
         print(f"{target}: {count} of {len(names)} networks with exit code {code}")
+    print("\n".join(["cured: exit code, lowest ratio and bytes of each file without and with it", *cures]))
     print("\n".join(wrong) if wrong else "no file below the gate has exit code 0")
     return 1 if wrong else 0
 
@@ -76,9 +81,7 @@ def export(name: str, folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
 def converted(name: str, model: Path, target: str, fresh: dict[str, np.ndarray]) -> tuple[int, str]:
     """(exit code, what is below the gate although the code is 0)"""
     out, start = model.with_name(target), time.monotonic()
-    command = [sys.executable, "-m", "edgecompress", "convert", model, "--target", target, "-o", out, "-q", "--calib",
-               model.with_name("calib.npz")]  # fmt: skip
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    done = convert(model, target, out)
     head = f"{name:12} {CASES[name].kind:11} {target:9} exit {done.returncode} {time.monotonic() - start:5.1f} s"
     if not (out / "report.json").is_file():
         print(f"{head}  {done.stderr.strip().splitlines()[-1][:300] if done.stderr.strip() else 'nothing was said'}",
@@ -94,6 +97,25 @@ def converted(name: str, model: Path, target: str, fresh: dict[str, np.ndarray])
         if artifact["format"] == "onnx":
             low += _fresh(name, model, out / artifact["path"], fresh)
     return done.returncode, "; ".join(low) if done.returncode == 0 else ""
+
+
+def convert(model: Path, target: str, out: Path, *options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgecompress", "convert", model, "--target", target, "-o", out, "-q", "--calib",
+               model.with_name("calib.npz"), *options]  # fmt: skip
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+
+
+def cured(what: str, model: Path, target: str) -> list[str]:
+    """What the search for better outputs changed, if it did: without it and with it."""
+    report = model.with_name(target) / "report.json"
+    if not report.is_file() or not any(cure["kept"] for cure in json.loads(report.read_text())["cures"]):
+        return []
+    recipe, out = model.with_name("recipe.toml"), model.with_name(f"{target}-uncured")
+    recipe.write_text("[quantize]\nsearch_seconds = 0\n")
+    convert(model, target, out, "--recipe", recipe)
+    states = [json.loads((folder / "report.json").read_text()) for folder in (out, report.parent)]
+    words = ["; ".join(map(_in_words, state["artifacts"])) for state in states]
+    return [f"{what}: {states[0]['status']}, {words[0]} -> {states[1]['status']}, {words[1]}"]
 
 
 def _is_low(quality: dict[str, float], check: dict[str, float]) -> bool:

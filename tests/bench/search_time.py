@@ -1,4 +1,4 @@
-"""How long the search for better outputs takes on ResNet-50 (He et al. 2016): 25.6 M weights, 4.1 G multiply-accumulates.
+"""How long the search for better outputs takes on ResNet-50 (He et al. 2016).
 
     python tests/bench/search_time.py [MIN_SNR ...]
 
@@ -90,10 +90,12 @@ def measure(folder: Path, limit: str) -> None:
     command = [sys.executable, "-m", "edgecompress", "convert", folder / "resnet50.onnx", "--target", "android", "-q",
                "-o", folder / limit, "--calib", folder / "calib.npz", "--min-snr", limit]  # fmt: skip
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    print(f"--min-snr {limit}: exit {done.returncode}, {time.monotonic() - start:.0f} s", done.stderr[-500:], flush=True)
+    print(
+        f"--min-snr {limit}: exit {done.returncode}, {time.monotonic() - start:.0f} s", done.stderr[-500:], flush=True
+    )
     report = json.loads((folder / limit / "report.json").read_text())
     for stage in report["stages"]:
-        print(f"  {stage['name']:12} {stage['seconds']:6.1f} s  {stage['note'] or ''}", flush=True)
+        print(f"  {stage['name']:12} {stage['wall_seconds']:6.1f} s  {stage['note'] or ''}", flush=True)
     for cure in report["cures"]:
         print(f"  {cure}"[:300], flush=True)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from edgecompress.compress.quantize.moments import inverse_factors
+
 
 def assign(
     target: np.ndarray,
@@ -28,14 +30,14 @@ def assign(
     bit. pruned: bool [rows, k], weights that
     stay at the centroid nearest to zero.
     """
-    factors = np.stack([np.linalg.cholesky(np.linalg.inv(h)).T for h in hessian])
+    factors = inverse_factors(hessian)
     zero = int(np.abs(centroids).argmin())
     return _assign(target, np.ascontiguousarray(factors), scale, centroids, costs, pruned, zero)
 
 
 def conditional_energy(hessian: np.ndarray) -> np.ndarray:
     """What an error in each column costs once the columns behind it have made up for it: [groups, k]."""
-    return np.stack([np.diag(np.linalg.cholesky(np.linalg.inv(h))) ** -2.0 for h in hessian])
+    return np.stack([np.diag(factor) ** -2.0 for factor in inverse_factors(hessian)])
 
 
 def improve(

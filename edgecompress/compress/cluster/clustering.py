@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from edgecompress.compress.cluster import bit_budget as budget
 from edgecompress.compress.cluster.layer import Bits, Price
-from edgecompress.compress.cluster.layer_inputs import Calibrator
 from edgecompress.compress.cluster.network import ClusteredLayer, cluster_layers, clustered_bytes, weight_count
+from edgecompress.compress.quantize.layer_inputs import Calibrator
 from edgecompress.compress.quantize.noise import judging_batches, output_snr_db
 from edgecompress.errors import InputError
 from edgecompress.recipe import Cluster

@@ -10,7 +10,7 @@ import numpy as np
 from edgecompress.compress.cluster import codebooks as codebook
 from edgecompress.compress.cluster.assignment import assign, conditional_energy, improve
 from edgecompress.compress.cluster.codebooks import Bits, Centroids
-from edgecompress.compress.cluster.moments import Moments
+from edgecompress.compress.quantize.moments import Moments
 
 DAMPING = 0.01  # of the mean input energy; as in GPTQ
 REFITS = 4

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.compress.cluster import matrices
 from edgecompress.compress.cluster.layer import Bits, ClusteredWeights, Price, cluster_weights
-from edgecompress.compress.cluster.layer_inputs import Calibrator
-from edgecompress.compress.cluster.moments import Moments, unknown
-from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize import matrices, operators
 from edgecompress.compress.quantize.dynamic import LARGEST_HALF
+from edgecompress.compress.quantize.layer_inputs import Calibrator
+from edgecompress.compress.quantize.moments import Moments, unknown
 from edgecompress.compress.quantize.noise import decibels
 from edgecompress.compress.quantize.weight_scales import BIAS_LIMITS, LIMIT, quantize_bias
 from edgecompress.graph.annotations import (
@@ -154,9 +153,7 @@ def _shift_bias(layer: Layer, value: ir.Value, moments: Moments) -> None:
     bias = layer.bias
     assert bias is not None
     matrix = matrices.to_matrix(layer.node, np.asarray(constant(value))).astype(np.float64)
-    grouped = matrix.reshape(len(moments.input_mean), -1, matrix.shape[1])
-    through = (grouped @ moments.input_mean[:, :, None]).ravel()
-    bias.const_value = ir.tensor((moments.output_mean - through).astype(np.float32), name=bias.name)
+    bias.const_value = ir.tensor(moments.bias(matrix), name=bias.name)
 
 
 def _report(layer: Layer, value: ir.Value, found: ClusteredWeights, moments: Moments) -> ClusteredLayer:

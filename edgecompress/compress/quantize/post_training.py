@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from edgecompress.compress.quantize.bias_correction import BiasCorrection, corre
 from edgecompress.compress.quantize.calibrate import Calibration, calibrate
 from edgecompress.compress.quantize.choose_method import with_best_method
 from edgecompress.compress.quantize.equalize import Equalization, equalize
+from edgecompress.compress.quantize.gptq import Rounded, with_rounded
 from edgecompress.compress.quantize.precision import require_integer
 from edgecompress.graph.annotations import codebook, comes_quantized
 from edgecompress.recipe import Quantize
@@ -26,7 +28,8 @@ class Quantized:
     """An annotated model and a record of how it was made.
 
     reference: the float model with the same values and weights, equalized if that helped, for `diagnose` to compare
-    with. equalization, bias_correction: None when the settings don't ask for them.
+    with. equalization, bias_correction: None when the settings don't ask for them. rounded: weights that were not just
+    rounded to the nearest, by name.
     """
 
     model: ir.Model = field(repr=False)
@@ -34,6 +37,7 @@ class Quantized:
     calibration: Calibration = field(repr=False)
     equalization: Equalization | None
     bias_correction: BiasCorrection | None
+    rounded: Mapping[str, Rounded] = field(default_factory=dict, repr=False)
 
 
 def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False) -> Quantized:
@@ -59,3 +63,12 @@ def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_o
     if settings.bias_correction:
         annotated, correction = correct_bias(reference, annotated, calibration)
     return Quantized(annotated, reference, calibration, equalization, correction)
+
+
+def quantize_again(before: Quantized, settings: Quantize, *, integer_only: bool = False) -> Quantized:
+    """The same float model and calibration with other settings; weights keep how they were rounded."""
+    model, correction = quantize_static(before.reference, before.calibration, settings, integer_only=integer_only), None
+    model = with_rounded(model, before.rounded)
+    if settings.bias_correction and not comes_quantized(model.graph):
+        model, correction = correct_bias(before.reference, model, before.calibration)
+    return replace(before, model=model, bias_correction=correction)

@@ -1,26 +1,28 @@
 """Looks for what lifts a quantized model above a limit on its quality, cheapest first.
 
 Each kind of change is tried where the outputs are still too far from the float model's, and kept only where that
-measurably helps: smoothing; another calibration method for single values; then more bits for the values whose rounding
-harms the outputs most for what it costs to store them better, as int16 or as floats, whichever the target computes.
+measurably helps: smoothing; another calibration method for single values; weights rounded with regard to the outputs;
+then more bits for the values whose rounding harms the outputs most for what it costs to store them better, as int16 or
+as floats, whichever the target computes.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.batch import Runner
-from edgecompress.compress.quantize.bias_correction import correct_bias
 from edgecompress.compress.quantize.bit_widths import can_be_int16, with_int16
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.choose_method import steps_of
-from edgecompress.compress.quantize.post_training import Quantized, quantize
+from edgecompress.compress.quantize.gptq import round_weights, samples_for, with_rounded
+from edgecompress.compress.quantize.post_training import Quantized, quantize, quantize_again
 from edgecompress.compress.quantize.ranges import METHODS
 from edgecompress.compress.quantize.smooth import sites, smoothed
 from edgecompress.compress.quantize.tuning import Judge, Measured, Step, Tuner, judging_samples
@@ -58,24 +60,60 @@ class Tried:
 
 @dataclass(frozen=True)
 class Found:
-    """The model that the search ends with, with the settings that make it. out_of_time: whether the limit ended it."""
+    """The model that the search ends with, with the settings that make it.
+
+    worst: the lowest ratio of a slice of its outputs, dB, on calibration samples. seconds: how long it took.
+    out_of_time: whether the limit on these ended it.
+    """
 
     quantized: Quantized
     settings: Quantize
     tried: tuple[Tried, ...]
+    worst: float
+    seconds: float = field(default=0.0, compare=False)
     out_of_time: bool = False
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A model some layers of which compute on more bits, and its quality."""
+
+    made: Quantized
+    settings: Quantize
+    measured: Measured
+    layers: tuple[Layer, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of these layers."""
+        return sum(map(_macs, self.layers))
+
+    @property
+    def bytes(self) -> int:
+        """That their weights grow by as floats."""
+        return 3 * sum(map(_weights, self.layers))
+
+    @property
+    def cost(self) -> int:
+        """To compare ways by."""
+        return self.macs + self.bytes
 
 
 class Clock:
     """Says when the time for a search is over."""
 
     def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+        self._start, self._seconds = time.monotonic(), seconds
         self.stopped = False
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was started."""
+        return time.monotonic() - self._start
 
     def is_over(self) -> bool:
         """Whether the time is over, which is remembered if someone asked."""
-        self.stopped = self.stopped or time.monotonic() > self._end
+        self.stopped = self.stopped or self.elapsed > self._seconds
         return self.stopped
 
 
@@ -86,26 +124,41 @@ def improve(before: Quantized, settings: Quantize, min_snr: float, *, integer_on
     The order of the candidates is fixed, so that the result is the same each time, unless settings.search_seconds ends
     the search.
     """
-    search = _Search(before, settings, min_snr + MARGIN, integer_only)
-    if not search.judge.names:
-        return Found(before, settings, ())
-    for change in (search.other_scales, search.smoothing, search.methods, search.more_bits):
-        if search.measured.worst >= search.target or search.clock.is_over():
-            break
-        change()
-    return Found(search.quantized, search.settings, tuple(search.tried), search.clock.stopped)
+    return _searched(before, settings, min_snr + MARGIN, integer_only, settings.search_seconds)
+
+
+def improve_further(found: Found, deficit: float, *, integer_only: bool) -> Found:
+    """The model that a search ended with, changed until it is better by a deficit, in dB, and the margin, in what is
+    left of the first search's time. tried: of both."""
+    rest = found.settings.search_seconds - found.seconds
+    target = found.worst + deficit + MARGIN
+    again = _searched(found.quantized, found.settings, target, integer_only, rest)
+    return replace(again, tried=(*found.tried, *again.tried), seconds=found.seconds + again.seconds)
+
+
+def _searched(before: Quantized, settings: Quantize, target: float, integer_only: bool, seconds: float) -> Found:
+    search = _Search(before, settings, target, integer_only, Clock(seconds))
+    if search.judge.names:
+        for change in (search.other_scales, search.smoothing, search.methods, search.rounding, search.more_bits):
+            if search.measured.worst >= search.target or search.clock.is_over():
+                break
+            change()
+    worst, clock = search.measured.worst, search.clock
+    return Found(search.quantized, search.settings, tuple(search.tried), worst, clock.elapsed, clock.stopped)
 
 
 class _Search:
     """The state of a search: the best model so far, and its quality."""
 
-    def __init__(self, quantized: Quantized, settings: Quantize, target: float, integer_only: bool) -> None:
+    def __init__(
+        self, quantized: Quantized, settings: Quantize, target: float, integer_only: bool, clock: Clock
+    ) -> None:
         self.quantized, self.settings, self.target, self.integer_only = quantized, settings, target, integer_only
-        self.clock = Clock(settings.search_seconds)
+        self.clock = clock
         self.tried: list[Tried] = []
         batches = judging_samples(quantized.calibration.dataset, quantized.reference)
         self.judge = Judge(quantized.reference, batches)
-        self.measured = self.judge.of(quantized.model) if self.judge.names else Measured(0, 0)
+        self.measured = self.judge.of(quantized.model) if self.judge.names else Measured(math.inf, math.inf)
 
     def other_scales(self) -> None:
         """Scales from calibration data in place of those that the model came with, where these ruin it."""
@@ -159,35 +212,62 @@ class _Search:
             made = self._remade(self.settings, replace(calibration, methods=chosen))
             self._keep("calibration methods of single values", made, self.settings, WORTH, tuple(changes))
 
+    def rounding(self) -> None:
+        """Weights rounded so that their errors make up for each other, where statistics cost little enough."""
+        reference, count = self.quantized.reference, samples_for(self.quantized.reference)
+        if not count or comes_quantized(reference.graph):
+            return
+        dataset = self.quantized.calibration.dataset.head(count)
+        rounded = round_weights(reference, self.quantized.model, dataset, self.clock.is_over)
+        if rounded:
+            model = with_rounded(self.quantized.model.clone(), rounded)
+            made = replace(self.quantized, model=model, rounded=rounded)
+            self._keep("weights rounded by GPTQ", made, self.settings, WORTH, tuple(rounded))
+
     def more_bits(self) -> None:
         """Values stored better, as floats, or as int16 where the target has no floats: those first whose rounding harms
-        most for what that costs, and as few as reach the target."""
+        most for what that costs, and as few as reach the target.
+
+        Weights that were rounded for inputs of int8 layers may not suit better ones: of both ways, the cheaper.
+        """
+        starts = [self.quantized]
+        if self.quantized.rounded:
+            plain = replace(self.quantized, rounded={})
+            starts.append(quantize_again(plain, self.settings, integer_only=self.integer_only))
+        ways = [way for start in starts if (way := self._widened(start)) is not None]
+        if not ways:
+            return
+        reached = [way for way in ways if way.measured.worst >= self.target]
+        best = min(reached, key=lambda w: w.cost) if reached else max(ways, key=lambda w: w.measured.worst)
         kind = "int16 activations" if self.integer_only else "float"
-        wide = _Wider(self.quantized.model, float_allowed=not self.integer_only)
-        order = self._by_gain(wide)
-        tries: dict[int, tuple[Quantized, Quantize, Measured]] = {}
+        names = tuple(str(layer.output.name) for layer in best.layers)
+        cost = {"macs": best.macs, "bytes": 0 if self.integer_only else best.bytes}
+        self._keep(kind, best.made, best.settings, WORTH_COST, names, **cost)
+
+    def _widened(self, start: Quantized) -> _Way | None:
+        """With the fewest groups of values stored better that reach the target, or those that come nearest; None if the
+        time is over before one was tried."""
+        wide = _Wider(start.model, float_allowed=not self.integer_only)
+        order = self._by_gain(start.model, wide)
+        tries: dict[int, _Way] = {}
 
         def reaches(count: int) -> bool:
-            settings = self._with_layers(wide.layers_of(order[:count]))
-            made = self._remade(settings, self.quantized.calibration)
-            tries[count] = (made, settings, self.judge.of(made.model))
-            return tries[count][2].worst >= self.target
+            chosen = wide.layers_of(order[:count])
+            settings = self._with_layers(chosen)
+            made = quantize_again(start, settings, integer_only=self.integer_only)
+            tries[count] = _Way(made, settings, self.judge.of(made.model), tuple(chosen))
+            return tries[count].measured.worst >= self.target
 
         _fewest(len(order), reaches, self.clock)
-        if not tries:
-            return
-        enough = [count for count, (*_, measured) in tries.items() if measured.worst >= self.target]
-        count = min(enough) if enough else max(tries, key=lambda n: (tries[n][2].worst, -n))
-        made, settings, _ = tries[count]
-        found = wide.layers_of(order[:count])
-        names = tuple(str(layer.output.name) for layer in found)
-        cost = {"macs": sum(map(_macs, found)), "bytes": 0 if self.integer_only else 3 * sum(map(_weights, found))}
-        self._keep(kind, made, settings, WORTH_COST, names, **cost)
+        enough = [count for count, way in tries.items() if way.measured.worst >= self.target]
+        if enough:
+            return tries[min(enough)]
+        return tries[max(tries, key=lambda n: (tries[n].measured.worst, -n))] if tries else None
 
-    def _by_gain(self, wide: _Wider) -> list[int]:
+    def _by_gain(self, model: ir.Model, wide: _Wider) -> list[int]:
         """The groups of values, that first which gains most for its cost if it alone is stored better."""
         bits = INT16_BITS if self.integer_only else FLOAT_BITS
-        tuner, own = Tuner(self.judge, self.quantized.model), steps_of(self.quantized.model)
+        tuner, own = Tuner(self.judge, model), steps_of(model)
         base, gains = _noise(tuner.measure({})), []
         for index, names in enumerate(wide.groups):
             if self.clock.is_over():
@@ -208,11 +288,8 @@ class _Search:
         return quantize_static(reference, calibration, self.settings, integer_only=self.integer_only)
 
     def _remade(self, settings: Quantize, calibration: Calibration) -> Quantized:
-        reference, correction = self.quantized.reference, None
-        model = quantize_static(reference, calibration, settings, integer_only=self.integer_only)
-        if settings.bias_correction and not comes_quantized(model.graph):
-            model, correction = correct_bias(reference, model, calibration)
-        return replace(self.quantized, model=model, calibration=calibration, bias_correction=correction)
+        before = replace(self.quantized, calibration=calibration)
+        return quantize_again(before, settings, integer_only=self.integer_only)
 
     def _keep(
         self, what: str, made: Quantized, settings: Quantize, worth: float, names: tuple[str, ...] = (), **cost: int

@@ -6,9 +6,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from edgecompress.compress.cluster.matrices import rows
-from edgecompress.compress.cluster.moments import Accumulator, Moments
 from edgecompress.compress.quantize.batch import Runner, batch_size
+from edgecompress.compress.quantize.matrices import rows
+from edgecompress.compress.quantize.moments import Accumulator, Moments
 from edgecompress.compress.quantize.simulate import Simulation
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.graph.fusion import Layer

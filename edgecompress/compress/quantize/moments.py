@@ -33,6 +33,12 @@ class Moments:
         found = self.energy + ((self.apply(matrix) - 2 * self.cross) * matrix).sum(axis=1)
         return np.maximum(found, 0.0)
 
+    def bias(self, matrix: np.ndarray) -> np.ndarray:
+        """float32 [channels]: the bias that keeps each output channel's mean with these weights [channels, k]."""
+        grouped = matrix.reshape(len(self.input_mean), -1, matrix.shape[1])
+        through = (grouped @ self.input_mean[:, :, None]).ravel()
+        return (self.output_mean - through).astype(np.float32)
+
     def solution(self, damping: float, towards: np.ndarray | None = None) -> np.ndarray:
         """W [channels, k] of least E[(x W^T - y)^2] + damping * mean input energy * |W - towards|^2."""
         grouped = self.cross.reshape(len(self.inputs), -1, self.cross.shape[1])
@@ -50,6 +56,11 @@ class Moments:
         """Mean of E[x^2] over the inputs, [groups, 1, 1]; 1 where a group's inputs never vary."""
         energy = np.trace(self.inputs, axis1=1, axis2=2) / self.inputs.shape[1]
         return np.where(energy > 0, energy, 1.0)[:, None, None]
+
+
+def inverse_factors(hessian: np.ndarray) -> np.ndarray:
+    """Upper triangular U with U^T U = hessian^-1, for each group: [groups, k, k]."""
+    return np.stack([np.linalg.cholesky(np.linalg.inv(h)).T for h in hessian])
 
 
 def unknown(matrix: np.ndarray, groups: int) -> Moments:

@@ -1,0 +1,135 @@
+"""Rounds int8 weights column by column, so that each makes up for the errors of those before it.
+
+E. Frantar et al., "GPTQ" (ICLR 2023), algorithm 1, with the outputs of the float model as what is wanted of the inputs
+that the quantized layers in front give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.quantize import matrices, operators
+from edgecompress.compress.quantize.layer_inputs import SAMPLES, Calibrator
+from edgecompress.compress.quantize.moments import Moments, inverse_factors
+from edgecompress.compress.quantize.weight_scales import LIMIT
+from edgecompress.evaluate.dataset import Dataset
+from edgecompress.graph.annotations import Quantization, codebook, is_integer, quantization
+from edgecompress.graph.fusion import Layer, constant, layers
+
+DAMPING = 0.01  # of the mean input energy
+BLOCK = 128  # columns whose errors are passed on together
+MACS = 400_000_000_000  # of all runs of the model that the statistics take: about half a minute on two cores
+FEWEST = 16  # samples that statistics of a layer's inputs need
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """A layer's weights, whole multiples of their scales, and its bias, which keeps the outputs' means."""
+
+    scale: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray | None
+
+
+def samples_for(model: ir.Model) -> int:
+    """How many samples statistics of all layers can be taken of at acceptable cost; 0: too few."""
+    runs = sum(operators.weight(layer) is not None for layer in layers(model.graph))
+    count = MACS // max(runs * statistics(model).macs, 1)
+    return 0 if count < FEWEST else min(count, SAMPLES)
+
+
+def round_weights(
+    reference: ir.Model, annotated: ir.Model, dataset: Dataset, stop: Callable[[], bool]
+) -> dict[str, Rounded]:
+    """By the names of the weights, all int8 weights of the annotated model, layer after layer, each with inputs from
+    rounded ones. Weights that several layers share, such as the steps of a recurrent network, stay as they are, because
+    a file would have to store them once for each.
+
+    reference: the float model that it was annotated from. stop: says when time is over; nothing is returned then.
+    """
+    clone, found = annotated.clone(), dict[str, Rounded]()
+    calibrator, readers = Calibrator(reference, dataset, seed=0), Counter(map(_content, layers(clone.graph)))
+    for layer in layers(clone.graph):
+        value = operators.weight(layer) if is_integer(layer.node) else None
+        q = None if value is None else quantization(value)
+        if value is None or q is None or q.dtype != ir.DataType.INT8 or codebook(value) is not None:
+            continue
+        if readers[_content(layer)] > 1:
+            continue
+        if stop():
+            return {}
+        weight = np.asarray(constant(value))
+        matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
+        moments = calibrator.moments(clone, layer, *matrix.shape)
+        whole = round_columns(matrix, moments, np.broadcast_to(q.scale.astype(np.float64), len(matrix)))
+        stored = matrices.from_matrix(layer.node, whole, weight.shape)
+        bias = None if layer.bias is None else moments.bias(whole * q.scale.astype(np.float64)[:, None])
+        found[str(value.name)] = Rounded(q.scale, q.dequantize(stored), bias)
+        _put(layer, value, found[str(value.name)])
+    return found
+
+
+def _content(layer: Layer) -> bytes:
+    """The same for layers with the same weights, of which annotated models have a copy for each."""
+    array = constant(operators.weight(layer))
+    return b"" if array is None else hashlib.blake2b(np.ascontiguousarray(array).tobytes()).digest()
+
+
+def round_columns(matrix: np.ndarray, moments: Moments, scale: np.ndarray) -> np.ndarray:
+    """int8 [channels, k]: whole multiples of the channels' scales [channels] for the weights [channels, k].
+
+    Weights that are zero have been pruned, and stay so.
+    """
+    hessian = moments.damped(DAMPING)
+    target, step = moments.solution(DAMPING, matrix), scale[:, None]
+    factors, channels = inverse_factors(hessian), len(matrix) // len(hessian)
+    result = np.empty(matrix.shape, np.int8)
+    for group, factor in enumerate(factors):
+        rows = slice(group * channels, (group + 1) * channels)
+        result[rows] = _round_group(target[rows], matrix[rows] == 0, step[rows], factor)
+    return result
+
+
+def _round_group(wanted: np.ndarray, pruned: np.ndarray, step: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """wanted, pruned: [channels, k]; step: [channels, 1]; factor: [k, k], upper triangular."""
+    wanted, k = wanted.copy(), wanted.shape[1]
+    result = np.zeros(wanted.shape, np.int8)
+    for start in range(0, k, BLOCK):
+        end = min(start + BLOCK, k)
+        errors = np.empty((len(wanted), end - start))
+        for j in range(start, end):
+            whole = np.clip(np.rint(wanted[:, j] / step[:, 0]), -LIMIT, LIMIT)
+            whole[pruned[:, j]] = 0
+            result[:, j] = whole
+            error = (wanted[:, j] - whole * step[:, 0]) / factor[j, j]
+            wanted[:, j + 1 : end] -= error[:, None] * factor[j, j + 1 : end]
+            errors[:, j - start] = error
+        wanted[:, end:] -= errors @ factor[start:end, end:]
+    return result
+
+
+def with_rounded(annotated: ir.Model, weights: Mapping[str, Rounded]) -> ir.Model:
+    """The annotated model, in place, with these weights where it stores them as int8 with the same scales."""
+    for layer in layers(annotated.graph):
+        value = operators.weight(layer) if is_integer(layer.node) else None
+        found = None if value is None else weights.get(str(value.name))
+        if value is not None and found is not None and _has_scale(quantization(value), found.scale):
+            _put(layer, value, found)
+    return annotated
+
+
+def _has_scale(q: Quantization | None, scale: np.ndarray) -> bool:
+    return q is not None and q.dtype == ir.DataType.INT8 and np.array_equal(q.scale, scale)
+
+
+def _put(layer: Layer, value: ir.Value, found: Rounded) -> None:
+    value.const_value = ir.tensor(found.weight, name=value.name)
+    if layer.bias is not None and found.bias is not None:
+        layer.bias.const_value = ir.tensor(found.bias, name=layer.bias.name)
