@@ -215,7 +215,7 @@ class _Walk:
         return Address(ARENA, self.layout.offsets[tensor] + start, dtype)
 
     def _constant(self, array: np.ndarray) -> str:
-        content = array.dtype.str, hashlib.sha256(array).digest()  # not the bytes: they may be many
+        content = array.dtype.str, hashlib.sha256(array.data).digest()  # not the bytes: they may be many
         if content not in self.symbols:
             self.symbols[content] = symbol = f"{CONSTANT}{len(self.symbols)}"
             self.constants[symbol] = array
