@@ -185,16 +185,23 @@ class Prune(Section):
         '"erk" (for weights: by the sum of a layer\'s dimensions), or, for channels, "capacity" (by parameters for '
         "each multiply-accumulate)",
     )
-    schedule: Literal["one-shot", "gradual", "iterative", "lottery", "rigl", "set"] = Field(
+    schedule: Literal["one-shot", "gradual", "iterative", "lottery", "rigl", "set", "soft"] = Field(
         "gradual",
         description='"one-shot" prunes before training, "gradual" during it (cubic), "iterative" in rounds of pruning'
         ' and training, "lottery" in rounds that go back to early weights; "rigl" and "set" prune before '
-        "training and move the weights that are left to other places during it, by gradients or at random; channels are"
-        ' removed at once, or in rounds with "iterative"',
+        "training and move the weights that are left to other places during it, by gradients or at random; "
+        '"soft" closes gates, which training can open again, and cuts in the end; channels are removed at once, or '
+        'in rounds with "iterative"',
     )
     rounds: int = Field(5, ge=1, le=100, description='number of rounds of schedule = "iterative" and "lottery"')
     rewind: int = Field(
         0, ge=0, description='for schedule = "lottery": each round goes back to the weights after this many epochs'
+    )
+    gates: Literal["threshold", "l0"] = Field(
+        "threshold",
+        description='for schedule = "soft": "threshold" learns how far each layer\'s weights shrink (soft '
+        'thresholding), "l0" learns each weight\'s chance to be there (hard concrete gates); they take the place of '
+        "criterion and allocation",
     )
     fresh: bool = Field(
         False,

@@ -15,6 +15,7 @@ from torch import nn
 from edgecompress.compress.prune.allocation import ALLOCATIONS, rank
 from edgecompress.compress.prune.channel_samples import sampled_loss
 from edgecompress.compress.prune.erdos_renyi import erdos_renyi
+from edgecompress.compress.prune.gates import Gates
 from edgecompress.compress.prune.masks import Comparable, Masks, Prunable, Scoring
 from edgecompress.compress.prune.patterns import Pattern, parse_pattern, to_taps
 from edgecompress.compress.prune.recipe_faults import require_possible
@@ -94,9 +95,13 @@ def prune_weights(
     final = final_sparsity(settings)
     require_possible(settings, None if data is None else training.epochs if training is not None else 0)
     module = TorchModel(model, logits=True)
-    samples = None
-    if data is not None and training is not None:
-        samples = Samples(data, task_loss(training, data), session.seed)
+    samples = None if data is None or training is None else Samples(data, task_loss(training, data), session.seed)
+    if settings.schedule == "soft":
+        gates = _gates(module, model, settings, session.seed)
+        history = train(
+            module, present(data), present(training), loss=loss, hooks=[gates], session=_numbered(session, "prune", 0)
+        )
+        return _result(module, gates, final, settings, (history,))
     rising = final if samples is not None and settings.schedule == "gradual" else None
     masks = masks_of(module, model, settings, samples, rising=rising, seed=session.seed)
     result = partial(_result, module, masks, final, settings)
@@ -105,10 +110,7 @@ def prune_weights(
         return result(())
 
     def run(stage: str, number: int, *hooks: Hook) -> History:
-        folder = session.checkpoint
-        state = None if folder is None else folder / f"prune-{number}.pt"
-        its = replace(session, stage=stage, checkpoint=state)
-        return train(module, data, training, loss=loss, hooks=hooks, session=its)
+        return train(module, data, training, loss=loss, hooks=hooks, session=_numbered(session, stage, number))
 
     if settings.schedule == "gradual":
         return result((run("prune", 0, masks),))
@@ -148,10 +150,7 @@ def masks_of(
     samples: for a criterion and an allocation that look at them. rising: the sparsity to reach step by step while
     training. Raises InputError when there is nothing to prune.
     """
-    weights = prunable(model, settings.keep)
-    if not weights:
-        beside = " other than those of the layers in prune.keep" if settings.keep else ""
-        raise InputError(f"prune: the model has no weights to prune{beside}")
+    weights = _some(model, settings)
     comparable = _comparable(settings, model, weights, None if samples is None else samples.data)
     scoring = Scoring(settings.criterion, samples, seed)
     return Masks(module, weights, parse_pattern(settings.pattern), comparable, scoring, rising=rising)
@@ -186,6 +185,25 @@ def initialise(module: TorchModel, model: ir.Model, seed: int) -> None:
                 parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
             elif parameter.ndim == 1:
                 parameter.fill_(float(name in scales))
+
+
+def _numbered(session: Session, stage: str, number: int) -> Session:
+    """The session of training 0, 1, .., with a checkpoint in its folder."""
+    folder = session.checkpoint
+    return replace(session, stage=stage, checkpoint=None if folder is None else folder / f"prune-{number}.pt")
+
+
+def _gates(module: TorchModel, model: ir.Model, settings: Prune, seed: int) -> Gates:
+    weights, pattern = _some(model, settings), parse_pattern(settings.pattern)
+    return Gates(module, weights, pattern, settings.gates, final_sparsity(settings), seed)
+
+
+def _some(model: ir.Model, settings: Prune) -> list[Prunable]:
+    """The weights to prune. Raises InputError when there are none."""
+    if weights := prunable(model, settings.keep):
+        return weights
+    beside = " other than those of the layers in prune.keep" if settings.keep else ""
+    raise InputError(f"prune: the model has no weights to prune{beside}")
 
 
 class _Snapshot(Hook):
@@ -277,7 +295,7 @@ def _set_zero(module: TorchModel, masks: Masks) -> None:
 
 def _result(
     module: TorchModel,
-    masks: Masks,
+    masks: Masks | Gates,
     final: float,
     settings: Prune,
     histories: tuple[History, ...],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ROUNDS = ("iterative", "lottery")
 MOVING = ("rigl", "set")
+GATED = "soft"
 ROUNDING = 0.005  # 0.67 is what 1:3 makes zero
 NO_DATA = "needs training data: give --train"
 
@@ -60,13 +61,17 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
             f'{schedule} applies to single weights only; for channels use "iterative"',
         ),
         (
-            channels and not weights and s.schedule in MOVING,
+            channels and not weights and s.schedule in (*MOVING, GATED),
             f'{schedule} applies to single weights only; for channels use "one-shot" or "iterative"',
         ),
         (channels and s.allocation == "erk", 'prune.allocation = "erk" applies to single weights only'),
         (
             anything and s.fresh and s.schedule not in MOVING,
             'prune.fresh applies only to prune.schedule = "rigl" and "set"',
+        ),
+        (
+            fixed is not None and s.schedule == GATED,
+            f'{schedule} closes single weights or blocks, which can\'t promise {s.pattern}; use "gradual" or "rigl"',
         ),
         (
             anything and s.rewind > 0 and s.schedule != "lottery",
@@ -81,7 +86,7 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
             f"prune.rewind = {s.rewind} is after the end of training ({epochs} epochs)",
         ),
         (anything and epochs is None and known.needs_data, f"{criterion} {NO_DATA}"),
-        (anything and epochs is None and s.schedule in (*ROUNDS, *MOVING), f"{schedule} {NO_DATA}"),
+        (anything and epochs is None and s.schedule in (*ROUNDS, *MOVING, GATED), f"{schedule} {NO_DATA}"),
         (anything and epochs is None and s.allocation == "sensitivity", f'prune.allocation = "sensitivity" {NO_DATA}'),
         (s.blocks > 0 and epochs is None, f"prune.blocks {NO_DATA}, to find the blocks that matter least"),
     )
