@@ -22,6 +22,7 @@ Outputs = Sequence[Tensor]
 Rule = Callable[[Inputs, Outputs], None]
 MOVED_ONLY = (np.float16,)  # no kernel computes with them
 REAL_CONSTANTS = (np.float16, np.float32)
+WIDEST = 2.0**47  # biases of int64: TFLite scales sums of 48 bits (common.cc MultiplyByQuantizedMultiplier)
 
 
 def need(condition: bool, tensor: Tensor, expected: str) -> None:
@@ -301,5 +302,6 @@ def layer(axis: int, x: int = 0, weights: int = 1, bias: int = 2, *, centred: bo
         if added is not None:
             wanted = np.int32 if source.is_int8 else np.int64
             need(added.data is not None and added.dtype == wanted, added, f"a constant of {wanted.__name__}")
+            need(bool((np.abs(np.asarray(added.data, np.float64)) < WIDEST).all()), added, "of at most 48 bits")
 
     return rule

@@ -130,6 +130,12 @@ WRONG = {
     "an int32 bias": _plan(
         "FULLY_CONNECTED", WIDE, WEIGHTS, _tensor("int32", None, shape=(4,), data=np.zeros(4, np.int32)), WIDE
     ),
+    **{
+        f"a bias of {value}": _plan(
+            "FULLY_CONNECTED", WIDE, WEIGHTS, _tensor("int64", None, shape=(4,), data=np.array([0, value, 1, 2])), WIDE
+        )
+        for value in (2**47, -(2**47), 2**62, -7639175892346684500, -(2**63))
+    },
     "an int8 output": _plan("FULLY_CONNECTED", WIDE, WEIGHTS, BIAS, _tensor("int8")),
     "int16 weights": _plan(
         "FULLY_CONNECTED", WIDE, _tensor("int16", shape=(4, 4), data=np.ones((4, 4), np.int16)), BIAS, WIDE
