@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from inspect import signature
 
@@ -53,16 +54,25 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
 }  # fmt: skip
 
 
-def silenced(network: nn.Module, share: float) -> nn.Module:
-    """A share of each hidden layer's channels, at random places, have weights and biases of zero."""
-    layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
-    for layer in layers[:-1]:
-        axis = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-        gone = torch.rand(layer.weight.shape[axis]) < share
-        with torch.no_grad():
-            layer.weight[(slice(None),) * axis + (gone,)] = 0
-            layer.bias[gone] = 0
-    return network
+@functools.cache
+def model_of(name: str, a: int, b: int) -> ir.Model:
+    network = NETWORKS[name](a, b).eval()
+    argument = next(iter(signature(network.forward).parameters))
+    return load(network, input_shapes={argument: (1, 3, 7, 7)}).model
+
+
+def silenced(model: ir.Model, share: float, seed: int) -> ir.Model:
+    """Random weights, but for a share of each hidden layer's channels, whose weights and biases are zero."""
+    model, generator = model.clone(), np.random.default_rng(seed)
+    layers = [n for n in model.graph if n.op_type in ("Conv", "ConvTranspose", "Gemm")]
+    for node in layers:
+        weight, bias = (np.array(constant(v)) for v in node.inputs[1:3])
+        weight = generator.normal(0, 1, weight.shape) / weight[0].size ** 0.5
+        gone = (generator.random(len(bias)) < share) & (node is not layers[-1])
+        weight[(slice(None),) * (node.op_type == "ConvTranspose") + (gone,)] = 0
+        for value, array in zip(node.inputs[1:3], (weight, np.where(gone, 0, 0.1 * generator.normal(size=len(bias))))):
+            value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
+    return model
 
 
 def inputs_side_by_side(node: ir.Node, array: np.ndarray) -> np.ndarray:
@@ -93,14 +103,13 @@ def faults(node: ir.Node, array: np.ndarray, mask: np.ndarray, pattern: str) -> 
     return count
 
 
-@settings(deadline=None, max_examples=12)
-@given(st.sampled_from(PATTERNS), st.integers(5, 24), st.integers(3, 17), st.floats(0, 0.7), st.integers(0, 99))
+@settings(deadline=None, max_examples=20)
+@given(st.sampled_from(PATTERNS), st.sampled_from([(5, 17), (16, 8), (22, 12)]), st.floats(0, 0.7), st.integers(0, 99))
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_pattern_holds_when_dead_channels_have_gone(name: str, pattern: str, a: int, b: int, share: float, seed: int):
-    torch.manual_seed(seed)
-    network = silenced(NETWORKS[name](a, b), share).eval()
-    argument = next(iter(signature(network.forward).parameters))
-    model = load(network, input_shapes={argument: (1, 3, 7, 7)}).model
+def test_a_pattern_holds_when_dead_channels_have_gone(
+    name: str, pattern: str, sizes: tuple[int, int], share: float, seed: int
+) -> None:
+    model = silenced(model_of(name, *sizes), share, seed)
     asked = Prune(pattern=pattern, sparsity=0.6 if pattern.startswith("block") else None, allocation="uniform")
     pruned = prune_weights(model, asked).model
     smaller, _ = remove_dead_channels(pruned)

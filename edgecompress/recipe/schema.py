@@ -357,7 +357,12 @@ class Train(Section):
     """Training: settings of every method that trains."""
 
     epochs: int = Field(30, ge=1, description="largest number of passes over the training data")
-    batch: int = Field(128, ge=1, description="samples in one step, over all processes")
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="samples in one step, over all processes; unset: a tenth of the training data, at least 16 and at "
+        "most 128",
+    )
     optimizer: Literal["sgd", "adam"] = Field("sgd", description='"sgd" has Nesterov\'s momentum; "adam" is AdamW')
     lr: Finite = Field(0.01, gt=0, description="highest learning rate")
     momentum: Number = Field(0.9, ge=0, lt=1, description='momentum of optimizer = "sgd"')
@@ -370,13 +375,19 @@ class Train(Section):
         "and again after three quarters of the epochs",
     )
     warmup: Number = Field(
-        1.0, ge=0, allow_inf_nan=False, description="epochs during which the learning rate rises from 0"
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="epochs during which the learning rate rises from 0, at most a tenth of all",
     )
     clip: Number | None = Field(
         None, gt=0, allow_inf_nan=False, description="largest 2-norm of the gradient over all weights; unset: no limit"
     )
     patience: int | None = Field(
-        None, ge=1, description="stop after this many epochs without a better validation; unset: never"
+        None,
+        ge=1,
+        description="stop after this many epochs without a better validation; unset: with fewer than 2,000 samples a "
+        "third of the epochs, at least 5; otherwise never",
     )
     validation: Number = Field(
         0.1,
@@ -384,8 +395,11 @@ class Train(Section):
         le=0.5,
         description="share of the training data that is kept aside to choose the best epoch; 0: the last epoch is kept",
     )
-    augment: Literal["none", "flip-crop", "shift"] = Field(
-        "none", description='"none"; "flip-crop" mirrors and moves images (for photos); "shift" moves them (for digits)'
+    augment: Literal["auto", "none", "crop", "flip-crop", "shift"] = Field(
+        "auto",
+        description='"none"; "crop" moves images by up to a 16th of the side; "flip-crop" mirrors and moves them (for '
+        'photos); "shift" moves them a little (for digits); "auto": "crop" for fewer than 2,000 images that have a '
+        'class each or no labels, otherwise "none"',
     )
     precision: Literal["auto", "float32", "mixed"] = Field(
         "auto",

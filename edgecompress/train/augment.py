@@ -59,7 +59,12 @@ def shift(x: Tensor, generator: np.random.Generator) -> Tensor:
     return _moved(x, generator, max(1, round(min(x.shape[-2:]) / 28)), _zeros, flip=False)
 
 
-AUGMENTS: dict[str, Augment] = {"flip-crop": flip_crop, "shift": shift}
+def crop(x: Tensor, generator: np.random.Generator) -> Tensor:
+    """A random crop of the image with its edges repeated by a 16th of the side: what is to be seen stays the same."""
+    return _moved(x, generator, max(1, round(min(x.shape[-2:]) / 16)), _edges, flip=False)
+
+
+AUGMENTS: dict[str, Augment] = {"crop": crop, "flip-crop": flip_crop, "shift": shift}
 
 
 def require_images(name: str, shape: tuple[int, ...]) -> None:

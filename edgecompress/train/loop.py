@@ -21,6 +21,7 @@ from edgecompress.train import checkpoint as files
 from edgecompress.train import mixed_precision as precision
 from edgecompress.train.augment import AUGMENTS, require_images
 from edgecompress.train.distributed import processes
+from edgecompress.train.few_samples import batch_size, settled
 from edgecompress.train.hook import Hook, call
 from edgecompress.train.losses import Loss, load_loss
 from edgecompress.train.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -28,6 +29,7 @@ from edgecompress.train.session import DEFAULT_SESSION, Session
 from edgecompress.train.tensorboard import Board, open_board
 from edgecompress.train.train_data import Batch, TrainData
 
+WARMUP = 0.1  # of all steps at most, so that a short run too has the highest learning rate for a while
 NOTE_EVERY = 10  # steps: reading the loss waits for a GPU
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
@@ -78,12 +80,14 @@ class _Run:
         self, module: nn.Module, data: TrainData, settings: Train, session: Session, hooks: Sequence[Hook]
     ) -> None:
         self.group = group = processes()
-        self.module, self.settings, self.session, self.hooks = module, settings, session, hooks
         self.data, self.validation = data.split(settings.validation, session.seed)
-        self.batch = min(settings.batch, len(self.data)) // group.count * group.count
-        if self.batch == 0 or settings.batch % group.count:
+        settings = settled(settings, self.data)
+        self.module, self.settings, self.session, self.hooks = module, settings, session, hooks
+        size = batch_size(settings, len(self.data), group.count)
+        self.batch = min(size, len(self.data)) // group.count * group.count
+        if self.batch == 0 or size % group.count:
             raise InputError(
-                f"[train] batch = {settings.batch}, of {len(self.data)} samples, can't be divided evenly among "
+                f"[train] batch = {size}, of {len(self.data)} samples, can't be divided evenly among "
                 f"{group.count} processes"
             )
         if settings.augment != "none":
@@ -91,7 +95,7 @@ class _Run:
         self.metric: Metric | None = load_metric(settings.metric) if settings.metric else None
         self.steps = len(self.data) // self.batch  # of an epoch; what is left over differs from epoch to epoch
         self.total = self.steps * settings.epochs
-        self.warmup = min(round(self.steps * settings.warmup), self.total)
+        self.warmup = min(round(self.steps * settings.warmup), round(WARMUP * self.total))
         self.progress = _Progress()
         self.precision = "float32"
 

@@ -31,6 +31,7 @@ from edgecompress.recipe import Prune, Train
 from edgecompress.record.report import History
 from edgecompress.support.present import present
 from edgecompress.train import DEFAULT_SESSION, Hook, Session, TrainData, train
+from edgecompress.train.few_samples import batch_size
 from edgecompress.train.losses import Loss, task_loss
 from edgecompress.train.module.torch_model import TorchModel
 
@@ -121,7 +122,7 @@ def prune_weights(
         histories.append(run("before pruning", 0, early, masks))
         notes += early.settle()
     elif masks.statistics is not None:
-        _gather(module, masks.statistics, present(samples), training.batch)
+        _gather(module, masks.statistics, present(samples), batch_size(training, len(data)))
     if settings.schedule in GROWTH:
         masks.update(final)
         return result((run("prune", 0, Rewiring(masks, settings.schedule, session.seed)),))
