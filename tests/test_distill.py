@@ -120,7 +120,7 @@ def test_factorised_is_the_nearest(exported):
 def test_students_start_from_the_teacher(kind, digits):  # noqa: F811
     """Before any training they are better than chance, and the same every time."""
     teacher, data, test = digits
-    unlabelled = TrainData(data.columns, data.prepare, None)
+    unlabelled = replace(data, labels=None)
     a, b = (derive(teacher, Distill(**kind), unlabelled, 1) for _ in range(2))
     for name, value in a.graph.initializers.items():
         np.testing.assert_array_equal(value.const_value.numpy(), b.graph.initializers[name].const_value.numpy())
