@@ -74,7 +74,10 @@ class WeightStatistics:
         for index in drawn:
             batch = data.batch(np.array([index]), probes[0].device)
             outputs = self.module(*batch.inputs)
-            value = sampled_loss(outputs, generator) if loss is None else loss(outputs, batch.labels, batch)
+            if loss is None:
+                value = sampled_loss([y.cpu() for y in outputs], generator)  # whose generator is the CPU's
+            else:
+                value = loss(outputs, batch.labels, batch)
             for name, g in zip(names, torch.autograd.grad(value, probes, allow_unused=True)):
                 fisher = self.figures[name]["fisher"].mul_(MEMORY_OF_SAMPLES)
                 if g is not None:
