@@ -105,7 +105,7 @@ def prepare(
     samples = _opened(train, model, asked)
     data = None if samples is None else TrainData.from_dataset(samples, model)
     if asked.prune.is_structured:
-        loss = None if data is None else task_loss(asked.train, data)
+        loss = None if data is None else task_loss(model, asked.train, data)
         model = prune_channels(model, asked.prune, data=data, loss=loss, seed=asked.seed).model
     if is_int8 or asked.cluster.is_asked_for:
         model = integer_parts(fold_batchnorm(model), integer_only=load_target(target).integer_only)
@@ -118,7 +118,7 @@ def prepare(
         return Prepared(network, [], steps, lambda: fold_batchnorm(network.write_back()))
     final = final_sparsity(asked.prune)
     rising = final if asked.prune.schedule == "gradual" else None
-    evidence = None if data is None else Samples(data, task_loss(asked.train, data), asked.seed)
+    evidence = None if data is None else Samples(data, task_loss(model, asked.train, data), asked.seed)
     masks = masks_of(network, model, asked.prune, evidence, rising=rising, seed=asked.seed)
     if rising is None:
         masks.update(final)

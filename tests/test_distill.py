@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.distill.depth import removable_blocks
 from edgecompress.compress.distill.distillation import distill
-from edgecompress.compress.distill.distillation_loss import DistillationLoss, likeness, softened
+from edgecompress.compress.distill.distillation_loss import DistillationLoss, likeness
 from edgecompress.compress.distill.student import derive, factorised, separable, shallower
 from edgecompress.compress.distill.width import narrowed
 from edgecompress.errors import InputError, UnsupportedModelError
@@ -21,7 +21,9 @@ from edgecompress.evaluate.metrics import top1
 from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.recipe import Distill, Train
 from edgecompress.train import TrainData
+from edgecompress.train.losses import softened
 from edgecompress.train.module.torch_model import TorchModel
+from edgecompress.train.output_kinds import output_kinds
 from networks import example
 from test_torch_bridge import assert_close, run_onnx
 from test_train import SAMPLE, digits  # noqa: F401 (a fixture)
@@ -152,11 +154,7 @@ def test_loss_is_the_sum_of_its_parts(digits):  # noqa: F811
     own = torch.randn(8, 10, generator=torch.Generator().manual_seed(0))
     theirs = teacher(*batch.inputs)[0].detach()
 
-    def task(outputs, labels, batch):
-        return F.cross_entropy(outputs[0], labels)
-
-    settings = Distill(temperature=2.0, alpha=0.3)
-    loss = DistillationLoss(teacher, settings, classes=True, features=(), task=task)
+    loss = DistillationLoss(teacher, Distill(temperature=2.0, alpha=0.3), output_kinds(model, data))
     expected = 0.3 * softened(own, theirs, 2.0) + 0.7 * F.cross_entropy(own, batch.labels)
     torch.testing.assert_close(loss((own,), batch.labels, batch), expected)
     torch.testing.assert_close(loss((own,), None, batch), softened(own, theirs, 2.0))

@@ -20,6 +20,7 @@ class Conversion:
 
     model: canonical and float, as it came in. recipe: without open choices. reference: outputs and accuracy of the
     model on the data that artifacts are checked on. trainer: None without training data. log: of the stages that ran.
+    initial: the model with the weights that it was first trained from; None where they were not given.
     """
 
     model: ir.Model
@@ -29,6 +30,7 @@ class Conversion:
     reference: Reference
     trainer: Trainer | None
     log: StageLog
+    initial: ir.Model | None = None
 
     @property
     def trains(self) -> bool:

@@ -45,7 +45,9 @@ def run_float_steps(
 
     done: the first of these, when an earlier call made them. until: the place in STEPS to stop in front of.
     """
-    made = list(done) or [_with_whole_patterns(_without_dead(conversion.model))]
+    keeps_all = conversion.initial is not None  # whose weights have the shapes of the model as it came in
+    first = FloatModel(conversion.model) if keeps_all else _without_dead(conversion.model)
+    made = list(done) or [_with_whole_patterns(first)]
     for is_asked_for, step in STEPS[len(made) - 1 : until]:
         model = made[-1].model
         if not is_asked_for(conversion.recipe):
@@ -114,7 +116,8 @@ def _distill(conversion: Conversion, model: ir.Model) -> FloatModel:
     assert trainer is not None  # require_possible sees to it
     session = trainer.session("distillation", trainer.folder / "distill.pt")
     with conversion.log.stage("distill") as running:
-        student = distill(model, trainer.data, settings, trainer.settings(settings), session=session)
+        training, outputs = trainer.settings(settings), trainer.outputs
+        student = distill(model, trainer.data, settings, training, session=session, outputs=outputs)
         _describe(conversion, running, student.model)
     return FloatModel(student.model, notes=student.notes, histories=(student.history,))
 
@@ -148,7 +151,7 @@ def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
             model,
             settings,
             data=None if trainer is None else trainer.data,
-            loss=None if trainer is None else task_loss(trainer.recipe.train, trainer.data),
+            loss=None if trainer is None else task_loss(model, trainer.recipe.train, trainer.data),
             seed=conversion.recipe.seed,
             retrain=None if trainer is None else retrain,
         )
@@ -204,6 +207,7 @@ def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:
                 training=trainer.settings(settings),
                 loss=trainer.loss(),
                 session=trainer.session("prune", trainer.folder),
+                initial=None if conversion.initial is None else with_batchnorm(conversion.initial, trainer.data),
             )
             whole = fold_batchnorm(pruned.model)
         running.stage.note = str(pruned)

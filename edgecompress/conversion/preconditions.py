@@ -26,6 +26,10 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
     rows = (
         (needed, f"the recipe's {', '.join(needed)} needs training data: give --train"),
         (
+            recipe.prune.initial is not None and recipe.distill.is_asked_for,
+            "prune.initial holds weights of the model itself, and [distill] puts a student in its place: use only one",
+        ),
+        (
             quantize.epochs is not None and encoding(recipe) != "int8",
             "quantize.epochs trains int8 weights and activations: remove quantize.weights and quantize.activations",
         ),

@@ -13,7 +13,8 @@ from edgecompress.conversion.check import check_fit, measure_float
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.data import from_training, needs_no_calibration, open_data, random_data
 from edgecompress.conversion.float_steps import changes_weights
-from edgecompress.conversion.label_checks import check_labels
+from edgecompress.conversion.initial_model import load_initial
+from edgecompress.conversion.label_checks import CLASS_METRICS, check_labels
 from edgecompress.conversion.memory_fit import memory_need, require_memory
 from edgecompress.conversion.preconditions import require_names, require_possible
 from edgecompress.conversion.request import ModelSource, Request
@@ -22,6 +23,7 @@ from edgecompress.conversion.size_limit import Compressed, convert_within_size
 from edgecompress.conversion.trainer import open_trainer
 from edgecompress.evaluate.file_count import FileCount, count_file
 from edgecompress.evaluate.verify import Check
+from edgecompress.graph.training_marks import mark_trained
 from edgecompress.ingest import Ingested, load
 from edgecompress.operators import record_of
 from edgecompress.recipe import Recipe
@@ -84,6 +86,7 @@ def run(request: Request) -> Converted:
         data = replace(data, calibration=random_data(model.graph.inputs, recipe.seed))
     kind = encoding(recipe)
     require_memory(memory_need(model, imported.facts.peak_activation_elements, profile, kind))
+    mark_trained(model.graph, recipe.train.freeze, recipe.train.trainable)
     _require_possible(imported, recipe, trains=data.training is not None)
     trainer = open_trainer(model, data.training, recipe, request.checkpoints, request.resume)
     if trainer is not None:
@@ -92,7 +95,12 @@ def run(request: Request) -> Converted:
     opened = replace(opened, held_out=opened.held_out or data.evaluation is not request.data.evaluation)
     reference = measure_float(model, opened, recipe, log)
     opened = replace(opened, notes=(*opened.notes, *check_labels(model, reference)))
-    conversion = Conversion(model, profile, recipe, opened, reference, trainer, log)
+    if trainer is not None:
+        scored = frozenset(m.output for m in reference.measures if m.metric.name in CLASS_METRICS)
+        trainer = replace(trainer, classes=scored)
+    file = recipe.prune.initial
+    initial = None if file is None or trainer is None else load_initial(request.source, file, model)
+    conversion = Conversion(model, profile, recipe, opened, reference, trainer, log, initial)
     compressed = convert_within_size(conversion)
     counts = _count(compressed)
     names = {name: f"{request.source.stem}.{count.encoding(kind)}.{name}" for name, count in counts.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edgecompress.compress.quantize.aware import Aware
     from edgecompress.train import Session, TrainData
     from edgecompress.train.losses import Loss
+    from edgecompress.train.output_kinds import OutputKind
 
 CALIBRATION_SAMPLES = 512  # of the training data, when no other data is given for calibration
 
@@ -35,18 +37,18 @@ class TrainedModel:
 class Trainer:
     """Trains models on the data that the user gave.
 
-    teacher: the model as it came in. source: the training data as it was given; data: the same in memory. classes:
-    whether the outputs are scores of classes. folder: where checkpoints are kept. resume: go on from checkpoints that
-    a stopped run left there.
+    teacher: the model as it came in. source: the training data as it was given; data: the same in memory. folder:
+    where checkpoints are kept. resume: go on from checkpoints that a stopped run left there.
+    classes: names of the outputs that evaluation data says are scores of classes.
     """
 
     teacher: ir.Model
     source: Dataset
     data: TrainData
-    classes: bool
     recipe: Recipe
     folder: Path
     resume: bool
+    classes: frozenset[str] = frozenset()
 
     def split(self) -> tuple[Dataset, Dataset | None]:
         """(what is trained on, what is kept aside for validation), as they were given; all and None without any."""
@@ -57,15 +59,22 @@ class Trainer:
         rest, part = split_places(len(self.source), self.recipe.train.validation, self.recipe.seed)
         return (select(self.source, rest), select(self.source, part)) if len(part) else (self.source, None)
 
+    @cached_property
+    def outputs(self) -> tuple[OutputKind | None, ...]:
+        """What each output of the original model is, which decides how it is compared."""
+        from edgecompress.train.output_kinds import output_kinds
+
+        recipe = self.recipe
+        temperature, classes = recipe.distill.temperature, self.classes
+        return output_kinds(self.teacher, self.data, recipe.train.loss, temperature=temperature, classes=classes)
+
     def loss(self) -> Loss:
         """The loss against the original model's outputs and the labels, weighted as [distill] says."""
-        from edgecompress.compress.distill.distillation_loss import DistillationLoss
-        from edgecompress.train.losses import load_loss
+        from edgecompress.compress.distill.distillation_loss import DistillationLoss, own_loss
         from edgecompress.train.module.torch_model import TorchModel
 
-        task = None if self.data.labels is None else load_loss(self.recipe.train.loss, self.data)
         teacher = TorchModel(self.teacher, logits=True)
-        return DistillationLoss(teacher, self.recipe.distill, classes=self.classes, features=(), task=task)
+        return DistillationLoss(teacher, self.recipe.distill, self.outputs, task=own_loss(self.recipe.train))
 
     def settings(self, section: Section) -> Train:
         """[train] with the section's own `epochs` and `lr`, where it has them."""
@@ -134,10 +143,9 @@ def open_trainer(model: ir.Model, given: object, recipe: Recipe, folder: Path, r
 
     source = load_data(given, model.graph.inputs, recipe.preprocess, [str(value.name) for value in model.graph.outputs])
     data = TrainData.from_dataset(source, model)
-    classes = data.labels is None or data.labels.dtype.kind == "i"
     if not resume and is_main_process():
         remove_checkpoints(folder)
-    return Trainer(model, source, data, classes, recipe, folder, resume)
+    return Trainer(model, source, data, recipe, folder, resume)
 
 
 def remove_checkpoints(folder: Path) -> None:

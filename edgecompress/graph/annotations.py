@@ -179,3 +179,14 @@ def set_table(node: ir.Node) -> None:
 def is_integer(node: ir.Node) -> bool:
     """Whether the node computes on int8 or int16 activations (else on float32)."""
     return activation_bits(node) is not None
+
+
+def is_trained(node: ir.Node, value: ir.Value) -> bool | None:
+    """Whether training may change a constant that the node reads, as the recipe says; None where it says nothing."""
+    said: bool | None = value.meta.get("trained", node.meta.get("trained"))
+    return said
+
+
+def set_trained(named: ir.Node | ir.Value, trained: bool) -> None:
+    """Records whether training may change a constant, or all that a node reads."""
+    named.meta["trained"] = trained

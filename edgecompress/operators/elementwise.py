@@ -357,7 +357,7 @@ def _leaky_relu_torch(node: ir.Node) -> TorchFunction:
 
 # ---- the records ----
 
-OPERANDS = Weights(learned=None, least=2)  # scalar factors and addends belong to the formula
+OPERANDS = Weights(by_place=True, least=2)  # scalar factors and addends belong to the formula
 TWO = {"x": (1, 4, 6, 5), "z": (1, 4, 6, 5)}
 
 

@@ -213,7 +213,7 @@ register(
         channels=_matmul_channels,
         torch=_matmul_torch,
         weights=Weights(
-            learned=None,
+            learned=(0, 1),
             matrices=(MatrixInput(0, -2, -1), MatrixInput(1, -1, -2)),
             view=View(_columns, _one_group, channels_last=True),
         ),

@@ -477,7 +477,7 @@ def _transpose_torch(node: ir.Node) -> TorchFunction:
 
 MOVE = Integer(SAME, passive=True, int16=always)
 MOVE_INT8 = Integer(SAME, passive=True)
-CONSTANTS = Weights(learned=None, least=2)
+CONSTANTS = Weights(by_place=True, least=2)
 
 
 register(
@@ -575,7 +575,7 @@ register(
         channels=_repeat_channels,
         change=renew_shape,
         torch=_expand_torch,
-        weights=Weights(learned=(0,), least=2),
+        weights=CONSTANTS,
         integer=MOVE,
         tflite=_lower_expand,
     ),

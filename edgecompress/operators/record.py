@@ -162,13 +162,15 @@ class View:
 class Weights:
     """Which constants an operator's node has learned, if they are float32 arrays.
 
-    learned: positions of inputs that training may change; None means all. least: elements that such a constant has at
-    least: scalar factors belong to the formula. matrices: those that make or read channels. view: the layer as a
-    matrix product, for clustering. stored: those that a node in float may have as int8, with one scale; its parts hand
-    their quantization on.
+    learned: positions of inputs that training may change. by_place: whether any input may be one that it has learned,
+    or a constant of a formula: its place in the graph says which. least: elements that such a constant has at least:
+    scalar factors belong to the formula. matrices: those that make or read channels. view: the layer as a matrix
+    product, for clustering. stored: those that a node in float may have as int8, with one scale; its parts hand their
+    quantization on.
     """
 
-    learned: tuple[int, ...] | None = ()
+    learned: tuple[int, ...] = ()
+    by_place: bool = False
     least: int = 1
     matrices: tuple[MatrixInput, ...] = ()
     view: View | None = None

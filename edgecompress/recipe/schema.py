@@ -208,6 +208,12 @@ class Prune(Section):
         description='for schedule = "rigl" and "set": whether training starts from new random weights, as in the '
         "papers, in place of the model's",
     )
+    initial: str | None = Field(
+        None,
+        min_length=1,
+        description='for schedule = "lottery": file of the weights that the model was first trained from: the model '
+        "with them (.onnx), or weights by name (.npz, or a state_dict in .pt); unset: new random ones",
+    )
     keep: list[str] = Field([], description="names of nodes whose weights and output channels are not pruned")
     epochs: int | None = Field(None, ge=1, description="epochs of training, in each round; unset: as in [train]")
     lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: as in [train]")
@@ -408,8 +414,17 @@ class Train(Section):
     loss: Annotated[str, BeforeValidator(_spec)] = Field(
         "auto",
         min_length=1,
-        description='"cross-entropy", "mse", or "file.py:function" taking (outputs, labels, inputs); auto: '
-        "cross-entropy for integer labels, otherwise mse",
+        description='"cross-entropy", "binary-cross-entropy", "mse", or "file.py:function" taking (outputs, labels, '
+        'batch); "auto": by the output and its labels. Without labels "cross-entropy" says that the first output holds '
+        "scores of classes, and labels are None to a function",
+    )
+    freeze: list[str] = Field(
+        [], description="names of nodes and constants that training (and pruning of weights) leaves as they are"
+    )
+    trainable: list[str] = Field(
+        [],
+        description="names of nodes and constants that are trained although their place in the model says that they "
+        "were not learned, such as a normalisation in front of the first layer",
     )
     metric: Annotated[str | None, BeforeValidator(_spec)] = Field(
         None,

@@ -131,7 +131,9 @@ class Epoch(Part):
 
     epoch: Natural = Field(description="from 1")
     loss: float = Field(description="mean loss over the epoch's steps")
-    validation_loss: float | None = Field(description="null without validation samples, or without labels")
+    losses: dict[str, float] = Field({}, description="what each of several outputs adds to `loss`")
+    validation_loss: float | None = Field(description="null without validation samples")
+    validation_losses: dict[str, float] = Field({}, description="what each of several outputs adds to validation_loss")
     validation_value: float | None = Field(description="the metric on the validation samples; null without a metric")
     learning_rate: float = Field(description="learning rate of the epoch's last step")
     seconds: float

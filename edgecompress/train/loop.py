@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from edgecompress.train.augment import AUGMENTS, require_images
 from edgecompress.train.distributed import processes
 from edgecompress.train.few_samples import batch_size, settled
 from edgecompress.train.hook import Hook, call
-from edgecompress.train.losses import Loss, load_loss
+from edgecompress.train.losses import Loss, load_loss, losses_by_output
 from edgecompress.train.optimizer import learning_rate, make_optimizer, set_learning_rate
 from edgecompress.train.session import DEFAULT_SESSION, Session
 from edgecompress.train.tensorboard import Board, open_board
@@ -138,7 +138,7 @@ class _Run:
     def _epoch(self, wrapped: nn.Module, epoch: int, advance: Callable[..., None], board: Board) -> None:
         start, now, stage, metric = time.perf_counter(), self.progress, self.session.stage, self.settings.metric
         order = np.random.default_rng([self.session.seed, 1, epoch]).permutation(len(self.data))
-        losses = torch.zeros((), device=self.group.device)
+        sums: dict[str, torch.Tensor] = {}
         rate, note = 0.0, ""
         last = f" (before: {_described(now.epochs[-1], metric)})" if now.epochs else ""
         self.module.train()
@@ -146,22 +146,26 @@ class _Run:
             step = epoch * self.steps + i
             rate = learning_rate(self.settings, step, self.total, self.warmup)
             set_learning_rate(self.optimizer, rate)
-            losses += self._step(wrapped, order[i * self.batch : (i + 1) * self.batch], epoch, step)
+            for name, part in self._step(wrapped, order[i * self.batch : (i + 1) * self.batch], epoch, step).items():
+                sums[name] = sums[name] + part if name in sums else part
             if i % NOTE_EVERY == 0:
                 speed = (i + 1) * self.batch / (time.perf_counter() - start)
-                mean = losses.item() / (i + 1)
+                mean = sum(part.item() for part in sums.values()) / (i + 1)
                 note = f"epoch {epoch + 1}/{self.settings.epochs}: loss {mean:.4g}{last}, {speed:,.0f} samples/s"
             advance(self.batch, note)
-        mean = self.group.mean(losses / self.steps).item()
+        means = self.group.mean(torch.stack(list(sums.values())) / self.steps).tolist()
+        mean = sum(means)
         if not np.isfinite(mean):
             raise InputError(f"{stage}: the loss is {mean} in epoch {epoch + 1}; try a lower [train] lr, or clip")
         trained = time.perf_counter() - start
         call(self.hooks, "on_epoch", epoch)
-        held_loss, value = self.group.from_main(self._validate() if self.group.is_main else (None, None))
+        held, value = self.group.from_main(self._validate() if self.group.is_main else ({}, None))
         record = Epoch(
             epoch=epoch + 1,
             loss=mean,
-            validation_loss=held_loss,
+            losses=dict(zip(sums, means)) if len(sums) > 1 else {},
+            validation_loss=sum(held.values()) if held else None,
+            validation_losses=held if len(held) > 1 else {},
             validation_value=value,
             learning_rate=rate,
             seconds=trained,
@@ -178,11 +182,13 @@ class _Run:
                 f"{speed:,.0f} samples/s, {_time(left)} left"
             )
 
-    def _step(self, wrapped: nn.Module, index: np.ndarray, epoch: int, step: int) -> torch.Tensor:
+    def _step(self, wrapped: nn.Module, index: np.ndarray, epoch: int, step: int) -> dict[str, torch.Tensor]:
+        """One update of the weights. Returns what each output added to the loss."""
         call(self.hooks, "before_step", step, self.total)
         batch = self._augmented(index, step)
         with precision.autocast(self.precision, self.group.device):
-            value = self.loss(wrapped(*batch.inputs), batch.labels, batch)
+            parts = losses_by_output(self.loss, wrapped(*batch.inputs), batch.labels, batch)
+            value = torch.stack(list(parts.values())).sum() if len(parts) > 1 else next(iter(parts.values()))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(value).backward()
         self.scaler.unscale_(self.optimizer)
@@ -192,7 +198,7 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         call(self.hooks, "after_step", step, self.total)
-        return value.detach()
+        return {name: part.detach() for name, part in parts.items()}
 
     def _augmented(self, index: np.ndarray, step: int) -> Batch:
         """This process's part. What is drawn is drawn for the whole batch, so that it doesn't depend on the parts."""
@@ -202,26 +208,29 @@ class _Run:
         whole = self.data.batch(index, self.group.device)
         moved = AUGMENTS[self.settings.augment](whole.inputs[0], np.random.default_rng([self.session.seed, 2, step]))
         labels = None if whole.labels is None else whole.labels[part]
-        return Batch((moved[part], *(x[part] for x in whole.inputs[1:])), labels, index[part])
+        others = {name: y[part] for name, y in whole.output_labels.items()}
+        return Batch((moved[part], *(x[part] for x in whole.inputs[1:])), labels, index[part], others)
 
-    def _validate(self) -> tuple[float | None, float | None]:
-        """(mean loss, metric) on the validation samples; None for what can't be measured."""
+    def _validate(self) -> tuple[dict[str, float], float | None]:
+        """(mean loss by output, metric) on the validation samples; nothing for what can't be measured."""
         if self.validation is None:
-            return None, None
+            return {}, None
         self.module.eval()
-        total, outputs = 0.0, []
+        total: dict[str, float] = {}
+        outputs = []
         with torch.no_grad(), precision.autocast(self.precision, self.group.device):
             for first in range(0, len(self.validation), self.batch):
                 index = np.arange(first, min(first + self.batch, len(self.validation)))
                 batch = self.validation.batch(index, self.group.device)
                 results = self.module(*batch.inputs)
-                total += self.loss(results, batch.labels, batch).item() * len(index)
+                for name, part in losses_by_output(self.loss, results, batch.labels, batch).items():
+                    total[name] = total.get(name, 0.0) + part.item() * len(index)
                 if self.metric is not None:
                     outputs.append([_array(y) for y in results])
         value = None
         if self.metric is not None and self.validation.labels is not None:
             value = self.metric([np.concatenate(parts) for parts in zip(*outputs)], self.validation.labels)
-        return total / len(self.validation), value
+        return {name: part / len(self.validation) for name, part in total.items()}, value
 
     def _judge(self, record: Epoch, steps: int) -> None:
         """Keeps the weights if they are the best so far; stops when there have been none for `patience` epochs."""
@@ -307,12 +316,16 @@ def _array(y: torch.Tensor) -> np.ndarray:
 
 
 def _described(record: Epoch, metric: str | None) -> str:
-    parts = [f"loss {record.loss:.4g}"]
+    parts = [f"loss {record.loss:.4g}{_by_output(record.losses)}"]
     if record.validation_loss is not None:
-        parts.append(f"validation {record.validation_loss:.4g}")
+        parts.append(f"validation {record.validation_loss:.4g}{_by_output(record.validation_losses)}")
     if record.validation_value is not None:
         parts.append(f"{metric} {record.validation_value:.4g}")
     return ", ".join(parts)
+
+
+def _by_output(losses: Mapping[str, float]) -> str:
+    return f" ({', '.join(f'{name} {loss:.3g}' for name, loss in losses.items())})" if losses else ""
 
 
 def _time(seconds: float) -> str:

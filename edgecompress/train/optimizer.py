@@ -31,7 +31,8 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """For parameters, or for groups of them (dicts with "params", a factor "lr_scale" and torch's own keys).
 
-    Vectors and scalars (biases, scales, thresholds) get no weight decay.
+    Vectors and scalars (biases, scales, thresholds) get no weight decay. All updates are one kernel's, which on a CPU
+    reads and writes each weight once.
     """
     given = list(parameters)
     groups = [each for each in given if isinstance(each, dict)] or [{"params": given}]
@@ -47,8 +48,9 @@ def make_optimizer(
             if params:
                 split.append({"lr_scale": 1.0, **rest, "params": params, "weight_decay": weight_decay})
     if settings.optimizer == "adam":
-        return torch.optim.AdamW(split, lr=settings.lr)
-    return torch.optim.SGD(split, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+        return torch.optim.AdamW(split, lr=settings.lr, fused=True)
+    momentum = settings.momentum
+    return torch.optim.SGD(split, lr=settings.lr, momentum=momentum, nesterov=momentum > 0, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -34,23 +34,27 @@ class Column(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """inputs: [n, ...] in the model's order. labels: [n, ...], or None. index: the samples' places in the data."""
+    """inputs: [n, ...] in the model's order. labels: [n, ...] of the first output, or None. index: the samples' places
+    in the data. output_labels: those of other outputs, by name."""
 
     inputs: tuple[Tensor, ...]
     labels: Tensor | None
     index: np.ndarray
+    output_labels: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class TrainData:
     """columns: the samples as they are stored, for each input of the model. prepare: what makes them an input, by
-    column. places: where this data's samples lie in the columns. labels: [samples, ...] int64 or float32, or None.
+    column. places: where this data's samples lie in the columns. labels: [samples, ...] int64 or float32, of the
+    model's first output, or None. output_labels: likewise, those of other outputs by name.
     """
 
     columns: tuple[Column, ...]
     prepare: tuple[Prepare, ...]
     places: np.ndarray
     labels: np.ndarray | None
+    output_labels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -77,7 +81,9 @@ class TrainData:
                 chunks = [adapter(chunk, i * CHUNK) for i, chunk in enumerate(chunks)]
             columns.append(ArraySource(np.concatenate(chunks)))
             prepare.append(merged if source.dtype.kind == "f" else adapted)
-        return TrainData(tuple(columns), tuple(prepare), np.arange(data.count), _labels(data.labels))
+        first = str(model.graph.outputs[0].name)
+        others = {name: _as_stored(array) for name, array in data.output_labels.items() if name != first}
+        return TrainData(tuple(columns), tuple(prepare), np.arange(data.count), _labels(data.labels), others)
 
     @staticmethod
     def from_arrays(inputs: Sequence[np.ndarray] | Mapping[str, np.ndarray], labels: np.ndarray | None) -> TrainData:
@@ -94,12 +100,18 @@ class TrainData:
         at = self.places[index]
         inputs = [prepare(column.at(at), at) for column, prepare in zip(self.columns, self.prepare)]
         labels = None if self.labels is None else torch.from_numpy(self.labels[index]).to(device)
-        return Batch(tuple(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in inputs), labels, index)
+        others = {name: torch.from_numpy(array[index]).to(device) for name, array in self.output_labels.items()}
+        return Batch(tuple(torch.from_numpy(np.ascontiguousarray(x)).to(device) for x in inputs), labels, index, others)
+
+    def labels_of(self, outputs: Sequence[str]) -> list[np.ndarray | None]:
+        """The labels of each of the model's outputs, whose names these are; None for one without."""
+        return [self.labels, *(self.output_labels.get(name) for name in outputs[1:])]
 
     def subset(self, index: np.ndarray) -> TrainData:
         """The samples at these places."""
         labels = None if self.labels is None else self.labels[index]
-        return replace(self, places=self.places[index], labels=labels)
+        others = {name: array[index] for name, array in self.output_labels.items()}
+        return replace(self, places=self.places[index], labels=labels, output_labels=others)
 
     def split(self, fraction: float, seed: int) -> tuple[TrainData, TrainData | None]:
         """(rest, fraction), drawn with the seed; None for an empty part."""
@@ -131,6 +143,8 @@ def _merged(x: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 def _labels(labels: np.ndarray | None) -> np.ndarray | None:
-    if labels is None:
-        return None
+    return None if labels is None else _as_stored(labels)
+
+
+def _as_stored(labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.float32 if labels.dtype.kind == "f" else np.int64)

@@ -31,6 +31,7 @@ from edgecompress.train import Session, TrainData, train
 from edgecompress.train.losses import cross_entropy
 from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.normalised import with_batchnorm
+from edgecompress.train.output_kinds import output_kinds
 
 SEED = 0
 SCORED = 4096  # training images that say which channels matter
@@ -72,7 +73,7 @@ def main() -> int:
 
 def _trained(model: ir.Model, original: ir.Model, data: TrainData, arguments: argparse.Namespace) -> ir.Model:
     student, teacher = TorchModel(model, logits=True), TorchModel(original, logits=True)
-    loss = DistillationLoss(teacher, Distill(), classes=True, features=[], task=cross_entropy)
+    loss = DistillationLoss(teacher, Distill(), output_kinds(original, data))
     training = Train(
         epochs=arguments.epochs,
         lr=0.05,

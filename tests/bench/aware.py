@@ -29,6 +29,7 @@ from edgecompress.ingest import load
 from edgecompress.recipe import Distill, Preprocess, Quantize, Train
 from edgecompress.train import TrainData
 from edgecompress.train.module.torch_model import TorchModel
+from edgecompress.train.output_kinds import output_kinds
 
 LIMIT = 99.9  # percent
 
@@ -49,10 +50,11 @@ def main(samples: int = 20_000, epochs: int = 1) -> int:
     given = load_data(images, model.graph.inputs, Preprocess())
     annotated = quantize(model, load_data(images[:500], model.graph.inputs, Preprocess()), Quantize()).model
     lowest = show("after calibration", annotated, inputs, labels)
-    loss = DistillationLoss(TorchModel(model, logits=True), Distill(), classes=True, features=(), task=None)
+    data = TrainData.from_dataset(given, model)
+    loss = DistillationLoss(TorchModel(model, logits=True), Distill(), output_kinds(model, data, "cross-entropy"))
     settings = Train(epochs=epochs, optimizer="adam", lr=1e-3, augment="flip-crop", validation=0)
     start = time.process_time()
-    found = train_quantized(annotated, TrainData.from_dataset(given, model), settings, loss=loss)
+    found = train_quantized(annotated, data, settings, loss=loss)
     print(
         f"trained: {samples:,} images, {epochs} epochs, {time.process_time() - start:.0f} s of CPU time, "
         f"loss {found.history.epochs[-1].loss:.4f}",

@@ -10,7 +10,7 @@ import torch
 
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.distill.compact import BLOCKS_BY_NAME, compact
-from edgecompress.compress.distill.distillation_loss import DistillationLoss
+from edgecompress.compress.distill.distillation_loss import DistillationLoss, own_loss
 from edgecompress.compress.distill.features import Imitator, pairs
 from edgecompress.compress.distill.student import derive
 from edgecompress.compress.prune.patterns_again import patterns_again
@@ -21,12 +21,10 @@ from edgecompress.recipe import Distill, Train
 from edgecompress.record.report import History
 from edgecompress.support.present import present
 from edgecompress.train import DEFAULT_SESSION, Session, TrainData, train
-from edgecompress.train.losses import load_loss
 from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.module.zeros import hold_zeros
 from edgecompress.train.normalised import refresh_statistics
-
-CLASSIFIERS = ("Softmax", "LogSoftmax")
+from edgecompress.train.output_kinds import OutputKind, output_kinds
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,19 @@ class Distilled:
 
 
 def distill(
-    teacher: ir.Model, data: TrainData, settings: Distill, training: Train, *, session: Session = DEFAULT_SESSION
+    teacher: ir.Model,
+    data: TrainData,
+    settings: Distill,
+    training: Train,
+    *,
+    session: Session = DEFAULT_SESSION,
+    outputs: Sequence[OutputKind | None] | None = None,
 ) -> Distilled:
     """Train the student that the settings name or describe.
 
-    Needs no labels. Raises InputError when inputs or outputs of the two models differ, or features are named that
-    aren't there; UnsupportedModelError when the student can't be derived; and what `train` raises.
+    Needs no labels. outputs: what the teacher's outputs are, where it is known. Raises InputError when inputs or
+    outputs of the two models differ, or features are named that aren't there; UnsupportedModelError when the student
+    can't be derived; and what `train` raises.
     """
     student, _ = patterns_again(make_student(teacher, settings, data, session.seed))
     _require_alike(teacher, student)
@@ -53,12 +58,13 @@ def distill(
         torch.manual_seed(session.seed)  # of the adapters' weights
         module = Imitator(TorchModel(student, logits=True), found)
     hold_zeros(module.student, student)
+    module_of_teacher = TorchModel(teacher, logits=True)
     loss = DistillationLoss(
-        TorchModel(teacher, logits=True),
+        module_of_teacher,
         settings,
-        classes=_is_classifier(teacher, data),
+        outputs or output_kinds(teacher, data, training.loss, module_of_teacher, settings.temperature),
         features=[str(theirs.name) for theirs, _ in found],
-        task=None if data.labels is None else load_loss(training.loss, data),
+        task=own_loss(training),
     )
     history = train(module, data, training, loss=loss, session=replace(session, stage="distillation"))
     model = fold_batchnorm(refresh_statistics(module.student.write_back(), data))
@@ -75,15 +81,6 @@ def make_student(teacher: ir.Model, settings: Distill, data: TrainData, seed: in
     of_torch = not settings.student.endswith(".onnx")  # which records no shapes
     shapes = {str(v.name): present(static_shape(v)) for v in teacher.graph.inputs} if of_torch else None
     return load(settings.student, input_shapes=shapes, fold_batchnorm=False).model
-
-
-def _is_classifier(teacher: ir.Model, data: TrainData) -> bool:
-    """Its outputs are class scores: they come from a Softmax, or labels are whole numbers."""
-    producers = [v.producer() for v in teacher.graph.outputs]
-    if all(p is not None and p.op_type in CLASSIFIERS for p in producers):
-        return True
-    shape = present(static_shape(teacher.graph.outputs[0]))
-    return data.labels is not None and data.labels.dtype.kind == "i" and len(shape) > 1 and shape[1] > 1
 
 
 def _require_alike(teacher: ir.Model, student: ir.Model) -> None:

@@ -16,6 +16,7 @@ from edgecompress.compress.prune.allocation import ALLOCATIONS, rank
 from edgecompress.compress.prune.channel_samples import sampled_loss
 from edgecompress.compress.prune.erdos_renyi import erdos_renyi
 from edgecompress.compress.prune.gates import Gates
+from edgecompress.compress.prune.initial_weights import start
 from edgecompress.compress.prune.masks import Comparable, Masks, Prunable, Scoring
 from edgecompress.compress.prune.patterns import Pattern, parse_pattern, to_taps
 from edgecompress.compress.prune.recipe_faults import require_possible
@@ -25,7 +26,7 @@ from edgecompress.compress.prune.weight_sensitivity import noise_of_layers
 from edgecompress.compress.prune.weight_statistics import Samples, WeightStatistics
 from edgecompress.compress.quantize import operators
 from edgecompress.errors import InputError
-from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
+from edgecompress.graph.annotations import Sparsity, is_trained, set_sparsity, sparsity
 from edgecompress.graph.fusion import constant, layers
 from edgecompress.recipe import Prune, Train
 from edgecompress.record.report import History
@@ -37,7 +38,6 @@ from edgecompress.train.module.torch_model import TorchModel
 
 TINY = 1e-9  # in place of no share at all
 BATCHES, SAMPLES = 50, 512  # for gradients before anything is pruned
-NORMALISATIONS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization")
 
 
 @dataclass(frozen=True)
@@ -85,18 +85,21 @@ def prune_weights(
     training: Train | None = None,
     loss: Loss | None = None,
     session: Session = DEFAULT_SESSION,
+    initial: ir.Model | None = None,
 ) -> PrunedWeights:
     """Prune the weights of Conv, ConvTranspose, Gemm and MatMul; the model passed in is not changed.
 
     model: canonical float model. settings: with `sparsity` set, or an N:M pattern. data, training: to train while
     pruning, with `loss` in place of the settings' one; without data weights go at once and the others stay as they
-    are. session: its checkpoint is a folder, for a file with the state of each round.
+    are. session: its checkpoint is a folder, for a file with the state of each round. initial: the model with the
+    weights that schedule = "lottery" starts from and goes back to; by default these are new random ones.
     Raises InputError for settings that contradict each other, or need data that is not there.
     """
     final = final_sparsity(settings)
     require_possible(settings, None if data is None else training.epochs if training is not None else 0)
     module = TorchModel(model, logits=True)
-    samples = None if data is None or training is None else Samples(data, task_loss(training, data), session.seed)
+    labels_loss = None if data is None or training is None else task_loss(model, training, data)
+    samples = None if data is None or training is None else Samples(data, labels_loss, session.seed)
     if settings.schedule == "soft":
         gates = _gates(module, model, settings, session.seed)
         history = train(
@@ -117,7 +120,7 @@ def prune_weights(
         return result((run("prune", 0, masks),))
     histories, notes, early = [], [], _Snapshot(settings.rewind)
     if settings.fresh or settings.schedule == "lottery":
-        initialise(module, model, session.seed)
+        start(module, model, initial, session.seed)
     if settings.schedule == "lottery":
         histories.append(run("before pruning", 0, early, masks))
         notes += early.settle()
@@ -163,6 +166,7 @@ def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
     Raises InputError when `keep` names no layer with weights.
     """
     found = [(layer.node, operators.weight(layer)) for layer in layers(model.graph)]
+    found = [(node, v) for node, v in found if v is None or is_trained(node, v) is not False]
     nodes = {str(node.name): node for node, value in found if value is not None}
     if unknown := [name for name in keep if name not in nodes]:
         raise InputError(f"prune.keep: {unknown[0]!r} is no layer with weights; those are {', '.join(nodes)}")
@@ -172,20 +176,6 @@ def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
         if value is not None and id(node) not in kept_back:
             unique.setdefault(str(value.name), Prunable(str(value.name), node, sparsity(value)))
     return list(unique.values())
-
-
-def initialise(module: TorchModel, model: ir.Model, seed: int) -> None:
-    """New random weights: He et al.'s for what layers multiply with (uniform, by the inputs of one output), 1 for the
-    scales of normalisations, 0 for biases."""
-    generator = torch.Generator().manual_seed(seed)
-    scales = {str(n.inputs[1].name) for n in model.graph if n.op_type in NORMALISATIONS and n.inputs[1] is not None}
-    with torch.no_grad():
-        for name, parameter in module.weights.items():
-            if parameter.ndim > 1:
-                bound = (6 / max(parameter[0].numel(), 1)) ** 0.5
-                parameter.copy_((torch.rand(parameter.shape, generator=generator) * 2 - 1) * bound)
-            elif parameter.ndim == 1:
-                parameter.fill_(float(name in scales))
 
 
 def _numbered(session: Session, stage: str, number: int) -> Session:

@@ -78,6 +78,10 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
             'prune.rewind applies only to prune.schedule = "lottery"',
         ),
         (
+            s.initial is not None and not (weights and s.schedule == "lottery" and not channels),
+            'prune.initial applies only to weights pruned by prune.schedule = "lottery", and not behind channels',
+        ),
+        (
             anything and s.schedule not in ROUNDS and s.rounds != type(s).model_fields["rounds"].default,
             'prune.rounds applies only to prune.schedule = "iterative" and "lottery"',
         ),

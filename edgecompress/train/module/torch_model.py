@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import constant
-from edgecompress.graph.nodes import argument
 from edgecompress.train.module.batch_axis import find_batch
+from edgecompress.train.module.ranking import ranked
 from edgecompress.train.module.torch_functions import Step, Values, can_be_trained, known, torch_function
 from edgecompress.train.module.trainable import trainable
 
@@ -24,7 +24,7 @@ class TorchModel(nn.Module):
 
     Inputs and outputs are those of the model, in its order, [n, ...] where it has [1, ...]. BatchNormalization
     uses the batch's statistics in training mode. Equal to ONNX Runtime to 1e-5 in evaluation mode.
-    logits: an output that is a Softmax's or LogSoftmax's is what that one reads, as losses want it.
+    logits: an output that is a Softmax's, LogSoftmax's or ArgMax's is what that one reads, as losses want it.
     Raises UnsupportedModelError for an operator that has no function in torch.
     """
 
@@ -51,7 +51,7 @@ class TorchModel(nn.Module):
         self._weight_names = tuple(name for name, v in graph.initializers.items() if v in learned)
         self._inputs = tuple(slots[v] for v in graph.inputs)
         self._batches = tuple(shape(v)[0] if shape(v) else 0 for v in graph.inputs)
-        self._outputs = tuple(slots[_before_softmax(v) if logits else v] for v in graph.outputs)
+        self._outputs = tuple(slots[ranked(v).value if logits else v] for v in graph.outputs)
         self._steps = _plan(graph, slots, self._outputs)
         self._images = any(n.op_type in ("Conv", "ConvTranspose", "MaxPool") for n in graph)
         self._weight_transforms, self._value_transforms = nn.ModuleDict(), nn.ModuleDict()
@@ -113,6 +113,14 @@ class TorchModel(nn.Module):
                 value.const_value = ir.tensor(np.array(array, order="C"), name=name)
         return model
 
+    def load_initializers(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Put arrays in the places of weights and other constants of these names; other names are passed over."""
+        own = self.state_dict()
+        with torch.no_grad():
+            for name, array in arrays.items():
+                if _key(name) in own:
+                    own[_key(name)].copy_(torch.from_numpy(np.array(array)))
+
     def _run(
         self, inputs: tuple[Tensor, ...], capture: Collection[str]
     ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
@@ -163,11 +171,6 @@ class _Source:
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from dict.fromkeys((*graph.initializers.values(), *graph.inputs, *(v for n in graph for v in n.outputs)))
-
-
-def _before_softmax(value: ir.Value) -> ir.Value:
-    node = value.producer()
-    return argument(node, 0) if node is not None and node.op_type in ("Softmax", "LogSoftmax") else value
 
 
 def _plan(graph: ir.Graph, slots: dict[ir.Value, int], outputs: tuple[int, ...]) -> list[Step]:
