@@ -12,7 +12,9 @@ import torch
 from edgecompress.analysis.channel_groups import channel_groups, prunable
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.prune.channel_scores import channel_scores
+from edgecompress.compress.prune.defaults import CHANNELS, WEIGHTS
 from edgecompress.compress.prune.prune_channels import prune_channels
+from edgecompress.compress.prune.prune_weights import prune_weights
 from edgecompress.compress.prune.slimming import Slimming
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import load_data
@@ -270,3 +272,27 @@ def test_a_users_criterion_scores_channels(digits, tmp_path):
     (tmp_path / "mine.py").write_text("def size(weight, known):\n    return weight.sum(0)\n")
     with pytest.raises(InputError, match=r"mine.py:size returned shape \[.*\] for layer '"):
         channel_scores(model, groups, f"{tmp_path}/mine.py:size")
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_open_choices_are_the_defaults_for_channels(digits, trains):
+    """With and without data; what the recipe says itself stays."""
+    model, data = digits
+    known = {"data": data, "loss": cross_entropy} if trains else {}
+    criterion, allocation = CHANNELS[trains]
+    same = [
+        {},
+        {"criterion": criterion},
+        {"allocation": allocation},
+        {"criterion": criterion, "allocation": allocation},
+    ]
+    widths = [[g.after for g in prune_channels(model, Prune(macs=0.5, **keys), **known).groups] for keys in same]
+    assert all(each == widths[0] for each in widths)
+    capacity = prune_channels(model, Prune(macs=0.5, allocation="capacity"), **known)
+    assert [g.after for g in capacity.groups] != widths[0] or allocation == "capacity"
+    weights = prune_weights(model, Prune(sparsity=0.5)).model
+    expected = prune_weights(
+        model, Prune(sparsity=0.5, criterion=WEIGHTS[False][0], allocation=WEIGHTS[False][1])
+    ).model
+    for name, value in expected.graph.initializers.items():
+        np.testing.assert_array_equal(value.const_value.numpy(), weights.graph.initializers[name].const_value.numpy())

@@ -125,10 +125,12 @@ def _distill(conversion: Conversion, model: ir.Model) -> FloatModel:
 def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
     require_torch("[prune]")
     from edgecompress.compress.prune.criterion import criterion
+    from edgecompress.compress.prune.defaults import for_channels
     from edgecompress.compress.prune.prune_channels import Pruned, Retrained, prune_channels
     from edgecompress.train.losses import task_loss
 
-    settings, trainer = conversion.recipe.prune, conversion.trainer
+    trainer = conversion.trainer
+    settings = for_channels(conversion.recipe.prune, trains=trainer is not None)
     slims = trainer is not None and criterion(settings.criterion).slims
 
     def retrain(model: ir.Model, number: int) -> Retrained:

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from edgecompress.compress.prune import recipe_faults as pruning
 from edgecompress.compress.prune.criterion import load_criterion
+from edgecompress.compress.prune.defaults import AUTO
 from edgecompress.compress.quantize.precision import require_nodes
 from edgecompress.conversion.trainer import require_torch
 from edgecompress.errors import InputError
@@ -36,7 +37,8 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
     )
     if faults := [text for wrong, text in rows if wrong] + pruning.faults(recipe.prune, epochs):
         raise InputError("; ".join(faults))
-    load_criterion(recipe.prune.criterion)  # reports at once what is wrong with a user's file
+    if recipe.prune.criterion != AUTO:
+        load_criterion(recipe.prune.criterion)  # reports at once what is wrong with a user's file
 
 
 def require_names(model: ir.Model, recipe: Recipe) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from edgecompress.recipe.schema import (
     PRESETS,
-    Allocation,
     Cluster,
     Distill,
     Emit,
@@ -20,6 +19,6 @@ from edgecompress.recipe.schema import (
 )
 
 __all__ = [
-    "PRESETS", "Allocation", "Cluster", "Distill", "Emit", "Evaluate", "Preprocess", "Prune", "Quantize", "Recipe",
+    "PRESETS", "Cluster", "Distill", "Emit", "Evaluate", "Preprocess", "Prune", "Quantize", "Recipe",
     "Section", "Train", "load_recipe", "recipe_file",
 ]  # fmt: skip

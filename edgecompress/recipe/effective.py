@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgecompress.errors import InputError
-from edgecompress.recipe import Allocation, Emit, Evaluate, Preprocess, Recipe
+from edgecompress.recipe import Emit, Evaluate, Preprocess, Recipe
 from edgecompress.support.validation import validated
 from edgecompress_targets import Profile
 
@@ -31,8 +31,6 @@ class Overrides:
     min_equal: float | None = None
 
 
-# Criteria with an allocation of their own, which is meant where a recipe has none: one threshold for all scales.
-ALLOCATION_OF: Mapping[str, Allocation] = {"scale": "global"}
 LIMITS = ("max_drop", "min_snr", "min_equal")  # keys of [evaluate]
 
 
@@ -54,8 +52,6 @@ def effective_recipe(recipe: Recipe, profile: Profile, overrides: Overrides, *, 
     wanted = list(dict.fromkeys(formats or recipe.emit.formats or usual))
     io = profile.io if recipe.emit.io == "auto" else recipe.emit.io
     result.emit = _changed(Emit, recipe.emit, {"formats": wanted, "io": io, "max_size": max_size}, "formats")
-    if "allocation" not in recipe.prune.model_fields_set and recipe.prune.criterion in ALLOCATION_OF:
-        result.prune.allocation = ALLOCATION_OF[recipe.prune.criterion]
     if recipe.quantize.activations == "auto":
         int8 = recipe.quantize.weights == "int8" and (calibrated or profile.integer_only)
         result.quantize.activations = "int8" if int8 else "float32"

@@ -85,8 +85,8 @@ def _pattern(value: str) -> str:
 
 
 def _criterion(value: str) -> str:
-    if value not in CRITERIA and not is_function_spec(value):
-        raise ValueError(f'should be one of {", ".join(CRITERIA)}, or "file.py:function"')
+    if value not in ("auto", *CRITERIA) and not is_function_spec(value):
+        raise ValueError(f'should be one of {", ".join(CRITERIA)}, or "auto" or "file.py:function"')
     return value
 
 
@@ -109,9 +109,6 @@ def _metric(value: Any) -> Any:
     if not names or not all(names):
         raise ValueError("should not be empty")
     return value
-
-
-Allocation = Literal["uniform", "global", "lamp", "sensitivity", "erk", "capacity"]
 
 
 class Section(BaseModel):
@@ -167,9 +164,9 @@ class Prune(Section):
         '"block:4x1" (4 output channels by 1 input)',
     )
     criterion: Annotated[str, BeforeValidator(_spec), AfterValidator(_criterion)] = Field(
-        "l2",
-        description='how a weight is scored (higher scores are kept): a name, or "file.py:function" taking (weight, '
-        "known)",
+        "auto",
+        description='how a weight or a channel is scored (higher scores stay): a name, or "file.py:function" taking '
+        "(weight, known); auto: what did best on six networks, for weights and channels apart (docs/TRAINING.md)",
     )
     slimming: Number = Field(
         1e-4,
@@ -178,12 +175,12 @@ class Prune(Section):
         description='for criterion = "scale": weight of the L1 norm of BatchNormalization\'s scales in the loss of the'
         " training that precedes it",
     )
-    allocation: Allocation = Field(
-        "lamp",
+    allocation: Literal["auto", "uniform", "global", "lamp", "sensitivity", "erk", "capacity"] = Field(
+        "auto",
         description='how layers share the sparsity: "uniform" (all alike), "global" (one threshold), "lamp" '
         '(layer-adaptive magnitude), "sensitivity" (by what pruning each layer does to the outputs), '
         '"erk" (for weights: by the sum of a layer\'s dimensions), or, for channels, "capacity" (by parameters for '
-        "each multiply-accumulate)",
+        "each multiply-accumulate); auto: as for criterion",
     )
     schedule: Literal["one-shot", "gradual", "iterative", "lottery", "rigl", "set", "soft"] = Field(
         "gradual",

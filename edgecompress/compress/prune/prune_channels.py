@@ -12,6 +12,7 @@ from edgecompress.analysis.channel_groups import ChannelGroup, channel_groups, p
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.prune.channel_scores import channel_scores
 from edgecompress.compress.prune.criterion import Scores, criterion
+from edgecompress.compress.prune.defaults import for_channels
 from edgecompress.compress.prune.recipe_faults import require_possible
 from edgecompress.compress.prune.schedules import rounds
 from edgecompress.compress.prune.widths import COST, by_capacity, by_saving, lamp, narrow, relative, savings, uniform
@@ -84,6 +85,7 @@ def prune_channels(
     retrain: for schedule = "iterative": the model after round 1, 2, .. (but for the last) trained again.
     Raises InputError for settings that contradict each other or need data, and when `keep` names no layer.
     """
+    settings = for_channels(settings, trains=data is not None)
     require_possible(settings, None if data is None else settings.rewind)  # training's length is not known here
     what, target = wanted(settings)
     before, notes = statistics(model), list[str]()

@@ -14,6 +14,7 @@ from torch import nn
 
 from edgecompress.compress.prune.allocation import ALLOCATIONS, rank
 from edgecompress.compress.prune.channel_samples import sampled_loss
+from edgecompress.compress.prune.defaults import for_weights
 from edgecompress.compress.prune.erdos_renyi import erdos_renyi
 from edgecompress.compress.prune.gates import Gates
 from edgecompress.compress.prune.initial_weights import start
@@ -154,6 +155,7 @@ def masks_of(
     samples: for a criterion and an allocation that look at them. rising: the sparsity to reach step by step while
     training. Raises InputError when there is nothing to prune.
     """
+    settings = for_weights(settings, trains=samples is not None)
     weights = _some(model, settings)
     comparable = _comparable(settings, model, weights, None if samples is None else samples.data)
     scoring = Scoring(settings.criterion, samples, seed)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgecompress.compress.prune.criterion import all_criteria
 from edgecompress.compress.prune.criterion import criterion as criterion_of
+from edgecompress.compress.prune.defaults import AUTO
 from edgecompress.compress.prune.patterns import parse_pattern
 from edgecompress.errors import InputError
 
@@ -33,7 +34,7 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
     fixed = None if pattern.keep is None else 1 - pattern.keep / pattern.columns
     criterion, schedule = f'prune.criterion = "{s.criterion}"', f'prune.schedule = "{s.schedule}"'
     anything = weights or channels
-    known = criterion_of(s.criterion)
+    known = criterion_of("l2" if s.criterion == AUTO else s.criterion)  # the default is one that can be followed
     of_weights = [name for name, each in all_criteria().items() if each.weights is not None]
     rows = (
         (
