@@ -1,5 +1,6 @@
-"""Six small networks, trained on a few thousand images, that pruning is compared on: a plain CNN, residual blocks,
-depthwise blocks, a perceptron, a transformer, and a detector that finds where in the image a digit is.
+"""Networks that pruning is compared on: six small ones, trained on a few thousand images (a plain CNN, residual blocks,
+depthwise blocks, a perceptron, a transformer, and a detector that finds where in the image a digit is), and ResNet-8 of
+MLPerf Tiny, which others trained to the end.
 
 All have BatchNormalization where networks of their kind have it. `trained` gives the torch module and what our
 importer reads of its ONNX export, in which BatchNormalization is folded.
@@ -37,12 +38,13 @@ Split = dict[str, TrainData]
 
 @dataclass(frozen=True)
 class Network:
-    """module: makes it, untrained. data: TRAIN images, as many held out, and test images. epochs: of its training."""
+    """module: makes it, untrained; None: the file `models/ic_resnet8.onnx`. data: TRAIN images, HELD_OUT others, and
+    test images. epochs: of its training."""
 
     name: str
-    module: Callable[[], nn.Module]
+    module: Callable[[], nn.Module] | None
     data: Callable[[], Split]
-    epochs: int
+    epochs: int = 0
     loss: str = "cross-entropy"
 
     @property
@@ -56,12 +58,16 @@ class Network:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with its data, its torch module and its canonical model."""
+    """A network with its data, its canonical model and, but for ResNet-8, its torch module."""
 
     network: Network
     data: Split
-    module: nn.Module = field(repr=False)
     model: ir.Model = field(repr=False)
+    module: nn.Module | None = field(default=None, repr=False)
+
+    def before(self, split: str) -> float:
+        """Its score before anything is pruned."""
+        return self.score(TorchModel(self.model, logits=self.network.classes), split)
 
     def score(self, module: nn.Module, split: str) -> float:
         """Percent of right classes, or of the variance that is explained (R^2). module: returns a tuple."""
@@ -208,10 +214,13 @@ class Detector(nn.Module):
 # data -------------------------------------------------------------------------------------------------
 
 
+def folder() -> Path:
+    return Path(os.environ.get("EDGECOMPRESS_BENCH_DATA") or sys.exit("EDGECOMPRESS_BENCH_DATA is not set"))
+
+
 def images(name: str) -> tuple[np.ndarray, np.ndarray]:
     """float32 [n, channels, height, width] of about -1 to 1, and int64 [n]: TRAIN, HELD_OUT and TEST images."""
-    folder = Path(os.environ.get("EDGECOMPRESS_BENCH_DATA") or sys.exit("EDGECOMPRESS_BENCH_DATA is not set"))
-    spec = importlib.util.spec_from_file_location("datasets", folder / "data" / "datasets.py")
+    spec = importlib.util.spec_from_file_location("datasets", folder() / "data" / "datasets.py")
     assert spec is not None and spec.loader is not None
     datasets = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(datasets)
@@ -232,6 +241,11 @@ def digits() -> Split:
 
 def photos() -> Split:
     return split(*images("cifar10"))
+
+
+def pixels() -> Split:
+    x, y = images("cifar10")
+    return split(np.round((x + 1) * 127.5), y)
 
 
 def scattered() -> Split:
@@ -256,6 +270,7 @@ NETWORKS = (
     Network("perceptron", Perceptron, digits, 5),
     Network("transformer", Transformer, digits, 12),
     Network("detector", Detector, scattered, 6, "mse"),
+    Network("ResNet-8", None, pixels),
 )
 
 
@@ -268,8 +283,11 @@ def training(epochs: int, **keys: Any) -> Train:
 
 def trained(network: Network, seed: int, work: Path) -> Trained:
     """The network, trained once for each seed: its weights are kept in the folder."""
+    data = network.data()
+    if network.module is None:
+        return Trained(network, data, load(folder() / "models" / "ic_resnet8.onnx").model)
     torch.manual_seed(seed)
-    data, module = network.data(), network.module()
+    module = network.module()
     stem = work / f"{network.name.replace(' ', '_')}-{seed}"
     if stem.with_suffix(".pt").exists():
         module.load_state_dict(torch.load(stem.with_suffix(".pt"), weights_only=True))
@@ -279,7 +297,7 @@ def trained(network: Network, seed: int, work: Path) -> Trained:
     module.eval()
     example = data["train"].batch(np.arange(1)).inputs
     torch.onnx.export(copy.deepcopy(module), example, stem.with_suffix(".onnx"), dynamo=False, input_names=["x"])
-    return Trained(network, data, module, load(stem.with_suffix(".onnx")).model)
+    return Trained(network, data, load(stem.with_suffix(".onnx")).model, module)
 
 
 def fit(module: nn.Module, data: TrainData, network: Network, settings: Train, seed: int) -> None:

@@ -50,9 +50,9 @@ def main() -> int:
     titles = [f"{name}, {'global' if everywhere else 'uniform'}" for name, everywhere in METHODS]
     print(f"| network, MACs left | before | ours | its best | {' | '.join(titles)} |")
     print("|" + "---|" * (len(titles) + 4), flush=True)
-    for network in (n for n in networks.NETWORKS if options.only in (None, n.name)):
+    for network in (n for n in networks.NETWORKS if n.module and options.only in (None, n.name)):
         bases = [networks.trained(network, seed, options.work) for seed in options.seeds]
-        before = [base.score(networks.Tuple(base.module), "test") for base in bases]
+        before = [base.before("test") for base in bases]
         for left in options.left:
             ours = [_ours(base, left, options.epochs, seed) for base, seed in zip(bases, options.seeds)]
             theirs = [
