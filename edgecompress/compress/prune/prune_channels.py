@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +16,17 @@ from edgecompress.compress.prune.criterion import Scores, criterion
 from edgecompress.compress.prune.defaults import for_channels
 from edgecompress.compress.prune.recipe_faults import require_possible
 from edgecompress.compress.prune.schedules import rounds
-from edgecompress.compress.prune.widths import COST, by_capacity, by_saving, lamp, narrow, relative, savings, uniform
+from edgecompress.compress.prune.widths import (
+    COST,
+    LEAST,
+    by_capacity,
+    by_saving,
+    lamp,
+    narrow,
+    relative,
+    savings,
+    uniform,
+)
 from edgecompress.errors import InputError
 from edgecompress.record.report import History
 
@@ -97,6 +108,7 @@ def prune_channels(
     widths = {g.name: g.size for g in without_kept(prunable(channel_groups(model)), settings.keep)}
     notes += [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
     total, left = sum(widths.values()), dict(widths)
+    least = {name: math.ceil(LEAST * size) for name, size in widths.items()}
     cost = COST.get(what)
 
     def share() -> float:
@@ -111,7 +123,7 @@ def prune_channels(
         scores = channel_scores(model, groups, settings.criterion, data=data, loss=loss, seed=seed + step)
         scores = COMPARABLE[settings.allocation](model, scores, what, settings.criterion, data)
         align = settings.align if step == len(steps) else 1
-        model, removed = narrow(model, scores, what, min(goal / share(), 1.0), align)
+        model, removed = narrow(model, scores, what, min(goal / share(), 1.0), align, least=least)
         model = _refreshed(model, data)
         for g, channels in removed.items():
             left[g.name] -= len(channels)

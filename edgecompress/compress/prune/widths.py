@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +13,7 @@ from edgecompress.analysis.statistics import ModelStatistics, statistics
 from edgecompress.compress.prune.channels import remove_channels
 from edgecompress.compress.prune.criterion import Scores
 
+NONE: Mapping[str, int] = MappingProxyType({})
 LEAST = 1 / 8  # of a group's channels stay, whatever their scores
 
 
@@ -67,18 +69,21 @@ def savings(model: ir.Model, scores: Scores, what: str) -> dict[ChannelGroup, fl
 
 
 def narrow(
-    model: ir.Model, scores: Scores, what: str, target: float, align: int = 1
+    model: ir.Model, scores: Scores, what: str, target: float, align: int = 1, *, least: Mapping[str, int] = NONE
 ) -> tuple[ir.Model, dict[ChannelGroup, np.ndarray]]:
     """The model with the channels of lowest score removed: as many as it takes to bring "macs", "parameters" or
     "channels" to the share `target` or below, or as many as can go.
 
-    scores: comparable between groups. align: each group keeps a multiple of it, or all.
+    scores: comparable between groups. align: each group keeps a multiple of it, or all. least: how many channels stay
+    in the group of a name, whatever their scores (by default 1).
     Returns the model and the channels removed from each group.
     """
     order, number = _order(scores)
 
     def cut(count: int) -> dict[ChannelGroup, np.ndarray]:
-        return {g: _lowest(scores[g], int((number[order[:count]] == i).sum()), align) for i, g in enumerate(scores)}
+        counts = np.bincount(number[order[:count]], minlength=len(scores))
+        stay = {g: max(g.size - int(n), least.get(g.name, 1)) for g, n in zip(scores, counts)}
+        return {g: _lowest(scores[g], n, align) for g, n in stay.items()}
 
     def share(count: int) -> float:
         removed = cut(count)
@@ -104,9 +109,8 @@ def _order(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
     return np.argsort(flat, kind="stable"), number
 
 
-def _lowest(scores: np.ndarray, count: int, align: int) -> np.ndarray:
-    """The places of about `count` lowest scores: what stays is a multiple of `align`, at least LEAST of all."""
+def _lowest(scores: np.ndarray, stay: int, align: int) -> np.ndarray:
+    """The places of the lowest scores, without the highest `stay`, rounded up to a multiple of `align`."""
     size = len(scores)
-    stay = max(size - count, 1, int(np.ceil(LEAST * size)))
     stay = min(-(-stay // align) * align, size)
     return np.sort(np.argsort(scores, kind="stable")[: size - stay])
