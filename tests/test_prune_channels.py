@@ -296,3 +296,11 @@ def test_open_choices_are_the_defaults_for_channels(digits, trains):
     ).model
     for name, value in expected.graph.initializers.items():
         np.testing.assert_array_equal(value.const_value.numpy(), weights.graph.initializers[name].const_value.numpy())
+
+
+def test_an_eighth_of_each_group_stays_over_all_parts(digits):
+    """Scores are measured again between parts, whose groups are smaller; the limit is of the whole group."""
+    model, data = digits
+    for allocation in ("global", "lamp", "uniform"):
+        found = prune_channels(model, Prune(macs=0.02, criterion="fisher", allocation=allocation), data=data)
+        assert all(g.after >= g.before / 8 for g in found.groups)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from edgecompress.analysis.channel_groups import channel_groups, prunable
 from edgecompress.compress.prune.channel_scores import channel_scores
 from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.compress.prune.defaults import for_channels
 from edgecompress.compress.prune.masks import Masks, Scoring
 from edgecompress.compress.prune.patterns import parse_pattern
 from edgecompress.compress.prune.prune_channels import prune_channels
@@ -24,9 +25,7 @@ from edgecompress.compress.prune.prune_weights import prunable as prunable_weigh
 from edgecompress.compress.prune.prune_weights import prune_weights
 from edgecompress.compress.prune.weight_statistics import Samples
 from edgecompress.ingest import load
-from edgecompress.recipe import Prune, Recipe, Train
-from edgecompress.recipe.effective import Overrides, effective_recipe
-from edgecompress.targets import load_target
+from edgecompress.recipe import Prune, Train
 from edgecompress.train import TrainData
 from edgecompress.train.losses import cross_entropy
 from edgecompress.train.module.torch_model import TorchModel
@@ -277,16 +276,15 @@ def test_slimming_ranks_the_scales_of_all_layers_together(images) -> None:
         network[5].weight.copy_(torch.linspace(0.1, 1.2, 12))
     model = load(network, input_shapes={"input": (1, 1, SIDE, SIDE)}, fold_batchnorm=False).model
     keep = [str(n.name) for n in model.graph if n.op_type == "Gemm"]
-    asked = Recipe.model_validate({"prune": {"channels": 0.4, "criterion": "scale", "keep": keep[:1]}})
-    settings = effective_recipe(asked, load_target("android"), Overrides(), calibrated=True).prune
+    settings = for_channels(Prune(channels=0.4, criterion="scale", keep=keep[:1]), trains=True)
     assert settings.allocation == "global"
     found = prune_channels(model, settings)
     scales = np.sort(np.concatenate([np.linspace(0.9, 1.0, 8), np.linspace(0.1, 1.2, 12)]))
     threshold = scales[8]  # 0.4 of 20
     expected = [int((s >= threshold).sum()) for s in (np.linspace(0.9, 1.0, 8), np.linspace(0.1, 1.2, 12))]
     assert [g.after for g in found.groups] == expected
-    named = Recipe.model_validate({"prune": {"channels": 0.4, "criterion": "scale", "allocation": "uniform"}})
-    assert effective_recipe(named, load_target("android"), Overrides(), calibrated=True).prune.allocation == "uniform"
+    named = Prune(channels=0.4, criterion="scale", allocation="uniform")
+    assert for_channels(named, trains=True).allocation == "uniform"
 
 
 def test_movement_learns_where_chance_does_not(images) -> None:

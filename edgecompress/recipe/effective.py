@@ -35,7 +35,8 @@ LIMITS = ("max_drop", "min_snr", "min_equal")  # keys of [evaluate]
 
 
 def effective_recipe(recipe: Recipe, profile: Profile, overrides: Overrides, *, calibrated: bool) -> Recipe:
-    """A copy of the recipe with the arguments in place of its keys and every "auto" decided.
+    """A copy of the recipe with the arguments in place of its keys and every "auto" decided, but for those
+    of [prune], which are decided for channels and for weights apart.
 
     calibrated: whether ranges of activations will be known. Raises InputError when the choices contradict each other
     or the target.
