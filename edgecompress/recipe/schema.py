@@ -166,7 +166,7 @@ class Prune(Section):
     criterion: Annotated[str, BeforeValidator(_spec), AfterValidator(_criterion)] = Field(
         "auto",
         description='how a weight or a channel is scored (higher scores stay): a name, or "file.py:function" taking '
-        "(weight, known); auto: what did best on six networks, for weights and channels apart (docs/TRAINING.md)",
+        "(weight, known); auto: decided for weights and for channels apart (docs/TRAINING.md)",
     )
     slimming: Number = Field(
         1e-4,

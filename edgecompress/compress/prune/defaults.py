@@ -1,5 +1,5 @@
-"""What [prune] criterion and allocation are where the recipe says "auto": what lost least, on images that nothing was
-trained on, over the six networks of docs/TRAINING.md."""
+"""What [prune] criterion and allocation are where the recipe says "auto". For channels, what lost least, on images that
+nothing was trained on, over the six networks of docs/TRAINING.md; for weights, magnitudes."""
 
 from __future__ import annotations
 
