@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgecompress.compress.cluster import cluster
 from edgecompress.compress.prune.criterion import criterion
+from edgecompress.compress.prune.defaults import for_weights
 from edgecompress.compress.prune.prune_channels import prune_channels
 from edgecompress.compress.prune.prune_weights import final_sparsity, masks_of
 from edgecompress.compress.prune.weight_statistics import Samples
@@ -172,7 +173,9 @@ def _require_possible(recipe: Recipe, is_int8: bool, steps: int, given: tuple[An
             f'prune.schedule = "{prune.schedule}" has loops of its own: use "gradual" or "one-shot"',
         ),
         (
-            prune.is_asked_for and criterion(prune.criterion).per_sample and train is None,
+            prune.is_asked_for
+            and criterion(for_weights(prune, trains=train is not None).criterion).per_sample
+            and train is None,
             f'prune.criterion = "{prune.criterion}" looks at gradients of single samples: give train=',
         ),
         (scheduled and steps < 1, 'prune.schedule = "gradual" needs steps=, the number of optimizer steps of the loop'),
