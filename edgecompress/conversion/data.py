@@ -32,6 +32,10 @@ CHECKED_ON_CALIBRATION = (
     "apart: give --eval data, or more --calib data"
 )
 CHECKED_ON_RANDOM = f"artifacts were checked on {RANDOM_SAMPLES} random inputs: give --eval or --calib data"
+CHECKED_AS_IT_CAME = (
+    f"artifacts were compared on {RANDOM_SAMPLES} random inputs with the model as it came, quantized: how far that is "
+    "from a float model only typical data can show (--eval or --calib)"
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,17 @@ class Data:
     def labelled(self) -> bool:
         """Whether artifacts are checked on labels, so that accuracy is measured."""
         return self.check.is_labelled
+
+    @property
+    def calibrates_typically(self) -> bool:
+        """Whether there is calibration data that ranges can be learned from, and not random inputs alone."""
+        return self.calibration is not None and self.calibration.source != RANDOM
+
+    @property
+    def checks_as_it_came(self) -> bool:
+        """Whether there is no data but random inputs within the ranges that the model came with: far from typical ones,
+        they say nothing of how well its int8 follows a float model."""
+        return self.check is self.calibration and not self.calibrates_typically
 
 
 def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: Recipe, profile: Profile) -> Data:
@@ -79,7 +94,7 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
     if evaluating is not None:
         return Data(calibrating, evaluating, tuple(notes))
     if calibrating is not None and calibrating.source == RANDOM:
-        return Data(calibrating, calibrating, (*notes, CHECKED_ON_RANDOM))
+        return Data(calibrating, calibrating, (*notes, CHECKED_AS_IT_CAME))
     if calibrating is not None:  # without its labels: accuracy on it would look better than it is
         rest, held = hold_out(calibrating)
         if held is None:
@@ -112,8 +127,10 @@ def from_training(trainer: Trainer, given: DataSources, metric: Metrics) -> Data
 
 
 def needs_no_calibration(model: ir.Model, profile: Profile) -> bool:
-    """Whether activations can be int8 without data: the model came with all scales that the target needs."""
-    return knows_scales(integer_parts(model.clone(), integer_only=profile.integer_only))
+    """Whether activations can be int8 without data: the model came with all scales that an integer-only target needs,
+    or for one that also computes in float with those of most layers."""
+    whole = integer_parts(model.clone(), integer_only=profile.integer_only)
+    return knows_scales(whole, every=profile.integer_only)
 
 
 def describe_calibration(model: ir.Model) -> str:

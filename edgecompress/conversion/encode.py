@@ -59,7 +59,8 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
             return _clustered(conversion, encoded, model, calibration)
         assert calibration is not None  # open_data sees to it
         model = integer_parts(model.clone(), integer_only=integer_only)
-        quantized = quantize(model, calibration, recipe.quantize, integer_only=integer_only)
+        typical = conversion.data.calibrates_typically
+        quantized = quantize(model, calibration, recipe.quantize, integer_only=integer_only, typical=typical)
         running.stage.note = quantization_note(quantized, recipe.quantize)
     if _is_searched(conversion, quantized):
         with conversion.log.stage("search") as running:
@@ -101,10 +102,12 @@ def _is_searched(conversion: Conversion, quantized: Quantized) -> bool:
     """Whether to search for outputs nearer to the float model's.
 
     A model that was trained with the scales that it came with need not be near to it. Where there are labels, these
-    decide.
+    decide. Random inputs can't tell what is better on typical ones.
     """
     recipe = conversion.recipe
     if recipe.quantize.epochs is not None or not recipe.quantize.search_seconds or not recipe.evaluate.min_snr:
+        return False
+    if not conversion.data.calibrates_typically:
         return False
     return not (comes_quantized(quantized.model.graph) and conversion.data.labelled)
 
@@ -165,8 +168,9 @@ def quantization_note(quantized: Quantized, settings: Quantize) -> str:
     """How ranges were chosen, and what equalization and bias correction did."""
     chosen = quantized.calibration.method if settings.calibration == "auto" else settings.calibration
     calibrated = f"{chosen} ranges from {quantized.calibration.samples} samples"
-    given = "scales that the model came with; for other values "
-    notes = [f"{given if comes_quantized(quantized.model.graph) else ''}{calibrated}"]
+    given = "scales that the model came with; "
+    others = "its other layers stay in float" if quantized.as_it_came else f"for other values {calibrated}"
+    notes = [given + others if comes_quantized(quantized.model.graph) else calibrated]
     steps = {"equalization": quantized.equalization, "bias correction": quantized.bias_correction}
     return "; ".join(notes + [f"{what}: {step}" for what, step in steps.items() if step is not None])
 

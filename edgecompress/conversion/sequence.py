@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 
 from edgecompress.analysis.statistics import ModelStatistics, statistics
+from edgecompress.compress.quantize import quantize, simulation
 from edgecompress.conversion.check import check_fit, measure_float
 from edgecompress.conversion.conversion import Conversion
-from edgecompress.conversion.data import from_training, needs_no_calibration, open_data, random_data
+from edgecompress.conversion.data import Data, from_training, needs_no_calibration, open_data, random_data
 from edgecompress.conversion.float_steps import changes_weights
 from edgecompress.conversion.initial_model import load_initial
 from edgecompress.conversion.label_checks import CLASS_METRICS, check_labels
@@ -26,10 +28,12 @@ from edgecompress.evaluate.verify import Check
 from edgecompress.graph.training_marks import mark_trained
 from edgecompress.ingest import Ingested, load
 from edgecompress.operators import record_of
+from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import Encoding, encoding
 from edgecompress.record.report import ModelSummary
 from edgecompress.record.stages import StageLog
+from edgecompress_targets import Profile
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ def run(request: Request) -> Converted:
         data = from_training(trainer, data, recipe.evaluate.metric)
     opened = open_data(model, data.calibration, data.evaluation, recipe, profile)
     opened = replace(opened, held_out=opened.held_out or data.evaluation is not request.data.evaluation)
-    reference = measure_float(model, opened, recipe, log)
+    reference = measure_float(_compared(model, opened, recipe, profile), opened, recipe, log)
     opened = replace(opened, notes=(*opened.notes, *check_labels(model, reference)))
     if trainer is not None:
         scored = frozenset(m.output for m in reference.measures if m.metric.name in CLASS_METRICS)
@@ -106,6 +110,16 @@ def run(request: Request) -> Converted:
     names = {name: f"{request.source.stem}.{count.encoding(kind)}.{name}" for name, count in counts.items()}
     fitted = check_fit(conversion, compressed.outcome.attempt.artifacts)
     return Converted(request, imported, conversion, compressed, counts, names, on_random_data, fitted)
+
+
+def _compared(model: ir.Model, data: Data, recipe: Recipe, profile: Profile) -> ir.Model:
+    """What artifacts are compared with: the float model, or the quantized one as it came if there is no data."""
+    if not data.checks_as_it_came or encoding(recipe) != "int8":
+        return model
+    assert data.calibration is not None
+    whole = integer_parts(model.clone(), integer_only=profile.integer_only)
+    settings, integer_only = recipe.quantize, profile.integer_only
+    return simulation(quantize(whole, data.calibration, settings, integer_only=integer_only, typical=False).model)
 
 
 def _count(compressed: Compressed) -> dict[str, FileCount]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import onnx_ir as ir
 
 from edgecompress.evaluate.file_count import FileCount, Operation
-from edgecompress.graph.annotations import is_integer, quantization
+from edgecompress.graph.annotations import comes_quantized, is_integer, quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.graph.provenance import label, origin
 from edgecompress.operators import record_of
@@ -75,6 +75,8 @@ def _reason(node: ir.Node, format: str) -> str:
     if record_of(node).integer is None:
         narrow = any(quantization(node.inputs[place]) is not None for place in record_of(node).weights.stored)
         return "it has no integer kernel" + (", only int8 weights" if narrow else "")
+    if node.graph is not None and comes_quantized(node.graph):
+        return "the model came with it in float"
     return "its values have no scales that its integer kernel takes"
 
 

@@ -12,7 +12,7 @@ from edgecompress.compress.quantize import attention_masks, operators, ranges
 from edgecompress.compress.quantize.bit_widths import int16_nodes, separate_widths, stored_bits
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.dynamic import store_weights
-from edgecompress.compress.quantize.groups import Groups
+from edgecompress.compress.quantize.given_scales import given_range, requantized, separate_given, without_scale
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.joins import unlike_joins
 from edgecompress.compress.quantize.names import Names
@@ -23,6 +23,7 @@ from edgecompress.compress.quantize.precision import (
     last_probabilities,
     require_all,
 )
+from edgecompress.compress.quantize.tied import Tied, same_scales, tied_values
 from edgecompress.compress.quantize.weight_scales import (
     keep_clusters,
     keep_grid,
@@ -101,7 +102,7 @@ def quantize_static(
     wide = int16_nodes(graph, chosen, settings)
     for node in graph:
         set_activation_bits(node, (16 if node in wide else 8) if node in chosen else None)
-    for separate in (separate_widths, _separate_fixed):
+    for separate in (separate_widths, _separate_fixed, separate_given):
         for requantize, source in separate(graph):
             chosen.add(requantize)
             histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
@@ -154,33 +155,20 @@ def _separate_fixed(graph: ir.Graph) -> list[tuple[ir.Node, ir.Value]]:
     tied = [layer for layer in groups if operators.ties(layer)]
     inside = {v for layer in tied for v in operators.outputs(layer)}
     names, added = Names(graph), []
-    for members in _same_groups(tied).members().values():
+    for members in same_scales(tied).members().values():
         sources = [v for v in members if v not in inside]
         held = [v for v in sources if v in fixed]
         if not held or (len(held) == len(sources) and all(fixed[v].same_as(fixed[held[0]]) for v in held)):
             continue
         for value in held:
             uses = [(n, i) for n, i in value.uses() if any(n is layer.node for layer in tied)]
-            requantize = ir.node("Identity", [value], name=names(f"{value.name}/requantize"))
-            output = requantize.outputs[0]
-            output.name = names(f"{value.name}/requantized")
-            output.shape, output.type = value.shape, value.type
-            producer = value.producer()
+            requantize, producer = requantized(graph, value, names), value.producer()
             assert producer is not None
-            graph.insert_after(producer, requantize)
             set_activation_bits(requantize, activation_bits(producer))
             for node, index in uses:
-                node.replace_input_with(index, output)
+                node.replace_input_with(index, requantize.outputs[0])
             added.append((requantize, value))
     return added
-
-
-def _same_groups(tied: list[Layer]) -> Groups:
-    """Values that layers with equal scales in and out tie together, constants included."""
-    groups = Groups()
-    for layer in tied:
-        groups.join([v for _, v in operators.data_inputs(layer)] + operators.outputs(layer))
-    return groups
 
 
 def _own_constants(graph: ir.Graph, groups: list[Layer]) -> None:
@@ -198,45 +186,16 @@ def _own_constants(graph: ir.Graph, groups: list[Layer]) -> None:
             node.replace_input_with(index, copy)
 
 
-def knows_scales(model: ir.Model) -> bool:
-    """Whether the model came with every scale that int8 activations need, or operators fix them.
-
-    Calibration then has nothing to find.
-    """
-    if not comes_quantized(model.graph):
-        return False
-    members, fixed = _activations([layer for layer in layers(model.graph) if operators.rule(layer) is not None])
-    return all(
-        root in fixed or any(given_quantization(v) is not None or constant(v) is not None for v in values)
-        for root, values in members.items()
-    )
-
-
-def _activations(groups: list[Layer]) -> tuple[dict[ir.Value, list[ir.Value]], dict[ir.Value, Quantization]]:
-    """The values of every group that shares a scale, by one of them, and the groups whose scale an operator fixes."""
-    same = _same_groups([layer for layer in groups if operators.ties(layer)])
-    fixed: dict[ir.Value, Quantization] = {}
-    for layer in groups:
-        own = operators.fixed(layer)
-        for value in [v for _, v in operators.data_inputs(layer)] + operators.outputs(layer):
-            same.find(value)  # a group of its own, if no other
-        fixed |= {same.find(v): own for v in operators.outputs(layer) if own is not None}
-    return same.members(), fixed
-
-
 def _assign_activations(groups: list[Layer], ranging: _Ranging) -> None:
-    members_of, fixed = _activations(groups)
-    widths = _widths(groups, members_of)
-    # What an operator that ties makes are values it read, or between them; a Pad brings another in.
-    tied = [layer for layer in groups if operators.ties(layer)]
-    derived = {v for layer in tied for v in operators.outputs(layer) if layer.node.op_type != "Pad"}
-    for root, members in members_of.items():
-        sources = [v for v in members if v not in derived]
+    tied = tied_values(groups)
+    widths = _widths(groups, tied.members)
+    moving = {layer.node for layer in tied.layers}
+    for root, members in tied.members.items():
         bits = widths[root]
-        chosen = fixed.get(root) or (_given(members) if bits == 8 else None)
+        chosen = tied.fixed.get(root) or (_given(tied, root, ranging) if bits == 8 else None)
         if chosen is None:
-            low, high = _group_range(sources, ranging, bits)
-            read = [v for v in members if any(all(n is not t.node for t in tied) for n in v.consumers())]
+            low, high = _group_range(tied.sources(root), ranging, bits)
+            read = [v for v in members if any(n not in moving for n in v.consumers())]
             unseen = min((ranging.floors.get(v, -np.inf) for v in read), default=-np.inf)
             chosen = quantize_range(max(low, unseen), high, bits)
         for value in members:
@@ -253,13 +212,13 @@ def _widths(groups: list[Layer], members_of: dict[ir.Value, list[ir.Value]]) -> 
     }
 
 
-def _given(members: list[ir.Value]) -> Quantization | None:
-    """The quantization that a group came with; where its values differ, one that holds all of them."""
-    kept = [q for v in members if (q := given_quantization(v)) is not None]
-    if all(q.same_as(kept[0]) for q in kept):
-        return kept[0] if kept else None
-    ends = [q.dequantize(np.array([-128, 127], np.int8)) for q in kept]
-    return quantize_range(float(min(low for low, _ in ends)), float(max(high for _, high in ends)))
+def _given(tied: Tied, root: ir.Value, ranging: _Ranging) -> Quantization | None:
+    """The quantization that a group came with, wide enough for those of its values that came without."""
+    members = tied.members[root]
+    if all(given_quantization(v) is None for v in members):
+        return None
+    others = without_scale(tied, root)
+    return given_range(members, _group_range(others, ranging, 8) if others else None)
 
 
 def _group_range(sources: list[ir.Value], ranging: _Ranging, bits: int) -> ranges.Range:

@@ -14,13 +14,18 @@ from edgecompress.compress.quantize.bias_correction import BiasCorrection, corre
 from edgecompress.compress.quantize.calibrate import Calibration, calibrate
 from edgecompress.compress.quantize.choose_method import with_best_method
 from edgecompress.compress.quantize.equalize import Equalization, equalize
+from edgecompress.compress.quantize.given_scales import knows_scales, values_with_scales
 from edgecompress.compress.quantize.gptq import Rounded, with_rounded
 from edgecompress.compress.quantize.precision import require_integer
+from edgecompress.compress.quantize.tuning import Judge, judging_samples
 from edgecompress.graph.annotations import codebook, comes_quantized
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
+
+
+WORTH_FLOAT = 0.3  # dB above which layers that the model came with in float stay so
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Quantized:
 
     reference: the float model with the same values and weights, equalized if that helped, for `diagnose` to compare
     with. equalization, bias_correction: None when the settings don't ask for them. rounded: weights that were not just
-    rounded to the nearest, by name.
+    rounded to the nearest, by name. as_it_came: whether only layers are int8 whose scales the model came with.
     """
 
     model: ir.Model = field(repr=False)
@@ -38,13 +43,18 @@ class Quantized:
     equalization: Equalization | None
     bias_correction: BiasCorrection | None
     rounded: Mapping[str, Rounded] = field(default_factory=dict, repr=False)
+    as_it_came: bool = False
 
 
-def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False) -> Quantized:
+def quantize(
+    model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool = False, typical: bool = True
+) -> Quantized:
     """Quantizes weights and activations with calibration data; the model passed in is not changed.
 
-    The channels and biases of a model that came quantized are left as they are. Raises UnsupportedModelError, before
-    any data is read, when integer_only is set and a node has no int8 kernel, and InputError for unusable data.
+    The channels and biases of a model that came quantized are left as they are. If it came with most scales, so are its
+    layers without, unless integer_only, where int8 would make the outputs worse. typical: whether ranges can be learned
+    from the data; otherwise only layers with scales are int8. Raises UnsupportedModelError, before any data is read,
+    when integer_only is set and a node has no int8 kernel, and InputError for unusable data.
     """
     if integer_only:
         require_integer(model, settings)
@@ -57,11 +67,20 @@ def quantize(model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_o
         equalized = equalize(model, dataset, settings)
         reference, equalization = equalized.model, equalized.report
     calibration = calibrate(reference, dataset, settings)
-    if settings.calibration == "auto":
+    partly = None
+    if not integer_only and knows_scales(reference, every=False):
+        partly = _as_it_came(reference, calibration, settings)
+    if partly is not None and not typical:
+        return partly
+    if settings.calibration == "auto" and typical:
         calibration = with_best_method(reference, calibration, settings, integer_only=integer_only)
     annotated = quantize_static(reference, calibration, settings, integer_only=integer_only)
     if settings.bias_correction:
         annotated, correction = correct_bias(reference, annotated, calibration)
+    if partly is not None:
+        judge = Judge(reference, judging_samples(dataset, reference))
+        if judge.of(partly.model).mean > judge.of(annotated).mean + WORTH_FLOAT:
+            return partly
     return Quantized(annotated, reference, calibration, equalization, correction)
 
 
@@ -72,3 +91,13 @@ def quantize_again(before: Quantized, settings: Quantize, *, integer_only: bool 
     if settings.bias_correction and not comes_quantized(model.graph):
         model, correction = correct_bias(before.reference, model, before.calibration)
     return replace(before, model=model, bias_correction=correction)
+
+
+def _as_it_came(reference: ir.Model, calibration: Calibration, settings: Quantize) -> Quantized | None:
+    """The model with those layers as int8 whose scales it came with; None if these are all."""
+    scales = values_with_scales(reference.graph)
+    histograms = {name: h for name, h in calibration.histograms.items() if name in scales}
+    if len(histograms) == len(calibration.histograms):
+        return None
+    own = replace(calibration, histograms=histograms)
+    return Quantized(quantize_static(reference, own, settings), reference, own, None, None, as_it_came=True)
