@@ -95,11 +95,13 @@ class Codebook:
 @dataclass(frozen=True, eq=False)
 class Sparsity:
     """Weights that were pruned and stay zero. mask: bool, of the weight's shape; True stays. pattern: which were
-    pruned together: "unstructured", "2:4", "block:4x1", ...
+    pruned together: "unstructured", "2:4", "block:4x1", ... asked: the share of the weights that was to be zero, where
+    it gave way to a limit on accuracy.
     """
 
     mask: np.ndarray
     pattern: str
+    asked: float | None = None
 
 
 def sparsity(value: ir.Value | None) -> Sparsity | None:

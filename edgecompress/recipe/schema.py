@@ -212,6 +212,11 @@ class Prune(Section):
         "with them (.onnx), or weights by name (.npz, or a state_dict in .pt); unset: new random ones",
     )
     keep: list[str] = Field([], description="names of nodes whose weights and output channels are not pruned")
+    at_most: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        {},
+        description="share of the weights of single layers that may be set to zero, by the names of their nodes; "
+        "others have what the allocation gives them",
+    )
     epochs: int | None = Field(None, ge=1, description="epochs of training, in each round; unset: as in [train]")
     lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: as in [train]")
 

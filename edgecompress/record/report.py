@@ -178,6 +178,9 @@ class Layer(Part):
         None, description="number of weights that the layer multiplies with; null if it has none"
     )
     sparsity: float | None = Field(None, description="share of the weights that is exactly zero; null without weights")
+    sparsity_asked: float | None = Field(
+        None, description="share of the weights that was to be zero, where it gave way to max_drop; else null"
+    )
     histogram: Histogram | None = Field(None, description="histogram of its weights; null if it has none")
     cause: str = Field("", description="the probable reason of a low signal-to-noise ratio")
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.evaluate.file_count import FileCount
-from edgecompress.graph.annotations import activation_bits, codebook, is_integer, quantization
+from edgecompress.graph.annotations import activation_bits, codebook, is_integer, quantization, sparsity
 from edgecompress.graph.fusion import Layer as FusedLayer
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.fusion import layers as fused_layers
@@ -60,6 +60,7 @@ def report_layers(
                 snr_db=None if known is None or not math.isfinite(known.snr_db) else round(known.snr_db, 2),
                 weights=None if weight is None else _array(weight).size,
                 sparsity=None if weight is None else _zeros(weight),
+                sparsity_asked=None if (pruned := sparsity(weight)) is None else pruned.asked,
                 histogram=None if weight is None else _histogram(before.get(layer.node.name), weight),
                 cause="" if known is None else known.cause,
             )

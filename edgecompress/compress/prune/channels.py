@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from edgecompress.analysis.channel_groups import ChannelGroup
-from edgecompress.graph.annotations import Codebook, Sparsity, codebook, set_codebook, set_sparsity, sparsity
+from edgecompress.graph.annotations import Codebook, codebook, set_codebook, set_sparsity, sparsity
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.nodes import argument, parameter
 from edgecompress.ingest.passes.edit import Edit
@@ -69,7 +70,7 @@ def _shorten(value: ir.Value, axis: int, kept: np.ndarray) -> None:
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
     value.shape = ir.Shape(array.shape)
     if (pruned := sparsity(value)) is not None:
-        set_sparsity(value, Sparsity(np.compress(kept, pruned.mask, axis), pruned.pattern))
+        set_sparsity(value, replace(pruned, mask=np.compress(kept, pruned.mask, axis)))
     if (book := codebook(value)) is not None:
         scale = book.scale if book.axis != axis or book.scale is None else book.scale[kept]
         set_codebook(value, Codebook(book.centroids, np.compress(kept, book.indices, axis), scale, book.axis))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,10 +87,11 @@ class Masks(Hook):
         scoring: Scoring,
         *,
         rising: float | None = None,
+        at_most: Mapping[str, float] | None = None,
     ) -> None:
         self.module, self.weights, self.pattern, self.comparable = module, weights, pattern, comparable
         self.score, self.rising, record = load_criterion(scoring.criterion), rising, criterion_of(scoring.criterion)
-        random = np.random.default_rng(scoring.seed)
+        random, self.at_most = np.random.default_rng(scoring.seed), at_most or {}
         self.draws = {w.name: random.random(tuple(module.weights[w.name].shape)) for w in weights}
         self.transforms = {w.name: Masked(module.weights[w.name].detach(), probed=record.gradients) for w in weights}
         for name, transform in self.transforms.items():
@@ -143,10 +144,21 @@ class Masks(Hook):
                 ]
             kept = choose(units, sizes, sparsity)
             masks = [self.pattern.mask(k, s.shape) for k, s in zip(kept, scores)]
-        for w, mask in zip(self.weights, masks):
+        for w, score, whole in zip(self.weights, scores, masks):
+            mask = self._spared(str(w.node.name), score, whole)
             shape = tuple(self.module.weights[w.name].shape)
             kept = from_taps(w.node, mask, shape) & self._free(w)
             self.transforms[w.name].mask.copy_(torch.from_numpy(kept.copy()))
+
+    def _spared(self, name: str, scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """The mask of a layer [o, taps, i], or one with the sparsity that the layer may have at most."""
+        most = self.at_most.get(name)
+        if most is None or 1 - mask.mean() <= most:
+            return mask
+        if self.pattern.keep is not None:
+            return np.ones_like(mask)
+        kept = choose([self.pattern.units(scores)], [self.pattern.sizes(scores.shape)], most)
+        return self.pattern.mask(kept[0], scores.shape)
 
     def masks(self) -> dict[str, np.ndarray]:
         """bool, of each weight's shape; True stays."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.prune.patterns import Pattern, from_taps, parse_pattern, to_taps
-from edgecompress.graph.annotations import Sparsity, set_sparsity, sparsity
+from edgecompress.graph.annotations import set_sparsity, sparsity
 from edgecompress.graph.fusion import constant
 
 
@@ -21,7 +23,7 @@ def patterns_again(model: ir.Model) -> tuple[ir.Model, int]:
     for node in clone.graph:
         value = node.inputs[1] if len(node.inputs) > 1 else None
         pruned, array = sparsity(value), constant(value)
-        if value is None or pruned is None or array is None:
+        if value is None or pruned is None or array is None or pruned.mask.all():
             continue
         pattern = parse_pattern(pruned.pattern)
         taps, mask = to_taps(node, array), to_taps(node, pruned.mask)
@@ -31,7 +33,7 @@ def patterns_again(model: ir.Model) -> tuple[ir.Model, int]:
         changed, kept = True, from_taps(node, kept, array.shape)
         count += int(((array != 0) & ~kept).sum())
         value.const_value = ir.tensor(np.where(kept, array, 0).astype(array.dtype), name=value.name)
-        set_sparsity(value, Sparsity(kept, pruned.pattern))
+        set_sparsity(value, replace(pruned, mask=kept))
     return (clone, count) if changed else (model, 0)
 
 

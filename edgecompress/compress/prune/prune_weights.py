@@ -157,9 +157,12 @@ def masks_of(
     """
     settings = for_weights(settings, trains=samples is not None)
     weights = _some(model, settings)
+    if unknown := [name for name in settings.at_most if name not in {str(w.node.name) for w in weights}]:
+        raise InputError(f"prune.at_most: {unknown[0]!r} is no layer that is pruned")
     comparable = _comparable(settings, model, weights, None if samples is None else samples.data)
     scoring = Scoring(settings.criterion, samples, seed)
-    return Masks(module, weights, parse_pattern(settings.pattern), comparable, scoring, rising=rising)
+    pattern, limits = parse_pattern(settings.pattern), settings.at_most
+    return Masks(module, weights, pattern, comparable, scoring, rising=rising, at_most=limits)
 
 
 def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
