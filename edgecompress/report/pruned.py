@@ -23,9 +23,7 @@ def counted_goals(goals: Sequence[Goal], model: ir.Model) -> list[Goal]:
     share = 100 * sum(int((array == 0).sum()) for _, array, _ in pruned) / sum(array.size for _, array, _ in pruned)
     counted = [goal.model_copy(update={"achieved": share}) if goal.what == ZEROS else goal for goal in goals]
     for pattern in dict.fromkeys(p for _, _, p in pruned if p.keep is not None):
-        pairs = [_groups(node, array, p) for node, array, p in pruned if p == pattern and not _is_whole(node)]
-        if not pairs:
-            continue
+        pairs = [_groups(node, array, p) for node, array, p in pruned if p == pattern]
         right, total = (sum(column) for column in zip(*pairs, strict=True))
         note = "" if right == total else f"{total - right:,} of {total:,} groups hold more than {pattern.keep}"
         kept = Goal(what=f"{pattern.name} groups", unit="%", requested=100, achieved=100 * right / total, note=note)
@@ -44,12 +42,6 @@ def _pruned(model: ir.Model) -> Iterator[tuple[ir.Node, np.ndarray, Pattern]]:
         seen.add(weight)
         q = quantization(weight)
         yield node, array if q is None else q.quantize(array), parse_pattern(pruned.pattern)
-
-
-def _is_whole(node: ir.Node) -> bool:
-    """Whether the layer was left out of pruning, to stay accurate."""
-    pruned = sparsity(node.inputs[1])
-    return pruned is not None and bool(pruned.mask.all())
 
 
 def _groups(node: ir.Node, stored: np.ndarray, pattern: Pattern) -> tuple[int, int]:

@@ -23,7 +23,7 @@ def patterns_again(model: ir.Model) -> tuple[ir.Model, int]:
     for node in clone.graph:
         value = node.inputs[1] if len(node.inputs) > 1 else None
         pruned, array = sparsity(value), constant(value)
-        if value is None or pruned is None or array is None or pruned.mask.all():
+        if value is None or pruned is None or array is None:
             continue
         pattern = parse_pattern(pruned.pattern)
         taps, mask = to_taps(node, array), to_taps(node, pruned.mask)

@@ -299,9 +299,12 @@ def _result(
 ) -> PrunedWeights:
     model, found, pruned, notes = module.write_back(), masks.masks(), [], list(notes)
     for w in masks.weights:
-        if reason := _stays_whole(w, found[w.name].shape, masks.pattern):
+        reason = _stays_whole(w, found[w.name].shape, masks.pattern)
+        if reason is not None:
             notes.append(f"{w.node.name}: all {found[w.name].size} weights stay: {reason}")
-        set_sparsity(model.graph.initializers[w.name], Sparsity(found[w.name], _pattern_of(w, settings.pattern)))
+        given_back = masks.pattern.keep is not None and reason is None and found[w.name].all()  # by prune.at_most
+        pattern = "unstructured" if given_back else _pattern_of(w, settings.pattern)
+        set_sparsity(model.graph.initializers[w.name], Sparsity(found[w.name], pattern))
         pruned.append(PrunedLayer(str(w.node.name), found[w.name].size, int(found[w.name].sum())))
     return PrunedWeights(model, final, tuple(pruned), histories, tuple(notes))
 
