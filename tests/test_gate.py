@@ -246,3 +246,25 @@ def test_below_the_limit_is_exit_4_with_one_line(deep, tmp_path, options, code):
         shown = " ".join(printed.split())
         assert f"quality-below-limit: {line}" in shown
         assert "quality-below-limit" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("prune", "stage", "remedy"),
+    [
+        ("sparsity = 0.9", "prune weights", "let sparsity give way (--max-drop 1)"),
+        ("sparsity = 0.9\n[quantize]\nweights = 'float32'", "prune weights", "give training data (--train)"),
+        ("channels = 0.7", "prune channels", "give training data (--train)"),
+    ],
+)
+def test_what_pruning_lost_is_not_laid_to_the_integers(tmp_path, prune, stage, remedy):
+    digits = Path(__file__).parent.parent / "samples" / "digits"
+    (tmp_path / "recipe.toml").write_text(f"[prune]\n{prune}\n")
+    calib = [] if "float32" in prune else ["--calib", digits / "train.npz"]
+    found, printed, _ = edgecompress(
+        "convert", digits / "digits.onnx", "--format", "onnx", "--recipe", tmp_path / "recipe.toml",
+        "--eval", digits / "test.npz", "-o", tmp_path / "out", *calib,
+    )  # fmt: skip
+    line = json.loads((tmp_path / "out" / "report.json").read_text())["verdict"]
+    assert found == 4, printed
+    assert f"points were lost before quantization, by '{stage}'" in line and "worst layers" not in line
+    assert "what can help: ask for less of it, " in line and remedy in line

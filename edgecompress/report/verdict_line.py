@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from edgecompress.compress.quantize import LayerDiagnosis
 from edgecompress.compress.quantize.diagnose import INHERITED_NOISE
 from edgecompress.conversion.sequence import Converted
+from edgecompress.evaluate.metrics import METRICS, gain
+from edgecompress.support.present import present
 
 WORST_LAYERS = 3
+FLOAT_STAGES = ("distill", "prune channels", "prune weights")
 MANY_SAMPLES = 100  # of calibration data, beyond which more of it rarely helps
 
 
@@ -20,9 +24,43 @@ def verdict_line(converted: Converted) -> str:
     worst, places = shortfalls[0], {s.where for s in shortfalls}
     others = f" and in {len(places) - 1} more" if len(places) > 1 else ""
     parts = [f"{worst.text} ({worst.where}{others})"]
+    before = _lost_in_float(converted) if worst.metric else None
+    if before is not None and before.points > -worst.value / 2:
+        parts.append(f"{before.points:.2f} points were lost before quantization, by {before.name!r}")
+        return "; ".join([*parts, f"what can help: {', or '.join(_less_of_it(converted))}"])
     if layers := _worst_layers(converted.compressed.outcome.diagnoses):
         parts.append(f"worst layers: {layers}")
     return "; ".join([*parts, f"what can help: {', or '.join(_remedies(converted, metric=worst.metric))}"])
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """The points of the metric that the float model had lost after a stage, and that stage's name."""
+
+    name: str
+    points: float
+
+
+def _lost_in_float(converted: Converted) -> _Loss | None:
+    """What distillation and pruning lost together; None where they did not run, or nothing measured them."""
+    reference = converted.conversion.reference
+    stages = [s for s in converted.conversion.log.stages if s.name in FLOAT_STAGES and s.accuracy is not None]
+    if not stages or reference.score is None or reference.metric not in METRICS:
+        return None
+    after = present(stages[-1].accuracy)
+    return _Loss(stages[-1].name, gain(reference.metric, reference.score) - gain(reference.metric, after))
+
+
+def _less_of_it(converted: Converted) -> Iterator[str]:
+    recipe = converted.conversion.recipe
+    yield "ask for less of it"
+    if converted.conversion.trainer is None:
+        yield "give training data (--train)"
+    else:
+        yield f"train longer than {recipe.train.epochs} epochs, or on more data"
+    if recipe.prune.is_asked_for and recipe.evaluate.max_drop is None:
+        yield "let sparsity give way (--max-drop 1)"
+    yield "accept it with a higher --max-drop"
 
 
 def _worst_layers(diagnoses: tuple[LayerDiagnosis, ...]) -> str:
