@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 import edgecompress
 from edgecompress.conversion import artifacts
@@ -56,13 +57,15 @@ def environment() -> str:
         torch.from_numpy(b[:16, :144].reshape(16, 16, 9, 1)),
     )
     torch.set_num_threads(1)
-    sums = [a @ b.T, np.exp(a), torch.nn.functional.conv2d(image, kernel).numpy(), torch.sigmoid(image).numpy()]
+    with threadpool_limits(1):
+        sums = [a @ b.T, np.exp(a), torch.nn.functional.conv2d(image, kernel).numpy(), torch.sigmoid(image).numpy()]
     text = [f"{name} {version(name)}" for name in LIBRARIES]
     return hashlib.sha256(repr(text).encode() + b"".join(s.tobytes() for s in sums)).hexdigest()[:16]
 
 
+@threadpool_limits.wrap(1)
 def digests(network: str, recipe: str, folder: Path) -> dict[str, str]:
-    """Kind of file -> SHA-256 of its bytes; of a conversion that is refused, the refusal."""
+    """Kind of file -> SHA-256 of its bytes, computed by one thread; of a conversion that is refused, the refusal."""
     import networks
 
     artifacts.__version__ = VERSION
