@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,13 +27,13 @@ PRIOR = 3.0  # of log alpha: by how many times a weight is larger than its layer
 FAR = 60.0  # of what all gates have in common: fully open, or closed
 
 
-class Gate(nn.Module):
+class Gate(nn.Module, ABC):
     """In place of a weight: the weight times a gate for each of its units (single weights, or blocks), and in the end
     times a mask.
 
     units: int64 of the weight's shape, the unit that each weight belongs to. free: bool that broadcasts to the weight,
-    False where an earlier pruning has left a zero. common: what all gates of a model share,
-    by which the budget is met: the higher, the more are open.
+    False where an earlier pruning has left a zero. common: what all gates of a model share, by which the budget is met:
+    the higher, the more are open.
     """
 
     travel = 0.3  # how far a gate's parameter can move until the masks take over, by Adam's steps
@@ -58,20 +59,20 @@ class Gate(nn.Module):
         masked = weight * self.mask
         return masked if self.final else masked * self.gates(weight)[self.units]
 
+    @abstractmethod
     def gates(self, weight: Tensor) -> Tensor:
         """[units], 0 to 1."""
-        raise NotImplementedError
 
     def draw(self, random: np.random.Generator) -> None:
         """Draw what is random in the step that comes."""
 
+    @abstractmethod
     def order(self, weight: Tensor) -> Tensor:
         """[units]: those of the lowest go first, in all layers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def open(self, order: Tensor, common: float) -> Tensor:
         """[units], 0 to 1: how likely each is to be open."""
-        raise NotImplementedError
 
 
 class Threshold(Gate):
