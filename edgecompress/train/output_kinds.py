@@ -39,9 +39,8 @@ class OutputKind:
     between 0 and 1; or "numbers". spread: of numbers and probabilities, the variance of the model's own values over
     training data, in a shape that goes with [n, ...]: one for each quantity that the output holds; of classes, the
     divergence of the model's own from what it says on average. The distance of an output that knows nothing but the
-    mean, so that outputs of different kinds count alike. activation:
-    what the model itself makes of logits, "Softmax" or "LogSoftmax"; "" for the rest. task: the loss against labels;
-    None without any.
+    mean, so that outputs of different kinds count alike. activation: what the model itself makes of logits, "Softmax"
+    or "LogSoftmax"; "" for the rest. task: the loss against labels; None without any.
     """
 
     name: str
