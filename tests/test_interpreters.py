@@ -176,3 +176,30 @@ def test_tflm_aborts_in_a_process_of_its_own(monkeypatch, tmp_path):
     emitted = emit_tflite(conv_net())
     with pytest.raises(InterpreterError, match="ended without a word"):
         TFLM(emitted.data, emitted).run(FEED)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_final_states_are_split_by_the_axis_of_the_batch(directions: int):
+    """Y_h of an LSTM is [directions, batch, hidden]: with two of both, only the values tell which axis is which."""
+    from torch import nn, tensor
+
+    lstm = nn.LSTM(3, 4, batch_first=True, bidirectional=directions == 2)
+    order = [0, 3, 1, 2]  # of the gates, in ONNX; torch has i, f, g, o
+    arrays = {}
+    for name, ours in (("w", "weight_ih"), ("r", "weight_hh"), ("b0", "bias_ih"), ("b1", "bias_hh")):
+        ways = [getattr(lstm, f"{ours}_l0{end}").detach().numpy() for end in ("", "_reverse")[:directions]]
+        arrays[name] = np.stack([np.concatenate([way.reshape(4, 4, -1)[i] for i in order]) for way in ways])
+    bias = np.concatenate([arrays.pop("b0"), arrays.pop("b1")], axis=1)[..., 0]
+    way = "forward" if directions == 1 else "bidirectional"
+    model = parse(
+        f"""(float[2, 5, 3] x) => (float[{directions}, 2, 4] h) {{
+            t = Transpose<perm = [1, 0, 2]>(x)
+            y, h = LSTM<hidden_size = 4, direction = "{way}">(t, w, r, b)
+        }}""",
+        **arrays,
+        b=bias,
+    )
+    x = RNG.normal(size=(5, 5, 3)).astype(np.float32)  # runs of 2, 2 and 1, filled up
+    (h,) = OnnxRuntime(model).run({"x": x})
+    exact = lstm(tensor(x))[1][0].detach().numpy()
+    np.testing.assert_allclose(h, exact.transpose(1, 0, 2), rtol=0, atol=1e-5)

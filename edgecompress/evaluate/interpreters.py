@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import EdgeCompressError
-from edgecompress.evaluate.batching import Shape, feeds, join
+from edgecompress.evaluate.batching import Feed, Shape, in_batches
 from edgecompress.support.interrupt import reraise_interrupt
 
 if TYPE_CHECKING:
@@ -125,8 +125,8 @@ class OnnxRuntime:
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         wanted = list(dict.fromkeys(self._outputs))
         with _failing(self.name, self.version):
-            runs = [self._session.run(wanted, feed) for feed in feeds(inputs, self._shapes)]
-            joined = dict(zip(wanted, join(runs, inputs, self._shapes), strict=True))
+            outputs = in_batches(lambda f: [self._session.run(wanted, feed) for feed in f], inputs, self._shapes)
+            joined = dict(zip(wanted, outputs, strict=True))
         return [joined[name] for name in self._outputs]
 
     def call(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -171,10 +171,9 @@ class _TFLite:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         with _failing(self.name, self.version):
-            runs = [self._run_once(feed) for feed in feeds(inputs, self._shapes)]
-            return join(runs, inputs, self._shapes)
+            return in_batches(lambda feeds: list(map(self._run_once, feeds)), inputs, self._shapes)
 
-    def _run_once(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _run_once(self, feed: Feed) -> list[np.ndarray]:
         for index, tensor in zip(self._inputs, self._io.inputs, strict=True):
             self._interpreter.set_tensor(index, tensor.to_device(feed[tensor.name]))
         self._interpreter.invoke()
@@ -234,10 +233,9 @@ class PackRuntime:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         with _failing(self.name, self.version):
-            runs = [self._run_once(feed) for feed in feeds(inputs, self._shapes)]
-            return join(runs, inputs, self._shapes)
+            return in_batches(lambda feeds: list(map(self._run_once, feeds)), inputs, self._shapes)
 
-    def _run_once(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def _run_once(self, feed: Feed) -> list[np.ndarray]:
         results = self._model(*(t.to_device(feed[t.name]) for t in self._io.inputs))
         return self._join(results if isinstance(results, tuple) else (results,))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecompress.evaluate import micro_process
-from edgecompress.evaluate.batching import feeds, join
+from edgecompress.evaluate.batching import Feed, in_batches
 from edgecompress.evaluate.interpreters import InterpreterError, Join, TFLiteIO, content, onnx_shape
 
 PACKAGE = "tflite-micro"
@@ -43,14 +43,13 @@ class TFLM:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """As `interpreters.Interpreter` has it."""
-        stored = [
-            np.stack([tensor.to_device(feed[tensor.name]) for feed in feeds(inputs, self._shapes)])
-            for tensor in self._io.inputs
-        ]
-        given = self._run_all(stored)
-        return join([self._join(row) for row in zip(*given, strict=True)], inputs, self._shapes)
+        return in_batches(self._run_all, inputs, self._shapes)
 
-    def _run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _run_all(self, feeds: Sequence[Feed]) -> list[list[np.ndarray]]:
+        stored = [np.stack([tensor.to_device(f[tensor.name]) for f in feeds]) for tensor in self._io.inputs]
+        return [self._join(row) for row in zip(*self._stored_outputs(stored), strict=True)]
+
+    def _stored_outputs(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "model.tflite").write_bytes(self._data)

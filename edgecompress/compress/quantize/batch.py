@@ -71,7 +71,9 @@ class Runner:
         return OnnxRuntime(model, threads=ALL_CORES, extra_outputs=self._outputs)
 
     def _run(self, interpreter: OnnxRuntime, inputs: Arrays) -> Arrays:
-        arrays = interpreter.run(inputs)
+        # Where all go through at once, all values have the batch in front.
+        at_once = self._whole and len(next(iter(inputs.values()))) == self._samples
+        arrays = (interpreter.call if at_once else interpreter.run)(inputs)
         return dict(zip(self._outputs, arrays[len(arrays) - len(self._outputs) :]))
 
 

@@ -18,7 +18,7 @@ from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize.batch import ALL_CORES, Arrays, Runner, batch_size, with_batch
 from edgecompress.compress.quantize.noise import decibels, measured_outputs
 from edgecompress.compress.quantize.simulate import Simulation
-from edgecompress.evaluate.batching import feeds, join
+from edgecompress.evaluate.batching import in_batches
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.quality import Meter, Slices, slices
 from edgecompress.graph.annotations import INTEGER_RANGE, Quantization
@@ -123,15 +123,16 @@ class Tuner:
 
     def measure(self, changes: Mapping[str, Step]) -> Measured:
         """The quality with other steps for some values, by the names that they have in the annotated model."""
-        feed = dict(self._defaults)
+        steps = dict(self._defaults)
         for value, step in changes.items():
             if value in self._steps:
                 numbers = (step.scale, step.low, step.high)
-                feed |= {name: np.array(n, np.float32) for name, n in zip(self._steps[value], numbers)}
+                steps |= {name: np.array(n, np.float32) for name, n in zip(self._steps[value], numbers)}
         parts = []
         for batch in self._judge.batches:
-            runs = [self._interpreter.call(inputs | feed) for inputs in feeds(batch, self._shapes)]
-            outputs = join(runs, batch, self._shapes)
+            outputs = in_batches(
+                lambda feeds: [self._interpreter.call(inputs | steps) for inputs in feeds], batch, self._shapes
+            )
             parts.append(dict(zip(self._judge.names, outputs[len(outputs) - len(self._judge.names) :])))
         return self._judge.measure(_joined(parts))
 
