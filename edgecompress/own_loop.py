@@ -23,7 +23,7 @@ from edgecompress.graph.annotations import Sparsity, set_sparsity
 from edgecompress.ingest import fold_batchnorm, load
 from edgecompress.ingest.torch_export import export_module
 from edgecompress.operators.rewriting import integer_parts
-from edgecompress.recipe import Recipe, load_recipe
+from edgecompress.recipe import Quantize, Recipe, load_recipe
 from edgecompress.targets import load_target
 from edgecompress.train import TrainData
 from edgecompress.train.hook import Hook, call
@@ -90,8 +90,8 @@ def prepare(
 
     module: a torch.nn.Module (which is not changed), or a model that `convert` takes. recipe: as for `convert`. Its
     [prune] removes channels at once, and makes weights zero at once ("one-shot") or while training ("gradual", for
-    which steps is needed); its [quantize] trains for int8 where it has `activations = "int8"` or `epochs`; its
-    [cluster] trains clustered weights. Everything else is up to the loop.
+    which steps is needed); its [quantize] trains for int8 where it has `activations = "int8"`, `epochs` or weights of
+    few bits; its [cluster] trains clustered weights. Everything else is up to the loop.
     example: one input of a torch.nn.Module, [1, ...], or a sequence with one for each. steps: how many optimizer steps
     the loop will take; `step()` of the result is called after each. calib: data for [quantize] and [cluster]. train:
     data for a [prune] criterion or allocation that looks at samples. Both are what `convert` takes. target: what int8
@@ -100,7 +100,7 @@ def prepare(
     Raises InputError for what can't be done in one loop, UnsupportedModelError for a model that can't be trained.
     """
     asked = load_recipe(recipe)
-    is_int8 = asked.quantize.epochs is not None or asked.quantize.activations == "int8"
+    is_int8 = _is_int8(asked.quantize)
     _require_possible(asked, is_int8, steps, (calib, train))
     model = _loaded(module, example)
     samples = _opened(train, model, asked)
@@ -150,6 +150,10 @@ def finish(prepared: Prepared) -> ir.Model:
         return prepared.eval().cpu()._finished()
     finally:
         prepared.train(training).to(device)
+
+
+def _is_int8(settings: Quantize) -> bool:
+    return settings.epochs is not None or settings.activations == "int8" or bool(settings.few_bits)
 
 
 def _require_possible(recipe: Recipe, is_int8: bool, steps: int, given: tuple[Any, Any]) -> None:

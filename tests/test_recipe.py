@@ -68,7 +68,7 @@ def test_every_key_is_documented() -> None:
         ("[quantize]\ncalibraton = 'mse'", "unknown key 'quantize.calibraton': did you mean 'calibration'?"),
         ("[quantize]\nwieghts = 'int8'", "did you mean 'weights'?"),
         ("[quantize]\nzzz = 1", "known: weights, activations"),
-        ("[quantize]\nweights = 'int4'", "key 'quantize.weights': input should be 'int8'"),
+        ("[quantize]\nweights = 'int3'", "key 'quantize.weights': input should be 'int8'"),
         ("[preprocess]\nstd = [0.0]", "key 'preprocess.std': should be one positive number"),
         ("[preprocess]\nscale = nan", "key 'preprocess.scale'"),
         ("[preprocess]\nscale = 0", "key 'preprocess.scale': should not be zero"),

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgecompress.compress.quantize import LayerDiagnosis
 from edgecompress.compress.quantize.search import Tried
+from edgecompress.compress.quantize.weight_types import any_has_few_bits
 from edgecompress.conversion.artifacts import Emitted, emit
 from edgecompress.conversion.check import check
 from edgecompress.conversion.conversion import Conversion
@@ -77,7 +78,8 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
 
     Layers are added to the float ones in the order of the noise that they add themselves, worst first. Each step is
     measured in ONNX Runtime alone; what passes there is checked everywhere. An integer-only target gets the
-    fully quantized model whatever it loses, and so does a model that loses as much in float.
+    fully quantized model whatever it loses, and so does a model that loses as much in float, or that has weights of few
+    bits, as the recipe says.
     """
     judged = _search_again(_judged(conversion, encode(conversion, model)))
     conversion, attempt, verdict, encoded = judged.conversion, judged.attempt, judged.verdict, judged.attempt.encoded
@@ -85,7 +87,7 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
     end = partial(Outcome, tried=encoded.found.tried if encoded.found else (), notes=_notes(judged))
     if not verdict.loses_accuracy or conversion.profile.integer_only or encoded.quantized is None:
         return end(attempt, conversion.recipe, diagnoses, verdict, histories)
-    if _loses_in_float(conversion, encoded.quantized.reference):
+    if any_has_few_bits(attempt.model) or _loses_in_float(conversion, encoded.quantized.reference):
         return end(attempt, conversion.recipe, diagnoses, verdict, histories)
     by_own_noise = sorted(diagnoses, key=lambda d: d.own_snr_db)
     for diagnosis in by_own_noise:

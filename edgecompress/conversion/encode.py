@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +23,8 @@ from edgecompress.conversion.artifacts import emit_pack
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.size_budget import cluster_within
 from edgecompress.evaluate.dataset import Dataset
-from edgecompress.graph.annotations import comes_quantized
+from edgecompress.graph.annotations import comes_quantized, quantization
+from edgecompress.graph.few_bits import BITS
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize
 from edgecompress.recipe.effective import encoding
@@ -172,7 +174,16 @@ def quantization_note(quantized: Quantized, settings: Quantize) -> str:
     others = "its other layers stay in float" if quantized.as_it_came else f"for other values {calibrated}"
     notes = [given + others if comes_quantized(quantized.model.graph) else calibrated]
     steps = {"equalization": quantized.equalization, "bias correction": quantized.bias_correction}
+    if settings.few_bits:
+        notes.append(_types_note(quantized.model))
     return "; ".join(notes + [f"{what}: {step}" for what, step in steps.items() if step is not None])
+
+
+def _types_note(model: ir.Model) -> str:
+    """How many weights have which type."""
+    found = [q for v in model.graph.initializers.values() if (q := quantization(v)) is not None and q.narrow_range]
+    counts = Counter[str](q.kind for q in found)
+    return "weights: " + ", ".join(f"{counts[kind]} {kind}" for kind in BITS if counts[kind])
 
 
 def diagnose_layers(conversion: Conversion, encoded: Encoded) -> tuple[LayerDiagnosis, ...]:

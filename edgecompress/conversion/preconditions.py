@@ -8,6 +8,7 @@ from edgecompress.compress.prune import recipe_faults as pruning
 from edgecompress.compress.prune.criterion import load_criterion
 from edgecompress.compress.prune.defaults import AUTO
 from edgecompress.compress.quantize.precision import require_nodes
+from edgecompress.compress.quantize.weight_types import require_no_zeros, weight_types
 from edgecompress.conversion.trainer import require_torch
 from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe
@@ -42,11 +43,13 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
 
 
 def require_names(model: ir.Model, recipe: Recipe) -> None:
-    """Raises InputError when the recipe names layers that the model does not have. Those of a student are not known
+    """Raises InputError when the recipe names layers that the model does not have, or asks of one what excludes each
+    other. Those of a student are not known
     yet."""
     if recipe.distill.is_asked_for:
         return
     require_nodes(model.graph, recipe.quantize)
+    types = weight_types(model.graph, recipe.quantize)
     if recipe.prune.is_structured:
         from edgecompress.analysis.channel_groups import channel_groups, prunable
         from edgecompress.compress.prune.prune_channels import without_kept
@@ -56,4 +59,5 @@ def require_names(model: ir.Model, recipe: Recipe) -> None:
         require_torch("[prune]")
         from edgecompress.compress.prune.prune_weights import prunable as prunable_weights
 
-        prunable_weights(model, recipe.prune.keep)
+        pruned = [weight.node for weight in prunable_weights(model, recipe.prune.keep)]
+        require_no_zeros(node for node in pruned if types.get(node) == "binary")

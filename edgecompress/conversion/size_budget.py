@@ -48,7 +48,8 @@ def within_budget(recipe: Recipe, weights: int, *, trains: bool, room: float | N
     if not dense:
         if result.cluster.bits is None:
             result.cluster.bits = "auto"
-        if trains and not result.prune.is_asked_for and bits < ENOUGH_BITS:
+        few = bool(result.quantize.few_bits)  # which say how small, and binary weights can't be zero
+        if trains and not few and not result.prune.is_asked_for and bits < ENOUGH_BITS:
             result.prune.sparsity = round(sparsity_for(bits), 3)
     return result
 

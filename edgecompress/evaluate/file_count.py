@@ -6,11 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
 from ai_edge_litert import schema_py_generated as schema
 
+from edgecompress.graph.few_bits import BITS, narrowest
 from edgecompress.recipe.effective import Encoding
 
 # Names of types in reports. Unsigned ones are an interchange of signs, which ONNX Runtime's kernels ask for.
@@ -24,7 +26,8 @@ HALF = 0.5  # share that gives a file its name
 @dataclass(frozen=True)
 class Operation:
     """One operator that multiplies. names: its own, if it has one, and those of what it reads; made: of its outputs.
-    computes: the type of its activations. stores: that of its weights; None where both factors are computed.
+    computes: the type of its activations. stores: that of its weights, by the whole numbers that are there where these
+    take fewer than 8 bits; None where both factors are computed.
     """
 
     kind: str
@@ -38,7 +41,8 @@ class Operation:
 @dataclass(frozen=True)
 class FileCount:
     """operations: those that multiply, in order. weight_bytes: by type, as many as the values take without further
-    coding; biases of integer layers and scales are none. float_constants: bytes of each that is float32, by name.
+    coding, which for a .pack is 1, 2 or 4 bits where that is enough; biases of integer layers and scales are none.
+    float_constants: bytes of each that is float32, by name.
     """
 
     operations: tuple[Operation, ...]
@@ -67,14 +71,16 @@ class FileCount:
             stored[operation.stores] += operation.macs
         if integer >= HALF * total:
             return "int8"
-        if stored["int8"] >= HALF * total:
+        if sum(stored[kind] for kind in BITS) >= HALF * total:
             return "dynamic"
         return "float16" if stored["float16"] >= HALF * total else "float32"
 
 
 def count_file(data: bytes, format: str, macs: Mapping[str, int]) -> FileCount:
     """The count of an artifact's bytes. macs: of the model's nodes by name, which nodes of an .onnx file keep."""
-    return _count_onnx(data, macs) if format == "onnx" else _count_lowered(_READERS[format](data))
+    return (
+        _count_onnx(data, macs) if format == "onnx" else _count_lowered(_READERS[format](data), packed=format == "pack")
+    )
 
 
 # .tflite and .pack ------------------------------------------------------------------------------------
@@ -86,6 +92,12 @@ class _Tensor:
     shape: tuple[int, ...]
     type: str
     is_constant: bool
+    values: Callable[[], np.ndarray]
+
+    @property
+    def weight_type(self) -> str:
+        """Its type as a weight."""
+        return narrowest(self.values()) if self.type == "int8" else TYPES.get(self.type, self.type)
 
     @property
     def size(self) -> int:
@@ -121,6 +133,7 @@ def _tflite(data: bytes) -> tuple[list[_Tensor], list[_Operator]]:
             tuple(map(int, t.shape if t.shape is not None else ())),
             types[t.type],
             model.buffers[t.buffer].data is not None,
+            partial(_bytes_of, model.buffers[t.buffer]),
         )
         for t in graph.tensors
     ]
@@ -140,7 +153,10 @@ def _pack(data: bytes) -> tuple[list[_Tensor], list[_Operator]]:
 
     pack = read_pack(data)
     pairs = zip(pack.graph.tensors, pack.encoded, strict=True)
-    tensors = [_Tensor(t.name, t.shape, t.dtype.name, encoded is not None) for t, encoded in pairs]
+    tensors = [
+        _Tensor(t.name, t.shape, t.dtype.name, encoded is not None, partial(pack.array, index))
+        for index, (t, encoded) in enumerate(pairs)
+    ]
     operators = [
         _Operator(o.kind, tuple(tensors[i] if i >= 0 else None for i in o.inputs), tuple(tensors[i] for i in o.outputs))
         for o in pack.graph.operators
@@ -148,11 +164,17 @@ def _pack(data: bytes) -> tuple[list[_Tensor], list[_Operator]]:
     return tensors, operators
 
 
+def _bytes_of(buffer: schema.BufferT) -> np.ndarray:
+    return np.asarray(buffer.data, np.uint8).view(np.int8)
+
+
 _READERS = {"tflite": _tflite, "pack": _pack}
 
 
-def _count_lowered(read: tuple[list[_Tensor], list[_Operator]]) -> FileCount:
+def _count_lowered(read: tuple[list[_Tensor], list[_Operator]], *, packed: bool) -> FileCount:
+    """packed: whether the file can hold weights in fewer than 8 bits."""
     tensors, operators = read
+    weights: dict[str, str] = {}
     widened = {o.outputs[0].name: o.inputs[0] for o in operators if o.kind == "DEQUANTIZE" and o.inputs[0] is not None}
     operations = []
     for operator in operators:
@@ -163,6 +185,8 @@ def _count_lowered(read: tuple[list[_Tensor], list[_Operator]]) -> FileCount:
         assert data is not None and weight is not None  # neither is optional
         stored = weight if weight.is_constant else widened.get(weight.name)
         names = [t.name for t in operator.inputs if t is not None]
+        if stored is not None and stored.is_constant:
+            weights.setdefault(stored.name, stored.weight_type)
         operations.append(
             Operation(
                 operator.kind,
@@ -170,11 +194,17 @@ def _count_lowered(read: tuple[list[_Tensor], list[_Operator]]) -> FileCount:
                 tuple(t.name for t in operator.outputs),
                 macs(result, data, weight),
                 TYPES.get(data.type, data.type),
-                TYPES.get(stored.type, stored.type) if stored is not None and stored.is_constant else None,
+                None if stored is None else weights.get(stored.name),
             )
         )
     constants = [t for t in tensors if t.is_constant and t.type in TYPES]
-    return _file_count(operations, [(t.name, t.type, t.size * np.dtype(t.type).itemsize) for t in constants])
+    rows = []
+    for tensor in constants:
+        kind = weights.get(tensor.name, TYPES[tensor.type])
+        few = packed and kind in BITS and tensor.type == "int8"
+        bits = BITS[kind] if few else 8 * np.dtype(tensor.type).itemsize
+        rows.append((tensor.name, kind, math.ceil(tensor.size * bits / 8)))
+    return _file_count(operations, rows)
 
 
 # .onnx ------------------------------------------------------------------------------------------------
@@ -186,19 +216,20 @@ def _count_onnx(data: bytes, macs: Mapping[str, int]) -> FileCount:
     graph = onnx.load_model_from_string(data).graph
     constants = {t.name: t for t in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
-    operations = []
+    operations, weights = [], dict[str, str]()
     for node in graph.node:
         if not macs.get(node.name):
             continue
         stored = [s for name in node.input[1:] if (s := _stored(name, constants, makers)) is not None]
         names, computes = (node.name, *node.input, *(name for name, _ in stored)), _computed(node, makers, constants)
-        weights = stored[0][1] if stored else None
-        operations.append(Operation(node.op_type, names, tuple(node.output), macs[node.name], computes, weights))
+        weights |= dict(stored)
+        stores = stored[0][1] if stored else None
+        operations.append(Operation(node.op_type, names, tuple(node.output), macs[node.name], computes, stores))
     parameters = {
         name for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.input[1:]
     }
     kept = [t for name, t in constants.items() if name not in parameters and _type(t) in TYPES]
-    return _file_count(operations, [(t.name, _type(t), _bytes(t)) for t in kept])
+    return _file_count(operations, [(t.name, weights.get(t.name, TYPES[_type(t)]), _bytes(t)) for t in kept])
 
 
 def _computed(
@@ -228,6 +259,8 @@ def _stored(
             return None
         name = maker.input[0]
     kind = _type(constants[name])
+    if kind == "int8":
+        return name, narrowest(onnx.numpy_helper.to_array(constants[name]))
     return name, TYPES.get(kind, kind)
 
 
@@ -247,6 +280,6 @@ def _file_count(operations: list[Operation], constants: list[tuple[str, str, int
     """constants: (name, type, bytes) of each."""
     total: Counter[str] = Counter()
     for _, kind, size in constants:
-        total[TYPES[kind]] += size
+        total[kind] += size
     floats = {name: size for name, kind, size in constants if kind == "float32"}
     return FileCount(tuple(operations), dict(total), floats)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.graph import few_bits
+
 INTEGER_RANGE = {
     ir.DataType.INT8: (-128, 127),
     ir.DataType.INT16: (-32768, 32767),
@@ -24,6 +26,7 @@ class Quantization:
     axis: dimension of the ONNX value that the channels run along; None when per tensor.
     dtype: INT8, INT16, INT32 or INT64; FLOAT16 means a plain cast (scale 1, zero point 0).
     narrow_range: weights use [-127, 127] (TFLite quantization specification).
+    kind: of an int8 weight, which whole numbers it takes.
     """
 
     scale: np.ndarray
@@ -31,6 +34,7 @@ class Quantization:
     axis: int | None = None
     dtype: ir.DataType = ir.DataType.INT8
     narrow_range: bool = False
+    kind: few_bits.WeightType = "int8"
 
     def quantize(self, real: np.ndarray) -> np.ndarray:
         """float array of the value's shape -> stored integers (numpy dtype of `dtype`)."""
@@ -38,6 +42,8 @@ class Quantization:
             return real.astype(np.float16)
         low, high = INTEGER_RANGE[self.dtype]
         scale, zero_point = self._broadcast(real.ndim)
+        if self.kind != "int8":
+            return few_bits.integers(self.kind, real.astype(np.float64), scale, self.axis)
         stored = np.rint(real.astype(np.float64) / scale) + zero_point
         return np.clip(stored, low + self.narrow_range, high).astype(self.dtype.numpy())
 
@@ -137,6 +143,12 @@ def set_quantization(value: ir.Value, q: Quantization | None) -> None:
     value.meta["quantization"] = q
 
 
+def has_few_bits(value: ir.Value | None) -> bool:
+    """Whether the weight is stored in fewer than 8 bits."""
+    q = quantization(value)
+    return q is not None and q.kind != "int8"
+
+
 def given_quantization(value: ir.Value | None) -> Quantization | None:
     """The quantization that the input model gives a float value; it is used in place of a calibrated one."""
     return None if value is None else value.meta.get("given_quantization")
@@ -149,7 +161,7 @@ def set_given_quantization(value: ir.Value, q: Quantization) -> None:
 
 def forget_given(graph: ir.Graph) -> None:
     """Forgets the quantization that the input model came with, which no longer holds."""
-    for value in (*graph.inputs, *(v for node in graph for v in node.outputs)):
+    for value in (*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)):
         value.meta.pop("given_quantization", None)
 
 

@@ -22,7 +22,8 @@ from edgecompress.graph.fusion import constant
 def keep(model: ir.Model, source: ir.Model) -> None:
     """Annotate the canonical model, in place, with what the annotations of its source say.
 
-    Scales of values are those that the model comes with. A weight that has changed on the way loses its annotation.
+    Scales of values, and of weights of few bits, are those that the model comes with. A weight
+    that has changed on the way loses its annotation.
     """
     before = source.graph.initializers
     for name, value in model.graph.initializers.items():
@@ -33,6 +34,8 @@ def keep(model: ir.Model, source: ir.Model) -> None:
             set_sparsity(value, pruned)
         if (book := _in_floats(old)) is not None:
             set_codebook(value, book)
+        if (q := quantization(old)) is not None and q.kind != "int8":
+            set_given_quantization(value, q)
     given = {v.name: q for v in _computed(source) if (q := quantization(v)) is not None}
     for value in _computed(model):
         if value.name in given:

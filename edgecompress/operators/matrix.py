@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Quantization, quantization
+from edgecompress.graph.annotations import quantization
 from edgecompress.graph.channel_axes import ChannelAxes, elements, shape
 from edgecompress.graph.channel_rules import broadcast
 from edgecompress.graph.fusion import Layer
@@ -70,7 +71,7 @@ def _lower_matmul(ctx: Context, layer: Layer) -> None:
     if array is not None and array.ndim == 2 and len(shape(a)) >= 2:
         q = quantization(b)
         if q is not None and q.axis is not None:  # [K, N] quantized along N becomes [N, K] along 0
-            q = Quantization(q.scale, q.zero_point, 1 - q.axis, q.dtype, q.narrow_range)
+            q = replace(q, axis=1 - q.axis)
         source = ctx.get(a, forms.identity(len(shape(a))), ctx.layer_int8(layer))
         matrix = weight_matrix(ctx, b, array.T, q)
         _fully_connected(ctx, layer, source, matrix, forms.identity(len(shape(a))))

@@ -54,7 +54,7 @@ def effective_recipe(recipe: Recipe, profile: Profile, overrides: Overrides, *, 
     io = profile.io if recipe.emit.io == "auto" else recipe.emit.io
     result.emit = _changed(Emit, recipe.emit, {"formats": wanted, "io": io, "max_size": max_size}, "formats")
     if recipe.quantize.activations == "auto":
-        int8 = recipe.quantize.weights == "int8" and (calibrated or profile.integer_only)
+        int8 = recipe.quantize.is_integer and (calibrated or profile.integer_only)
         result.quantize.activations = "int8" if int8 else "float32"
     if result.quantize.activations != "int8" and not profile.integer_only:
         result.emit.io = "float32"  # nothing inside is int8, so int8 inputs would only lose precision
@@ -64,9 +64,10 @@ def effective_recipe(recipe: Recipe, profile: Profile, overrides: Overrides, *, 
 
 def encoding(recipe: Recipe) -> Encoding:
     """The name of what an effective recipe makes: "int8" computes on integers, "dynamic" only stores them."""
-    if recipe.quantize.weights == "int8":
-        return "int8" if recipe.quantize.activations == "int8" else "dynamic"
-    return recipe.quantize.weights
+    weights = recipe.quantize.weights
+    if weights == "float16" or weights == "float32":
+        return weights
+    return "int8" if recipe.quantize.activations == "int8" else "dynamic"
 
 
 def _changed(kind: Any, section: Any, changes: dict[str, Any], source: str) -> Any:
@@ -78,7 +79,12 @@ def _require_consistent(recipe: Recipe, profile: Profile) -> None:
     unloadable = [f for f in formats if f not in profile.loads]
     if unloadable:
         raise InputError(f"format {unloadable[0]!r}: target {profile.name} loads only {', '.join(profile.loads)}")
-    if quantize.activations == "int8" and quantize.weights != "int8":
+    if quantize.few_bits and quantize.activations != "int8":
+        raise InputError(
+            f"quantize.{quantize.few_bits[0]} needs int8 activations beside it: give calibration data (--calib), and "
+            "leave out weights and activations that are float"
+        )
+    if quantize.activations == "int8" and not quantize.is_integer:
         raise InputError(f'recipe: activations = "int8" needs weights = "int8", found weights = "{quantize.weights}"')
     if recipe.cluster.epochs is not None and not recipe.cluster.is_asked_for and recipe.emit.max_size is None:
         raise InputError(

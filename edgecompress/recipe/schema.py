@@ -275,8 +275,10 @@ class Cluster(Section):
 class Quantize(Section):
     """Quantization: how weights and activations are stored."""
 
-    weights: Literal["int8", "float16", "float32"] = Field(
-        "int8", description='how weights are stored: "int8", "float16" or "float32"'
+    weights: Literal["int8", "int4", "ternary", "binary", "float16", "float32"] = Field(
+        "int8",
+        description='how weights are stored: "int8", "float16", "float32", or in few bits, beside int8 activations: '
+        '"int4", "ternary" or "binary", but for the first and the last layer with weights, which are int8',
     )
     activations: Literal["auto", "int8", "float32"] = Field(
         "auto",
@@ -302,6 +304,11 @@ class Quantize(Section):
         [],
         description='names of nodes whose activations are int16, with int8 weights; "*": all that have an int16 kernel',
     )
+    layer_weights: dict[str, Literal["int8", "int4", "ternary", "binary"]] = Field(
+        {},
+        description="how the weights of single layers are stored beside int8 activations, by the names of their nodes, "
+        'the first and the last layer among them: "int8", "int4", "ternary" or "binary"; others: as weights says',
+    )
     search_seconds: Number = Field(
         60.0,
         ge=0,
@@ -315,6 +322,20 @@ class Quantize(Section):
         gt=0,
         description="highest learning rate of quantization-aware training, relative to the size of each weight",
     )
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether weights are whole numbers, of 8 bits or fewer."""
+        return self.weights not in ("float16", "float32")
+
+    @property
+    def few_bits(self) -> list[str]:
+        """What asks for weights of fewer than 8 bits, as it stands in the recipe."""
+        asked = {
+            "weights": self.weights,
+            **{f"layer_weights.{name}": kind for name, kind in self.layer_weights.items()},
+        }
+        return [f'{key} = "{kind}"' for key, kind in asked.items() if kind in ("int4", "ternary", "binary")]
 
 
 class Distill(Section):

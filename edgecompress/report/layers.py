@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgecompress.evaluate.file_count import FileCount
 from edgecompress.graph.annotations import activation_bits, codebook, is_integer, quantization, sparsity
+from edgecompress.graph.few_bits import narrowest
 from edgecompress.graph.fusion import Layer as FusedLayer
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.fusion import layers as fused_layers
@@ -123,6 +124,8 @@ def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | 
     if q is None:
         return _activations(layer) + clusters, bits
     name = q.dtype.name.lower()
+    if q.dtype == ir.DataType.INT8 and (kind := narrowest(stored := q.quantize(_array(weight)))) != "int8":
+        name, clusters, bits = kind, "", round(entropy(stored), 2)
     if q.dtype == ir.DataType.FLOAT16:
         return f"{name} weights{clusters}", bits
     scales = "per-tensor" if q.axis is None else "per-channel"

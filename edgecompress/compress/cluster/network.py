@@ -18,6 +18,7 @@ from edgecompress.graph.annotations import (
     Codebook,
     Quantization,
     codebook,
+    has_few_bits,
     quantization,
     set_codebook,
     set_quantization,
@@ -60,7 +61,8 @@ class Network:
 def cluster_layers(
     model: ir.Model, how: Bits | Price, calibrator: Calibrator | None, *, per_channel: bool | None
 ) -> Network:
-    """A clone with all its layers' weights clustered in order, each seeing what the ones before make.
+    """A clone with all its layers' weights clustered in order, each seeing what the ones before make. Weights of few
+    bits stay as they are: they have few values already.
 
     calibrator: None without data; then all inputs count the same. per_channel: None for int8 weights alone. These have
     scales beside them, but float weights of many scales are many different numbers, which no codebook holds.
@@ -69,14 +71,15 @@ def cluster_layers(
     found = []
     for layer in layers(clone.graph):
         value = operators.weight(layer)
-        if value is not None:
+        if value is not None and not has_few_bits(value):
             found.append(_cluster_layer(clone, layer, value, how, calibrator, per_channel))
     return Network(clone, tuple(found))
 
 
 def weight_count(model: ir.Model) -> int:
     """Number of weights that clustering would cluster."""
-    arrays = [constant(operators.weight(layer)) for layer in layers(model.graph)]
+    values = [operators.weight(layer) for layer in layers(model.graph)]
+    arrays = [constant(value) for value in values if value is not None and not has_few_bits(value)]
     return sum(array.size for array in arrays if array is not None)
 
 

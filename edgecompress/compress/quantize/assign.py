@@ -31,6 +31,7 @@ from edgecompress.compress.quantize.weight_scales import (
     quantize_range,
     quantize_weight,
 )
+from edgecompress.compress.quantize.weight_types import weight_types
 from edgecompress.errors import InputError
 from edgecompress.graph.annotations import (
     Quantization,
@@ -40,8 +41,10 @@ from edgecompress.graph.annotations import (
     is_integer,
     quantization,
     set_activation_bits,
+    set_codebook,
     set_quantization,
 )
+from edgecompress.graph.few_bits import WeightType
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.graph.joined_outputs import set_joins_output
 from edgecompress.recipe import Quantize
@@ -63,7 +66,7 @@ def quantize_static(
        its values together. An output with a scale fixed by its operator leaves a group that has others
        through an Identity, which requantizes.
     3. Constants that are operands get a scale of their own, or their group's.
-    4. Weights: per output channel; biases at input scale * weight scale.
+    4. Weights: per output channel, of the types that `weight_types` gives; biases at input scale * weight scale.
     5. Activations of the layers in settings.int16_layers are int16 with zero point 0, their biases int64; an Identity
        requantizes where neighbours have the other width.
     6. A model that came quantized (`given_quantization`) keeps its values' scales, and weights that lie on a grid
@@ -111,8 +114,9 @@ def quantize_static(
     ranging = _Ranging(histograms, settings, calibration, attention_masks.floors(graph, histograms))
     _assign_activations(groups, ranging)
     given = comes_quantized(graph)
+    kinds = weight_types(graph, settings)
     for layer in groups:
-        _assign_weights(layer, settings, given)
+        _assign_weights(layer, settings, kinds.get(layer.node, "int8"), given)
     store_weights(graph, settings)
     return clone
 
@@ -252,7 +256,7 @@ def _is_image(histogram: Histogram) -> bool:
     return histogram.integral and histogram.minimum >= 0 and 127 < histogram.maximum <= PIXEL_RANGE[1]
 
 
-def _assign_weights(layer: Layer, settings: Quantize, given: bool) -> None:
+def _assign_weights(layer: Layer, settings: Quantize, kind: WeightType, given: bool) -> None:
     value = operators.weight(layer)
     if value is None:
         return
@@ -261,9 +265,15 @@ def _assign_weights(layer: Layer, settings: Quantize, given: bool) -> None:
     assert source is not None
     bias = constant(layer.bias)
     array = np.asarray(constant(value))
-    weights = quantize_weight(array, axis, bias=bias, source=source)
-    weights = keep_grid(array, weights) if given else weights
-    weights = keep_clusters(value, weights)
+    kind = kind if array.any() else "int8"  # zeros alone have no sign
+    weights = quantize_weight(array, axis, bias=bias, source=source, kind=kind)
+    if kind == "int8":
+        weights = keep_grid(array, weights) if given else weights
+        weights = keep_clusters(value, weights)
+    else:
+        set_codebook(value, None)
+        known = given_quantization(value)
+        weights = weights if known is None or known.kind != kind else known
     set_quantization(value, weights)
     if layer.bias is not None:
         set_quantization(layer.bias, quantize_bias(weights, source))

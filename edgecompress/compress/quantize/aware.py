@@ -16,6 +16,7 @@ from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.accumulators import Scales, kernel_scaling, only_moves
 from edgecompress.compress.quantize.branches import is_for_int8_alone, is_stored, join_branches, split_branches
 from edgecompress.compress.quantize.fake import Bias, Range, Through, Weight
+from edgecompress.compress.quantize.fake_few_bits import fake_weight
 from edgecompress.compress.quantize.requantize import KERNELS, Kernels
 from edgecompress.compress.quantize.weight_scales import quantize_bias
 from edgecompress.graph.annotations import (
@@ -143,7 +144,7 @@ class FakeQuantized:
             transform = TrainedCodebook(book, source.scale, source.axis, source is q)
             self._scales[name] = transform.scale
         elif q is not None and q.dtype == ir.DataType.INT8:
-            transform = Weight(q.axis, None if pruned is None else pruned.mask)
+            transform = fake_weight(q, None if pruned is None else pruned.mask)
             self._scales[name] = lambda: transform.scale(self._kept(name, transform))
         else:  # in float
             if pruned is not None:
@@ -197,7 +198,7 @@ class FakeQuantized:
                 scale = self._scales[name]().cpu().numpy().reshape(-1).astype(np.float32)
         if q is None or q.dtype == ir.DataType.FLOAT16:
             return
-        learned = Quantization(scale, np.zeros(len(scale), np.int32), q.axis, q.dtype, q.narrow_range)
+        learned = replace(q, scale=scale, zero_point=np.zeros(len(scale), np.int32))
         set_quantization(value, learned)
         if isinstance(transform, TrainedCodebook):
             value.const_value = ir.tensor(learned.dequantize(transform.codebook().values()), name=name)

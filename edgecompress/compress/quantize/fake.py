@@ -116,18 +116,22 @@ class Weight(nn.Module):
 
     def scale(self, weight: Tensor) -> Tensor:
         """The scales, float32 [channels] or [1]."""
-        axes = [i for i in range(weight.ndim) if i != self.axis]
-        largest = weight.detach().abs().amax(axes).reshape(-1) / LIMIT
+        largest = self.own_scale(weight)
         if self.bias is not None and self.input is not None:
             needed = self.bias.detach().abs() / (self.input.scale.detach() * BIAS_LIMITS[self.input.dtype])
             largest = torch.maximum(largest, needed if self.axis is not None else needed.max())
         largest = torch.maximum(largest, largest.max() * SMALLEST_RATIO)
         return torch.where(largest == 0, torch.ones_like(largest), largest).clamp(min=LOWEST_SCALE)
 
+    def own_scale(self, weight: Tensor) -> Tensor:
+        """What the weights alone ask for."""
+        axes = [i for i in range(weight.ndim) if i != self.axis]
+        return weight.detach().abs().amax(axes).reshape(-1) / LIMIT
+
     def forward(self, weight: Tensor) -> Tensor:
         """The float32 weight rounded to its int8 values; the gradient passes as if it were not."""
         kept = weight if self.mask is None else weight * self.mask
-        scale = _along(self.scale(kept), kept, self.axis)
+        scale = along(self.scale(kept), kept, self.axis)
         rounded = (kept.detach() / scale).round().clamp(-LIMIT, LIMIT) * scale
         return kept + (rounded - kept).detach()
 
@@ -145,7 +149,7 @@ class Bias(nn.Module):
         return bias + ((bias.detach() / step).round() * step - bias).detach()
 
 
-def _along(scale: Tensor, weight: Tensor, axis: int | None) -> Tensor:
+def along(scale: Tensor, weight: Tensor, axis: int | None) -> Tensor:
     """[channels] -> a shape that multiplies the weight along its axis."""
     shape = [1] * weight.ndim
     if axis is not None:

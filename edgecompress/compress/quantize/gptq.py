@@ -18,9 +18,9 @@ from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import matrices, operators
 from edgecompress.compress.quantize.layer_inputs import SAMPLES, Calibrator
 from edgecompress.compress.quantize.moments import Moments, inverse_factors
-from edgecompress.compress.quantize.weight_scales import LIMIT
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.graph.annotations import Quantization, codebook, is_integer, quantization
+from edgecompress.graph.few_bits import WeightType, nearest
 from edgecompress.graph.fusion import Layer, constant, layers
 
 DAMPING = 0.01  # of the mean input energy
@@ -68,7 +68,7 @@ def round_weights(
         weight = np.asarray(constant(value))
         matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
         moments = calibrator.moments(clone, layer, *matrix.shape)
-        whole = round_columns(matrix, moments, np.broadcast_to(q.scale.astype(np.float64), len(matrix)))
+        whole = round_columns(matrix, moments, np.broadcast_to(q.scale.astype(np.float64), len(matrix)), q.kind)
         stored = matrices.from_matrix(layer.node, whole, weight.shape)
         bias = None if layer.bias is None else moments.bias(whole * q.scale.astype(np.float64)[:, None])
         found[str(value.name)] = Rounded(q.scale, q.dequantize(stored), bias)
@@ -82,8 +82,8 @@ def _content(layer: Layer) -> bytes:
     return b"" if array is None else hashlib.blake2b(np.ascontiguousarray(array).tobytes()).digest()
 
 
-def round_columns(matrix: np.ndarray, moments: Moments, scale: np.ndarray) -> np.ndarray:
-    """int8 [channels, k]: whole multiples of the channels' scales [channels] for the weights [channels, k].
+def round_columns(matrix: np.ndarray, moments: Moments, scale: np.ndarray, kind: WeightType = "int8") -> np.ndarray:
+    """int8 [channels, k]: whole multiples of the channels' scales [channels] for the weights [channels, k], of a type.
 
     Weights that are zero have been pruned, and stay so.
     """
@@ -93,11 +93,13 @@ def round_columns(matrix: np.ndarray, moments: Moments, scale: np.ndarray) -> np
     result = np.empty(matrix.shape, np.int8)
     for group, factor in enumerate(factors):
         rows = slice(group * channels, (group + 1) * channels)
-        result[rows] = _round_group(target[rows], matrix[rows] == 0, step[rows], factor)
+        result[rows] = _round_group(target[rows], matrix[rows] == 0, step[rows], factor, kind)
     return result
 
 
-def _round_group(wanted: np.ndarray, pruned: np.ndarray, step: np.ndarray, factor: np.ndarray) -> np.ndarray:
+def _round_group(
+    wanted: np.ndarray, pruned: np.ndarray, step: np.ndarray, factor: np.ndarray, kind: WeightType
+) -> np.ndarray:
     """wanted, pruned: [channels, k]; step: [channels, 1]; factor: [k, k], upper triangular."""
     wanted, k = wanted.copy(), wanted.shape[1]
     result = np.zeros(wanted.shape, np.int8)
@@ -105,8 +107,9 @@ def _round_group(wanted: np.ndarray, pruned: np.ndarray, step: np.ndarray, facto
         end = min(start + BLOCK, k)
         errors = np.empty((len(wanted), end - start))
         for j in range(start, end):
-            whole = np.clip(np.rint(wanted[:, j] / step[:, 0]), -LIMIT, LIMIT)
-            whole[pruned[:, j]] = 0
+            whole = nearest(kind, wanted[:, j] / step[:, 0])
+            if kind != "binary":
+                whole[pruned[:, j]] = 0
             result[:, j] = whole
             error = (wanted[:, j] - whole * step[:, 0]) / factor[j, j]
             wanted[:, j + 1 : end] -= error[:, None] * factor[j, j + 1 : end]

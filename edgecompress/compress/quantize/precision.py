@@ -112,10 +112,11 @@ def last_probabilities(graph: ir.Graph, chosen: set[ir.Node]) -> set[ir.Node]:
 
 
 def require_nodes(graph: ir.Graph, settings: Quantize) -> None:
-    """Raises InputError when one of quantize.float_layers or quantize.int16_layers is not in the model."""
+    """Raises InputError when one of quantize.float_layers, int16_layers or layer_weights is not in the model."""
     known = {node.name for node in graph} | {v.name for node in graph for v in node.outputs}
     int16 = [name for name in settings.int16_layers if name != "*"]
-    for key, names in (("float_layers", settings.float_layers), ("int16_layers", int16)):
+    named = {"float_layers": settings.float_layers, "int16_layers": int16, "layer_weights": [*settings.layer_weights]}
+    for key, names in named.items():
         if unknown := [name for name in names if name not in known]:
             listed = ", ".join(map(repr, unknown))
             raise InputError(f"quantize.{key}: the model has no node or value named {listed}")

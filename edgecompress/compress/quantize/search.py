@@ -26,6 +26,7 @@ from edgecompress.compress.quantize.post_training import Quantized, quantize, qu
 from edgecompress.compress.quantize.ranges import METHODS
 from edgecompress.compress.quantize.smooth import sites, smoothed
 from edgecompress.compress.quantize.tuning import Judge, Measured, Step, Tuner, judging_samples
+from edgecompress.compress.quantize.weight_types import any_has_few_bits
 from edgecompress.graph.annotations import codebook, comes_quantized, forget_given, is_integer, quantization
 from edgecompress.graph.channel_axes import elements
 from edgecompress.graph.fusion import Layer, constant, layers
@@ -228,8 +229,11 @@ class _Search:
         """Values stored better, as floats, or as int16 where the target has no floats: those first whose rounding harms
         most for what that costs, and as few as reach the target.
 
-        Weights that were rounded for inputs of int8 layers may not suit better ones: of both ways, the cheaper.
+        Weights that were rounded for inputs of int8 layers may not suit better ones: of both ways, the cheaper. Where
+        weights have few bits because the recipe says so, better values can't make up for them.
         """
+        if any_has_few_bits(self.quantized.model):
+            return
         starts = [self.quantized]
         if self.quantized.rounded:
             plain = replace(self.quantized, rounded={})

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.annotations import INTEGER_RANGE, Codebook, Quantization, codebook, set_codebook
+from edgecompress.graph.few_bits import LARGEST, WeightType, scales
 from edgecompress.graph.fusion import constant
 
-LIMIT = 127  # narrow range: -127..127, so that a product of two int8 never needs a 17th bit
+LIMIT = LARGEST["int8"]  # narrow range: -127..127, so that a product of two int8 never needs a 17th bit
 # of a layer with such activations: leaves the other half of int32, or of what int16 kernels can scale, to the products
 BIAS_LIMITS = {ir.DataType.INT8: 2.0**30, ir.DataType.INT16: 2.0**46}
 BIAS_TYPES = {ir.DataType.INT8: ir.DataType.INT32, ir.DataType.INT16: ir.DataType.INT64}
@@ -21,22 +22,27 @@ SMALLEST_RATIO = 2.0**-24  # of the largest scale: what is below can't be seen b
 
 
 def quantize_weight(
-    weight: np.ndarray, axis: int | None, *, bias: np.ndarray | None = None, source: Quantization | None = None
+    weight: np.ndarray,
+    axis: int | None,
+    *,
+    bias: np.ndarray | None = None,
+    source: Quantization | None = None,
+    kind: WeightType = "int8",
 ) -> Quantization:
     """Symmetric narrow-range int8 scales for a float weight, per channel along `axis` or one (None).
 
-    The largest magnitude is 127 steps. Scales are widened where the bias (float [channels]) of a layer whose input is
-    stored as `source` would not fit in half of what its sums hold, and where a channel is all but zero.
+    The largest magnitude is 127 steps; other kinds have the scales that `graph/few_bits.py` gives. Scales are widened
+    where the bias (float [channels]) of a layer whose input is stored as `source` would not fit in half of what its
+    sums hold, and where a channel is all but zero.
     """
-    axes = tuple(i for i in range(weight.ndim) if i != axis) if axis is not None else None
-    scale = np.atleast_1d(np.abs(weight).max(axis=axes).astype(np.float64)) / LIMIT
+    scale = scales(kind, weight, axis)
     if bias is not None and source is not None:
         needed = np.abs(bias.astype(np.float64)) / (float(source.scale[0]) * BIAS_LIMITS[source.dtype])
         scale = np.maximum(scale, needed if axis is not None else needed.max(initial=0.0))
     scale = np.maximum(scale, scale.max() * SMALLEST_RATIO)
     scale[scale == 0] = 1.0
     scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)
-    return Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT8, narrow_range=True)
+    return Quantization(scale, np.zeros(len(scale), np.int32), axis, ir.DataType.INT8, True, kind)
 
 
 def keep_grid(weight: np.ndarray, q: Quantization) -> Quantization:
