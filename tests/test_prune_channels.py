@@ -233,7 +233,8 @@ def test_slimming_adds_the_gradient_of_an_l1_norm(digits):
     gradients = []
     for strength in (0.3, None):
         module = TorchModel(normalised, logits=True)
-        slimming = Slimming(module, normalised, 0.3)
+        slimming = Slimming(normalised, 0.3)
+        slimming.on_start(module)
         batch = data.batch(np.arange(16))
         loss = cross_entropy(module(*batch.inputs), batch.labels, batch)
         if strength is not None:

@@ -160,7 +160,8 @@ def test_the_file_has_the_zeros(tmp_path: Path, kind: str) -> None:
     [
         ('sparsity = 0.5\nschedule = "soft"', 'prune.schedule = "soft" needs training data'),
         ('pattern = "2:4"\nschedule = "soft"', "can't promise 2:4"),
-        ('macs = 0.5\nschedule = "soft"', "applies to single weights only"),
+        ('macs = 0.5\nblocks = 1\nschedule = "soft"', "prune.blocks needs a run of its own"),
+        ('macs = 0.5\ncriterion = "scale"\nschedule = "soft"', "gates replace"),
     ],
 )
 def test_what_cannot_be_is_said(tmp_path: Path, text: str, message: str) -> None:

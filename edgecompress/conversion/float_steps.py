@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +12,7 @@ import onnx_ir as ir
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.prune.dead import remove_dead_channels
 from edgecompress.compress.prune.patterns_again import patterns_again
+from edgecompress.compress.prune.recipe_faults import GATED
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
 from edgecompress.errors import UnsupportedModelError
@@ -22,6 +24,10 @@ from edgecompress.ingest.equality import max_relative_error
 from edgecompress.recipe import Recipe
 from edgecompress.record.report import Goal, History
 from edgecompress.record.stages import Running
+
+if TYPE_CHECKING:
+    from edgecompress.compress.prune.prune_channels import Pruned
+    from edgecompress.recipe import Prune
 
 CALIBRATED_AGAIN = "the weights have changed, so the ranges that the model came with are calibrated again"
 
@@ -124,43 +130,21 @@ def _distill(conversion: Conversion, model: ir.Model) -> FloatModel:
 
 def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
     require_torch("[prune]")
-    from edgecompress.compress.prune.criterion import criterion
     from edgecompress.compress.prune.defaults import for_channels
-    from edgecompress.compress.prune.prune_channels import Pruned, Retrained, prune_channels
-    from edgecompress.train.losses import task_loss
 
     trainer = conversion.trainer
     settings = for_channels(conversion.recipe.prune, trains=trainer is not None)
-    slims = trainer is not None and criterion(settings.criterion).slims
-
-    def retrain(model: ir.Model, number: int) -> Retrained:
-        assert trainer is not None
-        stage = f"prune channels, round {number} of {settings.rounds}"
-        trained = trainer.train_float(model, settings, stage, settings.slimming if slims else None)
-        return Retrained(trained.model, trained.history)
-
-    trainings: list[History] = []
     with conversion.log.stage("prune channels") as running:
         if trainer is not None:
             from edgecompress.train.normalised import with_batchnorm
 
             model = with_batchnorm(model, trainer.data)  # while all channels are there, whose statistics are known
-        if slims:
-            assert trainer is not None
-            slimmed = _slimmed(conversion, trainer, model)
-            model, trainings = slimmed.model, [slimmed.history]
-        pruned: Pruned = prune_channels(
-            model,
-            settings,
-            data=None if trainer is None else trainer.data,
-            loss=None if trainer is None else task_loss(model, trainer.recipe.train, trainer.data),
-            seed=conversion.recipe.seed,
-            retrain=None if trainer is None else retrain,
-        )
-        model, trainings = pruned.model, [*trainings, *pruned.histories]
-        if trainer is not None:
-            trained = trainer.train_float(model, settings, "prune channels")
-            model, trainings = fold_batchnorm(trained.model), [*trainings, trained.history]
+        if settings.schedule == GATED:
+            assert trainer is not None  # require_possible sees to it
+            pruned = _channels_by_gates(conversion, trainer, model, settings)
+        else:
+            pruned = _channels_by_scores(conversion, trainer, model, settings)
+        model = fold_batchnorm(pruned.model)
         running.stage.note = str(pruned)
         _describe(conversion, running, model)
     goals, notes = [], list(pruned.notes)
@@ -173,7 +157,56 @@ def _prune_channels(conversion: Conversion, model: ir.Model) -> FloatModel:
             notes.insert(
                 0, 'all channels were removed in one step: prune.schedule = "gradual" applies to single weights only'
             )
-    return FloatModel(model, tuple(goals), tuple(notes), tuple(trainings))
+    return FloatModel(model, tuple(goals), tuple(notes), pruned.histories)
+
+
+def _channels_by_gates(conversion: Conversion, trainer: Trainer, model: ir.Model, settings: Prune) -> Pruned:
+    """Gates close while the model trains; then their channels go."""
+    from edgecompress.compress.prune.channel_gates import SoftChannels
+    from edgecompress.compress.prune.prune_channels import Retrained
+    from edgecompress.compress.prune.soft_channels import prune_softly
+    from edgecompress.train.losses import task_loss
+
+    def train(model: ir.Model, gates: SoftChannels) -> Retrained:
+        trained = trainer.train_float(model, settings, "prune channels", [gates])
+        return Retrained(trained.model, trained.history)
+
+    loss = task_loss(model, trainer.recipe.train, trainer.data)
+    return prune_softly(model, settings, data=trainer.data, loss=loss, seed=conversion.recipe.seed, train=train)
+
+
+def _channels_by_scores(conversion: Conversion, trainer: Trainer | None, model: ir.Model, settings: Prune) -> Pruned:
+    """Channels go at once or in rounds, and what is left is trained."""
+    from edgecompress.compress.prune.criterion import criterion
+    from edgecompress.compress.prune.prune_channels import Retrained, prune_channels
+    from edgecompress.compress.prune.slimming import Slimming
+    from edgecompress.train.losses import task_loss
+
+    slims = trainer is not None and criterion(settings.criterion).slims
+    first: list[History] = []
+
+    def retrain(model: ir.Model, number: int) -> Retrained:
+        assert trainer is not None
+        hooks = [Slimming(model, settings.slimming)] if slims else []
+        trained = trainer.train_float(model, settings, f"prune channels, round {number} of {settings.rounds}", hooks)
+        return Retrained(trained.model, trained.history)
+
+    if slims:
+        assert trainer is not None
+        slimmed = _slimmed(conversion, trainer, model)
+        model, first = slimmed.model, [slimmed.history]
+    pruned = prune_channels(
+        model,
+        settings,
+        data=None if trainer is None else trainer.data,
+        loss=None if trainer is None else task_loss(model, trainer.recipe.train, trainer.data),
+        seed=conversion.recipe.seed,
+        retrain=None if trainer is None else retrain,
+    )
+    if trainer is None:
+        return pruned
+    last = trainer.train_float(pruned.model, settings, "prune channels")
+    return replace(pruned, model=last.model, histories=(*first, *pruned.histories, last.history))
 
 
 def _slimmed(conversion: Conversion, trainer: Trainer, model: ir.Model) -> TrainedModel:
@@ -184,10 +217,11 @@ def _slimmed(conversion: Conversion, trainer: Trainer, model: ir.Model) -> Train
     from edgecompress.analysis.channel_groups import channel_groups, prunable
     from edgecompress.compress.prune.channel_scores import channel_scores
     from edgecompress.compress.prune.prune_channels import without_kept
+    from edgecompress.compress.prune.slimming import Slimming
 
     settings = conversion.recipe.prune
     channel_scores(model, without_kept(prunable(channel_groups(model)), settings.keep), settings.criterion)
-    return trainer.train_float(model, settings, "network slimming", settings.slimming)
+    return trainer.train_float(model, settings, "network slimming", [Slimming(model, settings.slimming)])
 
 
 def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:

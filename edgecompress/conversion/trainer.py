@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from edgecompress.record.report import History
 
 if TYPE_CHECKING:
     from edgecompress.compress.quantize.aware import Aware
-    from edgecompress.train import Session, TrainData
+    from edgecompress.train import Hook, Session, TrainData
     from edgecompress.train.losses import Loss
     from edgecompress.train.output_kinds import OutputKind
 
@@ -92,14 +93,11 @@ class Trainer:
         path = self.folder / f"{stage.replace(' ', '-')}.pt" if checkpoint is None else checkpoint
         return Session(stage=stage, seed=self.recipe.seed, checkpoint=path, resume=self.resume)
 
-    def train_float(self, model: ir.Model, section: Section, stage: str, slimming: float | None = None) -> TrainedModel:
+    def train_float(self, model: ir.Model, section: Section, stage: str, hooks: Sequence[Hook] = ()) -> TrainedModel:
         """Train a float model with BatchNormalization behind its convolutions, which stays in the result, with the
         statistics of the training data.
-
-        slimming: weight in the loss of the L1 norm of BatchNormalization's scales; None leaves that term out.
         """
         from edgecompress.compress.prune.patterns_again import patterns_again
-        from edgecompress.compress.prune.slimming import Slimming
         from edgecompress.train import train
         from edgecompress.train.module.torch_model import TorchModel
         from edgecompress.train.module.zeros import hold_zeros
@@ -109,12 +107,7 @@ class Trainer:
         module = TorchModel(model, logits=True)
         hold_zeros(module, model)
         history = train(
-            module,
-            self.data,
-            self.settings(section),
-            loss=self.loss(),
-            hooks=[] if slimming is None else [Slimming(module, model, slimming)],
-            session=self.session(stage),
+            module, self.data, self.settings(section), loss=self.loss(), hooks=hooks, session=self.session(stage)
         )
         return TrainedModel(refresh_statistics(module.write_back(), self.data), history)
 

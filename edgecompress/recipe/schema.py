@@ -187,8 +187,8 @@ class Prune(Section):
         description='"one-shot" prunes before training, "gradual" during it (cubic), "iterative" in rounds of pruning'
         ' and training, "lottery" in rounds that go back to early weights; "rigl" and "set" prune before '
         "training and move the weights that are left to other places during it, by gradients or at random; "
-        '"soft" closes gates, which training can open again, and cuts in the end; channels are removed at once, or '
-        'in rounds with "iterative"',
+        '"soft" closes gates, which training can open again, and cuts in the end; channels are removed at once, '
+        'in rounds with "iterative", or by gates with "soft"',
     )
     rounds: int = Field(5, ge=1, le=100, description='number of rounds of schedule = "iterative" and "lottery"')
     rewind: int = Field(
@@ -198,7 +198,7 @@ class Prune(Section):
         "threshold",
         description='for schedule = "soft": "threshold" learns how far each layer\'s weights shrink (soft '
         'thresholding), "l0" learns each weight\'s chance to be there (hard concrete gates); they take the place of '
-        "criterion and allocation",
+        "criterion and allocation; channels always have the latter, which begin as criterion and allocation say",
     )
     fresh: bool = Field(
         False,

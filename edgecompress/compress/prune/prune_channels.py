@@ -106,7 +106,7 @@ def prune_channels(
         model = _refreshed(model, data)
         notes += [f"the block that ends in {name} was removed" for name in gone]
     widths = {g.name: g.size for g in without_kept(prunable(channel_groups(model)), settings.keep)}
-    notes += [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
+    notes += fixed_groups(model)
     total, left = sum(widths.values()), dict(widths)
     least = {name: math.ceil(LEAST * size) for name, size in widths.items()}
     cost = COST.get(what)
@@ -142,6 +142,11 @@ def _shares(target: float, count: int, parts: int) -> Iterator[float]:
     for number in range(1, count + 1):
         first, last = (1 - rounds(n, count, 1 - target) for n in (number - 1, number))
         yield from (first - (first - last) * part / parts for part in range(1, parts + 1))
+
+
+def fixed_groups(model: ir.Model) -> list[str]:
+    """A line for each group that can't be pruned."""
+    return [f"{g.name}: all {g.size} channels stay: {g.fixed}" for g in channel_groups(model) if g.fixed]
 
 
 def without_kept(groups: Sequence[ChannelGroup], keep: Sequence[str]) -> list[ChannelGroup]:

@@ -62,8 +62,16 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
             f'{schedule} applies to single weights only; for channels use "iterative"',
         ),
         (
-            channels and not weights and s.schedule in (*MOVING, GATED),
-            f'{schedule} applies to single weights only; for channels use "one-shot" or "iterative"',
+            channels and not weights and s.schedule in MOVING,
+            f'{schedule} applies to single weights only; for channels use "one-shot", "iterative" or "soft"',
+        ),
+        (
+            s.schedule == GATED and s.blocks > 0,
+            f"{schedule} has gates on weights and channels: prune.blocks needs a run of its own, with another schedule",
+        ),
+        (
+            channels and s.schedule == GATED and known.slims,
+            f"{criterion} makes BatchNormalization's scales small, which gates replace: use another criterion",
         ),
         (channels and s.allocation == "erk", 'prune.allocation = "erk" applies to single weights only'),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+from torch import nn
 
 from edgecompress.support.present import present
 from edgecompress.train import Hook
@@ -13,10 +14,14 @@ class Slimming(Hook):
     """Adds strength * sum |gamma| over all BatchNormalization scales to the loss, by its subgradient (Z. Liu et al.,
     "Learning efficient convolutional networks through network slimming", ICCV 2017, equation 1)."""
 
-    def __init__(self, module: TorchModel, model: ir.Model, strength: float) -> None:
-        names = {str(present(n.inputs[1]).name) for n in model.graph if n.op_type == "BatchNormalization"}
-        self.scales = [module.weights[name] for name in sorted(names)]
+    def __init__(self, model: ir.Model, strength: float) -> None:
+        self.names = {str(present(n.inputs[1]).name) for n in model.graph if n.op_type == "BatchNormalization"}
         self.strength = strength
+
+    def on_start(self, module: nn.Module) -> None:
+        """Find the scales."""
+        assert isinstance(module, TorchModel)
+        self.scales = [module.weights[name] for name in sorted(self.names)]
 
     def on_gradients(self, step: int, total: int) -> None:
         """Add the subgradient of the norm to the gradients of the scales."""
