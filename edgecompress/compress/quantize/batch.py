@@ -30,7 +30,7 @@ class Runner:
     def __init__(self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None) -> None:
         """outputs: names of any values. samples: of a batch."""
         self._model, self._outputs, self._samples = model, list(outputs), samples
-        self._whole = whole
+        self._whole, self._at_once = whole, False
         self._interpreter: OnnxRuntime | None = None
 
     def __call__(self, inputs: Arrays) -> Arrays:
@@ -51,7 +51,8 @@ class Runner:
             if TAKES_ALL not in self._model.meta:
                 self._model.meta[TAKES_ALL] = large is not None and self._takes_two(inputs)
             self._whole = self._model.meta[TAKES_ALL]
-        return self._load(large if self._whole and large is not None else self._model)
+        self._at_once = bool(self._whole) and large is not None
+        return self._load(large if self._at_once and large is not None else self._model)
 
     def _takes_two(self, inputs: Arrays) -> bool:
         """Whether two batches at once come out as they do one after the other."""
@@ -72,7 +73,7 @@ class Runner:
 
     def _run(self, interpreter: OnnxRuntime, inputs: Arrays) -> Arrays:
         # Where all go through at once, all values have the batch in front.
-        at_once = self._whole and len(next(iter(inputs.values()))) == self._samples
+        at_once = self._at_once and len(next(iter(inputs.values()))) == self._samples
         arrays = (interpreter.call if at_once else interpreter.run)(inputs)
         return dict(zip(self._outputs, arrays[len(arrays) - len(self._outputs) :]))
 
