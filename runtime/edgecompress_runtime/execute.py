@@ -11,7 +11,7 @@ from edgecompress_runtime.errors import RuntimeModelError, UnsupportedOperatorEr
 from edgecompress_runtime.jit import compiled
 from edgecompress_runtime.kernels import KERNELS, Call, Raw
 from edgecompress_runtime.kernels.movement import BITS
-from edgecompress_runtime.plan import Plan, Tensor
+from edgecompress_runtime.plan import EXIT, Operator, Plan, Tensor
 
 
 class Executor:
@@ -24,7 +24,7 @@ class Executor:
             raise UnsupportedOperatorError(f"no kernel for {', '.join(missing)}")
         self.plan = plan
         self._arrays = {t: _storage(t) for t in plan.tensors}
-        self._calls = [self._bound(call) for call in calls(plan)]
+        self._steps = [(o, [self._bound(call) for call in calls_of(plan, o)]) for o in plan.operators]
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Inputs in the plan's order, each of its tensor's shape and dtype -> copies of the outputs."""
@@ -37,8 +37,11 @@ class Executor:
                     f"input {tensor.name!r}: expected {tensor.dtype} {tensor.shape}, got {array.dtype} {array.shape}"
                 )
             self._arrays[tensor][:] = array.reshape(-1)
-        for kernel, arguments in self._calls:
-            kernel(*arguments)
+        for operator, bound in self._steps:
+            for kernel, arguments in bound:
+                kernel(*arguments)
+            if operator.kind == EXIT and self.tensor(operator.outputs[0]).any():
+                return [self.tensor(index) for index in operator.inputs[1:]]
         return [self.tensor(index) for index in self.plan.outputs]
 
     def tensor(self, index: int) -> np.ndarray:
@@ -66,12 +69,14 @@ class Executor:
 
 def calls(plan: Plan) -> list[Call]:
     """The kernel calls of a plan, in order."""
-    result = []
-    for operator in plan.operators:
-        inputs = [None if i < 0 else plan.tensors[i] for i in operator.inputs]
-        outputs = [plan.tensors[i] for i in operator.outputs]
-        result += KERNELS[operator.kind](inputs, outputs, operator.options)
-    return result
+    return [call for operator in plan.operators for call in calls_of(plan, operator)]
+
+
+def calls_of(plan: Plan, operator: Operator) -> list[Call]:
+    """The kernel calls of one operator of a plan."""
+    inputs = [None if i < 0 else plan.tensors[i] for i in operator.inputs]
+    outputs = [plan.tensors[i] for i in operator.outputs]
+    return KERNELS[operator.kind](inputs, outputs, operator.options)
 
 
 def _storage(tensor: Tensor) -> np.ndarray:

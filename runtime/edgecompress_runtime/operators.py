@@ -17,7 +17,7 @@ from edgecompress_runtime import shapes
 from edgecompress_runtime import types_of_operands as types
 from edgecompress_runtime.errors import MisfitError, RuntimeModelError
 from edgecompress_runtime.options import Options, parsed
-from edgecompress_runtime.plan import Operator, Plan, Tensor
+from edgecompress_runtime.plan import EXIT, Operator, Plan, Tensor
 from edgecompress_runtime.shapes import Inputs, Outputs, Shape
 
 OptionsT = TypeVar("OptionsT", bound=Options)
@@ -97,6 +97,7 @@ _ROWS: list[Record[Any]] = [
     Record("SPACE_TO_DEPTH", of.BlockOptions, _MOVED, shapes.space_to_depth),
     Record("RESIZE_BILINEAR", of.ResizeOptions, types.averaged, shapes.resize),
     Record("RESIZE_NEAREST_NEIGHBOR", of.ResizeOptions, _MOVED, shapes.resize),
+    Record(EXIT, of.ExitOptions, types.left, shapes.leave),
 ]
 RECORDS: dict[str, Record[Any]] = {record.kind: record for record in _ROWS}
 
@@ -114,6 +115,8 @@ def check_plan(plan: Plan) -> None:
         outputs = [plan.tensors[i] for i in operator.outputs]
         try:
             _check(operator, inputs, outputs)
+            if operator.kind == EXIT:
+                _check_exit(plan, operator)
         except FAULTS as error:
             reason = str(error) if isinstance(error, MisfitError) else f"malformed: {type(error).__name__}"
             writes = f", which writes {outputs[0].name[:60]!r}" if outputs else ""
@@ -137,6 +140,21 @@ def _check(operator: Operator, inputs: Sequence[Tensor | None], outputs: Sequenc
     found = [tuple(t.shape) for t in outputs]
     if found != expected:
         raise MisfitError(f"expected outputs of shape {[list(s) for s in expected]}, found {[list(s) for s in found]}")
+
+
+def _check_exit(plan: Plan, operator: Operator) -> None:
+    """What it gives in place of the plan's outputs is like them, and none of them."""
+    given, outputs = operator.inputs[1:], plan.outputs
+    if len(given) != len(outputs):
+        raise MisfitError(f"expected a value for each of the plan's {len(outputs)} outputs, found {len(given)}")
+    for index, output in zip(given, outputs):
+        value, replaced = plan.tensors[index], plan.tensors[output]
+        if index in outputs and value.data is None:
+            raise MisfitError(f"{value.name[:60]!r} is an output of the plan, which an exit can't give")
+        types.alike(replaced, value)
+        if value.shape != replaced.shape:
+            expected, found = list(replaced.shape), list(value.shape)
+            raise MisfitError(f"expected {value.name[:60]!r} to have the output's shape {expected}, found {found}")
 
 
 def _has_elements(tensor: Tensor) -> None:

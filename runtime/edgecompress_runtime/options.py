@@ -294,6 +294,13 @@ class GatherOptions(Options):
 
 
 @dataclass(frozen=True)
+class ExitOptions(Options):
+    """EXIT. threshold: of the largest probability, in 256ths; none reaches 256 but a float32 one of exactly 1."""
+
+    threshold: int = _within(1, 256)
+
+
+@dataclass(frozen=True)
 class ResizeOptions(Options):
     """RESIZE_BILINEAR and RESIZE_NEAREST_NEIGHBOR."""
 

@@ -1,6 +1,6 @@
 """A lowered graph as the runtime sees it: tensors and operators, as in a `.tflite` file.
 
-Operators, options and enumerations are those of the TFLite schema (schema.fbs), and TABLE; images are NHWC.
+Operators, options and enumerations are those of the TFLite schema (schema.fbs), TABLE and EXIT; images are NHWC.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgecompress_runtime.options import Options
+
+
+EXIT = "EXIT"  # the kind of operator behind which a plan may end
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,10 @@ class Operator:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """Operators in an order in which they can run; inputs and outputs are tensor indices."""
+    """Operators in an order in which they can run; inputs and outputs are tensor indices.
+
+    Where the result of an EXIT is true, the plan ends behind it: its operands behind the first are the outputs then.
+    """
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]

@@ -89,6 +89,14 @@ def softmax(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shap
     return [inputs[0].shape]
 
 
+def leave(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
+    """Inputs: probabilities of one sample, and a value for each output of the plan."""
+    x = inputs[0]
+    require(len(x.shape) > 0 and x.size == x.shape[-1], f"expected probabilities of one sample, found {list(x.shape)}")
+    require(all(value is not None for value in inputs), "an operand is missing")
+    return [(1,)]
+
+
 def reverse(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x and a constant of axes."""
     axes = [axis_of(axis, len(inputs[0].shape)) for axis in numbers(inputs[1])]

@@ -179,6 +179,12 @@ def probabilities(scale: float, zero: int) -> Rule:
     return rule
 
 
+def left(inputs: Inputs, outputs: Outputs) -> None:
+    """Probabilities, float32 or as SOFTMAX writes them, and bool y; `operators.check_plan` looks at the rest."""
+    probabilities(1 / 256, -128)(inputs[:1], inputs[:1])
+    truth(*outputs)
+
+
 def arithmetic(inputs: Inputs, outputs: Outputs) -> None:
     """a, b and y: stored, each with its scale, or real, or integers of one type."""
     a, b, (y,) = *inputs, outputs

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from edgecompress_runtime.operators import options_of
-from edgecompress_runtime.plan import Operator, Plan, Tensor
+from edgecompress_runtime.plan import EXIT, Operator, Plan, Tensor
 
 SAME, VALID, NONE, RELU, RELU6 = 0, 1, 0, 1, 3
 INT8, FLOAT, BOOL, INT32 = np.dtype(np.int8), np.dtype(np.float32), np.dtype(bool), np.dtype(np.int32)
@@ -35,7 +35,9 @@ class Layers:
         self.inputs: list[int] = []
 
     def plan(self) -> Plan:
-        outputs = tuple(i for o in self.operators for i in o.outputs)
+        """Where it may end early, the last operator's output is the only one."""
+        ends = [o.kind == EXIT for o in self.operators]
+        outputs = tuple(i for o in self.operators[-1 if any(ends) else 0 :] for i in o.outputs)
         return Plan(tuple(self.tensors), tuple(self.operators), tuple(self.inputs), outputs)
 
     def feeds(self) -> list[np.ndarray]:
@@ -679,6 +681,27 @@ WIDE_ACTIVATIONS: dict[str, Add] = {
 }
 WIDE_REAL: dict[str, Add] = {"DEQUANTIZE": _wide_conversion("int16", "float")}
 
+
+def _exit(probabilities: Callable[[Layers], int], share: int) -> Add:
+    """Whether to end with a value, or to go on to the next case, or else to a layer that reverses another. share: of
+    256."""
+
+    def add(made: Layers) -> None:
+        first = probabilities(made)
+        value, x, y = (made.int8((1, 7), 0.05, -3) for _ in range(3))
+        made.layer("EXIT", [first, value], [made.tensor((1,), BOOL)], threshold=share)
+        made.layer("REVERSE_V2", [x, made.ints(1)], [y])
+
+    return add
+
+
+# a plan that may end early: its output is that of its last layer
+EXITS: dict[str, Add] = {
+    "EXIT": _exit(lambda made: made.int8((1, 5), 1 / 256, -128), 250),
+    "EXIT of int16": _exit(lambda made: made.int16((1, 3), 2**-15), 100),
+    "EXIT of float32": _exit(lambda made: made.tensor((1, 2), FLOAT), 200),
+}
+
 CASES: dict[str, dict[str, Add]] = {
     "blocks": BLOCKS,
     "wide": WIDE,
@@ -691,6 +714,7 @@ CASES: dict[str, dict[str, Add]] = {
     "arithmetic": ARITHMETIC,
     "int16": WIDE_ACTIVATIONS,
     "int16 real": WIDE_REAL,
+    "exits": EXITS,
 }
 VALUES = {"clustered": 13}  # different weights
 

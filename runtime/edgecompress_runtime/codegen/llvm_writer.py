@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from edgecompress_runtime.codegen.interface import HOOK, Interface
-from edgecompress_runtime.codegen.meeting import entries, meeting
+from edgecompress_runtime.codegen.meeting import entries, leaving, meeting
 from edgecompress_runtime.codegen.memory import CACHE_LINE
-from edgecompress_runtime.codegen.program import ARENA, Address, Call, Kernel, Layer, Program, program_of
+from edgecompress_runtime.codegen.program import ARENA, Address, Call, Ending, Kernel, Layer, Program, program_of
 from edgecompress_runtime.families.shared.family import Family
 from edgecompress_runtime.llvm.typed_numba import leaves
 from edgecompress_runtime.plan import Plan
@@ -81,7 +81,7 @@ def _layer(layer: Layer, symbol: str) -> str:
 
 def _invoke(program: Program, threads: int, profile: bool) -> list[str]:
     bodies: list[list[str]] = [[] for _ in range(threads)]
-    meetings = 0
+    meetings, start, end = 0, -1, -1  # the steps behind `start` up to `end` are done only if the program ends there
 
     def meet() -> None:
         nonlocal meetings
@@ -92,15 +92,35 @@ def _invoke(program: Program, threads: int, profile: bool) -> list[str]:
 
     apart = False  # whether threads did different work since they met
     for number, shares in enumerate(program.calls):
-        if apart or (number and len(shares) > 1):
+        if apart or (number > end + 1 and len(shares) > 1):
             meet()
         bodies[0] += _hook(profile, number)
-        for body, share in zip(bodies, shares):
+        for body, share in zip(bodies[:1] * len(shares) if number <= end else bodies, shares):
             _call(body, share)
-        apart = len(shares) > 1
+        apart = len(shares) > 1 and number > end
+        if number in program.endings:
+            meet()  # when it is known whether to end
+            for body in bodies:
+                _compare(body, program.endings[number], number)
+            meet()  # when all have read it, and its memory can be written over
+            for body in bodies:
+                body += [f"br i1 %ends_{number}, label %end_{number}, label %on_{number}", f"end_{number}:"]
+            start, end = number, number + program.endings[number].steps
+        if number == end:
+            bodies[0] += [line for n in range(end + 1, len(program.calls) + 1) for line in _hook(profile, n)]
+            for thread, body in enumerate(bodies):
+                body += [*leaving(start, meetings, thread, threads), f"on_{start}:"]
     meet()
     bodies[0] += _hook(profile, len(program.calls))
     return entries([f"%{name}" for name in (ARENA, *program.ends)], bodies, meetings)
+
+
+def _compare(body: list[str], ending: Ending, number: int) -> None:
+    """Lines that make %ends_number of whether the program ends."""
+    body += [
+        f"%reached_{number} = load i8, ptr {_pointer(body, ending.reached)}",
+        f"%ends_{number} = icmp ne i8 %reached_{number}, 0",
+    ]
 
 
 def _hook(profile: bool, number: int) -> list[str]:

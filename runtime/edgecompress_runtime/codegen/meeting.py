@@ -80,6 +80,30 @@ def meeting(number: int, threads: int) -> list[str]:
     return [f"%all_{number} = add i64 %base, {threads * number}", f"call void @meet(ptr %sync, i64 %all_{number})"]
 
 
+def leaving(number: int, done: int, thread: int, threads: int) -> list[str]:
+    """Lines with which a thread leaves a round after `done` meetings, counting itself as arrived at all others.
+
+    number: another one at each place."""
+    if threads == 1:
+        return ["ret void"]
+    lines = [
+        f"%missed_{number} = sub i64 %meetings, {done}",
+        f"%counted_{number} = atomicrmw add ptr %sync, i64 %missed_{number} seq_cst",
+    ]
+    return [*lines, *_finished(thread, f"_{number}"), "ret void"]
+
+
+def _finished(thread: int, suffix: str = "") -> list[str]:
+    """Lines by which the first thread says that it has finished the round."""
+    if thread:
+        return []
+    return [
+        f"%finished{suffix} = getelementptr i8, ptr %sync, i64 {FINISHED}",
+        f"%rounds{suffix} = add i64 %round, 1",
+        f"store i64 %rounds{suffix}, ptr %finished{suffix}, align 8",
+    ]
+
+
 def entries(ends: Sequence[str], bodies: Sequence[Sequence[str]], meetings: int) -> list[str]:
     """ends: names of the arena, inputs and outputs. bodies: what each thread does."""
     formal = ", ".join(f"ptr {name}" for name in ends)
@@ -87,13 +111,8 @@ def entries(ends: Sequence[str], bodies: Sequence[Sequence[str]], meetings: int)
         return [_function(ENTRY, formal, bodies[0])]
     threads, text = len(bodies), [_filled(MEET), "declare i32 @sched_yield()", "declare void @llvm.x86.sse2.pause()"]
     for thread, body in enumerate(bodies):
-        lines = [f"%base = mul i64 %round, {threads * meetings}", *body]
-        if thread == 0:
-            lines += [
-                f"%finished = getelementptr i8, ptr %sync, i64 {FINISHED}",
-                "%rounds = add i64 %round, 1",
-                "store i64 %rounds, ptr %finished, align 8",
-            ]
+        counts = [f"%meetings = add i64 {meetings}, 0", f"%base = mul i64 %round, {threads * meetings}"]
+        lines = [*counts, *body, *_finished(thread)]
         text.append(_function(f"{ENTRY}_{thread}", f"{formal}, ptr %sync, i64 %round", lines))
         if thread:
             text.append(

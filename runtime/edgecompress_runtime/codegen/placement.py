@@ -9,13 +9,14 @@ from edgecompress_runtime.codegen.memory import Buffer, Layout, Overlap, arrange
 from edgecompress_runtime.families.shared.step import Part, Scratch, Step
 from edgecompress_runtime.kernels.registry import Raw
 from edgecompress_runtime.llvm.typed_numba import leaves
-from edgecompress_runtime.plan import Plan, Tensor
+from edgecompress_runtime.plan import EXIT, Plan, Tensor
 
 
 def shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
     """Tensor -> the tensor whose bytes it is: a reshaped one, where both lie in the arena, is that which was reshaped;
     one that is reshaped into an output is that output."""
     ends = {plan.tensors[i] for i in (*plan.inputs, *plan.outputs)}
+    given = {plan.tensors[i] for o in plan.operators if o.kind == EXIT for i in o.inputs}  # are copied to outputs
     owner: dict[Tensor, Tensor] = {}
     for operator in plan.operators:
         if operator.kind != "RESHAPE":
@@ -25,7 +26,9 @@ def shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
         if x.data is not None or whole in ends:
             continue
         if y in ends:
-            owner |= {t: y for t in (whole, *owner) if owner.get(t, t) is whole}
+            alike = {t for t in (whole, *owner) if owner.get(t, t) is whole}
+            if not alike & given:
+                owner |= dict.fromkeys(alike, y)
         else:
             owner[y] = whole
     return owner

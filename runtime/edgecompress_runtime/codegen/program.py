@@ -6,7 +6,7 @@ This is all that a program consists of; python_writer.py and llvm_writer.py prin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from edgecompress_runtime.kernels.registry import KERNELS, Raw
 from edgecompress_runtime.llvm.cross import Function, pointer_type
 from edgecompress_runtime.llvm.typed_numba import leaves
 from edgecompress_runtime.options import ReshapeOptions
-from edgecompress_runtime.plan import Operator, Plan, Tensor
+from edgecompress_runtime.plan import EXIT, Operator, Plan, Tensor
 
 ARENA, CONSTANT = "arena", "data_"  # a base of addresses, and how those that are constants start
 
@@ -86,16 +86,27 @@ class Call:
     addresses: tuple[Address, ...]
 
 
+@dataclass(frozen=True)
+class Ending:
+    """Where a program may end early: if the byte at `reached` isn't zero, it does `steps` steps more, and ends; else it
+    passes these over."""
+
+    reached: Address
+    steps: int
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """All that a compiled plan consists of.
 
-    calls: of each step; where threads share a step, one for each. kernels, layers: in the order in which they are first
-    used. constants: by symbol. helpers: functions that kernels call.
+    calls: of each step; where threads share a step, one for each. endings: by the number of the step behind which the
+    program may end. kernels, layers: in the order in which they are first used. constants: by symbol. helpers:
+    functions that kernels call.
     """
 
     interface: Interface
     calls: tuple[tuple[Call, ...], ...]
+    endings: Mapping[int, Ending]
     kernels: tuple[Kernel, ...]
     layers: tuple[Layer, ...]
     constants: dict[str, np.ndarray]
@@ -166,7 +177,16 @@ class _Walk:
         )
         helpers = {helper.symbol: helper for _, step in steps for helper in step.helpers}
         kernels, layers = tuple(self.kernels.values()), tuple(self.layers.values())
-        return Program(interface, calls, kernels, layers, self.constants, tuple(helpers.values()))
+        endings = self._endings([operator for operator, _ in steps])
+        return Program(interface, calls, endings, kernels, layers, self.constants, tuple(helpers.values()))
+
+    def _endings(self, operators: Sequence[Operator]) -> dict[int, Ending]:
+        """operators: of each step."""
+        firsts = {o: number for number, o in reversed(list(enumerate(operators))) if o.kind == EXIT}
+        return {
+            number: Ending(self._address(self.plan.tensors[o.outputs[0]]), operators.count(o) - 1)
+            for o, number in sorted(firsts.items(), key=lambda pair: pair[1])
+        }
 
     def _steps(self) -> Iterator[tuple[Operator, Step]]:
         """Kernel calls in order; a reshape of bytes that are its own moves nothing."""
@@ -179,6 +199,10 @@ class _Walk:
                 if steps is None:
                     steps = self.family.steps(operator.kind, inputs, outputs, operator.options)
                 yield from ((operator, step) for step in steps)
+            if operator.kind == EXIT:
+                for index, output in zip(operator.inputs[1:], self.plan.outputs):
+                    ends = [self.plan.tensors[index]], [self.plan.tensors[output]]
+                    yield from ((operator, step) for step in self.family.steps("RESHAPE", *ends, ReshapeOptions()))
 
     def _moves(self, x: Tensor | None, y: Tensor) -> bool:
         return x is None or self.owner.get(x, x) is not self.owner.get(y, y)
@@ -203,6 +227,10 @@ class _Walk:
             return int(argument)
         if isinstance(argument, (float, np.floating)):
             return float(argument)
+        return self._address(argument)
+
+    def _address(self, argument: Any) -> Address:
+        """Of a tensor, a part of one, scratch memory or an array."""
         tensor = argument.tensor if isinstance(argument, (Raw, Part)) else argument
         start, dtype = argument.start if isinstance(argument, Part) else 0, _dtype(argument)
         if isinstance(tensor, Tensor) and tensor.data is None:

@@ -25,6 +25,7 @@ from edgecompress_runtime.llvm.typed_numba import leaves
 from edgecompress_runtime.plan import Plan
 
 BYTES = pointer_type(np.dtype(np.int8))
+INDENT = "    "
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -101,10 +102,19 @@ def _pointers(layer: Layer) -> list[np.dtype]:
 
 def _invoke(program: Program, profile: bool) -> str:
     body: list[str] = []
+    margin, end = "", -1  # of the steps that are done only if the program ends, and the last of them
     for number, (call,) in enumerate(program.calls):
-        body += [*_hook(profile, number), _call(call)]
+        body += [margin + line for line in (*_hook(profile, number), _call(call))]
+        if number in program.endings:
+            ending = program.endings[number]
+            body.append(f"if {_pointer(ending.reached)}[0]:")
+            margin, end = INDENT, number + ending.steps
+        if number == end:  # the steps that are left take no time
+            body += [f"{margin}{hook}" for n in range(end + 1, len(program.calls) + 1) for hook in _hook(profile, n)]
+            body.append(f"{margin}return")
+            margin = ""
     body += _hook(profile, len(program.calls))
-    return f"def invoke({', '.join([ARENA, *program.ends])}):\n" + "".join(f"    {line}\n" for line in body)
+    return f"def invoke({', '.join([ARENA, *program.ends])}):\n" + "".join(f"{INDENT}{line}\n" for line in body)
 
 
 def _hook(profile: bool, number: int) -> list[str]:
@@ -112,12 +122,13 @@ def _hook(profile: bool, number: int) -> list[str]:
 
 
 def _call(call: Call) -> str:
-    def written(address: Address) -> str:
-        if address.constant:
-            return f"{address.base}_{address.dtype}()"
-        return f"at_{address.dtype}({address.base}, i32({address.offset}))"
+    return f"{call.layer.name}({', '.join(map(_pointer, call.addresses))})"
 
-    return f"{call.layer.name}({', '.join(map(written, call.addresses))})"
+
+def _pointer(address: Address) -> str:
+    if address.constant:
+        return f"{address.base}_{address.dtype}()"
+    return f"at_{address.dtype}({address.base}, i32({address.offset}))"
 
 
 def _functions(program: Program, kernels: Mapping[Kernel, str], text: str) -> tuple[Function, ...]:

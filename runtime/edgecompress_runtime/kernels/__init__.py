@@ -4,6 +4,7 @@ from edgecompress_runtime.kernels import (  # noqa: F401 (each fills its rows of
     binary,
     comparison,
     convolution,
+    early_exit,
     int8_table,
     int16_elementwise,
     int16_functions,
