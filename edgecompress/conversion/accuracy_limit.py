@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import onnx_ir as ir
@@ -20,7 +20,7 @@ from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.gate import Verdict, joined, judge
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.evaluate.verify import Check, compare, refusal, run_dataset, worst_value
+from edgecompress.evaluate.verify import Check, compare, refusal, run_dataset, with_exits, worst_value
 from edgecompress.recipe import Recipe
 from edgecompress.record.report import History
 
@@ -81,6 +81,7 @@ def convert_within_accuracy(conversion: Conversion, model: ir.Model) -> Outcome:
     fully quantized model whatever it loses, and so does a model that loses as much in float, or that has weights of few
     bits, as the recipe says.
     """
+    conversion = replace(conversion, reference=with_exits(conversion.reference, model))
     judged = _search_again(_judged(conversion, encode(conversion, model)))
     conversion, attempt, verdict, encoded = judged.conversion, judged.attempt, judged.verdict, judged.attempt.encoded
     diagnoses, histories = diagnose_layers(conversion, encoded), encoded.histories
@@ -193,7 +194,7 @@ def _passes_in_onnx_runtime(conversion: Conversion, quantized: ir.Model) -> bool
 
 def _loses_in_float(conversion: Conversion, model: ir.Model) -> bool:
     """Whether the model that was quantized, such as a pruned one, loses too much itself: floats can't help then."""
-    reference, interpreter = conversion.reference, OnnxRuntime(model)
+    reference, interpreter = conversion.reference, OnnxRuntime(onnx_emitter.emit(model))
     measured = compare(interpreter, reference.dataset, run_dataset(interpreter, reference.dataset), reference)
     return judge(measured, reference, conversion.recipe.evaluate).loses_accuracy
 

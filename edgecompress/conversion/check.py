@@ -9,7 +9,7 @@ import onnx_ir as ir
 from edgecompress.conversion.artifacts import Emitted
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.data import Data
-from edgecompress.evaluate.verify import Check, Reference, reference, verify, verify_once, worst_value
+from edgecompress.evaluate.verify import Check, Reference, reference, verify, verify_once, with_exits, worst_value
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
 from edgecompress.record.stages import StageLog
@@ -39,9 +39,10 @@ def check(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[tuple[C
     return tuple(result)
 
 
-def check_fit(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[Check, ...]:
+def check_fit(conversion: Conversion, artifacts: Sequence[Emitted], model: ir.Model) -> tuple[Check, ...]:
     """Run every int8 artifact on some of the data that calibrated it, in the first interpreter that runs it.
 
+    model: the float model that they were made of.
     The difference from what other data shows is what the ranges owe to their own data.
     """
     calibration, checked = conversion.data.calibration, conversion.data.check
@@ -49,5 +50,5 @@ def check_fit(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[Che
         return ()
     with conversion.log.stage("check on calibration data"):
         samples = calibration.head(FIT_SAMPLES).without_labels()
-        expected = reference(conversion.model, samples)
+        expected = with_exits(reference(conversion.model, samples), model)
         return tuple(verify_once(a.data, a.format, expected, a.io) for a in artifacts)

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.early_exit.thresholds import Operation
 from edgecompress.compress.prune.dead import remove_dead_channels
 from edgecompress.compress.prune.patterns_again import patterns_again
 from edgecompress.compress.prune.recipe_faults import GATED
@@ -30,17 +31,23 @@ if TYPE_CHECKING:
     from edgecompress.recipe import Prune
 
 CALIBRATED_AGAIN = "the weights have changed, so the ranges that the model came with are calibrated again"
+SURE_ON_TRAINING = (
+    "thresholds of early exits were chosen on the data that trained them, where exits are surer than elsewhere: give "
+    "[train] validation"
+)
 
 
 @dataclass(frozen=True)
 class FloatModel:
     """A float model, and the results of the step that made it: what was asked of it and what came out (goals), what a
-    reader should know (notes), and every training that it took (histories)."""
+    reader should know (notes), every training that it took (histories), and what thresholds of early exits would cost
+    (operations)."""
 
     model: ir.Model = field(repr=False)
     goals: tuple[Goal, ...] = ()
     notes: tuple[str, ...] = ()
     histories: tuple[History, ...] = ()
+    operations: tuple[Operation, ...] = ()
 
 
 def run_float_steps(
@@ -256,6 +263,27 @@ def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:
     return FloatModel(smaller.model, (zeros,), (*notes, *pruned.notes), pruned.histories)
 
 
+def _exit_early(conversion: Conversion, model: ir.Model) -> FloatModel:
+    from edgecompress.compress.early_exit.early_exits import add_exits, calibrated, require_classifier
+    from edgecompress.compress.early_exit.first_fit import fitted, without_scales
+
+    trainer, settings, seed = conversion.trainer, conversion.recipe.exit, conversion.recipe.seed
+    assert trainer is not None  # require_possible sees to it
+    with conversion.log.stage("early exits") as running:
+        kind = require_classifier(trainer.teacher, trainer.outputs)
+        begun = fitted(
+            add_exits(model, settings, kind), trainer.data.split(conversion.recipe.train.validation, seed)[0]
+        )
+        trained = trainer.train_float(begun, settings, "early exits")
+        rest, kept = trainer.split()
+        made = calibrated(fold_batchnorm(without_scales(trained.model)), rest if kept is None else kept, settings)
+        _describe(conversion, running, made.model)
+    notes = () if kept is not None else (SURE_ON_TRAINING,)
+    requested = settings.max_drop if settings.threshold is None else made.lost
+    goal = Goal(what="lost by early exits", unit="%", requested=requested, achieved=made.lost)
+    return FloatModel(made.model, (goal,), notes, (trained.history,), made.operations)
+
+
 def _describe(conversion: Conversion, running: Running, model: ir.Model) -> None:
     """Write parameters, MACs and accuracy of a float model into the log of the stage."""
     facts = statistics(model)
@@ -270,5 +298,6 @@ STEPS: tuple[tuple[Callable[[Recipe], bool], Callable[[Conversion, ir.Model], Fl
     (lambda recipe: recipe.distill.is_asked_for, _distill),
     (lambda recipe: recipe.prune.is_structured, _prune_channels),
     (lambda recipe: recipe.prune.is_asked_for, _prune_weights),
+    (lambda recipe: recipe.exit.is_asked_for, _exit_early),
 )
 CHANNELS, WEIGHTS = 1, 2  # places in STEPS

@@ -9,7 +9,7 @@ from edgecompress.compress.prune.criterion import load_criterion
 from edgecompress.compress.prune.defaults import AUTO
 from edgecompress.compress.quantize.precision import require_nodes
 from edgecompress.compress.quantize.weight_types import require_no_zeros, weight_types
-from edgecompress.conversion.trainer import require_torch
+from edgecompress.conversion.trainer import Trainer, require_torch
 from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
@@ -20,6 +20,7 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
     quantize, cluster = recipe.quantize, recipe.cluster
     learned = {
         "[distill]": recipe.distill.is_asked_for,
+        "[exit]": recipe.exit.is_asked_for,
         "[quantize] epochs": quantize.epochs is not None,
         "[cluster] epochs": cluster.epochs is not None,
     }
@@ -40,6 +41,18 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
         raise InputError("; ".join(faults))
     if recipe.prune.criterion != AUTO:
         load_criterion(recipe.prune.criterion)  # reports at once what is wrong with a user's file
+
+
+def require_exits(model: ir.Model, trainer: Trainer) -> None:
+    """Raises InputError when the model can't have the early exits that the recipe asks for. What a student's blocks are
+    called is not known yet."""
+    from edgecompress.compress.early_exit.early_exits import require_classifier
+    from edgecompress.compress.early_exit.exit_places import exit_values
+
+    require_classifier(model, trainer.outputs)
+    after = trainer.recipe.exit.after
+    if after is not None and not trainer.recipe.distill.is_asked_for:
+        exit_values(model.graph, after)
 
 
 def require_names(model: ir.Model, recipe: Recipe) -> None:

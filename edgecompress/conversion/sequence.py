@@ -18,7 +18,7 @@ from edgecompress.conversion.float_steps import changes_weights
 from edgecompress.conversion.initial_model import load_initial
 from edgecompress.conversion.label_checks import CLASS_METRICS, check_labels
 from edgecompress.conversion.memory_fit import memory_need, require_memory
-from edgecompress.conversion.preconditions import require_names, require_possible
+from edgecompress.conversion.preconditions import require_exits, require_names, require_possible
 from edgecompress.conversion.request import ModelSource, Request
 from edgecompress.conversion.size_budget import within_budget
 from edgecompress.conversion.size_limit import Compressed, convert_within_size
@@ -104,11 +104,13 @@ def run(request: Request) -> Converted:
         trainer = replace(trainer, classes=scored)
     file = recipe.prune.initial
     initial = None if file is None or trainer is None else load_initial(request.source, file, model)
+    if recipe.exit.is_asked_for and trainer is not None:
+        require_exits(model, trainer)
     conversion = Conversion(model, profile, recipe, opened, reference, trainer, log, initial)
     compressed = convert_within_size(conversion)
     counts = _count(compressed)
     names = {name: f"{request.source.stem}.{count.encoding(kind)}.{name}" for name, count in counts.items()}
-    fitted = check_fit(conversion, compressed.outcome.attempt.artifacts)
+    fitted = check_fit(conversion, compressed.outcome.attempt.artifacts, compressed.steps[-1].model)
     return Converted(request, imported, conversion, compressed, counts, names, on_random_data, fitted)
 
 

@@ -10,9 +10,10 @@ import onnx_ir as ir
 from edgecompress.compress.prune.shares import LayerShare, within
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.float_steps import WEIGHTS, FloatModel, run_float_steps
+from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.evaluate.gate import ROUNDING
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.evaluate.verify import compare, run_dataset
+from edgecompress.evaluate.verify import compare, run_dataset, with_exits
 from edgecompress.graph.annotations import set_sparsity, sparsity
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.provenance import label
@@ -177,5 +178,5 @@ def _with_goal(steps: list[FloatModel], asked: float, kept: float) -> list[Float
 
 def float_drop(conversion: Conversion, model: ir.Model) -> float | None:
     """Points of the metric that a float model loses against the one that came in; None without labels."""
-    interpreter, reference = OnnxRuntime(model), conversion.reference
+    interpreter, reference = OnnxRuntime(onnx_emitter.emit(model)), with_exits(conversion.reference, model)
     return compare(interpreter, reference.dataset, run_dataset(interpreter, reference.dataset), reference).drop

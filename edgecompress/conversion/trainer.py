@@ -14,8 +14,10 @@ import onnx_ir as ir
 from edgecompress.errors import MissingPackageError
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.held_out import select
+from edgecompress.graph.annotations import exits
 from edgecompress.recipe import Recipe, Section, Train
 from edgecompress.record.report import History
+from edgecompress.support.present import present
 
 if TYPE_CHECKING:
     from edgecompress.compress.quantize.aware import Aware
@@ -69,13 +71,20 @@ class Trainer:
         temperature, classes = recipe.distill.temperature, self.classes
         return output_kinds(self.teacher, self.data, recipe.train.loss, temperature=temperature, classes=classes)
 
-    def loss(self) -> Loss:
-        """The loss against the original model's outputs and the labels, weighted as [distill] says."""
+    def loss(self, model: ir.Model | None = None) -> Loss:
+        """The loss against the original model's outputs and the labels, weighted as [distill] says.
+
+        model: the one that is trained, whose early exits learn as well.
+        """
         from edgecompress.compress.distill.distillation_loss import DistillationLoss, own_loss
+        from edgecompress.compress.early_exit.exit_loss import ExitLoss
         from edgecompress.train.module.torch_model import TorchModel
 
         teacher = TorchModel(self.teacher, logits=True)
-        return DistillationLoss(teacher, self.recipe.distill, self.outputs, task=own_loss(self.recipe.train))
+        loss = DistillationLoss(teacher, self.recipe.distill, self.outputs, task=own_loss(self.recipe.train))
+        if model is None or not exits(model.graph):
+            return loss
+        return ExitLoss(model, loss, self.recipe.distill, present(self.outputs[0]))
 
     def settings(self, section: Section) -> Train:
         """[train] with the section's own `epochs` and `lr`, where it has them."""
@@ -107,7 +116,7 @@ class Trainer:
         module = TorchModel(model, logits=True)
         hold_zeros(module, model)
         history = train(
-            module, self.data, self.settings(section), loss=self.loss(), hooks=hooks, session=self.session(stage)
+            module, self.data, self.settings(section), loss=self.loss(model), hooks=hooks, session=self.session(stage)
         )
         return TrainedModel(refresh_statistics(module.write_back(), self.data), history)
 
@@ -115,7 +124,9 @@ class Trainer:
         """Train an annotated model as the integers and codebooks that its annotations say it will be."""
         from edgecompress.compress.quantize.aware import train_quantized
 
-        return train_quantized(model, self.data, self.settings(section), loss=self.loss(), session=self.session(stage))
+        return train_quantized(
+            model, self.data, self.settings(section), loss=self.loss(model), session=self.session(stage)
+        )
 
 
 def is_main_process() -> bool:

@@ -8,9 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.emit import tflite
+from edgecompress.emit.plan_exits import with_exits
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.annotations import exit_output, exits
 from edgecompress.lowering import flatbuffer
-from edgecompress.lowering.tensor_io import TFLiteModel
+from edgecompress.lowering.tensor_io import TensorIO, TFLiteModel
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.operators import RECORDS, options_of
 from edgecompress_runtime.pack import write_pack
@@ -35,8 +37,14 @@ def emit(
         raise UnsupportedModelError(f"the runtime has no kernel for {listing}")
     if faults := list(_without_kernels(built, made)):
         raise UnsupportedModelError("; ".join(faults))
+    given = tuple(io for io, _ in built.outputs)
+    if places := exits(model.graph):
+        named = {io.name: index for (io, _), index in zip(built.outputs, made.outputs, strict=True)}
+        which = exit_output(model.graph)
+        made = with_exits(made, places, named, which)
+        given = given[0], TensorIO(which, which, (0,), (1,), ir.DataType.INT32)
     data = write_pack(made, name, codecs=(*FAST, coder))
-    return TFLiteModel(data, tuple(io for io, _ in built.inputs), tuple(io for io, _ in built.outputs), built.join)
+    return TFLiteModel(data, tuple(io for io, _ in built.inputs), given, built.join)
 
 
 def plan(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -213,11 +213,12 @@ _WIDENING = {"DequantizeLinear", "Cast", "Mul", "Gather"}
 
 
 def _count_onnx(data: bytes, macs: Mapping[str, int]) -> FileCount:
-    graph = onnx.load_model_from_string(data).graph
-    constants = {t.name: t for t in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
+    graphs = list(_graphs(onnx.load_model_from_string(data).graph))
+    nodes = [node for graph in graphs for node in graph.node]
+    constants = {t.name: t for graph in graphs for t in graph.initializer}
+    makers = {name: node for node in nodes for name in node.output}
     operations, weights = [], dict[str, str]()
-    for node in graph.node:
+    for node in nodes:
         if not macs.get(node.name):
             continue
         stored = [s for name in node.input[1:] if (s := _stored(name, constants, makers)) is not None]
@@ -226,10 +227,19 @@ def _count_onnx(data: bytes, macs: Mapping[str, int]) -> FileCount:
         stores = stored[0][1] if stored else None
         operations.append(Operation(node.op_type, names, tuple(node.output), macs[node.name], computes, stores))
     parameters = {
-        name for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.input[1:]
+        name for node in nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.input[1:]
     }
     kept = [t for name, t in constants.items() if name not in parameters and _type(t) in TYPES]
     return _file_count(operations, [(t.name, weights.get(t.name, TYPES[_type(t)]), _bytes(t)) for t in kept])
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and those of the branches behind early exits, whose names are unique."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _graphs(attribute.g)
 
 
 def _computed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from edgecompress.evaluate.measures import Measure, Metrics, described, measures
 from edgecompress.evaluate.metrics import AUTO, Paired, SameClasses, gain, is_classifier, paired, same_classes
 from edgecompress.evaluate.micro import TFLM, ArenaUse, installed
 from edgecompress.evaluate.quality import Quality, Slices, qualities, slices, worst_equal_percent, worst_snr_db
+from edgecompress.evaluate.taken_exits import ExitUse, Taken, exit_use, taken
+from edgecompress.graph.annotations import exits
 
 BATCH = 64  # samples in memory at a time
 REFERENCE_SAMPLES = 256  # for LiteRT's reference kernels and TFLM, 20 to 100 times slower than optimised kernels
@@ -39,7 +41,8 @@ class Reference:
 
     slices: of each output. metric: the name of the score, or those of several outputs; without labels "agreement", for
     a comparison with the float outputs. score: of the first output that is measured. classes: the outputs that are
-    class scores or classes, so that agreement means something. measures: of each output with labels.
+    class scores or classes, so that agreement means something. measures: of each output with labels. taken: what the
+    float model gives that has the early exits of the artifacts; None where they have none.
     """
 
     dataset: Dataset
@@ -49,6 +52,7 @@ class Reference:
     score: float | None
     classes: frozenset[str]
     measures: tuple[Measure, ...] = ()
+    taken: Taken | None = None
 
     @property
     def names(self) -> list[str]:
@@ -71,7 +75,8 @@ class Check:
     qualities: of every slice of every output. samples: how many were run. error: what the interpreter said when it
     refused or failed. classes: how often outputs of classes say the same as the float model's. paired: right and wrong
     predictions beside the float model's, where the metric is top1. output: the one that the metric is of: where several
-    have one, that which lost most. arena: bytes that TFLM used.
+    have one, that which lost most. arena: bytes that TFLM used. exits: which early exits it takes; the qualities are
+    those of samples then that leave where they do in the float model with the same exits.
     """
 
     interpreter: str
@@ -87,6 +92,7 @@ class Check:
     paired: Paired | None = None
     output: str | None = None
     arena: ArenaUse | None = None
+    exits: ExitUse | None = None
 
     @property
     def snr_db(self) -> float | None:
@@ -244,6 +250,11 @@ def compare(interpreter: Interpreter, dataset: Dataset, outputs: Sequence[np.nda
     """The Check of what an interpreter computed. dataset: all of the reference's samples, or the first."""
     part = len(dataset) / len(reference.dataset)
     expected = [output[: round(len(output) * part)] for output in reference.outputs]
+    near, use = (expected, outputs), None
+    if reference.taken is not None:
+        outputs, chosen, its = outputs[:1], outputs[1].reshape(-1), reference.taken.head(len(dataset))
+        same = chosen == its.exits
+        near, use = ([its.output[same]], [outputs[0][same]]), exit_use(chosen, _right(reference, outputs[0]), its)
     triples = zip(reference.names, expected, outputs, strict=True)
     classes = {name: same_classes(a, b) for name, a, b in triples if name in reference.classes}
     agreed = classes[reference.names[0]].percent if reference.classifier else None
@@ -263,10 +274,27 @@ def compare(interpreter: Interpreter, dataset: Dataset, outputs: Sequence[np.nda
         value=value,
         reference_value=reference_value,
         agreement_percent=agreed,
-        qualities=qualities(reference.slices, expected, outputs),
+        qualities=qualities(reference.slices, *near),
         samples=len(dataset),
         classes=classes,
         paired=pairs,
         output=output,
         arena=interpreter.arena if isinstance(interpreter, TFLM) else None,
+        exits=use,
     )
+
+
+def with_exits(reference: Reference, model: ir.Model) -> Reference:
+    """The reference for artifacts that have the early exits of a float model; itself where that has none."""
+    if not exits(model.graph):
+        return reference
+    return replace(reference, taken=taken(model, run_dataset(OnnxRuntime(model), reference.dataset)))
+
+
+def _right(reference: Reference, output: np.ndarray) -> np.ndarray:
+    """Whether the highest score of each of the first samples is where its label says, or as in the model that came
+    in."""
+    truth = reference.outputs[0].argmax(axis=1)
+    if reference.measures and reference.metric == "top1" and reference.measures[0].labels.size == len(truth):
+        truth = reference.measures[0].labels.reshape(-1)
+    return output.argmax(axis=1) == truth[: len(output)]

@@ -110,6 +110,41 @@ class Sparsity:
     asked: float | None = None
 
 
+EXIT_STEPS = 256  # that thresholds of exits are counted in, as int8 probabilities are
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A place where a network may end early.
+
+    after: the value that it stands behind. value, confidence: the outputs of the graph that it gives in place of the
+    first one, and the probabilities that decide (the same where the value holds such). threshold: of the largest
+    probability, in 256ths.
+    """
+
+    after: str
+    value: str
+    confidence: str
+    threshold: int
+
+
+def exits(graph: ir.Graph) -> tuple[Exit, ...]:
+    """The graph's early exits, in the order in which they are reached; empty for most networks."""
+    found: tuple[Exit, ...] = graph.meta.get("exits", ())
+    return found
+
+
+def exit_output(graph: ir.Graph) -> str:
+    """The name of the output of an artifact with early exits that says which was taken."""
+    taken = {v.name for v in (*graph.inputs, *graph.initializers.values(), *(v for n in graph for v in n.outputs))}
+    return next(name for name in ("exit", "exit_taken", "edgecompress_exit_taken") if name not in taken)
+
+
+def set_exits(graph: ir.Graph, places: tuple[Exit, ...]) -> None:
+    """Records that outputs of the graph behind the first are early exits."""
+    graph.meta["exits"] = places
+
+
 def sparsity(value: ir.Value | None) -> Sparsity | None:
     """The value's Sparsity, or None when nothing was pruned."""
     return None if value is None else value.meta.get("sparsity")

@@ -6,6 +6,7 @@ from edgecompress.recipe.schema import (
     PRESETS,
     Cluster,
     Distill,
+    EarlyExit,
     Emit,
     Evaluate,
     Preprocess,
@@ -19,6 +20,6 @@ from edgecompress.recipe.schema import (
 )
 
 __all__ = [
-    "PRESETS", "Cluster", "Distill", "Emit", "Evaluate", "Preprocess", "Prune", "Quantize", "Recipe",
-    "Section", "Train", "load_recipe", "recipe_file",
+    "PRESETS", "Cluster", "Distill", "EarlyExit", "Emit", "Evaluate", "Preprocess", "Prune", "Quantize",
+    "Recipe", "Section", "Train", "load_recipe", "recipe_file",
 ]  # fmt: skip

@@ -78,6 +78,13 @@ def _pairs(value: Any) -> Any:
     raise ValueError('should be "none", "auto", or a list of [teacher\'s value, student\'s value]')
 
 
+def _places(value: Any) -> Any:
+    named = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+    if value is None or value == "auto" or named or (type(value) is int and value >= 1):
+        return value
+    raise ValueError('should be a number of exits, "auto", or a list of names of nodes')
+
+
 def _pattern(value: str) -> str:
     if not re.fullmatch(r"unstructured|[1-9]\d*:[1-9]\d*|block:[1-9]\d*x[1-9]\d*", value):
         raise ValueError('should be "unstructured", "N:M" such as "2:4", or "block:RxC" such as "block:4x1"')
@@ -382,6 +389,37 @@ class Distill(Section):
         return self.student is not None or self.width < 1 or self.depth < 1 or self.separable
 
 
+class EarlyExit(Section):
+    """Early exits: samples that a classifier in the middle of the network is sure of don't run the rest of it."""
+
+    after: Annotated[int | Literal["auto"] | list[str] | None, BeforeValidator(_places)] = Field(
+        None,
+        description="names of the nodes that exits stand behind, or how many exits to place evenly by computation; "
+        '"auto": 2; unset: none',
+    )
+    threshold: Number | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="largest probability from which on an exit is taken, rounded up to a 256th; unset: the lowest with "
+        "which validation data loses at most max_drop",
+    )
+    max_drop: Number = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="percent of the validation samples by which exits may be right less often than the whole network "
+        "(without labels: say something else)",
+    )
+    epochs: int | None = Field(None, ge=1, description="epochs of training; unset: as in [train]")
+    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: as in [train]")
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether the network gets exits."""
+        return self.after is not None
+
+
 class Train(Section):
     """Training: settings of every method that trains."""
 
@@ -519,6 +557,7 @@ class Recipe(Section):
     distill: Distill = Field(default_factory=Distill, description=str(Distill.__doc__))
     train: Train = Field(default_factory=Train, description=str(Train.__doc__))
     prune: Prune = Field(default_factory=Prune, description=str(Prune.__doc__))
+    exit: EarlyExit = Field(default_factory=EarlyExit, description=str(EarlyExit.__doc__))
     cluster: Cluster = Field(default_factory=Cluster, description=str(Cluster.__doc__))
     quantize: Quantize = Field(default_factory=Quantize, description=str(Quantize.__doc__))
     evaluate: Evaluate = Field(default_factory=Evaluate, description=str(Evaluate.__doc__))

@@ -126,6 +126,24 @@ class Cure(Part):
     bytes: Natural = Field(description="bytes of weights that the model grows by")
 
 
+class ExitThreshold(Part):
+    """What a network with early exits costs, and gives, with one threshold for all of them."""
+
+    threshold: float | None = Field(description="largest probability from which on an exit is taken; null for never")
+    value: float = Field(description="percent of the validation samples that are right")
+    macs: float = Field(description="mean multiply-accumulates of a sample")
+    shares: list[float] = Field(description="percent of the samples that leave at each exit, and at the end")
+
+
+class EarlyExits(Part):
+    """Where the network may end early."""
+
+    after: list[str] = Field(description="the values that exits stand behind")
+    threshold: float = Field(description="what was chosen, or asked for")
+    macs: list[Natural] = Field(description="multiply-accumulates of a sample that leaves at each exit, and at the end")
+    thresholds: list[ExitThreshold] = Field(description="on validation data; rising, the whole network last")
+
+
 class Epoch(Part):
     """One pass over the training data."""
 
@@ -208,6 +226,18 @@ class SliceQuality(Part):
     equal_percent: float | None = Field(description="share of the values that are equal")
 
 
+class ExitUse(Part):
+    """Which early exits an artifact takes. Of each exit, and last of the whole network."""
+
+    shares: list[float] = Field(description="percent of the samples that leave there")
+    values: list[float | None] = Field(
+        description="percent of these that are right, or without labels that say what the model says that came in; "
+        "null where none leaves"
+    )
+    macs: float = Field(description="mean multiply-accumulates of a sample")
+    same_percent: float = Field(description="percent of the samples that leave where they do in the float model")
+
+
 class Check(Part):
     """One artifact, run in one interpreter."""
 
@@ -237,6 +267,9 @@ class Check(Part):
     )
     arena_persistent_bytes: Natural | None = Field(
         None, description="TFLM's structures in its arena, on a machine of 64 bits; null in other interpreters"
+    )
+    exits: ExitUse | None = Field(
+        None, description="which early exits it takes; `qualities` are then of samples that leave as in the float model"
     )
     error: str | None = Field(description="what the interpreter said when it refused the artifact")
 
@@ -383,6 +416,7 @@ class Report(Part):
     stages: list[Stage]
     goals: list[Goal] = Field([], description="what was asked of each step of compression, and what it achieved")
     cures: list[Cure] = Field([], description="what was tried to bring outputs nearer to the float model's")
+    exits: EarlyExits | None = Field(None, description="null for a network without early exits")
     training: list[History] = Field([], description="every run of the training loop, in order")
     layers: list[Layer] = Field(description="worst signal-to-noise ratio first")
     memory: MemoryPlan | None = Field(None, description="null in reports of earlier versions")

@@ -45,11 +45,12 @@ def report_of(converted: Converted) -> Report:
         stages=conversion.log.stages,
         goals=counted_goals(converted.compressed.goals, attempt.model),
         cures=[summaries.cure(tried) for tried in outcome.tried],
+        exits=summaries.early_exits(attempt.model, converted.compressed.steps[-1].operations),
         training=list(converted.compressed.histories),
         layers=report_layers(attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model, converted.counts),
         memory=memory_plan(attempt.model),
         artifacts=[
-            summaries.artifact(emitted, _counted(converted, emitted.format), ingested.model, checks, fitted)
+            summaries.artifact(emitted, _counted(converted, emitted.format), attempt.model, checks, fitted)
             for emitted, checks, fitted in zip_longest(attempt.artifacts, attempt.checks, converted.fitted)
         ],
         refused=attempt.refused,

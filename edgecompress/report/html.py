@@ -55,6 +55,10 @@ def page(report: Report) -> str:
             bars=bars(report),
             asked=terminal.requested(report),
             cures=terminal.cures(report),
+            exit_tables=[
+                ("By threshold, on validation data (* chosen)", terminal.THRESHOLDS, terminal.exit_thresholds(report)),
+                ("In the files", terminal.USES, terminal.exit_uses(report)),
+            ],
             scatter=_scatter([("", report)]),
             layers=_layers(report.layers),
             arena=_arena(report),

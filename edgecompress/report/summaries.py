@@ -5,18 +5,32 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import onnx_ir as ir
 
+from edgecompress.compress.early_exit.thresholds import Operation
 from edgecompress.compress.quantize.search import Tried
 from edgecompress.conversion.artifacts import Emitted
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.evaluate.file_count import FileCount
 from edgecompress.evaluate.quality import Quality
+from edgecompress.evaluate.taken_exits import costs
 from edgecompress.evaluate.verify import Check as Measured
+from edgecompress.graph.annotations import EXIT_STEPS, exit_output, exits
 from edgecompress.lowering.tensor_io import QUANTIZED, Form, TensorIO, TFLiteModel
-from edgecompress.record.report import Artifact, Check, Cure, Data, SliceQuality, TargetSummary, Tensor
+from edgecompress.record.report import (
+    Artifact,
+    Check,
+    Cure,
+    Data,
+    EarlyExits,
+    ExitThreshold,
+    ExitUse,
+    SliceQuality,
+    TargetSummary,
+    Tensor,
+)
 from edgecompress_targets import Profile
 
 SAME_LAYOUT = "as in the model"
@@ -51,13 +65,16 @@ class Counted:
 def artifact(
     emitted: Emitted, counted: Counted, model: ir.Model, checks: Sequence[Measured], fitted: Measured | None
 ) -> Artifact:
-    """model: the normalised one, whose inputs and outputs an ONNX artifact keeps. fitted: on data that calibrated."""
+    """model: the annotated one, whose inputs and outputs an ONNX artifact keeps. fitted: on data that calibrated."""
     if emitted.io is not None:
         inputs = [_tensor(t) for t in emitted.io.inputs]
         outputs = [_tensor(t) for t in emitted.io.outputs]
     else:
         inputs = [_value(v) for v in model.graph.inputs]
         outputs = [_value(v) for v in model.graph.outputs]
+        if exits(model.graph):
+            which = Tensor(name=exit_output(model.graph), shape=[1], dtype="int32", layout=SAME_LAYOUT)
+            outputs = [outputs[0], which]
     return Artifact(
         path=counted.name,
         format=emitted.format,
@@ -132,7 +149,29 @@ def _check(measured: Measured) -> Check:
         samples=measured.samples,
         arena_head_bytes=None if measured.arena is None else measured.arena.head,
         arena_persistent_bytes=None if measured.arena is None else measured.arena.persistent,
+        exits=None if measured.exits is None else ExitUse(**asdict(measured.exits)),
         error=measured.error,
+    )
+
+
+def early_exits(model: ir.Model, operations: Sequence[Operation]) -> EarlyExits | None:
+    """The exits of a model, and what thresholds cost; None where it has none."""
+    places = exits(model.graph)
+    if not places:
+        return None
+    return EarlyExits(
+        after=[e.after for e in places],
+        threshold=places[0].threshold / EXIT_STEPS,
+        macs=list(costs(model.graph)),
+        thresholds=[
+            ExitThreshold(
+                threshold=None if o.threshold > EXIT_STEPS else o.threshold / EXIT_STEPS,
+                value=o.value,
+                macs=o.macs,
+                shares=[100 * share for share in o.shares],
+            )
+            for o in operations
+        ],
     )
 
 

@@ -20,7 +20,7 @@ WORST_LAYERS = 5
 
 def render(report: Report) -> RenderableType:
     """Header, artifacts, accuracy, worst layers, requested against achieved, notes: what has content."""
-    parts = (_header, _artifacts, _accuracy, _devices, _worst_layers, _cures, _requested, _notes)
+    parts = (_header, _artifacts, _accuracy, _exits, _devices, _worst_layers, _cures, _requested, _notes)
     return Group(*[part for make in parts if (part := make(report)) is not None])
 
 
@@ -104,6 +104,53 @@ _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     (" SNR dB", lambda a, c: snr_cell(c)),
     (ARENA, lambda a, c: arena_cell(c)),
 )
+
+
+def exit_thresholds(report: Report) -> list[tuple[str, ...]]:
+    """(threshold, percent right, mean MACs, their share, percent of the samples at each exit and at the end)"""
+    found = report.exits
+    if found is None:
+        return []
+    return [
+        (
+            "never" if row.threshold is None else f"{row.threshold:.3f}" + " *" * (row.threshold == found.threshold),
+            f"{row.value:.2f}",
+            count(round(row.macs)),
+            f"{100 * row.macs / max(found.macs[-1], 1):.0f} %",
+            " / ".join(f"{share:.0f}" for share in row.shares),
+        )
+        for row in found.thresholds
+    ]
+
+
+def exit_uses(report: Report) -> list[tuple[str, ...]]:
+    """(format, interpreter, mean MACs, percent of samples at each exit, percent of these that are right, percent that
+    leave as in the float model)"""
+    return [
+        (
+            a.format,
+            c.interpreter,
+            count(round(c.exits.macs)),
+            " / ".join(f"{share:.0f}" for share in c.exits.shares),
+            " / ".join(number(value, ".1f") for value in c.exits.values),
+            f"{c.exits.same_percent:.1f}",
+        )
+        for a in report.artifacts
+        for c in a.checks
+        if c.exits is not None
+    ]
+
+
+THRESHOLDS = (" Threshold", " Right %", " Mean MACs", " Of whole", " Leave at each exit / end, %")
+USES = ("Format", "Interpreter", " Mean MACs", " Leave at each, %", " Right of these, %", " As float, %")
+
+
+def _exits(report: Report) -> RenderableType | None:
+    if report.exits is None:
+        return None
+    title = f"\nEarly exits after {', '.join(report.exits.after)}: validation data (* chosen)"
+    uses = table("\nEarly exits in the files", USES, exit_uses(report))
+    return Group(table(title, THRESHOLDS, exit_thresholds(report)), uses)
 
 
 def _devices(report: Report) -> RenderableType | None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from edgecompress_runtime.options import Options
 
-
 EXIT = "EXIT"  # the kind of operator behind which a plan may end
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from edgecompress.graph.dominators import dominators
 from edgecompress.ingest.passes.edit import static_shape
 
 LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul"})
@@ -16,15 +17,15 @@ def removable_blocks(graph: ir.Graph) -> list[tuple[ir.Value, ir.Value]]:
     goes through the first one and on through the second: a residual block, a layer of a transformer, a convolution
     that keeps its size.
     """
-    dominators = _dominators(graph)
+    paths = dominators(graph)
     taken: set[ir.Node] = set()
     blocks = []
     for node in graph:
         last = node.outputs[0]
-        if last.is_graph_output() or last not in dominators:
+        if last.is_graph_output() or last not in paths:
             continue
         inside = {node}
-        for first in reversed(dominators[last][:-1]):  # the nearest first
+        for first in reversed(paths[last][:-1]):  # the nearest first
             inside = _between(first, last)
             if inside & taken:
                 break
@@ -58,15 +59,4 @@ def _between(first: ir.Value, last: ir.Value) -> set[ir.Node]:
             continue
         found.add(node)
         frontier.extend(v for v in node.inputs if v is not None)
-    return found
-
-
-def _dominators(graph: ir.Graph) -> dict[ir.Value, tuple[ir.Value, ...]]:
-    """For each value that depends on the inputs: the values that all paths from them to it go through, in order."""
-    found: dict[ir.Value, tuple[ir.Value, ...]] = {v: (v,) for v in graph.inputs}
-    for node in graph:
-        paths = [found[v] for v in node.inputs if v in found]
-        if paths:
-            common = tuple(v for v in paths[0] if all(v in p for p in paths[1:]))
-            found.update({output: (*common, output) for output in node.outputs})
     return found

@@ -12,6 +12,8 @@ import onnx_ir as ir
 from edgecompress.emit.onnx.activations import insert_pairs
 from edgecompress.emit.onnx.additions import Additions, values
 from edgecompress.emit.onnx.constants import store_constants
+from edgecompress.emit.onnx.if_exits import with_ifs
+from edgecompress.graph.annotations import exit_output, exits
 from edgecompress.graph.fusion import layers
 
 __all__ = ["emit"]
@@ -24,7 +26,8 @@ def emit(model: ir.Model) -> bytes:
 
     Weights with a Quantization are stored as it says; int8 activations pass through QuantizeLinear and
     DequantizeLinear. Inputs, outputs and surviving values keep their names (an int8 value's name is that
-    of its DequantizeLinear). A model without annotations is written in float. `model` is not changed.
+    of its DequantizeLinear). A model without annotations is written in float. With early exits, what
+    an exit makes unnecessary is in a branch. `model` is not changed.
     """
     clone = model.clone()
     graph = clone.graph
@@ -34,6 +37,8 @@ def emit(model: ir.Model) -> bytes:
     store_constants(graph, groups, added)
     _strip(clone, added)
     proto = ir.to_proto(clone)
+    if places := exits(model.graph):
+        proto = with_ifs(proto, places, exit_output(model.graph))
     del proto.graph.value_info[:]  # whoever loads the file infers it again
     return proto.SerializeToString(deterministic=True)
 

@@ -16,7 +16,7 @@ from edgecompress.emit.tflite.look_ups import write_look_ups
 from edgecompress.emit.tflite.positions import count_from_end, narrow_positions
 from edgecompress.emit.tflite.substitutes import write_substitutes
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.annotations import quantization
+from edgecompress.graph.annotations import exits, quantization
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
 from edgecompress.graph.joined_outputs import take_apart
@@ -58,6 +58,11 @@ def emit(
         loaded by XNNPACK, which refuses some scales.
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
     """
+    if exits(model.graph):
+        raise UnsupportedModelError(
+            "a .tflite file has no operator that ends early, so it can't hold early exits: ask for .pack or .onnx, or "
+            "remove [exit]"
+        )
     built = build(model, io_dtype=io_dtype)
     if operators is not None:
         write_substitutes(built.buffer, set(operators))

@@ -1,0 +1,1 @@
+"""Early exits: classifiers in the middle of a network, trained with it, behind which it may end."""
