@@ -319,8 +319,8 @@ class Quantize(Section):
     search_seconds: Number = Field(
         60.0,
         ge=0,
-        description="time for the search of what lifts int8 outputs above [evaluate] min_snr: other scales, int16 or "
-        "float layers; 0: no search",
+        description="computing time for the search of what lifts int8 outputs above [evaluate] min_snr: other scales, "
+        "int16 or float layers; 0: no search",
     )
     samples: int | None = Field(None, ge=1, description="largest number of calibration samples; unset: all")
     epochs: int | None = Field(None, ge=1, description="epochs of quantization-aware training; unset: none")

@@ -10,36 +10,46 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
-from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.batch import Runner
-from edgecompress.compress.quantize.bit_widths import can_be_int16, with_int16
+from edgecompress.compress.quantize.bit_widths import with_int16
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.choose_method import steps_of
 from edgecompress.compress.quantize.gptq import round_weights, samples_for, with_rounded
+from edgecompress.compress.quantize.more_bits import (
+    FLOAT_BITS,
+    NEGLIGIBLE,
+    Candidates,
+    divided,
+    fewest,
+    groups_of,
+    macs,
+    weights_of,
+)
 from edgecompress.compress.quantize.post_training import Quantized, quantize, quantize_again
 from edgecompress.compress.quantize.ranges import METHODS
 from edgecompress.compress.quantize.smooth import sites, smoothed
 from edgecompress.compress.quantize.tuning import Judge, Measured, Step, Tuner, judging_samples
 from edgecompress.compress.quantize.weight_types import any_has_few_bits
-from edgecompress.graph.annotations import codebook, comes_quantized, forget_given, is_integer, quantization
-from edgecompress.graph.channel_axes import elements
-from edgecompress.graph.fusion import Layer, constant, layers
-from edgecompress.operators import record_of
+from edgecompress.graph.annotations import codebook, comes_quantized, forget_given
+from edgecompress.graph.fusion import Layer
 from edgecompress.recipe import Quantize
 
-MARGIN = 2.0  # dB above the limit, which is measured on other samples
+MARGIN = 2.0  # dB above the limit, which is measured on other samples, for changes that cost nothing on the device
+MORE_BITS_MARGIN = 0.5  # dB above what other samples have shown to be missing, for changes that cost bytes or time
 WORTH = 0.1  # dB that a single value's method has to gain
-WORTH_COST = 0.5  # dB that a change has to gain which costs time on the device
+WORTH_COST = 0.5  # dB that a change has to gain which costs time on the device and does not reach the limit
 WORTH_GIVEN = 3.0  # dB that other scales have to gain over those that the model was trained with
 ALPHAS = (0.5, 0.75)  # of the difference between channels that matrices take over
-INT16_BITS, FLOAT_BITS = 8, 14  # more than int8's; float32 holds no more whole numbers
-INT16_COST, FLOAT_COST = 1, 3  # of a multiply-accumulate, beside int8's 1
+HARMFUL = 0.05  # of all noise: a value whose rounding adds less keeps its calibration method
+QUICK_MACS = 10_000_000_000  # of a measurement that only ranks
+METHODS_SHARE, ROUNDING_SHARE, RANKING_SHARE = 0.25, 0.4, 0.4  # of the time that is left
+MOST_BUILT = 4  # models with more bits that are quantized anew, each with more than the one before
 
 
 @dataclass(frozen=True)
@@ -87,12 +97,12 @@ class _Way:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of these layers."""
-        return sum(map(_macs, self.layers))
+        return sum(map(macs, self.layers))
 
     @property
     def bytes(self) -> int:
         """That their weights grow by as floats."""
-        return 3 * sum(map(_weights, self.layers))
+        return 3 * sum(map(weights_of, self.layers))
 
     @property
     def cost(self) -> int:
@@ -101,67 +111,89 @@ class _Way:
 
 
 class Clock:
-    """Says when the time for a search is over."""
+    """Says when the time for a search is over: seconds that this thread computes, so that other work on the machine
+    does not change what is found."""
 
     def __init__(self, seconds: float) -> None:
-        self._start, self._seconds = time.monotonic(), seconds
+        self._start, self._seconds = time.thread_time(), seconds
         self.stopped = False
 
     @property
     def elapsed(self) -> float:
         """Seconds since it was started."""
-        return time.monotonic() - self._start
+        return time.thread_time() - self._start
 
     def is_over(self) -> bool:
         """Whether the time is over, which is remembered if someone asked."""
         self.stopped = self.stopped or self.elapsed > self._seconds
         return self.stopped
 
+    def part(self, share: float) -> Clock:
+        """A clock for a share of the time that is left."""
+        return Clock(share * max(self._seconds - self.elapsed, 0.0))
+
 
 def improve(before: Quantized, settings: Quantize, min_snr: float, *, integer_only: bool) -> Found:
-    """The quantized model, changed until every slice of its outputs has min_snr and a margin, as far as that is
-    possible.
+    """The quantized model, changed until every slice of its outputs has min_snr, as far as that is possible.
 
-    The order of the candidates is fixed, so that the result is the same each time, unless settings.search_seconds ends
-    the search.
+    What costs nothing on the device aims at a margin above. The order of the candidates is fixed, so that the result is
+    the same each time, unless settings.search_seconds ends the search.
     """
-    return _searched(before, settings, min_snr + MARGIN, integer_only, settings.search_seconds)
+    search = _Search(before, settings, min_snr, integer_only, Clock(settings.search_seconds))
+    if search.judge.names:
+        search.run(search.free_changes())
+    return search.found()
 
 
 def improve_further(found: Found, deficit: float, *, integer_only: bool) -> Found:
-    """The model that a search ended with, changed until it is better by a deficit, in dB, and the margin, in what is
-    left of the first search's time. tried: of both."""
-    rest = found.settings.search_seconds - found.seconds
-    target = found.worst + deficit + MARGIN
-    again = _searched(found.quantized, found.settings, target, integer_only, rest)
+    """The model that a search ended with, changed until it is better by a deficit, in dB, and a margin, in what is left
+    of the first search's time. tried: of both."""
+    rest = Clock(found.settings.search_seconds - found.seconds)
+    search = _Search(found.quantized, found.settings, found.worst + deficit + MORE_BITS_MARGIN, integer_only, rest)
+    tried = {t.what for t in found.tried}
+    search.run({what: change for what, change in search.free_changes().items() if what not in tried})
+    again = search.found()
     return replace(again, tried=(*found.tried, *again.tried), seconds=found.seconds + again.seconds)
-
-
-def _searched(before: Quantized, settings: Quantize, target: float, integer_only: bool, seconds: float) -> Found:
-    search = _Search(before, settings, target, integer_only, Clock(seconds))
-    if search.judge.names:
-        for change in (search.other_scales, search.smoothing, search.methods, search.rounding, search.more_bits):
-            if search.measured.worst >= search.target or search.clock.is_over():
-                break
-            change()
-    worst, clock = search.measured.worst, search.clock
-    return Found(search.quantized, search.settings, tuple(search.tried), worst, clock.elapsed, clock.stopped)
 
 
 class _Search:
     """The state of a search: the best model so far, and its quality."""
 
     def __init__(
-        self, quantized: Quantized, settings: Quantize, target: float, integer_only: bool, clock: Clock
+        self, quantized: Quantized, settings: Quantize, limit: float, integer_only: bool, clock: Clock
     ) -> None:
-        self.quantized, self.settings, self.target, self.integer_only = quantized, settings, target, integer_only
-        self.clock = clock
+        self.quantized, self.settings, self.limit, self.integer_only = quantized, settings, limit, integer_only
+        self.clock, self.cut = clock, False
         self.tried: list[Tried] = []
         batches = judging_samples(quantized.calibration.dataset, quantized.reference)
         self.judge = Judge(quantized.reference, batches)
+        self.quick = self.judge.quick(QUICK_MACS)
         self.measured = self.judge.of(quantized.model) if self.judge.names else Measured(math.inf, math.inf)
 
-    def other_scales(self) -> None:
+    def free_changes(self) -> dict[str, Callable[[str], None]]:
+        """What costs nothing on the device, by what reports call it, in the order of the tries."""
+        return {
+            "calibrated scales in place of the model's": self.other_scales,
+            "smoothing between norms and matrices": self.smoothing,
+            "calibration methods of single values": self.methods,
+            "weights rounded by GPTQ": self.rounding,
+        }
+
+    def run(self, free: Mapping[str, Callable[[str], None]]) -> None:
+        """Tries these changes up to a margin above the limit, and more bits up to the limit."""
+        for what, change in free.items():
+            if self.measured.worst >= self.limit + MARGIN or self._is_over():
+                break
+            change(what)
+        if self.measured.worst < self.limit and not self._is_over():
+            self.more_bits("int16 activations" if self.integer_only else "float")
+
+    def found(self) -> Found:
+        """What it ends with."""
+        late = self.cut and self.measured.worst < self.limit
+        return Found(self.quantized, self.settings, tuple(self.tried), self.measured.worst, self.clock.elapsed, late)
+
+    def other_scales(self, what: str) -> None:
         """Scales from calibration data in place of those that the model came with, where these ruin it."""
         reference = self.quantized.reference
         if not comes_quantized(reference.graph):
@@ -169,9 +201,9 @@ class _Search:
         plain = reference.clone()
         forget_given(plain.graph)
         made = quantize(plain, self.quantized.calibration.dataset, self.settings, integer_only=self.integer_only)
-        self._keep("calibrated scales in place of the model's", made, self.settings, WORTH_GIVEN)
+        self._keep(what, made, self.settings, WORTH_GIVEN)
 
-    def smoothing(self) -> None:
+    def smoothing(self, what: str) -> None:
         """Channels behind norms made alike, at the expense of the matrices behind them."""
         reference, dataset = self.quantized.reference, self.quantized.calibration.dataset
         names = tuple(str(site.value.name) for site in sites(reference))
@@ -183,51 +215,56 @@ class _Search:
         rows = {name: a.reshape(-1, a.shape[-1]) for name, a in values.items()}
         ranges = {name: (a.min(axis=0), a.max(axis=0)) for name, a in rows.items()}
         plain = self.settings.model_copy(update={"equalize": False})
-        tries = [
-            quantize(smoothed(reference, ranges, alpha), dataset, plain, integer_only=self.integer_only)
-            for alpha in ALPHAS
-        ]
-        best = max(tries, key=lambda made: self.judge.of(made.model).mean)
-        made = replace(best, equalization=self.quantized.equalization)
-        self._keep("smoothing between norms and matrices", made, self.settings, WORTH, names)
+        quick = plain.model_copy(update={"bias_correction": False, "calibration": self._method()})
 
-    def methods(self) -> None:
-        """Another calibration method for single values."""
-        calibration = self.quantized.calibration
+        def made(alpha: float, settings: Quantize) -> Quantized:
+            return quantize(smoothed(reference, ranges, alpha), dataset, settings, integer_only=self.integer_only)
+
+        alpha = max(ALPHAS, key=lambda alpha: self.judge.of(made(alpha, quick).model).mean)
+        best = replace(made(alpha, plain), equalization=self.quantized.equalization)
+        self._keep(what, best, self.settings, WORTH, names)
+
+    def methods(self, what: str) -> None:
+        """Another calibration method for the single values whose rounding harms most."""
+        calibration, model = self.quantized.calibration, self.quantized.model
         if self.settings.calibration != "auto":
             return
-        steps = {m: steps_of(self._annotate(replace(calibration, method=m, methods={}))) for m in METHODS}
-        tuner = Tuner(self.judge, self.quantized.model)
-        own, best, chosen = steps_of(self.quantized.model), tuner.measure({}), dict(calibration.methods)
+        clock, tuner, own = self.clock.part(METHODS_SHARE), Tuner(self.judge, model), steps_of(model)
+        groups = self._harmful(tuner, own, clock)
+        others = [m for m in METHODS if m != calibration.method] if groups else []
+        steps = {m: steps_of(self._annotate(replace(calibration, method=m, methods={}))) for m in others}
+        best, chosen = tuner.measure({}, judge=self.quick), dict(calibration.methods)
         changes: dict[str, Step] = {}
-        for names in _groups(self.quantized.model):
+        for names in groups:
             for method, other in steps.items():
                 candidate = {name: other[name] for name in names if name in other}
-                if not candidate or all(own[n] == s for n, s in candidate.items()) or self.clock.is_over():
+                if not candidate or all(own[n] == s for n, s in candidate.items()) or clock.is_over():
                     continue
-                measured = tuner.measure(changes | candidate)
+                measured = tuner.measure(changes | candidate, judge=self.quick)
                 if measured.mean > best.mean + WORTH:
                     best, changes = measured, changes | candidate
                     chosen |= dict.fromkeys(names, method)
+        self.cut = self.cut or clock.stopped
         if changes:
             made = self._remade(self.settings, replace(calibration, methods=chosen))
-            self._keep("calibration methods of single values", made, self.settings, WORTH, tuple(changes))
+            self._keep(what, made, self.settings, WORTH, tuple(changes))
 
-    def rounding(self) -> None:
+    def rounding(self, what: str) -> None:
         """Weights rounded so that their errors make up for each other, where statistics cost little enough."""
         reference, count = self.quantized.reference, samples_for(self.quantized.reference)
         if not count or comes_quantized(reference.graph):
             return
-        dataset = self.quantized.calibration.dataset.head(count)
-        rounded = round_weights(reference, self.quantized.model, dataset, self.clock.is_over)
+        dataset, clock = self.quantized.calibration.dataset.head(count), self.clock.part(ROUNDING_SHARE)
+        rounded = round_weights(reference, self.quantized.model, dataset, clock.is_over)
+        self.cut = self.cut or clock.stopped
         if rounded:
             model = with_rounded(self.quantized.model.clone(), rounded)
             made = replace(self.quantized, model=model, rounded=rounded)
-            self._keep("weights rounded by GPTQ", made, self.settings, WORTH, tuple(rounded))
+            self._keep(what, made, self.settings, WORTH, tuple(rounded))
 
-    def more_bits(self) -> None:
+    def more_bits(self, what: str) -> None:
         """Values stored better, as floats, or as int16 where the target has no floats: those first whose rounding harms
-        most for what that costs, and as few as reach the target.
+        most for what that costs, and as few as reach the limit.
 
         Weights that were rounded for inputs of int8 layers may not suit better ones: of both ways, the cheaper. Where
         weights have few bits because the recipe says so, better values can't make up for them.
@@ -241,44 +278,62 @@ class _Search:
         ways = [way for start in starts if (way := self._widened(start)) is not None]
         if not ways:
             return
-        reached = [way for way in ways if way.measured.worst >= self.target]
+        reached = [way for way in ways if way.measured.worst >= self.limit]
         best = min(reached, key=lambda w: w.cost) if reached else max(ways, key=lambda w: w.measured.worst)
-        kind = "int16 activations" if self.integer_only else "float"
         names = tuple(str(layer.output.name) for layer in best.layers)
         cost = {"macs": best.macs, "bytes": 0 if self.integer_only else best.bytes}
-        self._keep(kind, best.made, best.settings, WORTH_COST, names, **cost)
+        self._keep(what, best.made, best.settings, 0.0 if reached else WORTH_COST, names, **cost)
 
     def _widened(self, start: Quantized) -> _Way | None:
-        """With the fewest groups of values stored better that reach the target, or those that come nearest; None if the
-        time is over before one was tried."""
-        wide = _Wider(start.model, float_allowed=not self.integer_only)
-        order = self._by_gain(start.model, wide)
-        tries: dict[int, _Way] = {}
+        """With the fewest groups of values stored better that reach the limit, or those that come nearest; None if
+        there is none."""
+        candidates = Candidates(start.model, float_allowed=not self.integer_only)
+        tuner = Tuner(self.judge, start.model)
+        order = self._by_gain(tuner, candidates)
+        expected: dict[int, float] = {}
 
         def reaches(count: int) -> bool:
-            chosen = wide.layers_of(order[:count])
+            expected[count] = tuner.measure(*candidates.changes(order[:count])).worst
+            return expected[count] >= self.limit
+
+        count = fewest(len(order), reaches)
+        if count is None:
+            count = max(expected, key=lambda n: (expected[n], -n), default=0)
+        way = None
+        for _ in range(MOST_BUILT if count else 0):
+            chosen = candidates.layers_of(order[:count])
             settings = self._with_layers(chosen)
             made = quantize_again(start, settings, integer_only=self.integer_only)
-            tries[count] = _Way(made, settings, self.judge.of(made.model), tuple(chosen))
-            return tries[count].measured.worst >= self.target
-
-        _fewest(len(order), reaches, self.clock)
-        enough = [count for count, way in tries.items() if way.measured.worst >= self.target]
-        if enough:
-            return tries[min(enough)]
-        return tries[max(tries, key=lambda n: (tries[n].measured.worst, -n))] if tries else None
-
-    def _by_gain(self, model: ir.Model, wide: _Wider) -> list[int]:
-        """The groups of values, that first which gains most for its cost if it alone is stored better."""
-        bits = INT16_BITS if self.integer_only else FLOAT_BITS
-        tuner, own = Tuner(self.judge, model), steps_of(model)
-        base, gains = _noise(tuner.measure({})), []
-        for index, names in enumerate(wide.groups):
-            if self.clock.is_over():
+            found = _Way(made, settings, self.judge.of(made.model), tuple(chosen))
+            way = found if way is None or found.measured.worst > way.measured.worst else way
+            if way.measured.worst >= self.limit or count == len(order) or self._is_over():
                 break
-            gain = base - _noise(tuner.measure({n: own[n].finer(bits) for n in names}))
-            gains.append((-gain / wide.cost(index), index))
-        return [index for _, index in sorted(gains)]
+            count = min(count + max(count // 4, 1), len(order))
+        return way
+
+    def _by_gain(self, tuner: Tuner, candidates: Candidates) -> list[int]:
+        """The groups of values, that first which gains most for its cost if it is stored better."""
+        base, clock = _noise(tuner.measure({}, judge=self.quick)), self.clock.part(RANKING_SHARE)
+
+        def gain(part: range) -> float:
+            return base - _noise(tuner.measure(*candidates.changes(part), judge=self.quick))
+
+        whole = divided(len(candidates.groups), gain, NEGLIGIBLE * base, clock.is_over)
+        self.cut = self.cut or clock.stopped
+        return whole.order(candidates.cost)
+
+    def _harmful(self, tuner: Tuner, own: dict[str, Step], clock: Clock) -> list[tuple[str, ...]]:
+        """The groups of values whose rounding and saturation add most to the noise, worst first."""
+        groups = groups_of(self.quantized.model)
+        base = _noise(tuner.measure({}, judge=self.quick))
+
+        def gain(part: range) -> float:
+            exact = {name: own[name].finer(FLOAT_BITS) for index in part for name in groups[index]}
+            return base - _noise(tuner.measure(exact, judge=self.quick))
+
+        parts = divided(len(groups), gain, HARMFUL * base, clock.part(0.5).is_over).leaves()
+        harmful = [part for part in parts if len(part.indices) == 1 and part.gain >= HARMFUL * base]
+        return [groups[part.indices[0]] for part in sorted(harmful, key=lambda part: -part.gain)]
 
     def _with_layers(self, found: list[Layer]) -> Quantize:
         """The settings with these layers as int16 or as float."""
@@ -286,6 +341,15 @@ class _Search:
         if self.integer_only:
             return with_int16(self.settings, names)
         return self.settings.model_copy(update={"float_layers": [*self.settings.float_layers, *names]})
+
+    def _method(self) -> str:
+        """The calibration method that was chosen for most values."""
+        own = self.settings.calibration
+        return self.quantized.calibration.method if own == "auto" else own
+
+    def _is_over(self) -> bool:
+        self.cut = self.cut or self.clock.is_over()
+        return self.clock.is_over()
 
     def _annotate(self, calibration: Calibration) -> ir.Model:
         reference = self.quantized.reference
@@ -306,69 +370,5 @@ class _Search:
             self.quantized, self.settings, self.measured = made, settings, measured
 
 
-def _fewest(most: int, reaches: Callable[[int], bool], clock: Clock) -> None:
-    """Asks whether a count reaches a target, for 1, 2, 4, ... up to the first that does, then between: about
-    2 log2(most) questions to find the fewest."""
-    low, high = 0, 1
-    while high < most and not clock.is_over() and not reaches(high):
-        low, high = high, 2 * high
-    high = min(high, most)
-    if not most or clock.is_over() or (high == most and not reaches(most)):
-        return
-    while high - low > 1 and not clock.is_over():
-        middle = (low + high) // 2
-        low, high = (low, middle) if reaches(middle) else (middle, high)
-
-
-class _Wider:
-    """Groups of values that could be stored better, and the layers that would have to compute so."""
-
-    def __init__(self, annotated: ir.Model, *, float_allowed: bool) -> None:
-        by_value: dict[str, list[Layer]] = {}
-        able: Callable[[Layer], bool] = (lambda layer: True) if float_allowed else can_be_int16
-        fixed = {str(v.name) for v in annotated.graph.inputs}
-        if not float_allowed:  # its callers know int8 outputs
-            fixed |= {str(v.name) for v in annotated.graph.outputs}
-        for layer in layers(annotated.graph):
-            if is_integer(layer.node):
-                values = [v for _, v in operators.data_inputs(layer) if constant(v) is None]
-                for value in [*values, *operators.outputs(layer)]:
-                    by_value.setdefault(str(value.name), []).append(layer)
-        known = {n: found for n, found in by_value.items() if n not in fixed and all(map(able, found))}
-        self.groups = [g for g in _groups(annotated) if all(n in known for n in g)]
-        self._layers = by_value
-        self._float = float_allowed
-
-    def layers_of(self, indices: list[int]) -> list[Layer]:
-        """The layers that compute these groups' values or read them, each once; what only moves numbers follows."""
-        found = {layer.node: layer for i in indices for n in self.groups[i] for layer in self._layers[n]}
-        return [x for x in found.values() if self._float or not operators.RULES[x.node.op_type].passive]
-
-    def cost(self, index: int) -> int:
-        """What storing a group better costs, in multiply-accumulates on int8, and bytes."""
-        found = self.layers_of([index])
-        moved = sum(elements(layer.output) for layer in found)
-        each = FLOAT_COST if self._float else INT16_COST
-        return 1 + moved + sum(each * _macs(layer) + (each * _weights(layer) if self._float else 0) for layer in found)
-
-
-def _groups(annotated: ir.Model) -> list[tuple[str, ...]]:
-    """The names of the values that share a scale, in the order of the graph."""
-    groups: dict[int, list[str]] = {}
-    for value in [*annotated.graph.inputs, *(v for node in annotated.graph for v in node.outputs)]:
-        if (q := quantization(value)) is not None:
-            groups.setdefault(id(q), []).append(str(value.name))
-    return [tuple(names) for names in groups.values()]
-
-
 def _noise(measured: Measured) -> float:
     return 10.0 ** (-measured.mean / 10)
-
-
-def _macs(layer: Layer) -> int:
-    return record_of(layer.node).macs(layer.node)
-
-
-def _weights(layer: Layer) -> int:
-    array = constant(operators.weight(layer))
-    return 0 if array is None else int(array.size)

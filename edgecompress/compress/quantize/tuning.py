@@ -1,12 +1,14 @@
-"""Measures what other scales would do to the outputs, one run of the model for each change.
+"""Measures what other scales and exact weights would do to the outputs, one run of the model for each change.
 
-The simulated model takes its steps as inputs, so that it is loaded once: a search over ranges and widths costs as many
-inferences as it tries candidates.
+The simulated model takes its steps and weights as inputs, so that it is loaded once: a search over ranges, widths and
+float layers costs as many inferences as it tries candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -15,13 +17,15 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.batch import ALL_CORES, Arrays, Runner, batch_size, with_batch
 from edgecompress.compress.quantize.noise import decibels, measured_outputs
 from edgecompress.compress.quantize.simulate import Simulation
 from edgecompress.evaluate.batching import in_batches
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.quality import Meter, Slices, slices
-from edgecompress.graph.annotations import INTEGER_RANGE, Quantization
+from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_integer, quantization
+from edgecompress.graph.fusion import constant, layers
 
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
@@ -45,9 +49,8 @@ class Step:
         return cls(float(q.scale[0]), low, high)
 
     def finer(self, bits: int) -> Step:
-        """The same range with more bits."""
-        factor = 2.0**bits
-        return Step(self.scale / factor, self.low * factor, self.high * factor)
+        """With more bits, in a range that holds every value."""
+        return Step(self.scale / 2.0**bits, -math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,17 @@ class Judge:
         self.exact = _joined([run(batch) for batch in batches])
         self._slices: dict[str, Slices] = {name: slices(name, x) for name, x in self.exact.items()}
 
+    def quick(self, macs: int) -> Judge:
+        """The same on as many batches as take so many multiply-accumulates, at least one."""
+        each = self.size * max(statistics(self.reference).macs, 1)
+        count, all = max(macs // each, 1), len(self.batches)
+        if count >= all:
+            return self
+        part = copy.copy(self)
+        part.batches = self.batches[:count]
+        part.exact = {name: x[: len(x) * count // all] for name, x in self.exact.items()}
+        return part
+
     def measure(self, found: Arrays) -> Measured:
         """How well outputs follow the float model's; found: {name: [n, ...]}."""
         ratios = []
@@ -98,22 +112,24 @@ class Judge:
 
 
 class Tuner:
-    """An annotated model, simulated with steps that change from run to run."""
+    """An annotated model, simulated with steps and weights that change from run to run."""
 
     def __init__(self, judge: Judge, annotated: ir.Model) -> None:
         self._judge = judge
         simulation = Simulation(annotated)
         self._steps = dict(simulation.steps)
+        self._exact = _layer_weights(annotated)
         large = with_batch(simulation.model, judge.size) if judge.whole else None
         model = simulation.model if large is None else large
         self._shapes = {str(v.name): tuple(v.shape.numpy()) for v in model.graph.inputs if v.shape is not None}
         self._defaults: Arrays = {}
         graph = model.graph
-        for name in {n for names in self._steps.values() for n in names}:
+        for name in [*self._exact, *(n for names in self._steps.values() for n in names)]:
             value = graph.initializers.pop(name)
             assert value.const_value is not None
-            self._defaults[name] = np.asarray(value.const_value.numpy())
-            value.const_value, value.shape, value.type = None, ir.Shape([]), ir.TensorType(ir.DataType.FLOAT)
+            array = np.asarray(value.const_value.numpy())
+            self._defaults[name] = array
+            value.const_value, value.shape, value.type = None, ir.Shape(array.shape), ir.TensorType(ir.DataType.FLOAT)
             graph.inputs.append(value)
         self._interpreter = OnnxRuntime(model, threads=ALL_CORES, extra_outputs=judge.names)
 
@@ -121,21 +137,35 @@ class Tuner:
         """Whether the value of that name is rounded."""
         return value in self._steps
 
-    def measure(self, changes: Mapping[str, Step]) -> Measured:
-        """The quality with other steps for some values, by the names that they have in the annotated model."""
-        steps = dict(self._defaults)
+    def measure(self, changes: Mapping[str, Step], exact: Collection[str] = (), judge: Judge | None = None) -> Measured:
+        """The quality with other steps for some values, by the names that they have in the annotated model.
+
+        exact: names of weights that are not rounded. judge: in place of the tuner's own, on a part of its samples.
+        """
+        judge = judge or self._judge
+        steps = self._defaults | {name: self._exact[name] for name in exact if name in self._exact}
         for value, step in changes.items():
             if value in self._steps:
                 numbers = (step.scale, step.low, step.high)
                 steps |= {name: np.array(n, np.float32) for name, n in zip(self._steps[value], numbers)}
         parts = []
-        for batch in self._judge.batches:
+        for batch in judge.batches:
             outputs = in_batches(
-                lambda feeds: [self._interpreter.call(inputs | steps) for inputs in feeds], batch, self._shapes
+                lambda runs: [self._interpreter.call(run | steps) for run in runs], batch, self._shapes
             )
-            parts.append(dict(zip(self._judge.names, outputs[len(outputs) - len(self._judge.names) :])))
-        return self._judge.measure(_joined(parts))
+            parts.append(dict(zip(judge.names, outputs[len(outputs) - len(judge.names) :])))
+        return judge.measure(_joined(parts))
 
 
 def _joined(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _layer_weights(annotated: ir.Model) -> Arrays:
+    """The unrounded weights of integer layers, by name."""
+    values = [operators.weight(layer) for layer in layers(annotated.graph) if is_integer(layer.node)]
+    return {
+        str(value.name): np.ascontiguousarray(constant(value), np.float32)
+        for value in values
+        if value is not None and quantization(value) is not None
+    }
