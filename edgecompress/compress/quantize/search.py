@@ -215,14 +215,13 @@ class _Search:
         rows = {name: a.reshape(-1, a.shape[-1]) for name, a in values.items()}
         ranges = {name: (a.min(axis=0), a.max(axis=0)) for name, a in rows.items()}
         plain = self.settings.model_copy(update={"equalize": False})
-        quick = plain.model_copy(update={"bias_correction": False, "calibration": self._method()})
-
-        def made(alpha: float, settings: Quantize) -> Quantized:
-            return quantize(smoothed(reference, ranges, alpha), dataset, settings, integer_only=self.integer_only)
-
-        alpha = max(ALPHAS, key=lambda alpha: self.judge.of(made(alpha, quick).model).mean)
-        best = replace(made(alpha, plain), equalization=self.quantized.equalization)
-        self._keep(what, best, self.settings, WORTH, names)
+        tries = [
+            quantize(smoothed(reference, ranges, alpha), dataset, plain, integer_only=self.integer_only)
+            for alpha in ALPHAS
+        ]
+        best = max(tries, key=lambda made: self.judge.of(made.model).mean)
+        made = replace(best, equalization=self.quantized.equalization)
+        self._keep(what, made, self.settings, WORTH, names)
 
     def methods(self, what: str) -> None:
         """Another calibration method for the single values whose rounding harms most."""
@@ -341,11 +340,6 @@ class _Search:
         if self.integer_only:
             return with_int16(self.settings, names)
         return self.settings.model_copy(update={"float_layers": [*self.settings.float_layers, *names]})
-
-    def _method(self) -> str:
-        """The calibration method that was chosen for most values."""
-        own = self.settings.calibration
-        return self.quantized.calibration.method if own == "auto" else own
 
     def _is_over(self) -> bool:
         self.cut = self.cut or self.clock.is_over()
