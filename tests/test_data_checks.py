@@ -13,6 +13,7 @@ from edgecompress.conversion.data import open_data
 from edgecompress.conversion.label_checks import check_labels
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import load_data
+from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.verify import reference
 from edgecompress.graph.annotations import Quantization, quantization, set_given_quantization
 from edgecompress.recipe import Preprocess, Recipe
@@ -83,6 +84,7 @@ def spoiled(change) -> np.ndarray:
         (spoiled(lambda x: x.__setitem__((3, 0), 1e6)), None, "sample 3 for input 'x' reaches 1e.06, and the typical"),
         (spoiled(lambda x: x.__setitem__((7, 2), -500)), None, "sample 7 for input 'x' reaches 500"),
         (spoiled(lambda x: x.__imul__(np.where(np.arange(N) == 9, 1e4, 1)[:, None])), None, "sample 9"),
+        (spoiled(lambda x: x.__setitem__((5, 4), 20)), None, "sample 5 for input 'x' reaches 20, and the typical"),
         (X[:6], None, "calibrated on 6 samples; 100 or more"),
         (np.concatenate([X, X[:20]]), None, "20 of 140 samples are copies"),
         (X[[0] * 40 + list(range(80))], None, "40 of 120 samples are copies"),
@@ -136,6 +138,23 @@ def test_raw_values_for_a_first_layer_that_knows_0_to_1(scale, high, said):
     pixels[0, 0, 0, 0] = high
     notes = label_notes(pixels, None, images(scale))
     assert len(notes) == said and all("give --preprocess scale=0.003921569" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    "mean, deviation, said",
+    [(0.3, 0.25, "with --preprocess scale=0.003921569, 75"), (0.5, 0.05, "make the first layer's outputs 491 in size")],
+)
+def test_raw_values_that_leave_some_accuracy(mean: float, deviation: float, said: str):
+    """The model was trained on (x / 255 - mean) / deviation: no scale tried sets it right, and it is above chance."""
+    pixels = np.rint(np.random.default_rng(5).random((300, 1, 8, 8)) * 255).astype(np.float32)
+    text = "(float[1, 1, 8, 8] x) => (float[1, 4] y) { h = Conv(x, w, b) r = Relu(h) f = Flatten(r) y = Gemm(f, v, d) }"
+    draw = np.random.default_rng(6).normal
+    arrays = {"w": draw(size=(3, 1, 3, 3)), "b": draw(size=3), "v": draw(size=(108, 4)) / 10, "d": 2 * draw(size=4)}
+    model = parse(text, **{name: array.astype(np.float32) for name, array in arrays.items()})
+    right = ((pixels / 255 - mean) / deviation).astype(np.float32)
+    labels = OnnxRuntime(model).run({"x": right})[0].argmax(axis=1)
+    (note,) = label_notes(pixels, labels, model)
+    assert said in note and label_notes(right, labels, model) == ()
 
 
 def test_numbers_that_the_model_does_not_explain():

@@ -13,7 +13,7 @@ from edgecompress.evaluate.data_facts import DataFacts, InputFacts
 from edgecompress.graph.annotations import given_quantization
 
 FEW = 20  # calibration samples, of which typical ranges can't be told
-OUTLIER = 100  # times the typical sample's largest value
+OUTLIER = 15  # times the typical sample's largest value
 RARE = 0.02  # share of the samples that may be outliers
 COPIES = 0.05  # share of the samples
 APART = 1.0  # of the calibration data's range, by which other data may leave it

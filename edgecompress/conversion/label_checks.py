@@ -22,6 +22,7 @@ PROBED = 16  # samples, from which the first layer's outputs are measured
 DEVIATIONS = 3.0  # standard deviations from chance, within which a score is chance
 POOR = 0.5  # share of what lies between chance and everything, below which hints are looked for
 BETTER = 0.3  # share of the predictions that a hint has to set right
+BETTER_SCALED = 0.1  # that another preprocessing has to: it may be a part of the right one only
 MOST_CLASSES = 4096  # of which an order is looked for
 LARGE, USUAL = 30.0, 6.0  # standard deviation of a first layer's outputs: far too large, and as in trained networks
 CLASS_METRICS = ("top1", "top5", "f1", "miou")
@@ -53,6 +54,7 @@ class Hint:
 
     right: float
     text: str
+    worth: float = BETTER
 
 
 def check_labels(model: ir.Model, reference: Reference) -> tuple[str, ...]:
@@ -114,7 +116,8 @@ def other_preprocessing(scored: Scored) -> Hint | None:
         output = run_dataset(session, tried)[scored.measure.place]
         predicted = predicted_classes(output, scored.measure.labels[: len(few)], "top1")
         right = float(np.mean(predicted.classes == predicted.labels))
-        found.append(Hint(right, f"with --preprocess {option}, {right:.1%} of the first {len(few)} samples are right"))
+        text = f"with --preprocess {option}, {right:.1%} of the first {len(few)} samples are right"
+        found.append(Hint(right, text, BETTER_SCALED))
     return max(found, key=lambda hint: hint.right)
 
 
@@ -163,11 +166,11 @@ def _check(model: ir.Model, reference: Reference, measure: Measure) -> str | Non
     scored, by_chance = Scored(model, reference, measure, predicted), chance(predicted)
     if scored.right == 1 or scored.right >= by_chance + POOR * (1 - by_chance):
         return None
-    hints = [hint for check in HINTS if (hint := check(scored)) is not None and hint.right >= scored.right + BETTER]
+    hints = [h for check in HINTS if (h := check(scored)) is not None and h.right >= scored.right + h.worth]
     noise = DEVIATIONS * math.sqrt(by_chance * (1 - by_chance) / predicted.labels.size)
     at_chance = scored.right <= by_chance + noise
     if not hints and not at_chance:
-        return None
+        return raw_values(model, reference.dataset)
     advice = max(hints, key=lambda hint: hint.right).text if hints else "check labels, preprocessing and class order"
     verdict = ", which is chance" if at_chance else " only"
     return f"{source}: the float model is right on {scored.right:.1%}{verdict}: {advice}"
