@@ -96,6 +96,25 @@ def test_a_finer_scale_stays_for_those_that_read_it(readers: str) -> None:
     assert min(ratios) > 30
 
 
+@pytest.mark.parametrize("activation", ["Relu(ad)", "Clip(ad, zero, six)"], ids=["Relu", "Relu6"])
+def test_a_scale_in_front_of_an_activation_stays(activation: str) -> None:
+    """Devices compute both at once: the output keeps to the grid that the convolution's had."""
+    nodes = PAIR.format("x", "x") + "a = Conv(xd, va) " + PAIR.format("a", "b") + f"n = {activation} y = Conv(n, w)"
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 13]> g (float[1,3,8,8] x) => (float y) {{ {nodes} }}'
+    )
+    arrays = {"va": 3 * normal(4, 3, 1, 1), "w": normal(5, 4, 1, 1), "zero": np.float32(0), "six": np.float32(6)}
+    arrays |= {f"s{name}": np.float32(step) for name, step in STEPS.items()}
+    proto.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(x, np.float32), n) for n, x in arrays.items()
+    )
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.int8(0), "z"))
+    model = load(proto).model
+    data = load_data({"x": normal(64, 3, 8, 8)}, model.graph.inputs, Preprocess())
+    kept = quantization(value(quantize(model, data, Quantize(), integer_only=True).model, "n"))
+    assert kept is not None and kept.scale[0] == np.float32(STEPS["b"])
+
+
 FORMS = {  # how ONNX Runtime is told to quantize the digits sample
     "per channel": {"per_channel": True},
     "per tensor": {"per_channel": False},

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from edgecompress.graph.annotations import Quantization, set_given_quantization
-from edgecompress.graph.fusion import constant
+from edgecompress.graph.annotations import Quantization, given_quantization, set_given_quantization
+from edgecompress.graph.fusion import constant, layers
 from edgecompress.ingest.passes.edit import Edit, static_shape
 
 STORED = {"uint8": 128, "int8": 0}  # subtracted from a zero point to make it that of int8
@@ -60,6 +60,11 @@ def keep(model: ir.Model, given: dict[str, Quantization]) -> list[str]:
     kept = [name for name in given if name in values]
     for name in kept:
         set_given_quantization(values[name], given[name])
+    for layer in layers(model.graph):
+        # What is in front of a layer's activation never exists on a device: the activation keeps to its grid.
+        inner = given_quantization((layer.bias_add or layer.node).outputs[0])
+        if inner is not None and layer.activation is not None and given_quantization(layer.output) is None:
+            set_given_quantization(layer.output, inner)
     if not given:
         return ["the model came quantized, but not as int8 with one scale per value, so it is calibrated again"]
     lost = f"; {len(given) - len(kept)} belonged to values that no longer exist" if len(kept) < len(given) else ""
