@@ -9,7 +9,7 @@ import pytest
 from edgecompress import convert
 from edgecompress.compress.quantize import quantize, simulation
 from edgecompress.compress.quantize.more_bits import divided, fewest
-from edgecompress.compress.quantize.search import improve
+from edgecompress.compress.quantize.search import Clock, improve
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import activation_bits
 from edgecompress.recipe import Quantize
@@ -69,6 +69,17 @@ def test_a_search_without_time_changes_nothing_and_says_so():
     model, settings = hard("one layer behind"), SETTINGS.model_copy(update={"search_seconds": 0.0})
     found = improve(quantize(model, data(model), settings), settings, 30.0, integer_only=False)
     assert not found.tried and found.out_of_time
+
+
+@pytest.mark.parametrize("kind", ["two layers behind", "a sum"])
+def test_a_search_cut_short_keeps_as_few_as_reach_the_limit(kind: str, monkeypatch):
+    """No time for methods, GPTQ, or to find out which layers gain most: the fewest in the order of the graph."""
+    monkeypatch.setattr(Clock, "part", lambda self, share: Clock(-1.0))
+    model = hard(kind)
+    before = quantize(model, data(model, {"x": normal(64, 3, 8, 8)}), SETTINGS)
+    found = improve(before, SETTINGS, 25.0, integer_only=False)
+    integer = [node for node in found.quantized.model.graph if activation_bits(node) == 8]
+    assert found.worst >= 25 and found.settings.float_layers and integer and not found.out_of_time
 
 
 @pytest.mark.parametrize("target", [5, 20, 38])

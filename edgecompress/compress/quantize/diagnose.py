@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.batch import Runner, batch_size
 from edgecompress.compress.quantize.histogram import Histogram
@@ -19,7 +20,8 @@ from edgecompress.graph.fusion import Layer, constant, layers
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
 
-SAMPLES = 64
+FEWEST, SAMPLES = 8, 64
+MACS = 50_000_000_000  # of one run of each model on all samples: a few seconds
 INHERITED = 0.25  # own noise below this share of all the noise: it came with the inputs
 SATURATION = 0.5  # share of a layer's own noise that saturated values make
 DOMINATES = 8.0  # largest channel range over the median one
@@ -52,7 +54,7 @@ class LayerDiagnosis:
 
 
 def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset) -> list[LayerDiagnosis]:
-    """Diagnoses all int8 layers on the first SAMPLES samples; the lowest signal-to-noise ratio comes first.
+    """Diagnoses all int8 layers on the first SAMPLES samples, or fewer of a large model; the lowest ratio comes first.
 
     float_model: the model that quantized_model was annotated from (`Quantized.reference`), with the same names and
     weights.
@@ -60,7 +62,7 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
     known = {v.name for node in float_model.graph for v in node.outputs}  # not what the quantizer put in
     found = [x for x in layers(quantized_model.graph) if x.output.name in known and _computes(x)]
     names = [str(layer.output.name) for layer in found]
-    dataset = dataset.head(SAMPLES)
+    dataset = dataset.head(int(np.clip(MACS // max(statistics(float_model).macs, 1), FEWEST, SAMPLES)))
     size = min(batch_size(float_model), len(dataset))
     exact = Runner(float_model, names, size)
     whole = exact.takes_all(next(dataset.batches(size)))
