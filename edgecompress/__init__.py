@@ -56,7 +56,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    try:
+        home = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        missing = importlib.import_module(f"{__name__}.errors").MissingPackageError
+        raise missing(f"edgecompress.{name} needs PyTorch: pip install 'edgecompress[torch]'") from error
+    return getattr(home, name)
 
 
 def __dir__() -> list[str]:

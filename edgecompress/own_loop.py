@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,21 @@ class Prepared(nn.Module):
     to convert.
     """
 
-    def __init__(self, network: TorchModel, hooks: Sequence[Hook], steps: int, finished: Callable[[], ir.Model]):
+    def __init__(
+        self,
+        network: TorchModel,
+        hooks: Sequence[Hook],
+        steps: int,
+        finished: Callable[[], ir.Model],
+        probes: Iterable[nn.Parameter] = (),
+    ):
+        """probes: parameters whose gradients `step` looks at, which loops may have set to zero by then."""
         super().__init__()
         self.network, self._hooks, self.steps, self._finished = network, hooks, steps, finished
         self.steps_done = 0
+        self._probes, self._gradients = tuple(probes), dict[Tensor, Tensor]()
+        for probe in self._probes:
+            probe.register_post_accumulate_grad_hook(self._keep_gradient)
         call(hooks, "on_start", network)
         self._before_step()
 
@@ -55,7 +66,18 @@ class Prepared(nn.Module):
         return outputs if len(outputs) > 1 else outputs[0]
 
     def step(self) -> None:
-        """To be called once after each `optimizer.step()`, before the gradients are set to zero: pruning goes on."""
+        """To be called once after each `optimizer.step()`: pruning goes on.
+
+        Raises InputError when there was no backward pass for a criterion that looks at gradients.
+        """
+        for probe in self._probes:
+            if probe.grad is None or not probe.grad.any():
+                probe.grad = self._gradients.get(probe)
+            if probe.grad is None:
+                raise InputError(
+                    "step() found no gradients: call it once after each loss.backward() and optimizer.step()"
+                )
+        self._gradients.clear()
         call(self._hooks, "on_gradients", self.steps_done, self.steps)
         call(self._hooks, "after_step", self.steps_done, self.steps)
         self.steps_done += 1
@@ -70,6 +92,10 @@ class Prepared(nn.Module):
         self.steps_done = state["steps_done"]
         for hook, saved in zip(self._hooks, state["hooks"], strict=True):
             hook.load_state_dict(saved)
+
+    def _keep_gradient(self, probe: Tensor) -> None:
+        if probe.grad is not None:
+            self._gradients[probe] = probe.grad.clone()
 
     def _before_step(self) -> None:
         if self.steps_done < self.steps:
@@ -130,7 +156,8 @@ def prepare(
             set_sparsity(result.graph.initializers[name], Sparsity(mask, asked.prune.pattern))
         return result
 
-    return Prepared(network, [masks], steps, pruned)
+    probes = () if masks.statistics is None else masks.statistics.probes.values()
+    return Prepared(network, [masks], steps, pruned, probes)
 
 
 def finish(prepared: Prepared) -> ir.Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,9 @@ def converted(model: Any, folder: Path, recipe: Any = None, **given: Any) -> edg
 
 
 def run(path: Path, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(path)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # older CPUs saturate sums of two products
+    session = onnxruntime.InferenceSession(path, options)
     name = session.get_inputs()[0].name
     return np.concatenate([session.run(None, {name: sample[None]})[0] for sample in x])
 
@@ -131,6 +134,29 @@ def test_int8_and_clusters_end_as_they_were_trained(trained: Net, exported: onnx
     assert again.artifacts["pack"].stat().st_size < result.artifacts["onnx"].stat().st_size
 
 
+@pytest.mark.parametrize("kind, numbers", [("ternary", {-1, 0, 1}), ("int4", set(range(-7, 8)))])
+def test_weights_of_few_bits_end_as_they_were_trained(
+    exported: onnx.ModelProto, tmp_path: Path, kind: str, numbers: set[int]
+) -> None:
+    prepared = edgecompress.prepare(exported, {"quantize": {"weights": kind}}, calib=X[:64])
+    before = accuracy(prepared)
+    loop(prepared, lr=3e-3)
+    assert accuracy(prepared) > before - 1
+    with torch.no_grad():
+        expected = prepared.eval()(torch.from_numpy(HELD_X)).numpy()
+    model = edgecompress.finish(prepared)
+    result = converted(model, tmp_path)
+    np.testing.assert_allclose(run(result.artifacts["onnx"], HELD_X), expected, atol=0.02 * np.abs(expected).max())
+    stored = [onnx.numpy_helper.to_array(t) for t in onnx.load(result.artifacts["onnx"]).graph.initializer]
+    middle = [set(np.unique(w).tolist()) for w in stored if w.shape == (16, 8, 3, 3)]
+    assert len(middle) == 1 and middle[0] <= numbers
+    changed = edgecompress.convert(
+        model, train=(X, Y), recipe={"prune": {"channels": 0.5}, "train": {"epochs": 1}}, formats=["onnx"],
+        output=tmp_path / "pruned",
+    )  # fmt: skip
+    assert any("few bits have changed" in note for note in changed.report.notes)
+
+
 def test_channels_go_at_once(trained: Net, exported: onnx.ModelProto) -> None:
     prepared = edgecompress.prepare(exported, {"prune": {"channels": 0.5}})
     assert sum(p.numel() for p in prepared.parameters()) < 0.5 * sum(p.numel() for p in trained.parameters())
@@ -169,6 +195,40 @@ def test_what_one_loop_cannot_do_is_said(
 ) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         edgecompress.prepare(exported, recipe, **given)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_gradients_may_be_set_to_zero_before_the_step(exported: onnx.ModelProto, set_to_none: bool) -> None:
+    def pruned(early: bool) -> dict[str, torch.Tensor]:
+        prepared = edgecompress.prepare(exported, {"prune": {"sparsity": 0.8, "criterion": "taylor"}}, steps=10)
+        optimizer = torch.optim.SGD(prepared.parameters(), lr=0.01)
+        for start in range(0, 320, 32):
+            part = slice(start, start + 32)
+            F.cross_entropy(prepared(torch.from_numpy(X[part])), torch.from_numpy(Y[part])).backward()
+            optimizer.step()
+            if early:
+                optimizer.zero_grad(set_to_none)
+            prepared.step()
+            optimizer.zero_grad()
+        return prepared.state_dict()
+
+    early, late = pruned(early=True), pruned(early=False)
+    for name, value in early.items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(value, late[name], rtol=0, atol=0)
+
+
+def test_a_step_without_gradients_is_said(exported: onnx.ModelProto) -> None:
+    prepared = edgecompress.prepare(exported, {"prune": {"sparsity": 0.8, "criterion": "taylor"}}, steps=10)
+    with pytest.raises(InputError, match=r"step\(\) found no gradients"):
+        prepared.step()
+
+
+def test_a_missing_torch_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "edgecompress.own_loop")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(edgecompress.MissingPackageError, match=r"edgecompress.prepare needs PyTorch: pip install"):
+        edgecompress.prepare  # noqa: B018
 
 
 def test_a_schedule_that_did_not_end_is_said(exported: onnx.ModelProto) -> None:
