@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.cluster import cluster
 from edgecompress.compress.prune.prune_channels import prune_channels
 from edgecompress.compress.prune.prune_weights import prune_weights
+from edgecompress.errors import InputError
 from edgecompress.ingest import load
 from edgecompress.recipe import Cluster, Prune
 
@@ -69,7 +71,12 @@ SECOND = {
     "cluster": f"[cluster]\nbits = {BITS}\n",
     "train codebooks": f"[cluster]\nbits = {BITS}\nepochs = 1\n",
     "train both": f"[quantize]\nepochs = 1\n[cluster]\nbits = {BITS}\nepochs = 1\n",
+    "train int4": '[quantize]\nweights = "int4"\nepochs = 1\n',
+    "train binary": '[quantize]\nweights = "binary"\nepochs = 1\n',
+    "train ternary, and codebooks": '[quantize]\nweights = "ternary"\nepochs = 1\n'
+    f"[cluster]\nbits = {BITS}\nepochs = 1\n",
 }
+FEW = {"int4": 7, "ternary": 1, "binary": 1}  # largest number of the layers between the first and the last
 # Each weight is trained by itself, or its channel is gone: the report says that clusters are.
 UNDOES_CLUSTERS = {"distill", "prune channels", "prune weights", "prune by movement"}
 
@@ -98,6 +105,8 @@ def groups_over(weights: np.ndarray) -> int:
 QUICK = {
     ("zeros", "prune by movement"), ("2:4", "prune channels"), ("2:4", "train both"), ("blocks", "distill"),
     ("clusters", "quantize"), ("clusters", "train int8"), ("fewer channels", "train codebooks"),
+    ("zeros", "train int4"), ("2:4", "train binary"), ("clusters", "train binary"),
+    ("2:4", "train ternary, and codebooks"),
 }  # fmt: skip
 PAIRS = [
     pytest.param(first, second, marks=() if (first, second) in QUICK else pytest.mark.long)
@@ -115,9 +124,15 @@ def test_what_a_stage_makes_survives_the_next(first: str, second: str, float_mod
         SECOND[second].replace("LAYER", layer) + '[train]\nepochs = 1\nbatch = 16\noptimizer = "adam"\nvalidation = 0\n'
         "[evaluate]\nmin_snr = 0\n"
     )
-    made = edgecompress.convert(
-        model, train=(X, Y), eval=(X, Y), recipe=recipe, formats=["tflite"], max_drop=100, output=tmp_path / "out"
-    )
+    convert = partial(
+        edgecompress.convert, model, train=(X, Y), eval=(X, Y), recipe=recipe, formats=["tflite"], max_drop=100,
+        output=tmp_path / "out",
+    )  # fmt: skip
+    if second == "train binary" and first in ("zeros", "2:4", "blocks"):
+        with pytest.raises(InputError, match="binary weights are -1 or 1, but pruning makes zeros in"):
+            convert()
+        return
+    made = convert()
     weights = stored(made.artifacts["tflite"].read_bytes())
     assert len(weights) == 4
     total, zero = sum(w.size for w in weights), sum(int((w == 0).sum()) for w in weights)
@@ -131,5 +146,12 @@ def test_what_a_stage_makes_survives_the_next(first: str, second: str, float_mod
         assert note or all(len(np.unique(w)) <= 2**BITS for w in weights)
     if first == "fewer channels":
         assert total <= statistics(model).parameters
+    for kind, largest in FEW.items():
+        if kind in second:
+            middle = [np.unique(w) for w in weights[1:-1]]
+            assert first == "clusters" or all(np.abs(w).max() <= largest for w in middle)
+            assert kind != "binary" or first == "clusters" or all(list(w) == [-1, 1] for w in middle)
+    if second in ("train both", "train ternary, and codebooks"):  # codebooks beside rounded activations
+        assert [h.stage for h in made.report.training] == ["quantization-aware training", "codebooks"]
     if "codebooks" in second or second in ("cluster", "train both"):
         assert all(len(np.unique(w)) <= 2**BITS for w in weights)

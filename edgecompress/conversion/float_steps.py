@@ -18,7 +18,7 @@ from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.verify import reference
-from edgecompress.graph.annotations import codebook, comes_quantized, forget_given, set_codebook
+from edgecompress.graph.annotations import codebook, comes_quantized, forget_given, given_quantization, set_codebook
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest import fold_batchnorm
 from edgecompress.ingest.equality import max_relative_error
@@ -35,6 +35,7 @@ SURE_ON_TRAINING = (
     "thresholds of early exits were chosen on the data that trained them, where exits are surer than elsewhere: give "
     "[train] validation"
 )
+ROUNDED_AGAIN = "weights that the model came with in few bits have changed, and are now as [quantize] says"
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def run_float_steps(
             continue
         after = step(conversion, model)
         if comes_quantized(after.model.graph):
+            few = any(given_quantization(v) is not None for v in after.model.graph.initializers.values())
             forget_given(after.model.graph)
-            after = replace(after, notes=(*after.notes, CALIBRATED_AGAIN))
+            after = replace(after, notes=(*after.notes, CALIBRATED_AGAIN, *([ROUNDED_AGAIN] if few else [])))
         made.append(_with_whole_patterns(_without_lost_clusters(after)))
     return made
 

@@ -9,7 +9,15 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.analysis.channel_groups import ChannelGroup
-from edgecompress.graph.annotations import Codebook, codebook, set_codebook, set_sparsity, sparsity
+from edgecompress.graph.annotations import (
+    Codebook,
+    codebook,
+    given_quantization,
+    set_codebook,
+    set_given_quantization,
+    set_sparsity,
+    sparsity,
+)
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.nodes import argument, parameter
 from edgecompress.ingest.passes.edit import Edit
@@ -74,3 +82,5 @@ def _shorten(value: ir.Value, axis: int, kept: np.ndarray) -> None:
     if (book := codebook(value)) is not None:
         scale = book.scale if book.axis != axis or book.scale is None else book.scale[kept]
         set_codebook(value, Codebook(book.centroids, np.compress(kept, book.indices, axis), scale, book.axis))
+    if (given := given_quantization(value)) is not None and given.axis == axis:
+        set_given_quantization(value, replace(given, scale=given.scale[kept], zero_point=given.zero_point[kept]))
