@@ -9,7 +9,7 @@ import pytest
 from edgecompress import convert
 from edgecompress.compress.quantize import quantize, simulation
 from edgecompress.compress.quantize.more_bits import divided, fewest
-from edgecompress.compress.quantize.search import Clock, improve
+from edgecompress.compress.quantize.search import Clock, improve, improve_further
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import activation_bits
 from edgecompress.recipe import Quantize
@@ -80,6 +80,17 @@ def test_a_search_cut_short_keeps_as_few_as_reach_the_limit(kind: str, monkeypat
     found = improve(before, SETTINGS, 25.0, integer_only=False)
     integer = [node for node in found.quantized.model.graph if activation_bits(node) == 8]
     assert found.worst >= 25 and found.settings.float_layers and integer and not found.out_of_time
+
+
+@pytest.mark.parametrize("kind", ["two layers behind", "a sum", "moved in between"])
+def test_int16_that_is_not_enough_goes_on_from_there(kind: str):
+    """What requantizes between int8 and int16 in the first search's model is no layer of the user's."""
+    model = hard(kind)
+    before = quantize(model, data(model, {"x": normal(64, 3, 8, 8)}), SETTINGS, integer_only=True)
+    first = improve(before, SETTINGS, 22.0, integer_only=True)
+    again = improve_further(first, 8.0, integer_only=True)
+    assert first.settings.int16_layers and again.worst >= first.worst
+    assert set(again.settings.int16_layers) <= {v.name for node in model.graph for v in node.outputs}
 
 
 @pytest.mark.parametrize("target", [5, 20, 38])

@@ -29,10 +29,12 @@ NEGLIGIBLE = 0.002  # of all noise: a part that adds less is not looked into
 class Candidates:
     """Groups of values that could be stored better, and the layers that would have to compute so.
 
-    groups: the names of the values that share a scale, in the order of the graph.
+    groups: the names of the values that share a scale, in the order of the graph. reference: the float model, whose
+    layers can be chosen; what only requantizes in the annotated one can't.
     """
 
-    def __init__(self, annotated: ir.Model, *, float_allowed: bool) -> None:
+    def __init__(self, annotated: ir.Model, reference: ir.Model, *, float_allowed: bool) -> None:
+        self._known = {v.name for node in reference.graph for v in node.outputs}
         self._touching: dict[str, list[Layer]] = {}
         self._float, self._own = float_allowed, steps_of(annotated)
         self._inputs = {str(v.name) for v in annotated.graph.inputs}
@@ -52,8 +54,8 @@ class Candidates:
 
     def layers_of(self, indices: Iterable[int]) -> list[Layer]:
         """The layers that compute these groups' values or read them, each once; what only moves numbers follows."""
-        found = self._touched(indices)
-        return [x for x in found.values() if self._float or not operators.RULES[x.node.op_type].passive]
+        found = [layer for layer in self._touched(indices).values() if layer.output.name in self._known]
+        return [x for x in found if self._float or not operators.RULES[x.node.op_type].passive]
 
     def changes(self, indices: Iterable[int]) -> tuple[dict[str, Step], list[str]]:
         """(steps of all values that are stored better then, names of the weights that are exact)"""

@@ -286,7 +286,7 @@ class _Search:
     def _widened(self, start: Quantized) -> _Way | None:
         """With the fewest groups of values stored better that reach the limit, or those that come nearest; None if
         there is none."""
-        candidates = Candidates(start.model, float_allowed=not self.integer_only)
+        candidates = Candidates(start.model, start.reference, float_allowed=not self.integer_only)
         tuner = Tuner(self.judge, start.model)
         order = self._by_gain(tuner, candidates)
         expected: dict[int, float] = {}
