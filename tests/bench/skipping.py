@@ -18,9 +18,11 @@ from cortex_m import emulated
 from rich.console import Console
 from rich.table import Table
 
+from edgecompress_runtime.building.ahead_of_time import Compiled
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.operators import options_of
 from edgecompress_runtime.plan import Operator, Plan, Tensor
+from edgecompress_targets.connection.driver import Measured
 
 CPUS = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m55")
 LINUX = ("raspberry-pi", "raspberry-pi-5")
@@ -57,6 +59,22 @@ def main() -> int:
 
 def measured(cpu: str, kind: str, size: tuple[int, ...], w: np.ndarray) -> tuple[int, bool]:
     """(instructions, whether the output is the plain kernels')"""
+    _, run, exact = emulated_layer(cpu, kind, size, w)
+    return run.instructions, exact
+
+
+def emulated_layer(cpu: str, kind: str, size: tuple[int, ...], w: np.ndarray) -> tuple[Compiled, Measured, bool]:
+    """A program of one layer, its run, and whether the output is the plain kernels'; size: of x, height, width and
+    channels. w: int8 [outputs, height, width, channels] of a window."""
+    plan = layer_plan(kind, size, w)
+    x = np.random.default_rng(1).integers(-128, 128, plan.tensors[0].shape).astype(np.int8)
+    compiled, run = (aarch64.emulated if cpu in LINUX else emulated)(plan, x, cpu)
+    (expected,) = Executor(plan)(x)
+    return compiled, run, run.outputs == expected.tobytes()
+
+
+def layer_plan(kind: str, size: tuple[int, ...], w: np.ndarray) -> Plan:
+    """Of the arguments of `emulated_layer`."""
     outputs, none = len(w), np.zeros(0)
     scale, zero = np.array([0.05], np.float32), np.array([3], np.int32)
     y_scale = np.array([0.05 * np.sqrt(w.size / outputs)], np.float32)
@@ -78,11 +96,7 @@ def measured(cpu: str, kind: str, size: tuple[int, ...], w: np.ndarray) -> tuple
         Tensor("y", shapes[1], np.dtype(np.int8), y_scale, zero),
     )
     options = {} if flat else {"padding": 0, "strideH": 1, "strideW": 1}
-    plan = Plan(tensors, (Operator(kind, (0, 1, 2), (3,), options_of(kind, options)),), (0,), (3,))
-    x = np.random.default_rng(1).integers(-128, 128, shapes[0]).astype(np.int8)
-    _, run = (aarch64.emulated if cpu in LINUX else emulated)(plan, x, cpu)
-    (expected,) = Executor(plan)(x)
-    return run.instructions, run.outputs == expected.tobytes()
+    return Plan(tensors, (Operator(kind, (0, 1, 2), (3,), options_of(kind, options)),), (0,), (3,))
 
 
 if __name__ == "__main__":

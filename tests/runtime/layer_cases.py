@@ -8,6 +8,7 @@ longer than all of their arithmetic. Every operator that a plan may have is in s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -115,6 +116,17 @@ class Layers:
         w[np.repeat(self.random.random(w.shape), run, -1)[..., : w.shape[-1]] > share] = 0
         w[1:3] = 0
         w[2].reshape(-1)[-1] = last
+
+    def limit(self, *values: int) -> None:
+        """The last layer's weights become these values, with scales that let outputs vary; where zero is one of them,
+        the second channel has no other."""
+        _, weights, bias = self.operators[-1].inputs
+        self.tensors[weights] = tensor = replace(self.tensors[weights], scale=self.tensors[weights].scale * 64)
+        (w, b) = tensor.data, self.tensors[bias].data
+        assert w is not None and b is not None
+        w[:], b[:] = self.random.choice(values, w.shape), b // 64
+        if 0 in values:
+            w[1:2] = 0
 
     def tensor(
         self,
@@ -264,6 +276,36 @@ SKIPPING_WIDE: dict[str, Add] = {
     "dense, saturated": _thin(0.1, 1, lambda made: made.dense(5, 64, 40, scale=0.001), -127),
     "1x1 of 70 channels": _thin(0.1, 1, lambda made: made.convolution((4, 4, 70), 16, (1, 1))),
 }
+
+
+def _limited(values: tuple[int, ...], add: Add) -> Add:
+    def limited(made: Layers) -> None:
+        add(made)
+        made.limit(*values)
+
+    return limited
+
+
+# for tables of sums: columns that fill no word of codes and no group, rows of one pixel to 13, strides beyond the
+# window, windows in parts, odd channels
+FEW_VALUES: dict[str, Add] = {
+    "3x3": lambda made: made.convolution((4, 9, 16), 19, (3, 3)),
+    "3x3, stride 2": lambda made: made.convolution((7, 13, 5), 32, (3, 3), stride=2, activation=RELU),
+    "3x3 in parts": lambda made: made.convolution((3, 5, 80), 17, (3, 3)),
+    "1x1": lambda made: made.convolution((2, 7, 33), 35, (1, 1)),
+    "1x1, stride 2": lambda made: made.convolution((3, 11, 20), 32, (1, 1), stride=2),
+    "one row": lambda made: made.convolution((1, 12, 6), 33, (1, 5)),
+    "one column": lambda made: made.convolution((8, 1, 24), 30, (3, 1), padding=VALID),
+    "dilated rows": lambda made: made.convolution((9, 6, 16), 32, (3, 2), dilation=(2, 1)),
+    "dense": lambda made: made.dense(1, 334, 37),
+    "dense in parts": lambda made: made.dense(1, 2570, 41),
+    "dense, five rows": lambda made: made.dense(5, 77, 43, activation=RELU),
+    "dense, saturated": lambda made: made.dense(3, 64, 41, scale=0.005),
+    "depthwise": lambda made: made.depthwise((4, 5, 9), (3, 3)),
+}
+BINARY = {name: _limited((-1, 1), add) for name, add in FEW_VALUES.items()}
+OF_THREE = ("3x3", "3x3 in parts", "1x1", "one column", "dense", "dense, five rows")
+TERNARY = {name: _limited((-1, 0, 1), FEW_VALUES[name]) for name in OF_THREE}
 
 
 def _large_quantize(made: Layers) -> None:
@@ -708,6 +750,8 @@ CASES: dict[str, dict[str, Add]] = {
     "clustered": CLUSTERED,
     "skipping": SKIPPING,
     "skipping wide": SKIPPING_WIDE,
+    "binary": BINARY,
+    "ternary": TERNARY,
     "large": LARGE,
     "exact": EXACT,
     "real": REAL,

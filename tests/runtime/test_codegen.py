@@ -93,6 +93,30 @@ def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
     equal(plan, feeds, here(plan, feeds))
 
 
+def test_sums_are_looked_up_and_equal_the_ordinary_kernels() -> None:
+    made = layers("binary", "ternary", seed=0)
+    plan, feeds = made.plan(), made.feeds()
+    text = python_program(plan, "model", FAMILIES["generic"]).text
+    kinds = [f"{code}_tables_{pixels}" for code in ("binary", "ternary") for pixels in (4, 1)]
+    assert all(f" import {kind}" in text for kind in kinds)
+    equal(plan, feeds, here(plan, feeds))
+
+
+def test_looked_up_sums_of_extreme_inputs_fit_their_16_bits() -> None:
+    made = Layers(0)
+    for depth in (252, 255, 256):
+        made.convolution((1, 4, depth), 16, (1, 1))
+        made.limit(-1, 1)
+        w = made.tensors[made.operators[-1].inputs[1]].data
+        assert w is not None
+        w[:4], w[4:8] = -1, 1
+    plan = made.plan()
+    assert "binary_tables_4" in python_program(plan, "model", FAMILIES["generic"]).text
+    for value in (-128, 127):
+        feeds = [np.full(f.shape, value, np.int8) for f in made.feeds()]
+        equal(plan, feeds, here(plan, feeds))
+
+
 @given(
     st.integers(1, 1400),
     st.floats(0, 1),

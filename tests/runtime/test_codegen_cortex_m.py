@@ -116,6 +116,28 @@ def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(cpu: str, kernels
     assert "skipping" not in text_for(plan, cpu) and run.instructions < 0.7 * dense.instructions
 
 
+@pytest.mark.parametrize(
+    ("cpu", "group", "kernels"),
+    [
+        ("cortex-m4", "ternary", {"ternary_tables_4", "ternary_tables_1"}),
+        pytest.param("cortex-m4", "binary", {"binary_tables_4", "binary_tables_1"}, marks=pytest.mark.long),
+        pytest.param("cortex-m0", "binary", {"binary_tables_4", "binary_tables_1"}, marks=pytest.mark.long),
+        pytest.param("cortex-m0", "ternary", {"ternary_tables_4", "ternary_tables_1"}, marks=pytest.mark.long),
+        pytest.param(
+            "cortex-m55", "binary", {"helium_convolution_binary", "helium_dense_binary"}, marks=pytest.mark.long
+        ),
+        pytest.param("cortex-m55", "ternary", {"helium_convolution_ternary"}, marks=pytest.mark.long),
+    ],
+)
+def test_layers_of_few_values_equal_the_hosts_kernels(cpu: str, group: str, kernels: set[str], tmp_path: Path) -> None:
+    made = layers(group, seed=4)
+    plan, feeds = made.plan(), made.feeds()
+    (outputs,), run = on_board(cpu, plan, [feeds], tmp_path / "layers.elf")
+    equal(plan, feeds, outputs)
+    assert kernels <= set(re.findall(r"import (\w+)", text_for(plan, cpu)))
+    assert 0 < run.stack < 1024
+
+
 def test_floats_behind_bytes_in_a_record_are_aligned_for_the_model(tmp_path: Path) -> None:
     scale, zero = np.float32([0.05]), np.int32([-3])
     kinds = {

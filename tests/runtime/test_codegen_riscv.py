@@ -38,6 +38,8 @@ def built(plan: Plan, target: str, folder: Path, *, coded: bool = True) -> Path:
         ("linux-riscv64", "blocks"),
         ("riscv32", "blocks"),
         ("riscv32", "skipping"),
+        pytest.param("riscv32", "binary", marks=pytest.mark.long),
+        pytest.param("linux-riscv64", "ternary", marks=pytest.mark.long),
         ("riscv32", "exact"),
         pytest.param("riscv32", "int16", marks=pytest.mark.long),
     ],

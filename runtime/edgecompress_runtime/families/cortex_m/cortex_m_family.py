@@ -28,6 +28,7 @@ V6M = replace(
     convolution=(v6m_blocks.CONVOLUTION,),
     products=(5.2, 6.2),
     lists=(Cost(skipping_blocks.PLAIN, skipping_blocks.KERNELS, 4.5, 5.4),),
+    tables=2.0,
 )
 DSP = ArrangedFamily(
     name="dsp",
@@ -40,6 +41,7 @@ DSP = ArrangedFamily(
         Cost(skipping_dsp.DSP, skipping_dsp.KERNELS, 2.6, 2.4),
         Cost(skipping_dsp.DSP_FOUR, skipping_dsp.FOUR_KERNELS, 6.0, 3.4),
     ),
+    tables=1.0,
 )
 HELIUM = ArrangedFamily(
     name="helium",

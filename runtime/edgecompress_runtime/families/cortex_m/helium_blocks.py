@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba import types
 
 from edgecompress_runtime.families.cortex_m.helium import copy, dot, scaled_twice, scatter
+from edgecompress_runtime.families.cortex_m.helium_signs import Signs, bank_of
 from edgecompress_runtime.families.shared.arranged_convolution import Arrangement
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.counted_loop import Loop
@@ -50,4 +51,8 @@ BLOCKS = Blocks(1, 16, copy, blank, bank_in_flash, _block)
 CODED = replace(BLOCKS, bank=bank_of_bytes)
 helium_convolution = strip_convolution("helium_convolution", __name__, BLOCKS)
 helium_convolution_coded = strip_convolution("helium_convolution_coded", __name__, CODED)
-CONVOLUTION = Arrangement(helium_convolution, 0, 1, 16, False, _records, Coded(helium_convolution_coded, TO_BYTES))
+helium_convolution_binary = strip_convolution("helium_convolution_binary", __name__, replace(BLOCKS, bank=bank_of(1)))
+helium_convolution_ternary = strip_convolution("helium_convolution_ternary", __name__, replace(BLOCKS, bank=bank_of(2)))
+SIGNS = Signs(helium_convolution_binary, bits=1), Signs(helium_convolution_ternary, bits=2)
+HELD = Coded(helium_convolution_coded, TO_BYTES, first=SIGNS)
+CONVOLUTION = Arrangement(helium_convolution, 0, 1, 16, False, _records, HELD)

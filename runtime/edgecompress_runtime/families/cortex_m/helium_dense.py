@@ -6,6 +6,7 @@ from llvmlite import ir
 from numba import types
 
 from edgecompress_runtime.families.cortex_m.helium import copy_vectors, dot, scaled_twice
+from edgecompress_runtime.families.cortex_m.helium_signs import Signs, four_channels_of
 from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement, dense, dense_coded, four_lane_records
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.counted_loop import Loop
@@ -44,4 +45,8 @@ def _row(x: Pointer, scratch: Pointer, depth: Word) -> Pointer:
 
 helium_dense = dense("helium_dense", __name__, _row, _block)
 helium_dense_coded = dense_coded("helium_dense_coded", __name__, _row, _block)
-DENSE = DenseArrangement(helium_dense, 0, 16, 1, four_lane_records, Coded(helium_dense_coded, TO_BYTES))
+helium_dense_binary = dense_coded("helium_dense_binary", __name__, _row, _block, four_channels_of(1))
+helium_dense_ternary = dense_coded("helium_dense_ternary", __name__, _row, _block, four_channels_of(2))
+SIGNS = Signs(helium_dense_binary, bits=1), Signs(helium_dense_ternary, bits=2)
+CODED = Coded(helium_dense_coded, TO_BYTES, first=SIGNS)
+DENSE = DenseArrangement(helium_dense, 0, 16, 1, four_lane_records, CODED)

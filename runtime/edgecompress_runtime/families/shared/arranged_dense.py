@@ -16,7 +16,7 @@ from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.families.shared.words import moved
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.matmul import fully_connected, prepare_fully_connected
-from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Words
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline
 from edgecompress_runtime.options import FullyConnectedOptions
 from edgecompress_runtime.plan import Tensor
 
@@ -46,16 +46,28 @@ def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., 
     return kernel
 
 
-def dense_coded(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
-    """The same for w = (code, table, memory): four channels are decoded at a time, and used for all rows."""
+@inline
+def _decoded(w: Tuple, count: Word, group: Word) -> Pointer:
+    """w: (code, table, memory)."""
+    code, table, memory = w
+    call_bytes(code, table, memory, count, group)
+    return memory
+
+
+def dense_coded(
+    name: str, module: str, row: Callable[..., Any], block: Callable[..., Any], decode: Callable[..., Any] = _decoded
+) -> Callable[..., None]:
+    """The same for coded weights, of which four channels are decoded at a time, and used for all rows.
+
+    decode(w, count, group): where the `count` weights of a group of channels are; called in order.
+    """
 
     def kernel(tensors: Tuple, scratch: Pointer, sizes: Words, bounds: Words) -> None:
         x, w, records, y = tensors
-        code, table, weights = w
         rows, depth, padded, units = sizes
         source = row(x, scratch, depth)
         for group in range(i32(i32(units + 3) // i32(4))):
-            call_bytes(code, table, weights, i32(padded * 4), group)
+            weights = decode(w, i32(padded * 4), group)
             for r in range(rows):
                 if rows > 1:
                     source = row(moved(x, i32(r * depth)), scratch, depth)

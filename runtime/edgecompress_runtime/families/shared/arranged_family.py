@@ -11,12 +11,8 @@ from edgecompress_runtime.families.shared.arranged_convolution import Arrangemen
 from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement
 from edgecompress_runtime.families.shared.arranged_depthwise import DepthwiseArrangement
 from edgecompress_runtime.families.shared.family import Family, Prepare
-from edgecompress_runtime.families.shared.skipping_arrangement import (
-    Cost,
-    Skipping,
-    convolution_layer,
-    fully_connected_layer,
-)
+from edgecompress_runtime.families.shared.layer import convolution_layer, fully_connected_layer
+from edgecompress_runtime.families.shared.skipping_arrangement import Cost, Skipping
 from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.options import Options
 from edgecompress_runtime.plan import Tensor
@@ -26,7 +22,8 @@ from edgecompress_runtime.plan import Tensor
 class ArrangedFamily:
     """convolution, depthwise, dense: the first arrangement that can do a layer does it. add: a kernel as
     addition.add_elements. products: instructions of a product with all weights, in a convolution and in a fully
-    connected layer; lists: of weights that are not zero (all measured: tests/bench/skipping.py)."""
+    connected layer; lists: of weights that are not zero (all measured: tests/bench/skipping.py). tables: of look-ups of
+    sums, as a ratio to a Cortex-M4's (tests/bench/binary_weights.py); 0: products are faster."""
 
     name: str
     convolution: Sequence[Arrangement]
@@ -35,15 +32,16 @@ class ArrangedFamily:
     add: Callable[..., None]
     products: tuple[float, float]
     lists: tuple[Cost, ...]
+    tables: float = 0.0
 
     def family(self, *, coded: bool) -> Family:
         """coded: whether kernels may hold weights entropy coded and decode them as they run (coding.py)."""
         layers = self.convolution, self.depthwise, self.dense
         conv, depthwise, dense = (_first([a if coded else replace(a, coded=None) for a in row]) for row in layers)
         own: dict[str, Prepare] = {
-            "CONV_2D": Skipping(conv, self.products[0], convolution_layer, self.lists),
+            "CONV_2D": Skipping(conv, self.products[0], convolution_layer, self.lists, self.tables),
             "DEPTHWISE_CONV_2D": depthwise,
-            "FULLY_CONNECTED": Skipping(dense, self.products[1], fully_connected_layer, self.lists),
+            "FULLY_CONNECTED": Skipping(dense, self.products[1], fully_connected_layer, self.lists, self.tables),
         }
         return Family(self.name, own | {kind: preparation(self.add, kind) for kind in ("ADD", "SUB")})
 

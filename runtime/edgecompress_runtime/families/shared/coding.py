@@ -52,16 +52,19 @@ def coded(weights: np.ndarray) -> np.ndarray | None:
 class Coded:
     """How an arrangement's weights are held when they are coded.
 
-    kernel: takes (code, table), or (code, table, memory), in place of weights. decoder: what it calls. fours: order of
-    each four weights in the code.
+    kernel: takes (code, table), or (code, table, memory), in place of weights, without a table if there is no decoder.
+    decoder: what it calls. fours: order of each four weights in the code. first: ways that are better where they can.
     """
 
     kernel: Callable[..., None]
-    decoder: Decoder
+    decoder: Decoder | None = None
     fours: tuple[int, ...] = (0, 1, 2, 3)
+    first: tuple[Coded, ...] = ()
 
     def __call__(self, weights: np.ndarray, *, memory: int = 0) -> CodedWeights | None:
         """None for int8 weights that stay plain. memory: bytes of scratch for decoded ones."""
+        if held := next((h for way in self.first if (h := way(weights, memory=memory))), None):
+            return held
         flat = weights.reshape(-1)
         code = coded(flat if self.fours == (0, 1, 2, 3) else flat.reshape(-1, 4)[:, self.fours])
         return None if code is None else CodedWeights(self, code, flat.size - code.size, memory)
@@ -78,9 +81,12 @@ class CodedWeights:
 
     def operand(self) -> tuple[Any, ...]:
         """The kernel's argument in place of weights."""
-        operand = self.code, Scratch(self.coded.decoder.table)
-        return (*operand, Scratch(self.memory)) if self.memory else operand
+        decoder = self.coded.decoder
+        table = (Scratch(decoder.table),) if decoder else ()
+        memory = (Scratch(self.memory),) if self.memory else ()
+        return (self.code, *table, *memory)
 
     def step(self, arguments: tuple[Any, ...], overlap: Mapping[Tensor, int]) -> Step:
         """A step of the coded kernel; arguments: with `operand` among them."""
-        return Step(self.coded.kernel, arguments, overlap, (self.coded.decoder.function,), self.saved)
+        helpers = (self.coded.decoder.function,) if self.coded.decoder else ()
+        return Step(self.coded.kernel, arguments, overlap, helpers, self.saved)

@@ -15,4 +15,5 @@ GENERIC = ArrangedFamily(
     add=add_elements,
     products=(2.4, 2.5),
     lists=(Cost(skipping_blocks.PLAIN, skipping_blocks.KERNELS, 4.3, 2.1),),
+    tables=1.2,
 )

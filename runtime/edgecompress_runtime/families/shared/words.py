@@ -51,6 +51,13 @@ def pinned(builder: ir.IRBuilder, values: list[ir.Value]) -> list[ir.Value]:
     return [builder.extract_value(result, i) for i in range(len(values))] if len(values) > 1 else [result]
 
 
+def kept(builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
+    """An address in a register of its own: keeps LLVM from adding up its parts once more for each use. An empty piece
+    of assembly, as `pinned`."""
+    kind = ir.FunctionType(pointer.type, [pointer.type])
+    return builder.asm(kind, "", "=r,0", [pointer], side_effect=True)
+
+
 def store(builder: ir.IRBuilder, value: ir.Value, pointer: ir.Value, offset: ir.Value | int, align: int = 4) -> None:
     """Stores a value at an address `offset` bytes behind `pointer` that is a multiple of `align`."""
     builder.store(value, address(builder, pointer, offset, value.type)).align = align
