@@ -50,7 +50,7 @@ def built(plan: Plan, folder: Path, target: str) -> Compiled:
 
 
 def all_layers() -> Layers:
-    """Those of other families, and such that most kernels skip zeros."""
+    """Those of other families, such that most kernels skip zeros, and some of small weights."""
     made = layers("blocks", "wide", seed=2)
     made.convolution((6, 6, 64), 96, (1, 1))
     made.dense(1, 256, 128)
@@ -59,6 +59,12 @@ def all_layers() -> Layers:
         w = made.tensors[operator.inputs[1]].data
         assert w is not None
         w[made.random.random(w.shape) < 0.9] = 0
+    made.convolution((5, 6, 9), 18, (3, 3))
+    made.limit(-1, 1)
+    made.dense(2, 70, 37)
+    made.limit(-1, 0, 1)
+    made.convolution((4, 5, 16), 20, (1, 1))
+    made.limit(-64, 64)
     return made
 
 
@@ -71,6 +77,7 @@ def every_layer(target: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def test_layers_equal_the_hosts_kernels(every_layer: tuple[Layers, Compiled, Path], target: str) -> None:
     made, compiled, folder = every_layer
     plan, records = made.plan(), [made.feeds(), made.feeds()]
+    records += [[np.full_like(a, end) for a in made.feeds()] for end in (-128, 127)]
     assert compiled.program.family == {"linux-x86": "x86 avx2", "linux-x86-vnni": "x86 avx512_vnni"}[target]
     assert 0 < compiled.text < compiled.flash
     (folder / "i").write_bytes(b"".join(a.tobytes() for record in records for a in record))

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import llvmlite.binding as llvm
+import numpy as np
 
 # what LLVM calls an x86 CPU, by its instructions and not by its name
 FAR, NEAR, OLD = "x86-64-v4", "x86-64-v3", "x86-64-v2"
@@ -80,6 +81,9 @@ AVX_VNNI = Variant(
     "avx_vnni", 8, 4, "llvm.x86.avx512.vpdpbusd.256", 15, ("avxvnni", "avx2", "fma"), NEAR, "+avxvnni", pack=PACK_256
 )
 AVX2 = Variant("avx2", 8, 2, "llvm.x86.avx2.pmadd.wd", 15, ("avx2", "fma"), NEAR, "", 1.5, pack=PACK_256)
+# for small weights: two products of bytes fit 16 bits
+AVX2_BYTES = replace(AVX2, name="avx2_bytes", products=4, dot="llvm.x86.avx2.pmadd.ub.sw", registers=14, cost=2.0)
+SMALL = 64  # the largest of them, of either sign: 255 * 64 * 2 < 2**15
 SSE = Variant(
     "sse", 4, 2, "llvm.x86.sse2.pmadd.wd", 15, ("sse4.1", "popcnt"), OLD, "", 1.5, pack="llvm.x86.sse2.packss{}.128"
 )
@@ -92,6 +96,12 @@ def variant_for(features: Iterable[str]) -> Variant:
     """The best for a CPU with these features, in LLVM's names, "+" in front; GENERIC needs none."""
     has = {feature[1:] for feature in features if feature.startswith("+")}
     return next(v for v in VARIANTS.values() if has.issuperset(v.needs))
+
+
+def variant_for_weights(variant: Variant, weights: np.ndarray) -> Variant:
+    """The variant for a layer with these int8 weights."""
+    small = variant is AVX2 and weights.min(initial=0) >= -SMALL and weights.max(initial=0) <= SMALL
+    return AVX2_BYTES if small else variant
 
 
 def available() -> tuple[Variant, ...]:

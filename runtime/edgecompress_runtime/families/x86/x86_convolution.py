@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecompress_runtime.families.shared.division import LEAST, divided, part, ranges, rows
 from edgecompress_runtime.families.shared.step import Scratch, Step
-from edgecompress_runtime.families.x86.variants import Variant
+from edgecompress_runtime.families.x86.variants import Variant, variant_for_weights
 from edgecompress_runtime.families.x86.x86_blocks import Shape
 from edgecompress_runtime.families.x86.x86_dense import blocked
 from edgecompress_runtime.families.x86.x86_layout import (
@@ -49,6 +49,7 @@ def prepare_conv(
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None or y.size == 0:
         return None
+    variant = variant_for_weights(variant, w.data)
     stride = options.strides
     dilation = options.dilations
     pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
@@ -70,6 +71,7 @@ def prepare_fully_connected(
     x, w, (y,) = inputs[0], inputs[1], outputs
     if not x.is_int8 or w.data is None or w.zero_point.any() or y.size == 0:
         return None
+    variant = variant_for_weights(variant, w.data)
     units, depth = w.shape
     count = x.size // depth
     multiplier, shift = unit_multipliers(x, w, y)

@@ -12,7 +12,7 @@ from llvmlite import ir
 
 from edgecompress_runtime.families.shared.words import BYTE, HALF, LONG, WORD, function, load, store
 from edgecompress_runtime.families.x86.real import MAGIC
-from edgecompress_runtime.families.x86.variants import Variant
+from edgecompress_runtime.families.x86.variants import AVX2, AVX2_BYTES, Variant
 from edgecompress_runtime.families.x86.x86_requantize import RAISED, Rounding
 
 # what `requantized` needs of a vector of channels: each field is a vector of int32. Pairs of channels share a lane of
@@ -37,6 +37,12 @@ def splat(b: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
 def dot(b: ir.IRBuilder, variant: Variant, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
     """acc + the products of each lane; x and w as vectors of int32 that hold them."""
     whole = words(variant)
+    if variant.dot == AVX2_BYTES.dot:
+        bytes_, halves = ir.VectorType(BYTE, variant.bytes), ir.VectorType(HALF, 2 * variant.lanes)
+        pairs = function(b, variant.dot, halves, bytes_, bytes_)
+        fours = function(b, AVX2.dot, whole, halves, halves)
+        products = b.call(pairs, [b.bitcast(x, bytes_), b.bitcast(w, bytes_)])
+        return b.add(acc, b.call(fours, [products, halves([1] * halves.count)]))
     if variant.products == 4:
         old = llvm.llvm_version_info[0] < 22  # bytes were passed as words
         part = whole if old else ir.VectorType(BYTE, variant.bytes)
