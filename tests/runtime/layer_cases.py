@@ -297,7 +297,7 @@ FEW_VALUES: dict[str, Add] = {
     "one row": lambda made: made.convolution((1, 12, 6), 33, (1, 5)),
     "one column": lambda made: made.convolution((8, 1, 24), 30, (3, 1), padding=VALID),
     "dilated rows": lambda made: made.convolution((9, 6, 16), 32, (3, 2), dilation=(2, 1)),
-    "dense": lambda made: made.dense(1, 334, 37),
+    "dense": lambda made: made.dense(1, 336, 37),
     "dense in parts": lambda made: made.dense(1, 2570, 41),
     "dense, five rows": lambda made: made.dense(5, 77, 43, activation=RELU),
     "dense, saturated": lambda made: made.dense(3, 64, 41, scale=0.005),
