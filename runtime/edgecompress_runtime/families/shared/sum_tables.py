@@ -327,23 +327,81 @@ def _copy(source: Pointer, target: Pointer, n: Word) -> None:
             target[c] = source[c]
 
 
-def _kernel(name: str, module: str, tables: Tables) -> Callable[..., None]:
-    strip_rows, fill, look_up = strip_of(1, _copy, blank), tables.fill, tables.look_up
-    total, weighted, lanes = tables.total, tables.weighted, tables.lanes
-    together, group, codes, entry = tables.channels, tables.code.group, tables.code.codes, tables.entry
-    table, half = tables.table, tables.half
-    biases_of, stored = (_biases_of_one, _store_pixels) if tables.pixels == 4 else (_biases_of_four, _store_channels)
-    offsets, nothing = (_offsets, _nothing) if tables.pixels == 4 else (_no_offset, _nothing_four)
+def _prepared_by(tables: Tables) -> Callable[..., Any]:
+    """A function for Numba, inlined: (strip, its bytes that have to be zero, slots, tables in them)."""
+    table, entry = tables.table, tables.entry
 
     @inline
-    def found_in(slots: Pointer, codes: Pointer, ring: Tuple, count: Word) -> Words:
-        """The sums of a block, from the slots of a window's columns, the first of which is the oldest."""
-        oldest, kernel_w = ring
+    def prepare(strip: Pointer, zeros: Word, slots: Pointer, number: Word) -> None:
+        """The entry 0 of every table is zero, and never filled."""
+        blank(strip, zeros, i32(0))
+        for n in range(number):
+            blank(moved(slots, i32(n * table)), i32(entry), i32(0))
+
+    return prepare
+
+
+def _columns_by(tables: Tables) -> Callable[..., Any]:
+    """A function for Numba, inlined, that fills the slots of columns. inputs: of column 0. columns: the first, and the
+    one behind the last. sizes: bytes of a column in the strip, columns of the window, groups, bytes of a slot."""
+    fill, lanes = tables.fill, tables.lanes
+
+    @inline
+    def fill_columns(inputs: Pointer, offsets: Words, memory: Tuple, columns: Words, sizes: Words) -> None:
+        slots, totals = memory
+        step, kernel_w, groups, slot = sizes
+        for column in range(columns[0], columns[1]):
+            number = i32(column % kernel_w)
+            start = moved(inputs, i32(column * step)), offsets
+            fill(start, moved(slots, i32(number * slot)), groups, moved(totals, i32(number * 4 * lanes)))
+
+    return fill_columns
+
+
+def _blocks_by(tables: Tables) -> Callable[..., Any]:
+    """A function for Numba, inlined, that looks up all blocks of a turn. memory: slots, totals, sums between parts.
+    ring: number of the slot of the window's first column, columns, half words of each. ends: whether it is the first
+    part, and the last. target: where the first pixel's outputs go, places of all, channels."""
+    look_up, total, weighted = tables.look_up, tables.total, tables.weighted
+    together, half = tables.channels, tables.half
+    biases_of, stored = (_biases_of_one, _store_pixels) if tables.pixels == 4 else (_biases_of_four, _store_channels)
+    nothing = _nothing if tables.pixels == 4 else _nothing_four
+
+    @inline
+    def found_in(slots: Pointer, codes: Pointer, ring: Words) -> Words:
+        """The sums of a block: from the first column's slot to the last slot, then from the first slot on."""
+        oldest, kernel_w, count = ring
         found, at, left = nothing(), moved(slots, i32(oldest * count * half)), i32(i32(kernel_w - oldest) * count)
         for _ in range(min(kernel_w, i32(2))):
             found = look_up(at, codes, left, found)
             codes, at, left = moved(codes, i32(left * 2 * together)), slots, i32(oldest * count)
         return found
+
+    @inline
+    def look_up_blocks(
+        memory: Tuple, codes: Pointer, records: Pointer, ring: Words, ends: Words, target: Tuple, bounds: Words
+    ) -> None:
+        slots, totals, sums = memory
+        y, apart, channels = target
+        every = total(totals, ring[1])
+        for block in range(i32(i32(channels + together - 1) // i32(together))):
+            before = biases_of(records, block) if ends[0] else _kept(sums, block)
+            after = weighted(before, found_in(slots, codes, ring), every)
+            if ends[1]:
+                at = moved(y, min(i32(block * together), i32(channels - together)))
+                stored(after, (records, block), (at, apart, channels), bounds)
+            else:
+                _keep(sums, block, after)
+            codes = moved(codes, i32(ring[1] * ring[2] * 2 * together))
+
+    return look_up_blocks
+
+
+def _kernel(name: str, module: str, tables: Tables) -> Callable[..., None]:
+    strip_rows, prepare = strip_of(1, _copy, blank), _prepared_by(tables)
+    fill_columns, look_up_blocks = _columns_by(tables), _blocks_by(tables)
+    together, group, codes, half = tables.channels, tables.code.group, tables.code.codes, tables.half
+    offsets_of = _offsets if tables.pixels == 4 else _no_offset
 
     def kernel(
         tensors: Tuple, scratch: Tuple, geometry: Tuple, x_zero: Word, bounds: Words, places: Tuple, parts: Words
@@ -353,48 +411,35 @@ def _kernel(name: str, module: str, tables: Tables) -> Callable[..., None]:
         time."""
         x, w, records, y = tensors
         strip, slots, totals, sums = scratch
-        size, window, out, stride, dilation, pads = geometry
-        apart, turns = places
-        halves, some = parts
-        _, _, channels = size
-        kernel_h, kernel_w = window
-        out_h, out_w, out_channels = out
-        step = i32(i32(kernel_h * channels + ALIGNED - 1) // i32(ALIGNED) * ALIGNED)
-        columns = i32((out_w - 1) * stride[1] + kernel_w)
-        blocks = i32(i32(out_channels + together - 1) // i32(together))
-        if step != kernel_h * channels:  # what lies behind a column's values counts, too
-            blank(strip, i32(columns * step), i32(0))
-        for number in range(i32(kernel_w * some * codes)):
-            blank(moved(slots, i32(number * table)), i32(entry), i32(0))
+        size, (kernel_h, kernel_w), (out_h, out_w, out_channels), stride, dilation, pads = geometry
+        (apart, turns), (halves, some) = places, parts
+        step = i32(i32(kernel_h * size[2] + ALIGNED - 1) // i32(ALIGNED) * ALIGNED)
+        columns, blocks = (
+            i32((out_w - 1) * stride[1] + kernel_w),
+            i32(i32(out_channels + together - 1) // i32(together)),
+        )
+        # what lies behind a column's values counts, too
+        zeros = i32(columns * step) if step != kernel_h * size[2] else i32(0)
+        prepare(strip, zeros, slots, i32(kernel_w * some * codes))
+        offsets = offsets_of(apart, i32(stride[1] * step))
         for out_y in range(out_h):
-            top = i32(out_y * stride[0] - pads[0])
+            top, part = i32(out_y * stride[0] - pads[0]), w
             strip_rows(x, strip, top, (size, kernel_h, dilation), (pads[1], columns, step), x_zero)
-            row, part = moved(y, i32(out_y * out_w * out_channels)), w
             for first in range(i32(0), halves, some):
-                count, filled, behind = min(some, i32(halves - first)), i32(0), part
-                inputs = moved(strip, i32(first * codes * group))
+                count, filled = min(some, i32(halves - first)), i32(0)
                 groups = min(i32(count * codes), i32(i32(step + group - 1) // i32(group) - first * codes))
+                inputs, sizes = moved(strip, i32(first * codes * group)), (step, kernel_w, groups, i32(count * half))
+                ends = first == 0, first + count == halves
                 for turn in range(turns):
-                    left, behind = i32(turn * stride[1]), part
-                    for column in range(max(filled, left), i32(left + kernel_w)):
-                        start = moved(inputs, i32(column * step)), offsets(apart, i32(stride[1] * step))
-                        slot = i32(column % kernel_w)
-                        fill(
-                            start, moved(slots, i32(slot * count * half)), groups, moved(totals, i32(slot * 4 * lanes))
-                        )
-                    filled, every = i32(left + kernel_w), total(totals, kernel_w)
-                    target, own = moved(row, i32(turn * out_channels)), moved(sums, i32(turn * blocks * 16))
-                    for block in range(blocks):
-                        before = biases_of(records, block) if first == 0 else _kept(own, block)
-                        found = found_in(slots, behind, (i32(left % kernel_w), kernel_w), count)
-                        after = weighted(before, found, every)
-                        if first + count == halves:
-                            at = moved(target, min(i32(block * together), i32(out_channels - together)))
-                            stored(after, (records, block), (at, apart, out_channels), bounds)
-                        else:
-                            _keep(own, block, after)
-                        behind = moved(behind, i32(kernel_w * count * 2 * together))
-                part = behind
+                    left = i32(turn * stride[1])
+                    own = max(filled, left), i32(left + kernel_w)
+                    fill_columns(inputs, offsets, (slots, totals), own, sizes)
+                    filled = own[1]
+                    ring = i32(left % kernel_w), kernel_w, count
+                    memory = (slots, totals, moved(sums, i32(turn * blocks * 16)))
+                    target = moved(y, i32((out_y * out_w + turn) * out_channels)), apart, out_channels
+                    look_up_blocks(memory, part, records, ring, ends, target, bounds)
+                part = moved(part, i32(blocks * kernel_w * count * 2 * together))
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__module__ = module
