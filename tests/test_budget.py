@@ -112,7 +112,7 @@ def limited(monkeypatch, limit: int, overhead: int, **prune: object) -> tuple[Co
     """Of a model of 10,000 weights, whose file has so many bytes beside them; what each try chose, and began with."""
     tries = []
 
-    def run_float_steps(conversion, done=(), until=3):
+    def run_float_steps(conversion, done=(), until=4):
         if until == 3:
             tries.append((conversion.recipe.prune.parameters, len(done)))
         return [*done, *[FloatModel(None)] * (until + 1 - len(done))]

@@ -302,4 +302,4 @@ STEPS: tuple[tuple[Callable[[Recipe], bool], Callable[[Conversion, ir.Model], Fl
     (lambda recipe: recipe.prune.is_asked_for, _prune_weights),
     (lambda recipe: recipe.exit.is_asked_for, _exit_early),
 )
-CHANNELS, WEIGHTS = 1, 2  # places in STEPS
+CHANNELS, WEIGHTS, EXITS = 1, 2, 3  # places in STEPS

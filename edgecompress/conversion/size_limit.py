@@ -8,7 +8,7 @@ from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.prune.recipe_faults import faults
 from edgecompress.conversion.accuracy_limit import Outcome, convert_within_accuracy
 from edgecompress.conversion.conversion import Conversion
-from edgecompress.conversion.float_steps import CHANNELS, WEIGHTS, FloatModel, run_float_steps
+from edgecompress.conversion.float_steps import CHANNELS, EXITS, WEIGHTS, FloatModel, run_float_steps
 from edgecompress.conversion.size_budget import within_budget
 from edgecompress.conversion.sparsity_limit import prune_within_accuracy
 from edgecompress.recipe import Recipe
@@ -73,8 +73,9 @@ def convert_within_size(conversion: Conversion) -> Compressed:
     histories, done = _histories(steps), len(steps)
     for number in range(1, TRIES + 1):
         its = conversion.for_try(number, chosen)
-        pruned = prune_within_accuracy(its, run_float_steps(its, steps))
-        steps, its = pruned.steps, its.with_recipe(pruned.recipe)
+        pruned = prune_within_accuracy(its, run_float_steps(its, steps, until=EXITS))
+        its = its.with_recipe(pruned.recipe)
+        steps = run_float_steps(its, pruned.steps)
         notes += pruned.notes
         outcome = convert_within_accuracy(its, steps[-1].model)
         histories += [*_histories(steps[done:]), *outcome.histories]

@@ -9,11 +9,10 @@ import onnx_ir as ir
 
 from edgecompress.compress.prune.shares import LayerShare, within
 from edgecompress.conversion.conversion import Conversion
-from edgecompress.conversion.float_steps import WEIGHTS, FloatModel, run_float_steps
-from edgecompress.emit import onnx as onnx_emitter
+from edgecompress.conversion.float_steps import EXITS, WEIGHTS, FloatModel, run_float_steps
 from edgecompress.evaluate.gate import ROUNDING
 from edgecompress.evaluate.interpreters import OnnxRuntime
-from edgecompress.evaluate.verify import compare, run_dataset, with_exits
+from edgecompress.evaluate.verify import compare, run_dataset
 from edgecompress.graph.annotations import set_sparsity, sparsity
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.provenance import label
@@ -31,7 +30,8 @@ FIRST_TRY = 100  # numbers of these tries, which name checkpoints, start there
 
 @dataclass(frozen=True)
 class Pruned:
-    """The float model after each step, the recipe with the sparsity that was kept, and what a reader should know."""
+    """The float model after each step up to pruning, the recipe with the sparsity that was kept, and what a reader
+    should know."""
 
     steps: list[FloatModel]
     recipe: Recipe
@@ -39,7 +39,7 @@ class Pruned:
 
 
 def prune_within_accuracy(conversion: Conversion, steps: list[FloatModel]) -> Pruned:
-    """Prunes less where the pruned model, the last of the float steps, loses more than a max_drop that was asked for:
+    """Prunes less where the pruned model, the last of these float steps, loses more than a max_drop that was asked for:
     twice as many weights are kept each time, from the model in front of pruning; then the sparsity in between is tried.
 
     Those layers give way whose sparsity harms the outputs most, as measured with each of them pruned alone; the others
@@ -85,7 +85,7 @@ class _Tries:
     def holds(self, sparsity: float) -> bool:
         """Whether a model of that sparsity loses no more than the limit."""
         number = FIRST_TRY + len(self.drops)
-        steps = run_float_steps(self._conversion.for_try(number, self._recipe(sparsity)), self._before)
+        steps = run_float_steps(self._conversion.for_try(number, self._recipe(sparsity)), self._before, EXITS)
         drop = float_drop(self._conversion, steps[-1].model)
         assert drop is not None  # the first try had one
         self.drops[sparsity] = drop
@@ -178,5 +178,5 @@ def _with_goal(steps: list[FloatModel], asked: float, kept: float) -> list[Float
 
 def float_drop(conversion: Conversion, model: ir.Model) -> float | None:
     """Points of the metric that a float model loses against the one that came in; None without labels."""
-    interpreter, reference = OnnxRuntime(onnx_emitter.emit(model)), with_exits(conversion.reference, model)
+    interpreter, reference = OnnxRuntime(model), conversion.reference
     return compare(interpreter, reference.dataset, run_dataset(interpreter, reference.dataset), reference).drop
