@@ -18,7 +18,7 @@ from edgecompress.graph.nodes import argument
 from edgecompress.support.present import present
 
 GRIDS = (4, 2, 1)  # rows and columns that feature maps are pooled to
-SHARE = 1 / 16  # of the network's parameters that all exits may take before their grids become coarser
+SHARE = 1 / 8  # of the network's parameters that all exits may take before their grids become coarser
 LAYERS = {"Conv": 1, "ConvTranspose": 1, "MatMul": -1, "Gemm": -1}  # axis of what they make that channels lie along
 
 
