@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter
 from onnx import helper, numpy_helper
 from torch import nn
 
@@ -21,12 +24,14 @@ from edgecompress.compress.early_exit.first_fit import fitted, without_scales
 from edgecompress.compress.early_exit.heads import with_exits
 from edgecompress.compress.early_exit.thresholds import Answers, lowest_threshold
 from edgecompress.compress.quantize import quantize
+from edgecompress.devices.artifact import open_artifact
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import pack as pack_emitter
+from edgecompress.emit import tflite as tflite_emitter
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.file_count import count_file
-from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
 from edgecompress.evaluate.taken_exits import costs
 from edgecompress.graph.annotations import exits, quantization, set_exits
 from edgecompress.ingest import load
@@ -139,14 +144,37 @@ def run_pack(packed: TFLiteModel, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return np.concatenate([given.from_device(y) for y, _ in pairs]), np.concatenate([which for _, which in pairs])
 
 
+def run_tflite(file: TFLiteModel, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(outputs, exits taken) by what the file says itself: its signatures and metadata."""
+    content = schema.ModelT.InitFromPackedBuf(file.data, 0)
+    (entry,) = [m for m in content.metadata if m.name == b"early_exits"]
+    rows = json.loads(bytes(content.buffers[entry.buffer].data))
+    interpreter, given, taken = Interpreter(model_content=file.data), [], []
+    for sample in x:
+        values = {"input": file.inputs[0].to_device(sample[None])}
+        for row in rows:
+            runner = interpreter.get_signature_runner(row["signature"])
+            values |= runner(**{name: values[name] for name in runner.get_input_details()})
+            if row["threshold"] is None or real(runner, values, row["confidence"]).max() >= row["threshold"]:
+                break
+        given.append(real(runner, values, row["value"]))
+        taken.append(1 + rows.index(row))
+    return np.concatenate(given), np.array(taken)
+
+
+def real(runner: object, values: dict[str, np.ndarray], name: str) -> np.ndarray:
+    scale, zero = runner.get_output_details()[name]["quantization"]
+    return (values[name].astype(np.float32) - zero) * np.float32(scale) if scale else values[name]
+
+
 def test_float_files_end_where_the_rule_says(model: ir.Model) -> None:
     x, _ = pictures(60, seed=1)
     expected, taken = by_rule(model, OnnxRuntime(open_model(model)).run({"input": x}))
     assert set(taken) == {1, 2, 3}
-    for found, which in (
-        OnnxRuntime(onnx_emitter.emit(model)).run({"input": x}),
-        run_pack(pack_emitter.emit(model), x),
-    ):
+    in_onnx = OnnxRuntime(onnx_emitter.emit(model)).run({"input": x})
+    staged = tflite_emitter.emit(model)
+    in_checks = LiteRT(staged.data, staged).run({"input": x})
+    for found, which in (in_onnx, run_pack(pack_emitter.emit(model), x), run_tflite(staged, x), in_checks):
         np.testing.assert_array_equal(which, taken)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -173,6 +201,10 @@ def test_int8_files_end_where_the_rule_says(model: ir.Model) -> None:
         expected, taken = by_rule(encoded, outputs)
         found, which = run_pack(packed, x)
         np.testing.assert_array_equal(which, taken)
+        staged = tflite_emitter.emit(encoded, io_dtype=dtype)
+        by_file = run_tflite(staged, x)[1]
+        assert np.mean(by_file == taken) > 0.9  # optimised kernels may be a step off
+        np.testing.assert_array_equal(LiteRT(staged.data, staged).run({"input": x})[1], by_file)
         step = packed.outputs[0].scale if dtype == ir.DataType.INT8 else 1e-6  # scores of exits have other scales
         assert np.abs(found - np.clip(expected, found.min(), found.max())).max() <= step
 
@@ -212,7 +244,8 @@ def test_costs_are_counted_in_the_files(model: ir.Model) -> None:
     ]
     behind = np.array([heads[0], sum(heads), sum(heads) + 384 * 4])
     assert spent == tuple(np.cumsum(convolutions) + behind)
-    for format, data in (("onnx", onnx_emitter.emit(model)), ("pack", packed.data)):
+    files = {"onnx": onnx_emitter.emit(model), "pack": packed.data, "tflite": tflite_emitter.emit(model).data}
+    for format, data in files.items():
         assert sum(count_file(data, format, macs).macs.values()) == spent[-1]
 
 
@@ -268,7 +301,7 @@ def check_report(report: Report, format: str) -> None:
     assert whole.threshold is None and whole.value - chosen.value <= 3.0 + 1e-9 and chosen.macs < 0.8 * whole.macs
     macs = [row.macs for row in found.thresholds]
     assert macs == sorted(macs) and macs[-1] == found.macs[-1]
-    (check,) = next(a for a in report.artifacts if a.format == format).checks
+    check = next(a for a in report.artifacts if a.format == format).checks[0]
     assert check.exits is not None and check.exits.macs < 0.8 * whole.macs
     assert check.reference_value is not None and check.value is not None and check.value > check.reference_value - 6
     shares, values = check.exits.shares, [v or 0.0 for v in check.exits.values]
@@ -276,15 +309,20 @@ def check_report(report: Report, format: str) -> None:
 
 
 def test_a_conversion_trains_exits_and_says_what_they_cost(tmp_path: Path, trained: nn.Module) -> None:
-    report = convert(tmp_path, file_of(trained), False, formats=["tflite", "onnx"]).report
-    assert "ends early" in report.refused["tflite"] and [a.format for a in report.artifacts] == ["onnx"]
-    check_report(report, "onnx")
+    report = convert(tmp_path, file_of(trained), False, "android", formats=["tflite", "onnx"]).report
+    for format in ("tflite", "onnx"):
+        check_report(report, format)
+    (path,) = (tmp_path / "out").glob("*.tflite")
+    with pytest.raises(InputError, match="signatures stage_1, stage_2, stage_3"):
+        open_artifact(path)
 
 
 @pytest.mark.long
 @CORTEX_M
 def test_firmware_does_not_run_later_layers(tmp_path: Path, trained: nn.Module) -> None:
-    report = convert(tmp_path, file_of(trained), True, "cortex-m4", formats=["pack"], devices=["qemu-m4"]).report
+    formats = ["pack", "tflite"]
+    report = convert(tmp_path, file_of(trained), True, "cortex-m4", formats=formats, devices=["qemu-m4"]).report
+    assert "runs one graph to its end" in report.refused["tflite"]
     check_report(report, "pack")
     (run,) = report.devices
     assert run.equal and run.counts is not None

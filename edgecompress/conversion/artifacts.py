@@ -12,6 +12,7 @@ from edgecompress.conversion.conversion import Conversion
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import tflite as tflite_emitter
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.annotations import exits
 from edgecompress.lowering.tensor_io import TFLiteModel
 from edgecompress.recipe import Recipe
 from edgecompress_targets import OPERATOR_SETS, Profile
@@ -57,6 +58,11 @@ def _emit_onnx(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
 
 
 def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
+    if exits(model.graph) and profile.operators == "tflm":
+        raise UnsupportedModelError(
+            "TensorFlow Lite Micro runs one graph to its end, so a .tflite file for it can't end early: ask for .pack, "
+            "or remove [exit]"
+        )
     dtype = ir.DataType.INT8 if recipe.emit.io == "int8" else ir.DataType.FLOAT
     operators = OPERATOR_SETS[profile.operators]
     description = f"edgecompress {__version__}"

@@ -106,6 +106,11 @@ def _tflite(path: Path) -> Artifact:
     except Exception as error:
         raise InputError(f"{path}: LiteRT can't read it: {' '.join(str(error).split())}") from error
 
+    if len(keys := list(interpreter.get_signature_list())) > 1:
+        raise InputError(
+            f"{path}: holds a network that ends early as the signatures {', '.join(keys)}, which the application runs: "
+            "give the .pack or .onnx file of that conversion"
+        )
     inputs, outputs = (
         tuple(_of_interpreter(detail) for detail in details)
         for details in (interpreter.get_input_details(), interpreter.get_output_details())

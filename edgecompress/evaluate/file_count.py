@@ -123,29 +123,30 @@ _MULTIPLY: dict[str, tuple[int, int, _Macs]] = {
 
 
 def _tflite(data: bytes) -> tuple[list[_Tensor], list[_Operator]]:
+    """Of all graphs of the file; a constant that several hold is counted once."""
     model = schema.ModelT.InitFromPackedBuf(data, 0)
-    graph = model.subgraphs[0]
     types = {number: name.lower() for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
     kinds = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
-    tensors = [
-        _Tensor(
-            t.name.decode(),
-            tuple(map(int, t.shape if t.shape is not None else ())),
-            types[t.type],
-            model.buffers[t.buffer].data is not None,
-            partial(_bytes_of, model.buffers[t.buffer]),
-        )
-        for t in graph.tensors
-    ]
-    operators = [
-        _Operator(
-            kinds[model.operatorCodes[o.opcodeIndex].builtinCode],
-            tuple(tensors[i] if i >= 0 else None for i in o.inputs),
-            tuple(tensors[i] for i in o.outputs),
-        )
-        for o in graph.operators
-    ]
-    return tensors, operators
+    constants: dict[tuple[str, int], _Tensor] = {}
+    computed: list[_Tensor] = []
+    operators: list[_Operator] = []
+    for graph in model.subgraphs:
+        tensors = []
+        for t in graph.tensors:
+            buffer = model.buffers[t.buffer]
+            is_constant, shape = buffer.data is not None, tuple(map(int, t.shape if t.shape is not None else ()))
+            made = _Tensor(t.name.decode(), shape, types[t.type], is_constant, partial(_bytes_of, buffer))
+            tensors.append(constants.setdefault((made.name, t.buffer), made) if is_constant else made)
+        computed += [t for t in tensors if not t.is_constant]
+        operators += [
+            _Operator(
+                kinds[model.operatorCodes[o.opcodeIndex].builtinCode],
+                tuple(tensors[i] if i >= 0 else None for i in o.inputs),
+                tuple(tensors[i] for i in o.outputs),
+            )
+            for o in graph.operators
+        ]
+    return [*constants.values(), *computed], operators
 
 
 def _pack(data: bytes) -> tuple[list[_Tensor], list[_Operator]]:

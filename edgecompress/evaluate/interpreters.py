@@ -20,7 +20,7 @@ from edgecompress.evaluate.batching import Feed, Shape, in_batches
 from edgecompress.support.interrupt import reraise_interrupt
 
 if TYPE_CHECKING:
-    from edgecompress.lowering.tensor_io import TensorIO
+    from edgecompress.lowering.tensor_io import Stage, TensorIO
 
 LARGE = 1 << 16  # bytes from which an initializer is handed over without a copy
 
@@ -51,6 +51,11 @@ class TFLiteIO(Protocol):
     @property
     def join(self) -> ir.Model | None:
         """What makes the ONNX model's outputs of these, where they are parts; else None."""
+        ...
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The signatures of a .tflite file that ends early; else empty."""
         ...
 
 
@@ -174,10 +179,25 @@ class _TFLite:
             return in_batches(lambda feeds: list(map(self._run_once, feeds)), inputs, self._shapes)
 
     def _run_once(self, feed: Feed) -> list[np.ndarray]:
+        if self._io.stages:
+            return self._run_stages({t.name: t.to_device(feed[t.name]) for t in self._io.inputs})
         for index, tensor in zip(self._inputs, self._io.inputs, strict=True):
             self._interpreter.set_tensor(index, tensor.to_device(feed[tensor.name]))
         self._interpreter.invoke()
         return self._join(self._interpreter.get_tensor(index) for index in self._outputs)
+
+    def _run_stages(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """values: the inputs by name, as on the device -> the output of the stage behind which it ends, and its number,
+        from 1."""
+        for stage in self._io.stages:
+            run = self._interpreter.get_signature_runner(stage.key)
+            values |= run(**{name: values[name] for name in stage.inputs})
+            if stage.confidence is None or stage.threshold is None:
+                break
+            if stage.confidence.from_device(values[stage.confidence.name]).max() >= stage.threshold:
+                break
+        number = 1 + self._io.stages.index(stage)
+        return [stage.value.from_device(values[stage.value.name]), np.array([number], np.int32)]
 
 
 class LiteRT(_TFLite):

@@ -7,7 +7,9 @@ vectors (shapes, zero points, scales) are stored once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import flatbuffers
 import numpy as np
@@ -59,65 +61,96 @@ class FlatBuffer:
 
     def used(self, ends: Sequence[int]) -> list[int]:
         """Indices of the tensors that an operator or one of `ends` (the graph's inputs and outputs) refers to."""
-        return sorted({i for o in self.operators for i in (*o.inputs, *o.outputs) if i >= 0}.union(ends))
+        return _used(self.operators, ends)
 
     def finish(self, inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], description: str) -> bytes:
         """(signature name, tensor index) of inputs and outputs -> the file's bytes."""
-        order = self.used([i for _, i in (*inputs, *outputs)])
-        index = {old: new for new, old in enumerate(order)} | {-1: -1}
-        packed_tensors, buffers = _packed_tensors([self.tensors[i] for i in order])
-        packed_operators, codes = self._packed_operators(index)
+        return self.finish_signatures([Signature("serving_default", inputs, outputs, self.operators)], description)
 
-        subgraph = schema.SubGraphT()
-        subgraph.name = "main"
-        subgraph.tensors = packed_tensors
-        subgraph.operators = packed_operators
-        subgraph.inputs = np.array([index[i] for _, i in inputs], np.int32)
-        subgraph.outputs = np.array([index[i] for _, i in outputs], np.int32)
+    def finish_signatures(
+        self, signatures: Sequence[Signature], description: str, metadata: Mapping[str, bytes] = MappingProxyType({})
+    ) -> bytes:
+        """A file with a graph for each signature, which share their constants and are run by the caller.
 
-        runtime = minimum_runtime(codes)
-        buffers.append(_Buffer(np.frombuffer(runtime.encode().ljust(16, b"\0"), np.uint8)))
-        metadata = schema.MetadataT()
-        metadata.name, metadata.buffer = "min_runtime_version", len(buffers) - 1
-
+        metadata: by name, beside the oldest runtime that reads the file.
+        """
+        packed, codes = _Packed(self.tensors), dict[tuple[str, int], int]()
+        for signature in signatures:
+            packed.add(signature, codes)
         model = schema.ModelT()
         model.version = 3
         model.description = description
         model.operatorCodes = [_operator_code(kind, version) for kind, version in codes]
-        model.subgraphs = [subgraph]
-        model.buffers = buffers
-        model.metadata = [metadata]
-        model.signatureDefs = [_signature(inputs, outputs, index)]
+        model.subgraphs, model.buffers, model.signatureDefs = packed.graphs, packed.buffers, packed.signatures
+        oldest = {"min_runtime_version": minimum_runtime(codes).encode().ljust(16, b"\0")}
+        model.metadata = [packed.metadata(name, data) for name, data in {**oldest, **metadata}.items()]
         builder = flatbuffers.Builder(1 << 16)
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
         return bytes(builder.Output())
 
-    def _packed_operators(self, index: dict[int, int]) -> tuple[list[object], dict[tuple[str, int], int]]:
-        """In order, and the place of each (name, version). index: of a tensor -> its place in the file."""
-        codes: dict[tuple[str, int], int] = {}
-        packed = []
-        for operator in self.operators:
-            get = [self.tensors[i] if i >= 0 else None for i in operator.inputs]
-            out = [self.tensors[i] for i in operator.outputs]
-            version = operator_version(operator.kind, get, out, operator.options)
-            code = codes.setdefault((operator.kind, version), len(codes))
-            packed.append(_packed_operator(operator, code, index))
-        return packed, codes
+
+@dataclass(frozen=True, eq=False)
+class Signature:
+    """A graph of a file and what callers name it by. inputs, outputs: (name, tensor index). operators: in order."""
+
+    key: str
+    inputs: Sequence[tuple[str, int]]
+    outputs: Sequence[tuple[str, int]]
+    operators: Sequence[Operator]
 
 
-def _packed_tensors(tensors: Sequence[Tensor]) -> tuple[list[_PackedTensor], list[_Buffer]]:
-    """Tensors, and the buffers of their data; buffer 0 is empty by convention, and equal data is one buffer."""
-    buffers, packed, pack = [_Buffer(None)], [], _Packer()
-    buffer_of: dict[tuple[ir.DataType, bytes], int] = {}
-    for tensor in tensors:
-        number = 0
-        if tensor.data is not None:
-            key = (tensor.dtype, tensor.data.tobytes())
-            number = buffer_of.setdefault(key, len(buffers))
-            if number == len(buffers):
-                buffers.append(_Buffer(np.frombuffer(key[1], np.uint8)))
-        packed.append(_PackedTensor(tensor, number, pack))
-    return packed, buffers
+class _Packed:
+    """The graphs of a file, and the buffers of their data; buffer 0 is empty by convention, and equal data is one
+    buffer."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.tensors, self.pack = tensors, _Packer()
+        self.graphs: list[schema.SubGraphT] = []
+        self.signatures: list[schema.SignatureDefT] = []
+        self.buffers = [_Buffer(None)]
+        self._buffer_of: dict[tuple[ir.DataType, bytes], int] = {}
+
+    def add(self, signature: Signature, codes: dict[tuple[str, int], int]) -> None:
+        """codes: the place of each operator's (name, version), to which those of this graph are added."""
+        ends = [i for _, i in (*signature.inputs, *signature.outputs)]
+        order = _used(signature.operators, ends)
+        index = {old: new for new, old in enumerate(order)} | {-1: -1}
+        graph = schema.SubGraphT()
+        graph.name = signature.key if self.graphs else "main"
+        graph.tensors = [_PackedTensor(t, self._buffer(t), self.pack) for t in (self.tensors[i] for i in order)]
+        graph.operators = [self._operator(operator, index, codes) for operator in signature.operators]
+        graph.inputs = np.array([index[i] for _, i in signature.inputs], np.int32)
+        graph.outputs = np.array([index[i] for _, i in signature.outputs], np.int32)
+        self.signatures.append(_signature(signature, index, len(self.graphs)))
+        self.graphs.append(graph)
+
+    def metadata(self, name: str, data: bytes) -> schema.MetadataT:
+        self.buffers.append(_Buffer(np.frombuffer(data, np.uint8)))
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = name, len(self.buffers) - 1
+        return entry
+
+    def _buffer(self, tensor: Tensor) -> int:
+        if tensor.data is None:
+            return 0
+        key = (tensor.dtype, tensor.data.tobytes())
+        number = self._buffer_of.setdefault(key, len(self.buffers))
+        if number == len(self.buffers):
+            self.buffers.append(_Buffer(np.frombuffer(key[1], np.uint8)))
+        return number
+
+    def _operator(
+        self, operator: Operator, index: dict[int, int], codes: dict[tuple[str, int], int]
+    ) -> schema.OperatorT:
+        """index: of a tensor -> its place in the graph."""
+        get = [self.tensors[i] if i >= 0 else None for i in operator.inputs]
+        out = [self.tensors[i] for i in operator.outputs]
+        version = operator_version(operator.kind, get, out, operator.options)
+        return _packed_operator(operator, codes.setdefault((operator.kind, version), len(codes)), index)
+
+
+def _used(operators: Sequence[Operator], ends: Sequence[int]) -> list[int]:
+    return sorted({i for o in operators for i in (*o.inputs, *o.outputs) if i >= 0}.union(ends))
 
 
 class _Packer:
@@ -213,9 +246,7 @@ def _operator_code(kind: str, version: int) -> schema.OperatorCodeT:
     return code
 
 
-def _signature(
-    inputs: Sequence[tuple[str, int]], outputs: Sequence[tuple[str, int]], index: dict[int, int]
-) -> schema.SignatureDefT:
+def _signature(signature: Signature, index: dict[int, int], graph: int) -> schema.SignatureDefT:
     def entries(pairs: Sequence[tuple[str, int]]) -> list[schema.TensorMapT]:
         result = []
         for name, tensor in pairs:
@@ -224,7 +255,7 @@ def _signature(
             result.append(entry)
         return result
 
-    signature = schema.SignatureDefT()
-    signature.signatureKey = "serving_default"
-    signature.inputs, signature.outputs = entries(inputs), entries(outputs)
-    return signature
+    made = schema.SignatureDefT()
+    made.signatureKey, made.subgraphIndex = signature.key, graph
+    made.inputs, made.outputs = entries(signature.inputs), entries(signature.outputs)
+    return made

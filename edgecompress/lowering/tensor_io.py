@@ -52,13 +52,30 @@ class TensorIO:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A signature of a .tflite file that ends early. inputs, outputs: names. value: what the network gives if it ends
+    behind it. confidence: the probabilities that decide; threshold: what the largest has to reach; both None for the
+    last stage.
+    """
+
+    key: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    value: TensorIO
+    confidence: TensorIO | None
+    threshold: float | None
+
+
+@dataclass(frozen=True)
 class TFLiteModel:
     """An emitted FlatBuffer and how to feed it.
 
     join: where outputs are parts of the model's, the model that makes those of them; None where they are the model's.
+    stages: of a .tflite file that ends early, whose signatures are run one after the other; empty for all others.
     """
 
     data: bytes
     inputs: tuple[TensorIO, ...]
     outputs: tuple[TensorIO, ...]
     join: ir.Model | None = None
+    stages: tuple[Stage, ...] = ()

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from edgecompress.emit.tflite.bilinear import write_long_resizes
+from edgecompress.emit.tflite.exit_signatures import metadata, signatures, stages_of
 from edgecompress.emit.tflite.look_ups import write_look_ups
 from edgecompress.emit.tflite.positions import count_from_end, narrow_positions
 from edgecompress.emit.tflite.substitutes import write_substitutes
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.annotations import exits, quantization
+from edgecompress.graph.annotations import exit_output, exits, quantization
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
 from edgecompress.graph.joined_outputs import take_apart
@@ -58,11 +59,6 @@ def emit(
         loaded by XNNPACK, which refuses some scales.
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
     """
-    if exits(model.graph):
-        raise UnsupportedModelError(
-            "a .tflite file has no operator that ends early, so it can't hold early exits: ask for .pack or .onnx, or "
-            "remove [exit]"
-        )
     built = build(model, io_dtype=io_dtype)
     if operators is not None:
         write_substitutes(built.buffer, set(operators))
@@ -78,12 +74,18 @@ def emit(
     if operators is not None:
         _check_operators(built.buffer, set(operators))
     inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
-    data = built.buffer.finish(inputs, outputs, description)
     taken, given = (
         tuple(replace(io, dtype=built.buffer.tensors[index].dtype) for io, index in ends)
         for ends in (built.inputs, built.outputs)
     )
-    return TFLiteModel(data, taken, given, built.join)
+    if places := exits(model.graph):
+        made = signatures(built.buffer, inputs, outputs, places)
+        stages = stages_of(made, places, {io.name: io for io in given})
+        which = exit_output(model.graph)
+        data = built.buffer.finish_signatures(made, description, metadata(stages))
+        ends = given[0], TensorIO(which, which, (0,), (1,), ir.DataType.INT32)
+        return TFLiteModel(data, taken, ends, None, stages)
+    return TFLiteModel(built.buffer.finish(inputs, outputs, description), taken, given, built.join)
 
 
 def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Built:
