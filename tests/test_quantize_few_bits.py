@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -9,11 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edgecompress
 from edgecompress.compress.cluster import cluster
 from edgecompress.compress.quantize.aware import FakeQuantized
 from edgecompress.compress.quantize.fake_few_bits import fake_weight, on_learned_steps
 from edgecompress.compress.quantize.gptq import round_weights
 from edgecompress.compress.quantize.weight_scales import quantize_weight
+from edgecompress.conversion.size_budget import within_budget
 from edgecompress.emit import onnx as emit_onnx
 from edgecompress.emit import pack as emit_pack
 from edgecompress.emit import tflite as emit_tflite
@@ -23,7 +27,7 @@ from edgecompress.evaluate.interpreters import LiteRT
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.few_bits import narrowest
 from edgecompress.operators import record_of
-from edgecompress.recipe import Cluster, Quantize
+from edgecompress.recipe import Cluster, Emit, Quantize, Recipe
 from edgecompress.targets import load_target
 from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
@@ -264,3 +268,32 @@ def test_learned_steps_are_in_the_model() -> None:
         found.scale, quantization(annotated.graph.initializers["v"]).scale * np.exp(0.3), rtol=1e-5
     )
     assert found.kind == "int4"
+
+
+# conversions ------------------------------------------------------------------------------------------
+
+
+def test_without_training_gptq_is_tried_and_the_gate_judges(tmp_path: Path) -> None:
+    model = three_layers()
+    made = edgecompress.convert(
+        model, calib=samples(model, 64), formats=["pack"], recipe={"quantize": {"weights": "binary"}},
+        output=tmp_path / "out",
+    )  # fmt: skip
+    report = made.report
+    assert report.status == "quality-below-limit"
+    assert "weights rounded by GPTQ" in [cure.what for cure in report.cures] and not report.achieved.float_layers
+    assert {layer.encoding for layer in report.layers} >= {"int8 per-channel", "binary per-channel"}
+    assert next(layer.bits_per_weight for layer in report.layers if "binary" in layer.encoding) == 1.0
+    assert report.artifacts[0].weight_bytes_by_type["binary"] == 16 * 16 * 9 // 8
+    assert any("2 int8, 1 binary" in stage.note for stage in report.stages)
+
+
+@pytest.mark.parametrize("quantize", [{"weights": "int4"}, {"layer_weights": {"c": "binary"}}])
+def test_few_bits_need_int8_activations(quantize: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"quantize\..* needs int8 activations beside it: give calibration data"):
+        edgecompress.convert(three_layers(), formats=["pack"], recipe={"quantize": quantize}, output=tmp_path / "out")
+
+
+def test_a_limit_on_size_does_not_prune_weights_of_few_bits() -> None:
+    recipe = Recipe(quantize=Quantize(weights="binary"), emit=Emit(formats=["pack"], max_size=1000))
+    assert within_budget(recipe, 10_000, trains=True).prune.sparsity is None
