@@ -14,7 +14,7 @@ import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from onnx import helper, numpy_helper
+from onnx import helper, numpy_helper, parser
 from torch import nn
 
 import edgecompress
@@ -266,6 +266,38 @@ def test_the_lowest_threshold_is_that_of_all_thresholds(max_drop: float) -> None
 
     holds = [value(t) >= whole - max_drop - 1e-9 for t in range(1, 257)]
     assert found == 1 + max((i + 1 for i, held in enumerate(holds) if not held), default=0) or found == 256
+
+
+HEADS = {  # inputs, nodes, weights, and how the first exit reads its value
+    "a sequence": (
+        "3,16", "b=Conv<pads=[1,1]>(x,u) c=Relu(b) d=Conv<pads=[1,1]>(c,v) e=Flatten(d)", (8, 3, 3), (8, 8, 3),
+        lambda c: c.mean(axis=2),
+    ),
+    "tokens": ("6,5", "b=MatMul(x,u) c=Relu(b) d=MatMul(c,v) e=Flatten(d)", (5, 7), (7, 7), lambda c: c.mean(axis=1)),
+    "features": ("6", "b=MatMul(x,u) c=Relu(b) e=MatMul(c,v)", (6, 8), (8, 8), lambda c: c),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_an_exit_reads_the_mean_over_places_of_each_channel(name: str) -> None:
+    size, text, first, second, mean = HEADS[name]
+    generator, dims = np.random.default_rng(0), tuple(map(int, size.split(",")))
+    depth = {"a sequence": 128, "tokens": 42, "features": 8}[name]
+    head = f'<ir_version: 8, opset_import: ["" : 17]> g (float[1,{size}] x) => (float[1,4] y)'
+    file = parser.parse_model(f"{head} {{ {text} y=MatMul(e,w) }}")
+    for key, dim in (("u", first), ("v", second), ("w", (depth, 4))):
+        file.graph.initializer.append(numpy_helper.from_array(generator.normal(0, 1, dim).astype(np.float32), key))
+    whole = load(file).model
+    x = generator.normal(0, 1, (50, *dims)).astype(np.float32)
+    made = with_exits(whole, exit_values(whole.graph, ["c"]), "")
+    data = TrainData.from_dataset(load_data({"x": x}, made.graph.inputs, Preprocess()), made)
+    made = without_scales(fitted(made, data))
+    weights = {name: np.asarray(v.const_value) for name, v in made.graph.initializers.items()}
+    y, scores, *_, value = OnnxRuntime(open_model(made), extra_outputs=["c"]).run({"x": x})
+    expected = mean(value) @ weights["exit_1/weight"].T + weights["exit_1/bias"]
+    np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
+    centred = y - y.mean(axis=1, keepdims=True)
+    assert np.square(scores - centred).mean() < np.square(centred - centred.mean(axis=0)).mean()  # than the mean alone
 
 
 def test_exits_are_spread_by_computation() -> None:
