@@ -134,7 +134,9 @@ def test_int8_and_clusters_end_as_they_were_trained(trained: Net, exported: onnx
     assert again.artifacts["pack"].stat().st_size < result.artifacts["onnx"].stat().st_size
 
 
-@pytest.mark.parametrize("kind, numbers", [("ternary", {-1, 0, 1}), ("int4", set(range(-7, 8)))])
+@pytest.mark.parametrize(
+    "kind, numbers", [("ternary", {-1, 0, 1}), pytest.param("int4", set(range(-7, 8)), marks=pytest.mark.long)]
+)
 def test_weights_of_few_bits_end_as_they_were_trained(
     exported: onnx.ModelProto, tmp_path: Path, kind: str, numbers: set[int]
 ) -> None:
