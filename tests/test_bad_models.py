@@ -301,9 +301,9 @@ def test_files_of_other_kinds_are_told_which_are_read():
 
 
 def test_every_unsupported_operator_is_listed_at_once():
-    proto = model("a = Det(x) b = Foo(a) c = Relu(b) d = Flatten(c) e = Foo(d) y = CumSum(e, k)", k=np.array(1))
+    proto = model("a = RandomNormalLike(x) b = Foo(a) c = Relu(b) d = Flatten(c) e = Foo(d) y = Bar(e)")
     message = refused(
-        proto, UnsupportedModelError, "4 nodes", "operator Det: 1", "operator Foo: 2", "operator CumSum: 1"
+        proto, UnsupportedModelError, "4 nodes", "operator RandomNormalLike: 1", "operator Foo: 2", "operator Bar: 1"
     )
     assert "Flatten" not in message and "Relu" not in message
 
@@ -331,35 +331,18 @@ def test_control_flow_and_quantized_models_get_advice():
     refused(looped, UnsupportedModelError, "operator If: 1", "control flow")
 
 
-@pytest.mark.parametrize(
-    ("nodes", "mentions"),
-    [
-        ("y, i = MaxPool<kernel_shape=[2,2]>(x) z = Cast<to=1>(i) w = Add(y, z)", None),
-        ('y = Pad<mode="edge">(x, p)', "Pad in mode edge"),
-        ('y = Resize<mode="cubic">(x, , s)', "Resize in mode cubic"),
-        ("n = NonZero(x) y = Cast<to=1>(n)", "NonZero"),
-        ("c = Cast<to=3>(x) y = Cast<to=1>(c)", "int8"),
-        ("k = ReduceMean<axes=[0,2,3]>(x) w2 = Reshape(k, ws) y = Conv(x, w2)", "Conv whose input 1"),
-    ],
-)
-def test_forms_of_known_operators_that_are_refused(nodes: str, mentions: str | None):
-    proto = model(
-        nodes, p=np.array([0, 0, 1, 1, 0, 0, 1, 1]), s=np.array([1, 1, 2, 2], np.float32), ws=np.array([1, 3, 1, 1])
-    )
-    if mentions is None:  # the second output is dead here, and that is fine
-        assert load(proto).max_relative_error <= 1e-5
-    else:
-        refused(proto, UnsupportedModelError, mentions)
+def test_a_second_output_that_nobody_reads_is_fine():
+    proto = model("y, i = MaxPool<kernel_shape=[2,2]>(x) z = Cast<to=1>(i) w = Add(y, z)")
+    assert load(proto).max_relative_error <= 1e-5
+
+
+def test_shapes_that_depend_on_data_are_refused():
+    refused(model("n = NonZero(x) y = Cast<to=1>(n)"), UnsupportedModelError, "NonZero", "depends on the data")
 
 
 def test_opsets_that_are_too_old_say_what_to_do():
     proto = model("y = ThresholdedRelu(x)", opset=9)
     refused(proto, UnsupportedModelError, "opset 9", "ThresholdedRelu", "export it again with opset 13")
-
-
-def test_a_volume_convolution_is_refused():
-    proto = model("y = Conv(x, w)", "float[1,2,5,5,5] x", w=np.ones((1, 2, 3, 3, 3), np.float32))
-    refused(proto, UnsupportedModelError, "Conv in 3 dimensions")
 
 
 def test_values_that_no_device_could_hold_are_refused():

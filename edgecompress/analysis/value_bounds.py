@@ -14,11 +14,11 @@ Values = dict[ir.Value, Interval]
 
 
 def intervals(model: ir.Model) -> Values:
-    """Bounds of all float values, by interval arithmetic; (-inf, inf) where nothing is known."""
+    """Bounds of all values that are numbers, by interval arithmetic; (-inf, inf) where nothing is known."""
     found: Values = {}
     for value in model.graph.initializers.values():
         array = constant(value)
-        if array is not None and array.dtype.kind == "f":
+        if array is not None and array.dtype.kind in "fiu":
             found[value] = Interval(array.astype(np.float64), array.astype(np.float64))
     for value in model.graph.inputs:
         found[value] = unknown(value)

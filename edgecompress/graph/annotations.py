@@ -230,6 +230,16 @@ def is_integer(node: ir.Node) -> bool:
     return activation_bits(node) is not None
 
 
+def only_in_onnx(node: ir.Node) -> str | None:
+    """Why no format but ONNX can have the node, in words; None for all others. ONNX Runtime computes it in float."""
+    return node.meta.get("only_in_onnx")
+
+
+def set_only_in_onnx(node: ir.Node, reason: str) -> None:
+    """Records why no format but ONNX can have the node."""
+    node.meta["only_in_onnx"] = reason
+
+
 def is_trained(node: ir.Node, value: ir.Value) -> bool | None:
     """Whether training may change a constant that the node reads, as the recipe says; None where it says nothing."""
     said: bool | None = value.meta.get("trained", node.meta.get("trained"))

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.graph.annotations import only_in_onnx
 from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.support.interrupt import reraise_interrupt
 
@@ -26,6 +27,8 @@ ROUNDED_NEAR_ONE = frozenset(
 READABLE_IR_VERSION = 10  # every onnxruntime that is allowed can read it
 OLDEST_OPSET_TRIED = 21
 LARGEST_BY_REFERENCE = 2**18  # elements of the inputs: the reference evaluator is slow
+
+INDEXED = frozenset(("Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND"))  # by their input 1
 
 Arrays = dict[str, np.ndarray]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
@@ -54,6 +57,11 @@ def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int
     worst = 0.0
     for value, a, b in zip(model.graph.outputs, expected, found, strict=True):
         a = a if batch == 1 else a[: len(b)]
+        if (np.isinf(a) & np.isfinite(b)).any():
+            raise UnsupportedModelError(
+                f"output {value.name!r} is infinite in places, because a constant is; infinities are converted to the "
+                "largest float32. Leave this output out, or make the constant finite"
+            )
         error = relative_error(a, b)
         if not error <= LIMIT and not _is_rounding(original, feeds, batch, str(value.name), error):
             raise UnsupportedModelError(
@@ -67,8 +75,15 @@ def max_relative_error(original: onnx.ModelProto, model: ir.Model, *, batch: int
 def _run_normalised(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:
     try:
         return _Runner(ir.to_proto(model).SerializeToString())(feeds)
-    except Exception as error:  # what the model was made of ran, so a pass is at fault
+    except Exception as error:
         reraise_interrupt(error)
+        kept = sorted({f"operator {node.op_type}" for node in model.graph if only_in_onnx(node)})
+        if kept:
+            raise UnsupportedModelError(
+                f"no other format than .onnx can have {', '.join(kept)}, and ONNX Runtime can't run the model: "
+                f"{_first_line(error)}"
+            ) from error
+        # what the model was made of ran, so a pass is at fault
         raise UnsupportedModelError(
             f"ONNX Runtime can't run the normalised model: {_first_line(error)}; please report the model"
         ) from error
@@ -145,7 +160,7 @@ def _random(value: ir.Value, dtype: np.dtype, rng: np.random.Generator, draw: Dr
         return rng.integers(0, 128, shape).astype(dtype)
     if np.issubdtype(dtype, np.integer):
         return rng.integers(0, _index_limit(value), shape).astype(dtype)
-    return draw(rng, shape).astype(dtype, copy=False)
+    return np.asarray(draw(rng, shape), dtype)  # NumPy draws a scalar as a number of its own
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -162,10 +177,11 @@ def _index_limit(value: ir.Value) -> int:
     while frontier:
         for use in frontier.pop().uses():
             node = use.node
-            if node.op_type == "Gather" and use.idx == 1:
+            if node.op_type in INDEXED and use.idx == 1:
                 shape = static_shape(node.inputs[0])
                 assert shape is not None
-                limits.append(shape[node.attributes.get_int("axis", 0)])
+                whole = node.op_type.endswith("ND")
+                limits.append(min(shape) if whole else shape[node.attributes.get_int("axis", 0)])
                 continue
             for output in node.outputs:
                 if output.dtype in (ir.DataType.INT64, ir.DataType.INT32) and output not in seen:
@@ -239,6 +255,8 @@ _NUMPY = {
     "tensor(uint8)": np.uint8,
     "tensor(int16)": np.int16,
     "tensor(uint16)": np.uint16,
+    "tensor(uint32)": np.uint32,
+    "tensor(uint64)": np.uint64,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from edgecompress.errors import EdgeCompressError, InputError
+from edgecompress.graph.annotations import only_in_onnx
 from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
@@ -20,10 +22,12 @@ from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_ba
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 from edgecompress.ingest.passes.float_inputs import SMALL
 from edgecompress.ingest.passes.opset import OLDEST
+from edgecompress.ingest.passes.wide_integers import WIDE
 from edgecompress.ingest.quiet import quiet
 from edgecompress.ingest.static_shapes import checked_shapes
 from edgecompress.support.interrupt import reraise_interrupt
 
+FIRST_OF_ONNXRUNTIME = 7  # opset that it has kernels for
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -111,6 +115,8 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
     model = _parse(newer)
     if newer is not proto:
         notes.append(f"the model was upgraded from ONNX opset {opset} to {OLDEST}")
+        if opset < FIRST_OF_ONNXRUNTIME:
+            proto = newer  # what is compared with can run
     if holds(model, HALF):
         # float16 has three digits; the comparison is with the same model in float32
         proto = ir.to_proto(CastToFloat32()(model).model)
@@ -122,7 +128,7 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
     if fixed:
         notes.append(f"the dynamic batch size of {', '.join(map(repr, fixed))} was set to 1")
     passed = [(i, v.name) for i, v in enumerate(model.graph.outputs) if v.is_graph_input()]
-    small = [f"{v.name!r} ({v.dtype.name.lower()})" for v in model.graph.inputs if v.dtype in SMALL]
+    given_types = {v.name: v.dtype for v in (*model.graph.inputs, *model.graph.outputs)}
     batch = 1
     try:
         model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
@@ -133,14 +139,36 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
         model, batch = again
         model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
         notes.append(f"the batch size {batch}, which the model's Reshapes were exported with, was changed to 1 as well")
-    if small:
-        notes.append(f"these integer inputs become float32, with the same values: {', '.join(small)}")
+    notes += _changed_types(model, given_types)
     for i, name in passed:
         called = model.graph.outputs[i].name
         notes.append(f"output {name!r} is the input of that name; in the artifacts it is called {called!r}")
     notes += [] if given is None else quantized.keep(model, given)
+    notes += _only_in_onnx(model)
     error = max_relative_error(proto, model, batch=batch)
     return Ingested(model, format_, path, opset, error, tuple(notes))
+
+
+def _changed_types(model: ir.Model, given: Mapping[str | None, ir.DataType | None]) -> list[str]:
+    """A note of the integers among inputs and outputs that have another type now; those of floats are known."""
+    notes = []
+    for what, values in (("inputs", model.graph.inputs), ("outputs", model.graph.outputs)):
+        for dtype in (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64):
+            changed = [(v, old) for v in values if v.dtype == dtype and (old := given.get(v.name)) in {*SMALL, *WIDE}]
+            if changed:
+                listing = ", ".join(f"{v.name!r} ({old.name.lower()})" for v, old in changed if old is not None)
+                kind = "float32" if dtype == ir.DataType.FLOAT else dtype.name.lower()
+                notes.append(f"these integer {what} become {kind}, with the same values: {listing}")
+    return notes
+
+
+def _only_in_onnx(model: ir.Model) -> list[str]:
+    """A note of the nodes that no other format can have."""
+    kinds = Counter(reason for node in model.graph if (reason := only_in_onnx(node)))
+    if not kinds:
+        return []
+    listing = ", ".join(f"{reason} ({count})" for reason, count in sorted(kinds.items()))
+    return [f"{kinds.total()} nodes stay as they are, in float, and only .onnx can have them: {listing}"]
 
 
 def _parse(proto: onnx.ModelProto) -> ir.Model:

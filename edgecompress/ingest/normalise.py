@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -33,6 +34,7 @@ from edgecompress.ingest.passes.recognise_layernorm import RecogniseLayerNormali
 from edgecompress.ingest.passes.reshape import CanonicalReshape
 from edgecompress.ingest.passes.rewrite_operators import RewriteOperators
 from edgecompress.ingest.passes.rewrites import RewriteWithOnnxscript
+from edgecompress.ingest.passes.wide_integers import WideIntegers
 from edgecompress.ingest.static_shapes import LARGEST_ELEMENTS
 from edgecompress.support.interrupt import reraise_interrupt
 
@@ -59,6 +61,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
         ConvertOpset(),
         ExpandComposites(),
         CastToFloat32(),  # definitions cast to double (ReduceLogSumExp, softmax_precision of Attention)
+        WideIntegers(),
         # Everything that is known beforehand is computed.
         FoldConstants(),
         common.RemoveUnusedNodesPass(),
@@ -116,10 +119,17 @@ def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]], *, fol
             ) from error
     model.ir_version = IR_VERSION
     model.graph.opset_imports.clear()
-    model.graph.opset_imports[""] = CANONICAL
+    model.graph.opset_imports[""] = max([CANONICAL, *map(_first_opset, model.graph)])
     require_supported(model, TRAINED if not fold_batchnorm else frozenset())
     _require_static(model)
     return model
+
+
+def _first_opset(node: ir.Node) -> int:
+    """The opset that brought the node's operator, where that is newer than the canonical one: only ONNX can have it."""
+    if onnx.defs.has(node.op_type, CANONICAL) or not onnx.defs.has(node.op_type):
+        return CANONICAL
+    return int(onnx.defs.get_schema(node.op_type).since_version)
 
 
 def fold_batchnorm(model: ir.Model) -> ir.Model:

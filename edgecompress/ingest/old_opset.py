@@ -9,6 +9,7 @@ from edgecompress.errors import UnsupportedModelError
 from edgecompress.ingest.passes.opset import OLDEST
 from edgecompress.support.interrupt import reraise_interrupt
 
+FIRST_BROADCAST = 7  # opset in which operands are broadcast as in NumPy
 FIRST_WITH_COORDINATES = 11  # opset in which Resize says how it computes coordinates
 
 
@@ -21,7 +22,9 @@ def upgraded(proto: onnx.ModelProto) -> onnx.ModelProto:
     if opset >= OLDEST:
         return proto
     try:
-        newer = onnx.version_converter.convert_version(proto, OLDEST)
+        newer = onnx.version_converter.convert_version(
+            _with_slopes(proto) if opset < FIRST_BROADCAST else proto, OLDEST
+        )
     except Exception as error:  # the C++ side raises RuntimeError, IndexError and others
         reraise_interrupt(error)
         text = (
@@ -37,6 +40,24 @@ def upgraded(proto: onnx.ModelProto) -> onnx.ModelProto:
             if node.op_type == "Resize":
                 _keep_coordinates(node)
     return newer
+
+
+def _with_slopes(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Slopes of PRelu, one for each channel, [C], as [C, 1, ...]: since opset 7 they are broadcast like any operand."""
+    copy = onnx.ModelProto.FromString(proto.SerializeToString())
+    graph = onnx.shape_inference.infer_shapes(copy).graph
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*graph.input, *graph.value_info)}
+    tensors = {tensor.name: tensor for tensor in copy.graph.initializer}
+    inputs = {value.name: value for value in copy.graph.input}
+    for node in (n for n in copy.graph.node if n.op_type == "PRelu"):
+        slope = tensors.get(node.input[1])
+        rank = ranks.get(node.input[0], 0)
+        if slope is None or len(slope.dims) != 1 or slope.dims[0] == 1 or rank < 3:
+            continue
+        slope.dims.extend([1] * (rank - 2))
+        if slope.name in inputs:
+            inputs[slope.name].type.CopyFrom(onnx.helper.make_tensor_type_proto(slope.data_type, slope.dims))
+    return copy
 
 
 def _keep_coordinates(node: onnx.NodeProto) -> None:

@@ -256,10 +256,12 @@ OPTION_TABLES = {
     "MINIMUM": "MaximumMinimumOptions",
     "PADV2": "PadV2Options",
     "BATCH_MATMUL": "BatchMatMulOptions",
+    "REDUCE_PROD": "ReducerOptions",
+    "TOPK_V2": "TopKV2Options",
 }
 WITHOUT_OPTIONS = {
     "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "PRELU", "ELU", "LOGISTIC", "TANH", "LOG", "SQRT", "RSQRT", "SIN",
-    "TABLE",
+    "FLOOR", "TABLE",
 }  # fmt: skip
 
 

@@ -44,9 +44,10 @@ class Parts:
         return node.outputs
 
     def constant(self, array: np.ndarray | float) -> ir.Value:
-        """Initializer; floats become float32, everything else int64."""
+        """Initializer; floats become float32, and whole numbers int64, except for arrays of int32 and bool."""
         array = np.asarray(array)
-        array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
+        if array.dtype not in (np.int32, np.bool_):
+            array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
         name = f"{self._prefix}/constant_{len(self.initializers)}"
         tensor = ir.tensor(array, name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Quantization, wants_table
+from edgecompress.graph.annotations import Quantization, only_in_onnx, wants_table
 from edgecompress.graph.channel_axes import ChannelAxes
 from edgecompress.graph.channel_rules import fix_all
 from edgecompress.graph.fusion import Layer
@@ -240,5 +240,8 @@ def register(*records: Operator) -> None:
 
 
 def record_of(node: ir.Node) -> Operator:
-    """The record of the node's operator; for one without, a record that has nothing but the defaults."""
-    return _OPERATORS.get(node.op_type) or Operator(node.op_type)
+    """The record of the node's operator; for one without, and for a node that only ONNX can have, a record that has
+    nothing but the defaults.
+    """
+    record = None if only_in_onnx(node) else _OPERATORS.get(node.op_type)
+    return record or Operator(node.op_type)

@@ -6,11 +6,11 @@ import functools
 
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import is_integer, set_table, wants_table
+from edgecompress.graph.annotations import is_integer, only_in_onnx, set_table, wants_table
 from edgecompress.graph.standard_functions import fold_casts, write_functions
 from edgecompress.lowering.parts import Rule, written_in_parts
 from edgecompress.lowering.table import write_table
-from edgecompress.operators import OPERATORS, record_of
+from edgecompress.operators import record_of
 from edgecompress.operators.record import Lowering
 
 
@@ -23,7 +23,7 @@ def tflite_parts(model: ir.Model) -> ir.Model:
 
 def _needs_standard(node: ir.Node) -> bool:
     """Whether there is nothing but the definition in the ONNX standard to write the node with."""
-    return node.op_type in OPERATORS and tflite_lowering(node) is None and record_of(node).parts is None
+    return not only_in_onnx(node) and tflite_lowering(node) is None and record_of(node).parts is None
 
 
 def integer_parts(model: ir.Model, *, integer_only: bool = True) -> ir.Model:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from edgecompress.graph.dominators import dominators
 from edgecompress.ingest.passes.edit import static_shape
 
-LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul"})
+LINEAR = frozenset({"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul", "RNN"})
 
 
 def removable_blocks(graph: ir.Graph) -> list[tuple[ir.Value, ir.Value]]:

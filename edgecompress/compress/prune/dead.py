@@ -104,7 +104,7 @@ def _ends_in_readers(model: ir.Model, group: ChannelGroup) -> bool:
     """Whether every node that a channel reaches passes it on, or multiplies it with constant weights."""
     inside = {m.value for m in group.members}
     readers = {x.node for x in group.read_by}
-    if not readers or {x.op_type for x in group.made_by} & {"GRU", "LSTM"}:  # which read what they have made
+    if not readers or {x.op_type for x in group.made_by} & {"GRU", "LSTM", "RNN"}:  # which read what they have made
         return False
     for node in model.graph:
         if not any(v is not None and v.name in inside and constant(v) is None for v in node.inputs):

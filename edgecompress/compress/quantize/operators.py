@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Quantization, activation_bits
+from edgecompress.graph.annotations import Quantization, activation_bits, only_in_onnx
 from edgecompress.graph.fusion import Layer, constant
-from edgecompress.operators import OPERATORS
+from edgecompress.operators import OPERATORS, record_of
 from edgecompress.operators.record import SAME, Integer
 
 RULES: dict[str, Integer] = {name: record.int8 for name, record in OPERATORS.items() if record.int8 is not None}
@@ -14,8 +14,9 @@ RULES: dict[str, Integer] = {name: record.int8 for name, record in OPERATORS.ite
 
 def rule(layer: Layer) -> Integer | None:
     """The rule of the layer's main operator, or None when some node of the layer has no int8 kernel."""
-    if any(node.op_type not in RULES or not RULES[node.op_type].accepts(node) for node in layer.nodes):
-        return None
+    for node in layer.nodes:
+        if node.op_type not in RULES or only_in_onnx(node) or not RULES[node.op_type].accepts(node):
+            return None
     return RULES[layer.node.op_type]
 
 
@@ -33,7 +34,7 @@ def ties(layer: Layer) -> bool:
 def weight(layer: Layer) -> ir.Value | None:
     """The constant with int8 weights, per channel or not; None for operators without."""
     entry = RULES.get(layer.node.op_type)
-    if entry is None or entry.weight is None:
+    if entry is None or entry.weight is None or only_in_onnx(layer.node):
         return None
     value = layer.node.inputs[entry.weight]
     array = constant(value)
@@ -43,7 +44,7 @@ def weight(layer: Layer) -> ir.Value | None:
 
 def stored(node: ir.Node) -> list[ir.Value]:
     """The constants that the node may have as int8 while it computes in float."""
-    values = [node.inputs[place] for place in OPERATORS[node.op_type].weights.stored if place < len(node.inputs)]
+    values = [node.inputs[place] for place in record_of(node).weights.stored if place < len(node.inputs)]
     return [value for value in values if constant(value) is not None and value is not None]
 
 

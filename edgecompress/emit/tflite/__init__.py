@@ -11,17 +11,18 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from edgecompress.analysis.supported import listed
 from edgecompress.emit.tflite.bilinear import write_long_resizes
 from edgecompress.emit.tflite.exit_signatures import metadata, signatures, stages_of
 from edgecompress.emit.tflite.look_ups import write_look_ups
 from edgecompress.emit.tflite.positions import count_from_end, narrow_positions
 from edgecompress.emit.tflite.substitutes import write_substitutes
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.annotations import exit_output, exits, quantization
+from edgecompress.graph.annotations import exit_output, exits, only_in_onnx, quantization
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
 from edgecompress.graph.joined_outputs import take_apart
-from edgecompress.graph.provenance import label, origin
+from edgecompress.graph.provenance import label
 from edgecompress.lowering import dtypes, forms, scales, xnnpack
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
@@ -97,7 +98,8 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
     lowerings = [tflite_lowering(group.node) for group in groups]
     missing = [group.node for group, lowering in zip(groups, lowerings) if lowering is None]
     if missing:
-        raise UnsupportedModelError("TFLite has no operator for " + _listing(missing))
+        reasons = [(node, only_in_onnx(node) or f"operator {node.op_type}") for node in missing]
+        raise UnsupportedModelError(f"not in TFLite's operators, but in .onnx: {listed(reasons)}")
     buffer = FlatBuffer()
     ctx = Context(buffer)
     inputs = [_input(ctx, value, io_dtype) for value in model.graph.inputs]
@@ -117,10 +119,6 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
     outputs = [_output(ctx, value, io_dtype, taken) for value in model.graph.outputs]
     buffer.prune([index for _, index in outputs])
     return Built(buffer, tuple(inputs), tuple(outputs), join)
-
-
-def _listing(nodes: list[ir.Node]) -> str:
-    return ", ".join(dict.fromkeys(f"{operator} (node {name!r})" for name, operator in map(origin, nodes)))
 
 
 def _check_operators(buffer: FlatBuffer, available: set[str]) -> None:

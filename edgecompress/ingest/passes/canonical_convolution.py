@@ -115,7 +115,7 @@ def _transposed_pads(
 class OwnWeights(NodePass):
     """A layer's weight and bias belong to it alone: a constant with other users is copied."""
 
-    operators = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "GRU", "LSTM"})
+    operators = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "GRU", "LSTM", "RNN"})
 
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         modified = False

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from edgecompress.errors import InputError
 
 # An infinity elsewhere can be meant: a bound of Clip, the -inf of an attention mask.
-WEIGHTED = frozenset("BatchNormalization Conv ConvTranspose GRU Gemm LSTM LayerNormalization MatMul PRelu".split())
+WEIGHTED = frozenset("BatchNormalization Conv ConvTranspose GRU Gemm LSTM LayerNormalization MatMul PRelu RNN".split())
 LARGEST = np.finfo(np.float32).max
 
 

@@ -27,8 +27,10 @@ class CastToFloat32(ir.passes.InPlacePass):
 
 
 def holds(model: ir.Model, dtypes: frozenset[ir.DataType]) -> bool:
-    """Whether an input or a constant of the model has one of the types."""
-    values = (*model.graph.inputs, *model.graph.initializers.values())
+    """Whether an input, an output or a constant of the model has one of the types, or a value is cast to one."""
+    values = (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values())
+    if any(n.op_type == "Cast" and n.attributes.get_int("to") in dtypes for n in model.graph):
+        return True
     constants = (n.attributes.get_tensor("value") for n in model.graph if n.op_type == "Constant")
     return any(v.dtype in dtypes for v in values) or any(t is not None and t.dtype in dtypes for t in constants)
 

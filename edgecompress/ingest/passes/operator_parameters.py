@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import constant
-from edgecompress.graph.nodes import argument, integer, optional_parameter, parameter_integers
+from edgecompress.graph.nodes import argument, integer, optional_parameter, parameter_integers, text
 from edgecompress.ingest.passes.canonical_convolution import set_attributes
 from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
 
@@ -24,8 +24,8 @@ class ExplicitParameters(NodePass):
     3. Slice: starts, ends, axes, steps are constants within the dimension; a negative step may
        end at -(n + 1).
     4. Expand: the whole output shape. Tile, Gather: no negative number.
-    5. Resize: by `sizes`, unless the scale isn't output / input; no roi.
-    6. LSTM, GRU: `direction` and `hidden_size` present, no sequence_lens that say
+    5. Resize: by `sizes`, unless the scale isn't output / input; no roi, except for a crop.
+    6. LSTM, GRU, RNN: `direction` and `hidden_size` present, no sequence_lens that say
        nothing.
     """
 
@@ -37,7 +37,7 @@ class ExplicitParameters(NodePass):
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         """Changes the node as the table says; returns whether anything changed."""
         is_known = static_shape(node.inputs[0]) is not None and static_shape(node.outputs[0]) is not None
-        if not is_known and node.op_type not in ("LSTM", "GRU"):  # whose Y may be absent while Y_h is read
+        if not is_known and node.op_type not in ("GRU", "LSTM", "RNN"):  # whose Y may be absent while Y_h is read
             return False
         return PARAMETERS[node.op_type](node, edit)
 
@@ -125,6 +125,8 @@ def _gather(node: ir.Node, edit: Edit) -> bool:
 
 
 def _resize(node: ir.Node, edit: Edit) -> bool:
+    if text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        return False  # which needs its roi
     size, out = shape(argument(node, 0)), shape(node.outputs[0])
     if size == out:
         edit.substitute(node, argument(node, 0))
@@ -176,8 +178,10 @@ PARAMETERS: dict[str, Rewrite] = {
     "LSTM": _recurrent(("Sigmoid", "Tanh", "Tanh")),
     "LayerNormalization": _axis(-1),
     "LogSoftmax": _axis(-1),
+    "RNN": _recurrent(("Tanh",)),
     "ReduceMax": _reduce,
     "ReduceMean": _reduce,
+    "ReduceProd": _reduce,
     "ReduceSum": _reduce,
     "Resize": _resize,
     "Slice": _slice,

@@ -14,7 +14,10 @@ LOWEST = float(np.finfo(np.float32).min)
 
 
 class CanonicalPad(NodePass):
-    """Pad(x, pads [2 rank], value): axes resolved, value present when the mode is constant, no axes input."""
+    """Pad(x, pads [2 rank], value): axes resolved, value present when the mode is constant, no axes input.
+
+    Edges that are repeated, and ends that are joined (`wrap`), are a Gather along each axis.
+    """
 
     operators = frozenset({"Pad"})
 
@@ -29,13 +32,29 @@ class CanonicalPad(NodePass):
         rank = len(shape)
         pads = np.zeros((2, rank), np.int64)
         pads[:, list(range(rank)) if axes is None else list(axes)] = amounts.reshape(2, -1)
-        inputs = [x, edit.constant("pads", pads.reshape(-1))]
         mode = node.attributes.get_string("mode", "constant")
+        if mode in ("edge", "wrap"):
+            _pick(node, edit, pads, mode)
+            return True
+        inputs = [x, edit.constant("pads", pads.reshape(-1))]
         if mode == "constant":
             fill = np.zeros((), (x.dtype or ir.DataType.FLOAT).numpy()) if filler is None else filler.reshape(())
             inputs.append(edit.constant("pad_value", fill))
         edit.replace(node, "Pad", inputs, {"mode": mode})
         return True
+
+
+def _pick(node: ir.Node, edit: Edit, pads: np.ndarray, mode: str) -> None:
+    """Writes the Pad as Gathers of the positions that stand in the result."""
+    x = argument(node, 0)
+    size = static_shape(x) or ()
+    for axis in np.flatnonzero(pads.any(axis=0)):
+        before, after = pads[:, axis]
+        inner = np.arange(size[axis])[max(-before, 0) : size[axis] + min(after, 0)]
+        amounts = (max(int(before), 0), max(int(after), 0))
+        picked = np.pad(inner, amounts, mode="edge" if mode == "edge" else "wrap")
+        x = edit.insert(node, "Gather", [x, edit.constant("picked", picked.astype(np.int64))], {"axis": int(axis)})
+    edit.substitute(node, x)
 
 
 class MergePad(NodePass):

@@ -9,10 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.fusion import constant
-from edgecompress.graph.nodes import argument, arguments, optional_parameter
+from edgecompress.graph.nodes import argument, arguments, integer, optional_parameter
 from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
 
 Rewrite = Callable[[ir.Node, Edit], bool]
+SIGNED = frozenset((ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL))  # what has an opposite
 
 
 class RewriteOperators(NodePass):
@@ -151,6 +152,8 @@ def _dropout(node: ir.Node, edit: Edit) -> bool:
 def _reduce_min(node: ir.Node, edit: Edit) -> bool:
     """min(x) = -max(-x), or not max(not x)."""
     attributes, x = {k: a.value for k, a in node.attributes.items()}, argument(node, 0)
+    if x.dtype not in SIGNED:
+        return False
     opposite = "Not" if x.dtype == ir.DataType.BOOL else "Neg"
     turned = edit.insert(node, opposite, [x], shape=x.shape, dtype=x.dtype)
     largest = edit.insert(node, "ReduceMax", [turned, *node.inputs[1:]], attributes, shape=node.outputs[0].shape)
@@ -176,6 +179,8 @@ def _reduce_max(node: ir.Node, edit: Edit) -> bool:
 
 def _arg_min(node: ir.Node, edit: Edit) -> bool:
     x = argument(node, 0)
+    if x.dtype not in SIGNED:
+        return False
     negated = edit.insert(node, "Neg", [x], shape=x.shape, dtype=x.dtype)
     attributes = {k: a.value for k, a in node.attributes.items()}
     largest = edit.replace(node, "ArgMax", [negated], attributes).producer()
@@ -303,6 +308,52 @@ def _gather_nd(node: ir.Node, edit: Edit) -> bool:
     return True
 
 
+def _lp_pool(node: ir.Node, edit: Edit) -> bool:
+    """(number of cells * mean of |x|^p)^(1 / p); with ceil_mode the mean is over fewer cells at the end."""
+    attributes = {k: a.value for k, a in node.attributes.items()}
+    power, kernel = attributes.pop("p", 2), attributes.get("kernel_shape")
+    if attributes.get("ceil_mode") or kernel is None or argument(node, 0).dtype != ir.DataType.FLOAT:
+        return False
+    size = edit.insert(node, "Abs", [argument(node, 0)])
+    raised = size if power == 1 else edit.insert(node, "Pow", [size, edit.constant("p", np.float32(power))])
+    mean = edit.insert(node, "AveragePool", [raised], attributes | {"count_include_pad": 1})
+    total = edit.insert(node, "Mul", [mean, edit.constant("cells", np.float32(math.prod(kernel)))])
+    edit.replace(node, "Pow", [total, edit.constant("1/p", np.float32(1 / power))])
+    return True
+
+
+def _compress(node: ir.Node, edit: Edit) -> bool:
+    """Gather of the positions that are chosen, where they are known."""
+    chosen, x = optional_parameter(node, 1), argument(node, 0)
+    if chosen is None:
+        return False
+    axis = node.attributes.get_int("axis")
+    if axis is None:
+        x = edit.insert(node, "Reshape", [x, edit.constant("flat", np.array([-1]))], dtype=x.dtype)
+    edit.replace(node, "Gather", [x, edit.constant("chosen", np.flatnonzero(chosen))], {"axis": axis or 0})
+    return True
+
+
+def _modulo(node: ir.Node, edit: Edit) -> bool:
+    """x - y floor(x / y) of floats, which ONNX Runtime computes with fmod alone. For an infinite y that is x, or y if
+    their signs differ."""
+    x, y = arguments(node)
+    if node.outputs[0].dtype != ir.DataType.FLOAT or integer(node, "fmod"):
+        return False
+    times = edit.insert(node, "Floor", [edit.insert(node, "Div", [x, y])])
+    rest = edit.insert(node, "Sub", [x, edit.insert(node, "Mul", [y, times])])
+    divisor = constant(y)
+    if divisor is not None and np.isfinite(divisor).all():
+        edit.substitute(node, rest)
+        return True
+    is_opposite = edit.insert(
+        node, "Less", [edit.insert(node, "Mul", [x, y]), edit.constant("zero", np.float32(0))], dtype=ir.DataType.BOOL
+    )
+    at_infinity = edit.insert(node, "Where", [is_opposite, y, x])
+    edit.replace(node, "Where", [edit.insert(node, "IsInf", [y], dtype=ir.DataType.BOOL), at_infinity, rest])
+    return True
+
+
 def _transpose(node: ir.Node, edit: Edit) -> bool:
     """Moving nothing but dimensions of size 1 is a Reshape. NCHW <-> NHWC stays: emitters cancel those."""
     shape, perm = static_shape(node.inputs[0]), node.attributes.get_ints("perm")
@@ -331,6 +382,7 @@ REWRITES: dict[str, Rewrite] = {
     "ArgMax": _arg_max,
     "ArgMin": _arg_min,
     "Cast": _cast,
+    "Compress": _compress,
     "Div": _divide,
     "Dropout": _dropout,
     "Expand": _same_shape,
@@ -338,9 +390,11 @@ REWRITES: dict[str, Rewrite] = {
     "GreaterOrEqual": _not("Less"),
     "Identity": _identity,
     "LessOrEqual": _not("Greater"),
+    "LpPool": _lp_pool,
     "Max": _chain("Max"),
     "Mean": _mean,
     "Min": _chain("Min"),
+    "Mod": _modulo,
     "Or": _logical("Add", 0.5),
     "Pad": _same_shape,
     "Pow": _power,
