@@ -3,6 +3,7 @@
 from edgecompress.operators import (  # noqa: F401 (each enters its records)
     comparison,
     convolution,
+    einsum,
     elementwise,
     functions,
     indexing,
@@ -13,6 +14,7 @@ from edgecompress.operators import (  # noqa: F401 (each enters its records)
     recurrent,
     reduction,
     resizing,
+    selection,
 )
 from edgecompress.operators.record import OPERATORS, Operator, record_of
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.channel_axes import shape
@@ -11,6 +14,7 @@ from edgecompress.graph.nodes import argument, arguments, integer
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES
 from edgecompress.lowering.operands import operand
+from edgecompress.lowering.parts import Parts
 from edgecompress.operators.elementwise import binary, plain, unary
 from edgecompress.operators.example import Example
 from edgecompress.operators.record import SAME, Integer, Operator, TorchFunction, always, register
@@ -45,6 +49,27 @@ def _cast_torch(node: ir.Node) -> TorchFunction:
     return lambda x: x.to(dtype)
 
 
+def _is_nan_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    """NaN alone is not equal to itself."""
+    x = argument(node, 0)
+    return [op.Not(op.Equal(x, x))]
+
+
+def _is_inf_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    """Beyond the largest float, at the ends that are asked for."""
+    x = argument(node, 0)
+    positive, negative = (bool(integer(node, f"detect_{side}", 1)) for side in ("positive", "negative"))
+    if not (positive or negative):
+        return [op.Less(x, float("-inf"))]
+    size = op.Abs(x) if positive and negative else x if positive else op.Neg(x)
+    return [op.Greater(size, LARGEST)]
+
+
+def _xor_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    return [op.Not(op.Equal(argument(node, 0), argument(node, 1)))]
+
+
+LARGEST = float(np.finfo(np.float32).max)
 INPUTS = {"x": (1, 4, 6, 5), "z": (1, 4, 6, 5)}
 
 
@@ -80,6 +105,20 @@ register(
         torch=plain("logical_not"),
         tflite=unary("LOGICAL_NOT"),
         layout="free",
+    ),
+    Operator(
+        "Xor",
+        examples=(Example("a = Less(x, z) b = Not(a) c = Greater(x, z) d = Xor(b, c) y = Cast<to=1>(d)", INPUTS),),
+        parts=_xor_parts,
+    ),
+    Operator("IsNaN", examples=(Example("s = Log(x) n = IsNaN(s) y = Cast<to=1>(n)"),), parts=_is_nan_parts),
+    Operator(
+        "IsInf",
+        examples=(
+            Example("r = Relu(x) l = Log(r) n = IsInf(l) y = Cast<to=1>(n)"),
+            Example("r = Relu(x) l = Log(r) n = IsInf<detect_negative=0>(l) y = Cast<to=1>(n)"),
+        ),
+        parts=_is_inf_parts,
     ),
     Operator(
         "Where",

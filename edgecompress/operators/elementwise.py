@@ -16,7 +16,7 @@ from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.channel_rules import broadcast, elementwise
 from edgecompress.graph.fusion import Layer
 from edgecompress.graph.intervals import Interval, Known, bound_of, rising, times
-from edgecompress.graph.nodes import argument, arguments, number, optional_parameter, text
+from edgecompress.graph.nodes import argument, arguments, integer, number, optional_parameter, text
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import ACTIVATIONS, Context
 from edgecompress.lowering.operands import operand
@@ -201,6 +201,19 @@ def _divide_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
     return [op.Mul(a, op.Reciprocal(b))] if a.dtype == ir.DataType.FLOAT else None
 
 
+def _modulo_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """With the sign of the dividend: of floats |a| - |b| floor(|a| / |b|), of integers a - b trunc(a / b)."""
+    a, b = arguments(node)
+    if not integer(node, "fmod", 0):
+        return None
+    if a.dtype != ir.DataType.FLOAT:
+        return [op.Sub(a, op.Mul(b, op.Div(a, b)))]
+    size, step = op.Abs(a), op.Abs(b)
+    rest = op.Sub(size, op.Mul(step, op.Floor(op.Div(size, step))))
+    rest = op.Where(op.Less(rest, 0.0), op.Add(rest, step), rest)
+    return [op.Where(op.Less(a, 0.0), op.Neg(rest), rest)]
+
+
 def _is_power_table(node: ir.Node) -> bool:
     exponent = optional_parameter(node, 1)
     return wants_table(node) and exponent is not None and exponent.size == 1
@@ -315,6 +328,12 @@ def _divide_torch(node: ir.Node) -> TorchFunction:
     return lambda a, b: a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
+def _modulo_torch(node: ir.Node) -> TorchFunction:
+    import torch
+
+    return torch.fmod if integer(node, "fmod", 0) else torch.remainder
+
+
 def _prelu_torch(node: ir.Node) -> TorchFunction:
     import torch
 
@@ -420,6 +439,14 @@ register(
         integer=Integer(accepts=_is_power_table),
         tflite=binary("POW"),
         function=Function(_power),
+        layout="free",
+    ),
+    Operator(
+        "Mod",
+        examples=(Example("e = Exp(z) y = Mod<fmod=1>(x, e)", TWO),),
+        parts=_modulo_parts,
+        torch=_modulo_torch,
+        tflite=binary("FLOOR_MOD"),
         layout="free",
     ),
     Operator(

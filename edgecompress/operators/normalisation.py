@@ -105,6 +105,32 @@ def _accepts_batch_normalization(node: ir.Node) -> str | None:
     return constant_inputs(1, 2, 3, 4)(node)
 
 
+def _response_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    """x / (bias + alpha / size * s)^beta, where s is the sum of squares of neighbouring channels: a 1x1 convolution
+    (Krizhevsky et al. 2012, section 3.3)."""
+    x, size = argument(node, 0), integer(node, "size")
+    channels = shape(x)[1]
+    away = np.subtract.outer(np.arange(channels), np.arange(channels))  # output - input
+    band = (away <= (size - 1) // 2) & (away >= -(size // 2))
+    flat = op.Reshape(x, [shape(x)[0], channels, 1, -1])
+    kernel, bias = band.astype(np.float32)[:, :, None, None], np.zeros(channels, np.float32)
+    attributes = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0] * 4, "dilations": [1, 1], "group": 1}
+    total = op.Conv(op.Mul(flat, flat), kernel, bias, **attributes)
+    scaled = op.Add(op.Mul(total, number(node, "alpha", 1e-4) / size), number(node, "bias", 1.0))
+    power = op.Exp(op.Mul(op.Log(scaled), -number(node, "beta", 0.75)))
+    return [op.Mul(x, op.Reshape(power, list(shape(x))))]
+
+
+def _unit_length_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    """x / max(|x|, tiny): zeros stay zeros."""
+    x, axis = argument(node, 0), [integer(node, "axis", -1)]
+    if integer(node, "p", 2) == 1:
+        length = op.ReduceSum(op.Abs(x), axis, keepdims=1)
+    else:
+        length = op.Sqrt(op.ReduceSum(op.Mul(x, x), axis, keepdims=1))
+    return [op.Div(x, op.Max(length, float(np.finfo(np.float32).tiny)))]
+
+
 # ---- channels and bounds ----
 
 
@@ -227,6 +253,20 @@ register(
         channels=_layer_channels,
         torch=_layer_torch,
         weights=Weights(learned=(1, 2)),
+    ),
+    Operator(
+        "LRN",
+        examples=(
+            Example("y = LRN<size=3, alpha=0.5>(x)"),
+            Example("y = LRN<size=5, alpha=0.5, beta=0.5, bias=2.0>(x)", {"x": (2, 6, 5, 1)}),
+        ),
+        parts=_response_parts,
+        integer_parts=_response_parts,
+    ),
+    Operator(
+        "LpNormalization",
+        examples=(Example("y = LpNormalization<axis=1>(x)"), Example("y = LpNormalization<p=1>(x)")),
+        parts=_unit_length_parts,
     ),
     Operator(
         "Softmax",

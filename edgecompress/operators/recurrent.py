@@ -1,4 +1,4 @@
-"""LSTM and GRU."""
+"""LSTM, GRU and RNN."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def _accepts(node: ir.Node) -> str | None:
         return f"operator {node.op_type} with peepholes, clip or input_forget"
     if integer(node, "layout", 0):
         return f"operator {node.op_type} with the batch first (layout = 1)"
-    if node.attributes.get_strings("activations"):
+    given = node.attributes.get_strings("activations")
+    if given and not (node.op_type == "RNN" and set(given) == {"Tanh"}):  # the standard's default for both directions
         return f"operator {node.op_type} with other activations than the default ones"
     return constant_inputs(1, 2, 3)(node)
 
@@ -106,6 +107,15 @@ def _gru_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     return _unrolled(op, node, step, gates=3, states=1, split_bias=1)
 
 
+def _rnn_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    """Unrolled: H = tanh(W x + R H + b)."""
+
+    def step(gates_x: ir.Value, state: list[ir.Value], recurrent: Matrix, _bias: np.ndarray) -> list[ir.Value]:
+        return [op.Tanh(op.Add(gates_x, _linear(op, state[0], recurrent)))]
+
+    return _unrolled(op, node, step, gates=1, states=1, split_bias=0)
+
+
 def _unrolled(op: Parts, node: ir.Node, step: Step, *, gates: int, states: int, split_bias: int) -> Sequence[ir.Value]:
     """Y [T, D, B, H] and final states [D, B, H] each, one copy of `step` per time step and direction.
 
@@ -165,7 +175,7 @@ def _matrices(node: ir.Node) -> tuple[list[Matrix], list[Matrix], int]:
 
 
 def _default_activations(node: ir.Node, gates: int) -> bool:
-    default = ["sigmoid", "tanh", "tanh"] if gates == 4 else ["sigmoid", "tanh"]
+    default = {4: ["sigmoid", "tanh", "tanh"], 3: ["sigmoid", "tanh"], 1: ["tanh"]}[gates]
     given = [a.lower() for a in node.attributes["activations"].as_strings()]
     return given == default * (len(given) // len(default))
 
@@ -257,6 +267,17 @@ def _gru_torch(node: ir.Node) -> TorchFunction:
     return _recurrent_torch(node, step, states=1)
 
 
+def _rnn_torch(node: ir.Node) -> TorchFunction:
+    """H = tanh(W x + R H + b)"""
+    import torch
+    from torch.nn import functional as F
+
+    def step(x: Tensor, state: list[Tensor], weight: Tensor, bias: Tensor) -> list[Tensor]:
+        return [torch.tanh(x + F.linear(state[0], weight, bias))]
+
+    return _recurrent_torch(node, step, states=1)
+
+
 def _directions(node: ir.Node) -> list[bool]:
     """Whether each direction runs backwards."""
     kinds = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
@@ -341,6 +362,26 @@ register(
         batch=_batch,
         change=_renew_hidden_size,
         torch=_gru_torch,
+        weights=RECURRENT,
+        macs=_macs,
+    ),
+    Operator(
+        "RNN",
+        examples=(
+            Example(
+                'y, h = RNN<hidden_size=4, direction="bidirectional">(x, w, r, b)',
+                X,
+                {"w": (2, 4, 5), "r": (2, 4, 4), "b": (2, 8)},
+                outputs=("y", "h"),
+            ),
+        ),
+        accepts=_accepts,
+        parts=_rnn_parts,
+        integer_parts=_rnn_parts,
+        channels=_channels,
+        batch=_batch,
+        change=_renew_hidden_size,
+        torch=_rnn_torch,
         weights=RECURRENT,
         macs=_macs,
     ),

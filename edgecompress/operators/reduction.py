@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import onnx_ir as ir
 
@@ -18,7 +20,10 @@ from edgecompress.operators.checks import constant_inputs
 from edgecompress.operators.example import Example
 from edgecompress.operators.record import SAME, Integer, Operator, Sum, TorchBuilder, TorchFunction, always, register
 
-REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX"}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX", "ReduceProd": "REDUCE_PROD"}
 
 
 def _lower_reduction(ctx: Context, layer: Layer) -> None:
@@ -71,6 +76,52 @@ def _lower_arg_max(ctx: Context, layer: Layer) -> None:
         ctx.reshape(result, target)
 
 
+def _lower_cumulative_sum(ctx: Context, layer: Layer) -> None:
+    node, x = layer.node, argument(layer.node, 0)
+    form = ctx.form(x)
+    axis = form.index(int(parameter(node, 1).reshape(())) % len(shape(x)))
+    options = {name: bool(integer(node, name, 0)) for name in ("exclusive", "reverse")}
+    where = ctx.constant(np.array(axis, np.int32))
+    ctx.op("CUMSUM", [ctx.get(x, form), where], [ctx.new(layer.output, form)], **options)
+
+
+def _cumulative_sum_torch(node: ir.Node) -> TorchFunction:
+    axis = int(parameter(node, 1).reshape(()))
+    reverse, exclusive = (bool(integer(node, name, 0)) for name in ("reverse", "exclusive"))
+
+    def add_up(x: Tensor, *parameters: Tensor) -> Tensor:
+        total = x.flip(axis).cumsum(axis).flip(axis) if reverse else x.cumsum(axis)
+        return total - x if exclusive else total
+
+    return add_up
+
+
+def _lower_top_k(ctx: Context, layer: Layer) -> None:
+    """TFLite's has the largest of the last axis, in order; the smallest are the largest of -x."""
+    node, x = layer.node, argument(layer.node, 0)
+    rank = len(shape(x))
+    axis = integer(node, "axis", -1) % rank
+    form = (*(a for a in range(rank) if a != axis), axis)
+    source, largest = ctx.get(x, form), bool(integer(node, "largest", 1))
+    values, indices = node.outputs[0], node.outputs[1]
+    dims = forms.shape_in(form, shape(values))
+    found = ctx.new(values, form) if largest else ctx.temporary(f"{values.name}/negative", dims, dtype_of(x))
+    if not largest:
+        source = ctx.op("NEG", [source], [ctx.like(source, f"{x.name}/negative", ctx.tensor(source).shape)])
+    places = ctx.temporary(f"{indices.name}/int32", dims, ir.DataType.INT32)
+    ctx.op("TOPK_V2", [source, ctx.constant(np.array(dims[-1], np.int32))], [found, places])
+    if not largest:
+        ctx.op("NEG", [found], [ctx.new(values, form)])
+    types = {"inDataType": TENSOR_TYPES[ir.DataType.INT32], "outDataType": TENSOR_TYPES[ir.DataType.INT64]}
+    ctx.op("CAST", [places], [ctx.new(indices, form)], **types)
+
+
+def _top_k_torch(node: ir.Node) -> TorchFunction:
+    count, axis = int(parameter(node, 1).reshape(())), integer(node, "axis", -1)
+    largest = bool(integer(node, "largest", 1))
+    return lambda x, *parameters: x.topk(count, axis, largest)
+
+
 def _channels(node: ir.Node, axes: ChannelAxes) -> None:
     """A sum with zeros is the sum without; a mean divides by less; a maximum may be one of the zeros."""
     x, y = argument(node, 0), node.outputs[0]
@@ -103,6 +154,17 @@ def _reduction_torch(name: str) -> TorchBuilder:
     return build
 
 
+def _product_torch(node: ir.Node) -> TorchFunction:
+    axes, keep = sorted(parameter_integers(node, 1), reverse=True), bool(integer(node, "keepdims", 1))
+
+    def multiply(x: Tensor, *parameters: Tensor) -> Tensor:
+        for axis in axes:
+            x = x.prod(axis, keepdim=keep)
+        return x
+
+    return multiply
+
+
 def _arg_max_torch(node: ir.Node) -> TorchFunction:
     axis, keep = integer(node, "axis"), bool(integer(node, "keepdims", 1))
     if not integer(node, "select_last_index"):
@@ -121,6 +183,34 @@ def _examples(name: str) -> tuple[Example, ...]:
 
 
 register(
+    Operator(
+        "CumSum",
+        examples=(
+            Example("y = CumSum(x, a)", constants={"a": np.array(2)}),
+            Example("y = CumSum<exclusive=1, reverse=1>(x, a)", constants={"a": np.array(-1)}),
+        ),
+        accepts=constant_inputs(1),
+        torch=_cumulative_sum_torch,
+        tflite=_lower_cumulative_sum,
+        layout="free",
+    ),
+    Operator(
+        "TopK",
+        examples=(
+            Example("y, i = TopK(x, k) z = Cast<to=1>(i)", constants={"k": [3]}, outputs=("y", "z")),
+            Example("y, i = TopK<axis=1, largest=0>(x, k)", constants={"k": [2]}),
+        ),
+        accepts=constant_inputs(1),
+        torch=_top_k_torch,
+        tflite=_lower_top_k,
+    ),
+    Operator(
+        "ReduceProd",
+        examples=_examples("ReduceProd"),
+        accepts=constant_inputs(1),
+        torch=_product_torch,
+        tflite=_lower_reduction,
+    ),
     Operator(
         "ReduceMean",
         examples=_examples("ReduceMean"),
