@@ -213,6 +213,7 @@ def _require_possible(recipe: Recipe, is_int8: bool, steps: int, given: tuple[An
         (is_int8 and calib is None, "int8 needs calibration data: give calib="),
         (recipe.distill.is_asked_for, "[distill] makes a model of its own: use convert"),
         (recipe.exit.is_asked_for, "[exit] trains exits with a loss of its own: use convert"),
+        (recipe.gate.is_asked_for, "[gate] has a loop of its own: use convert"),
     )
     if faults := [text for wrong, text in rows if wrong]:
         raise InputError("prepare: " + "; ".join(faults))

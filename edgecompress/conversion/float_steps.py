@@ -1,4 +1,4 @@
-"""The steps of a conversion that make a float model smaller: distillation, channel pruning, weight pruning."""
+"""The steps of a conversion that make a float model smaller: distillation, channel pruning, weight pruning, gates."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edgecompress.compress.prune.recipe_faults import GATED
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.evaluate.gate_use import gate_notes
 from edgecompress.evaluate.verify import reference
 from edgecompress.graph.annotations import codebook, comes_quantized, forget_given, given_quantization, set_codebook
 from edgecompress.graph.fusion import constant
@@ -286,6 +287,28 @@ def _exit_early(conversion: Conversion, model: ir.Model) -> FloatModel:
     return FloatModel(made.model, (goal,), notes, (trained.history,), made.operations)
 
 
+def _gate(conversion: Conversion, model: ir.Model) -> FloatModel:
+    from edgecompress.compress.gated_channels.gating import gate
+
+    trainer, settings = conversion.trainer, conversion.recipe.gate
+    assert trainer is not None and settings.macs is not None  # require_possible sees to it
+    with conversion.log.stage("gate channels") as running:
+        gated = gate(
+            model,
+            trainer.data,
+            settings,
+            trainer.settings(settings),
+            loss=trainer.loss(),
+            session=trainer.session("gate channels"),
+        )
+        running.stage.note = f"{gated.share:.1%} of the multiply-accumulates run, mean of the training data"
+        _describe(conversion, running, gated.model)
+    requested, achieved = 100 * settings.macs, 100 * gated.share
+    goal = Goal(what="MACs run", unit="%", requested=requested, achieved=achieved, note="mean of the training data")
+    notes = gate_notes(gated.model, conversion.data.check, statistics(model).macs)
+    return FloatModel(gated.model, (goal,), notes, (gated.history,))
+
+
 def _describe(conversion: Conversion, running: Running, model: ir.Model) -> None:
     """Write parameters, MACs and accuracy of a float model into the log of the stage."""
     facts = statistics(model)
@@ -301,5 +324,6 @@ STEPS: tuple[tuple[Callable[[Recipe], bool], Callable[[Conversion, ir.Model], Fl
     (lambda recipe: recipe.prune.is_structured, _prune_channels),
     (lambda recipe: recipe.prune.is_asked_for, _prune_weights),
     (lambda recipe: recipe.exit.is_asked_for, _exit_early),
+    (lambda recipe: recipe.gate.is_asked_for, _gate),
 )
 CHANNELS, WEIGHTS, EXITS = 1, 2, 3  # places in STEPS

@@ -21,6 +21,7 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
     learned = {
         "[distill]": recipe.distill.is_asked_for,
         "[exit]": recipe.exit.is_asked_for,
+        "[gate]": recipe.gate.is_asked_for,
         "[quantize] epochs": quantize.epochs is not None,
         "[cluster] epochs": cluster.epochs is not None,
     }
@@ -31,6 +32,10 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
         (
             recipe.prune.initial is not None and recipe.distill.is_asked_for,
             "prune.initial holds weights of the model itself, and [distill] puts a student in its place: use only one",
+        ),
+        (
+            recipe.gate.is_asked_for and recipe.exit.is_asked_for,
+            "[gate] and [exit] are not trained together: use only one",
         ),
         (
             quantize.epochs is not None and encoding(recipe) != "int8",

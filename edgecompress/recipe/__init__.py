@@ -9,6 +9,7 @@ from edgecompress.recipe.schema import (
     EarlyExit,
     Emit,
     Evaluate,
+    Gate,
     Preprocess,
     Prune,
     Quantize,
@@ -20,6 +21,6 @@ from edgecompress.recipe.schema import (
 )
 
 __all__ = [
-    "PRESETS", "Cluster", "Distill", "EarlyExit", "Emit", "Evaluate", "Preprocess", "Prune", "Quantize",
+    "PRESETS", "Cluster", "Distill", "EarlyExit", "Emit", "Evaluate", "Gate", "Preprocess", "Prune", "Quantize",
     "Recipe", "Section", "Train", "load_recipe", "recipe_file",
 ]  # fmt: skip

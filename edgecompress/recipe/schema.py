@@ -238,6 +238,30 @@ class Prune(Section):
         return self.sparsity is not None or self.pattern[0].isdigit()
 
 
+class Gate(Section):
+    """Gates: blocks of channels that each sample opens or closes, trained to a budget, after pruning."""
+
+    macs: Number | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the multiply-accumulates that samples take in the mean, gates included; unset: no gates",
+    )
+    layers: list[str] = Field(
+        [],
+        description="names of the convolutions that get a gate; empty: all behind the first whose channels only "
+        "layers with weights read, as inside residual blocks",
+    )
+    block: Literal[4, 8] = Field(8, description="channels that open and close together: 4 or 8")
+    epochs: int | None = Field(None, ge=1, description="epochs of training; unset: as in [train]")
+    lr: Finite | None = Field(None, gt=0, description="highest learning rate; unset: as in [train]")
+
+    @property
+    def is_asked_for(self) -> bool:
+        """Whether gates are put in."""
+        return self.macs is not None
+
+
 class Cluster(Section):
     """Weight clustering: few distinct values in each layer, which a .pack file holds in few bits."""
 
@@ -558,6 +582,7 @@ class Recipe(Section):
     train: Train = Field(default_factory=Train, description=str(Train.__doc__))
     prune: Prune = Field(default_factory=Prune, description=str(Prune.__doc__))
     exit: EarlyExit = Field(default_factory=EarlyExit, description=str(EarlyExit.__doc__))
+    gate: Gate = Field(default_factory=Gate, description=str(Gate.__doc__))
     cluster: Cluster = Field(default_factory=Cluster, description=str(Cluster.__doc__))
     quantize: Quantize = Field(default_factory=Quantize, description=str(Quantize.__doc__))
     evaluate: Evaluate = Field(default_factory=Evaluate, description=str(Evaluate.__doc__))

@@ -12,7 +12,7 @@ from edgecompress.evaluate.metrics import METRICS, gain
 from edgecompress.support.present import present
 
 WORST_LAYERS = 3
-FLOAT_STAGES = ("distill", "prune channels", "prune weights")
+FLOAT_STAGES = ("distill", "prune channels", "prune weights", "gate channels")
 MANY_SAMPLES = 100  # of calibration data, beyond which more of it rarely helps
 
 

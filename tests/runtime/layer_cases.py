@@ -36,9 +36,10 @@ class Layers:
         self.inputs: list[int] = []
 
     def plan(self) -> Plan:
-        """Where it may end early, the last operator's output is the only one."""
-        ends = [o.kind == EXIT for o in self.operators]
-        outputs = tuple(i for o in self.operators[-1 if any(ends) else 0 :] for i in o.outputs)
+        """Where it may end early, the last operator's output is the only one; what others read is none."""
+        ends, read = [o.kind == EXIT for o in self.operators], {i for o in self.operators for i in o.inputs}
+        last = self.operators[-1 if any(ends) else 0 :]
+        outputs = tuple(i for o in last for i in o.outputs if i not in read)
         return Plan(tuple(self.tensors), tuple(self.operators), tuple(self.inputs), outputs)
 
     def feeds(self) -> list[np.ndarray]:
@@ -57,8 +58,9 @@ class Layers:
         return self.random.integers(0, 2 if tensor.dtype == BOOL else 3, tensor.shape).astype(tensor.dtype)
 
     def layer(self, kind: str, inputs: Sequence[int], outputs: Sequence[int], **options: object) -> None:
-        """One operator; inputs that are no constants are the plan's."""
-        self.inputs += [i for i in inputs if self.tensors[i].data is None]
+        """One operator; inputs that are no constants, and that no operator before it makes, are the plan's."""
+        made = {*self.inputs, *(i for o in self.operators for i in o.outputs)}
+        self.inputs += [i for i in inputs if self.tensors[i].data is None and i not in made]
         self.operators.append(Operator(kind, tuple(inputs), tuple(outputs), options_of(kind, options)))
 
     def convolution(
@@ -222,6 +224,57 @@ WIDE: dict[str, Add] = {
     "dense of 70 inputs": lambda made: made.dense(2, 70, 6),
     "sum of 225": lambda made: made.sum((1, 5, 5, 9)),
     "weights of -128": _overflowing,
+}
+
+
+def gated(
+    made: Layers,
+    channels: tuple[int, int, int],
+    block: int,
+    kernel: tuple[int, int] = (3, 3),
+    size: tuple[int, int] = (5, 7),
+    above: int = 0,
+    depthwise: bool = False,
+    stride: int = 1,
+) -> None:
+    """A convolution whose blocks of channels an input opens where it is more than `above`, and one that reads it.
+    channels: of the input, of what is gated, and of the result. depthwise: whether there is one in between."""
+    first, inner, last = channels
+    numbers, row, grid = made.int8((1, inner // block), 0.05, 0), (1, inner), (1 / 255, -128)
+    entries = np.where(np.arange(-128, 128) > above, 127, -128).astype(np.int8)
+    opens, repeated = made.int8((1, inner // block), *grid), made.int8(row, *grid)
+    table = made.tensor((256,), INT8, np.array(grid[:1]), np.array(grid[1:]), entries)
+    made.layer("TABLE", [numbers, table], [opens])
+    made.layer("GATHER", [opens, made.ints(*np.repeat(np.arange(inner // block), block))], [repeated], axis=1)
+    factor = made.int8((1, 1, 1, inner), *grid)
+    made.layer("RESHAPE", [repeated, made.ints(1, 1, 1, inner)], [factor], newShape=[1, 1, 1, inner])
+    window = {"padding": SAME, "strideH": 1, "strideW": 1}
+    x, y = made.activation((1, *size, first)), made.int8((1, *size, inner), 0.1, -20)
+    w, bias = made.weights((inner, *kernel, first), inner), made.bias(inner)
+    made.layer("CONV_2D", [x, w, bias], [y], fusedActivationFunction=RELU, **window)
+    if depthwise:
+        z = made.int8((1, *size, inner), 0.03, -15)
+        taps, bias = made.weights((1, 3, 3, inner), inner), made.bias(inner)
+        made.layer("DEPTHWISE_CONV_2D", [y, taps, bias], [z], depthMultiplier=1, **window)
+        y = z
+    product = made.tensor(made.tensors[y].shape, INT8, made.tensors[y].scale, made.tensors[y].zero_point)
+    made.layer("MUL", [y, factor], [product])
+    shape = (1, *(-(-n // stride) for n in size), last)
+    w, bias = made.weights((last, *kernel, inner), last), made.bias(last)
+    window = {"padding": SAME, "strideH": stride, "strideW": stride}
+    made.layer("CONV_2D", [product, w, bias], [made.activation(shape, 0.2)], **window)
+
+
+# gates that are open for some blocks, for all and for none; rows shorter than a block of pixels; parts of a bank
+GATED: dict[str, Add] = {
+    "some": lambda made: gated(made, (8, 16, 6), 4),
+    "all": lambda made: gated(made, (4, 16, 5), 8, above=-129),
+    "none": lambda made: gated(made, (4, 16, 4), 8, above=127),
+    "1x1": lambda made: gated(made, (16, 24, 9), 8, (1, 1)),
+    "stride 2": lambda made: gated(made, (8, 8, 4), 4, stride=2),
+    "one column": lambda made: gated(made, (4, 8, 4), 4, (3, 1), (6, 1)),
+    "depthwise": lambda made: gated(made, (8, 24, 8), 8, (1, 1), depthwise=True),
+    "many channels": lambda made: gated(made, (32, 64, 40), 8, size=(3, 4)),
 }
 
 # few distinct weights: odd sizes, several parts to a bank, several rows, no multiple of a vector
@@ -747,6 +800,7 @@ EXITS: dict[str, Add] = {
 CASES: dict[str, dict[str, Add]] = {
     "blocks": BLOCKS,
     "wide": WIDE,
+    "gated": GATED,
     "clustered": CLUSTERED,
     "skipping": SKIPPING,
     "skipping wide": SKIPPING_WIDE,

@@ -6,6 +6,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ahead import compiled_here, here
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import Layers, layers
+from layer_cases import CASES, Layers, layers
 
 from edgecompress.cli.build import command
 from edgecompress.compress.quantize import quantize
@@ -84,6 +85,15 @@ def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels() -> N
     ]
     assert all(step.saved > 0 for step in steps), [step.kernel.__name__ for step in steps]
     equal(plan, feeds, here(plan, feeds))
+
+
+@pytest.mark.parametrize("family", ["generic", "v6m"])
+def test_closed_channels_are_left_out_and_all_outputs_equal_the_ordinary_kernels(family: str) -> None:
+    made = layers("gated", seed=0)
+    plan, feeds = made.plan(), made.feeds()
+    kinds = Counter(kind for kind, _ in python_program(plan, "model", FAMILIES[family]).steps)
+    assert "MUL" not in kinds and "GATHER" not in kinds and kinds["TABLE"] == len(CASES["gated"])
+    equal(plan, feeds, here(plan, feeds, family))
 
 
 def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:

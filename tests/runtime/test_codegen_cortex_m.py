@@ -70,6 +70,8 @@ def test_digits_equal_tflm(cpu: str, quantized: ir.Model, tmp_path: Path) -> Non
         ("cortex-m4", ("blocks",)),
         ("cortex-m55", ("blocks",)),
         ("cortex-m4", ("exact", "arithmetic")),
+        ("cortex-m4", ("gated",)),
+        pytest.param("cortex-m0", ("gated",), marks=pytest.mark.long),
         ("cortex-m0", ("int16",)),
         pytest.param("cortex-m55", ("int16",), marks=pytest.mark.long),
     ],

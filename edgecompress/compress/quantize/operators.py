@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from edgecompress.graph.annotations import Quantization, activation_bits, only_in_onnx
 from edgecompress.graph.fusion import Layer, constant
+from edgecompress.graph.gate_products import Product, product_of
 from edgecompress.operators import OPERATORS, record_of
 from edgecompress.operators.record import SAME, Integer
 
@@ -26,9 +27,20 @@ def fixed(layer: Layer) -> Quantization | None:
 
 
 def ties(layer: Layer) -> bool:
-    """Whether the layer's data inputs and outputs must have equal scales."""
+    """Whether the layer's data inputs and outputs must have equal scales, but for a gate (`tied_inputs`)."""
     entry = RULES[layer.node.op_type]
-    return entry.output == SAME and not entry.frees(layer.node)
+    return (entry.output == SAME and not entry.frees(layer.node)) or _gated(layer) is not None
+
+
+def tied_inputs(layer: Layer) -> list[ir.Value]:
+    """The data inputs of a layer that ties whose scales are its output's: a product by zeros and ones has the scale of
+    what it multiplies, so that kernels may leave it out."""
+    product = _gated(layer)
+    return [v for _, v in data_inputs(layer)] if product is None else [product.image]
+
+
+def _gated(layer: Layer) -> Product | None:
+    return None if layer.activation is not None else product_of(layer.node)
 
 
 def weight(layer: Layer) -> ir.Value | None:

@@ -35,7 +35,7 @@ def same_scales(tied: Sequence[Layer]) -> Groups:
     """Values that layers with equal scales in and out tie together, constants included."""
     groups = Groups()
     for layer in tied:
-        groups.join([v for _, v in operators.data_inputs(layer)] + operators.outputs(layer))
+        groups.join(operators.tied_inputs(layer) + operators.outputs(layer))
     return groups
 
 

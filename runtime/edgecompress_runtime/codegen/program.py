@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from edgecompress_runtime.codegen.gated_plan import gated
 from edgecompress_runtime.codegen.interface import Interface
 from edgecompress_runtime.codegen.joined_parts import places, steps_in_place
 from edgecompress_runtime.codegen.placement import arranged_memory, shared_storage
@@ -155,6 +156,7 @@ class _Walk:
     layers: dict[tuple[Kernel, str], Layer] = field(default_factory=dict)
 
     def program(self) -> Program:
+        self.plan, self.gated = (made := gated(self.plan, self.family)).plan, made.steps
         self.owner = shared_storage(self.plan)
         self.ends = {
             self.plan.tensors[index]: f"{role}_{position}"
@@ -195,7 +197,7 @@ class _Walk:
             inputs = [None if i < 0 else self.plan.tensors[i] for i in operator.inputs]
             outputs = [self.plan.tensors[i] for i in operator.outputs]
             if operator.kind != "RESHAPE" or self._moves(inputs[0], outputs[0]):
-                steps = steps_in_place(self.plan, operator, joined)
+                steps = self.gated.get(operator) or steps_in_place(self.plan, operator, joined)
                 if steps is None:
                     steps = self.family.steps(operator.kind, inputs, outputs, operator.options)
                 yield from ((operator, step) for step in steps)
@@ -265,8 +267,6 @@ def _numba_type(kind: Any) -> types.Type:
 
 def _dtype(argument: Any) -> np.dtype:
     """Of the elements that a kernel sees."""
-    if isinstance(argument, Scratch):
-        return np.dtype(np.int8)
     if isinstance(argument, Raw):
         return np.dtype(BITS[argument.tensor.dtype.itemsize])
     dtype = argument.tensor.dtype if isinstance(argument, Part) else argument.dtype

@@ -16,7 +16,7 @@ from edgecompress_runtime.families.cortex_m import (
     v6m_blocks,
 )
 from edgecompress_runtime.families.cortex_m.helium_addition import helium_add
-from edgecompress_runtime.families.shared import skipping_blocks
+from edgecompress_runtime.families.shared import plain_depthwise, skipping_blocks
 from edgecompress_runtime.families.shared.addition import add_elements
 from edgecompress_runtime.families.shared.arranged_family import ArrangedFamily
 from edgecompress_runtime.families.shared.generic_family import GENERIC
@@ -29,6 +29,7 @@ V6M = replace(
     products=(5.2, 6.2),
     lists=(Cost(skipping_blocks.PLAIN, skipping_blocks.KERNELS, 4.5, 5.4),),
     tables=2.0,
+    gated={"CONV_2D": v6m_blocks.GATED, "DEPTHWISE_CONV_2D": plain_depthwise.GATED},
 )
 DSP = ArrangedFamily(
     name="dsp",
@@ -42,6 +43,7 @@ DSP = ArrangedFamily(
         Cost(skipping_dsp.DSP_FOUR, skipping_dsp.FOUR_KERNELS, 6.0, 3.4),
     ),
     tables=1.0,
+    gated={"CONV_2D": dsp_blocks.GATED, "DEPTHWISE_CONV_2D": dsp_depthwise.GATED},
 )
 HELIUM = ArrangedFamily(
     name="helium",

@@ -8,6 +8,7 @@ from edgecompress_runtime.families.cortex_m.dsp import dot_2x2, widen
 from edgecompress_runtime.families.shared.arranged_convolution import Arrangement, channel_records
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.decoding import TO_HALVES, bank_of_halves
+from edgecompress_runtime.families.shared.gated_convolution import GatedArrangement, gated_convolution
 from edgecompress_runtime.families.shared.plain_blocks import biases_of, store_2x2
 from edgecompress_runtime.families.shared.strip_convolution import Blocks, strip_convolution
 from edgecompress_runtime.families.shared.words import moved, store_half, store_word
@@ -54,3 +55,5 @@ dsp_convolution = strip_convolution("dsp_convolution", __name__, BLOCKS)
 dsp_convolution_coded = strip_convolution("dsp_convolution_coded", __name__, CODED)
 HALVES = Coded(dsp_convolution_coded, TO_HALVES, (0, 2, 1, 3))
 CONVOLUTION = Arrangement(dsp_convolution, 4, 2, 4, True, channel_records, HALVES)
+dsp_gated_convolution = gated_convolution("dsp_gated_convolution", __name__, BLOCKS, 4)
+GATED = GatedArrangement(dsp_gated_convolution, CONVOLUTION)

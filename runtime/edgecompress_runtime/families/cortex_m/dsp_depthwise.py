@@ -15,6 +15,7 @@ from edgecompress_runtime.families.shared.arranged_depthwise import (
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.decoding import TO_BYTES
+from edgecompress_runtime.families.shared.gated_depthwise import GatedDepthwise, gated_depthwise
 from edgecompress_runtime.families.shared.plain_blocks import blank
 from edgecompress_runtime.families.shared.plain_blocks import copy as copy_bytes
 from edgecompress_runtime.families.shared.scaling import scaled_twice
@@ -95,3 +96,5 @@ BLOCKS = DepthwiseBlocks(4, _copy, blank, _block)
 dsp_depthwise = depthwise("dsp_depthwise", __name__, BLOCKS)
 dsp_depthwise_coded = depthwise("dsp_depthwise_coded", __name__, BLOCKS, coded=True)
 DEPTHWISE = DepthwiseArrangement(dsp_depthwise, 4, 1, Coded(dsp_depthwise_coded, TO_BYTES))
+dsp_gated_depthwise = gated_depthwise("dsp_gated_depthwise", __name__, BLOCKS)
+GATED = GatedDepthwise(dsp_gated_depthwise, DEPTHWISE)

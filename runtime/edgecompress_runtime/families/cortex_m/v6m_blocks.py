@@ -13,6 +13,7 @@ from llvmlite import ir
 from edgecompress_runtime.families.shared.arranged_convolution import Arrangement, channel_records
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.decoding import TO_BYTES, bank_of_bytes
+from edgecompress_runtime.families.shared.gated_convolution import GatedArrangement, gated_convolution
 from edgecompress_runtime.families.shared.plain_blocks import BLOCKS as PLAIN
 from edgecompress_runtime.families.shared.plain_blocks import biases_of
 from edgecompress_runtime.families.shared.scaling import scaled_twice
@@ -75,3 +76,5 @@ CODED = replace(BLOCKS, bank=bank_of_bytes)
 v6m_convolution = strip_convolution("v6m_convolution", __name__, BLOCKS)
 v6m_convolution_coded = strip_convolution("v6m_convolution_coded", __name__, CODED)
 CONVOLUTION = Arrangement(v6m_convolution, 0, 1, 1, False, channel_records, Coded(v6m_convolution_coded, TO_BYTES))
+v6m_gated_convolution = gated_convolution("v6m_gated_convolution", __name__, BLOCKS, 4)
+GATED = GatedArrangement(v6m_gated_convolution, CONVOLUTION)

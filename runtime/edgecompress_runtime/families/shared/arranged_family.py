@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecompress_runtime.families.shared.addition import preparation
 from edgecompress_runtime.families.shared.arranged_convolution import Arrangement
 from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement
 from edgecompress_runtime.families.shared.arranged_depthwise import DepthwiseArrangement
-from edgecompress_runtime.families.shared.family import Family, Prepare
+from edgecompress_runtime.families.shared.family import Family, Prepare, PrepareGated
 from edgecompress_runtime.families.shared.layer import convolution_layer, fully_connected_layer
 from edgecompress_runtime.families.shared.skipping_arrangement import Cost, Skipping
 from edgecompress_runtime.families.shared.step import Step
@@ -23,7 +23,8 @@ class ArrangedFamily:
     """convolution, depthwise, dense: the first arrangement that can do a layer does it. add: a kernel as
     addition.add_elements. products: instructions of a product with all weights, in a convolution and in a fully
     connected layer; lists: of weights that are not zero (all measured: tests/bench/skipping.py). tables: of look-ups of
-    sums, as a ratio to a Cortex-M4's (tests/bench/binary_weights.py); 0: products are faster."""
+    sums, as a ratio to a Cortex-M4's (tests/bench/binary_weights.py); 0: products are faster. gated:
+    of layers with gates, whose weights are plain."""
 
     name: str
     convolution: Sequence[Arrangement]
@@ -33,6 +34,7 @@ class ArrangedFamily:
     products: tuple[float, float]
     lists: tuple[Cost, ...]
     tables: float = 0.0
+    gated: Mapping[str, PrepareGated] = field(default_factory=dict)
 
     def family(self, *, coded: bool) -> Family:
         """coded: whether kernels may hold weights entropy coded and decode them as they run (coding.py)."""
@@ -43,7 +45,8 @@ class ArrangedFamily:
             "DEPTHWISE_CONV_2D": depthwise,
             "FULLY_CONNECTED": Skipping(dense, self.products[1], fully_connected_layer, self.lists, self.tables),
         }
-        return Family(self.name, own | {kind: preparation(self.add, kind) for kind in ("ADD", "SUB")})
+        sums: dict[str, Prepare] = {kind: preparation(self.add, kind) for kind in ("ADD", "SUB")}
+        return Family(self.name, own | sums, self.gated)
 
 
 def _first(arrangements: Sequence[Prepare]) -> Prepare:

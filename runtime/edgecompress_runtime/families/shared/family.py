@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
+from edgecompress_runtime.families.shared.gate import Gate
 from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.kernels.registry import has_int16
@@ -15,16 +16,20 @@ from edgecompress_runtime.plan import Tensor
 
 # (inputs, outputs, options) -> steps, or None where the ordinary kernel has to do it; options: of the operator's type
 Prepare = Callable[[Sequence[Any], Sequence[Tensor], Any], list[Step] | None]
+# (inputs, outputs, options, gates of what it reads and of what it writes) -> steps, or None without kernels for these
+PrepareGated = Callable[[Sequence[Any], Sequence[Tensor], Any, tuple[Gate | None, Gate | None]], list[Step] | None]
 # output element i needs input element i only, so that they may share their bytes
 ELEMENTWISE = {"look_up", "add_int8", "mul_int8"}
 
 
 @dataclass(frozen=True)
 class Family:
-    """name: what its CPUs have in common. prepare: its own kernels by operator kind."""
+    """name: what its CPUs have in common. prepare: its own kernels by operator kind. gated: those that leave closed
+    channels out."""
 
     name: str
     prepare: Mapping[str, Prepare] = field(default_factory=dict)
+    gated: Mapping[str, PrepareGated] = field(default_factory=dict)
 
     def steps(self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step]:
         """Kernel calls for one operator. Raises UnsupportedOperatorError for one that no kernel knows."""
@@ -36,6 +41,18 @@ class Family:
             raise UnsupportedOperatorError(f"no kernel for {kind}")
         calls = KERNELS[kind](inputs, outputs, options)
         return [Step(c.kernel, c.arguments, _in_place(c.kernel.__name__, inputs, outputs[0])) for c in calls]
+
+    def gated_steps(
+        self,
+        kind: str,
+        inputs: Sequence[Any],
+        outputs: Sequence[Tensor],
+        options: Options,
+        gates: tuple[Gate | None, Gate | None],
+    ) -> list[Step] | None:
+        """Kernel calls that leave out the channels that gates close, of what the operator reads and of what it writes;
+        None where there are none for it."""
+        return self.gated[kind](inputs, outputs, options, gates) if kind in self.gated else None
 
 
 def _in_place(kernel: str, inputs: Sequence[Tensor], y: Tensor) -> dict[Tensor, int]:

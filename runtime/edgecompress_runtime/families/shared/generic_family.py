@@ -16,4 +16,5 @@ GENERIC = ArrangedFamily(
     products=(2.4, 2.5),
     lists=(Cost(skipping_blocks.PLAIN, skipping_blocks.KERNELS, 4.3, 2.1),),
     tables=1.2,
+    gated={"CONV_2D": plain_blocks.GATED, "DEPTHWISE_CONV_2D": plain_depthwise.GATED},
 )

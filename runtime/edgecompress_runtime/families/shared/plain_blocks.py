@@ -10,6 +10,7 @@ from edgecompress_runtime.families.shared.arranged_convolution import Arrangemen
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.decoding import TO_BYTES, bank_of_bytes
+from edgecompress_runtime.families.shared.gated_convolution import GatedArrangement, gated_convolution
 from edgecompress_runtime.families.shared.scaling import scaled_twice
 from edgecompress_runtime.families.shared.strip_convolution import Blocks, strip_convolution
 from edgecompress_runtime.families.shared.words import BYTE, FOUR, INT8_POINTER, PAIR, PLACE, WORD, N, address, load
@@ -88,3 +89,5 @@ CODED = replace(BLOCKS, bank=bank_of_bytes)
 plain_convolution = strip_convolution("plain_convolution", __name__, BLOCKS)
 plain_convolution_coded = strip_convolution("plain_convolution_coded", __name__, CODED)
 CONVOLUTION = Arrangement(plain_convolution, 1, 1, 1, False, channel_records, Coded(plain_convolution_coded, TO_BYTES))
+plain_gated_convolution = gated_convolution("plain_gated_convolution", __name__, BLOCKS, 4)
+GATED = GatedArrangement(plain_gated_convolution, CONVOLUTION)

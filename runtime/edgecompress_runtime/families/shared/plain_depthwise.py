@@ -12,6 +12,7 @@ from edgecompress_runtime.families.shared.arranged_depthwise import (
 )
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.decoding import TO_BYTES
+from edgecompress_runtime.families.shared.gated_depthwise import GatedDepthwise, gated_depthwise
 from edgecompress_runtime.families.shared.plain_blocks import blank, copy
 from edgecompress_runtime.families.shared.scaling import scaled_twice
 from edgecompress_runtime.families.shared.words import INT8_POINTER, PAIR, N
@@ -36,3 +37,5 @@ BLOCKS = DepthwiseBlocks(1, copy, blank, _block)
 plain_depthwise = depthwise("plain_depthwise", __name__, BLOCKS)
 plain_depthwise_coded = depthwise("plain_depthwise_coded", __name__, BLOCKS, coded=True)
 DEPTHWISE = DepthwiseArrangement(plain_depthwise, 1, 1, Coded(plain_depthwise_coded, TO_BYTES))
+plain_gated_depthwise = gated_depthwise("plain_gated_depthwise", __name__, BLOCKS)
+GATED = GatedDepthwise(plain_gated_depthwise, DEPTHWISE)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from edgecompress_runtime.kernels.registry import Call
 from edgecompress_runtime.llvm.cross import Function
 from edgecompress_runtime.plan import Tensor
@@ -13,9 +15,10 @@ from edgecompress_runtime.plan import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Scratch:
-    """An argument: the address of `size` bytes that the kernel may use while it runs."""
+    """An argument: the address of `size` bytes that the kernel may use while it runs. dtype: of what it sees there."""
 
     size: int
+    dtype: Any = np.int8
 
 
 @dataclass(frozen=True, eq=False)

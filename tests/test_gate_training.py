@@ -1,0 +1,111 @@
+"""Gates: where they go, what budget training reaches, and that int8 keeps what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgecompress.analysis.gated_layers import gated_layers, macs_run
+from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.gated_channels.gating import gate
+from edgecompress.compress.gated_channels.insertion import with_gates
+from edgecompress.compress.quantize import quantize
+from edgecompress.emit.pack import plan as lowered
+from edgecompress.errors import InputError
+from edgecompress.evaluate.dataset import load_data
+from edgecompress.evaluate.gate_use import open_gates
+from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.ingest import load
+from edgecompress.recipe import Gate, Preprocess, Quantize, Train
+from edgecompress.train import Session, TrainData
+from edgecompress.train.losses import load_loss
+from edgecompress_runtime.codegen.gated_plan import gated
+from edgecompress_runtime.families.table import FAMILIES
+
+SEED, SAMPLES, INNER = 0, 400, 16
+
+
+@pytest.fixture(scope="module")
+def model() -> ir.Model:
+    """relu(x + conv(relu(conv(x)))) behind a first convolution."""
+    random, nodes, tensors = np.random.default_rng(SEED), [], []
+
+    def conv(x: str, y: str, outputs: int, inputs: int) -> None:
+        weight = random.standard_normal((outputs, inputs, 3, 3)) * (2 / inputs / 9) ** 0.5
+        for name, array in (("w", weight), ("b", random.standard_normal(outputs) / 10)):
+            tensors.append(numpy_helper.from_array(array.astype(np.float32), f"{y}/{name}"))
+        nodes.append(helper.make_node("Conv", [x, f"{y}/w", f"{y}/b"], [y], name=y, pads=[1] * 4))
+
+    conv("x", "stem", 8, 1)
+    nodes.append(helper.make_node("Relu", ["stem"], ["a"]))
+    conv("a", "inner", INNER, 8)
+    nodes.append(helper.make_node("Relu", ["inner"], ["b"]))
+    conv("b", "outer", 8, INNER)
+    nodes += [
+        helper.make_node("Add", ["a", "outer"], ["sum"]),
+        helper.make_node("GlobalAveragePool", ["sum"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "fc/w", "fc/b"], ["y"], transB=1),
+    ]
+    tensors.append(numpy_helper.from_array(random.standard_normal((3, 8)).astype(np.float32), "fc/w"))
+    tensors.append(numpy_helper.from_array(np.zeros(3, np.float32), "fc/b"))
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 1, 8, 8]), ("y", [1, 3]))]
+    graph = helper.make_graph(nodes, "residual", ends[:1], ends[1:], tensors)
+    return load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)).model
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    random = np.random.default_rng(SEED)
+    return random.standard_normal((SAMPLES, 1, 8, 8)).astype(np.float32) * random.uniform(0.2, 3, (SAMPLES, 1, 1, 1))
+
+
+def test_the_inside_of_a_residual_block_gets_a_gate_that_changes_nothing_yet(
+    model: ir.Model, images: np.ndarray
+) -> None:
+    made, gates = with_gates(model, Gate(macs=0.5, block=4), SEED)
+    assert {row.name: len(row.gates) for row in gated_layers(made) if row.gates} == {"inner": 1, "outer": 1}
+    x = {"x": images[:20].astype(np.float32)}
+    assert np.array_equal(OnnxRuntime(made).run(x)[0], OnnxRuntime(model).run(x)[0])
+    assert len(gates) == 1 and open_gates(made, load_data(images, model.graph.inputs, Preprocess()))[
+        gates[0].gate
+    ].shape == (SAMPLES, INNER // 4)
+
+
+def test_layers_that_cannot_be_gated_are_refused_by_name(model: ir.Model) -> None:
+    with pytest.raises(InputError, match=r"\[gate\] layers: 'outer' can't be gated.*'inner'"):
+        with_gates(model, Gate(macs=0.5, layers=["outer"]), SEED)
+
+
+@pytest.mark.parametrize("share", [0.45, 0.8])
+def test_training_meets_the_budget_and_int8_closes_the_same_channels(
+    model: ir.Model, images: np.ndarray, share: float
+) -> None:
+    data = TrainData.from_arrays([images.astype(np.float32)], np.arange(SAMPLES) % 3)
+    training = Train(epochs=3, batch=50, lr=1e-3, validation=0)
+    settings = Gate(macs=share, block=4)
+    trained = gate(model, data, settings, training, loss=load_loss("cross-entropy", data), session=Session(seed=SEED))
+    dataset = load_data(images, model.graph.inputs, Preprocess())
+    rows, opened = gated_layers(trained.model), open_gates(trained.model, dataset)
+    run, whole = macs_run(rows, opened), statistics(model).macs
+    assert run / whole == pytest.approx(share, rel=0.02) and trained.share == pytest.approx(run / whole, rel=0.005)
+    (blocks,) = opened.values()
+    assert set(np.unique(blocks)) == {0.0, 1.0} and len(np.unique(blocks.sum(1))) > 1, "samples should differ"
+    plan = lowered(quantize(trained.model, dataset, Quantize(), integer_only=True).model, io_dtype=ir.DataType.INT8)
+    kinds = [o.kind for o in gated(plan, FAMILIES["dsp"]).plan.operators]
+    assert "MUL" in {o.kind for o in plan.operators} and "MUL" not in kinds, "the MUL is part of a convolution"
+
+
+def test_a_budget_below_what_closed_gates_leave_is_refused(model: ir.Model, images: np.ndarray) -> None:
+    data = TrainData.from_arrays([images.astype(np.float32)], np.arange(SAMPLES) % 3)
+    with pytest.raises(InputError, match=r"with all gates closed, 0.0[0-9]* of the multiply-accumulates still run"):
+        gate(
+            model,
+            data,
+            Gate(macs=0.01),
+            Train(epochs=1),
+            loss=load_loss("cross-entropy", data),
+            session=Session(seed=0),
+        )
