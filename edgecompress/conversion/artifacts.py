@@ -54,7 +54,7 @@ def emit_pack(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
 
 
 def _emit_onnx(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
-    return Emitted("onnx", onnx_emitter.emit(model))
+    return Emitted("onnx", onnx_emitter.emit(model, unsigned=profile.onnx_weights == "uint8"))
 
 
 def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:

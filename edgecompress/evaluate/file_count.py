@@ -270,8 +270,9 @@ def _stored(
             return None
         name = maker.input[0]
     kind = _type(constants[name])
-    if kind == "int8":
-        return name, narrowest(onnx.numpy_helper.to_array(constants[name]))
+    if kind in ("int8", "uint8"):
+        array = onnx.numpy_helper.to_array(constants[name])
+        return name, narrowest(array if kind == "int8" else (array.astype(np.int16) - 128).astype(np.int8))
     return name, TYPES.get(kind, kind)
 
 

@@ -103,6 +103,8 @@ class OnnxRuntime:
     ) -> None:
         import onnxruntime
 
+        from edgecompress.evaluate.saturation import as_devices_compute
+
         self.version: str = onnxruntime.__version__
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
@@ -115,7 +117,7 @@ class OnnxRuntime:
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in self._weights.values()]
             options.add_external_initializers(list(self._weights), values)
         else:
-            serialised = model
+            serialised = as_devices_compute(model) if isinstance(model, bytes) else model
         with _failing(self.name, self.version):
             self._session = onnxruntime.InferenceSession(
                 os.fspath(serialised) if isinstance(serialised, Path) else serialised,

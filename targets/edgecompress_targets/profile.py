@@ -25,6 +25,11 @@ class Profile(BaseModel):
     )
     integer_only: bool = Field(description="whether every operator must run on integers")
     io: Literal["int8", "float32"] = Field(description="type of a .tflite model's inputs and outputs")
+    onnx_weights: Literal["int8", "uint8"] = Field(
+        "int8",
+        description="type of int8 weights in .onnx files: uint8 for x86 without VNNI, where ONNX Runtime's faster "
+        "kernels for int8 saturate",
+    )
     flash_bytes: int | None = Field(None, gt=0, description="bytes for program and weights; unset: no limit")
     ram_bytes: int | None = Field(None, gt=0, description="bytes of the largest contiguous memory; unset: no limit")
     operators: str = Field(description="operators that its TFLite runtime has: a name in OPERATOR_SETS")

@@ -13,6 +13,7 @@ from edgecompress.emit.onnx.activations import insert_pairs
 from edgecompress.emit.onnx.additions import Additions, values
 from edgecompress.emit.onnx.constants import store_constants
 from edgecompress.emit.onnx.if_exits import with_ifs
+from edgecompress.emit.onnx.unsigned_weights import with_unsigned_weights
 from edgecompress.graph.annotations import exit_output, exits
 from edgecompress.graph.fusion import layers
 
@@ -21,13 +22,15 @@ __all__ = ["emit"]
 IR_VERSION = 10  # came with opset 21; ONNX Runtime before 1.20 refuses a newer one
 
 
-def emit(model: ir.Model) -> bytes:
+def emit(model: ir.Model, *, unsigned: bool = False) -> bytes:
     """Canonical model with annotations -> serialised ModelProto (opset 21, IR version 10).
 
     Weights with a Quantization are stored as it says; int8 activations pass through QuantizeLinear and
     DequantizeLinear. Inputs, outputs and surviving values keep their names (an int8 value's name is that
     of its DequantizeLinear). A model without annotations is written in float. With early exits, what
     an exit makes unnecessary is in a branch. `model` is not changed.
+
+    unsigned: whether weights that meet int8 activations are uint8, for x86 without VNNI.
     """
     clone = model.clone()
     graph = clone.graph
@@ -39,6 +42,8 @@ def emit(model: ir.Model) -> bytes:
     proto = ir.to_proto(clone)
     if places := exits(model.graph):
         proto = with_ifs(proto, places, exit_output(model.graph))
+    if unsigned:
+        with_unsigned_weights(proto)
     del proto.graph.value_info[:]  # whoever loads the file infers it again
     return proto.SerializeToString(deterministic=True)
 
