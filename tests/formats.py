@@ -14,6 +14,7 @@ import quantizing
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import pack, tflite
 from edgecompress.errors import EdgeCompressError
+from edgecompress.evaluate.saturation import as_devices_compute
 from edgecompress.lowering.tensor_io import TFLiteModel
 from edgecompress.operators.example import Example
 from edgecompress.operators.rewriting import integer_parts, tflite_parts
@@ -61,7 +62,7 @@ def on_litert(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
 def on_onnx(model: ir.Model, inputs: Arrays) -> list[np.ndarray]:
     data = onnx_emitter.emit(model)
     onnx.checker.check_model(onnx.ModelProto.FromString(data))
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(as_devices_compute(data), providers=["CPUExecutionProvider"])
     return session.run(None, inputs)
 
 

@@ -12,6 +12,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from edgecompress.emit.onnx import emit
+from edgecompress.evaluate.saturation import as_devices_compute
 from edgecompress.graph.annotations import (
     Codebook,
     Quantization,
@@ -87,7 +88,7 @@ def optimised(data: bytes, tmp_path) -> Counter[str]:
 
 
 def run(data: bytes, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
-    return onnxruntime.InferenceSession(data).run(None, feed)
+    return onnxruntime.InferenceSession(as_devices_compute(data)).run(None, feed)
 
 
 def snr(reference: np.ndarray, other: np.ndarray) -> float:

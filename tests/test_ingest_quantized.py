@@ -16,6 +16,7 @@ import edgecompress
 from edgecompress.compress.quantize.weight_scales import keep_grid, quantize_weight
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.evaluate.saturation import as_devices_compute
 from edgecompress.graph.annotations import Quantization, given_quantization
 from edgecompress.graph.fusion import layers
 from edgecompress.ingest import load
@@ -58,7 +59,7 @@ def quantized(folder: Path, kind: str, form: str = "QDQ") -> Path:
 
 
 def outputs(path: Path) -> np.ndarray:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(as_devices_compute(path.read_bytes()), providers=["CPUExecutionProvider"])
     return np.concatenate(
         [session.run(None, {"pixels": x[None]})[0] for x in np.load(DIGITS / "test.npz")["x"].astype(np.float32)]
     )

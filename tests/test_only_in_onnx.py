@@ -15,6 +15,7 @@ from edgecompress.analysis.channel_groups import channel_groups
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import pack, tflite
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.evaluate.saturation import as_devices_compute
 from edgecompress.graph.annotations import is_integer
 from edgecompress.ingest import load
 from edgecompress.operators.example import Example
@@ -58,7 +59,8 @@ def test_the_node_is_float_among_integers_and_its_channels_stay(reason: str) -> 
     quantized = quantizing.static(model, feeds(model, 32))
     assert not any(is_integer(node) for node in quantized.graph if node.op_type in reason)
     inputs = feeds(model)
-    session = onnxruntime.InferenceSession(onnx_emitter.emit(quantized), providers=["CPUExecutionProvider"])
+    data = as_devices_compute(onnx_emitter.emit(quantized))
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     (y,), (expected,) = session.run(None, inputs), original(example, inputs)
     assert quantizing.snr_db(expected, y) > 20
 
