@@ -45,7 +45,7 @@ def report_of(converted: Converted) -> Report:
         stages=conversion.log.stages,
         goals=counted_goals(converted.compressed.goals, attempt.model),
         cures=[summaries.cure(tried) for tried in outcome.tried],
-        exits=summaries.early_exits(attempt.model, converted.compressed.steps[-1].operations),
+        exits=summaries.early_exits(attempt.model, [o for step in converted.compressed.steps for o in step.operations]),
         training=list(converted.compressed.histories),
         layers=report_layers(attempt.model, {d.output: d for d in outcome.diagnoses}, ingested.model, converted.counts),
         memory=memory_plan(attempt.model),
