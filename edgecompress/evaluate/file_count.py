@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +13,7 @@ import onnx
 from ai_edge_litert import schema_py_generated as schema
 
 from edgecompress.graph.few_bits import BITS, narrowest
+from edgecompress.graph.inner_graphs import with_branches
 from edgecompress.recipe.effective import Encoding
 
 # Names of types in reports. Unsigned ones are an interchange of signs, which ONNX Runtime's kernels ask for.
@@ -214,7 +215,7 @@ _WIDENING = {"DequantizeLinear", "Cast", "Mul", "Gather"}
 
 
 def _count_onnx(data: bytes, macs: Mapping[str, int]) -> FileCount:
-    graphs = list(_graphs(onnx.load_model_from_string(data).graph))
+    graphs = list(with_branches(onnx.load_model_from_string(data).graph))
     nodes = [node for graph in graphs for node in graph.node]
     constants = {t.name: t for graph in graphs for t in graph.initializer}
     makers = {name: node for node in nodes for name in node.output}
@@ -232,15 +233,6 @@ def _count_onnx(data: bytes, macs: Mapping[str, int]) -> FileCount:
     }
     kept = [t for name, t in constants.items() if name not in parameters and _type(t) in TYPES]
     return _file_count(operations, [(t.name, weights.get(t.name, TYPES[_type(t)]), _bytes(t)) for t in kept])
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph, and those of the branches behind early exits, whose names are unique."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
 
 
 def _computed(

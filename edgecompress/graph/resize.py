@@ -19,17 +19,3 @@ ROUNDING: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "floor": np.floor,
     "ceil": np.ceil,
 }
-
-
-def interpolation(positions: np.ndarray, n: int, nearest: Callable[[np.ndarray], np.ndarray] | None) -> np.ndarray:
-    """float32 [out, n]: row i has the weights of the inputs at `positions`[i]; `nearest` rounds, None is linear."""
-    matrix = np.zeros((len(positions), n), np.float32)
-    rows = np.arange(len(positions))
-    if nearest is not None:
-        matrix[rows, np.clip(nearest(positions), 0, n - 1).astype(np.int64)] = 1
-        return matrix
-    inside = np.clip(positions, 0, n - 1)
-    low = np.floor(inside).astype(np.int64)
-    np.add.at(matrix, (rows, low), 1 - (inside - low))
-    np.add.at(matrix, (rows, np.minimum(low + 1, n - 1)), inside - low)
-    return matrix

@@ -9,6 +9,7 @@ import onnx
 from onnx.external_data_helper import uses_external_data
 
 from edgecompress.errors import InputError
+from edgecompress.graph.inner_graphs import with_branches
 
 LARGEST_MODEL = 2**31 - 1  # bytes: protobuf's own limit, and TFLite's
 
@@ -80,7 +81,7 @@ def _number(fields: dict[str, str], key: str, default: int, name: str, path: Pat
 
 
 def _tensors(message: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for graph in _graphs(message.graph):
+    for graph in with_branches(message.graph):
         yield from graph.initializer
         yield from _attribute_tensors(graph.node)
     for function in message.functions:
@@ -93,13 +94,3 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorP
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graphs(attribute.g)
-            for inner in attribute.graphs:
-                yield from _graphs(inner)

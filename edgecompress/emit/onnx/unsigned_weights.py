@@ -8,18 +8,18 @@ and why do I need to try U8U8?"). Its kernels for uint8 weights are exact everyw
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import onnx
 
 from edgecompress.emit.onnx.additions import unsigned
+from edgecompress.graph.inner_graphs import with_branches
 
 
 def with_unsigned_weights(model: onnx.ModelProto) -> bool:
     """Changes int8 constants that DequantizeLinear alone reads, directly or through a Gather of a table; in place.
     Returns whether there were any."""
-    graphs = list(_graphs(model.graph))
+    graphs = list(with_branches(model.graph))
     constants = {t.name: t for g in graphs for t in g.initializer}
     nodes = [node for g in graphs for node in g.node]
     makers = {name: node for node in nodes for name in node.output}
@@ -48,12 +48,3 @@ def with_unsigned_weights(model: onnx.ModelProto) -> bool:
 
 def _replace(tensor: onnx.TensorProto, array: np.ndarray) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph, and those of branches."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
