@@ -87,7 +87,7 @@ def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels() -> N
     equal(plan, feeds, here(plan, feeds))
 
 
-@pytest.mark.parametrize("family", ["generic", "v6m"])
+@pytest.mark.parametrize("family", ["generic", pytest.param("v6m", marks=pytest.mark.long)])
 def test_closed_channels_are_left_out_and_all_outputs_equal_the_ordinary_kernels(family: str) -> None:
     made = layers("gated", seed=0)
     plan, feeds = made.plan(), made.feeds()
@@ -103,6 +103,7 @@ def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
     equal(plan, feeds, here(plan, feeds))
 
 
+@pytest.mark.long  # a board's emulator runs some of them in every run
 def test_sums_are_looked_up_and_equal_the_ordinary_kernels() -> None:
     made = layers("binary", "ternary", seed=0)
     plan, feeds = made.plan(), made.feeds()
