@@ -2,7 +2,8 @@
 
 They are written as uint8 (zero point + 128: the same real values). ONNX Runtime on x86 turns int8 ones
 into uint8 by itself, but not those with two consumers, and then leaves both sides of each unfused:
-ResNet-8 takes 319 us in int8 and 137 us in uint8 (1.31, one thread). Weights are int8 in either case.
+ResNet-8 takes 319 us in int8 and 137 us in uint8 (1.31, one thread). Weights are int8
+here; `unsigned_weights.py` says for which CPUs they are not.
 """
 
 from __future__ import annotations
