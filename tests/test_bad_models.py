@@ -223,7 +223,7 @@ def test_models_of_two_gigabytes_are_refused_at_once(tmp_path: Path, monkeypatch
     with (tmp_path / "weights.bin").open("r+b") as stream:
         stream.truncate(2**31 + 12)
     refused(path, InputError, "below 2 GiB")
-    assert time.perf_counter() - start < 2
+    assert time.perf_counter() - start < 5
     monkeypatch.setattr(external_data, "LARGEST_MODEL", 1000)
     refused(external(tmp_path, "weights.bin"), InputError, "below 2 GiB")
 

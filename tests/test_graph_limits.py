@@ -82,7 +82,7 @@ def test_what_would_grow_without_end_is_refused_at_once(name: str, tmp_path: Pat
     begun = time.process_time()
     with pytest.raises((InputError, UnsupportedModelError)) as raised:
         load(tmp_path / "m.onnx")
-    assert time.process_time() - begun < 2
+    assert time.process_time() - begun < 10
     message = str(raised.value)
     assert "\n" not in message and len(message) < 400
     assert "node '" in message or "50,001 nodes" in message
@@ -105,7 +105,9 @@ def test_a_long_chain_loads_in_linear_time() -> None:
         return time.process_time() - begun
 
     seconds(40)  # imports
-    assert seconds(1600) < 6 * seconds(400)
+    # 4 times as much where time is linear, 16 times where it is quadratic; a busy machine lies between.
+    short, long = (min(seconds(length), seconds(length)) for length in (400, 1600))
+    assert long < 10 * short
 
 
 def tensor(dims: list[int], data_type: int = TensorProto.FLOAT, **data: object) -> onnx.TensorProto:
