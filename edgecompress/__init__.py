@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgecompress.api import Result, convert
+    from edgecompress.devices.profile import profile
     from edgecompress.errors import EdgeCompressError, InputError, MissingPackageError, UnsupportedModelError
     from edgecompress.inspection.model_inspection import Inspection, inspect
     from edgecompress.own_loop import Prepared, finish, prepare
@@ -33,6 +34,7 @@ _HOME = {
     "load_recipe": "recipe",
     "load_target": "targets",
     "prepare": "own_loop",
+    "profile": "devices.profile",
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "load_recipe",
     "load_target",
     "prepare",
+    "profile",
 ]
 
 

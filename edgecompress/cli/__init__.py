@@ -17,8 +17,8 @@ from edgecompress.support.interrupt import watched
 from edgecompress.support.log import LOGGER
 
 COMMANDS = (
-    "bench", "build", "compare", "completion", "convert", "devices", "doctor", "flash", "inspect", "report", "run",
-    "sensitivity", "targets",
+    "bench", "build", "compare", "completion", "convert", "devices", "doctor", "flash", "inspect", "profile", "report",
+    "run", "sensitivity", "targets",
 )  # fmt: skip
 INTERRUPTED = 128 + signal.SIGINT  # what a shell reports for a program stopped by Ctrl-C
 

@@ -24,6 +24,7 @@ from edgecompress_targets.tools import ToolError
 
 if TYPE_CHECKING:
     from edgecompress_runtime.building.ahead_of_time import Compiled
+    from edgecompress_runtime.codegen.interface import Interface
 
 RECORD = "build.json"
 WEIGHTS = ("coded", "plain")
@@ -119,6 +120,20 @@ def build(
     has them all as int8. Raises InputError for a bad argument, pack or target, UnsupportedModelError for an operator
     without a kernel or a model larger than the device.
     """
+    return write_build(pack, target, output=output, target_file=target_file, weights=weights, name=name)[0]
+
+
+def write_build(
+    pack: str | Path,
+    target: str,
+    *,
+    output: str | Path | None = None,
+    target_file: str | Path | None = None,
+    weights: str = "coded",
+    name: str | None = None,
+    profiled: bool = False,
+) -> tuple[Build, Interface]:
+    """As `build`, with what was compiled. profiled: the firmware counts each step of the program, too."""
     from edgecompress_runtime.building.ahead_of_time import compile_plan
     from edgecompress_runtime.building.c_header import bench_header
     from edgecompress_runtime.building.c_identifier import identifier, is_identifier
@@ -143,11 +158,12 @@ def build(
         raise InputError(str(error)) from error
     try:
         machine = Machine(profile.triple, profile.cpu, profile.features)
-        compiled = compile_plan(plan, name or identifier(path.stem), machine, coded=weights == "coded")
+        name = name or identifier(path.stem)
+        compiled = compile_plan(plan, name, machine, profile=profiled, coded=weights == "coded")
     except RuntimeModelError as error:
         raise UnsupportedModelError(f"{path}: {error}") from error
     _require_room(path, compiled, profile)
-    model_h = bench_header(compiled.program, digest=bytes.fromhex(read.digest))
+    model_h = bench_header(compiled.program, profiled=profiled, digest=bytes.fromhex(read.digest))
     linked = _linked(compiled, profile, model_h)
     record = BuildRecord(
         name=compiled.program.name,
@@ -175,7 +191,7 @@ def build(
     write_files(directory, files)
     if linked.image:
         os.chmod(directory / linked.image, 0o755)
-    return Build(directory, tuple(sorted(files)), record)
+    return Build(directory, tuple(sorted(files)), record), compiled.program
 
 
 def read_record(folder: Path) -> BuildRecord:

@@ -8,10 +8,11 @@ from importlib import resources
 from pathlib import Path
 
 from edgecompress.devices.artifact import Artifact
-from edgecompress.devices.firmware import BuildRecord, build
+from edgecompress.devices.firmware import BuildRecord, build, write_build
 from edgecompress.errors import DeviceFault, InputError
 from edgecompress.targets import load_target
 from edgecompress_runtime.building.c_identifier import identifier
+from edgecompress_runtime.codegen.interface import Interface
 from edgecompress_targets import Profile
 from edgecompress_targets.connection.driver import Program
 from edgecompress_targets.drivers.benchmarks import MODEL, benchmark
@@ -75,6 +76,13 @@ def _benchmarked(artifact: Artifact, program: str, threads: int) -> Program:
     )
 
 
+def profiled(artifact: Artifact, name: str, settings: Settings) -> tuple[Prepared, Interface]:
+    """Firmware that counts each step, and its steps. Raises InputError where nothing could be linked."""
+    with work_folder() as work:
+        made, interface = write_build(artifact.path, settings.target, output=Path(work) / "built", profiled=True)
+        return _of_build(artifact, made.directory, made.record, name, settings), interface
+
+
 def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:
     with work_folder() as work:
         folder, record = artifact.folder, artifact.record
@@ -83,8 +91,13 @@ def _compiled(artifact: Artifact, name: str, settings: Settings) -> Prepared:
             folder, record = made.directory, made.record
         if not fits(record.target, settings):
             raise InputError(f"{folder}: built for {record.target.name}, but device {name} is a {settings.target}")
-        image = _image(folder, record, name, settings)
-        content = _read(image)
+        return _of_build(artifact, folder, record, name, settings)
+
+
+def _of_build(artifact: Artifact, folder: Path, record: BuildRecord, name: str, settings: Settings) -> Prepared:
+    """What `build` wrote to a folder, as a program."""
+    image = _image(folder, record, name, settings)
+    content = _read(image)
     file = f"{record.name}{image.suffix}" if settings.runs == "firmware" else f"{record.name}_run"
     start = (file,) if settings.runs == "firmware" else (f"./{file}", "{inputs}", "{outputs}", "{times}")
     machine = record.target.triple.split("-")[0] if settings.runs == "program" else ""

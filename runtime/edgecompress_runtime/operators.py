@@ -18,7 +18,7 @@ from edgecompress_runtime import types_of_operands as types
 from edgecompress_runtime.errors import MisfitError, RuntimeModelError
 from edgecompress_runtime.options import Options, parsed
 from edgecompress_runtime.plan import EXIT, Operator, Plan, Tensor
-from edgecompress_runtime.shapes import Inputs, Outputs, Shape
+from edgecompress_runtime.shapes import Inputs, Outputs, Shape, no_macs
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 FAULTS = (MisfitError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)  # of what a rule trips over
@@ -28,12 +28,13 @@ FAULTS = (MisfitError, ValueError, TypeError, LookupError, ArithmeticError, Attr
 class Record(Generic[OptionsT]):
     """kind: the operator's name, TFLite's where it has the operator. options: their type. types: the rule that checks
     the elements, scales and zero points of its operands and outputs. shapes: the rule that checks its operands' sizes,
-    and gives the shapes of its outputs."""
+    and gives the shapes of its outputs. macs: how many multiply-accumulates it takes."""
 
     kind: str
     options: type[OptionsT]
     types: types.Rule
     shapes: Callable[[Inputs, Outputs, OptionsT], Sequence[Shape]]
+    macs: Callable[[Inputs, Outputs, OptionsT], int] = no_macs
 
 
 def _alike(
@@ -49,11 +50,23 @@ _SUMS = types.arithmetic, shapes.binary
 _MOVED = types.moved
 _SOFTMAX, _LOG_SOFTMAX = types.probabilities(1 / 256, -128), types.probabilities(16 / 256, 127)
 _ROWS: list[Record[Any]] = [
-    Record("CONV_2D", of.ConvolutionOptions, types.layer(0), shapes.convolution),
-    Record("DEPTHWISE_CONV_2D", of.DepthwiseOptions, types.layer(3), shapes.depthwise),
-    Record("TRANSPOSE_CONV", of.TransposeConvolutionOptions, types.layer(0, x=2, bias=3), shapes.transpose_convolution),
-    Record("FULLY_CONNECTED", of.FullyConnectedOptions, types.layer(0, centred=False), shapes.fully_connected),
-    Record("BATCH_MATMUL", of.BatchMatmulOptions, types.products, shapes.batch_matmul),
+    Record("CONV_2D", of.ConvolutionOptions, types.layer(0), shapes.convolution, shapes.macs_by_output),
+    Record("DEPTHWISE_CONV_2D", of.DepthwiseOptions, types.layer(3), shapes.depthwise, shapes.depthwise_macs),
+    Record(
+        "TRANSPOSE_CONV",
+        of.TransposeConvolutionOptions,
+        types.layer(0, x=2, bias=3),
+        shapes.transpose_convolution,
+        shapes.macs_by_input,
+    ),
+    Record(
+        "FULLY_CONNECTED",
+        of.FullyConnectedOptions,
+        types.layer(0, centred=False),
+        shapes.fully_connected,
+        shapes.macs_by_output,
+    ),
+    Record("BATCH_MATMUL", of.BatchMatmulOptions, types.products, shapes.batch_matmul, shapes.matmul_macs),
     *_alike(of.PoolOptions, types.averaged, shapes.pooling, "AVERAGE_POOL_2D", "MAX_POOL_2D"),
     *_alike(of.ReductionOptions, types.summed, shapes.reduction, "MEAN", "SUM"),
     *_alike(of.ReductionOptions, types.picked, shapes.reduction, "REDUCE_MAX", "REDUCE_MIN"),

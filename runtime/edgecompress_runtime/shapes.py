@@ -304,3 +304,32 @@ def resize(inputs: Inputs, outputs: Outputs, options: ResizeOptions) -> Sequence
     n, _, _, c = inputs[0].shape
     height, width = numbers(inputs[1])
     return [(n, height, width, c)]
+
+
+def no_macs(inputs: Inputs, outputs: Outputs, options: Options) -> int:
+    """Multiply-accumulates of an operator that multiplies no matrices. The other rules have those of the formula, zeros
+    and padding among them."""
+    return 0
+
+
+def macs_by_output(inputs: Inputs, outputs: Outputs, options: Options) -> int:
+    """Weights [o, ..., inner]: each output is a sum over all that one output channel has."""
+    weights = inputs[1]
+    return outputs[0].size * (weights.size // weights.shape[0])
+
+
+def depthwise_macs(inputs: Inputs, outputs: Outputs, options: Options) -> int:
+    """Weights [1, kh, kw, o]."""
+    _, height, width, _ = inputs[1].shape
+    return outputs[0].size * height * width
+
+
+def macs_by_input(inputs: Inputs, outputs: Outputs, options: Options) -> int:
+    """Of TRANSPOSE_CONV: each element of x is added to all that its channel reaches."""
+    _, weights, x = inputs[:3]
+    return x.size * (weights.size // weights.shape[-1])
+
+
+def matmul_macs(inputs: Inputs, outputs: Outputs, options: BatchMatmulOptions) -> int:
+    """Matrices in the last two dimensions."""
+    return outputs[0].size * inputs[0].shape[-2 if options.adj_x else -1]

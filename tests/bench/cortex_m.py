@@ -95,8 +95,9 @@ def emulated(
 
 def measured(network: Network, cpu: str, *, layers: bool) -> tuple[list[str], bool]:
     compiled, run = emulated(network.plan, network.records, cpu, layers=layers)
-    for (kind, output), count in zip(compiled.program.steps, run.steps):
-        print(f"{network.name} {cpu} {kind:18} {count / 1e3:10.1f} k  {output}")
+    for operator, count in zip(compiled.program.steps, run.steps):
+        output = compiled.program.plan.tensors[operator.outputs[0]].name
+        print(f"{network.name} {cpu} {operator.kind:18} {count / 1e3:10.1f} k  {output}")
     exact = np.array_equal(np.frombuffer(run.outputs, np.int8), network.expected.reshape(-1))
     arena, millions = compiled.program.layout.size, run.instructions / 1e6
     limit = LIMIT[network.name].get(cpu)

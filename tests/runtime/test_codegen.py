@@ -91,7 +91,7 @@ def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels() -> N
 def test_closed_channels_are_left_out_and_all_outputs_equal_the_ordinary_kernels(family: str) -> None:
     made = layers("gated", seed=0)
     plan, feeds = made.plan(), made.feeds()
-    kinds = Counter(kind for kind, _ in python_program(plan, "model", FAMILIES[family]).steps)
+    kinds = Counter(operator.kind for operator in python_program(plan, "model", FAMILIES[family]).steps)
     assert "MUL" not in kinds and "GATHER" not in kinds and kinds["TABLE"] == len(CASES["gated"])
     equal(plan, feeds, here(plan, feeds, family))
 

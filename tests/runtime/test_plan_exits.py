@@ -68,7 +68,7 @@ def test_layers_behind_an_exit_are_not_run(made: Layers) -> None:
 
 def test_a_program_returns_behind_what_it_copies(made: Layers) -> None:
     program = program_of(made.plan(), "model", FAMILIES["generic"], 16)
-    kinds = [kind for kind, _ in program.interface.steps]
+    kinds = [operator.kind for operator in program.interface.steps]
     assert kinds == ["EXIT", "EXIT", "REVERSE_V2"] * 3  # each with a copy
     assert {number: ending.steps for number, ending in program.endings.items()} == {0: 1, 3: 1, 6: 1}
 

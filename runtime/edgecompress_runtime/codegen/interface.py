@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgecompress_runtime.codegen.memory import Layout
-from edgecompress_runtime.plan import Plan
+from edgecompress_runtime.plan import Operator, Plan
 
 HOOK = "edgecompress_layer"  # void (int32_t step), called before each step of a profiled program and after the last
 
@@ -14,16 +14,16 @@ HOOK = "edgecompress_layer"  # void (int32_t step), called before each step of a
 class Interface:
     """Its functions' symbols and its constants' start with `name`.
 
-    plan: whose inputs and outputs it takes. layout: of the arena; alignment: of its address, in bytes. steps: (operator
-    kind, output's name) of each kernel call in order. family: of the CPUs whose kernels it has. saved: bytes of flash
-    that coded weights take less than plain ones. skipping: layers that leave out weights that are zero.
+    plan: whose inputs and outputs it takes. layout: of the arena; alignment: of its address, in bytes. steps: the
+    operator of each kernel call in order. family: of the CPUs whose kernels it has. saved: bytes of flash that coded
+    weights take less than plain ones. skipping: layers that leave out weights that are zero.
     """
 
     name: str
     plan: Plan
     layout: Layout
     alignment: int
-    steps: tuple[tuple[str, str], ...]
+    steps: tuple[Operator, ...]
     family: str
     saved: int
     skipping: int

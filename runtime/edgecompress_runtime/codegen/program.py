@@ -172,7 +172,7 @@ class _Walk:
             plan=self.plan,
             layout=self.layout,
             alignment=self.alignment,
-            steps=tuple((operator.kind, self.plan.tensors[operator.outputs[0]].name) for operator, _ in steps),
+            steps=tuple(operator for operator, _ in steps),
             family=self.family.name,
             saved=sum(step.saved for _, step in steps),
             skipping=sum(any(share.skips for share in own) for _, own in shares),
