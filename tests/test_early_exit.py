@@ -22,7 +22,7 @@ from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.early_exit.exit_places import exit_values
 from edgecompress.compress.early_exit.first_fit import fitted, without_scales
 from edgecompress.compress.early_exit.heads import with_exits
-from edgecompress.compress.early_exit.thresholds import Answers, lowest_threshold
+from edgecompress.compress.early_exit.thresholds import Answers, cheapest_thresholds, lowest_threshold
 from edgecompress.compress.quantize import quantize
 from edgecompress.devices.artifact import open_artifact
 from edgecompress.emit import onnx as onnx_emitter
@@ -268,6 +268,37 @@ def test_the_lowest_threshold_is_that_of_all_thresholds(max_drop: float) -> None
     assert found == 1 + max((i + 1 for i, held in enumerate(holds) if not held), default=0) or found == 256
 
 
+@pytest.mark.parametrize("max_drop", [0.0, 2.0, 20.0])
+def test_two_exits_get_the_cheapest_thresholds_of_all(max_drop: float) -> None:
+    generator, levels = np.random.default_rng(1), np.arange(1, 17)  # of sixteen confidences: few enough to try all
+    sure = generator.integers(4, 17, (300, 2))
+    exits_right = generator.uniform(2, 18, (300, 2)) < sure + np.array([0, 2])
+    right = np.column_stack([exits_right, generator.uniform(size=300) < 0.95])
+    value, cost = np.empty((16, 16)), np.empty((16, 16))
+    for i, first in enumerate(levels):
+        for k, second in enumerate(levels):
+            taken = [0 if c[0] >= first else 1 if c[1] >= second else 2 for c in sure]
+            value[i, k] = 100 * np.mean([r[t] for r, t in zip(right, taken)])
+            cost[i, k] = np.mean([(1, 2, 4)[t] for t in taken])
+    least = 100 * right[:, 2].mean() - max_drop - 1e-9
+    holds = [[(value[i:, k:] >= least).all() for k in range(16)] for i in range(16)]
+    answers = Answers(sure / 16, right, (1, 2, 4))
+    chosen = answers.at(cheapest_thresholds(answers, max_drop))
+    assert chosen.value >= least and chosen.macs == pytest.approx(cost[np.array(holds)].min())
+    common = answers.at([lowest_threshold(answers, max_drop)] * 2)
+    assert chosen.macs <= common.macs
+
+
+def test_more_exits_cost_no_more_than_with_one_threshold() -> None:
+    generator = np.random.default_rng(0)
+    confidence = generator.uniform(0.25, 1, (400, 3))
+    likely = generator.uniform(0.1, 1.1, (400, 3)) < confidence + np.array([0, 0.1, 0.2])
+    answers = Answers(confidence, np.column_stack([likely, generator.uniform(size=400) < 0.95]), (1, 2, 3, 5))
+    chosen = answers.at(cheapest_thresholds(answers, 2.0))
+    assert chosen.macs < answers.at([lowest_threshold(answers, 2.0)] * 3).macs
+    assert chosen.value >= answers.whole().value - 2.0
+
+
 HEADS = {  # inputs, nodes, weights, and how the first exit reads its value
     "a sequence": (
         "3,16", "b=Conv<pads=[1,1]>(x,u) c=Relu(b) d=Conv<pads=[1,1]>(c,v) e=Flatten(d)", (8, 3, 3), (8, 8, 3),
@@ -328,9 +359,10 @@ def convert(
 def check_report(report: Report, format: str) -> None:
     found = report.exits
     assert found is not None and len(found.after) == 2 and found.macs == sorted(found.macs)
-    chosen = next(row for row in found.thresholds if row.threshold == found.threshold)
+    chosen = next(row for row in found.thresholds if row.thresholds == found.chosen)
     whole = found.thresholds[-1]
-    assert whole.threshold is None and whole.value - chosen.value <= 3.0 + 1e-9 and chosen.macs < 0.8 * whole.macs
+    assert whole.thresholds is None and len(found.chosen) == 2
+    assert whole.value - chosen.value <= 3.0 + 1e-9 and chosen.macs < 0.8 * whole.macs
     macs = [row.macs for row in found.thresholds]
     assert macs == sorted(macs) and macs[-1] == found.macs[-1]
     check = next(a for a in report.artifacts if a.format == format).checks[0]
@@ -359,6 +391,37 @@ def test_firmware_does_not_run_later_layers(tmp_path: Path, trained: nn.Module) 
     (run,) = report.devices
     assert run.equal and run.counts is not None
     assert run.counts.min < 0.5 * run.counts.max and run.counts.mean < 0.8 * run.counts.max
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"threshold": 0.26}, "a higher [exit] threshold than 0.26"),
+        ({"max_drop": 80}, "a lower [exit] max_drop than 80"),
+    ],
+)
+def test_the_verdict_says_what_to_do_where_exits_lose_too_much(
+    tmp_path: Path, trained: nn.Module, settings: dict[str, float], remedy: str
+) -> None:
+    x, _ = pictures(200, seed=3)
+    y = trained(torch.from_numpy(x)).argmax(1).numpy()  # all of which the whole network is right about
+    recipe = {"train": {"epochs": 1, "validation": 0.3}, "exit": {"after": 2, **settings}, "evaluate": {"max_drop": 1}}
+    report = edgecompress.convert(
+        file_of(trained), "linux-x86", train={"x": x, "y": y}, eval={"x": x, "y": y}, recipe=recipe, formats=["onnx"],
+        output=tmp_path / "out",
+    ).report  # fmt: skip
+    assert report.status == "accuracy-limit-exceeded"
+    assert "points were lost before quantization" in report.verdict and "ask for less" not in report.verdict
+    assert f"by 'early exits'; what can help: take exits less often ({remedy})" in report.verdict
+
+
+def test_thresholds_of_another_number_of_exits_are_refused(tmp_path: Path) -> None:
+    x, y = pictures(100)
+    with pytest.raises(InputError, match=r"\[exit\] threshold has 2 numbers for 3 exits: give one, or one for each"):
+        edgecompress.convert(
+            file_of(module_of()), train={"x": x, "y": y}, recipe={"exit": {"after": 3, "threshold": [0.5, 0.9]}},
+            output=tmp_path / "out",
+        )  # fmt: skip
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:

@@ -18,8 +18,16 @@ from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.gate_use import gate_notes
+from edgecompress.evaluate.taken_exits import taken
 from edgecompress.evaluate.verify import reference
-from edgecompress.graph.annotations import codebook, comes_quantized, forget_given, given_quantization, set_codebook
+from edgecompress.graph.annotations import (
+    codebook,
+    comes_quantized,
+    exits,
+    forget_given,
+    given_quantization,
+    set_codebook,
+)
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest import fold_batchnorm
 from edgecompress.ingest.equality import max_relative_error
@@ -310,12 +318,15 @@ def _gate(conversion: Conversion, model: ir.Model) -> FloatModel:
 
 
 def _describe(conversion: Conversion, running: Running, model: ir.Model) -> None:
-    """Write parameters, MACs and accuracy of a float model into the log of the stage."""
+    """Write parameters, MACs and accuracy of a float model, with what its exits say, into the log of the stage."""
     facts = statistics(model)
     running.stage.parameters, running.stage.macs = facts.parameters, facts.macs
     if conversion.data.labelled:
         metric = conversion.recipe.evaluate.metric
-        running.stage.accuracy = reference(model, conversion.data.check, metric).score
+        measured = reference(model, conversion.data.check, metric)
+        running.stage.accuracy = measured.score
+        if exits(model.graph) and measured.measures:
+            running.stage.accuracy = measured.measures[0]([taken(model, measured.outputs).output])
 
 
 # (whether the recipe asks for the step, the step). Each can rely on the ones before it.

@@ -51,13 +51,11 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
 def require_exits(model: ir.Model, trainer: Trainer) -> None:
     """Raises InputError when the model can't have the early exits that the recipe asks for. What a student's blocks are
     called is not known yet."""
-    from edgecompress.compress.early_exit.early_exits import require_classifier
-    from edgecompress.compress.early_exit.exit_places import exit_values
+    from edgecompress.compress.early_exit.early_exits import places, require_classifier
 
     require_classifier(model, trainer.outputs)
-    after = trainer.recipe.exit.after
-    if after is not None and not trainer.recipe.distill.is_asked_for:
-        exit_values(model.graph, after)
+    if not trainer.recipe.distill.is_asked_for:
+        places(model.graph, trainer.recipe.exit)
 
 
 def require_names(model: ir.Model, recipe: Recipe) -> None:

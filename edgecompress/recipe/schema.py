@@ -61,6 +61,8 @@ def _positive(values: list[float]) -> list[float]:
 # Not strict, which would refuse NumPy's numbers; `_number` refuses what isn't one.
 Number = Annotated[float, Field(strict=False), BeforeValidator(_number)]
 Finite = Annotated[Number, Field(allow_inf_nan=False), AfterValidator(_in_range)]
+Probability = Annotated[Number, Field(gt=0, le=1)]
+Probabilities = Annotated[list[Probability], Field(min_length=1), BeforeValidator(_as_list)]
 Numbers = Annotated[list[Finite], Field(min_length=1), BeforeValidator(_as_list)]
 
 
@@ -421,12 +423,10 @@ class EarlyExit(Section):
         description="names of the nodes that exits stand behind, or how many exits to place evenly by computation; "
         '"auto": 2; unset: none',
     )
-    threshold: Number | None = Field(
+    threshold: Probabilities | None = Field(
         None,
-        gt=0,
-        le=1,
-        description="largest probability from which on an exit is taken, rounded up to a 256th; unset: the lowest with "
-        "which validation data loses at most max_drop",
+        description="largest probability from which on an exit is taken, rounded up to a 256th: one for all exits, or "
+        "a list of each exit's; unset: those of least cost with which validation data loses at most max_drop",
     )
     max_drop: Number = Field(
         1.0,

@@ -127,9 +127,11 @@ class Cure(Part):
 
 
 class ExitThreshold(Part):
-    """What a network with early exits costs, and gives, with one threshold for all of them."""
+    """What a network with early exits costs, and gives, with some thresholds."""
 
-    threshold: float | None = Field(description="largest probability from which on an exit is taken; null for never")
+    thresholds: list[float] | None = Field(
+        description="largest probability from which on each exit is taken; null where none is"
+    )
     value: float = Field(description="percent of the validation samples that are right")
     macs: float = Field(description="mean multiply-accumulates of a sample")
     shares: list[float] = Field(description="percent of the samples that leave at each exit, and at the end")
@@ -139,9 +141,11 @@ class EarlyExits(Part):
     """Where the network may end early."""
 
     after: list[str] = Field(description="the values that exits stand behind")
-    threshold: float = Field(description="what was chosen, or asked for")
+    chosen: list[float] = Field(description="the threshold of each exit in the files: what was chosen, or asked for")
     macs: list[Natural] = Field(description="multiply-accumulates of a sample that leaves at each exit, and at the end")
-    thresholds: list[ExitThreshold] = Field(description="on validation data; rising, the whole network last")
+    thresholds: list[ExitThreshold] = Field(
+        description="on validation data: usual ones for all exits, and the chosen ones; by rising cost, never last"
+    )
 
 
 class Epoch(Part):

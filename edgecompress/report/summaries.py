@@ -161,11 +161,11 @@ def early_exits(model: ir.Model, operations: Sequence[Operation]) -> EarlyExits 
         return None
     return EarlyExits(
         after=[e.after for e in places],
-        threshold=places[0].threshold / EXIT_STEPS,
+        chosen=[e.threshold / EXIT_STEPS for e in places],
         macs=list(costs(model.graph)),
         thresholds=[
             ExitThreshold(
-                threshold=None if o.threshold > EXIT_STEPS else o.threshold / EXIT_STEPS,
+                thresholds=None if o.thresholds is None else [t / EXIT_STEPS for t in o.thresholds],
                 value=o.value,
                 macs=o.macs,
                 shares=[100 * share for share in o.shares],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 from rich.console import Group, RenderableType
@@ -107,13 +107,14 @@ _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
 
 
 def exit_thresholds(report: Report) -> list[tuple[str, ...]]:
-    """(threshold, percent right, mean MACs, their share, percent of the samples at each exit and at the end)"""
+    """(threshold of all exits, or of each; percent right; mean MACs; their share; percent of the samples at each exit
+    and at the end)"""
     found = report.exits
     if found is None:
         return []
     return [
         (
-            "never" if row.threshold is None else f"{row.threshold:.3f}" + " *" * (row.threshold == found.threshold),
+            "never" if row.thresholds is None else _each(row.thresholds) + " *" * (row.thresholds == found.chosen),
             f"{row.value:.2f}",
             count(round(row.macs)),
             f"{100 * row.macs / max(found.macs[-1], 1):.0f} %",
@@ -121,6 +122,11 @@ def exit_thresholds(report: Report) -> list[tuple[str, ...]]:
         )
         for row in found.thresholds
     ]
+
+
+def _each(thresholds: Sequence[float]) -> str:
+    """One number where all are alike."""
+    return " / ".join(f"{t:.3f}" for t in (thresholds if len(set(thresholds)) > 1 else thresholds[:1]))
 
 
 def exit_uses(report: Report) -> list[tuple[str, ...]]:

@@ -9,10 +9,12 @@ from edgecompress.compress.quantize import LayerDiagnosis
 from edgecompress.compress.quantize.diagnose import INHERITED_NOISE
 from edgecompress.conversion.sequence import Converted
 from edgecompress.evaluate.metrics import METRICS, gain
+from edgecompress.recipe import EarlyExit
 from edgecompress.support.present import present
 
 WORST_LAYERS = 3
-FLOAT_STAGES = ("distill", "prune channels", "prune weights", "gate channels")
+EXITS = "early exits"
+FLOAT_STAGES = ("distill", "prune channels", "prune weights", EXITS, "gate channels")
 MANY_SAMPLES = 100  # of calibration data, beyond which more of it rarely helps
 
 
@@ -27,7 +29,7 @@ def verdict_line(converted: Converted) -> str:
     before = _lost_in_float(converted) if worst.metric else None
     if before is not None and before.points > -worst.value / 2:
         parts.append(f"{before.points:.2f} points were lost before quantization, by {before.name!r}")
-        return "; ".join([*parts, f"what can help: {', or '.join(_less_of_it(converted))}"])
+        return "; ".join([*parts, f"what can help: {', or '.join(_less_of_it(converted, before.name))}"])
     if layers := _worst_layers(converted.compressed.outcome.diagnoses):
         parts.append(f"worst layers: {layers}")
     return "; ".join([*parts, f"what can help: {', or '.join(_remedies(converted, metric=worst.metric))}"])
@@ -35,25 +37,26 @@ def verdict_line(converted: Converted) -> str:
 
 @dataclass(frozen=True)
 class _Loss:
-    """The points of the metric that the float model had lost after a stage, and that stage's name."""
+    """The points of the metric that the float model had lost after all stages, and the stage that lost most of them."""
 
     name: str
     points: float
 
 
 def _lost_in_float(converted: Converted) -> _Loss | None:
-    """What distillation and pruning lost together; None where they did not run, or nothing measured them."""
+    """What the stages that train lost together; None where they did not run, or nothing measured them."""
     reference = converted.conversion.reference
     stages = [s for s in converted.conversion.log.stages if s.name in FLOAT_STAGES and s.accuracy is not None]
     if not stages or reference.score is None or reference.metric not in METRICS:
         return None
-    after = present(stages[-1].accuracy)
-    return _Loss(stages[-1].name, gain(reference.metric, reference.score) - gain(reference.metric, after))
+    gains = [gain(reference.metric, score) for score in (reference.score, *(present(s.accuracy) for s in stages))]
+    worst = max(range(len(stages)), key=lambda i: gains[i] - gains[i + 1])
+    return _Loss(stages[worst].name, gains[0] - gains[-1])
 
 
-def _less_of_it(converted: Converted) -> Iterator[str]:
+def _less_of_it(converted: Converted, stage: str) -> Iterator[str]:
     recipe = converted.conversion.recipe
-    yield "ask for less of it"
+    yield _fewer_exits(recipe.exit) if stage == EXITS else "ask for less of it"
     if converted.conversion.trainer is None:
         yield "give training data (--train)"
     else:
@@ -61,6 +64,12 @@ def _less_of_it(converted: Converted) -> Iterator[str]:
     if recipe.prune.is_asked_for and recipe.evaluate.max_drop is None:
         yield "let sparsity give way (--max-drop 1)"
     yield "accept it with a higher --max-drop"
+
+
+def _fewer_exits(settings: EarlyExit) -> str:
+    if settings.threshold is None:
+        return f"take exits less often (a lower [exit] max_drop than {settings.max_drop:g})"
+    return f"take exits less often (a higher [exit] threshold than {', '.join(f'{t:g}' for t in settings.threshold)})"
 
 
 def _worst_layers(diagnoses: tuple[LayerDiagnosis, ...]) -> str:
@@ -84,6 +93,8 @@ def _remedies(converted: Converted, *, metric: bool) -> Iterator[str]:
             yield "train it as integers (--train with [quantize] epochs)"
     elif not converted.request.data.calibrates and converted.request.data.evaluation is None:
         yield "check it on typical data (--calib or --eval): these inputs were random"
+    if metric and recipe.exit.is_asked_for:
+        yield _fewer_exits(recipe.exit)
     if not conversion.data.labelled:
         yield "let accuracy decide (--eval with labels)"
     yield "accept it with a higher --max-drop" if metric else "accept it with a lower --min-snr or --min-equal"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ import onnx_ir as ir
 
 from edgecompress.compress.early_exit.exit_places import exit_values
 from edgecompress.compress.early_exit.heads import with_exits
-from edgecompress.compress.early_exit.thresholds import Answers, Operation, lowest_threshold, table
+from edgecompress.compress.early_exit.thresholds import Answers, Operation, cheapest_thresholds, table
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.evaluate.interpreters import OnnxRuntime
@@ -51,32 +52,49 @@ def require_classifier(model: ir.Model, kinds: Sequence[OutputKind | None]) -> O
     return kind
 
 
+def places(graph: ir.Graph, settings: EarlyExit) -> list[ir.Value]:
+    """The values that exits stand behind. Raises InputError where there can be none, and for thresholds of more or
+    fewer exits."""
+    assert settings.after is not None
+    found = exit_values(graph, settings.after)
+    if settings.threshold is not None and len(settings.threshold) not in (1, len(found)):
+        raise InputError(
+            f"[exit] threshold has {len(settings.threshold)} numbers for {len(found)} exits: give one, or one for each"
+        )
+    return found
+
+
 def add_exits(model: ir.Model, settings: EarlyExit, kind: OutputKind) -> ir.Model:
     """The model with untrained exits where the settings say. Raises InputError where there can be none."""
     activation = "Softmax" if kind.form == "shares" else kind.activation
-    assert settings.after is not None
-    return with_exits(model, exit_values(model.graph, settings.after), activation)
+    return with_exits(model, places(model.graph, settings), activation)
 
 
 def calibrated(model: ir.Model, data: Dataset, settings: EarlyExit) -> Calibrated:
-    """The model with the threshold that the settings name, or the lowest that loses no more than they allow.
+    """The model with the thresholds that the settings name, or those that lose no more than they allow at least cost.
 
     data: with labels, or without any; samples that were not trained on say more.
     """
     outputs = run_dataset(OnnxRuntime(model), data)
     by_name = dict(zip((str(v.name) for v in model.graph.outputs), outputs, strict=True))
-    places = exits(model.graph)
-    said = np.stack([by_name[name].argmax(axis=1) for name in (*(e.value for e in places), _first(model))], axis=1)
+    own = exits(model.graph)
+    said = np.stack([by_name[name].argmax(axis=1) for name in (*(e.value for e in own), _first(model))], axis=1)
     truth = _classes(data.labels, outputs[0])
     right = said == (said[:, -1:] if truth is None else truth[:, None])
     answers = Answers(confidences(model, outputs), right, costs(model.graph))
     if settings.threshold is None:
-        threshold = lowest_threshold(answers, settings.max_drop)
+        thresholds = cheapest_thresholds(answers, settings.max_drop)
     else:
-        threshold = int(np.ceil(settings.threshold * EXIT_STEPS - 1e-9))
+        thresholds = _chosen(settings.threshold, len(own))
     result = model.clone()
-    set_exits(result.graph, tuple(replace(e, threshold=threshold) for e in places))
-    return Calibrated(result, answers.at(threshold), tuple(table(answers, threshold)))
+    set_exits(result.graph, tuple(replace(e, threshold=t) for e, t in zip(own, thresholds, strict=True)))
+    return Calibrated(result, answers.at(thresholds), tuple(table(answers, thresholds)))
+
+
+def _chosen(threshold: Sequence[float], count: int) -> tuple[int, ...]:
+    """What [exit] threshold says for each of so many exits, in 256ths."""
+    steps = [math.ceil(t * EXIT_STEPS - 1e-9) for t in threshold]
+    return tuple(steps if len(steps) == count else steps * count)
 
 
 def _first(model: ir.Model) -> str:
