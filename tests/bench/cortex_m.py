@@ -1,12 +1,12 @@
 """Instructions per inference of firmware on emulated Cortex-M boards, beside those of CMSIS-NN.
 
-    EDGECOMPRESS_BENCH_DATA=DIR python tests/bench/cortex_m.py [CPU...] [--layers]
+    EDGECOMPRESS_BENCH_DATA=DIR python tests/bench/cortex_m.py [CPU...] [--layers] [--cycles]
 
 DIR holds models/ic_resnet8.onnx, models/ad_autoencoder.onnx (MLPerf Tiny, from mlcommons/tiny) and
 data/datasets.py with `load("cifar10", "train" | "test", limit) -> (uint8 [n, 32, 32, 3], int64 [n])`. Needs
 qemu-system-arm, arm-none-eabi-gcc and tflite-micro. Every output is compared with TFLM's, bit for bit.
 An emulator counts instructions: it says nothing of cycles. Exits 1 when a line misses its limit or an output
-differs. --layers: also the instructions of every layer.
+differs. --layers: also the instructions of every layer. --cycles: also the cycles of Cortex-M0, M3 and M4 (cycles.py).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from cycles import CPUS as CYCLES
+from cycles import by_step
 from rich.console import Console
 from rich.table import Table
 from tflite_micro.python.tflite_micro.runtime import Interpreter
@@ -67,7 +69,7 @@ def main() -> int:
         print(f"skipped: EDGECOMPRESS_BENCH_DATA is not set\n\n{__doc__}")
         return 0
     cpus = [a for a in sys.argv[1:] if not a.startswith("-")] or CPUS
-    columns = ("network", "CPU", "M instructions", "CMSIS-NN", "limit", "arena", ".text", "flash", "stack", "exact")
+    columns = "network", "CPU", "M instr.", "M cycles", "CMSIS-NN", "limit", "arena", ".text", "flash", "stack", "exact"
     table, failed = Table(*columns), 0
     for network in (resnet8(Path(folder)), autoencoder(Path(folder))):
         for cpu in cpus:
@@ -104,7 +106,11 @@ def measured(network: Network, cpu: str, *, layers: bool) -> tuple[list[str], bo
     small = arena <= ARENA and (cpu != "cortex-m4" or compiled.text <= TEXT)
     good = exact and small and (limit is None or millions <= limit)
     peer = CMSIS_NN[network.name].get(cpu)
-    numbers = [f"{millions:.3f}", "" if peer is None else f"{peer}", "" if limit is None else f"{limit}"]
+    cycles = ""
+    if "--cycles" in sys.argv and cpu in CYCLES:
+        _, counts = by_step(network.plan, network.records[0].tobytes(), cpu)
+        cycles = f"{sum(c.cycles for c in counts) / 1e6:.3f}"
+    numbers = [f"{millions:.3f}", cycles, "" if peer is None else f"{peer}", "" if limit is None else f"{limit}"]
     sizes = [f"{n:,}" for n in (arena, compiled.text, compiled.flash, run.stack)]
     return [*numbers, *sizes, "yes" if exact else "NO"], good
 

@@ -181,7 +181,7 @@ def test_a_board_without_a_port_and_one_with_another_model(
 def test_a_board_that_goes_away_in_the_middle(what: str, image: Path, program: Program) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process = EmulatorProcess(image, BOARD, monitor=f"tcp:127.0.0.1:{port},server=on,wait=off")
+    process = EmulatorProcess(image, BOARD, options=("-monitor", f"tcp:127.0.0.1:{port},server=on,wait=off"))
     line = emulated_port("board", process, BOARD, patience=5)
 
     def fail() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgecompress_targets.connection.driver import Measured
@@ -18,10 +19,10 @@ QEMU = PACKAGE = "qemu-system-arm"
 class EmulatorProcess:
     """QEMU with an ELF file, which waits until something connects to `url`.
 
-    monitor: the argument for QEMU's monitor. Raises MissingToolError.
+    options: QEMU's, beside those for the board. Raises MissingToolError.
     """
 
-    def __init__(self, elf: Path, board: Board, *, monitor: str = "none") -> None:
+    def __init__(self, elf: Path, board: Board, *, options: Sequence[str] = ("-monitor", "none")) -> None:
         require(QEMU, PACKAGE)
         port = _free_port()
         self.url = f"socket://127.0.0.1:{port}"
@@ -35,10 +36,9 @@ class EmulatorProcess:
             "shift=0",
             "-display",
             "none",
-            "-monitor",
-            monitor,
             "-serial",
             f"tcp:127.0.0.1:{port},server=on,wait=on,nodelay=on",
+            *options,
         ]
         self._reason = "it gave no reason"
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 (the process writes to it while it lives)
@@ -68,12 +68,14 @@ class EmulatorProcess:
         self._said.close()
 
 
-def run(elf: Path, inputs: bytes, board: Board, *, timeout: float = 120) -> Measured:
+def run(
+    elf: Path, inputs: bytes, board: Board, *, timeout: float = 120, options: Sequence[str] = ("-monitor", "none")
+) -> Measured:
     """Runs all records of the model's inputs; instructions are counted to a tick of SysTick.
 
-    timeout: seconds for one inference. Raises ToolError.
+    timeout: seconds for one inference. options: QEMU's. Raises ToolError.
     """
-    process = EmulatorProcess(elf, board)
+    process = EmulatorProcess(elf, board, options=options)
     try:
         port = emulated_port(elf.name, process, board, inference_patience=timeout)
         try:
