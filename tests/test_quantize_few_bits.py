@@ -206,7 +206,7 @@ def test_files_hold_and_count_the_whole_numbers(kind: str) -> None:
         found = count_file(file, format, macs)
         assert [o.stores for o in found.operations] == ["int8", kind, "int8"], format
         assert found.weight_bytes[kind] == 16 * 16 * 9 * bits[format] // 8
-        assert found.encoding("float32") == "int8"
+        assert found.encoding == "int8"
     plan = read_pack(packed.data).plan()
     middle = [t.data for t in plan.tensors if t.data is not None and t.data.size == 16 * 16 * 9]
     assert len(middle) == 1 and set(np.unique(middle[0])) <= FEW[kind]

@@ -88,8 +88,7 @@ def run(request: Request) -> Converted:
     if on_random_data:
         recipe = request.recipe_if_scales_known
         data = replace(data, calibration=random_data(model.graph.inputs, recipe.seed))
-    kind = encoding(recipe)
-    require_memory(memory_need(model, imported.facts.peak_activation_elements, profile, kind))
+    require_memory(memory_need(model, imported.facts.peak_activation_elements, profile, encoding(recipe)))
     mark_trained(model.graph, recipe.train.freeze, recipe.train.trainable)
     _require_possible(imported, recipe, trains=data.training is not None)
     trainer = open_trainer(model, data.training, recipe, request.checkpoints, request.resume)
@@ -109,7 +108,7 @@ def run(request: Request) -> Converted:
     conversion = Conversion(model, profile, recipe, opened, reference, trainer, log, initial)
     compressed = convert_within_size(conversion)
     counts = _count(compressed)
-    names = {name: f"{request.source.stem}.{count.encoding(kind)}.{name}" for name, count in counts.items()}
+    names = {name: f"{request.source.stem}.{count.encoding}.{name}" for name, count in counts.items()}
     fitted = check_fit(conversion, compressed.outcome.attempt.artifacts, compressed.steps[-1].model)
     return Converted(request, imported, conversion, compressed, counts, names, on_random_data, fitted)
 

@@ -21,6 +21,7 @@ TYPES = {
     "int8": "int8", "uint8": "int8", "int16": "int16", "uint16": "int16", "int4": "int4", "uint4": "int4",
     "float16": "float16", "float32": "float32",
 }  # fmt: skip
+INTEGERS = frozenset({"int8", "int16"})
 HALF = 0.5  # share that gives a file its name
 
 
@@ -43,12 +44,13 @@ class Operation:
 class FileCount:
     """operations: those that multiply, in order. weight_bytes: by type, as many as the values take without further
     coding, which for a .pack is 1, 2 or 4 bits where that is enough; biases of integer layers and scales are none.
-    float_constants: bytes of each that is float32, by name.
+    float_constants: bytes of each that is float32, by name. on_integers: whether any computed value is int8 or int16.
     """
 
     operations: tuple[Operation, ...]
     weight_bytes: Mapping[str, int]
     float_constants: Mapping[str, int]
+    on_integers: bool
 
     @property
     def macs(self) -> dict[str, int]:
@@ -58,15 +60,16 @@ class FileCount:
             total[operation.computes] += operation.macs
         return dict(total)
 
-    def encoding(self, intended: Encoding) -> Encoding:
+    @property
+    def encoding(self) -> Encoding:
         """What most of its arithmetic is: "int8", "dynamic" (float, of int8 weights), "float16" or "float32".
 
-        intended: the name where nothing multiplies.
+        Where nothing multiplies, it is "int8" if any value is, and "float32" otherwise.
         """
+        if not self.operations:
+            return "int8" if self.on_integers else "float32"
         total = sum(operation.macs for operation in self.operations)
-        if not total:
-            return intended
-        integer = sum(o.macs for o in self.operations if o.computes in ("int8", "int16"))
+        integer = sum(o.macs for o in self.operations if o.computes in INTEGERS)
         stored: Counter[str | None] = Counter()
         for operation in self.operations:
             stored[operation.stores] += operation.macs
@@ -206,7 +209,8 @@ def _count_lowered(read: tuple[list[_Tensor], list[_Operator]], *, packed: bool)
         few = packed and kind in BITS and tensor.type == "int8"
         bits = BITS[kind] if few else 8 * np.dtype(tensor.type).itemsize
         rows.append((tensor.name, kind, math.ceil(tensor.size * bits / 8)))
-    return _file_count(operations, rows)
+    computed = {TYPES.get(t.type) for t in tensors if not t.is_constant}
+    return _file_count(operations, rows, on_integers=not INTEGERS.isdisjoint(computed))
 
 
 # .onnx ------------------------------------------------------------------------------------------------
@@ -232,7 +236,8 @@ def _count_onnx(data: bytes, macs: Mapping[str, int]) -> FileCount:
         name for node in nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.input[1:]
     }
     kept = [t for name, t in constants.items() if name not in parameters and _type(t) in TYPES]
-    return _file_count(operations, [(t.name, weights.get(t.name, TYPES[_type(t)]), _bytes(t)) for t in kept])
+    rows = [(t.name, weights.get(t.name, TYPES[_type(t)]), _bytes(t)) for t in kept]
+    return _file_count(operations, rows, on_integers=any(node.op_type == "QuantizeLinear" for node in nodes))
 
 
 def _computed(
@@ -280,10 +285,12 @@ def _bytes(tensor: onnx.TensorProto) -> int:
     return size * np.dtype(_type(tensor)).itemsize
 
 
-def _file_count(operations: list[Operation], constants: list[tuple[str, str, int]]) -> FileCount:
+def _file_count(
+    operations: list[Operation], constants: list[tuple[str, str, int]], *, on_integers: bool
+) -> FileCount:
     """constants: (name, type, bytes) of each."""
     total: Counter[str] = Counter()
     for _, kind, size in constants:
         total[kind] += size
     floats = {name: size for name, kind, size in constants if kind == "float32"}
-    return FileCount(tuple(operations), dict(total), floats)
+    return FileCount(tuple(operations), dict(total), floats, on_integers)

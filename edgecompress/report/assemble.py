@@ -93,12 +93,12 @@ def _requested(converted: Converted) -> Requested:
 def _encoding(converted: Converted) -> Encoding:
     """What all files are at least: where they differ, the one that is most float."""
     order: tuple[Encoding, ...] = ("int8", "dynamic", "float16", "float32")
-    return max((count.encoding(converted.encoding) for count in converted.counts.values()), key=order.index)
+    return max((count.encoding for count in converted.counts.values()), key=order.index)
 
 
 def _counted(converted: Converted, format: str) -> summaries.Counted:
     count = converted.counts[format]
-    return summaries.Counted(converted.names[format], count.encoding(converted.encoding), count)
+    return summaries.Counted(converted.names[format], count.encoding, count)
 
 
 def _named(metric: Metrics) -> str:
