@@ -102,9 +102,18 @@ def grouped_transposed_convolutions() -> list[Example]:
 
 
 def slopes() -> list[Example]:
-    """PRelu whose slopes are those of single values, rows, columns or channels, or one for all, below zero too."""
+    """PRelu whose slopes are those of single values, rows, columns or channels, or one for all, below zero too; and
+    slopes that are inputs, or that the model computes."""
     shapes = ((4, 6, 5), (4, 1, 1), (1,), (5,), (6, 1), (4, 6, 1))
+    given = (((3, 4, 5), (3, 4, 5)), ((1, 4, 5), (1, 4, 1)), ((1, 4, 3, 5), (1, 4, 1, 1)), ((2, 4, 3, 5), (2, 1, 3, 5)))
+    computed = (
+        "s = Tanh(x)",
+        "m = ReduceMean<axes=[2, 3]>(x) s = Sigmoid(m)",
+        "n = Neg(x) s = MaxPool<kernel_shape=[1, 1]>(n)",
+    )
     return [
+        *(Example("y = PRelu(x, s)", {"x": x, "s": s}) for x, s in given),
+        *(Example(f"{slope} y = PRelu(x, s)", opset=17) for slope in computed),
         *(Example("y = PRelu(x, s)", weights={"s": shape}) for shape in shapes),
         Example("y = PRelu(x, s)", {"x": (3, 7)}, {"s": (3, 7)}),
         Example("y = PRelu(x, s)", {"x": (1, 4, 9)}, {"s": (4, 1)}),

@@ -7,13 +7,16 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from edgecompress.compress.quantize import quantize
+from edgecompress.compress.cluster import cluster
+from edgecompress.compress.quantize import Quantized, quantize, quantize_dynamic, to_float16
 from edgecompress.compress.quantize.attention_masks import bounded, that_counts
 from edgecompress.emit import onnx as onnx_emitter
-from edgecompress.emit import tflite
+from edgecompress.emit import pack, tflite
 from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
 from edgecompress.ingest import load
-from edgecompress.recipe import Quantize
+from edgecompress.recipe import Cluster, Quantize
+from edgecompress_runtime.execute import Executor
+from edgecompress_runtime.pack import read_pack
 from quantizing import data, normal, snr_db
 
 STEPS, WIDTH = 12, 16
@@ -73,6 +76,44 @@ def test_a_mask_costs_the_scores_nothing(kind: str, integer_only: bool):
     exact = OnnxRuntime(model).run(arrays)[0]
     for interpreter in (LiteRT(emitted.data, emitted, reference=True), OnnxRuntime(onnx_emitter.emit(made))):
         assert snr_db(exact, interpreter.run(arrays)[0]) > 25, interpreter.name
+
+
+def int8(model: ir.Model) -> Quantized:
+    return quantize(model, data(model, sequences(model, 32, 1)), Quantize())
+
+
+def clustered(model: ir.Model, annotated: ir.Model) -> ir.Model:
+    return cluster(annotated, model, data(model, sequences(model, 32, 1)), Cluster(bits=6)).model
+
+
+ENCODINGS = {
+    "float32": ir.Model.clone,
+    "float16": to_float16,
+    "dynamic": lambda model: quantize_dynamic(model, Quantize()),
+    "int8": lambda model: int8(model).model,
+    "clustered": lambda model: clustered(model, model),
+    "clustered float16": lambda model: clustered(model, to_float16(model)),
+    "clustered int8": lambda model: clustered((made := int8(model)).reference, made.model),
+}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_every_encoding_holds_a_mask(encoding: str):
+    """A mask is a constant beside the weights, and as large as float32 allows."""
+    model = attention(CAUSAL, LOWEST)
+    made = ENCODINGS[encoding](model)
+    lite, packed = tflite.emit(made), pack.emit(made, coder="rans")
+    arrays = sequences(model, 1, 2)
+    exact = OnnxRuntime(model).run(arrays)[0]
+    reference = LiteRT(lite.data, lite, reference=True).run(arrays)[0]
+    (at_home,) = Executor(read_pack(packed.data).plan())(packed.inputs[0].to_device(arrays["x"]))
+    found = {
+        "onnx": OnnxRuntime(onnx_emitter.emit(made)).run(arrays)[0],
+        "tflite": reference,
+        "pack": packed.outputs[0].from_device(at_home.reshape(packed.outputs[0].shape)),
+    }
+    for kind, outputs in found.items():
+        assert snr_db(exact, outputs) > 20, kind
 
 
 def test_that_counts_leaves_the_softmax_as_it_is():

@@ -21,6 +21,7 @@ LAYERS = {
     "Conv with steps": ("c = Conv<strides=[2,2], pads=[1,1,1,1]>(s, w)", (8, 4, 3, 3)),
     "Conv of one pixel": ("c = Conv(s, w)", (8, 4, 1, 1)),
     "Gemm": ("f = Flatten(s) c = Gemm(f, w)", (120, 8)),
+    "MatMul of rows": ("c = MatMul(s, w)", (5, 8)),
 }
 
 

@@ -285,9 +285,7 @@ def _bytes(tensor: onnx.TensorProto) -> int:
     return size * np.dtype(_type(tensor)).itemsize
 
 
-def _file_count(
-    operations: list[Operation], constants: list[tuple[str, str, int]], *, on_integers: bool
-) -> FileCount:
+def _file_count(operations: list[Operation], constants: list[tuple[str, str, int]], *, on_integers: bool) -> FileCount:
     """constants: (name, type, bytes) of each."""
     total: Counter[str] = Counter()
     for _, kind, size in constants:
