@@ -6,13 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
+from edgecompress import convert
 from edgecompress.conversion.data import open_data
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.held_out import hold_out, select
+from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.evaluate.micro import installed
 from edgecompress.recipe import Preprocess, Recipe
+from edgecompress.report.terminal import requested
 from edgecompress.targets import load_target
+from quantizing import network, normal, snr_db
 from test_interpreters import parse
 
 RNG = np.random.default_rng(0)
@@ -95,3 +101,42 @@ def test_what_checks_does_not_calibrate():
     assert not whole.held_out and len(whole.check) == len(whole.calibration) == 130
     few = open_data(MODEL, {"a": A[:5], "b": B[:5]}, None, Recipe(), profile)
     assert len(few.check) == len(few.calibration) == 5 and "too few to keep a fifth" in few.notes[0]
+
+
+@pytest.mark.parametrize("target", ["android", "cortex-m4"])
+def test_the_report_has_the_ratio_of_both(target, tmp_path):
+    """On what was held out and on what calibrated, each as ONNX Runtime and LiteRT give it."""
+    model = network("c = Conv(x, w) r = Relu(c) y = Conv(r, v)", w=normal(4, 3, 3, 3), v=normal(2, 4, 1, 1))
+    data = load_data({"x": normal(60, 3, 8, 8, seed=1)}, model.graph.inputs, Preprocess())
+    made = convert(model, target, calib={"x": normal(60, 3, 8, 8, seed=1)}, output=tmp_path, formats=["tflite"])
+    (artifact,) = made.report.artifacts
+    checks = {check.interpreter: check for check in artifact.checks}
+    interpreter = Interpreter(str(made.artifacts["tflite"]))
+    interpreter.allocate_tensors()
+    (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def ratio(part: Dataset) -> float:
+        x = next(iter(part.batches(60)))["x"]
+        stored, found = x.transpose(0, 2, 3, 1), []
+        if target != "android":
+            scale, zero = given["quantization"]
+            stored = np.clip(np.rint(stored / scale) + zero, -128, 127).astype(np.int8)
+        for sample in stored:
+            interpreter.set_tensor(given["index"], sample[None])
+            interpreter.invoke()
+            found.append(interpreter.get_tensor(taken["index"]).transpose(0, 3, 1, 2).astype(np.float32))
+        scale, zero = taken["quantization"]
+        y = np.concatenate(found) if target == "android" else scale * (np.concatenate(found) - zero)
+        return snr_db(OnnxRuntime(model).run({"x": x})[0], y)
+
+    held, rest = hold_out(data)
+    held, rest = (held, rest) if len(held) < len(rest) else (rest, held)
+    assert checks["LiteRT"].samples == 12 and artifact.calibration_check.samples == 48
+    assert checks["LiteRT"].snr_db == pytest.approx(ratio(held), abs=0.02)
+    assert artifact.calibration_check.snr_db == pytest.approx(ratio(rest), abs=0.02)
+    (shown,) = [achieved for what, _, achieved in requested(made.report) if what == "signal to noise"]
+    assert "dB: output 'y', on 12 other samples" in shown and "dB on 48 that calibrated" in shown
+    micro = [check.interpreter for check in artifact.checks if check.arena_head_bytes is not None]
+    assert micro == (["TFLM"] if target == "cortex-m4" and installed() else [])
+    for name in micro:  # beside the layers' structures: at least an input and an output of a layer at once
+        assert checks[name].arena_head_bytes >= 3 * 8 * 8 + 4 * 6 * 6 and checks[name].arena_persistent_bytes > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import stat
 import subprocess
@@ -90,6 +91,48 @@ def test_code_runs_where_free_addresses_lie_far_apart(large: Path, holes: tuple[
     environment = os.environ | {"NUMBA_CACHE_DIR": str(large.parent / "cache")}
     command = [sys.executable, "-c", CROWDED, large.parent, str(threads), *map(str, holes)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-600:]
+
+
+BESIDE = """
+import sys
+if sys.argv[2] == "first":
+    import torch
+import numpy as np
+from edgecompress_runtime.loading.model import load
+model = load(sys.argv[1] + "/large.pack", threads=1)
+if sys.argv[2] == "then":
+    import torch
+inputs = np.load(sys.argv[1] + "/inputs.npz")
+found = model(*(inputs[name] for name in inputs.files))
+assert model.compile_seconds == 0 and np.array_equal(found[0], np.load(sys.argv[1] + "/expected.npy"))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="no PyTorch")
+@pytest.mark.parametrize("when", ["first", pytest.param("then", marks=pytest.mark.long)])
+def test_code_runs_beside_pytorch(large: Path, when: str) -> None:
+    """Whose default build, where the machine has it, takes gigabytes of addresses for CUDA's libraries."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(large.parent / "cache")}
+    command = [sys.executable, "-c", BESIDE, large.parent, when]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-600:]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="MAP_NORESERVE is Linux's")
+def test_code_of_10_megabytes_runs_where_free_addresses_lie_far_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "large.pack"
+    path.write_bytes(layer(3200, 3200))
+    inputs = inputs_of(path.read_bytes())
+    np.savez(tmp_path / "inputs.npz", *inputs)
+    found = load(path, threads=1)(*inputs)[0]
+    assert np.array_equal(found, Executor(read_pack(path).plan())(*inputs)[0])
+    np.save(tmp_path / "expected.npy", found)
+    done = subprocess.run([sys.executable, "-c", CROWDED, tmp_path, "1", "16", "512"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-600:]
 
 
