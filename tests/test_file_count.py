@@ -111,6 +111,16 @@ def test_types_are_those_of_the_file(name, format):
 
 
 @pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_int16_activations_are_counted(name, format):
+    model = NETWORKS[name]()
+    found = counted(static(model, settings=Quantize(int16_layers=["*"])), format)
+    type_, encoding = ("float32", "dynamic") if format == "onnx" else ("int16", "int8")  # ONNX Runtime has no kernels
+    assert found.macs == {type_: statistics(model).macs} and found.encoding == encoding
+    assert found.weight_bytes["int8"] == model.graph.initializers["w"].const_value.size
+
+
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("form", GROUPED)
 def test_a_layer_that_a_format_computes_in_float_is_told(form, format):
     """TFLite has no grouped ConvTranspose; its weights are written dense, and float."""

@@ -18,6 +18,8 @@ from edgecompress.evaluate.gate import CHANCE, Verdict, chance, judge
 from edgecompress.evaluate.metrics import Paired, paired, same_classes
 from edgecompress.evaluate.verify import Check, Reference, compare, reference
 from edgecompress.recipe import Evaluate, Preprocess
+from edgecompress.report import summaries
+from edgecompress.report.terminal import snr_cell
 from test_interpreters import parse
 
 RNG = np.random.default_rng(0)
@@ -136,6 +138,31 @@ def test_other_integers_agree_to_99_percent(equal, passes):
     verdict = judge(check, of, DEFAULTS)
     assert (not verdict.shortfalls) == passes
     assert passes or "% of the values are equal, and at least 99 % are asked for" in texts(verdict)
+
+
+TWO = """(float[1, 5] a, float[1, 3] b) => (float[1, 5] y, int32[1, 3] z) {
+    y = Neg(a) s = Round(b) z = Cast<to=6>(s) }"""
+WHOLE = np.round(-OTHER).astype(np.int32)
+EXACT = {  # the outputs of an artifact, the graph: whether a report says exact, and in its column of ratios
+    "all are equal": ([LOGITS, OTHER], GRAPH, True, "exact"),
+    "one value is not": ([LOGITS + np.float32(1e-3) * (np.arange(5) == 2), OTHER], GRAPH, False, None),
+    "integers too": ([LOGITS, WHOLE], TWO, True, "exact"),
+    "an integer is not": ([LOGITS, WHOLE + (np.arange(1200) == 7).reshape(400, 3)], TWO, False, "exact"),
+    "lost": ([LOGITS, NAN], GRAPH, False, "lost"),
+    "never finite": ([np.full_like(LOGITS, np.nan), np.full_like(OTHER, np.inf)], GRAPH, False, "lost"),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_a_report_says_exact_where_all_was_compared_and_is_equal(name):
+    outputs, graph, exact, cell = EXACT[name]
+    found = summaries.check(case(outputs, graph=graph)[1])
+    assert found.exact == exact and (cell is None or snr_cell(found) == cell)
+
+
+def test_a_report_does_not_say_exact_of_what_was_not_compared():
+    found = summaries.check(Check("TFLM", "1", "top1", None, None, None, (), 0, "it lacks EXP"))
+    assert not found.exact and snr_cell(found) == "-"
 
 
 WITH_LABELS = {

@@ -85,8 +85,8 @@ def artifact(
         sha256=hashlib.sha256(emitted.data).hexdigest(),
         inputs=inputs,
         outputs=outputs,
-        checks=[_check(c) for c in checks],
-        calibration_check=None if fitted is None else _check(fitted),
+        checks=[check(c) for c in checks],
+        calibration_check=None if fitted is None else check(fitted),
     )
 
 
@@ -132,7 +132,8 @@ def cure(tried: Tried) -> Cure:
     )
 
 
-def _check(measured: Measured) -> Check:
+def check(measured: Measured) -> Check:
+    """How an artifact compares with the float model in one interpreter, as the report has it."""
     qualities = [_quality(q) for q in measured.qualities]
     return Check(
         interpreter=measured.interpreter,
