@@ -15,9 +15,11 @@ from edgecompress.analysis.channel_groups import channel_groups
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import pack, tflite
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.evaluate.file_count import count_file
 from edgecompress.evaluate.saturation import as_devices_compute
 from edgecompress.graph.annotations import is_integer
 from edgecompress.ingest import load
+from edgecompress.operators import record_of
 from edgecompress.operators.example import Example
 from formats import FORMATS, check_close, feeds, original
 
@@ -62,6 +64,34 @@ def test_the_node_is_float_among_integers_and_its_channels_stay(reason: str) -> 
     data = as_devices_compute(onnx_emitter.emit(quantized))
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     (y,), (expected,) = session.run(None, inputs), original(example, inputs)
+    assert quantizing.snr_db(expected, y) > 20
+
+
+BETWEEN = {
+    "Sin": "b = Sin(a)",
+    "Cos": "b = Cos(a)",
+    "Atan": "b = Atan(a)",
+    "Sinh": "b = Sinh(a)",
+    "Erf": "b = Erf(a)",
+    "CumSum": "b = CumSum(a, one)",
+    "Det": "r = Reshape(a, square) d = Det(r) e = ReduceMean<keepdims=0>(d, axes) f = Tanh(e) b = Add(a, f)",
+}
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_layers_around_a_node_that_others_lack_are_int8_in_onnx(name: str) -> None:
+    """Both convolutions, whatever stands between them."""
+    weights = {"w": (4, 4, 1, 1), "v": (3, 4, 3, 3)}
+    constants = {"one": np.array(1), "square": np.array([1, 16, 3, 3]), "axes": np.array([0, 1])}
+    nodes = f"a = Conv(x, w) {BETWEEN[name]} y = Conv(b, v)"
+    used = {k: v for k, v in constants.items() if f" {k})" in nodes}
+    example = Example(nodes, {"x": (1, 4, 6, 6)}, weights, used)
+    model = load(example.model()).model
+    macs = {str(node.name): record_of(node).macs(node) for node in model.graph}
+    quantized = quantizing.static(model, feeds(model, 32))
+    found = count_file(onnx_emitter.emit(quantized), "onnx", macs)
+    assert found.macs == {"int8": 4 * 4 * 36 + 4 * 3 * 9 * 16}
+    (y,), (expected,) = FORMATS["onnx"](quantized, feeds(model)), original(example, feeds(model))
     assert quantizing.snr_db(expected, y) > 20
 
 
