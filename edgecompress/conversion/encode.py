@@ -172,7 +172,9 @@ def quantization_note(quantized: Quantized, settings: Quantize) -> str:
     calibrated = f"{chosen} ranges from {quantized.calibration.samples} samples"
     given = "scales that the model came with; "
     others = "its other layers stay in float" if quantized.as_it_came else f"for other values {calibrated}"
-    notes = [given + others if comes_quantized(quantized.model.graph) else calibrated]
+    replaced = f"{calibrated}, in place of the few scales that the model came with"
+    own = replaced if quantized.replaces_given else calibrated
+    notes = [given + others if comes_quantized(quantized.model.graph) else own]
     steps = {"equalization": quantized.equalization, "bias correction": quantized.bias_correction}
     if settings.few_bits:
         notes.append(_types_note(quantized.model))

@@ -18,7 +18,7 @@ from edgecompress.compress.quantize.given_scales import knows_scales, values_wit
 from edgecompress.compress.quantize.gptq import Rounded, with_rounded
 from edgecompress.compress.quantize.precision import require_integer
 from edgecompress.compress.quantize.tuning import Judge, judging_samples
-from edgecompress.graph.annotations import codebook, comes_quantized
+from edgecompress.graph.annotations import codebook, comes_quantized, forget_given
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 WORTH_FLOAT = 0.3  # dB above which layers that the model came with in float stay so
+WORTH_FEW = 0.3  # dB above which calibrated scales replace those that a model came with for few of its weights
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Quantized:
     reference: the float model with the same values and weights, equalized if that helped, for `diagnose` to compare
     with. equalization, bias_correction: None when the settings don't ask for them. rounded: weights that were not just
     rounded to the nearest, by name. as_it_came: whether only layers are int8 whose scales the model came with.
+    replaces_given: whether calibrated scales took the place of those that it came with.
     """
 
     model: ir.Model = field(repr=False)
@@ -44,6 +46,7 @@ class Quantized:
     bias_correction: BiasCorrection | None
     rounded: Mapping[str, Rounded] = field(default_factory=dict, repr=False)
     as_it_came: bool = False
+    replaces_given: bool = False
 
 
 def quantize(
@@ -52,13 +55,29 @@ def quantize(
     """Quantizes weights and activations with calibration data; the model passed in is not changed.
 
     The channels and biases of a model that came quantized are left as they are. If it came with most scales, so are its
-    layers without, unless integer_only, where int8 would make the outputs worse. typical: whether ranges can be learned
-    from the data; otherwise only layers with scales are int8. Raises UnsupportedModelError, before any data is read,
-    when integer_only is set and a node has no int8 kernel, and InputError for unusable data.
+    layers without, unless integer_only, where int8 would make the outputs worse. If it came with few, it is quantized
+    as a float model where that makes them better. typical: whether ranges can be learned from the data; otherwise only
+    layers with scales are int8. Raises UnsupportedModelError, before any data is read, when integer_only is set and a
+    node has no int8 kernel, and InputError for unusable data.
     """
     if integer_only:
         require_integer(model, settings)
     model = bounded(model)
+    kept = _quantized(model, dataset, settings, integer_only=integer_only, typical=typical)
+    if not comes_quantized(model.graph) or not typical or knows_scales(model, every=False):
+        return kept
+    plain = model.clone()
+    forget_given(plain.graph)
+    made = _quantized(plain, dataset, settings, integer_only=integer_only, typical=True)
+    judge = Judge(model, judging_samples(dataset, model))
+    better = judge.of(made.model).mean > judge.of(kept.model).mean + WORTH_FEW
+    return replace(made, replaces_given=True) if better else kept
+
+
+def _quantized(
+    model: ir.Model, dataset: Dataset, settings: Quantize, *, integer_only: bool, typical: bool
+) -> Quantized:
+    """With the scales that the model came with, if it did."""
     reference, equalization, correction = model, None, None
     if comes_quantized(model.graph):
         settings = settings.model_copy(update={"equalize": False, "bias_correction": False})
