@@ -22,9 +22,9 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.typing import Signature
 
+from edgecompress_runtime.llvm import rounded_product, word_pairs
 from edgecompress_runtime.llvm.arm_attributes import without_float_arguments
 from edgecompress_runtime.llvm.float_functions import FUNCTIONS
-from edgecompress_runtime.llvm.rounded_product import definition
 from edgecompress_runtime.llvm.typed_numba import leaves, llvm_code
 
 CONSTANT_ALIGNMENT = 16  # bytes; one vector of Helium
@@ -183,7 +183,8 @@ def target_machine(machine: Machine) -> llvm.TargetMachine:
 def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray]) -> llvm.ModuleRef:
     target = target_machine(machine)
     functions = list(functions)
-    whole = llvm.parse_assembly(_constants(constants) + definition(machine.triple))
+    helpers = rounded_product.definition(machine.triple) + word_pairs.definition(machine.cpu)
+    whole = llvm.parse_assembly(_constants(constants) + helpers)
     _link(whole, functions, machine, str(target.target_data))
     if not machine.has_libm:
         wanted = {f.name for f in whole.functions if f.is_declaration} & FUNCTIONS.keys()

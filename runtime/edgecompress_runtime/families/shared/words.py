@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from llvmlite import ir
-from llvmlite.ir import instructions
 from numba import types
 
 from edgecompress_runtime.llvm.rounded_product import SYMBOL
 from edgecompress_runtime.llvm.typed_numba import llvm_code
+from edgecompress_runtime.llvm.word_pairs import SYMBOL as WORD_PAIR
 
 BYTE, HALF, WORD, LONG = (ir.IntType(n) for n in (8, 16, 32, 64))
 # Numba's
@@ -25,21 +25,13 @@ def load(builder: ir.IRBuilder, pointer: ir.Value, offset: ir.Value | int, type_
     return value
 
 
-class _VolatileLoad(instructions.LoadInstr):
-    """llvmlite writes no volatile loads."""
-
-    def descr(self, buf: list[str]) -> None:
-        plain: list[str] = []
-        super().descr(plain)
-        buf.append("".join(plain).replace("load ", "load volatile ", 1))
-
-
 def load_pair(builder: ir.IRBuilder, pointer: ir.Value, offset: int) -> tuple[ir.Value, ir.Value]:
-    """Two words from an address that is a multiple of 4: the only way to have Arm's LDRD for certain."""
-    pair = _VolatileLoad(builder.block, address(builder, pointer, offset, LONG), typ=LONG)
-    pair.align = 4
-    builder._insert(pair)
-    return builder.trunc(pair, WORD), builder.trunc(builder.lshr(pair, LONG(32)), WORD)
+    """Two words from an address that is a multiple of 4, in this order among other loads of pairs."""
+    kind = ir.LiteralStructType([WORD, WORD])
+    pair = builder.call(
+        function(builder, WORD_PAIR, kind, BYTE.as_pointer()), [address(builder, pointer, offset, BYTE)]
+    )
+    return builder.extract_value(pair, 0), builder.extract_value(pair, 1)
 
 
 def pinned(builder: ir.IRBuilder, values: list[ir.Value]) -> list[ir.Value]:
