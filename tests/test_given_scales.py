@@ -99,7 +99,8 @@ def test_a_finer_scale_stays_for_those_that_read_it(readers: str) -> None:
 @pytest.mark.parametrize("activation", ["Relu(ad)", "Clip(ad, zero, six)"], ids=["Relu", "Relu6"])
 def test_a_scale_in_front_of_an_activation_stays(activation: str) -> None:
     """Devices compute both at once: the output keeps to the grid that the convolution's had."""
-    nodes = PAIR.format("x", "x") + "a = Conv(xd, va) " + PAIR.format("a", "b") + f"n = {activation} y = Conv(n, w)"
+    nodes = PAIR.format("x", "x") + "a = Conv(xd, va) " + PAIR.format("a", "b") + f"n = {activation} r = Conv(n, w) "
+    nodes += PAIR.format("r", "r") + "y = MaxPool<kernel_shape = [1, 1]>(rd)"
     proto = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["" : 13]> g (float[1,3,8,8] x) => (float y) {{ {nodes} }}'
     )
