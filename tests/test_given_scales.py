@@ -212,6 +212,25 @@ def test_a_few_scales_make_the_other_layers_no_worse(
     assert calibrated_ratio(path, integer_only=integer_only) > of_the_float_model - 1.5
 
 
+@pytest.mark.parametrize(
+    "nodes", ["r = Relu(xd)", "r = Add(xd, xd)", "r = Sub(xd, ad)", "r = Max(ad, xd)", "r = Mul(xd, ad)"]
+)
+def test_all_scales_stay_where_nothing_has_weights(r: str) -> None:
+    """However coarse they are beside those that calibration finds."""
+    a = "a = Neg(xd) " + PAIR.format("a", "x") if "ad" in r else ""
+    body = PAIR.format("x", "x") + a + f"r = {r} " + PAIR.format("r", "r") + "y = MaxPool<kernel_shape = [1, 1]>(rd)"
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 13]> g (float[1,3,8,8] x) => (float y) {{ {body} }}'
+    )
+    arrays = {"sx": np.float32(1.5), "sr": np.float32(0.9), "z": np.int8(0)}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(x), n) for n, x in arrays.items())
+    model = load(proto).model
+    data = load_data({"x": normal(64, 3, 8, 8)}, model.graph.inputs, Preprocess())
+    made = quantize(model, data, Quantize()).model
+    kept = [quantization(v) for v in (made.graph.inputs[0], *(v for node in made.graph for v in node.outputs))]
+    assert {float(q.scale[0]) for q in kept if q is not None} <= {1.5, float(np.float32(0.9))} and any(kept)
+
+
 def test_without_data_nothing_is_searched_on_random_inputs(tmp_path: Path) -> None:
     """An input's whole range, drawn evenly, is far from what models see: what is better there is worse elsewhere."""
     proto = joined({"a", "b", "c", "r"})

@@ -64,7 +64,8 @@ def quantize(
         require_integer(model, settings)
     model = bounded(model)
     kept = _quantized(model, dataset, settings, integer_only=integer_only, typical=typical)
-    if not comes_quantized(model.graph) or not typical or knows_scales(model, every=False):
+    has_few = comes_quantized(model.graph) and not knows_scales(model, every=False) and not knows_scales(model)
+    if not has_few or not typical:
         return kept
     plain = model.clone()
     forget_given(plain.graph)
