@@ -130,6 +130,21 @@ class Layers:
         if 0 in values:
             w[1:2] = 0
 
+    def unlike(self, *sizes: str) -> None:
+        """The first, middle and last channels of the last layer become of these sizes, of UNLIKE."""
+        x, weights, bias = self.operators[-1].inputs
+        tensor, b = self.tensors[weights], self.tensors[bias].data
+        assert tensor.data is not None and b is not None
+        rows, scale = np.moveaxis(tensor.data, tensor.axis, 0), tensor.scale.copy()
+        unit = float(self.tensors[self.operators[-1].outputs[0]].scale[0] / self.tensors[x].scale[0])
+        for channel, size in zip((0, len(rows) // 2, len(rows) - 1), sizes):
+            factor, most, kept, value = UNLIKE[size]
+            scale[channel], b[channel] = factor * unit, value
+            row = self.random.integers(-most, most + 1, rows[channel].shape)
+            row.reshape(-1)[self.random.permutation(row.size)[kept:]] = 0
+            rows[channel] = row
+        self.tensors[weights] = replace(tensor, scale=scale)
+
     def tensor(
         self,
         shape: Shape,
@@ -178,6 +193,14 @@ class Layers:
         return self.constant(self.random.integers(-5000, 5000, n).astype(np.int32))
 
 
+# s_x * s_w / s_y of a channel, its largest weight, how many are not zero at most, and its bias: all but zero, with a
+# bias of any size; a half or more; sums that turn an output into the next far from 0; more than 1, for weights that can
+# be larger, and that can't
+UNLIKE = {
+    "zero": (1e-12, 0, 0, -(2**30)), "tiny": (1e-8, 127, 999, 2**30 - 1), "clipped": (0.003, 5, 3, 2**20),
+    "half": (0.516, 2, 2, -7), "most": (0.999999, 1, 2, 5), "far": (2.0**-24, 127, 999, 3 * 2**25),
+    "one": (1.0, 1, 1, 3), "two": (2.5, 1, 1, 1), "large": (1.3, 127, 1, 0),
+}  # fmt: skip
 Add = Callable[[Layers], None]
 POSITIVE = {"LOG", "SQRT", "RSQRT", "DIV", "POW"}
 
@@ -361,6 +384,33 @@ OF_THREE = ("3x3", "3x3 in parts", "1x1", "one column", "dense", "dense, five ro
 TERNARY = {name: _limited((-1, 0, 1), FEW_VALUES[name]) for name in OF_THREE}
 
 
+def unlike(kind: str, *sizes: str) -> Add:
+    """A layer of OF_ALL_KINDS whose first, middle and last channels are of these sizes, of UNLIKE."""
+
+    def add(made: Layers) -> None:
+        OF_ALL_KINDS[kind](made)
+        made.unlike(*sizes)
+
+    return add
+
+
+OF_ALL_KINDS: dict[str, Add] = {
+    "1x1": lambda made: made.convolution((4, 5, 16), 22, (1, 1)),
+    "3x3": lambda made: made.convolution((6, 7, 9), 21, (3, 3), stride=2, activation=RELU),
+    "depthwise": lambda made: made.depthwise((5, 6, 20), (3, 3), stride=2),
+    "dense": lambda made: made.dense(3, 37, 18),
+}
+# of which none may keep a layer from its fast kernel
+UNLIKE_CHANNELS: dict[str, Add] = {
+    "1x1": unlike("1x1", "zero", "half", "tiny"),
+    "1x1, apart": unlike("1x1", "most", "far", "large"),
+    "3x3": unlike("3x3", "one", "clipped", "two"),
+    "depthwise": unlike("depthwise", "two", "zero", "one"),
+    "depthwise, apart": unlike("depthwise", "large", "half", "tiny"),
+    "dense": unlike("dense", "half", "large", "zero"),
+}
+
+
 def _large_quantize(made: Layers) -> None:
     made.layer("QUANTIZE", [made.tensor((1, 20001), FLOAT)], [made.int8((1, 20001), 0.1, -3)])
 
@@ -378,6 +428,7 @@ LARGE: dict[str, Add] = {
     "sum": lambda made: made.sum((1, 20001)),
     "QUANTIZE": _large_quantize,
 }
+
 
 # ---- all other operators
 
@@ -806,6 +857,7 @@ CASES: dict[str, dict[str, Add]] = {
     "skipping wide": SKIPPING_WIDE,
     "binary": BINARY,
     "ternary": TERNARY,
+    "unlike": UNLIKE_CHANNELS,
     "large": LARGE,
     "exact": EXACT,
     "real": REAL,

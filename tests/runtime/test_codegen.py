@@ -19,7 +19,7 @@ from ahead import compiled_here, here
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import CASES, Layers, layers
+from layer_cases import CASES, OF_ALL_KINDS, UNLIKE, Layers, layers, unlike
 
 from edgecompress.cli.build import command
 from edgecompress.compress.quantize import quantize
@@ -94,6 +94,30 @@ def test_closed_channels_are_left_out_and_all_outputs_equal_the_ordinary_kernels
     kinds = Counter(operator.kind for operator in python_program(plan, "model", FAMILIES[family]).steps)
     assert "MUL" not in kinds and "GATHER" not in kinds and kinds["TABLE"] == len(CASES["gated"])
     equal(plan, feeds, here(plan, feeds, family))
+
+
+@pytest.mark.parametrize("size", UNLIKE)
+def test_no_channel_keeps_a_layer_from_its_fast_kernel(size: str) -> None:
+    """Those that no fast kernel holds are computed apart from the others."""
+    for kind in OF_ALL_KINDS:
+        made = Layers(0)
+        unlike(kind, size, size, size)(made)
+        (o,) = made.operators
+        ends = [made.tensors[i] for i in o.inputs], [made.tensors[i] for i in o.outputs]
+        for family in FAMILIES.values():
+            first, *others = family.steps(o.kind, *ends, o.options)
+            assert "edgecompress_runtime.families" in first.kernel.__module__, (family.name, kind)
+            apart = [step.arguments[4][1][0] for step in others]
+            assert sum(apart) <= (3 if size == "large" else 0), (family.name, kind)
+
+
+@pytest.mark.parametrize("family", ["generic", pytest.param("v6m", marks=pytest.mark.long)])
+def test_channels_of_unlike_sizes_equal_the_ordinary_kernels(family: str) -> None:
+    made = layers("unlike", seed=0)
+    plan = made.plan()
+    for _ in range(3):
+        feeds = made.feeds()
+        equal(plan, feeds, here(plan, feeds, family))
 
 
 def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:

@@ -79,6 +79,14 @@ def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("target", ["raspberry-pi", "raspberry-pi-5"])
+def test_channels_of_unlike_sizes_equal_the_hosts_kernels(target: str, tmp_path: Path) -> None:
+    made = layers("unlike", seed=2)
+    built(made.plan(), tmp_path, target)
+    run(made.plan(), tmp_path, [made.feeds(), made.feeds()], target)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("target, family", [("raspberry-pi", "neon"), ("raspberry-pi-5", "neon_dot")])
 def test_zeros_are_skipped_and_outputs_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path) -> None:
     made = layers("skipping wide", seed=4)

@@ -71,6 +71,8 @@ def test_digits_equal_tflm(cpu: str, quantized: ir.Model, tmp_path: Path) -> Non
         ("cortex-m55", ("blocks",)),
         ("cortex-m4", ("exact", "arithmetic")),
         ("cortex-m4", ("gated",)),
+        ("cortex-m55", ("unlike",)),
+        *(pytest.param(cpu, ("unlike",), marks=pytest.mark.long) for cpu in ("cortex-m0", "cortex-m4", "cortex-m33")),
         pytest.param("cortex-m0", ("gated",), marks=pytest.mark.long),
         ("cortex-m0", ("int16",)),
         pytest.param("cortex-m55", ("int16",), marks=pytest.mark.long),

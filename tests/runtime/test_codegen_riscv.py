@@ -42,6 +42,7 @@ def built(plan: Plan, target: str, folder: Path, *, coded: bool = True) -> Path:
         pytest.param("linux-riscv64", "ternary", marks=pytest.mark.long),
         ("riscv32", "exact"),
         ("riscv32", "gated"),
+        pytest.param("riscv32", "unlike", marks=pytest.mark.long),
         pytest.param("riscv32", "int16", marks=pytest.mark.long),
     ],
 )

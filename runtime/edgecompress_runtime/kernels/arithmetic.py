@@ -88,16 +88,16 @@ def round_half_away(x: np.ndarray | np.floating | float) -> np.ndarray:
     return np.where(np.abs(x - whole) >= 0.5, whole + np.sign(x), whole)
 
 
-def divided_by_power_of_two(x: np.ndarray, exponent: int) -> np.ndarray:
+def divided_by_power_of_two(x: np.ndarray, exponent: np.ndarray | int) -> np.ndarray:
     """`divide_by_power_of_two` of int64 arrays."""
-    mask = (1 << exponent) - 1
+    mask = (np.int64(1) << exponent) - 1
     return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0))
 
 
-def requantized(acc: np.ndarray, multiplier: int, shift: int) -> np.ndarray:
+def requantized(acc: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
     """`requantize` of an integer array, on the host: int64."""
-    high = ((np.asarray(acc, np.int64) << max(shift, 0)) * multiplier + (1 << 30)) >> 31
-    return divided_by_power_of_two(high, max(-shift, 0))
+    high = ((np.asarray(acc, np.int64) << np.maximum(shift, 0)) * multiplier + (1 << 30)) >> 31
+    return divided_by_power_of_two(high, np.maximum(np.negative(shift), 0))
 
 
 def activation_range(options: Activated, y: Tensor) -> tuple[int, int]:

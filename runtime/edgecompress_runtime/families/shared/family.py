@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.families.shared.gate import Gate
+from edgecompress_runtime.families.shared.layer_channels import layer_channels, simple_channels, without_hard_channels
 from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.kernels import KERNELS
 from edgecompress_runtime.kernels.registry import has_int16
@@ -33,14 +34,29 @@ class Family:
 
     def steps(self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step]:
         """Kernel calls for one operator. Raises UnsupportedOperatorError for one that no kernel knows."""
-        known = kind in self.prepare and not has_int16(inputs, outputs)  # int16 has ordinary kernels alone
-        own = self.prepare[kind](inputs, outputs, options) if known else None
-        if own is not None:
+        if (own := self._own(kind, inputs, outputs, options)) is not None:
             return own
         if kind not in KERNELS:
             raise UnsupportedOperatorError(f"no kernel for {kind}")
         calls = KERNELS[kind](inputs, outputs, options)
         return [Step(c.kernel, c.arguments, _in_place(c.kernel.__name__, inputs, outputs[0])) for c in calls]
+
+    def _own(self, kind: str, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
+        """None where the family has no kernel; int16 has ordinary ones alone."""
+        if kind not in self.prepare or has_int16(inputs, outputs):
+            return None
+        layer = layer_channels(kind, inputs, outputs, options)
+        if layer is None:
+            return self.prepare[kind](inputs, outputs, options)
+        layer = simple_channels(layer)
+        if (own := self.prepare[kind](layer.inputs, outputs, options)) is not None:
+            return own
+        if (apart := without_hard_channels(layer)) is None:
+            return None
+        others, step = apart
+        own = self.prepare[kind](others.inputs, outputs, options)
+        # the input is read again, so that nothing may be written over it
+        return own and [*(replace(s, overlap={}) for s in own), step]
 
     def gated_steps(
         self,
@@ -52,7 +68,11 @@ class Family:
     ) -> list[Step] | None:
         """Kernel calls that leave out the channels that gates close, of what the operator reads and of what it writes;
         None where there are none for it."""
-        return self.gated[kind](inputs, outputs, options, gates) if kind in self.gated else None
+        if kind not in self.gated:
+            return None
+        layer = layer_channels(kind, inputs, outputs, options)
+        inputs = inputs if layer is None else simple_channels(layer).inputs
+        return self.gated[kind](inputs, outputs, options, gates)
 
 
 def _in_place(kernel: str, inputs: Sequence[Tensor], y: Tensor) -> dict[Tensor, int]:

@@ -10,6 +10,7 @@ upper half (SMMLAR), a shift.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Word, inline
 
 LIMIT = 2.0**31
+FINEST = 2**28  # of what sums are raised by, or near to it
+NEAR = 512  # sums beyond it are more than 256 times an output's step, where it takes two of them or fewer
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,34 @@ def scaling(
     """multiplier, shift: of `arithmetic.quantize_multipliers`; zero: of the output; largest: bound of the
     accumulator's magnitude, bias included, per channel.
 
-    None where a step would not fit in 32 bits or nothing is shifted down: the ordinary kernel does those.
+    None where a step would not fit in 32 bits: the ordinary kernel does those.
     """
     down, largest = -shift.astype(np.int64), largest.astype(np.float64)
-    if (down < 1).any() or (down > 30).any():
+    if (down < 0).any() or (down > 30).any():
         return None
-    term = (np.int64(1) << (down - 1)) + (np.int64(zero) << down)
+    term = ((np.int64(1) << down) >> 1) + (np.int64(zero) << down)
+    bias = bias.astype(np.int64)
+    for channel in np.flatnonzero(down == 0):
+        if (found := _raise(int(multiplier[channel]), int(largest[channel]))) is None:
+            return None
+        raised, whole = found
+        bias[channel] += raised
+        largest[channel] += raised
+        term[channel] -= whole
     if (2.0 * largest >= LIMIT).any() or (np.abs(term) + largest + 1.0 >= LIMIT).any():
         return None
     return Scaling(bias.astype(np.int32), multiplier.astype(np.int32), term, down)
+
+
+def _raise(multiplier: int, largest: int) -> tuple[int, int] | None:
+    """A number of `largest` or more, and its product with multiplier / 2**31 to nearest, which is so near that every
+    sum that may be stored unclamped is rounded as without it; None where none is."""
+    ratio = Fraction(multiplier, 2**31).limit_denominator(FINEST)
+    times = -(-largest // ratio.denominator)
+    raised, whole = times * ratio.denominator, times * ratio.numerator
+    sums = np.arange(-NEAR, NEAR + 1, dtype=np.int64) * multiplier + 2**30
+    right = (sums + raised * multiplier >> 31) - whole == sums >> 31
+    return (raised, whole) if right.all() else None
 
 
 @inline

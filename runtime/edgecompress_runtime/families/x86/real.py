@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from edgecompress_runtime.kernels.arithmetic import requantized
+
 MAGIC = 1.5 * 2**23  # floats around it are whole numbers
 MOST = 2**23  # of an accumulator, and of its shift: their sum is a float without rounding
 FARTHEST = 2**20  # of what is stored, before it is clamped
@@ -74,13 +76,6 @@ def _found(largest: bytes, multiplier: bytes, shift: bytes, zero: int, low: int)
     return None
 
 
-def stored(acc: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """`arithmetic.requantize` of int64 arrays."""
-    down = np.maximum(-shift, 0)
-    high = ((acc << np.maximum(shift, 0)) * multiplier + 2**30) >> 31
-    return np.sign(high) * ((np.abs(high) + ((np.int64(1) << down) >> 1)) >> down)
-
-
 class _Tests:
     """What a product has to hold: at `high` it is `value` or more, at `low` less. Arrays [channels, tests]."""
 
@@ -89,7 +84,7 @@ class _Tests:
         largest, multiplier, shift = columns
 
         def exact(acc: np.ndarray) -> np.ndarray:
-            return stored(acc, multiplier, shift) + zero
+            return requantized(acc, multiplier, shift) + zero
 
         values = np.arange(least + 1, 128)
         before = np.broadcast_to(-largest - 1, (len(largest), len(values)))
