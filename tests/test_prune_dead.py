@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,11 @@ from edgecompress.analysis.channel_groups import channel_groups, prunable
 from edgecompress.analysis.statistics import statistics
 from edgecompress.analysis.value_bounds import intervals
 from edgecompress.compress.prune.dead import remove_dead_channels
+from edgecompress.compress.prune.measured_values import difference_on_data, measured_values
+from edgecompress.evaluate.dataset import load_data
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest import load
+from edgecompress.recipe import Preprocess
 from networks import example
 from pruning import run
 
@@ -93,6 +97,40 @@ def test_constant_channels_and_pads(pads, bias, activation, dead):
     np.testing.assert_allclose(run(smaller, x)[0], run(model, x)[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("pads", "weight", "bias", "dead"),
+    [
+        (0, 1e-12, 0.3, 1),  # one value, which the second layer's bias takes over
+        (0, 1e-7, 0.3, 0),  # varies by more than what is rounded off
+        (1, 1e-12, 0.3, 0),  # pads differ from it
+        (1, 1e-12, -0.3, 1),  # zero
+        (1, 1e-12, 1e-13, 1),  # anything, but so small
+        (0, 0.5, -30.0, 0),  # zero on the data, but not for inputs four times as large
+    ],
+)
+def test_channels_that_are_all_but_zero(pads, weight, bias, dead):
+    model = two_layers(pads, weight, bias, "Relu")
+    assert remove_dead_channels(model)[1] == () or bias < 0 < dead
+    samples = np.random.default_rng(1).normal(0, 1, (40, 2, 8, 8)).astype(np.float32)
+    data = load_data(samples, model.graph.inputs, Preprocess())
+    smaller, found = remove_dead_channels(model, partial(measured_values, dataset=data))
+    assert sum(d.count for d in found) == dead
+    for x in (samples[:1], 4 * samples[1:2], np.ones_like(samples[:1])):
+        ours, expected = run(smaller, {"x": x})[0], run(model, {"x": x})[0]
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+    assert difference_on_data(model, smaller, data) < 1e-6
+
+
+def test_what_values_are_on_data():
+    model = two_layers(0, 0.5, 0.1, "Relu")
+    samples = np.random.default_rng(1).normal(0, 1, (7, 2, 8, 8)).astype(np.float32)
+    measured = measured_values(model, load_data(samples, model.graph.inputs, Preprocess()))
+    outputs = np.concatenate([run(model, {"x": x[None]})[0] for x in samples])
+    for value, array in ((model.graph.inputs[0], samples), (model.graph.outputs[0], outputs)):
+        assert measured.largest[value.name] == pytest.approx(np.abs(array).max(), rel=1e-6)
+        np.testing.assert_allclose(measured.along(value, 1), np.abs(array).mean((0, 2, 3)), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("size", "dead"), [(1e-12, 1), (1e-5, 0)])
 def test_negligible_only_below_rounding(size, dead):
     """The second layer's sums are at least 100 - 2 |w|: a channel of at most 1 with weights of 1e-12 is no part of
@@ -165,3 +203,13 @@ def test_convert_removes_them_first(tmp_path):
     model = ir.to_proto(two_layers(1, 0.0, -0.5, "Relu"))
     result = edgecompress.convert(model, target="android", output=tmp_path / "out", formats=["onnx"])
     assert any("1 channels that have no effect on the outputs" in note for note in result.report.notes)
+
+
+def test_convert_says_what_is_all_but_zero(tmp_path):
+    import edgecompress
+
+    model = ir.to_proto(two_layers(0, 1e-12, 0.3, "Relu"))
+    calib = np.random.default_rng(1).normal(0, 1, (40, 2, 8, 8)).astype(np.float32)
+    result = edgecompress.convert(model, target="android", calib=calib, output=tmp_path / "out", formats=["onnx"])
+    (note,) = [n for n in result.report.notes if "no effect on the outputs" in n]
+    assert "1 constant" in note and "on the data; no value was taken to be above 8 times its largest" in note

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
@@ -13,15 +15,17 @@ from edgecompress.operators.record import Bounds
 Values = dict[ir.Value, Interval]
 
 
-def intervals(model: ir.Model) -> Values:
-    """Bounds of all values that are numbers, by interval arithmetic; (-inf, inf) where nothing is known."""
+def intervals(model: ir.Model, most: Mapping[str, float] | None = None) -> Values:
+    """Bounds of all values that are numbers, by interval arithmetic; (-inf, inf) where nothing is known. most: of the
+    magnitude of values, by name, where that is assumed; the bounds then hold for inputs for which it holds."""
+    most = most or {}
     found: Values = {}
     for value in model.graph.initializers.values():
         array = constant(value)
         if array is not None and array.dtype.kind in "fiu":
             found[value] = Interval(array.astype(np.float64), array.astype(np.float64))
     for value in model.graph.inputs:
-        found[value] = unknown(value)
+        found[value] = _within(unknown(value), most.get(str(value.name), np.inf))
     with np.errstate(all="ignore"):
         for node in model.graph:
             known = [None if v is None else found.get(v) for v in node.inputs]
@@ -32,7 +36,7 @@ def intervals(model: ir.Model) -> Values:
                 interval = unknown(value)
                 if bound is not None and known[0] is not None and len(node.outputs) == 1:
                     interval = _without_nan(bound(node, known))
-                found[value] = interval
+                found[value] = _within(interval, most.get(str(value.name), np.inf))
     return found
 
 
@@ -41,6 +45,10 @@ def _bounds(node: ir.Node) -> Bounds | None:
     if record.bounds is None and record.function is not None and record.function.rises:
         return rising(record.function.compute)
     return record.bounds
+
+
+def _within(x: Interval, most: float) -> Interval:
+    return Interval(np.maximum(x.low, -most), np.minimum(x.high, most))
 
 
 def _without_nan(x: Interval) -> Interval:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,12 +12,14 @@ import onnx_ir as ir
 
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.early_exit.thresholds import Operation
-from edgecompress.compress.prune.dead import remove_dead_channels
+from edgecompress.compress.prune.dead import MARGIN, Dead, is_nearly_dead, remove_dead_channels
+from edgecompress.compress.prune.measured_values import difference_on_data, measured_values
 from edgecompress.compress.prune.patterns_again import patterns_again
 from edgecompress.compress.prune.recipe_faults import GATED
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.evaluate.dataset import Dataset
 from edgecompress.evaluate.gate_use import gate_notes
 from edgecompress.evaluate.taken_exits import taken
 from edgecompress.evaluate.verify import reference
@@ -30,7 +33,7 @@ from edgecompress.graph.annotations import (
 )
 from edgecompress.graph.fusion import constant
 from edgecompress.ingest import fold_batchnorm
-from edgecompress.ingest.equality import max_relative_error
+from edgecompress.ingest.equality import LIMIT, max_relative_error
 from edgecompress.recipe import Recipe
 from edgecompress.record.report import Goal, History
 from edgecompress.record.stages import Running
@@ -64,12 +67,13 @@ def run_float_steps(
     conversion: Conversion, done: Sequence[FloatModel] = (), until: int | None = None
 ) -> list[FloatModel]:
     """What the model is in front of each of STEPS, and after the last. The first has lost its dead channels, which
-    costs nothing; a step that the recipe does not ask for leaves the model as it is.
+    costs little; a step that the recipe does not ask for leaves the model as it is.
 
     done: the first of these, when an earlier call made them. until: the place in STEPS to stop in front of.
     """
     keeps_all = conversion.initial is not None  # whose weights have the shapes of the model as it came in
-    first = FloatModel(conversion.model) if keeps_all else _without_dead(conversion.model)
+    typical = conversion.data.calibration if conversion.data.calibrates_typically else None
+    first = FloatModel(conversion.model) if keeps_all else _without_dead(conversion.model, typical)
     made = list(done) or [_with_whole_patterns(first)]
     for is_asked_for, step in STEPS[len(made) - 1 : until]:
         model = made[-1].model
@@ -117,20 +121,34 @@ def changes_weights(recipe: Recipe) -> bool:
     return any(is_asked_for(recipe) for is_asked_for, _ in STEPS)
 
 
-def _without_dead(model: ir.Model) -> FloatModel:
-    """The model without channels that have no effect, when ONNX Runtime shows that the outputs are equal."""
+def _without_dead(model: ir.Model, data: Dataset | None) -> FloatModel:
+    """The model without channels that have no effect, when ONNX Runtime shows that the outputs are equal: on random
+    inputs, and on data, where it says which channels are all but zero."""
+    if data is not None and len(data) and is_nearly_dead(model):
+        smaller, dead = remove_dead_channels(model, partial(measured_values, dataset=data))
+        if dead and (error := _difference(model, smaller)) is not None:
+            on_data = difference_on_data(model, smaller, data)
+            if on_data <= LIMIT:
+                where = f", and {on_data:.0e} on the data; no value was taken to be above {MARGIN:g} times its largest"
+                return FloatModel(smaller, notes=(_gone(dead, error) + where,))
     smaller, dead = remove_dead_channels(model)
-    if not dead:
-        return FloatModel(model)
+    error = _difference(model, smaller) if dead else None
+    return FloatModel(model) if error is None else FloatModel(smaller, notes=(_gone(dead, error),))
+
+
+def _difference(model: ir.Model, smaller: ir.Model) -> float | None:
+    """On random inputs; None where it is above the limit: cancellation in what the biases took over."""
     try:
-        error = max_relative_error(ir.to_proto(model), smaller)
-    except UnsupportedModelError:  # above the limit: cancellation in what the biases took over
-        return FloatModel(model)
-    note = (
+        return max_relative_error(ir.to_proto(model), smaller)
+    except UnsupportedModelError:
+        return None
+
+
+def _gone(dead: Sequence[Dead], error: float) -> str:
+    return (
         f"{sum(d.count for d in dead)} channels that have no effect on the outputs were removed "
         f"({'; '.join(map(str, dead))}): the outputs differ by at most {error:.0e} of their largest value"
     )
-    return FloatModel(smaller, notes=(note,))
 
 
 def _distill(conversion: Conversion, model: ir.Model) -> FloatModel:
@@ -265,7 +283,7 @@ def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:
             )
             whole = fold_batchnorm(pruned.model)
         running.stage.note = str(pruned)
-        smaller = _without_dead(whole)  # of channels that few weights are left of, some have none
+        smaller = _without_dead(whole, None)  # of channels that few weights are left of, some have none
         _describe(conversion, running, smaller.model)
     notes = list(smaller.notes)
     if trainer is None and settings.schedule == "gradual":

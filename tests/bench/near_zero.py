@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import measure
@@ -27,6 +28,7 @@ from rich.table import Table
 import edgecompress_runtime
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.prune.dead import remove_dead_channels
+from edgecompress.compress.prune.measured_values import difference_on_data, measured_values
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import tflite
 from edgecompress.emit.pack import plan as lowered
@@ -130,7 +132,9 @@ def main() -> int:
         path = Path(work) / "mobilenet.onnx"
         onnx.save(mobilenet(), path)
         whole = load(path).model
-        smaller, gone = remove_dead_channels(whole)
+        data = load_data(images(60, 2), whole.graph.inputs, Preprocess())
+        smaller, gone = remove_dead_channels(whole, partial(measured_values, dataset=data))
+        print(f"outputs differ by {difference_on_data(whole, smaller, data):.0e} on the data")
         print("\n".join(map(str, gone)))
         for name, model in (("all", whole), ("without dead ones", smaller)):
             *cells, exact = measured(model, Path(work), here)

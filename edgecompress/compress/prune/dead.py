@@ -1,8 +1,13 @@
-"""Finds channels that can be removed without changing the outputs; this needs no data."""
+"""Finds channels that can be removed without changing the outputs; this needs no data.
+
+With data more are found: weights of 1e-12 times an input of which nothing is known may give anything, but not times one
+that is a few times as large as on the data at most. What a channel adds to the sums of its readers then has to be less
+than what float32 rounds off of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +25,29 @@ from edgecompress.graph.nodes import argument
 from edgecompress.operators import record_of
 from edgecompress.support.present import present
 
+MARGIN = 8.0  # times the largest magnitude on the data: what a value is taken to be within
+TINY = 1e-7  # of a layer's largest weight: less is all but zero
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What values were on data, by name. largest: magnitude. mean: of magnitudes, float64 [1, ...], of each element."""
+
+    largest: Mapping[str, float]
+    mean: Mapping[str, np.ndarray]
+
+    def along(self, value: ir.Value, axis: int) -> np.ndarray | None:
+        """[size]: the mean magnitude at each position along an axis; None for a value that was not measured."""
+        mean = self.mean.get(str(value.name))
+        return None if mean is None else mean.mean(tuple(i for i in range(mean.ndim) if i != axis))
+
 
 @dataclass(frozen=True)
 class Dead:
     """Channels of one group that went. unread: all weights that read them are zero; constant: they have the same
     value for all inputs, which the biases of their readers have taken over; negligible: all together they add less
-    than half a unit in the last place to the sums of their readers.
+    than half a unit in the last place to the sums of their readers. Where values were measured on data, constant are
+    also those that vary by so little.
     """
 
     group: str
@@ -51,7 +73,20 @@ class Dead:
         return f"{self.group}: {' and '.join(parts)}"
 
 
-def remove_dead_channels(model: ir.Model) -> tuple[ir.Model, tuple[Dead, ...]]:
+def is_nearly_dead(model: ir.Model) -> bool:
+    """Whether a channel of some layer has weights that are all but zero: then it is worth while to measure."""
+    for node in model.graph:
+        weight = constant(node.inputs[1]) if node.op_type in ("Conv", "Gemm") else None
+        if weight is not None and weight.size:
+            largest = np.abs(weight).reshape(len(weight), -1).max(1)
+            if (largest < TINY * largest.max()).any():
+                return True
+    return False
+
+
+def remove_dead_channels(
+    model: ir.Model, measure: Callable[[ir.Model], Measured] | None = None
+) -> tuple[ir.Model, tuple[Dead, ...]]:
     """The model without dead channels, and what went; the model itself when there are none.
 
     A channel is dead for a layer that reads it when the weights that read it are zero; or when it has one value for
@@ -59,21 +94,24 @@ def remove_dead_channels(model: ir.Model) -> tuple[ir.Model, tuple[Dead, ...]]:
     zero, so that the layer's bias can take it over; or when it is negligible in every sum of the layer.
     Channels that every reader could do without go, and again until none is left: each removal may make others dead.
     One channel stays in each group; where weights were pruned in blocks, those stay whose removal would break one.
+    measure: what a model's values are on data.
     """
     found: dict[str, list[int]] = {}
     while True:
-        bounds, copy, removed = intervals(model), model.clone(), {}
+        measured = measure(model) if measure else Measured({}, {})
+        bounds = intervals(model, {name: MARGIN * most for name, most in measured.largest.items()})
+        copy, removed = model.clone(), {}
         for group in prunable(channel_groups(model)):
             if group.approximate is not None or not _ends_in_readers(model, group):
                 continue
-            readers = list(_readers(model, group, bounds))
+            readers = list(_readers(model, group, bounds, measured))
             kinds = _dead(readers, group.size, bounds)
             if kinds.all():
                 kinds[0] = 0
             kinds[~_without_breaking_blocks(model, group, kinds > 0)] = 0
             if kinds.any():
                 removed[group] = np.flatnonzero(kinds)
-                _fold(readers, copy, np.flatnonzero(kinds == 2))
+                _fold(readers, copy, np.flatnonzero(kinds >= 2))
                 counts = found.setdefault(group.name, [0, 0, 0])
                 for kind in (1, 2, 3):
                     counts[kind - 1] += int((kinds == kind).sum())
@@ -85,7 +123,8 @@ def remove_dead_channels(model: ir.Model) -> tuple[ir.Model, tuple[Dead, ...]]:
 @dataclass(frozen=True)
 class _Reader:
     """A layer that multiplies channels with constant weights. places: of the channels along `axis` of x; channels: of
-    the group, one each place; weights [places, out, taps]; low, high [places]: bounds of x there.
+    the group, one each place; weights [places, out, taps]; low, high [places]: bounds of x there. rounded [out]: half
+    of what float32 rounds off of a sum of such size as on the data, 0 without any.
     """
 
     node: ir.Node
@@ -93,6 +132,37 @@ class _Reader:
     channels: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    rounded: np.ndarray
+
+    @property
+    def steady(self) -> np.ndarray:
+        """bool [places]: whether it has one value, as far as float32 sums show."""
+        return (self.low == self.high) | self._is_rounded_off((self.high - self.low) / 2)
+
+    @property
+    def value(self) -> np.ndarray:
+        """[places]: of what is steady."""
+        with np.errstate(invalid="ignore"):  # of what is unbounded
+            return np.where(self.steady, (self.low + self.high) / 2, 0.0)
+
+    @property
+    def too_small(self) -> np.ndarray:
+        """bool [places]: whether sums are the same without it, as far as float32 sums show."""
+        return self._is_rounded_off(np.maximum(np.abs(self.low), np.abs(self.high)))
+
+    def _is_rounded_off(self, sizes: np.ndarray) -> np.ndarray:
+        """bool [places]: those that, each as large as it is here, add less to every sum, all together, than its
+        rounding takes off."""
+        if not self.rounded.any():
+            return np.zeros(len(sizes), bool)
+        read = np.abs(self.weights).sum(2)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            added = np.where(read == 0, 0.0, read * sizes[:, None] / self.rounded)
+        worst = np.where(np.isnan(added), np.inf, added).max(1, initial=0.0)
+        order = np.argsort(worst)
+        result = np.zeros(len(sizes), bool)
+        result[order] = np.cumsum(worst[order]) <= 1
+        return result
 
     @property
     def has_bias(self) -> bool:
@@ -114,7 +184,7 @@ def _ends_in_readers(model: ir.Model, group: ChannelGroup) -> bool:
     return True
 
 
-def _readers(model: ir.Model, group: ChannelGroup, bounds: Values) -> Iterator[_Reader]:
+def _readers(model: ir.Model, group: ChannelGroup, bounds: Values, measured: Measured) -> Iterator[_Reader]:
     """All but depthwise layers, behind which the channel goes on to be read."""
     members = {(m.value, m.axis): m for m in group.members}
     wanted = {x.node for x in group.read_by}
@@ -131,8 +201,10 @@ def _readers(model: ir.Model, group: ChannelGroup, bounds: Values) -> Iterator[_
             array = np.moveaxis(_dense(node, weight), into, 0).astype(np.float64)
             array = array.reshape(array.shape[0], array.shape[1] if array.ndim > 1 else 1, -1)
             line = along(bounds[x], axis, shape(x)[axis])
-            places = member.positions
-            yield _Reader(node, array[places], member.channels, line.low[places], line.high[places])
+            places, mean = member.positions, measured.along(x, axis)
+            sizes = np.zeros(array.shape[:2]) if mean is None else np.abs(array).sum(2) * mean[:, None]
+            rounded = UNIT / 2 * sizes.sum(0)
+            yield _Reader(node, array[places], member.channels, line.low[places], line.high[places], rounded)
 
 
 def _dense(node: ir.Node, weight: np.ndarray) -> np.ndarray:
@@ -153,8 +225,8 @@ def _dead(readers: Sequence[_Reader], size: int, bounds: Values) -> np.ndarray:
     alive, kinds = 4, np.ones(size, np.int8)
     for reader in readers:
         kind = np.full(len(reader.channels), alive, np.int8)
-        kind[_negligible(reader, size, bounds)] = 3
-        kind[(reader.low == reader.high) & (reader.has_bias | (reader.low == 0))] = 2
+        kind[_negligible(reader, size, bounds) | reader.too_small] = 3
+        kind[reader.steady & (reader.has_bias | ((reader.low == 0) & (reader.high == 0)))] = 2
         kind[~reader.weights.any((1, 2))] = 1
         np.maximum.at(kinds, reader.channels, kind)
     return np.where(kinds == alive, 0, kinds)
@@ -216,8 +288,7 @@ def _fold(readers: Sequence[_Reader], copy: ir.Model, channels: np.ndarray) -> N
     for reader in readers:
         if not reader.has_bias:
             continue
-        constant_ = np.isin(reader.channels, channels) & (reader.low == reader.high)
-        added = np.einsum("p,pot->o", np.where(constant_, reader.low, 0.0), reader.weights)
+        added = np.einsum("p,pot->o", np.where(np.isin(reader.channels, channels), reader.value, 0.0), reader.weights)
         if added.any():
             bias = present(biases[name_of(reader.node)])
             array = (present(constant(bias)) + added).astype(np.float32)
