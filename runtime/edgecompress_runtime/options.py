@@ -19,7 +19,10 @@ ACTIVATIONS = range(4)  # of schema.fbs ActivationFunctionType: none, RELU, RELU
 REFLECT = 0  # of schema.fbs MirrorPadMode; SYMMETRIC is 1
 FLOAT_MAX = 3.4028234663852886e38  # of float32, in which kernels take factors
 MOST = 1 << 20  # products with a size stay within 64 bits, and sizes within 32
-TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "bool": (bool, int), "list | None": (list,)}
+TYPES: dict[str, tuple[type, ...]] = {
+    "int": (int,), "float": (int, float), "bool": (bool, int), "list | None": (list,),
+    "int | tuple[int, int]": (int, tuple),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Options:
             if type(value) not in TYPES[str(each.type)] and not (value is None and each.default is None):
                 raise MisfitError(f"{_key(each.name)} is {value!r:.40}")
             too_large = each.type == "float" and not abs(value) <= FLOAT_MAX  # true for NaN
-            if too_large or (allowed is not None and value not in allowed):
+            if too_large or (allowed is not None and type(value) is int and value not in allowed):
                 raise MisfitError(f"{_key(each.name)} is {value!r:.40}")
 
     def stored(self) -> dict[str, Option]:
@@ -84,9 +87,10 @@ def _activation() -> Any:
 
 @dataclass(frozen=True)
 class WindowOptions(Options):
-    """Of a window that moves over an image. padding: SAME or VALID."""
+    """Of a window that moves over an image. padding: SAME or VALID; in a program, which no file has, also rows and
+    columns in front (codegen/padded_layers.py)."""
 
-    padding: int = _within(0, MOST)
+    padding: int | tuple[int, int] = _within(0, MOST)
     stride_w: int = _size()
     stride_h: int = _size()
 

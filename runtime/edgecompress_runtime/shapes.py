@@ -52,7 +52,7 @@ def axis_of(value: int, rank: int) -> int:
     return value % rank
 
 
-def window(scheme: int, size: int, kernel: int, stride: int, dilation: int = 1) -> int:
+def window(scheme: int | tuple[int, int], size: int, kernel: int, stride: int, dilation: int = 1) -> int:
     """Positions of a window along one axis."""
     span = (kernel - 1) * dilation + 1
     return -(-size // stride) if scheme == SAME else -(-(size - span + 1) // stride)

@@ -86,12 +86,15 @@ class Layers:
         window = {"padding": padding, "strideH": strides[0], "strideW": strides[1], **dilations}
         self.layer("CONV_2D", [x, w, bias], [y], fusedActivationFunction=activation, **window)
 
-    def depthwise(self, size: tuple[int, int, int], kernel: tuple[int, int], stride: int = 1, times: int = 1) -> None:
-        height, width, channels = size
+    def depthwise(
+        self, size: tuple[int, int, int], kernel: tuple[int, int], stride: int = 1, times: int = 1, padding: int = SAME
+    ) -> None:
+        *image, channels = size
         x, out = self.activation((1, *size)), channels * times
         w, bias = self.weights((1, *kernel, out), out), self.bias(out)
-        y = self.activation((1, -(-height // stride), -(-width // stride), out), 0.02 * (kernel[0] * kernel[1]) ** 0.5)
-        window = {"padding": SAME, "strideH": stride, "strideW": stride, "depthMultiplier": times}
+        shape = [-(-(n - (0 if padding == SAME else k - 1)) // stride) for n, k in zip(image, kernel)]
+        y = self.activation((1, *shape, out), 0.02 * (kernel[0] * kernel[1]) ** 0.5)
+        window = {"padding": padding, "strideH": stride, "strideW": stride, "depthMultiplier": times}
         self.layer("DEPTHWISE_CONV_2D", [x, w, bias], [y], **window)
 
     def dense(self, rows: int, depth: int, units: int, scale: float = 0.02, activation: int = NONE) -> None:
@@ -429,6 +432,38 @@ LARGE: dict[str, Add] = {
     "QUANTIZE": _large_quantize,
 }
 
+
+def _padded(sides: tuple[tuple[int, int], tuple[int, int]], add: Add, others: int = 0, image: int = 0) -> Add:
+    """A layer that reads a padded image, and `others` more that do. sides: of rows and of columns. image: the number of
+    the operand."""
+
+    def padded(made: Layers) -> None:
+        add(made)
+        layer = made.operators.pop()
+        y, amounts = layer.inputs[image], made.constant(np.array([[0, 0], *sides, [0, 0]], np.int32))
+        tensor = made.tensors[y]
+        rows, columns = (n - sum(side) for n, side in zip(tensor.shape[1:3], sides))
+        x = made.tensor((1, rows, columns, tensor.shape[3]), INT8, tensor.scale, tensor.zero_point)
+        made.inputs.remove(y)
+        made.layer("PAD", [x, amounts], [y])
+        made.operators.append(layer)
+        for _ in range(others):
+            made.tensors.append(replace(made.tensors[layer.outputs[0]], name="again"))
+            made.operators.append(replace(layer, outputs=(len(made.tensors) - 1,)))
+
+    return padded
+
+
+EVEN = ((1, 1), (1, 1))  # as PyTorch pads
+PADDED: dict[str, Add] = {
+    "3x3, stride 2": _padded(EVEN, lambda made: made.convolution((10, 8, 5), 9, (3, 3), 2, VALID, RELU)),
+    "of whole vectors": _padded(EVEN, lambda made: made.convolution((8, 8, 16), 16, (3, 3), 2, VALID)),
+    "uneven": _padded(((2, 0), (0, 3)), lambda made: made.convolution((7, 9, 4), 6, (3, 2), 1, VALID)),
+    "dilated": _padded(((4, 1), (0, 1)), lambda made: made.convolution((12, 6, 4), 4, (3, 2), 1, VALID, NONE, (2, 1))),
+    "depthwise": _padded(EVEN, lambda made: made.depthwise((9, 8, 20), (3, 3), 2, padding=VALID)),
+    "two readers": _padded(EVEN, lambda made: made.convolution((6, 6, 8), 4, (3, 3), 2, VALID), 1),
+    "one channel": _padded(EVEN, lambda made: made.convolution((7, 7, 1), 8, (3, 3), 2, VALID)),
+}
 
 # ---- all other operators
 
@@ -858,6 +893,7 @@ CASES: dict[str, dict[str, Add]] = {
     "binary": BINARY,
     "ternary": TERNARY,
     "unlike": UNLIKE_CHANNELS,
+    "padded": PADDED,
     "large": LARGE,
     "exact": EXACT,
     "real": REAL,

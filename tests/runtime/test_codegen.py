@@ -120,6 +120,34 @@ def test_channels_of_unlike_sizes_equal_the_ordinary_kernels(family: str) -> Non
         equal(plan, feeds, here(plan, feeds, family))
 
 
+def test_layers_read_past_an_image_without_a_padded_copy() -> None:
+    made = layers("padded", seed=0)
+    plan, feeds = made.plan(), made.feeds()
+    assert "PAD" not in {o.kind for o in python_program(plan, "model", FAMILIES["generic"]).steps}
+    equal(plan, feeds, here(plan, feeds))
+
+
+def test_a_padded_copy_stays_where_others_need_it() -> None:
+    """An operator that is no convolution reads it, the caller wants it, or windows lie in front of the image."""
+
+    def kinds(plan: Plan) -> set[str]:
+        return {o.kind for o in python_program(plan, "model", FAMILIES["generic"]).steps}
+
+    made = Layers(0)
+    CASES["padded"]["3x3, stride 2"](made)
+    pad = made.operators[0].outputs[0]
+    assert "PAD" in kinds(replace(made.plan(), outputs=(pad, made.operators[1].outputs[0])))
+    shape, tensor = made.tensors[pad].shape, made.tensors[pad]
+    made.layer("RELU", [pad], [made.tensor(shape, tensor.dtype, tensor.scale, tensor.zero_point)])
+    assert "PAD" in kinds(made.plan())
+    far = Layers(0)
+    CASES["padded"]["3x3, stride 2"](far)
+    far.tensors[far.operators[0].inputs[1]] = replace(
+        far.tensors[far.operators[0].inputs[1]], data=np.array([[0, 0], [3, 0], [1, 1], [0, 0]], np.int32)
+    )
+    assert "PAD" in kinds(far.plan())
+
+
 def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
     made = layers("skipping", seed=0)
     plan, feeds = made.plan(), made.feeds()

@@ -16,6 +16,7 @@ from numba import types
 from edgecompress_runtime.codegen.gated_plan import gated
 from edgecompress_runtime.codegen.interface import Interface
 from edgecompress_runtime.codegen.joined_parts import places, steps_in_place
+from edgecompress_runtime.codegen.padded_layers import with_pads_in_layers
 from edgecompress_runtime.codegen.placement import arranged_memory, shared_storage
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.families.shared.division import Divided
@@ -156,7 +157,8 @@ class _Walk:
     layers: dict[tuple[Kernel, str], Layer] = field(default_factory=dict)
 
     def program(self) -> Program:
-        self.plan, self.gated = (made := gated(self.plan, self.family)).plan, made.steps
+        made = gated(with_pads_in_layers(self.plan), self.family)
+        self.plan, self.gated = made.plan, made.steps
         self.owner = shared_storage(self.plan)
         self.ends = {
             self.plan.tensors[index]: f"{role}_{position}"

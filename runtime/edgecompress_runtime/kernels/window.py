@@ -8,14 +8,17 @@ SAME = 0  # schema.fbs Padding
 
 
 def padding(
-    scheme: int,
+    scheme: int | tuple[int, int],
     size: Sequence[int],
     out: Sequence[int],
     kernel: Sequence[int],
     strides: Sequence[int],
     dilations: Sequence[int] = (1, 1),
 ) -> tuple[int, int]:
-    """Rows and columns of padding in front (padding.h ComputePaddingHeightWidth), all of (height, width)."""
+    """Rows and columns of padding in front (padding.h ComputePaddingHeightWidth), all of (height, width). scheme: of
+    `WindowOptions`."""
+    if isinstance(scheme, tuple):
+        return scheme
     if scheme != SAME:
         return 0, 0
     spans = zip(size, out, kernel, strides, dilations)
