@@ -590,6 +590,32 @@ def _upconvolution(dtype: np.dtype) -> Add:
     return add
 
 
+def _upscaled(x: Shape, kernel: tuple[int, int], stride: int, outputs: int, padding: int) -> Add:
+    """TRANSPOSE_CONV of int8."""
+
+    def add(made: Layers) -> None:
+        size = [n * stride if padding == SAME else (n - 1) * stride + k for n, k in zip(x[1:3], kernel)]
+        y, window = (1, *size, outputs), {"padding": padding, "strideH": stride, "strideW": stride}
+        w, bias = made.weights((outputs, *kernel, x[3]), outputs), made.bias(outputs)
+        ends = made.activation(x), made.activation(y, 0.02 * (x[3] * kernel[0] * kernel[1]) ** 0.5)
+        made.layer("TRANSPOSE_CONV", [made.ints(*y), w, ends[0], bias], [ends[1]], **window)
+
+    return add
+
+
+UPSCALED: dict[str, Add] = {
+    "2x2, stride 2": _upscaled((1, 3, 4, 16), (2, 2), 2, 8, VALID),
+    "3x3, stride 2": _upscaled((1, 4, 3, 9), (3, 3), 2, 5, SAME),
+    "4x4, stride 2": _upscaled((1, 3, 5, 8), (4, 4), 2, 6, VALID),
+    "4x4, stride 2, SAME": _upscaled((1, 3, 5, 8), (4, 4), 2, 6, SAME),
+    "5x3, stride 1": _upscaled((1, 4, 5, 8), (5, 3), 1, 6, SAME),
+    "3x3, stride 3": _upscaled((1, 2, 3, 4), (3, 3), 3, 4, VALID),
+    "2x2, stride 3": _upscaled((1, 2, 3, 4), (2, 2), 3, 4, SAME),
+    "5x5, stride 2": _upscaled((1, 3, 2, 4), (5, 5), 2, 1, SAME),
+    "behind a PAD": _padded(EVEN, _upscaled((1, 5, 4, 4), (4, 4), 2, 3, SAME), image=2),
+}
+
+
 def _float_weights(kind: str, x: Shape, w: Shape, y: Shape, **options: object) -> Add:
     def add(made: Layers) -> None:
         drawn = [made.random.normal(0, 1, shape).astype(np.float32) for shape in (w, (y[-1],))]
@@ -894,6 +920,7 @@ CASES: dict[str, dict[str, Add]] = {
     "ternary": TERNARY,
     "unlike": UNLIKE_CHANNELS,
     "padded": PADDED,
+    "upscaled": UPSCALED,
     "large": LARGE,
     "exact": EXACT,
     "real": REAL,

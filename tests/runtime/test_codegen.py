@@ -148,6 +148,13 @@ def test_a_padded_copy_stays_where_others_need_it() -> None:
     assert "PAD" in kinds(far.plan())
 
 
+def test_transposed_convolutions_equal_the_ordinary_kernel() -> None:
+    made = layers("upscaled", seed=0)
+    plan, feeds = made.plan(), made.feeds()
+    assert "TRANSPOSE_CONV" not in {o.kind for o in python_program(plan, "model", FAMILIES["generic"]).steps}
+    equal(plan, feeds, here(plan, feeds))
+
+
 def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
     made = layers("skipping", seed=0)
     plan, feeds = made.plan(), made.feeds()

@@ -349,7 +349,7 @@ def test_quantize_rounds_halves_away_from_zero(variant):
 
 @every_variant
 def test_layers_of_the_table(variant):
-    made = layers("blocks", "exact", "unlike", "padded", seed=6)
+    made = layers("blocks", "exact", "unlike", "padded", "upscaled", seed=6)
     same(made.plan(), variant, feeds=made.feeds())
 
 

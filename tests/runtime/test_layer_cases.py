@@ -37,7 +37,11 @@ def test_every_operator_has_a_case() -> None:
 
 @pytest.mark.parametrize(
     ("group", "name"),
-    [case for case in TABLE if case[1] != "table" and case[0] not in ("exits", "gated", "padded")],
+    [
+        case
+        for case in TABLE
+        if case[1] != "table" and case[0] not in ("exits", "gated", "padded") and case[1] != "behind a PAD"
+    ],
 )
 def test_layers_equal_tflm_or_litert(group: str, name: str) -> None:
     made = Layers(1, VALUES.get(group, 255))

@@ -18,6 +18,7 @@ from edgecompress_runtime.codegen.interface import Interface
 from edgecompress_runtime.codegen.joined_parts import places, steps_in_place
 from edgecompress_runtime.codegen.padded_layers import with_pads_in_layers
 from edgecompress_runtime.codegen.placement import arranged_memory, shared_storage
+from edgecompress_runtime.codegen.transposed_layers import with_convolutions
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.families.shared.division import Divided
 from edgecompress_runtime.families.shared.family import Family
@@ -157,7 +158,7 @@ class _Walk:
     layers: dict[tuple[Kernel, str], Layer] = field(default_factory=dict)
 
     def program(self) -> Program:
-        made = gated(with_pads_in_layers(self.plan), self.family)
+        made = gated(with_pads_in_layers(with_convolutions(self.plan)), self.family)
         self.plan, self.gated = made.plan, made.steps
         self.owner = shared_storage(self.plan)
         self.ends = {
