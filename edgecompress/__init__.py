@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgecompress.api import Result, convert
+    from edgecompress.devices.bench import bench
+    from edgecompress.devices.firmware import build
     from edgecompress.devices.profile import profile
+    from edgecompress.devices.run import run
     from edgecompress.errors import EdgeCompressError, InputError, MissingPackageError, UnsupportedModelError
+    from edgecompress.inspection.layer_sensitivity import sensitivity
     from edgecompress.inspection.model_inspection import Inspection, inspect
     from edgecompress.own_loop import Prepared, finish, prepare
     from edgecompress.recipe import Recipe, load_recipe
@@ -28,6 +32,8 @@ _HOME = {
     "Recipe": "recipe",
     "Result": "api",
     "UnsupportedModelError": "errors",
+    "bench": "devices.bench",
+    "build": "devices.firmware",
     "convert": "api",
     "finish": "own_loop",
     "inspect": "inspection.model_inspection",
@@ -35,6 +41,8 @@ _HOME = {
     "load_target": "targets",
     "prepare": "own_loop",
     "profile": "devices.profile",
+    "run": "devices.run",
+    "sensitivity": "inspection.layer_sensitivity",
 }
 
 __all__ = [
@@ -46,6 +54,8 @@ __all__ = [
     "Recipe",
     "Result",
     "UnsupportedModelError",
+    "bench",
+    "build",
     "convert",
     "finish",
     "inspect",
@@ -53,6 +63,8 @@ __all__ = [
     "load_target",
     "prepare",
     "profile",
+    "run",
+    "sensitivity",
 ]
 
 
