@@ -94,21 +94,43 @@ def test_without_labels_every_slice_has_to_be_good(name):
     assert not verdict.loses_accuracy
 
 
-def test_equal_classes_pass_below_the_limit_unless_a_higher_one_is_asked_for():
-    low = LOGITS + RNG.normal(size=(400, 1)).astype(np.float32) * 3  # the same classes, whatever is added to all
-    exact, check = case([low, OTHER])
-    assert check.agreement_percent == 100 and check.snr_db is not None and check.snr_db < 10
-    assert not judge(check, exact, DEFAULTS).shortfalls
-    assert judge(check, exact, Evaluate(min_snr=21)).shortfalls
-    assert judge(case([wrong(11), OTHER])[1], exact, DEFAULTS).shortfalls == ()  # 97.25 %
-    assert judge(case([wrong(13), OTHER])[1], exact, DEFAULTS).shortfalls  # 96.75 %
+BEHIND = {  # what the graph ends with, and whether equal classes suffice there
+    "a Softmax": ("y = Softmax(n)", True),
+    "the logarithm of one": ("y = LogSoftmax(n)", True),
+    "a Softmax, reshaped": ("p = Softmax(n) y = Reshape(p, s)", True),
+    "no Softmax": ("y = Neg(r)", False),
+    "a Sigmoid": ("y = Sigmoid(n)", False),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_equal_classes_pass_below_the_limit_where_the_model_says_that_they_are_classes(name):
+    end, suffices = BEHIND[name]
+    start = "s = Constant<value_ints=[1, 5]>() r = Reshape(a, s) n = Neg(r)"
+    exact, _ = case([LOGITS], graph=f"(float[1, 5, 1] a) => (float[1, 5] y) {{ {start} {end} }}")
+    (y,) = exact.outputs
+    order = np.argsort(np.argsort(y, axis=1), axis=1)
+
+    def verdict(changed: int, settings: Evaluate) -> tuple[Check, Verdict]:
+        """Of outputs in the same order as the right ones, but for some samples."""
+        low = (order * 3 + 40).astype(np.float32)
+        low[:changed] = np.roll(low[:changed], 1, axis=1)
+        check = compare(Outputs([low]), exact.dataset, [low], exact)
+        assert check.snr_db is not None and check.snr_db < 10
+        return check, judge(check, exact, settings)
+
+    check, found = verdict(0, DEFAULTS)
+    assert check.agreement_percent == 100 and (not found.shortfalls) == suffices
+    assert verdict(0, Evaluate(min_snr=21))[1].shortfalls
+    assert (not verdict(11, DEFAULTS)[1].shortfalls) == suffices  # 97.25 %
+    assert verdict(13, DEFAULTS)[1].shortfalls  # 96.75 %
 
 
 def test_always_the_same_class_says_nothing():
     one = LOGITS * np.float32(0.01) + np.array([9, 0, 0, 0, 0], np.float32)
     other = RNG.normal(size=(400, 2, 2)).astype(np.float32)
-    model = parse("(float[1, 5, 1] a) => (float[1, 5] y) { s = Constant<value_ints=[1, 5]>() y = Reshape(a, s) }")
-    exact = reference(model, load_data(one[..., None], model.graph.inputs, Preprocess()))
+    model = parse("(float[1, 5] a) => (float[1, 5] y) { y = Softmax(a) }")
+    exact = reference(model, load_data(one, model.graph.inputs, Preprocess()))
     found = one.copy()
     found[:, 1:] = other.reshape(400, 4) * 4
     check = compare(Outputs([found]), exact.dataset, [found], exact)

@@ -56,7 +56,7 @@ def judge(check: Check, reference: Reference, settings: Evaluate, format: str = 
     if check.error is not None:
         return Verdict()
     name = f".{format} in {check.interpreter} {check.version}"
-    below = [q for q in check.qualities if not _suffices(q, check, settings)]
+    below = [q for q in check.qualities if not _suffices(q, check, reference, settings)]
     scored = _scored_outputs(reference)
     if check.samples < len(reference.dataset):  # LiteRT's reference kernels run few samples, which have no say
         return Verdict(tuple(_of_quality(name, q, settings) for q in below if q.slice.output not in scored))
@@ -105,14 +105,20 @@ def _scored_outputs(reference: Reference) -> set[str]:
     }
 
 
-def _suffices(quality: Quality, check: Check, settings: Evaluate) -> bool:
-    """Whether the slice reaches its limit or, unless a higher one than the default is asked for, has equal classes."""
+def _suffices(quality: Quality, check: Check, reference: Reference, settings: Evaluate) -> bool:
+    """Whether the slice reaches its limit or, unless a higher one than the default is asked for, has equal classes; but
+    scores that no Softmax is behind may be anything."""
     key, value = ("min_equal", quality.equal_percent) if quality.snr_db is None else ("min_snr", quality.snr_db)
     limit: float = getattr(settings, key)
     if limit == 0 or (value is not None and value >= limit):
         return True
     same = check.classes.get(quality.slice.output)
-    if same is None or _is_lost(quality) or limit > Evaluate.model_fields[key].default:
+    if (
+        same is None
+        or quality.slice.output not in reference.sure
+        or _is_lost(quality)
+        or limit > Evaluate.model_fields[key].default
+    ):
         return False
     return same.percent >= SAME_CLASSES and same.kappa >= KAPPA
 

@@ -41,8 +41,9 @@ class Reference:
 
     slices: of each output. metric: the name of the score, or those of several outputs; without labels "agreement", for
     a comparison with the float outputs. score: of the first output that is measured. classes: the outputs that are
-    class scores or classes, so that agreement means something. measures: of each output with labels. taken: what the
-    float model gives that has the early exits of the artifacts; None where they have none.
+    class scores or classes, so that agreement means something. sure: those of them that can't be anything else, from
+    Softmax or ArgMax. measures: of each output with labels. taken: what the float model gives that has the early exits
+    of the artifacts; None where they have none.
     """
 
     dataset: Dataset
@@ -51,6 +52,7 @@ class Reference:
     metric: str
     score: float | None
     classes: frozenset[str]
+    sure: frozenset[str] = frozenset()
     measures: tuple[Measure, ...] = ()
     taken: Taken | None = None
 
@@ -138,7 +140,8 @@ def reference(model: ir.Model, dataset: Dataset, metric: Metrics = AUTO, progres
     """
     outputs = run_dataset(OnnxRuntime(model), dataset, progress)
     parts = tuple(_slices(value, output) for value, output in zip(model.graph.outputs, outputs, strict=True))
-    classes = {str(value.name) for value in model.graph.outputs if _holds_classes(value)}
+    sure = frozenset(str(value.name) for value in model.graph.outputs if _chooses(value))
+    classes = set(sure)
     first = str(model.graph.outputs[0].name)
     try:
         measured = measures([str(value.name) for value in model.graph.outputs], outputs, dataset, metric)
@@ -151,18 +154,21 @@ def reference(model: ir.Model, dataset: Dataset, metric: Metrics = AUTO, progres
     if is_classifier(outputs) and (measured or outputs[0].shape[1:] not in inputs):
         classes.add(first)
     if measured:
-        return Reference(
-            dataset, outputs, parts, described(measured), measured[0](outputs), frozenset(classes), measured
-        )
-    return Reference(dataset, outputs, parts, "agreement", 100.0 if first in classes else None, frozenset(classes))
+        score: float | None = measured[0](outputs)
+        return Reference(dataset, outputs, parts, described(measured), score, frozenset(classes), sure, measured)
+    score = 100.0 if first in classes else None
+    return Reference(dataset, outputs, parts, "agreement", score, frozenset(classes), sure)
 
 
-def _holds_classes(value: ir.Value) -> bool:
-    """Whether it is the index of the highest score, whatever its type and shape became."""
+def _chooses(value: ir.Value) -> bool:
+    """Whether it is probabilities, or the index of the highest score, whatever their type and shape became."""
     node = value.producer()
     while node is not None and node.op_type in ("Cast", "Reshape", "Transpose") and node.inputs[0] is not None:
         node = node.inputs[0].producer()
-    return node is not None and node.op_type in ("ArgMax", "ArgMin") and value.dtype != ir.DataType.FLOAT
+    if node is None:
+        return False
+    indices = node.op_type in ("ArgMax", "ArgMin") and value.dtype != ir.DataType.FLOAT
+    return indices or node.op_type in ("Softmax", "LogSoftmax")
 
 
 def _slices(value: ir.Value, output: np.ndarray) -> Slices:
