@@ -231,10 +231,31 @@ def _link(whole: llvm.ModuleRef, functions: Iterable[Function], machine: Machine
         whole.link_in(llvm.parse_assembly(_for_machine(text, machine, layout)))
 
 
-@cache
 def lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
     """Unoptimized IR: the function as Numba lowers it, and one of the C calling convention that calls it. It returns
     nothing or a float32."""
+    text, inner, every = _lowered_by_numba(function, signature)
+    # Numba's convention: a slot for the result and one for an exception go before the arguments
+    slots, arguments = every[:2], every[2:]
+    outer = ", ".join(f"{t} noundef %a{i}" for i, t in enumerate(arguments))
+    passed = ", ".join([f"{t} %s{i}" for i, t in enumerate(slots)] + [f"{t} %a{i}" for i, t in enumerate(arguments)])
+    kind, ending = "void", "ret void"
+    if sigutils.normalize_signature(signature)[1] != types.void:
+        kind, ending = "float", "%r = load float, ptr %s0\n  ret float %r"
+    return f"""{text}
+define {kind} @{symbol}({outer}) {{
+  %s0 = alloca ptr
+  %s1 = alloca ptr
+  %status = call i32 @"{inner}"({passed})
+  {ending}
+}}
+"""
+
+
+@cache
+def _lowered_by_numba(function: Callable[..., None], signature: Signature) -> tuple[str, str, tuple[str, ...]]:
+    """(IR, the function's name in it, LLVM's types of its arguments). It takes Numba longer than LLVM needs for all the
+    rest, so programs share it, whatever symbol each of them gives to the kernel."""
     flags: Any = compiler.Flags()
     flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics
     flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
@@ -246,22 +267,7 @@ def lowered(symbol: str, function: Callable[..., None], signature: Signature) ->
         if not compiled.library._finalized:
             compiled.library.finalize()
     text, inner = compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
-    # Numba's convention: a slot for the result and one for an exception go before the arguments
-    every = [str(a.type) for a in llvm.parse_assembly(text).get_function(inner).arguments]
-    slots, arguments = every[:2], every[2:]
-    outer = ", ".join(f"{t} noundef %a{i}" for i, t in enumerate(arguments))
-    passed = ", ".join([f"{t} %s{i}" for i, t in enumerate(slots)] + [f"{t} %a{i}" for i, t in enumerate(arguments)])
-    kind, ending = "void", "ret void"
-    if result != types.void:
-        kind, ending = "float", "%r = load float, ptr %s0\n  ret float %r"
-    return f"""{text}
-define {kind} @{symbol}({outer}) {{
-  %s0 = alloca ptr
-  %s1 = alloca ptr
-  %status = call i32 @"{inner}"({passed})
-  {ending}
-}}
-"""
+    return text, inner, tuple(str(a.type) for a in llvm.parse_assembly(text).get_function(inner).arguments)
 
 
 def _for_machine(text: str, machine: Machine, layout: str) -> str:
