@@ -32,7 +32,7 @@ class Sshd:
             "user": getpass.getuser(),
             "target": "raspberry-pi",
             "key": str(self.folder / "client"),
-            "timeout": 20,
+            "timeout": 60,
             "known_hosts": str(self.folder / "known_hosts"),
             "folder": str(self.folder / "device"),
             "prefix": ["qemu-aarch64", "-cpu", "cortex-a53"],
@@ -72,7 +72,7 @@ def running(folder: Path) -> Iterator[Sshd]:
     command = [str(sshd), "-D", "-e", "-f", str(folder / "config")]
     process = subprocess.Popen(command, stderr=(folder / "log").open("wb"))
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()

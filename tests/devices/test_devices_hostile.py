@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from emulators import SSH
 
 HELLO = {"version": 1, "counter": 1, "payload": 256, "input": 4, "output": 4, "arena": 1, "steps": 0}
 FLOOD = "yes 0123456789012345678901234567890123456789 | head -c 20000000"  # no test may fill a disk
+ENDLESS = f"{FLOOD}; sleep 600"  # who waits for its end is told that time is up
 
 
 class Board:
@@ -177,20 +177,17 @@ def test_whatever_a_linux_device_says(said: bytes) -> None:
 
 @pytest.mark.parametrize("stream", [1, 2])
 def test_a_program_that_prints_without_end_is_ended(stream: int) -> None:
-    begun = time.monotonic()
     with pytest.raises(ToolError, match="more than"):
-        captured(["sh", "-c", f"({FLOOD}) >&{stream}"], timeout=20, most=1 << 20)
-    assert time.monotonic() - begun < 10
+        captured(["sh", "-c", f"({ENDLESS}) >&{stream}"], timeout=60, most=1 << 20)
 
 
 def test_a_program_that_fills_a_file_is_ended(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match="more than"):
-        captured(["sh", "-c", f"({FLOOD}; sleep 20) > {tmp_path}/f"], timeout=20, most=1 << 20,
-                 file=tmp_path / "f")  # fmt: skip
+        captured(["sh", "-c", f"({ENDLESS}) > {tmp_path}/f"], timeout=60, most=1 << 20, file=tmp_path / "f")
 
 
 def test_what_a_program_prints_and_its_code_come_back() -> None:
-    code, out, error = captured([sys.executable, "-c", "import sys; print('o'); sys.exit('e')"], timeout=20, most=100)
+    code, out, error = captured([sys.executable, "-c", "import sys; print('o'); sys.exit('e')"], timeout=60, most=100)
     assert (code, out, error) == (1, b"o\n", b"e\n")
     with pytest.raises(subprocess.TimeoutExpired):
         captured(["sleep", "20"], timeout=0.2, most=100)
@@ -200,10 +197,8 @@ def flooded(shell: SshShell | LocalShell, folder: Path) -> None:
     """A command that prints without end, and a file that is longer than it should be."""
     (folder / "long").write_bytes(bytes(3 << 20))
     if not isinstance(shell, LocalShell):
-        begun = time.monotonic()
         with pytest.raises(DeviceError, match="more than"):
-            shell.execute(FLOOD, 60)
-        assert time.monotonic() - begun < 20
+            shell.execute(ENDLESS, 60)
     with pytest.raises(DeviceError, match="more than"):
         shell.pull(str(folder / "long"), 1000)
     (folder / "right").write_bytes(bytes(1000))
@@ -224,14 +219,12 @@ def test_ssh(tmp_path: Path) -> None:
 def test_adb(tmp_path: Path) -> None:
     """In place of `adb` a program that floods: what it prints for `shell`, and the file for `pull`."""
     program = tmp_path / "adb"
-    program.write_text(f'#!/bin/sh\ncase "$3" in pull) ({FLOOD}; sleep 20) > "$5";; *) {FLOOD};; esac\n')
+    program.write_text(f'#!/bin/sh\ncase "$3" in pull) ({ENDLESS}) > "$5";; *) {ENDLESS};; esac\n')
     program.chmod(0o755)
-    shell = AdbShell("phone", AdbSettings(serial="ABC", adb=str(program), timeout=20))
-    for flood in (partial(shell.execute, "true", 20), partial(shell.pull, "file", 1000)):
-        begun = time.monotonic()
+    shell = AdbShell("phone", AdbSettings(serial="ABC", adb=str(program), timeout=60))
+    for flood in (partial(shell.execute, "true", 60), partial(shell.pull, "file", 1000)):
         with pytest.raises(DeviceError, match="more than"):
             flood()
-        assert time.monotonic() - begun < 10
 
 
 def test_an_image_whose_parts_are_the_same_bytes_again_and_again() -> None:

@@ -21,6 +21,13 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_
 
 HEAD = "import os, subprocess, sys, time\nfrom pathlib import Path\n"
 BUSY = "import os; print(os.getpid(), flush=True)\nwhile True: pass"
+# Prints what the program writes into a file, as soon as it is there.
+TELLS = """import threading
+def tell():
+    while not (Path("number").exists() and Path("number").read_text()):
+        time.sleep(0.02)
+    print(Path("number").read_text(), flush=True)
+threading.Thread(target=tell, daemon=True).start()"""
 # Each starts something that would run for ever, and prints its number.
 STARTERS = {
     "tied": f"""
@@ -40,24 +47,19 @@ subprocess.Popen([sys.executable, "-c", code])
 from edgecompress_targets.drivers.local import LocalShell
 Path("script.py").write_text({BUSY!r})
 command = f"cd {{Path.cwd()}} && echo $$ > number; exec {{sys.executable}} script.py >&2"
-import threading
-threading.Thread(target=lambda: time.sleep(1) or print(Path("number").read_text(), flush=True), daemon=True).start()
+{TELLS}
 LocalShell("here").execute(command, 600)
 """,
     "a program of adb": f"""
 from edgecompress_targets.tools import captured
 Path("script.py").write_text({BUSY!r}.replace("print(", "print(", 1))
-import threading
-def tell():
-    time.sleep(1)
-    print(Path("number").read_text(), flush=True)
-threading.Thread(target=tell, daemon=True).start()
+{TELLS}
 captured(["/bin/sh", "-c", f"echo $$ > number; exec {{sys.executable}} script.py"], timeout=600, most=1 << 20)
 """,
 }
 
 
-def gone(process: int, seconds: float = 10) -> bool:
+def gone(process: int, seconds: float = 120) -> bool:
     """Whether the process ends, a zombie included."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

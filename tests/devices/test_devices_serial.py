@@ -159,7 +159,7 @@ def test_a_dead_board_is_given_up_in_time(built: Path, configured) -> None:
         config = configured(board={"driver": "serial", "port": url, "target": "cortex-m4", "timeout": 1})
         begun = time.monotonic()
         code, _, error = edgecompress("flash", built, "--device", "board", "--config", config)
-    assert code == 5 and "no answer to HELLO within 1 s" in error and time.monotonic() - begun < 20
+    assert code == 5 and "no answer to HELLO within 1 s" in error and time.monotonic() - begun < 120
 
 
 def test_a_board_without_a_port_and_one_with_another_model(
@@ -207,7 +207,7 @@ def test_a_board_that_goes_away_in_the_middle(what: str, image: Path, program: P
 def test_sigterm_ends_the_emulator(built: Path, tmp_path: Path) -> None:
     """A stand-in for QEMU that writes down its process, and never answers."""
     emulator, pid = tmp_path / "qemu-system-arm", tmp_path / "pid"
-    started = f"echo $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 60"
+    started = f"echo $$ > {pid}.part; mv {pid}.part {pid}; exec sleep 600"
     emulator.write_text(f'#!/bin/sh\n[ "$1" = --version ] && exit\n{started}\n')
     emulator.chmod(0o755)
     paths = os.pathsep.join(str(Path(__file__).resolve().parents[2] / room) for room in ("", "runtime", "targets"))
@@ -217,12 +217,12 @@ def test_sigterm_ends_the_emulator(built: Path, tmp_path: Path) -> None:
         env=os.environ | {"PYTHONPATH": paths, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
         stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 240
     while not pid.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.terminate()
-    assert process.communicate(timeout=30)[1].strip() == "error: interrupted"
+    assert process.communicate(timeout=240)[1].strip() == "error: interrupted"
     assert process.returncode == 143 and not Path("/proc", pid.read_text().strip()).exists()
 
 

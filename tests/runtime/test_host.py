@@ -486,7 +486,7 @@ assert os.waitpid(child, 0)[1] == 0
 assert threading.active_count() == 2
 del model
 gc.collect()
-for _ in range(500):
+for _ in range(12_000):
     if threading.active_count() == 1:
         break
     time.sleep(0.01)

@@ -201,7 +201,7 @@ children = []
 for _ in range(12):  # while one thread compiles, and another is within an inference
     child = os.fork()
     if child == 0:
-        signal.alarm(60)
+        signal.alarm(240)
         for model, given in ((old, feeds), (new, (feeds[0][:, :30], feeds[1]))):
             found = model(*given)
         os._exit(0 if np.array_equal(old(*feeds)[0], expected) else 1)
