@@ -65,6 +65,7 @@ def running(folder: Path) -> Iterator[Sshd]:
     (folder / "config").write_text(
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized_keys\n"
         "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nPidFile none\n"
+        f"SetEnv HOME={folder}\n"  # what a user has in .bashrc would run before every command
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
