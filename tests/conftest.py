@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
@@ -25,6 +26,13 @@ collect_ignore = [] if HAVE_TORCH else [f"test_{name}.py" for name in NEED_TORCH
 def pytest_report_header() -> list[str]:
     missing = 'torch is not installed (pip install "edgecompress[test]"): no tests on the table of networks'
     return [] if HAVE_TORCH else [missing]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the collector of garbage need not walk over it, which is most of its work."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)
