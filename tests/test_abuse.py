@@ -29,6 +29,7 @@ import edgecompress
 from command import edgecompress as command
 from disks import mounted
 from edgecompress.errors import EdgeCompressError, InputError
+from edgecompress.operators.example import Example
 from edgecompress.recipe import load_recipe
 from edgecompress.report.files import read_report
 from edgecompress.support.output import write_files
@@ -114,8 +115,10 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
 
 def test_full_disk(tmp_path: Path) -> None:
     edgecompress.convert(DIGITS / "digits.onnx", output=tmp_path / "made")
+    dense = Example("y = MatMul(x, w)", {"x": (1, 200)}, {"w": (200, 40)}).model()
+    calib = np.random.default_rng(0).normal(size=(16, 200)).astype(np.float32)
     pack = edgecompress.convert(
-        DIGITS / "digits.onnx", "cortex-m4", calib=DIGITS / "train.npz", formats=["pack"], output=tmp_path / "packed"
+        dense, "cortex-m4", calib=calib, formats=["pack"], output=tmp_path / "packed"
     ).artifacts["pack"]
     with mounted(tmp_path / "small", "size=64k") as small:
         shutil.copy(tmp_path / "made" / "report.json", small)
@@ -231,7 +234,7 @@ def test_a_claim_in_a_header_takes_no_memory(tmp_path: Path) -> None:
         [sys.executable, "-c", CLAIM, str(DIGITS / "digits.onnx"), *files],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -115,7 +115,10 @@ def test_a_program_that_fails_is_exit_code_5(firmware: Path, packs: dict[str, Pa
 
 
 @AARCH64
-@pytest.mark.parametrize("target, device", [("android", "qemu-aarch64"), ("raspberry-pi-5", "qemu-aarch64-dot")])
+@pytest.mark.parametrize(
+    "target, device",
+    [pytest.param("android", "qemu-aarch64", marks=pytest.mark.long), ("raspberry-pi-5", "qemu-aarch64-dot")],
+)
 def test_64_bit_arm(target: str, device: str, packs: dict[str, Path], tmp_path: Path) -> None:
     code, out, _ = edgecompress("build", packs["float32"], "--target", target, "-o", tmp_path / "built")
     assert code == 0 and "libdigits_float32.so" in out and "digits_float32_run" in out
@@ -126,7 +129,10 @@ def test_64_bit_arm(target: str, device: str, packs: dict[str, Path], tmp_path: 
 
 
 @RISCV
-@pytest.mark.parametrize("target, pack", [("riscv32", "int8"), ("riscv32", "float32"), ("linux-riscv64", "float32")])
+@pytest.mark.parametrize(
+    "target, pack",
+    [("riscv32", "int8"), pytest.param("riscv32", "float32", marks=pytest.mark.long), ("linux-riscv64", "float32")],
+)
 def test_riscv(target: str, pack: str, packs: dict[str, Path], tmp_path: Path) -> None:
     code, out, _ = edgecompress("build", packs[pack], "--target", target, "-o", tmp_path / "built")
     assert code == 0 and f"digits_{pack}_run" in out

@@ -124,6 +124,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(whole, recipe, tmp_path, monkey
     assert resumed.artifacts["pack"].read_bytes() == whole.artifacts["pack"].read_bytes()
 
 
+@pytest.mark.long
 def test_a_student_takes_the_models_place(tmp_path) -> None:
     path = tmp_path / "student.toml"
     path.write_text('[distill]\nwidth = 0.5\n[train]\noptimizer = "adam"\nlr = 0.005\nepochs = 12\nbatch = 32\n')
@@ -135,6 +136,7 @@ def test_a_student_takes_the_models_place(tmp_path) -> None:
     assert stage.accuracy > 80  # it saw no labels
 
 
+@pytest.mark.long
 def test_network_slimming(tmp_path) -> None:
     recipe = tmp_path / "slim.toml"
     recipe.write_text('[train]\nepochs = 1\nlr = 0.02\n[prune]\nmacs = 0.5\ncriterion = "scale"\n')
@@ -247,6 +249,7 @@ def test_slimming_needs_scales_everywhere_before_it_trains(no_training, tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.toml"]
 
 
+@pytest.mark.long
 def test_channels_in_rounds(tmp_path) -> None:
     (tmp_path / "recipe.toml").write_text(
         '[train]\nepochs = 1\noptimizer = "adam"\nlr = 0.002\n[prune]\nmacs = 0.5\nschedule = "iterative"\nrounds = 3\n'

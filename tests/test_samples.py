@@ -42,7 +42,7 @@ def run(sample: str, folder: Path, needed: tuple[str, ...] = (), **variables: st
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "samples" / sample / "README.md").read_text(), re.DOTALL)
     assert blocks
     done = subprocess.run(
-        ["sh", "-e"], input="\n".join(blocks), cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        ["sh", "-e"], input="\n".join(blocks), cwd=folder, env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout + done.stderr

@@ -179,7 +179,7 @@ def test_threads_that_make_the_first_call_together(packs: int, threads: int, tmp
         path.write_bytes(layer(30, 20 + seed, seed))
     command = [sys.executable, "-c", FIRST_CALLS, str(threads), *map(str, paths)]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert done.returncode == 0 and not done.stderr, done.stderr[-600:]
 
 
@@ -231,7 +231,7 @@ def test_forks_while_other_threads_compile_and_infer(large: Path, tmp_path: Path
     (tmp_path / "new.pack").write_bytes(layer(30, 20, 2 + threads))
     command = [sys.executable, "-W", "ignore", "-c", FORKS, tmp_path / "new.pack", large, str(threads)]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(large.parent / "cache")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr[-600:]
 
 
