@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,11 @@ NEED_TORCH = (
     "channel_groups", "distill", "networks", "prune_channels", "prune_dead", "torch_bridge", "train", "zoo",
 )  # fmt: skip
 collect_ignore = [] if HAVE_TORCH else [f"test_{name}.py" for name in NEED_TORCH]
+
+
+# A shell starts what runs in the background with Ctrl-C ignored, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +37,24 @@ def expected(name: str, x: float) -> float:
         return math.inf
 
 
-@settings(max_examples=800, deadline=None)
-@given(st.floats(width=32) | st.floats(-9, 9, width=32), st.floats(-9, 9, width=32) | st.sampled_from((-2.0, 0.5, 3.0)))
-def test_powers(x: float, y: float) -> None:
+def several(values: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    """Many in each example: to make an example takes longer than to compute with what is in it."""
+    return st.lists(values, min_size=1, max_size=20)
+
+
+PAIRS = st.tuples(
+    st.floats(width=32) | st.floats(-9, 9, width=32), st.floats(-9, 9, width=32) | st.sampled_from((-2.0, 0.5, 3.0))
+)
+
+
+@settings(deadline=None)
+@given(several(PAIRS))
+def test_powers(pairs: list[tuple[float, float]]) -> None:
+    for x, y in pairs:
+        check_power(x, y)
+
+
+def check_power(x: float, y: float) -> None:
     ours = COMPILED["powf"](np.float32(x), np.float32(y))
     with np.errstate(all="ignore"):
         exact = np.power(np.float64(x), np.float64(y))
@@ -49,22 +65,23 @@ def test_powers(x: float, y: float) -> None:
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_functions_are_within_their_bounds(name: str) -> None:
-    @settings(max_examples=800, deadline=None)
-    @given(st.floats(width=32) | st.floats(-12, 12, width=32))
-    def check(x: float) -> None:
-        ours = float(COMPILED[name](np.float32(x)))
-        exact = expected(name, x)
-        with np.errstate(over="ignore"):
-            rounded = float(np.float32(exact))
-        if not math.isfinite(rounded):
-            assert ours == rounded or (math.isnan(ours) and math.isnan(exact)), (x, ours, exact)
-            return
-        size = np.float32(abs(rounded))
-        ulp = max(float(size) - float(np.nextafter(size, np.float32(0))), 2.0**-149)
-        bound = max(4e-6 * abs(exact), 1e-35) if name == "erfcf" else ULPS.get(name, 3) * ulp
-        assert abs(ours - exact) <= bound + (0 if bound == 0 else ulp / 2), (x, ours, exact, abs(ours - exact) / ulp)
+@settings(deadline=None)
+@given(numbers=several(st.floats(width=32) | st.floats(-12, 12, width=32)))
+@example(numbers=[np.float32(x).item() for x in SPECIAL])
+def test_functions_are_within_their_bounds(name: str, numbers: list[float]) -> None:
+    for x in numbers:
+        check_function(name, x)
 
-    for special in SPECIAL:
-        check = example(np.float32(special).item())(check)
-    check()
+
+def check_function(name: str, x: float) -> None:
+    ours = float(COMPILED[name](np.float32(x)))
+    exact = expected(name, x)
+    with np.errstate(over="ignore"):
+        rounded = float(np.float32(exact))
+    if not math.isfinite(rounded):
+        assert ours == rounded or (math.isnan(ours) and math.isnan(exact)), (x, ours, exact)
+        return
+    size = np.float32(abs(rounded))
+    ulp = max(float(size) - float(np.nextafter(size, np.float32(0))), 2.0**-149)
+    bound = max(4e-6 * abs(exact), 1e-35) if name == "erfcf" else ULPS.get(name, 3) * ulp
+    assert abs(ours - exact) <= bound + (0 if bound == 0 else ulp / 2), (x, ours, exact, abs(ours - exact) / ulp)

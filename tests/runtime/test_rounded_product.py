@@ -26,12 +26,18 @@ def product(request: pytest.FixtureRequest) -> Iterator[Callable[[int, int, int]
     del engine
 
 
-@settings(max_examples=2000, deadline=None)
-@given(INT32, INT32, INT32)
-@example(0x7FFFFFFF, 0x7FFFFFFF, 0)
-@example(0x0000FFFF, 0x7FFFFFFF, 0)  # the largest sum of two of the four products
-@example(-(2**31), -(2**31), -1)
-@example(-1, 1, 2**31 - 1)
-def test_both_forms_are_exact(product: Callable[[int, int, int], int], a: int, b: int, c: int) -> None:
-    exact = ((a * b + 2**31) >> 32) + c
-    assert product(a, b, c) == (exact + 2**31) % 2**32 - 2**31
+# many in each example: to make an example takes longer than to compute with what is in it
+@settings(max_examples=250, deadline=None)
+@given(numbers=st.lists(st.tuples(INT32, INT32, INT32), min_size=1, max_size=20))
+@example(
+    numbers=[
+        (0x7FFFFFFF, 0x7FFFFFFF, 0),
+        (0x0000FFFF, 0x7FFFFFFF, 0),  # the largest sum of two of the four products
+        (-(2**31), -(2**31), -1),
+        (-1, 1, 2**31 - 1),
+    ]
+)
+def test_both_forms_are_exact(product: Callable[[int, int, int], int], numbers: list[tuple[int, int, int]]) -> None:
+    for a, b, c in numbers:
+        exact = ((a * b + 2**31) >> 32) + c
+        assert product(a, b, c) == (exact + 2**31) % 2**32 - 2**31
