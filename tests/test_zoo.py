@@ -10,13 +10,24 @@ import pytest
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit import onnx as emit_onnx
+from edgecompress.emit import pack as emit_pack
 from edgecompress.emit import tflite as emit_tflite
 from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.interpreters import Interpreter, OnnxRuntime, installed_tflite_interpreters
 from edgecompress.ingest import load
 from edgecompress.recipe import Recipe
+from edgecompress_runtime.codegen.ordinary_layers import summary
+from edgecompress_runtime.codegen.program import program_of
+from edgecompress_runtime.families.table import FAMILIES
 from networks import NETWORKS, example, reference
 
+# of which networks more than MOST_SLOW of the products are in slow kernels, and why
+SLOW = {
+    **dict.fromkeys(("conv1d", "conv1d_dynamo", "segmentation"), "dilated"),
+    **dict.fromkeys(("upconvolutions", "grouped_upconvolution"), "TRANSPOSE_CONV"),
+}
+MOST_SLOW = 0.02
+FAMILIES_TESTED = ("generic", "helium", "x86 avx2")
 CONVOLUTIONAL = [name for name, network in NETWORKS.items() if network.convolutional]
 SAMPLES, CALIBRATION_SAMPLES = 4, 64
 
@@ -82,6 +93,15 @@ def test_int8_tflite(name, quantized):
     inputs = example(name, SAMPLES)
     for interpreter in tflite_interpreters(quantized(name)):
         assert_close(interpreter.run(inputs), reference(name, inputs), interpreter.name)
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
+def test_few_products_are_in_slow_kernels(name, quantized):
+    plan = emit_pack.plan(quantized(name), io_dtype=ir.DataType.INT8)
+    for family in FAMILIES_TESTED:
+        ordinary = program_of(plan, "model", FAMILIES[family], 16).interface.ordinary
+        slow = [layer for layer in ordinary if name not in SLOW or SLOW[name] not in str(layer)]
+        assert sum(layer.share for layer in slow) <= MOST_SLOW, f"{family}: {summary(slow)}"
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)

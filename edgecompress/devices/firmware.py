@@ -30,6 +30,17 @@ RECORD = "build.json"
 WEIGHTS = ("coded", "plain")
 
 
+class OrdinaryRecord(BaseModel):
+    """A layer with slow kernels."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    operator: str = Field(description="its kind")
+    name: str = Field(description="its output")
+    share: float = Field(description="of the model's multiply-accumulates, that such kernels compute here")
+    reason: str
+
+
 class BuildRecord(BaseModel):
     """build.json: what the files beside it are, for `bench` and for people."""
 
@@ -47,6 +58,7 @@ class BuildRecord(BaseModel):
     text_bytes: int = Field(description="code alone")
     coded_saving_bytes: int = Field(description="bytes of flash that entropy-coded weights save over plain ones")
     layers_skipping_zeros: int = Field(0, description="layers that neither hold nor multiply weights that are zero")
+    ordinary_layers: tuple[OrdinaryRecord, ...] = Field((), description="layers without a fast kernel for this CPU")
     stack_bytes: int | None = Field(description="bytes of stack that the invoke function uses, computed from its code")
 
 
@@ -70,6 +82,11 @@ class Build(Shown):
         if record.layers_skipping_zeros:
             layers = "layer skips" if record.layers_skipping_zeros == 1 else "layers skip"
             needs += f"\n{record.layers_skipping_zeros} {layers} weights that are zero"
+        if record.ordinary_layers:
+            from edgecompress_runtime.codegen.ordinary_layers import OrdinaryLayer, summary
+
+            slow = [OrdinaryLayer(o.operator, o.name, o.share, o.reason) for o in record.ordinary_layers]
+            needs += f"\n{summary(slow)}"
         head = Text.assemble(
             (record.pack, "bold"), " -> ", (record.target.name, "bold"), f"  ({record.kernels} kernels)\n{needs}"
         )
@@ -178,6 +195,10 @@ def write_build(
         text_bytes=compiled.text,
         coded_saving_bytes=compiled.program.saved,
         layers_skipping_zeros=compiled.program.skipping,
+        ordinary_layers=tuple(
+            OrdinaryRecord(operator=o.kind, name=o.name, share=o.share, reason=o.reason)
+            for o in compiled.program.ordinary
+        ),
         stack_bytes=compiled.stack,
     )
     files = {**compiled.files, "model.h": model_h.encode(), **linked.files}

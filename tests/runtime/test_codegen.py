@@ -19,7 +19,7 @@ from ahead import compiled_here, here
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_cases import CASES, OF_ALL_KINDS, UNLIKE, Layers, layers, unlike
+from layer_cases import BLOCKS, CASES, OF_ALL_KINDS, UNLIKE, Layers, layers, unlike
 
 from edgecompress.cli.build import command
 from edgecompress.compress.quantize import quantize
@@ -33,6 +33,7 @@ from edgecompress.targets import all_targets, load_target
 from edgecompress_runtime.building.ahead_of_time import compile_plan
 from edgecompress_runtime.building.c_identifier import identifier
 from edgecompress_runtime.building.stack_use import stack_bytes
+from edgecompress_runtime.codegen.ordinary_layers import summary
 from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.aarch64.skipping_neon import PLACES, entries
@@ -109,6 +110,26 @@ def test_no_channel_keeps_a_layer_from_its_fast_kernel(size: str) -> None:
             assert "edgecompress_runtime.families" in first.kernel.__module__, (family.name, kind)
             apart = [step.arguments[4][1][0] for step in others]
             assert sum(apart) <= (3 if size == "large" else 0), (family.name, kind)
+
+
+def test_a_program_says_which_layers_have_ordinary_kernels_and_why() -> None:
+    made = Layers(0)
+    for name in ("1x1", "dilated columns"):
+        CASES["blocks"][name](made)
+    CASES["unlike"]["1x1, apart"](made)
+    dilated, apart = python_program(made.plan(), "model", FAMILIES["dsp"]).ordinary
+    counts = 4 * 5 * 16 * 6, 6 * 9 * 4 * 2 * 3 * 4, 4 * 5 * 16 * 22
+    assert dilated.reason == "columns of the window are dilated" and dilated.share == counts[1] / sum(counts)
+    assert apart.reason.startswith("1 of 22 channels") and apart.share == pytest.approx(counts[2] / 22 / sum(counts))
+    assert re.fullmatch(r"38\.9 % of the multiplications .*CONV_2D t\d+: columns.*", summary([dilated, apart]))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_each_layer_with_an_ordinary_kernel_has_a_reason(name: str) -> None:
+    made = Layers(0)
+    BLOCKS[name](made)
+    for layer in python_program(made.plan(), "model", FAMILIES["helium"]).ordinary:
+        assert "factors or sums" not in layer.reason, layer
 
 
 @pytest.mark.parametrize("family", ["generic", pytest.param("v6m", marks=pytest.mark.long)])

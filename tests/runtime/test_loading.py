@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layer_cases import CASES
+from layer_cases import Layers as TableLayers
 from test_host import Layers, quantized, weights
 
 from edgecompress_runtime import load, private_folder
@@ -342,3 +344,17 @@ def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest
     pack = layer(5, 3)
     assert np.array_equal(load(pack)(*inputs_of(pack))[0], Executor(read_pack(pack).plan())(*inputs_of(pack))[0])
     assert not list(tmp_path.rglob("*.native"))
+
+
+def test_a_model_says_which_layers_have_ordinary_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its code comes from the disk."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    made = TableLayers(0)
+    CASES["blocks"]["depthwise, two outputs a channel"](made)
+    pack = write_pack(made.plan(), "model")
+    for _ in range(2):
+        model = load(pack)
+        model(*made.feeds())
+        (line,) = model.ordinary_layers
+        assert line.endswith("several outputs a channel (100.0 %)")
+    assert model.compile_seconds == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgecompress_runtime.codegen.memory import Layout
+from edgecompress_runtime.codegen.ordinary_layers import OrdinaryLayer
 from edgecompress_runtime.plan import Operator, Plan
 
 HOOK = "edgecompress_layer"  # void (int32_t step), called before each step of a profiled program and after the last
@@ -16,7 +17,8 @@ class Interface:
 
     plan: whose inputs and outputs it takes. layout: of the arena; alignment: of its address, in bytes. steps: the
     operator of each kernel call in order. family: of the CPUs whose kernels it has. saved: bytes of flash that coded
-    weights take less than plain ones. skipping: layers that leave out weights that are zero.
+    weights take less than plain ones. skipping: layers that leave out weights that are zero. ordinary: layers that have
+    ordinary kernels.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Interface:
     family: str
     saved: int
     skipping: int
+    ordinary: tuple[OrdinaryLayer, ...]
 
     @property
     def entry(self) -> str:

@@ -16,6 +16,7 @@ from numba import types
 from edgecompress_runtime.codegen.gated_plan import gated
 from edgecompress_runtime.codegen.interface import Interface
 from edgecompress_runtime.codegen.joined_parts import places, steps_in_place
+from edgecompress_runtime.codegen.ordinary_layers import ordinary_layers
 from edgecompress_runtime.codegen.padded_layers import with_pads_in_layers
 from edgecompress_runtime.codegen.placement import arranged_memory, shared_storage
 from edgecompress_runtime.codegen.transposed_layers import with_convolutions
@@ -179,6 +180,7 @@ class _Walk:
             family=self.family.name,
             saved=sum(step.saved for _, step in steps),
             skipping=sum(any(share.skips for share in own) for _, own in shares),
+            ordinary=ordinary_layers(self.plan, steps, self.family),
         )
         helpers = {helper.symbol: helper for _, step in steps for helper in step.helpers}
         kernels, layers = tuple(self.kernels.values()), tuple(self.layers.values())

@@ -36,13 +36,14 @@ KEPT = 64  # files; the ones not read for longest go
 @dataclass(frozen=True, eq=False)
 class Artifact:
     """code: an object file. arena: bytes that the code works in. inputs, outputs: without data. threads: that it is
-    for."""
+    for. ordinary: see Model.ordinary_layers."""
 
     code: bytes
     arena: int
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     threads: int = 1
+    ordinary: tuple[str, ...] = ()
 
 
 def place(pack: bytes, variant: str, threads: int = 1) -> Path | None:
@@ -76,12 +77,12 @@ def read(path: Path) -> Artifact | None:
     end = data.index(b"\n", DIGEST)
     fields, code = json.loads(data[DIGEST:end]), data[end + 1 :]
     inputs, outputs = (tuple(_tensor(t) for t in fields[role]) for role in ("inputs", "outputs"))
-    return Artifact(code, fields["arena"], inputs, outputs, fields["threads"])
+    return Artifact(code, fields["arena"], inputs, outputs, fields["threads"], tuple(fields["ordinary"]))
 
 
 def write(path: Path, artifact: Artifact) -> None:
     """All or nothing; a folder that can't be written to is no error."""
-    fields = {"arena": artifact.arena, "threads": artifact.threads} | {
+    fields = {"arena": artifact.arena, "threads": artifact.threads, "ordinary": artifact.ordinary} | {
         role: [_fields(t) for t in tensors]
         for role, tensors in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
     }

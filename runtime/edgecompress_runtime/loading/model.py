@@ -29,6 +29,8 @@ class Model:
     inputs, outputs: their tensors (name, shape, dtype; scale and zero point where they are int8). Images are
     NHWC, as in a `.tflite` file. The first call of a new model compiles it, which takes seconds and is announced
     on a terminal; the code is kept on disk. compile_seconds: what that took here, 0 for code from the disk.
+    ordinary_layers: those that have slow kernels, a line for each, with the reason and its share of the model's
+    multiply-accumulates.
     """
 
     def __init__(
@@ -37,9 +39,11 @@ class Model:
         outputs: tuple[Tensor, ...],
         run: Run | None,
         compile: Callable[[], Run] | None = None,
+        ordinary_layers: tuple[str, ...] = (),
     ) -> None:
         """run: None where the code is to be compiled by `compile` when it is first called."""
         self.inputs, self.outputs, self.compile_seconds = inputs, outputs, 0.0
+        self.ordinary_layers = ordinary_layers
         self._run, self._compile = run, compile
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
@@ -85,7 +89,7 @@ def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None, 
     place = artifact.place(data, chosen.name, threads)
     if place and (found := artifact.read(place)):
         native = Native(found)
-        return Model(native.inputs, native.outputs, native)
+        return Model(native.inputs, native.outputs, native, ordinary_layers=found.ordinary)
     pack = read_pack(source)
     plan = pack.plan()
     try:
@@ -107,6 +111,7 @@ def _variant(name: str | None) -> Variant:
 def _new(plan: Plan, variant: Variant, threads: int, place: Path | None) -> Model:
     # imported here: code from the disk runs without Numba
     from edgecompress_runtime.codegen.llvm_writer import llvm_program
+    from edgecompress_runtime.codegen.ordinary_layers import summary
     from edgecompress_runtime.families.x86.x86_family import x86_family
     from edgecompress_runtime.loading.compile_for_host import build
 
@@ -124,7 +129,9 @@ def _new(plan: Plan, variant: Variant, threads: int, place: Path | None) -> Mode
             artifact.write(place, made)
         if sys.stderr.isatty():
             print(f"edgecompress: compiled for {variant.name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+            if program.ordinary:
+                print(f"edgecompress: {summary(program.ordinary)}", file=sys.stderr)
         return Native(made)
 
     inputs, outputs = (tuple(plan.tensors[i] for i in ends) for ends in (plan.inputs, plan.outputs))
-    return Model(inputs, outputs, None, compile)
+    return Model(inputs, outputs, None, compile, tuple(map(str, program.ordinary)))
