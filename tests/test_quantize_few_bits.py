@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import edgecompress
 from edgecompress.compress.cluster import cluster
-from edgecompress.compress.quantize.aware import FakeQuantized
+from edgecompress.compress.quantize.aware import FakeQuantized, moments_in_float
 from edgecompress.compress.quantize.fake_few_bits import fake_weight, on_learned_steps
 from edgecompress.compress.quantize.gptq import round_weights
 from edgecompress.compress.quantize.weight_scales import quantize_weight
@@ -23,12 +23,13 @@ from edgecompress.emit import pack as emit_pack
 from edgecompress.emit import tflite as emit_tflite
 from edgecompress.errors import InputError
 from edgecompress.evaluate.file_count import count_file
-from edgecompress.evaluate.interpreters import LiteRT
+from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.few_bits import narrowest
 from edgecompress.operators import record_of
 from edgecompress.recipe import Cluster, Emit, Quantize, Recipe
 from edgecompress.targets import load_target
+from edgecompress.train import TrainData
 from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.table import family_of
@@ -268,6 +269,34 @@ def test_learned_steps_are_in_the_model() -> None:
         found.scale, quantization(annotated.graph.initializers["v"]).scale * np.exp(0.3), rtol=1e-5
     )
     assert found.kind == "int4"
+
+
+def test_a_normalization_begins_as_in_float_and_is_folded_exactly() -> None:
+    model = network(
+        """a = Conv <pads = [1, 1, 1, 1]> (x, w, b) r = Relu(a) c = Conv <pads = [1, 1, 1, 1]> (r, v, d) s = Relu(c)
+        y = Conv(s, u, e)""",
+        w=normal(16, 3, 3, 3), v=normal(16, 16, 3, 3), u=normal(16, 16, 1, 1, seed=2), b=normal(16), d=normal(16),
+        e=normal(16),
+    )  # fmt: skip
+    annotated, arrays = static(model, settings=few("binary")), samples(model, 64, seed=5)
+    examples = TrainData.from_arrays(arrays, None)
+    fake = FakeQuantized(annotated, moments=moments_in_float(annotated, examples))
+    assert set(fake.moments[0]) == {"c"}  # the only binary layer
+    fake.measure_statistics(examples)
+    x = torch.from_numpy(arrays["x"])
+    with torch.no_grad():
+        normalised = fake.module.train()(x, capture=["c"])[1]["c"].numpy()
+    in_float = OnnxRuntime(model, extra_outputs=["c"]).run(arrays)[-1]
+    for moment in (np.mean, np.std):
+        here, there = (moment(c, axis=(0, 2, 3)) for c in (normalised, in_float))
+        np.testing.assert_allclose(here, there, atol=0.01 * in_float.std())
+    with torch.no_grad():
+        fake.module.value_transforms["c"].log_ratio += torch.from_numpy(normal(16, seed=7)) / 4
+        evaluated = fake.module.eval()(x)[0].numpy()
+    packed = emit_pack.emit(fake.annotated())
+    run, (taken,), (given,) = Executor(read_pack(packed.data).plan()), packed.inputs, packed.outputs
+    stored = np.concatenate([given.from_device(run(taken.to_device(row[None]))[0]) for row in arrays["x"]])
+    np.testing.assert_array_equal(evaluated, stored)
 
 
 # conversions ------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def with_batchnorm(model: ir.Model, data: TrainData) -> ir.Model:
     nodes = [n for n in nodes if not {id(n.inputs[1]), id(n.inputs[2])} & shared and not _is_normalised(n)]
     if not nodes:
         return result
-    means, variances = _moments(TorchModel(model).eval(), [str(n.outputs[0].name) for n in nodes], data)
+    means, variances = moments(TorchModel(model).eval(), [str(n.outputs[0].name) for n in nodes], data)
     for node in nodes:
         output = node.outputs[0]
         name = str(output.name)
@@ -80,7 +80,7 @@ def refresh_statistics(model: ir.Model, data: TrainData) -> ir.Model:
     if not nodes or len(data) < 2:
         return model
     names = sorted({str(present(n.inputs[0]).name) for n in nodes})
-    means, variances = _moments(TorchModel(model).train(), names, data)
+    means, variances = moments(TorchModel(model).train(), names, data)
     result = model.clone()
     for node in result.graph:
         if node.op_type == "BatchNormalization":
@@ -91,8 +91,9 @@ def refresh_statistics(model: ir.Model, data: TrainData) -> ir.Model:
     return result
 
 
-def _moments(module: TorchModel, names: list[str], data: TrainData) -> Moments:
-    """Of these values [n, channels, ...], over samples drawn from all of the data, which may be sorted by label."""
+def moments(module: TorchModel, names: list[str], data: TrainData) -> Moments:
+    """Mean and variance of each channel of these values [n, channels, ...], over SAMPLES drawn from all of the data,
+    which may be sorted by label."""
     chosen = np.random.default_rng(0).permutation(len(data))[:SAMPLES]
     sums: dict[str, tuple[np.ndarray, np.ndarray, int]] = {}
     with torch.no_grad():

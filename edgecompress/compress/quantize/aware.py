@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgecompress.compress.cluster.trained import TrainedCodebook
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.accumulators import Scales, kernel_scaling, only_moves
 from edgecompress.compress.quantize.branches import is_for_int8_alone, is_stored, join_branches, split_branches
 from edgecompress.compress.quantize.fake import Bias, Range, Through, Weight
-from edgecompress.compress.quantize.fake_few_bits import fake_weight
+from edgecompress.compress.quantize.fake_few_bits import FewBits, FoldedBias, Normalised, fake_weight
 from edgecompress.compress.quantize.requantize import KERNELS, Kernels
 from edgecompress.compress.quantize.weight_scales import quantize_bias
 from edgecompress.graph.annotations import (
@@ -34,7 +34,10 @@ from edgecompress.train import DEFAULT_SESSION, Session, TrainData, train
 from edgecompress.train.losses import Loss
 from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.module.zeros import Zeros
+from edgecompress.train.normalised import Moments, moments
 
+NORMALISED = ("Conv", "Gemm")
+SETTLING, BATCH = 40, 128  # batches, after which 1.5 % is left of running statistics as they were
 FIXED = {id(q) for rule in operators.RULES.values() for bits in (8, 16) if (q := rule.fixed_at(bits)) is not None}
 
 
@@ -54,12 +57,30 @@ def train_quantized(
     Forward it computes what the integers will: values, weights and biases rounded where the annotations say. What
     is learned: the ranges of values (those that operators fix, and of the inputs, stay), weights, and of clustered
     weights the centroids and scales. Weights with a Sparsity stay zero where it says. Indices into codebooks stay.
+    Convolutions and dense layers with binary weights have BatchNorm behind them while they train.
     """
-    fake = FakeQuantized(model)
+    alone = len(data) == 1 or training.batch == 1  # which has no variance
+    fake = FakeQuantized(model, moments=({}, {}) if alone else moments_in_float(model, data))
     training = training.model_copy(update={"precision": "float32"})  # 16 bits can't hold sums of integers
     parameters = fake.parameters(training)
+    fake.measure_statistics(data)
     history = train(fake.module, data, training, loss=loss, parameters=parameters, session=session)
+    fake.measure_statistics(data)
     return Aware(fake.annotated(), history)
+
+
+def moments_in_float(model: ir.Model, data: TrainData) -> Moments:
+    """Mean and variance of what those layers of an annotated model make in float that are normalized in training."""
+    names = [str(layer.node.outputs[0].name) for layer in layers(model.graph) if _is_normalised(layer)]
+    return moments(TorchModel(model).eval(), names, data) if names else ({}, {})
+
+
+def _is_normalised(layer: Layer) -> bool:
+    value, bias = operators.weight(layer), layer.bias
+    if layer.node.op_type not in NORMALISED or value is None or bias is None or codebook(value) is not None:
+        return False
+    q = quantization(value)
+    return q is not None and q.kind == "binary" and q.axis == 0 and len(value.uses()) == len(bias.uses()) == 1
 
 
 class FakeQuantized:
@@ -71,7 +92,11 @@ class FakeQuantized:
     Quantization that they share.
     """
 
-    def __init__(self, model: ir.Model, kernels: str = "reference", *, logits: bool = True) -> None:
+    def __init__(
+        self, model: ir.Model, kernels: str = "reference", *, logits: bool = True, moments: Moments = ({}, {})
+    ) -> None:
+        """moments: of what layers make in float that are normalized in training."""
+        self.moments = moments
         self.model = model = split_branches(model)
         self.module = TorchModel(model, logits=logits)
         self.ranges: dict[int, Range] = {}
@@ -93,7 +118,9 @@ class FakeQuantized:
             done.add(value)
             if not only_moves(layer, done):
                 scaling = kernel_scaling(layer, scales, kernels, range_.zero_point)
-                self.module.set_value_transform(str(value.name), Through(range_, scaling))
+                name, through = str(value.name), Through(range_, scaling)
+                before = self.module.value_transforms.get(name)
+                self.module.set_value_transform(name, nn.Sequential(before, through) if before else through)
 
     def parameters(self, training: Train) -> list[dict[str, Any]]:
         """Parameter groups for `make_optimizer`, whose steps are relative to a weight's size, as for ranges and
@@ -108,6 +135,18 @@ class FakeQuantized:
             size = float(parameter.detach().square().mean().sqrt()) if id(parameter) in sized else 1.0
             groups.append({"params": [parameter], "lr_scale": (size or 1.0) ** power})
         return groups
+
+    def measure_statistics(self, data: TrainData) -> None:
+        """Gives the running statistics of normalized layers time to become those of the data, with weights as they
+        are."""
+        if not self.moments[0]:
+            return
+        self.module.train()
+        random = np.random.default_rng(0)
+        with torch.no_grad():
+            for _ in range(SETTLING):
+                self.module(*data.batch(random.permutation(len(data))[:BATCH]).inputs)
+        self.module.eval()
 
     def annotated(self) -> ir.Model:
         """A copy of the model with weights, ranges and codebooks as they are in the module now."""
@@ -164,7 +203,15 @@ class FakeQuantized:
             # plain attributes: the module has these already
             object.__setattr__(transform, "bias", self.module.weights[str(bias.name)])
             object.__setattr__(transform, "input", range_)
-        self.module.set_weight_transform(str(bias.name), Bias(range_, self._scales[weight]))
+        rounded: nn.Module = Bias(range_, self._scales[weight])
+        output = str(layer.node.outputs[0].name)
+        if output in self.moments[0] and isinstance(transform, FewBits):
+            mean, variance = (moment[output] for moment in self.moments)
+            normalised = Normalised(self.module.weights[str(bias.name)], mean, variance)
+            object.__setattr__(transform, "normalised", normalised)
+            self.module.set_value_transform(output, normalised)
+            rounded = FoldedBias(normalised, rounded)
+        self.module.set_weight_transform(str(bias.name), rounded)
 
     def _kept(self, name: str, transform: Weight) -> Tensor:
         weight = self.module.weights[name]

@@ -118,10 +118,16 @@ class Weight(nn.Module):
         """The scales, float32 [channels] or [1]."""
         largest = self.own_scale(weight)
         if self.bias is not None and self.input is not None:
-            needed = self.bias.detach().abs() / (self.input.scale.detach() * BIAS_LIMITS[self.input.dtype])
+            needed = self.stored_bias(self.bias).detach().abs() / (
+                self.input.scale.detach() * BIAS_LIMITS[self.input.dtype]
+            )
             largest = torch.maximum(largest, needed if self.axis is not None else needed.max())
         largest = torch.maximum(largest, largest.max() * SMALLEST_RATIO)
         return torch.where(largest == 0, torch.ones_like(largest), largest).clamp(min=LOWEST_SCALE)
+
+    def stored_bias(self, bias: Tensor) -> Tensor:
+        """What will be stored of the layer's bias."""
+        return bias
 
     def own_scale(self, weight: Tensor) -> Tensor:
         """What the weights alone ask for."""
