@@ -51,7 +51,7 @@ def built(plan: Plan, folder: Path, target: str) -> Compiled:
 
 def all_layers() -> Layers:
     """Those of other families, such that most kernels skip zeros, and some of small weights."""
-    made = layers("blocks", "wide", "unlike", seed=2)
+    made = layers("blocks", "wide", seed=2)
     made.convolution((6, 6, 64), 96, (1, 1))
     made.dense(1, 256, 128)
     made.convolution((5, 5, 32), 64, (3, 3))
