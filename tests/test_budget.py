@@ -73,11 +73,13 @@ def test_a_limit_that_is_too_small_gives_the_least() -> None:
     assert found.bytes == 900
 
 
-def test_what_each_format_needs() -> None:
-    def chosen(formats: list[str], size: int, trains: bool) -> Recipe:
-        recipe = Recipe.model_validate({"emit": {"formats": formats, "max_size": size}})
-        return within_budget(recipe, 80_000, trains=trains)
+def chosen(formats: list[str], size: int, trains: bool, **prune: object) -> Recipe:
+    """For a model of 80,000 weights."""
+    recipe = Recipe.model_validate({"emit": {"formats": formats, "max_size": size}, "prune": prune})
+    return within_budget(recipe, 80_000, trains=trains)
 
+
+def test_what_each_format_needs() -> None:
     assert chosen(["pack"], 60_000, True).prune.sparsity is None  # clustering alone does it
     assert chosen(["pack"], 12_000, True).prune.sparsity > 0.7
     assert chosen(["pack"], 12_000, True).cluster.bits == "auto"
@@ -86,6 +88,22 @@ def test_what_each_format_needs() -> None:
     assert chosen(["tflite"], 3, True).prune.parameters == 0.01
     unlimited = Recipe()
     assert within_budget(unlimited, 80_000, trains=True) is unlimited
+
+
+@pytest.mark.parametrize("size", [6000, 4000, 1000])
+def test_channels_go_where_too_few_weights_would_be_left(size: int) -> None:
+    prune = chosen(["pack"], size, True).prune
+    bits = -0.9 * math.log2(0.9) - 0.1 * math.log2(0.1) + 0.1 * BITS_KEPT
+    assert prune.sparsity == 0.9
+    assert prune.parameters * 80_000 * bits == pytest.approx(8 * size * 0.85, rel=0.02)
+
+
+def test_channels_stay_where_more_weights_are_left_or_the_recipe_excludes_them() -> None:
+    assert chosen(["pack"], 9500, True).prune.parameters is None
+    assert 0.85 < chosen(["pack"], 9500, True).prune.sparsity < 0.9
+    for keys in ({"criterion": "movement"}, {"macs": 0.5}, {"schedule": "lottery"}):
+        prune = chosen(["pack"], 4000, True, **keys).prune
+        assert prune.parameters is None and prune.sparsity > 0.95
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.toml")))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from edgecompress.compress.prune.recipe_faults import faults
 from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe
 
@@ -20,6 +21,7 @@ OVERHEAD = 0.15  # of a .pack that is no weights, before one has been made
 BITS_KEPT = 3.0  # entropy of a weight that stays: clustered to noise that training makes up for
 ENOUGH_BITS = 2.6  # a weight: with as many, clustering alone does it
 LARGEST_SPARSITY, LEAST_PARAMETERS = 0.98, 0.01
+MOST_ZEROS = 0.9  # share of zeros beyond which channels go first: weights alone would end at chance
 TRIES, CLOSE = 3, 0.98
 
 
@@ -36,7 +38,8 @@ def within_budget(recipe: Recipe, weights: int, *, trains: bool, room: float | N
 
     weights: of all layers. trains: whether there is training data. room: bytes to choose by in place of the limit, by
     what an artifact of an earlier choice has more (see size_limit.py). A .pack gets fewer distinct weights, and with
-    training fewer weights; other formats hold a byte for each weight, so that only channels can go.
+    training fewer weights, and fewer channels where too few weights would be left; other formats hold a byte for each
+    weight, so that only channels can go.
     """
     limit, result = recipe.emit.max_size, recipe.model_copy(deep=True)
     if limit is None:
@@ -50,18 +53,27 @@ def within_budget(recipe: Recipe, weights: int, *, trains: bool, room: float | N
             result.cluster.bits = "auto"
         few = bool(result.quantize.few_bits)  # which say how small, and binary weights can't be zero
         if trains and not few and not result.prune.is_asked_for and bits < ENOUGH_BITS:
+            if bits < (least := bits_at(MOST_ZEROS)):
+                smaller = result.model_copy(deep=True)
+                smaller.prune.parameters = max(round(bits / least, 3), LEAST_PARAMETERS)
+                if not faults(smaller.prune, smaller.train.epochs):
+                    result, bits = smaller, least
             result.prune.sparsity = round(sparsity_for(bits), 3)
     return result
 
 
+def bits_at(sparsity: float) -> float:
+    """How many bits each weight takes at a share of zeros: H(s) + (1 - s) * BITS_KEPT, H for where they are."""
+    places = -sparsity * math.log2(sparsity) - (1 - sparsity) * math.log2(1 - sparsity)
+    return places + (1 - sparsity) * BITS_KEPT
+
+
 def sparsity_for(bits: float) -> float:
-    """The share of zeros with which weights take this many bits each: H(s) + (1 - s) * BITS_KEPT, H for where they
-    are."""
+    """The share of zeros with which weights take this many bits each."""
     low, high = 0.0, LARGEST_SPARSITY
     for _ in range(40):
         middle = (low + high) / 2
-        places = -middle * math.log2(middle) - (1 - middle) * math.log2(1 - middle)
-        low, high = (middle, high) if places + (1 - middle) * BITS_KEPT > bits else (low, middle)
+        low, high = (middle, high) if bits_at(middle) > bits else (low, middle)
     return high
 
 
