@@ -190,10 +190,10 @@ def _index_limit(value: ir.Value) -> int:
     return max(min(limits, default=2), 1)
 
 
-def _runner_of_original(original: onnx.ModelProto) -> _Runner:
+def _runner_of_original(original: onnx.ModelProto) -> _Runner | _ReferenceRunner:
     """Runs the original in ONNX Runtime, which reads an opset that is too new for it as the newest that it knows.
 
-    What ONNX Runtime can't run although the standard allows it runs in the onnx package's reference evaluator.
+    What ONNX Runtime can't load or run although the standard allows it runs in the onnx package's reference evaluator.
     """
     original.ir_version = min(original.ir_version, READABLE_IR_VERSION)
     default = next((o for o in original.opset_import if o.domain in ("", "ai.onnx")), None)
@@ -205,7 +205,7 @@ def _runner_of_original(original: onnx.ModelProto) -> _Runner:
             if default is not None and default.version > OLDEST_OPSET_TRIED and "opset" in str(error).lower():
                 default.version -= 1
                 continue
-            raise InputError(f"ONNX Runtime can't load the model: {_first_line(error)}") from error
+            return _ReferenceRunner(original, error)
 
 
 class _Runner:
@@ -228,20 +228,38 @@ class _Runner:
             return self._session.run(None, feeds)
         except Exception as error:
             reraise_interrupt(error)
-            slow = self._evaluate_by_reference(feeds)
+            slow = None if self._reference is None else _by_reference(self._reference, feeds)
             if slow is None:
                 raise InputError(f"ONNX Runtime can't run the model: {_first_line(error)}") from error
             return slow
 
-    def _evaluate_by_reference(self, feeds: Arrays) -> list[np.ndarray] | None:
-        if self._reference is None or sum(v.size for v in feeds.values()) > LARGEST_BY_REFERENCE:
-            return None
-        try:
-            with np.errstate(all="ignore"):
-                return list(ReferenceEvaluator(self._reference).run(None, feeds))
-        except Exception as error:  # then what ONNX Runtime said is the better message
-            reraise_interrupt(error)
-            return None
+
+class _ReferenceRunner:
+    """Like _Runner, for a model that ONNX Runtime can't load, as `error` says."""
+
+    def __init__(self, model: onnx.ModelProto, error: Exception) -> None:
+        self._model, self._error = model, error
+        types = {v.name: v.type.tensor_type.elem_type for v in model.graph.input}
+        self.dtypes = {name: np.dtype(helper.tensor_dtype_to_np_dtype(kind)) for name, kind in types.items() if kind}
+
+    def __call__(self, feeds: Arrays) -> list[np.ndarray]:
+        feeds = {k: v.astype(self.dtypes[k], copy=False) for k, v in feeds.items() if k in self.dtypes}
+        slow = _by_reference(self._model, feeds)
+        if slow is None:
+            raise InputError(f"ONNX Runtime can't load the model: {_first_line(self._error)}") from self._error
+        return slow
+
+
+def _by_reference(model: onnx.ModelProto, feeds: Arrays) -> list[np.ndarray] | None:
+    """What the onnx package's evaluator computes; None where it can't either, or takes too long."""
+    if sum(v.size for v in feeds.values()) > LARGEST_BY_REFERENCE:
+        return None
+    try:
+        with np.errstate(all="ignore"):
+            return [np.asarray(y) for y in ReferenceEvaluator(model).run(None, feeds)]
+    except Exception as error:  # then what ONNX Runtime said is the better message
+        reraise_interrupt(error)
+        return None
 
 
 _NUMPY = {

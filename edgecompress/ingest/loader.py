@@ -21,13 +21,16 @@ from edgecompress.ingest.old_opset import upgraded
 from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_batch
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 from edgecompress.ingest.passes.float_inputs import SMALL
+from edgecompress.ingest.passes.narrow_types import NARROW, NarrowTypes
 from edgecompress.ingest.passes.opset import OLDEST
+from edgecompress.ingest.passes.quantized_operators import ARITHMETIC, QOperatorToQDQ, QuantizedToFloat
 from edgecompress.ingest.passes.wide_integers import WIDE
 from edgecompress.ingest.quiet import quiet
 from edgecompress.ingest.static_shapes import checked_shapes
 from edgecompress.support.interrupt import reraise_interrupt
 
 FIRST_OF_ONNXRUNTIME = 7  # opset that it has kernels for
+CHANGED = frozenset({*SMALL, *WIDE, *NARROW})  # types of inputs and outputs, which the user may want to know
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -121,14 +124,17 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
         # float16 has three digits; the comparison is with the same model in float32
         proto = ir.to_proto(CastToFloat32()(model).model)
         notes.append("the model's float16 values are computed in float32")
+    is_linear = QOperatorToQDQ()(model).modified
     given = quantized.take_out(model)
-    if given is not None:
+    given_types = {v.name: v.dtype for v in (*model.graph.inputs, *model.graph.outputs)}
+    written = _to_plain_types(model) + _without_empty_inputs(model)
+    notes += written
+    if given is not None or is_linear or written:
         proto = ir.to_proto(model)  # what is compared with computes in float, too
     fixed = [v.name for v in model.graph.inputs if v.name not in shapes and v.shape and _dynamic(v.shape[0])]
     if fixed:
         notes.append(f"the dynamic batch size of {', '.join(map(repr, fixed))} was set to 1")
     passed = [(i, v.name) for i, v in enumerate(model.graph.outputs) if v.is_graph_input()]
-    given_types = {v.name: v.dtype for v in (*model.graph.inputs, *model.graph.outputs)}
     batch = 1
     try:
         model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
@@ -149,16 +155,38 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
     return Ingested(model, format_, path, opset, error, tuple(notes))
 
 
+def _to_plain_types(model: ir.Model) -> list[str]:
+    """Writes, in place, what computes on small types with float32 and int32. Returns notes for the user."""
+    rounded = Counter(node.op_type for node in model.graph if node.op_type in ARITHMETIC)
+    passes = (QuantizedToFloat(), NarrowTypes())
+    if not [step for step in passes if step(model).modified]:
+        return []
+    rounded.subtract(node.op_type for node in model.graph if node.op_type in ARITHMETIC)
+    listing = ", ".join(f"{kind} ({count})" for kind, count in sorted(rounded.items()) if count > 0)
+    computed = f"; these round as they did: {listing}" if listing else ""
+    return [f"numbers of 8 bits and less are computed in float32 and int32{computed}"]
+
+
+def _without_empty_inputs(model: ir.Model) -> list[str]:
+    """Removes, in place, inputs without elements that nobody reads (CastLike did, for their type). Returns notes."""
+    empty = [v for v in model.graph.inputs if v.shape is not None and 0 in v.shape]
+    unused = [v for v in empty if not v.uses() and not v.is_graph_output()]
+    for value in unused:
+        model.graph.inputs.remove(value)
+    listing = ", ".join(repr(v.name) for v in unused)
+    return [f"these inputs have no elements, and nobody reads them, so they are left out: {listing}"] if unused else []
+
+
 def _changed_types(model: ir.Model, given: Mapping[str | None, ir.DataType | None]) -> list[str]:
-    """A note of the integers among inputs and outputs that have another type now; those of floats are known."""
+    """A note of the small types among inputs and outputs that have another type now; those of floats are known."""
     notes = []
     for what, values in (("inputs", model.graph.inputs), ("outputs", model.graph.outputs)):
         for dtype in (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64):
-            changed = [(v, old) for v in values if v.dtype == dtype and (old := given.get(v.name)) in {*SMALL, *WIDE}]
+            changed = [(v, old) for v in values if v.dtype == dtype and (old := given.get(v.name)) in CHANGED]
             if changed:
                 listing = ", ".join(f"{v.name!r} ({old.name.lower()})" for v, old in changed if old is not None)
                 kind = "float32" if dtype == ir.DataType.FLOAT else dtype.name.lower()
-                notes.append(f"these integer {what} become {kind}, with the same values: {listing}")
+                notes.append(f"these {what} become {kind}, with the same values: {listing}")
     return notes
 
 

@@ -13,6 +13,8 @@ from edgecompress.graph.provenance import follow
 # of an operator, as onnx_ir makes one from it
 Attribute = int | float | str | Sequence[int] | Sequence[float] | Sequence[str]
 
+SMALL = (np.bool_, np.int8, np.uint8, np.int16, np.uint16, np.int32)  # dtypes
+
 
 class Parts:
     """Collects the nodes that replace one node; `parts.Add(a, b)` appends an Add and returns its output."""
@@ -44,9 +46,9 @@ class Parts:
         return node.outputs
 
     def constant(self, array: np.ndarray | float) -> ir.Value:
-        """Initializer; floats become float32, and whole numbers int64, except for arrays of int32 and bool."""
+        """Initializer; floats become float32, and whole numbers int64, except for arrays of SMALL."""
         array = np.asarray(array)
-        if array.dtype not in (np.int32, np.bool_):
+        if array.dtype not in SMALL:
             array = array.astype(np.float32 if array.dtype.kind == "f" else np.int64)
         name = f"{self._prefix}/constant_{len(self.initializers)}"
         tensor = ir.tensor(array, name=name)
