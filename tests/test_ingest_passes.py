@@ -717,3 +717,55 @@ def test_a_slice_of_everything_goes(end: int, step: int, kept: list[str]):
     parameters = {"s": [0], "e": [end], "a": [2], "d": [step]}
     arrays = {name: np.array(value) for name, value in parameters.items()}
     assert kinds(normalised(graph("r = Relu(x) y = Slice(r, s, e, a, d)", **arrays))) == ["Relu", *kept]
+
+
+HALVED = "h2 = Mul(s, half) r = Add(h2, v) o = Identity(r)"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants", "expected"),
+    [
+        (  # as often as a dimension says, with a value from outside
+            "s = Shape(x) n = Gather(s, one) y = Loop(n, yes, x) <body = b (int64 i, bool c, float[1,3,8,8] v) => "
+            "(bool d, float[1,3,8,8] w) { d = Identity(c) f = Cast<to=1>(i) a = Add(v, f) w = Mul(a, x) }>",
+            {"one": np.array(1), "yes": np.array(True)},
+            {"Add": 2, "Mul": 3},
+        ),
+        (
+            "n = Size(x) b = Greater(n, k) z = If(b) <then_branch = g1 () => (float t) { t = Relu(x) }, "
+            "else_branch = g2 () => (float e) { e = Neg(x) }> y = Exp(z)",
+            {"k": np.array(5)},
+            {"Relu": 1, "Exp": 1},
+        ),
+        (
+            "h, y = Scan(z, x) <num_scan_inputs=1, scan_input_axes=[2], scan_input_directions=[1], "
+            "scan_output_axes=[2], scan_output_directions=[1], "
+            f"body = b (float[1,3,8] s, float[1,3,8] v) => (float[1,3,8] r, float[1,3,8] o) {{ {HALVED} }}>",
+            {"z": np.zeros((1, 3, 8), np.float32), "half": np.float32(0.5)},
+            {"Gather": 8, "Add": 7, "Concat": 1},
+        ),
+        (  # without a condition, with results of each step, and a branch inside
+            "h, y = Loop(n, , z) <body = b (int64 i, bool c, float[1,3,8] s) => (bool d, float[1,3,8] r, "
+            "float[1,3,8] o) { d = Constant<value=bool {1}>() v = Gather<axis=2>(x, i) r = Add(s, v) q = Equal(i, i) "
+            "o = If(q) <then_branch = g1 () => (float t) { t = Relu(r) }, "
+            "else_branch = g2 () => (float e) { e = Neg(r) }> }>",
+            {"n": np.array(4), "z": np.zeros((1, 3, 8), np.float32)},
+            {"Gather": 4, "Relu": 4},
+        ),
+    ],
+)
+def test_control_flow_that_is_known_is_written_out(nodes: str, constants: dict, expected: dict) -> None:
+    found = kinds(normalised(graph(nodes, **constants)))
+    assert {kind: found.count(kind) for kind in expected} == expected and not {"Loop", "If", "Scan"} & {*found}
+
+
+def test_a_convolution_with_computed_weights_is_a_product() -> None:
+    nodes = "w = Relu(z) b = ReduceMax<axes=[1, 2, 3], keepdims=0>(z) y = Conv<strides=[2, 1], pads=[1, 0, 0, 1], "
+    model = normalised(
+        graph(nodes + "dilations=[1, 2], group=3>(x, w, b)", inputs="float[1,3,8,8] x, float[6,1,3,2] z")
+    )
+    assert "Conv" not in kinds(model) and "MatMul" in kinds(model)
+    bias = normalised(
+        graph("b = Relu(z) y = Conv(x, w, b)", inputs="float[1,3,8,8] x, float[4] z", w=floats(4, 3, 3, 3))
+    )
+    assert kinds(bias).count("Conv") == 1 and "Add" in kinds(bias)

@@ -50,6 +50,7 @@ NOT_IN_FLOAT = {
     ("ScatterND", "pack"): "SCATTER_ND",
     ("Sin", "pack"): "SIN",
     ("Tan", "pack"): "COS",
+    ("TensorScatter", "pack"): "FLOOR_MOD",
     ("TopK", "pack"): "TOPK_V2",
 }
 # exp overflows in float32 from 88.7; steps and bends are near zero

@@ -17,6 +17,8 @@ from edgecompress.ingest.passes.canonical_convolution import CanonicalConvolutio
 from edgecompress.ingest.passes.canonical_pooling import CanonicalPooling
 from edgecompress.ingest.passes.check_weights import CheckWeights
 from edgecompress.ingest.passes.clip import CanonicalClip
+from edgecompress.ingest.passes.computed_weights import ComputedWeights
+from edgecompress.ingest.passes.control_flow import ControlFlow
 from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.ingest.passes.expand_composites import ExpandComposites
 from edgecompress.ingest.passes.float32 import CastToFloat32
@@ -64,6 +66,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
         WideIntegers(),
         # Everything that is known beforehand is computed.
         FoldConstants(),
+        ControlFlow(),
         common.RemoveUnusedNodesPass(),
         InferShapes(),
         # What was written out is one operator again.
@@ -79,6 +82,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
         CanonicalClip(),
         CanonicalPad(),
         CanonicalConvolution(),
+        ComputedWeights(),
         CanonicalPooling(),
         CanonicalGemm(),
         common.RemoveUnusedNodesPass(),

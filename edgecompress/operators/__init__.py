@@ -5,6 +5,7 @@ from edgecompress.operators import (  # noqa: F401 (each enters its records)
     convolution,
     einsum,
     elementwise,
+    fourier,
     functions,
     indexing,
     matrix,
@@ -14,6 +15,7 @@ from edgecompress.operators import (  # noqa: F401 (each enters its records)
     recurrent,
     reduction,
     resizing,
+    sampling,
     selection,
 )
 from edgecompress.operators.record import OPERATORS, Operator, record_of

@@ -28,6 +28,14 @@ def image_rank(node: ir.Node) -> str | None:
     return None
 
 
+def spatial_rank(node: ir.Node) -> str | None:
+    """Images and volumes have one to three dimensions behind batch and channels."""
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if shape is not None and len(shape) not in (3, 4, 5):
+        return f"operator {node.op_type} in {len(shape) - 2} dimensions (1 to 3 are supported)"
+    return None
+
+
 def one_output(node: ir.Node) -> str | None:
     """Nobody may read an output but the first."""
     if any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):

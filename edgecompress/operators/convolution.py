@@ -21,7 +21,7 @@ from edgecompress.lowering.context import ACTIVATIONS, Context
 from edgecompress.lowering.parts import Parts
 from edgecompress.lowering.weight_tensors import bias_tensor, expanded, filter_tensor
 from edgecompress.lowering.windows import SAME, VALID, fit_padding, same_pads, window
-from edgecompress.operators.checks import all_of, constant_inputs, image_rank
+from edgecompress.operators.checks import all_of, constant_inputs, image_rank, spatial_rank
 from edgecompress.operators.example import Example
 from edgecompress.operators.images import node_pads, torch_layer, torch_order
 from edgecompress.operators.record import (
@@ -77,12 +77,7 @@ def _lower_conv_transpose(ctx: Context, layer: Layer) -> None:
     """TRANSPOSE_CONV knows SAME and VALID only: other pads are cut from a VALID result, output padding added."""
     node, x, weight, y = layer.node, argument(layer.node, 0), argument(layer.node, 1), layer.output
     rank, int8 = len(shape(x)), ctx.layer_int8(layer)
-    kernel, strides, dilations, pads = window(node, rank - 2)
-    if dilations != [1, 1] or rank not in (3, 4):
-        raise UnsupportedModelError(
-            f"{label(node)} of rank {rank} with dilations={dilations}: TFLite supports it only for "
-            "1-D and 2-D images without dilation; use a Resize and a Conv"
-        )
+    kernel, strides, _, pads = window(node, rank - 2)
     form = forms.channels_last(rank)
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
     size, out = ctx.tensor(source).shape[1:3], ctx.tensor(target).shape[1:3]
@@ -116,10 +111,36 @@ def _lower_conv_transpose(ctx: Context, layer: Layer) -> None:
     ctx.op("SLICE", [whole, ctx.ints([0, *before, 0]), ctx.ints([batch, *out, channels])], [target])
 
 
+def _conv_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """In three dimensions: the sum of images' convolutions, one for each plane of the kernel."""
+    if len(shape(argument(node, 0))) != 5:
+        return None
+    x, weight, bias = argument(node, 0), parameter(node, 1), argument(node, 2)
+    kernel, strides, dilations, pads = _window(node)
+    count, channels, _, *size = shape(x)
+    _, outputs, depth, *out = shape(node.outputs[0])
+    planes = op.Transpose(x, perm=[0, 2, 1, 3, 4])
+    if pads[0] or pads[3]:
+        planes = op.Pad(planes, [0, pads[0], 0, 0, 0, 0, pads[3], 0, 0, 0], 0.0)
+    attributes = {
+        "kernel_shape": kernel[1:], "strides": strides[1:], "dilations": dilations[1:],
+        "pads": [*pads[1:3], *pads[4:6]], "group": _groups(node),
+    }  # fmt: skip
+    total: ir.Value | None = None
+    for tap in range(kernel[0]):
+        first = tap * dilations[0]
+        read = op.Slice(planes, [first], [first + (depth - 1) * strides[0] + 1], [1], [strides[0]])
+        image = op.Reshape(read, [count * depth, channels, *size])
+        y = op.Conv(image, weight[:, :, tap], bias if tap == 0 else np.zeros(outputs, np.float32), **attributes)
+        total = y if total is None else op.Add(total, y)
+    assert total is not None
+    return [op.Transpose(op.Reshape(total, [count, depth, outputs, *out]), perm=[0, 2, 1, 3, 4])]
+
+
 def _conv_transpose_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
-    """TFLite's TRANSPOSE_CONV has no groups: the same weights [I, O/g, ...] as one [I, O, ...] with zeros between."""
-    groups = integer(node, "group", 1)
-    if groups == 1:
+    """TFLite's TRANSPOSE_CONV has no groups and no dilation: the same weights [I, O/g, ...] with zeros between."""
+    groups, dilations = integer(node, "group", 1), integers(node, "dilations")
+    if groups == 1 and set(dilations) <= {1}:
         return None
     grouped = parameter(node, 1)
     inputs, outputs = grouped.shape[0] // groups, grouped.shape[1]
@@ -127,8 +148,12 @@ def _conv_transpose_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None
     for g in range(groups):
         rows = slice(g * inputs, (g + 1) * inputs)
         dense[rows, g * outputs : (g + 1) * outputs] = grouped[rows]
-    attributes = {name: a.value for name, a in node.attributes.items() if name != "group"}
-    return [op.ConvTranspose(argument(node, 0), dense, argument(node, 2), **attributes)]
+    spans = [d * (k - 1) + 1 for k, d in zip(dense.shape[2:], dilations)]
+    spread = np.zeros((*dense.shape[:2], *spans), np.float32)
+    spread[(slice(None), slice(None), *(slice(None, None, d) for d in dilations))] = dense
+    attributes = {name: a.value for name, a in node.attributes.items()}
+    attributes |= {"group": 1, "kernel_shape": spans, "dilations": [1] * len(spans)}
+    return [op.ConvTranspose(argument(node, 0), spread, argument(node, 2), **attributes)]
 
 
 # ---- channels and bounds ----
@@ -301,11 +326,11 @@ def _conv_transpose_macs(node: ir.Node) -> int:
 
 # ---- the records ----
 
-IMAGE, LINE = {"x": (1, 4, 7, 6)}, {"x": (1, 4, 9)}
+IMAGE, LINE, VOLUME = {"x": (1, 4, 7, 6)}, {"x": (1, 4, 9)}, {"x": (1, 3, 4, 5, 6)}
 
 
-def _has_constant_weight(node: ir.Node) -> bool:
-    return optional_parameter(node, 1) is not None
+def _has_integer_kernel(node: ir.Node) -> bool:
+    return optional_parameter(node, 1) is not None and len(shape(argument(node, 0))) < 5
 
 
 register(
@@ -317,8 +342,13 @@ register(
             Example("y = Conv<group=4, pads=[1,1,1,1]>(x, w, b)", IMAGE, {"w": (4, 1, 3, 3), "b": (4,)}),
             Example("y = Conv<group=2>(x, w, b)", IMAGE, {"w": (6, 2, 3, 3), "b": (6,)}),
             Example("y = Conv<pads=[1,1]>(x, w, b)", LINE, {"w": (6, 4, 3), "b": (6,)}),
+            Example(
+                "y = Conv<strides=[2,1,1], pads=[1,0,1,0,0,1]>(x, w, b)", VOLUME, {"w": (4, 3, 2, 3, 2), "b": (4,)}
+            ),
         ),
-        accepts=all_of(constant_inputs(1, 2), image_rank),
+        accepts=all_of(constant_inputs(1, 2), spatial_rank),
+        parts=_conv_parts,
+        integer_parts=_conv_parts,
         channels=_conv_channels,
         bounds=_conv_bounds,
         change=_renew_groups,
@@ -328,7 +358,7 @@ register(
             matrices=(MatrixInput(1, 0, 1),),
             view=View(_conv_matrix, _conv_windows, channels_last=False),
         ),
-        integer=Integer(weight=1, accepts=_has_constant_weight, sum=Sum("product", axis=1), int16=always),
+        integer=Integer(weight=1, accepts=_has_integer_kernel, sum=Sum("product", axis=1), int16=always),
         tflite=_lower_conv,
         layout="channels",
         macs=_conv_macs,
@@ -343,6 +373,7 @@ register(
                 {"w": (4, 6, 3, 3), "b": (6,)},
             ),
             Example("y = ConvTranspose<group=2>(x, w, b)", IMAGE, {"w": (4, 3, 3, 3), "b": (6,)}),
+            Example("y = ConvTranspose<dilations=[2,1]>(x, w, b)", IMAGE, {"w": (4, 6, 3, 2), "b": (6,)}),
         ),
         accepts=all_of(constant_inputs(1, 2), image_rank),
         parts=_conv_transpose_parts,
@@ -355,9 +386,7 @@ register(
             matrices=(MatrixInput(1, 1, 0),),
             view=View(_transpose_matrix, _transpose_windows, channels_last=False),
         ),
-        integer=Integer(
-            weight=1, weight_axis=1, accepts=_has_constant_weight, sum=Sum("product", axis=1), int16=always
-        ),
+        integer=Integer(weight=1, weight_axis=1, accepts=_has_integer_kernel, sum=Sum("product", axis=1), int16=always),
         tflite=_lower_conv_transpose,
         layout="channels",
         macs=_conv_transpose_macs,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from edgecompress.graph.intervals import Interval, Known, along, bound_of, weigh
 from edgecompress.graph.nodes import argument, arguments, optional_parameter, parameter
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import ACTIVATIONS, Context
+from edgecompress.lowering.parts import Parts
 from edgecompress.lowering.weight_tensors import bias_tensor, weight_matrix
 from edgecompress.operators.example import Example
 from edgecompress.operators.record import (
@@ -182,6 +185,32 @@ def _matmul_torch(node: ir.Node) -> TorchFunction:
     return multiply
 
 
+# ---- determinants ----
+
+
+def _determinant_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """The sum over permutations, of matrices of up to 3 x 3."""
+    if _accepts_size(node) is not None:
+        return None
+    x = argument(node, 0)
+    size = shape(x)[-1]
+    rows = [op.Gather(x, np.int64(i), axis=-2) for i in range(size)]
+    total: ir.Value | None = None
+    for order in itertools.permutations(range(size)):
+        product = op.Gather(rows[0], np.int64(order[0]), axis=-1)
+        for row, column in zip(rows[1:], order[1:]):
+            product = op.Mul(product, op.Gather(row, np.int64(column), axis=-1))
+        is_odd = sum(a > b for a, b in itertools.combinations(order, 2)) % 2
+        total = product if total is None else op.Sub(total, product) if is_odd else op.Add(total, product)
+    assert total is not None
+    return [total]
+
+
+def _accepts_size(node: ir.Node) -> str | None:
+    size = shape(argument(node, 0))[-1]
+    return None if size <= 3 else f"operator Det of {size} x {size} matrices (3 x 3 are supported)"
+
+
 register(
     Operator(
         "Gemm",
@@ -221,5 +250,11 @@ register(
         integer=Integer(data=None, weight=1, weight_axis=1, sum=Sum("product", axis=-1), int16=always),
         tflite=_lower_matmul,
         macs=_product_macs,
+    ),
+    Operator(
+        "Det",
+        examples=(Example("y = Det(x)", {"x": (4, 3, 3)}), Example("y = Det(x)", {"x": (2, 3, 2, 2)})),
+        accepts=_accepts_size,
+        parts=_determinant_parts,
     ),
 )

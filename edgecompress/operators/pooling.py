@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ from edgecompress.graph.nodes import argument, integer, integers
 from edgecompress.graph.provenance import label
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
+from edgecompress.lowering.parts import Parts
 from edgecompress.lowering.windows import VALID, Pads, fit_padding, window
-from edgecompress.operators.checks import all_of, image_rank, one_output
+from edgecompress.operators.checks import all_of, one_output, spatial_rank
 from edgecompress.operators.example import Example
 from edgecompress.operators.images import node_pads, torch_layer, torch_order
 from edgecompress.operators.record import SAME, Integer, Operator, Sum, TorchFunction, always, register
@@ -41,9 +43,7 @@ def _lower_pool(ctx: Context, layer: Layer) -> None:
     if rank not in (3, 4) or len(node.outputs) > 1:
         raise UnsupportedModelError(f"{label(node)} of rank {rank} with {len(node.outputs)} outputs can't be converted")
     moved = window(node, rank - 2)
-    kernel, strides, dilations, pads = moved
-    if dilations != [1, 1]:
-        raise UnsupportedModelError(f"{label(node)}: TFLite has no dilated {node.op_type}; use dilations of 1")
+    kernel, strides, _, pads = moved
     form = forms.channels_last(rank)
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
     size, out = ctx.tensor(source).shape[1:3], ctx.tensor(target).shape[1:3]
@@ -118,6 +118,51 @@ def _write_pool(
     )
 
 
+# ---- with other operators: three dimensions, and dilation ----
+
+
+def _pool_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """One axis after the other: the largest, or the sum, of slices that lie a step apart."""
+    if _has_kernel(node):
+        return None
+    x, out, maximum = argument(node, 0), shape(node.outputs[0]), node.op_type == "MaxPool"
+    dims, rank = list(shape(x)), len(out) - 2
+    kernel, one = integers(node, "kernel_shape"), [1] * rank
+    strides, dilations = integers(node, "strides", one), integers(node, "dilations", one)
+    pads = integers(node, "pads", [0] * 2 * rank)
+    counted = bool(integer(node, "count_include_pad"))
+    shares = np.ones((), np.float64)
+    for axis in range(2, len(out)):
+        i = axis - 2
+        n, o, k, s, d, before, after = (
+            dims[axis],
+            out[axis],
+            kernel[i],
+            strides[i],
+            dilations[i],
+            pads[i],
+            pads[i + rank],
+        )
+        rest = max((o - 1) * s + (k - 1) * d + 1 - n - before, 0)
+        line = op.Reshape(x, [math.prod(dims[:axis]), n, math.prod(dims[axis + 1 :])])
+        if before or rest:
+            line = op.Pad(line, [0, before, 0, 0, rest, 0], LOWEST if maximum else 0.0)
+        combine = op.Max if maximum else op.Add
+        taps = [op.Slice(line, [j * d], [j * d + (o - 1) * s + 1], [1], [s]) for j in range(k)]
+        x = functools.reduce(combine, taps)
+        dims[axis] = o
+        places = np.arange(o)[:, None] * s + np.arange(k) * d - before
+        low, high = (-before, n + after) if counted else (0, n)
+        shares = shares[..., None] / np.maximum(((places >= low) & (places < high)).sum(1), 1)
+    y = op.Reshape(x, list(out))
+    return [y if maximum else op.Mul(y, shares.astype(np.float32))]
+
+
+def _has_kernel(node: ir.Node) -> bool:
+    """Whether TFLite has it: one or two dimensions, and no dilation."""
+    return len(shape(argument(node, 0))) in (3, 4) and set(integers(node, "dilations")) <= {1}
+
+
 # ---- bounds and int8 ----
 
 
@@ -139,8 +184,8 @@ def _averages_all(node: ir.Node) -> bool:
     return tuple(kernel) == size[2:] and not any(pads)
 
 
-def _has_one_output(node: ir.Node) -> bool:
-    return len(node.outputs) == 1
+def _has_integer_kernel(node: ir.Node) -> bool:
+    return len(node.outputs) == 1 and _has_kernel(node)
 
 
 # ---- torch ----
@@ -203,7 +248,7 @@ def _global_max_torch(node: ir.Node) -> TorchFunction:
 
 # ---- the records ----
 
-IMAGE = {"x": (1, 4, 7, 6)}
+IMAGE, VOLUME = {"x": (1, 4, 7, 6)}, {"x": (1, 3, 4, 5, 6)}
 
 
 register(
@@ -213,13 +258,16 @@ register(
             Example("y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(x)", IMAGE),
             Example("y = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(x)", IMAGE),
             Example("y = MaxPool<kernel_shape=[3], strides=[2]>(x)", {"x": (1, 4, 9)}),
+            Example("y = MaxPool<kernel_shape=[2,2], dilations=[2,1], pads=[1,0,1,0]>(x)", IMAGE),
+            Example("y = MaxPool<kernel_shape=[2,2,2], strides=[1,2,1]>(x)", VOLUME),
         ),
-        accepts=all_of(one_output, image_rank),
+        accepts=all_of(one_output, spatial_rank),
+        parts=_pool_parts,
         channels=images,
         bounds=_pool_bounds,
         homogeneous=True,
         torch=_max_pool_torch,
-        integer=Integer(SAME, accepts=_has_one_output, int16=always),
+        integer=Integer(SAME, accepts=_has_integer_kernel, int16=always),
         tflite=_lower_pool,
         layout="channels",
     ),
@@ -231,13 +279,17 @@ register(
             Example("y = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(x)", IMAGE),
             Example("y = AveragePool<kernel_shape=[7,6]>(x)", IMAGE),
             Example("y = AveragePool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1, count_include_pad=1>(x)", IMAGE),
+            Example("y = AveragePool<kernel_shape=[2,2,3], pads=[1,0,1,0,1,1]>(x)", VOLUME),
         ),
-        accepts=image_rank,
+        accepts=spatial_rank,
+        parts=_pool_parts,
         channels=images,
         bounds=_pool_bounds,
         homogeneous=True,
         torch=_average_pool_torch,
-        integer=Integer(SAME, frees=_averages_all, computes=True, sum=Sum("mean"), int16=always),
+        integer=Integer(
+            SAME, accepts=_has_integer_kernel, frees=_averages_all, computes=True, sum=Sum("mean"), int16=always
+        ),
         tflite=_lower_pool,
         layout="channels",
     ),

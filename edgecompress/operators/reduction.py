@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgecompress.graph.provenance import label
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES
+from edgecompress.lowering.parts import Parts
 from edgecompress.operators.checks import constant_inputs
 from edgecompress.operators.example import Example
 from edgecompress.operators.record import SAME, Integer, Operator, Sum, TorchBuilder, TorchFunction, always, register
@@ -94,6 +96,30 @@ def _cumulative_sum_torch(node: ir.Node) -> TorchFunction:
         return total - x if exclusive else total
 
     return add_up
+
+
+def _cumulative_product_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    """Products of 2, 4, 8, .. neighbours (Hillis and Steele, Data Parallel Algorithms, 1986)."""
+    x, dims = argument(node, 0), shape(argument(node, 0))
+    axis = int(parameter(node, 1).reshape(())) % len(dims)
+    is_reverse, dtype = bool(integer(node, "reverse")), (x.dtype or ir.DataType.FLOAT).numpy()
+
+    def moved(value: ir.Value, by: int) -> ir.Value:
+        """The elements `by` positions further, and ones in front."""
+        ones = np.ones([by if a == axis else n for a, n in enumerate(dims)], dtype)
+        if by >= dims[axis]:
+            return op.constant(np.ones(dims, dtype))
+        first, last = (by, dims[axis]) if is_reverse else (0, dims[axis] - by)
+        rest = op.Slice(value, [first], [last], [axis], [1])
+        return op.Concat(*((rest, ones) if is_reverse else (ones, rest)), axis=axis)
+
+    if integer(node, "exclusive"):
+        x = moved(x, 1)
+    by = 1
+    while by < dims[axis]:
+        x = op.Mul(x, moved(x, by))
+        by *= 2
+    return [x]
 
 
 def _lower_top_k(ctx: Context, layer: Layer) -> None:
@@ -193,6 +219,15 @@ register(
         torch=_cumulative_sum_torch,
         tflite=_lower_cumulative_sum,
         layout="free",
+    ),
+    Operator(
+        "CumProd",
+        examples=(
+            Example("y = CumProd(x, a)", constants={"a": np.array(2)}, opset=26),
+            Example("y = CumProd<exclusive=1, reverse=1>(x, a)", constants={"a": np.array(-1)}, opset=26),
+        ),
+        accepts=constant_inputs(1),
+        parts=_cumulative_product_parts,
     ),
     Operator(
         "TopK",

@@ -26,6 +26,9 @@ from edgecompress.operators.record import Operator, TorchFunction, register
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST_TABLE = 2**22  # elements: 16 MiB
+LARGEST = float(np.finfo(np.float32).max)
+NEUTRAL = {"mul": 1.0, "max": -LARGEST, "min": LARGEST}  # reduction -> what changes nothing
 NUMBERS = {ir.DataType.INT32: np.int32, ir.DataType.INT64: np.int64}
 
 
@@ -150,20 +153,72 @@ def _places(ctx: Context, indices: ir.Value, dims: Sequence[int]) -> int:
     return ctx.op("ADD", [source, moved], [result("from_start")], fusedActivationFunction=0)
 
 
-def _accepts_scatter(node: ir.Node) -> str | None:
+def _scatter_nd_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """Multiplies, or takes the largest or smallest, over all updates of each place, of which others are neutral."""
     reduction = text(node, "reduction", "none")
-    if reduction not in ("none", "add"):
-        return f"operator {node.op_type} with the reduction {reduction}"
-    return None
+    if reduction not in NEUTRAL:
+        return None
+    x, indices, updates = (argument(node, i) for i in range(3))
+    dims, count = shape(x), shape(indices)[-1]
+    places, writes = prod(dims[:count]), prod(shape(indices)[:-1])
+    rest = prod(dims[count:])
+    rows = op.Reshape(_flat_rows(op, dims[:count], indices), [1, writes, 1])
+    is_there = op.Equal(rows, _like(np.arange(places).reshape(-1, 1, 1), indices))
+    candidates = op.Where(is_there, op.Reshape(updates, [1, writes, rest]), NEUTRAL[reduction])
+    own = op.Reshape(x, [places, rest])
+    if reduction == "mul":
+        result = op.Mul(own, op.ReduceProd(candidates, [1], keepdims=0))
+    elif reduction == "max":
+        result = op.Max(own, op.ReduceMax(candidates, [1], keepdims=0))
+    else:
+        result = op.Min(own, op.Neg(op.ReduceMax(op.Neg(candidates), [1], keepdims=0)))
+    return [op.Reshape(result, list(dims))]
+
+
+def _accepts_scatter(node: ir.Node) -> str | None:
+    reduction, x, updates = text(node, "reduction", "none"), argument(node, 0), argument(node, 2)
+    if reduction not in NEUTRAL:
+        return None
+    if x.dtype != ir.DataType.FLOAT:
+        return f"operator {node.op_type} of whole numbers with the reduction {reduction}"
+    is_large = prod(shape(x)) * prod(shape(updates)) > LARGEST_TABLE
+    return f"operator {node.op_type} of so many elements with the reduction {reduction}" if is_large else None
 
 
 def _scatter_nd_torch(node: ir.Node) -> TorchFunction:
-    adds = text(node, "reduction", "none") == "add"
+    reduction = text(node, "reduction", "none")
 
     def scatter(x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-        return x.index_put(tuple(indices.movedim(-1, 0)), updates, accumulate=adds)
+        where = tuple(indices.movedim(-1, 0))
+        if reduction in ("none", "add"):
+            return x.index_put(where, updates, accumulate=reduction == "add")
+        sizes = x.shape[: len(where)]
+        rows = sum((i % n) * prod(sizes[a + 1 :]) for a, (i, n) in enumerate(zip(where, sizes)))
+        flat = updates.reshape(rows.numel(), -1)
+        kind = {"mul": "prod", "max": "amax", "min": "amin"}[reduction]
+        places = rows.reshape(-1, 1).expand(flat.shape)
+        return x.reshape(prod(sizes), -1).scatter_reduce(0, places, flat, kind).reshape(x.shape)
 
     return scatter
+
+
+def _tensor_scatter_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    """Writes consecutive entries of a cache, of each sample from its own position on."""
+    cache, update = argument(node, 0), argument(node, 1)
+    dims, rank = shape(cache), len(shape(cache))
+    axis = integer(node, "axis", -2) % rank
+    count = shape(update)[axis]
+    order = [0, axis, *(a for a in range(1, rank) if a != axis)]
+    places = np.broadcast_to(np.arange(count), (dims[0], count))
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    at: ir.Value | np.ndarray = places if given is None else op.Add(op.Reshape(given, [-1, 1]), places)
+    if text(node, "mode", "linear") == "circular":
+        at = op.Mod(at, dims[axis])
+    samples = np.broadcast_to(np.arange(dims[0])[:, None, None], (dims[0], count, 1))
+    indices = op.Concat(samples, op.Reshape(at, [dims[0], count, 1]), axis=2)
+    moved = (op.Transpose(value, perm=order) for value in (cache, update))
+    cached, new = moved
+    return [op.Transpose(op.ScatterND(cached, indices, new), perm=[order.index(a) for a in range(rank)])]
 
 
 # ---- marks: Equal to the numbers along an axis ----
@@ -252,10 +307,24 @@ register(
                 constants={"c": np.array(2)},
             ),
             Example('y = ScatterND<reduction="add">(x, i, u)', {"x": (4, 3), "u": (2, 3)}, constants={"i": [[1], [1]]}),
+            Example('y = ScatterND<reduction="max">(x, i, u)', {"x": (4, 3), "u": (2, 3)}, constants={"i": [[1], [1]]}),
         ),
         accepts=_accepts_scatter,
+        parts=_scatter_nd_parts,
         torch=_scatter_nd_torch,
         tflite=_lower_scatter_nd,
+    ),
+    Operator(
+        "TensorScatter",
+        examples=(
+            Example(
+                'y = TensorScatter<mode="circular">(x, u, i)',
+                {"x": (2, 1, 4, 3), "u": (2, 1, 2, 3)},
+                constants={"i": [1, 3]},
+                opset=24,
+            ),
+        ),
+        parts=_tensor_scatter_parts,
     ),
     Operator(
         "ReverseSequence",

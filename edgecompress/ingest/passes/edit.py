@@ -67,6 +67,26 @@ class Edit:
         self.graph.insert_before(before, node)
         return output
 
+    def inline(self, before: ir.Node, graph: ir.Graph, arguments: Sequence[ir.Value | None]) -> list[ir.Value]:
+        """Puts a copy of what is in `graph` in front of a node; returns its outputs for these arguments."""
+        copy = graph.clone(allow_outer_scope_values=True)
+        for formal, actual in zip(copy.inputs, arguments, strict=True):
+            if actual is not None:
+                formal.replace_all_uses_with(actual, replace_graph_outputs=True)
+        outputs, nodes, constants = list(copy.outputs), list(copy), list(copy.initializers.values())
+        copy.outputs.clear()
+        copy.initializers.clear()
+        copy.remove(nodes)
+        for value in (*constants, *(v for node in nodes for v in node.outputs)):
+            value.name = self._unique(f"{before.name}/{value.name}") if value.name else value.name
+        for value in constants:
+            self.graph.register_initializer(value)
+        for node in nodes:
+            node.name = f"{before.name}/{node.name}"
+            follow(node, before)
+        self.graph.insert_before(before, nodes)
+        return outputs
+
     def append_identity(self, value: ir.Value, stem: str) -> ir.Value:
         """Appends an Identity of the value to the graph and returns its output."""
         output = ir.Value(name=self._unique(stem), shape=value.shape, type=value.type)
