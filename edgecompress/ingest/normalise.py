@@ -59,6 +59,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
         FloatInputs(),
         CheckWeights(),
         InferShapes(),
+        ControlFlow(),
         ExpandComposites(),
         ConvertOpset(),
         ExpandComposites(),
@@ -66,7 +67,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
         WideIntegers(),
         # Everything that is known beforehand is computed.
         FoldConstants(),
-        ControlFlow(),
+        ControlFlow(),  # in definitions
         common.RemoveUnusedNodesPass(),
         InferShapes(),
         # What was written out is one operator again.

@@ -27,7 +27,10 @@ class ControlFlow(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        modified, edit = False, Edit(model.graph)
+        if not any(node.op_type in WRITTEN for node in model.graph):
+            return ir.passes.PassResult(model, False)
+        modified = FoldConstants()(model).modified
+        edit = Edit(model.graph)
         while [node for node in list(model.graph) if node.op_type in WRITTEN and WRITTEN[node.op_type](node, edit)]:
             modified = True
             for step in (LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), *AGAIN):
