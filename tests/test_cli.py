@@ -192,6 +192,8 @@ def test_integer_only_target_beyond_the_limit_is_exit_4(tmp_path, closeness, cap
         (["convert", MODEL, "--preprocess", "scal=2"], 2, "unknown key 'scal': did you mean 'scale'?"),
         (["convert", MODEL, "--preprocess", "2"], 2, "expected KEY=VALUE"),
         (["convert", MODEL, "--input-shape", "1,1,8,8"], 2, "expected NAME:D1,D2,..."),
+        (["convert", MODEL, "--set", "sr"], 2, "expected NAME=NUMBER"),
+        (["convert", MODEL, "--set", "sr=1"], 2, "no such input"),
         (["convert", MODEL, "--input-shape", "pixels:99999999999999999999,1,8,8"], 2, "too large"),
         (["convert", MODEL, "--input-shape", "pixels:100000000,1,8,8"], 2, "too large"),
         (["convert", ""], 2, "'MODEL': is empty"),

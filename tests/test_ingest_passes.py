@@ -759,6 +759,26 @@ def test_control_flow_that_is_known_is_written_out(nodes: str, constants: dict, 
     assert {kind: found.count(kind) for kind in expected} == expected and not {"Loop", "If", "Scan"} & {*found}
 
 
+@pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_recurrent_layers_with_the_batch_first(kind: str, gates: int) -> None:
+    """Against the same layer between Transposes, since ONNX Runtime has no such kernels."""
+    constants = {"w": floats(1, gates * 5, 4), "r": floats(1, gates * 5, 5)}
+    inputs, empty = "float[2,7,4] x, float[2,1,5] h", "w, r, , "
+    given = load(
+        graph(f"y, s = {kind}<hidden_size=5, layout=1>(x, {empty}, h)", inputs, "float y, float s", **constants)
+    )
+    written = graph(
+        f"t = Transpose<perm=[1,0,2]>(x) i = Transpose<perm=[1,0,2]>(h) u, v = {kind}<hidden_size=5>(t, {empty}, i) "
+        "y = Transpose<perm=[2,0,1,3]>(u) s = Transpose<perm=[1,0,2]>(v)",
+        inputs,
+        "float y, float s",
+        **constants,
+    )
+    feeds = {"x": floats(2, 7, 4), "h": floats(2, 1, 5)}
+    for expected, found in zip(run(written, feeds), run(ir.to_proto(given.model), feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_convolution_with_computed_weights_is_a_product() -> None:
     nodes = "w = Relu(z) b = ReduceMax<axes=[1, 2, 3], keepdims=0>(z) y = Conv<strides=[2, 1], pads=[1, 0, 0, 1], "
     model = normalised(

@@ -17,6 +17,7 @@ from edgecompress.cli.options import (
     json_option,
     model_options,
     not_empty,
+    parse_constants,
     parse_input_shapes,
     parse_preprocess,
     talk_options,
@@ -101,6 +102,7 @@ def preset_names() -> list[str]:
 @debug_option
 def command(
     model: str,
+    constants: tuple[str, ...],
     input_shapes: tuple[str, ...],
     formats: tuple[str, ...],
     evaluation: str | None,
@@ -121,6 +123,7 @@ def command(
         model,
         eval=evaluation,
         formats=list(formats) or None,
+        constants=parse_constants(constants),
         input_shapes=parse_input_shapes(input_shapes),
         preprocess=parse_preprocess(preprocess),
         command=shlex.join(["edgecompress", *sys.argv[1:]]),

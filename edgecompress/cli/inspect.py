@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgecompress.cli.options import debug_option, json_option, model_options, parse_input_shapes
+from edgecompress.cli.options import debug_option, json_option, model_options, parse_constants, parse_input_shapes
 from edgecompress.support.echo import echo
 
 if TYPE_CHECKING:
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 @model_options
 @json_option
 @debug_option
-def command(model: str, weights: str | None, trust_code: bool, input_shapes: tuple[str, ...], as_json: bool) -> None:
+def command(
+    model: str,
+    weights: str | None,
+    trust_code: bool,
+    constants: tuple[str, ...],
+    input_shapes: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show MODEL's operators, shapes, parameters, MACs and memory, and whether it fits each target.
 
     For a .pack file, show its plan and how each constant is encoded.
@@ -32,7 +39,8 @@ def command(model: str, weights: str | None, trust_code: bool, input_shapes: tup
         from edgecompress.inspection.model_inspection import inspect
 
         shapes = parse_input_shapes(input_shapes)
-        found = inspect(model, weights=weights, input_shapes=shapes, trust_code=trust_code)
+        given = parse_constants(constants)
+        found = inspect(model, weights=weights, input_shapes=shapes, constants=given, trust_code=trust_code)
     if as_json:
         echo(found.to_json(), nl=False)
     else:

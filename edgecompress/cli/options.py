@@ -84,7 +84,7 @@ config_option = file_option(
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """MODEL, --weights, --trust-code and --input-shape, which together say which model is meant."""
+    """MODEL, --weights, --trust-code, --set and --input-shape, which together say which model is meant."""
     for option in (
         click.option(
             "--input-shape",
@@ -92,6 +92,13 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="NAME:DIMS",
             help="Shape of an input with dynamic dimensions, e.g. image:1,3,224,224. Repeatable.",
+        ),
+        click.option(
+            "--set",
+            "constants",
+            multiple=True,
+            metavar="NAME=NUMBER",
+            help="Make an input a constant, e.g. sr=16000; it is no input of the artifacts. Repeatable.",
         ),
         click.option("--trust-code", is_flag=True, help="Load Lambda layers of a Keras model, which run code."),
         file_option("--weights", type=click.Path(), help="state_dict file for a file.py:factory model."),
@@ -114,6 +121,20 @@ def parse_input_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
             raise InputError(f"--input-shape {text!r}: expected NAME:D1,D2,..., e.g. image:1,3,224,224")
         shapes[name] = shape
     return shapes
+
+
+def parse_constants(texts: tuple[str, ...]) -> dict[str, float]:
+    """("sr=16000",) -> {"sr": 16000}; the last = separates, since names may hold it."""
+    constants: dict[str, float] = {}
+    for text in texts:
+        name, separator, number = text.rpartition("=")
+        try:
+            constants[name] = float(number)
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            raise InputError(f"--set {text!r}: expected NAME=NUMBER, e.g. sr=16000")
+    return constants
 
 
 def parse_preprocess(text: str | None) -> Mapping[str, Any]:

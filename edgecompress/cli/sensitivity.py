@@ -9,6 +9,7 @@ from edgecompress.cli.options import (
     file_option,
     json_option,
     model_options,
+    parse_constants,
     parse_input_shapes,
     parse_preprocess,
     talk_options,
@@ -50,6 +51,7 @@ def command(
     model: str,
     weights: str | None,
     trust_code: bool,
+    constants: tuple[str, ...],
     input_shapes: tuple[str, ...],
     data: str,
     ratios: tuple[float, ...],
@@ -75,6 +77,7 @@ def command(
         samples=samples,
         weights=weights,
         trust_code=trust_code,
+        constants=parse_constants(constants),
         input_shapes=parse_input_shapes(input_shapes),
         preprocess=parse_preprocess(preprocess),
     )

@@ -32,15 +32,21 @@ def load_initial(source: ModelSource, file: str, model: ir.Model) -> ir.Model:
     """
     path = Path(file)
     if path.suffix == ".onnx":
-        return load(path, input_shapes=source.input_shapes).model
+        return load(path, input_shapes=source.input_shapes, constants=source.constants).model
     if is_function_spec(str(source.model)) and path.suffix != ".npz":
-        return load(source.model, weights=file, input_shapes=source.input_shapes, trust_code=source.trust_code).model
+        return load(
+            source.model,
+            weights=file,
+            input_shapes=source.input_shapes,
+            constants=source.constants,
+            trust_code=source.trust_code,
+        ).model
     proto = _proto(source.model)
     if proto is None:
         raise InputError(f"{file}: weights by name can be put into .onnx models alone; give the initial model as .onnx")
     arrays = _arrays(path)
     _put(proto, arrays, file)
-    initial = load(proto, input_shapes=source.input_shapes).model
+    initial = load(proto, input_shapes=source.input_shapes, constants=source.constants).model
     _require_all(model, initial, arrays, file)
     return initial
 

@@ -27,6 +27,7 @@ class ModelSource:
     input_shapes: Mapping[str, Sequence[int]] | None = None
     trust_code: bool = False
     name: str | None = None
+    constants: Mapping[str, object] | None = None
 
     def __post_init__(self) -> None:
         name = self.name

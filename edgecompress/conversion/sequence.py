@@ -133,7 +133,11 @@ def import_model(source: ModelSource, log: StageLog) -> Imported:
     """Read a model, bring it into canonical form, and measure it."""
     with log.stage("import") as running:
         ingested = load(
-            source.model, weights=source.weights, input_shapes=source.input_shapes, trust_code=source.trust_code
+            source.model,
+            weights=source.weights,
+            input_shapes=source.input_shapes,
+            constants=source.constants,
+            trust_code=source.trust_code,
         )
         facts = statistics(ingested.model)
         summary = _summary(ingested, facts)

@@ -26,6 +26,7 @@ from edgecompress.ingest.passes.opset import OLDEST
 from edgecompress.ingest.passes.quantized_operators import ARITHMETIC, QOperatorToQDQ, QuantizedToFloat
 from edgecompress.ingest.passes.wide_integers import WIDE
 from edgecompress.ingest.quiet import quiet
+from edgecompress.ingest.set_inputs import set_inputs
 from edgecompress.ingest.static_shapes import checked_shapes
 from edgecompress.support.interrupt import reraise_interrupt
 
@@ -56,6 +57,7 @@ def load(
     *,
     weights: str | Path | None = None,
     input_shapes: Shapes | None = None,
+    constants: Mapping[str, object] | None = None,
     fold_batchnorm: bool = True,
     trust_code: bool = False,
 ) -> Ingested:
@@ -66,6 +68,7 @@ def load(
         compression has decided about it stays on it) or torch.nn.Module.
     weights: a state_dict file for "file.py:factory".
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
+    constants: value of an input by its name (a number, or an array), which then is no input any more.
     fold_batchnorm: False leaves BatchNormalization in the model, which is then canonical but for that: to train
         it and fold it afterwards (`normalise.fold_batchnorm`).
     trust_code: whether a Keras model may have Lambda layers, which hold Python code that loading runs.
@@ -74,7 +77,7 @@ def load(
     path = Path(source) if isinstance(source, (str, Path)) else None
     shapes = checked_shapes(input_shapes)
     try:
-        return _load(source, path, weights, shapes, fold_batchnorm, trust_code)
+        return _load(source, path, weights, shapes, constants or {}, fold_batchnorm, trust_code)
     except EdgeCompressError as error:
         message = " ".join(str(error).split())  # a name in the file may have any character
         if path is not None and not message.startswith(str(path)):
@@ -83,7 +86,13 @@ def load(
 
 
 def _load(
-    source: Any, path: Path | None, weights: str | Path | None, shapes: Shapes, fold_batchnorm: bool, trust_code: bool
+    source: Any,
+    path: Path | None,
+    weights: str | Path | None,
+    shapes: Shapes,
+    constants: Mapping[str, object],
+    fold_batchnorm: bool,
+    trust_code: bool,
 ) -> Ingested:
     decided = None
     if isinstance(source, onnx.ModelProto):
@@ -103,7 +112,9 @@ def _load(
     if weights is not None and format_ != "python":
         raise InputError(f"weights ({weights}) can be given only with a file.py:factory model; this model has its own")
     with quiet("onnx_ir", "onnxscript"):
+        notes = set_inputs(proto, constants)
         found = _ingest(proto, format_, path, shapes, fold_batchnorm)
+        found = replace(found, notes=(*notes, *found.notes))
     if isinstance(source, ir.Model):
         annotated.keep(found.model, source)
     if decided is None:

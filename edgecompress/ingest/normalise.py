@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 from edgecompress.analysis.supported import TRAINED, require_supported
 from edgecompress.errors import EdgeCompressError, UnsupportedModelError
 from edgecompress.ingest.passes.affine import FuseAffine
+from edgecompress.ingest.passes.batch_first import BatchFirst
 from edgecompress.ingest.passes.batchnorm import BatchNormToAffine
 from edgecompress.ingest.passes.canonical_convolution import CanonicalConvolution, OwnWeights
 from edgecompress.ingest.passes.canonical_pooling import CanonicalPooling
@@ -60,6 +61,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
         CheckWeights(),
         InferShapes(),
         ControlFlow(),
+        BatchFirst(),
         ExpandComposites(),
         ConvertOpset(),
         ExpandComposites(),

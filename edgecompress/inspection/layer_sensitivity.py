@@ -89,6 +89,7 @@ def sensitivity(
     weights: str | Path | None = None,
     trust_code: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    constants: Mapping[str, object] | None = None,
     preprocess: Mapping[str, Any] | None = None,
 ) -> Sensitivity:
     """Read a model (anything `convert` takes), and measure it with each group of channels alone pruned, not retrained.
@@ -100,7 +101,14 @@ def sensitivity(
     slims = criterion_of(criterion).slims
     if not ratios or not all(0 < r < 1 for r in ratios):
         raise InputError(f"ratios: expected shares of channels above 0 and below 1, found {list(ratios)}")
-    ingested = load(model, weights=weights, input_shapes=input_shapes, trust_code=trust_code, fold_batchnorm=not slims)
+    ingested = load(
+        model,
+        weights=weights,
+        input_shapes=input_shapes,
+        constants=constants,
+        trust_code=trust_code,
+        fold_batchnorm=not slims,
+    )
     whole = ingested.model
     settings = validated(Preprocess, dict(preprocess or {}), "preprocess")
     data = load_data(eval, whole.graph.inputs, settings).head(samples)

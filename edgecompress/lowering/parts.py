@@ -28,16 +28,16 @@ class Parts:
     def __getattr__(self, op_type: str) -> Callable[..., ir.Value]:
         """A function of inputs and attributes that appends a node of this operator and returns its output."""
 
-        def add(*inputs: ir.Value | np.ndarray | float, **attributes: Attribute) -> ir.Value:
+        def add(*inputs: ir.Value | np.ndarray | float | None, **attributes: Attribute) -> ir.Value:
             return self.several(op_type, 1, *inputs, **attributes)[0]
 
         return add
 
     def several(
-        self, op_type: str, count: int, *inputs: ir.Value | np.ndarray | float, **attributes: Attribute
+        self, op_type: str, count: int, *inputs: ir.Value | np.ndarray | float | None, **attributes: Attribute
     ) -> Sequence[ir.Value]:
-        """Like calling an attribute, for an operator with `count` outputs."""
-        values = [v if isinstance(v, ir.Value) else self.constant(v) for v in inputs]
+        """Like calling an attribute, for an operator with `count` outputs. Inputs that are None are left out."""
+        values = [v if isinstance(v, ir.Value | None) else self.constant(v) for v in inputs]
         name = f"{self._prefix}/{op_type}_{len(self.nodes)}"
         node = ir.node(op_type, values, attributes=attributes, num_outputs=count, name=name)
         for i, output in enumerate(node.outputs):
