@@ -17,8 +17,9 @@ def by_rate() -> onnx.ModelProto:
     proto = parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 16]> g (float[N,4] x, int64 sr, float[M] gain) => (float[N,K] y) { '
         "is_fast = Equal(sr, fast) t = If(is_fast) <then_branch = g1 () => (float[A,B] a) { a = Relu(x) }, "
-        "else_branch = g2 () => (float[C,D] b) { b = ReduceMean<axes=[1]>(x) }> y = Mul(t, gain) }"
+        "else_branch = g2 () => (float[C,D] b) { c = Mul(x, unused) b = ReduceMean<axes=[1]>(c) }> y = Mul(t, gain) }"
     )
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones(4, np.float32), "unused"))
     proto.graph.initializer.append(numpy_helper.from_array(np.array(16000), "fast"))
     return proto
 
@@ -28,6 +29,8 @@ def test_the_branch_of_a_constant_is_taken() -> None:
     for rate, expected in ((16000, np.maximum(x, 0) * 2), (8000, x.mean(1, keepdims=True) * 2)):
         found = load(by_rate(), constants={"sr": rate, "gain": np.array([2.0])})
         assert [v.name for v in found.model.graph.inputs] == ["x"]
+        assert all(v.uses() for v in found.model.graph.initializers.values())
+        assert ("unused" in found.model.graph.initializers) == (rate == 8000)
         assert any("constants" in note and "'sr', 'gain'" in note for note in found.notes)
         np.testing.assert_allclose(OnnxRuntime(found.model).run({"x": x})[0], expected, rtol=1e-6)
 

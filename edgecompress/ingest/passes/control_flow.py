@@ -36,7 +36,17 @@ class ControlFlow(ir.passes.InPlacePass):
             for step in (LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), *AGAIN):
                 step(model)
             edit = Edit(model.graph)
+        _forget_branches(model)
         return ir.passes.PassResult(model, modified)
+
+
+def _forget_branches(model: ir.Model) -> None:
+    """Nodes of branches that were not taken read nothing any more, so that what they read is seen to be unused."""
+    graphs = [*model.graphs()]
+    for value in (*model.graph.initializers.values(), *(v for node in model.graph for v in node.outputs)):
+        for use in list(value.uses()):
+            if not any(use.node.graph is graph for graph in graphs):
+                use.node.replace_input_with(use.idx, None)
 
 
 def _if(node: ir.Node, edit: Edit) -> bool:
