@@ -109,6 +109,22 @@ def test_layers_on_integers_keep_their_scales(tmp_path: Path) -> None:
     assert (floats.argmax(1) == outputs(path).argmax(1)).mean() >= 0.99
 
 
+def test_layers_whose_inputs_are_quantized_as_they_come_compute_on_floats(tmp_path: Path) -> None:
+    """DynamicQuantizeLinear and ConvInteger, as ONNX Runtime's tool writes them: the weights keep their integers."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    path = tmp_path / "dynamic.onnx"
+    quantize_dynamic(DIGITS / "digits.onnx", path, weight_type=QuantType.QUInt8)
+    assert "DynamicQuantizeLinear" in {n.op_type for n in onnx.load(path).graph.node}
+    model = load(path).model
+    assert not {"Round", "ReduceMax", "Cast"} & {n.op_type for n in model.graph}
+    pixels = np.load(DIGITS / "test.npz")["x"].astype(np.float32)[:400]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for x in pixels[:3]:
+        (expected,), (y,) = session.run(None, {"pixels": x[None]}), OnnxRuntime(model).run({"pixels": x[None]})
+        np.testing.assert_allclose(y, expected, atol=0.05 * np.abs(expected).max())
+
+
 def test_additions_concatenations_and_pools_on_integers() -> None:
     """Microsoft's operators, as ONNX Runtime computes them: to one step, where a tie may be rounded otherwise."""
     proto = model(
@@ -197,11 +213,13 @@ def test_integers_read_with_another_scale_are_rounded() -> None:
 
 
 def test_products_and_convolutions_of_integers() -> None:
-    layer = "q, s, z = DynamicQuantizeLinear(x) {} f = Cast<to=1>(c) y = Mul(f, s)"
+    layer = "q = QuantizeLinear(x, s, z) {} f = Cast<to=1>(c) y = Mul(f, s)"
+    given = {"s": np.float32(0.125), "z": np.uint8(120), "v": np.uint8(99)}
     w = np.random.default_rng(0).integers(0, 255, (8, 4)).astype(np.uint8)
-    as_onnx_runtime(model(layer.format("c = MatMulInteger(q, w, z, v)"), w=w, v=np.uint8(99)))
+    as_onnx_runtime(model(layer.format("c = MatMulInteger(q, w, z, v)"), w=w, **given))
     kernel = np.random.default_rng(0).integers(0, 255, (2, 3, 3, 3)).astype(np.uint8)
-    as_onnx_runtime(model(layer.format("c = ConvInteger<pads=[1,1,1,1]>(q, w, z, v)"), w=kernel, v=np.uint8(99)))
+    as_onnx_runtime(model(layer.format("c = ConvInteger<pads=[1,1,1,1]>(q, w, z, v)"), w=kernel, **given))
+    as_onnx_runtime(model("q, s, z = DynamicQuantizeLinear(x) y = DequantizeLinear(q, s, z)"))
 
 
 def test_without_a_zero_point_it_is_zero_and_uint8() -> None:

@@ -11,7 +11,7 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.nodes import argument, integer
-from edgecompress.ingest.passes.edit import input_or_none
+from edgecompress.ingest.passes.edit import Edit, input_or_none
 from edgecompress.ingest.passes.narrow_types import FLOAT, GRIDS, INT32, NARROW, RANGES, on_grid
 from edgecompress.lowering.parts import Parts, Rule, written_in_parts
 
@@ -19,10 +19,33 @@ MICROSOFT = "com.microsoft"
 
 
 class QOperatorToQDQ(ir.passes.InPlacePass):
-    """QLinearConv and others become their float operators between DequantizeLinear and QuantizeLinear."""
+    """1. QLinearConv and others become their float operators between DequantizeLinear and QuantizeLinear.
+    2. Layers whose inputs DynamicQuantizeLinear rounds take them as they are: these have no scales to keep.
+    """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        return _write(model, QDQ)
+        is_dynamic = bool([node for node in list(model.graph) if _take_floats(model, node)])
+        return ir.passes.PassResult(model, _write(model, QDQ | FLOAT_LAYERS).modified or is_dynamic)
+
+
+def _take_floats(model: ir.Model, node: ir.Node) -> bool:
+    """Takes a DynamicQuantizeLinear out, in place, if layers alone read its integers; these compute on x then."""
+    if node.op_type != "DynamicQuantizeLinear" or any(v.is_graph_output() for v in node.outputs):
+        return False
+    integers, scale, zero = node.outputs
+    layers = [(use.node, use.idx) for use in integers.uses()]
+    readers = {(use.node, use.idx) for use in zero.uses()}
+    if not all(n.op_type in LAYERS and i == 0 for n, i in layers) or readers != {(n, 2) for n, _ in layers}:
+        return False
+    for layer, _ in layers:
+        layer.replace_input_with(0, node.inputs[0])
+        layer.replace_input_with(2, None)
+        layer.op_type = LAYERS[layer.op_type]
+        layer.outputs[0].type = ir.TensorType(FLOAT)
+    one = Edit(model.graph).constant(scale.name, np.array(1, np.float32))
+    scale.replace_all_uses_with(one)
+    model.graph.remove(node, safe=True)
+    return True
 
 
 class QuantizedToFloat(ir.passes.InPlacePass):
@@ -113,6 +136,7 @@ def _scalar(op: Parts, value: ir.Value) -> ir.Value:
     return op.Reshape(value, np.zeros(0, np.int64)) if array is None else op.constant(array.reshape(()))
 
 
+LAYERS = {"ConvInteger": "FloatConv", "MatMulInteger": "FloatMatMul"}  # on x as it is, until they are written
 QDQ: dict[str, Rule] = {
     "QLinearConv": _linear_layer("Conv", bias=8, result=6),
     "QLinearMatMul": _linear("MatMul", 2, axes=(-2, -1)),
@@ -189,13 +213,15 @@ def _along_axis(op: Parts, node: ir.Node, value: ir.Value) -> ir.Value | None:
 def _integer_product(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     """Zero points of a's rows and of b's columns."""
     a, b = (_centred(op, node, i, [-1, 1] if i == 0 else [-1]) for i in (0, 1))
-    return [op.Cast(op.MatMul(a, b), to=int(INT32))]
+    product = op.MatMul(a, b)
+    return [op.Cast(product, to=int(INT32)) if node.op_type == "MatMulInteger" else product]
 
 
 def _integer_convolution(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     x = _centred(op, node, 0, [])
     w = _centred(op, node, 1, [-1, *[1] * (len(argument(node, 1).shape or ()) - 1)])
-    return [op.Cast(op.Conv(x, w, **_attributes(node)), to=int(INT32))]
+    product = op.Conv(x, w, **_attributes(node))
+    return [op.Cast(product, to=int(INT32)) if node.op_type == "ConvInteger" else product]
 
 
 def _centred(op: Parts, node: ir.Node, position: int, shape: Sequence[int]) -> ir.Value:
@@ -224,6 +250,7 @@ def _attributes(node: ir.Node) -> dict[str, Any]:
     return {name: attribute.value for name, attribute in node.attributes.items()}
 
 
+FLOAT_LAYERS: dict[str, Rule] = {"FloatConv": _integer_convolution, "FloatMatMul": _integer_product}
 ARITHMETIC: dict[str, Rule] = {
     "ConvInteger": _integer_convolution,
     "DequantizeLinear": _dequantize,
