@@ -197,6 +197,34 @@ def computed_positions() -> list[Example]:
     ]
 
 
+def samples() -> list[Example]:
+    """Places between pixels and beyond the image, in two samples and in volumes; and weights that are computed."""
+    modes, paddings = ("linear", "nearest", "cubic"), ("zeros", "border", "reflection")
+    attributes = [
+        f'mode="{mode}", padding_mode="{padding}", align_corners={(i + j) % 2}'
+        for i, mode in enumerate(modes)
+        for j, padding in enumerate(paddings)
+    ]
+    images, volumes = {"x": (2, 3, 5, 4), "g": (2, 3, 4, 2)}, {"x": (1, 2, 3, 4, 5), "g": (1, 2, 3, 2, 3)}
+    found = [Example(f"y = GridSample<{text}>(x, g)", images) for text in attributes]
+    found.append(Example('y = GridSample<mode="linear", padding_mode="border">(x, g)', volumes))
+    offsets = {"x": (2, 4, 5, 6), "o": (2, 16, 3, 3), "m": (2, 8, 3, 3)}
+    text = "y = DeformConv<group=2, offset_group=2, strides=[2,2], pads=[1,0,1,1]>(x, w, o, , m)"
+    weights = Example("w = Relu(z) y = Conv<group=2, strides=[2,1]>(x, w)", {"x": (1, 4, 9, 8), "z": (6, 2, 3, 2)})
+    return [*found, Example(text, offsets, {"w": (6, 2, 2, 2)}), weights]
+
+
+def volumes() -> list[Example]:
+    """Three dimensions, and dilated pools."""
+    volume, image = {"x": (2, 4, 5, 6, 7)}, {"x": (1, 4, 9, 8)}
+    return [
+        Example("y = Conv<group=2, dilations=[2,1,1], pads=[1,1,0,2,0,1]>(x, w)", volume, {"w": (6, 2, 2, 3, 3)}),
+        Example("y = MaxPool<kernel_shape=[3,2,2], strides=[2,2,3], pads=[1,0,0,1,1,1], ceil_mode=1>(x)", volume),
+        Example("y = AveragePool<kernel_shape=[2,3,2], pads=[0,1,1,1,1,0], count_include_pad=1>(x)", volume),
+        Example("y = AveragePool<kernel_shape=[3,2], dilations=[2,3], pads=[2,0,1,1]>(x)", image, opset=22),
+    ]
+
+
 LOWEST = float(np.finfo(np.float32).min)
 FORMS = {
     "pools": pools(),
@@ -209,11 +237,14 @@ FORMS = {
     "dtypes": dtypes(),
     "coordinates": coordinates(),
     "computed positions": computed_positions(),
+    "samples": samples(),
+    "volumes": volumes(),
 }
 ONLY_FLOAT = {
     "last indices",
     "dtypes",
     "computed positions",
+    "samples",
 }  # which of nearly equal values is the largest is another question on int8
 CASES = [pytest.param(e, id=f"{kind}-{i}") for kind, examples in FORMS.items() for i, e in enumerate(examples)]
 ON_INT8 = [case for case in CASES if str(case.id).rsplit("-", 1)[0] not in ONLY_FLOAT]

@@ -18,6 +18,7 @@ from edgecompress.operators.record import Operator, register
 
 CUBIC = -0.75  # of the cubic convolution (Keys 1981), as ONNX and PyTorch have it
 INT32 = int(ir.DataType.INT32)
+Move = Callable[[ir.Value], ir.Value]  # a position -> one within the image
 Tap = tuple[ir.Value, "ir.Value | None"]  # position of a pixel along an axis, as float, and its weight
 
 
@@ -43,7 +44,7 @@ def _cubic(op: Parts, d: ir.Value, *, is_near: bool) -> ir.Value:
     return op.Mul(op.Sub(op.Mul(op.Add(op.Mul(op.Sub(d, 5.0), d), 8.0), d), 4.0), CUBIC)
 
 
-def _inside(op: Parts, taps: Sequence[Tap], size: int, outside: Callable[[ir.Value], ir.Value] | None) -> list[Tap]:
+def _inside(op: Parts, taps: Sequence[Tap], size: int, outside: Move | None) -> list[Tap]:
     """The taps within 0..size - 1. outside: moves positions into the image; None: pixels beyond it are 0."""
     kept = []
     for place, weight in taps:
@@ -68,7 +69,7 @@ def _gathered(
     start = prod(sizes) * np.arange(prod(images)).reshape(*images, *[1] * (len(places) - len(images)))
     strides = [prod(sizes[i + 1 :]) for i in range(len(sizes))]
     for taps in itertools.product(*axes):
-        row, weight = op.constant(float32(start)), None
+        row, weight = op.constant(_float32(start)), None
         for (place, own), stride in zip(taps, strides):
             row = op.Add(row, place if stride == 1 else op.Mul(place, float(stride)))
             weight = own if weight is None else weight if own is None else op.Mul(weight, own)
@@ -100,19 +101,21 @@ def _grid_sample_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
         at = op.Gather(points, np.int64(len(sizes) - 1 - axis), axis=2)
         scale, shift = ((size - 1) / 2, (size - 1) / 2) if aligned else (size / 2, (size - 1) / 2)
         at = op.Add(op.Mul(at, scale), shift)
-        edge = 0.0 if aligned else 0.5
-        outside = None if padding == "zeros" else _reflection(op, -edge, size - 1 + edge)
-        if padding == "border":
-            outside = lambda place, size=size: op.Clip(place, 0.0, float(size - 1))  # noqa: E731
+        outside = OUTSIDE[padding](op, size, 0.0 if aligned else 0.5)
         at = outside(at) if outside is not None and mode not in ("cubic", "bicubic") else at
         axes.append(_inside(op, _taps(op, at, mode), size, outside))
     sampled = _gathered(op, _as_rows(op, x), axes, sizes, [count, prod(out)])
     return [op.Reshape(op.Transpose(sampled, perm=[0, 2, 1]), [count, channels, *out])]
 
 
-def _reflection(op: Parts, low: float, high: float) -> Callable[[ir.Value], ir.Value]:
-    """Moves a position into low..high as mirrors at both ends do."""
-    span = high - low
+def _border(op: Parts, size: int, edge: float) -> Move:
+    """Moves a position to the nearest pixel."""
+    return lambda place: op.Clip(place, 0.0, float(size - 1))
+
+
+def _reflection(op: Parts, size: int, edge: float) -> Move:
+    """Moves a position into the image as mirrors at both ends do, which lie `edge` beyond the last pixels."""
+    low, span = -edge, size - 1 + 2 * edge
 
     def reflect(place: ir.Value) -> ir.Value:
         if span == 0:
@@ -122,6 +125,11 @@ def _reflection(op: Parts, low: float, high: float) -> Callable[[ir.Value], ir.V
         return op.Sub(span + low, op.Abs(op.Sub(turn, span)))
 
     return reflect
+
+
+OUTSIDE: dict[str, Callable[[Parts, int, float], Move | None]] = {
+    "zeros": lambda op, size, edge: None, "border": _border, "reflection": _reflection,
+}  # fmt: skip
 
 
 def _affine_grid_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
@@ -188,7 +196,7 @@ def _deform_conv_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     moved = op.Reshape(offset, [count * parts, taps, 2, points])
     axes = []
     for i, n in enumerate(size):
-        at = op.Add(op.Gather(moved, np.int64(i), axis=2), float32(places[i]))
+        at = op.Add(op.Gather(moved, np.int64(i), axis=2), _float32(places[i]))
         axes.append(_inside(op, _taps(op, op.Reshape(at, [count * parts, taps * points]), "linear"), n, None))
     sampled = _gathered(op, _as_rows(op, x, parts), axes, size, [count * parts, taps * points])
     if len(node.inputs) > 4 and node.inputs[4] is not None:
@@ -203,7 +211,7 @@ def _deform_conv_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     return [y]
 
 
-def float32(array: np.ndarray) -> np.ndarray:
+def _float32(array: np.ndarray) -> np.ndarray:
     """Whole numbers as float32, which parts would take for int64."""
     return np.asarray(array, np.float32)
 
