@@ -139,7 +139,7 @@ def _conv_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
 
 def _conv_transpose_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
     """TFLite's TRANSPOSE_CONV has no groups and no dilation: the same weights [I, O/g, ...] with zeros between."""
-    groups, dilations = integer(node, "group", 1), integers(node, "dilations")
+    groups, dilations = _groups(node), _window(node)[2]
     if groups == 1 and set(dilations) <= {1}:
         return None
     grouped = parameter(node, 1)
