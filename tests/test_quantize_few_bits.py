@@ -271,17 +271,18 @@ def test_learned_steps_are_in_the_model() -> None:
     assert found.kind == "int4"
 
 
-def test_a_normalization_begins_as_in_float_and_is_folded_exactly() -> None:
+@pytest.mark.parametrize("kind", ["binary", "ternary"])
+def test_a_normalization_begins_as_in_float_and_is_folded_exactly(kind: str) -> None:
     model = network(
         """a = Conv <pads = [1, 1, 1, 1]> (x, w, b) r = Relu(a) c = Conv <pads = [1, 1, 1, 1]> (r, v, d) s = Relu(c)
         y = Conv(s, u, e)""",
         w=normal(16, 3, 3, 3), v=normal(16, 16, 3, 3), u=normal(16, 16, 1, 1, seed=2), b=normal(16), d=normal(16),
         e=normal(16),
     )  # fmt: skip
-    annotated, arrays = static(model, settings=few("binary")), samples(model, 64, seed=5)
+    annotated, arrays = static(model, settings=few(kind)), samples(model, 64, seed=5)
     examples = TrainData.from_arrays(arrays, None)
     fake = FakeQuantized(annotated, moments=moments_in_float(annotated, examples))
-    assert set(fake.moments[0]) == {"c"}  # the only binary layer
+    assert set(fake.moments[0]) == {"c"}  # the only layer of few bits
     fake.measure_statistics(examples)
     x = torch.from_numpy(arrays["x"])
     with torch.no_grad():

@@ -57,7 +57,7 @@ def train_quantized(
     Forward it computes what the integers will: values, weights and biases rounded where the annotations say. What
     is learned: the ranges of values (those that operators fix, and of the inputs, stay), weights, and of clustered
     weights the centroids and scales. Weights with a Sparsity stay zero where it says. Indices into codebooks stay.
-    Convolutions and dense layers with binary weights have BatchNorm behind them while they train.
+    Convolutions and dense layers with binary and ternary weights have BatchNorm behind them while they train.
     """
     alone = len(data) == 1 or training.batch == 1  # which has no variance
     fake = FakeQuantized(model, moments=({}, {}) if alone else moments_in_float(model, data))
@@ -80,7 +80,9 @@ def _is_normalised(layer: Layer) -> bool:
     if layer.node.op_type not in NORMALISED or value is None or bias is None or codebook(value) is not None:
         return False
     q = quantization(value)
-    return q is not None and q.kind == "binary" and q.axis == 0 and len(value.uses()) == len(bias.uses()) == 1
+    return (
+        q is not None and q.kind in ("binary", "ternary") and q.axis == 0 and len(value.uses()) == len(bias.uses()) == 1
+    )
 
 
 class FakeQuantized:

@@ -2,8 +2,9 @@
 
 What is learned are these floats and the scales. A sign or a zero changes when enough gradients have moved its float
 there. That the scales of binary and ternary weights are learned as well, as in XNOR-Net++ (A. Bulat and
-G. Tzimiropoulos, BMVC 2019), lost less than means of the floats behind them. Behind binary layers is a batch
-normalization (`Normalised`): sums of signs are of another size than what the layer made in float, and change by leaps.
+G. Tzimiropoulos, BMVC 2019), lost less than means of the floats behind them. Behind such layers is a batch
+normalization (`Normalised`): sums of few values have another size than what the layer made in float, and change by
+leaps.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ EPSILON = 1e-5
 
 
 class Normalised(nn.Module):
-    """Batch normalization behind a layer with binary weights while it trains, in place of the layer's bias.
+    """Batch normalization behind a layer with binary or ternary weights while it trains, in place of the layer's bias.
 
     y = scale (x - mean) / sqrt(variance + EPSILON) + bias, by the statistics of the batch. In evaluation mode it does
     nothing: by running statistics it is a part of the layer, whose weights are times `factor`, and whose bias is
