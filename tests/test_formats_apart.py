@@ -18,8 +18,8 @@ FORMATS = ["onnx", "tflite", "pack"]
 WEIGHTS = {"w": (4, 2, 3, 3)}
 APART = {
     "Sin has no float kernel in the runtime": ("y = Sin(x)", {"pack"}),
-    "a dilated pool": ("y = MaxPool<kernel_shape=[2,2], dilations=[2,2]>(x)", {"pack", "tflite"}),
-    "a dilated ConvTranspose": ("y = ConvTranspose<dilations=[2,2]>(x, w)", {"pack", "tflite"}),
+    "bits of int32": ("n = Cast<to=6>(x) p = BitwiseNot(n) y = Cast<to=1>(p)", {"pack", "tflite"}),
+    "both bits of int32": ("n = Cast<to=6>(x) p = BitwiseXor(n, n) y = Cast<to=1>(p)", {"pack", "tflite"}),
     "powers of int64": ("n = Cast<to=7>(x) p = Pow(n, n) y = Cast<to=1>(p)", {"pack", "tflite"}),
     "sums of int32": ("n = Cast<to=6>(x) p = ReduceSum(n, a) y = Cast<to=1>(p)", {"pack"}),
     "absolute values of int64": ("n = Cast<to=7>(x) p = Abs(n) y = Cast<to=1>(p)", {"tflite"}),

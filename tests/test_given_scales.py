@@ -215,10 +215,10 @@ def test_a_few_scales_make_the_other_layers_no_worse(
 @pytest.mark.parametrize(
     "nodes", ["r = Relu(xd)", "r = Add(xd, xd)", "r = Sub(xd, ad)", "r = Max(ad, xd)", "r = Mul(xd, ad)"]
 )
-def test_all_scales_stay_where_nothing_has_weights(r: str) -> None:
+def test_all_scales_stay_where_nothing_has_weights(nodes: str) -> None:
     """However coarse they are beside those that calibration finds."""
-    a = "a = Neg(xd) " + PAIR.format("a", "x") if "ad" in r else ""
-    body = PAIR.format("x", "x") + a + f"r = {r} " + PAIR.format("r", "r") + "y = MaxPool<kernel_shape = [1, 1]>(rd)"
+    a = "a = Neg(xd) " + PAIR.format("a", "x") if "ad" in nodes else ""
+    body = PAIR.format("x", "x") + a + f"{nodes} " + PAIR.format("r", "r") + "y = MaxPool<kernel_shape = [1, 1]>(rd)"
     proto = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["" : 13]> g (float[1,3,8,8] x) => (float y) {{ {body} }}'
     )

@@ -155,6 +155,8 @@ def test_report(hostile: Path, tmp_path: Path) -> None:
         hostile / "calib.npz",
         "--format",
         "pack",
+        "--min-snr",
+        "0",
         "-v",
         "-o",
         tmp_path / "o",

@@ -139,10 +139,10 @@ def _conv_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
 
 def _conv_transpose_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
     """TFLite's TRANSPOSE_CONV has no groups and no dilation: the same weights [I, O/g, ...] with zeros between."""
-    groups, dilations = _groups(node), _window(node)[2]
+    groups, grouped = _groups(node), parameter(node, 1)
+    dilations = integers(node, "dilations", [1] * (grouped.ndim - 2))
     if groups == 1 and set(dilations) <= {1}:
         return None
-    grouped = parameter(node, 1)
     inputs, outputs = grouped.shape[0] // groups, grouped.shape[1]
     dense = np.zeros((grouped.shape[0], outputs * groups, *grouped.shape[2:]), np.float32)
     for g in range(groups):

@@ -74,6 +74,7 @@ def drawn(option: Field[Any]) -> st.SearchStrategy[Any]:
     allowed = option.metadata.get("range", range(-(2**63), 2**63))
     values: dict[Any, st.SearchStrategy[Any]] = {
         "int": st.integers(allowed[0], allowed[-1]),
+        "int | tuple[int, int]": st.integers(allowed[0], allowed[-1]),  # no file has the tuple
         "bool": st.booleans(),
         "float": st.floats(-FLOAT_MAX, FLOAT_MAX),
         "list | None": st.none() | st.lists(st.integers(-1, 9), min_size=1, max_size=3),
