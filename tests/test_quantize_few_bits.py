@@ -30,7 +30,7 @@ from edgecompress.operators import record_of
 from edgecompress.recipe import Cluster, Emit, Quantize, Recipe
 from edgecompress.targets import load_target
 from edgecompress.train import TrainData
-from edgecompress_runtime.codegen.python_writer import python_program
+from edgecompress_runtime.codegen.llvm_writer import llvm_program
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.table import family_of
 from edgecompress_runtime.pack import read_pack
@@ -237,7 +237,7 @@ def test_firmware_keeps_weights_in_few_bits_in_flash(kind: str) -> None:
     family = family_of(profile.triple, profile.features)
     held = {}
     for each in ("int8", kind):
-        program = python_program(emit_pack.plan(static(model, settings=few(each))), "net", family)
+        program = llvm_program(emit_pack.plan(static(model, settings=few(each))), "net", family)
         held[each] = sum(array.nbytes for array in program.constants.values())
     taken = 16 * 16 * 9 - (held["int8"] - held[kind])
     assert taken <= 16 * 16 * 9 * {"binary": 1, "ternary": 1.7, "int4": 4}[kind] / 8 + 300  # with the table of codes

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from edgecompress_runtime.codegen.llvm_writer import llvm_program
 from edgecompress_runtime.codegen.meeting import ENTRY, PREFIX
+from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.x86.variants import VARIANTS, Variant, available
 from edgecompress_runtime.families.x86.x86_family import x86_family
@@ -119,7 +120,7 @@ class Layer:
     """exact: its output is the plain kernels'. skips: its kernel skips zeros."""
 
     def __init__(self, repeat: Loop, variant: Variant, plan: Plan) -> None:
-        code = llvm_program(plan, PREFIX, x86_family(variant))
+        code = llvm_program(plan, PREFIX, x86_family(variant), alignment=CACHE_LINE)
         made = build(code, variant)
         assert made is not None
         self.repeat, self.native = repeat, Native(made)

@@ -15,7 +15,8 @@ from edgecompress.targets import load_target
 from edgecompress_runtime.building.ahead_of_time import Compiled, compile_plan
 from edgecompress_runtime.building.c_header import bench_header, needed_alignment
 from edgecompress_runtime.codegen.interface import Interface
-from edgecompress_runtime.codegen.python_writer import python_program
+from edgecompress_runtime.codegen.llvm_writer import llvm_program
+from edgecompress_runtime.families.shared.family import Family
 from edgecompress_runtime.families.table import FAMILIES
 from edgecompress_runtime.llvm import cross
 from edgecompress_runtime.plan import Plan
@@ -27,8 +28,9 @@ from edgecompress_targets.cortex_m.firmware_image import link
 
 def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[np.ndarray]:
     """Outputs of the program for `family`, compiled for this machine; the arena is filled with junk."""
-    program = python_program(plan, "model", FAMILIES[family])
-    _engine, addresses = compiled_here(program.functions, program.constants)
+    program = llvm_program(plan, "model", FAMILIES[family])
+    functions = *program.helpers, *program.kernels
+    _engine, addresses = compiled_here(functions, program.constants, program.text)
     outputs = [np.zeros(plan.tensors[i].shape, plan.tensors[i].dtype) for i in plan.outputs]
     arena = np.full(program.layout.size + 64, 0x55, np.int8)
     start = -arena.ctypes.data % 16  # NumPy promises less
@@ -39,12 +41,17 @@ def here(plan: Plan, feeds: list[np.ndarray], family: str = "generic") -> list[n
     return outputs
 
 
+def kernels_for(plan: Plan, family: Family) -> set[str]:
+    """The names of the kernels that its program calls."""
+    return {kernel.function.__name__ for kernel in llvm_program(plan, "model", family).kernels}
+
+
 def compiled_here(
-    functions: Iterable[cross.Function], constants: Mapping[str, np.ndarray]
+    functions: Iterable[cross.Function], constants: Mapping[str, np.ndarray], text: str = ""
 ) -> tuple[llvm.ExecutionEngine, Callable[[str], int]]:
     """(what has to live as long as the code, symbol -> address) of functions compiled for this machine."""
     machine = cross.Machine(llvm.get_process_triple(), llvm.get_host_cpu_name())
-    data, _ = cross.compiled(machine, functions, constants)
+    data, _ = cross.compiled(machine, functions, constants, text)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_triple(machine.triple).create_target_machine(jit=True)

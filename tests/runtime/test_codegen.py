@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
-from ahead import compiled_here, here
+from ahead import compiled_here, here, kernels_for
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,8 +33,8 @@ from edgecompress.targets import all_targets, load_target
 from edgecompress_runtime.building.ahead_of_time import compile_plan
 from edgecompress_runtime.building.c_identifier import identifier
 from edgecompress_runtime.building.stack_use import stack_bytes
+from edgecompress_runtime.codegen.llvm_writer import llvm_program
 from edgecompress_runtime.codegen.ordinary_layers import summary
-from edgecompress_runtime.codegen.python_writer import python_program
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.aarch64.skipping_neon import PLACES, entries
 from edgecompress_runtime.families.shared.coding import coded
@@ -92,7 +92,7 @@ def test_clustered_layers_keep_their_codes_and_equal_the_ordinary_kernels() -> N
 def test_closed_channels_are_left_out_and_all_outputs_equal_the_ordinary_kernels(family: str) -> None:
     made = layers("gated", seed=0)
     plan, feeds = made.plan(), made.feeds()
-    kinds = Counter(operator.kind for operator in python_program(plan, "model", FAMILIES[family]).steps)
+    kinds = Counter(operator.kind for operator in llvm_program(plan, "model", FAMILIES[family]).steps)
     assert "MUL" not in kinds and "GATHER" not in kinds and kinds["TABLE"] == len(CASES["gated"])
     equal(plan, feeds, here(plan, feeds, family))
 
@@ -117,7 +117,7 @@ def test_a_program_says_which_layers_have_ordinary_kernels_and_why() -> None:
     for name in ("1x1", "dilated columns"):
         CASES["blocks"][name](made)
     CASES["unlike"]["1x1, apart"](made)
-    dilated, apart = python_program(made.plan(), "model", FAMILIES["dsp"]).ordinary
+    dilated, apart = llvm_program(made.plan(), "model", FAMILIES["dsp"]).ordinary
     counts = 4 * 5 * 16 * 6, 6 * 9 * 4 * 2 * 3 * 4, 4 * 5 * 16 * 22
     assert dilated.reason == "columns of the window are dilated" and dilated.share == counts[1] / sum(counts)
     assert apart.reason.startswith("1 of 22 channels") and apart.share == pytest.approx(counts[2] / 22 / sum(counts))
@@ -128,7 +128,7 @@ def test_a_program_says_which_layers_have_ordinary_kernels_and_why() -> None:
 def test_each_layer_with_an_ordinary_kernel_has_a_reason(name: str) -> None:
     made = Layers(0)
     BLOCKS[name](made)
-    for layer in python_program(made.plan(), "model", FAMILIES["helium"]).ordinary:
+    for layer in llvm_program(made.plan(), "model", FAMILIES["helium"]).ordinary:
         assert "factors or sums" not in layer.reason, layer
 
 
@@ -141,7 +141,7 @@ def test_channels_of_unlike_sizes_equal_the_ordinary_kernels() -> None:
 def test_layers_read_past_an_image_without_a_padded_copy() -> None:
     made = layers("padded", seed=0)
     plan, feeds = made.plan(), made.feeds()
-    assert "PAD" not in {o.kind for o in python_program(plan, "model", FAMILIES["generic"]).steps}
+    assert "PAD" not in {o.kind for o in llvm_program(plan, "model", FAMILIES["generic"]).steps}
     equal(plan, feeds, here(plan, feeds))
 
 
@@ -149,7 +149,7 @@ def test_a_padded_copy_stays_where_others_need_it() -> None:
     """An operator that is no convolution reads it, the caller wants it, or windows lie in front of the image."""
 
     def kinds(plan: Plan) -> set[str]:
-        return {o.kind for o in python_program(plan, "model", FAMILIES["generic"]).steps}
+        return {o.kind for o in llvm_program(plan, "model", FAMILIES["generic"]).steps}
 
     made = Layers(0)
     CASES["padded"]["3x3, stride 2"](made)
@@ -169,14 +169,14 @@ def test_a_padded_copy_stays_where_others_need_it() -> None:
 def test_transposed_convolutions_equal_the_ordinary_kernel() -> None:
     made = layers("upscaled", seed=0)
     plan, feeds = made.plan(), made.feeds()
-    assert "TRANSPOSE_CONV" not in {o.kind for o in python_program(plan, "model", FAMILIES["generic"]).steps}
+    assert "TRANSPOSE_CONV" not in {o.kind for o in llvm_program(plan, "model", FAMILIES["generic"]).steps}
     equal(plan, feeds, here(plan, feeds))
 
 
 def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
     made = layers("skipping", seed=0)
     plan, feeds = made.plan(), made.feeds()
-    assert "plain_skipping_strip_4" in python_program(plan, "model", FAMILIES["generic"]).text
+    assert "plain_skipping_strip_4" in kernels_for(plan, FAMILIES["generic"])
     equal(plan, feeds, here(plan, feeds))
 
 
@@ -184,9 +184,8 @@ def test_layers_skip_zeros_and_equal_the_ordinary_kernels() -> None:
 def test_sums_are_looked_up_and_equal_the_ordinary_kernels() -> None:
     made = layers("binary", "ternary", seed=0)
     plan, feeds = made.plan(), made.feeds()
-    text = python_program(plan, "model", FAMILIES["generic"]).text
-    kinds = [f"{code}_tables_{pixels}" for code in ("binary", "ternary") for pixels in (4, 1)]
-    assert all(f" import {kind}" in text for kind in kinds)
+    kinds = {f"{code}_tables_{pixels}" for code in ("binary", "ternary") for pixels in (4, 1)}
+    assert kinds <= kernels_for(plan, FAMILIES["generic"])
     equal(plan, feeds, here(plan, feeds))
 
 
@@ -199,7 +198,7 @@ def test_looked_up_sums_of_extreme_inputs_fit_their_16_bits() -> None:
         assert w is not None
         w[:4], w[4:8] = -1, 1
     plan = made.plan()
-    assert "binary_tables_4" in python_program(plan, "model", FAMILIES["generic"]).text
+    assert "binary_tables_4" in kernels_for(plan, FAMILIES["generic"])
     for value in (-128, 127):
         feeds = [np.full(f.shape, value, np.int8) for f in made.feeds()]
         equal(plan, feeds, here(plan, feeds))
@@ -343,7 +342,7 @@ def test_build_command_writes_what_a_firmware_project_needs(digits: Plan, tmp_pa
     assert result.exit_code == 0, result.output
     folder = tmp_path / "digits-cortex-m4"
     names = {p.name for p in folder.iterdir()}
-    assert {"digits.o", "libdigits.a", "digits.h", "digits_example.c", "digits.py"} <= names
+    assert {"digits.o", "libdigits.a", "digits.h", "digits_example.c", "digits.ll"} <= names
     header = (folder / "digits.h").read_text()
     assert "void digits_invoke(int8_t *arena, const int8_t *input_0, int8_t *output_0);" in header
     assert "#define DIGITS_INPUT_0_BYTES 64" in header and "#define DIGITS_STACK_BYTES" in header

@@ -27,6 +27,7 @@ import networks
 from edgecompress.emit.tflite import emit
 from edgecompress.ingest import load
 from edgecompress_runtime.codegen.llvm_writer import LlvmProgram, llvm_program
+from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.shared.division import Divided
@@ -96,7 +97,9 @@ def feeds_of(plan: Plan, seed: int) -> list[np.ndarray]:
 
 
 def program(plan: Plan, variant: str, threads: int = 1) -> LlvmProgram:
-    return llvm_program(plan, "edgecompress", x86_family(VARIANTS[variant], threads), threads=threads)
+    return llvm_program(
+        plan, "edgecompress", x86_family(VARIANTS[variant], threads), alignment=CACHE_LINE, threads=threads
+    )
 
 
 def same(

@@ -8,9 +8,8 @@ from edgecompress_runtime.building.archive import static_library
 from edgecompress_runtime.building.c_header import example, header
 from edgecompress_runtime.building.object_size import section_sizes
 from edgecompress_runtime.building.stack_use import stack_bytes
-from edgecompress_runtime.codegen.interface import Interface
-from edgecompress_runtime.codegen.llvm_writer import llvm_program
-from edgecompress_runtime.codegen.python_writer import python_program
+from edgecompress_runtime.codegen.llvm_writer import LlvmProgram, llvm_program
+from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.codegen.x86_compiler import optimized
 from edgecompress_runtime.families.table import family_of
 from edgecompress_runtime.llvm.cross import Machine, compiled, target_machine
@@ -21,12 +20,10 @@ DECODER = 1024  # bytes that it takes at most, and the kernels of coded weights 
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """program: what its callers have to know. listing: what was compiled, name of a file and its text. object: ELF.
-    flash: bytes of code and constants. text: bytes of code. stack: bytes that the invoke function needs, functions of
-    the C library aside; None where that is not known."""
+    """object: ELF. flash: bytes of code and constants. text: bytes of code. stack: bytes that the invoke function
+    needs, functions of the C library aside; None where that is not known."""
 
-    program: Interface
-    listing: tuple[str, str]
+    program: LlvmProgram
     object: bytes
     flash: int
     text: int
@@ -35,13 +32,13 @@ class Compiled:
     @property
     def files(self) -> dict[str, bytes]:
         """File name -> contents: object, static library, C header, C example, generated text."""
-        name, (listing, text) = self.program.name, self.listing
+        name = self.program.name
         return {
             f"{name}.o": self.object,
             f"lib{name}.a": static_library(f"{name}.o", self.object, [self.program.entry]),
             f"{name}.h": header(self.program, flash=self.flash, stack=self.stack).encode(),
             f"{name}_example.c": example(self.program).encode(),
-            listing: text.encode(),
+            f"{name}.ll": self.program.text.encode(),
         }
 
 
@@ -59,7 +56,7 @@ def compile_plan(plan: Plan, name: str, machine: Machine, *, profile: bool = Fal
         return found
     # the decoder takes flash as well, and lists of weights may do without it
     family = family_of(machine.triple, machine.features, coded=False)
-    lists = python_program(plan, name, family).skipping > found.program.skipping
+    lists = llvm_program(plan, name, family).skipping > found.program.skipping
     if found.program.saved >= DECODER and not lists:
         return found
     plain = _for_family(plan, name, machine, profile, False)
@@ -68,21 +65,20 @@ def compile_plan(plan: Plan, name: str, machine: Machine, *, profile: bool = Fal
 
 def _for_family(plan: Plan, name: str, machine: Machine, profile: bool, coded: bool) -> Compiled:
     family = family_of(machine.triple, machine.features, coded=coded)
-    program = python_program(plan, name, family, profile=profile)
-    data, assembly = compiled(machine, program.functions, program.constants)
+    program = llvm_program(plan, name, family, profile=profile)
+    data, assembly = compiled(machine, (*program.helpers, *program.kernels), program.constants, program.text)
     sizes = section_sizes(data)
     stack = stack_bytes(assembly, program.entry, machine.triple)
-    return Compiled(
-        program, (f"{program.name}.py", program.text), data, sum(sizes.values()), sizes.get(".text", 0), stack
-    )
+    return Compiled(program, data, sum(sizes.values()), sizes.get(".text", 0), stack)
 
 
 def _for_x86(plan: Plan, name: str, machine: Machine, profile: bool) -> Compiled:
     """The program that `load` compiles for this machine, for any other x86: its kernels are the ones that are fast
     there. Weights are plain: memory is not what is short."""
-    program = llvm_program(plan, name, family_of(machine.triple, machine.features), profile=profile)
+    family = family_of(machine.triple, machine.features)
+    program = llvm_program(plan, name, family, alignment=CACHE_LINE, profile=profile)
     target = target_machine(machine)
     module = optimized(program, target)
     data, stack = target.emit_object(module), stack_bytes(target.emit_assembly(module), program.entry, machine.triple)
     sizes = section_sizes(data)
-    return Compiled(program, (f"{name}.ll", program.text), data, sum(sizes.values()), sizes[".text"], stack)
+    return Compiled(program, data, sum(sizes.values()), sizes[".text"], stack)

@@ -1,6 +1,6 @@
 """The functions that a compiled model is entered by, in LLVM's intermediate representation.
 
-One thread: ENTRY, void (arena, inputs..., outputs...). Several: thread t has ENTRY_t, void (arena, inputs...,
+One thread: its entry, void (arena, inputs..., outputs...). Several: thread t has ENTRY_t, void (arena, inputs...,
 outputs..., sync, round), and those but the first ENTRY_wait_t, i64 (the same), which does a round whenever one is
 begun, and returns the number of the next when none was for a while. sync: four int64, each in a cache line of its own:
 arrivals at meetings since the first round, rounds begun, whether to stop waiting, and rounds that ENTRY_0 finished.
@@ -104,20 +104,20 @@ def _finished(thread: int, suffix: str = "") -> list[str]:
     ]
 
 
-def entries(ends: Sequence[str], bodies: Sequence[Sequence[str]], meetings: int) -> list[str]:
-    """ends: names of the arena, inputs and outputs. bodies: what each thread does."""
+def entries(entry: str, ends: Sequence[str], bodies: Sequence[Sequence[str]], meetings: int) -> list[str]:
+    """entry: how their names begin. ends: names of the arena, inputs and outputs. bodies: what each thread does."""
     formal = ", ".join(f"ptr {name}" for name in ends)
     if len(bodies) == 1:
-        return [_function(ENTRY, formal, bodies[0])]
+        return [_function(entry, formal, bodies[0])]
     threads, text = len(bodies), [_filled(MEET), "declare i32 @sched_yield()", "declare void @llvm.x86.sse2.pause()"]
     for thread, body in enumerate(bodies):
         counts = [f"%meetings = add i64 {meetings}, 0", f"%base = mul i64 %round, {threads * meetings}"]
         lines = [*counts, *body, *_finished(thread)]
-        text.append(_function(f"{ENTRY}_{thread}", f"{formal}, ptr %sync, i64 %round", lines))
+        text.append(_function(f"{entry}_{thread}", f"{formal}, ptr %sync, i64 %round", lines))
         if thread:
             text.append(
                 _filled(WAIT)
-                .replace("NAME", ENTRY)
+                .replace("NAME", entry)
                 .replace("THREAD", str(thread))
                 .replace("FORMAL", formal)
                 .replace("ACTUAL", formal)
@@ -127,7 +127,7 @@ def entries(ends: Sequence[str], bodies: Sequence[Sequence[str]], meetings: int)
 
 def _function(name: str, formal: str, lines: Sequence[str]) -> str:
     body = "".join(f"  {line}\n" for line in [*lines, "ret void"])
-    return f"define void @{name}({formal}) {{\n{body}}}"
+    return f"define void @{name}({formal}) noinline {{\n{body}}}"
 
 
 def _filled(text: str) -> str:

@@ -1,6 +1,6 @@
 """A plan -> the calls that run it: which kernels, with which numbers, at which addresses.
 
-This is all that a program consists of; python_writer.py and llvm_writer.py print it.
+This is all that a program consists of; llvm_writer.py prints it.
 """
 
 from __future__ import annotations

@@ -7,10 +7,9 @@ from functools import cache
 
 import llvmlite.binding as llvm
 import numpy as np
-from numba import types
 
 from edgecompress_runtime.codegen.llvm_writer import LlvmProgram
-from edgecompress_runtime.codegen.meeting import ENTRY, PREFIX
+from edgecompress_runtime.codegen.meeting import PREFIX
 from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.llvm import cross
@@ -30,30 +29,23 @@ def object_of(program: LlvmProgram, target: llvm.TargetMachine) -> tuple[bytes, 
 
 
 def optimized(program: LlvmProgram, target: llvm.TargetMachine) -> llvm.ModuleRef:
-    """The whole program as one module, in which the kernels are inlined. With one thread, the function that runs it is
-    called as the program's interface says."""
-    declared = [
-        f"@{symbol} = external constant [{array.nbytes} x i8], align {CACHE_LINE}"
-        for symbol, array in program.constants.items()
-    ]
-    module = llvm.parse_assembly("\n".join([*declared, program.text]))
+    """The whole program as one module, in which the kernels are inlined."""
+    module = llvm.parse_assembly(program.text)
     public = {f.name for f in module.functions if not f.is_declaration}
     for symbol, array in program.constants.items():  # one after the other: their text is three times as long, and more
         module.link_in(llvm.parse_assembly(_constant(symbol, array, target)))
-    for symbol, kernel in program.kernels.items():
-        text = cross.lowered(symbol, kernel.function, types.void(*kernel.types))
+    for kernel in program.kernels:
+        text = cross.lowered(kernel)
         text = re.sub(r"target triple = .*", f'target triple = "{target.triple}"', text)
         text = re.sub(r"target datalayout = .*", f'target datalayout = "{target.target_data}"', text)
         module.link_in(llvm.parse_assembly(text.replace(" noinline {", " {")))
     for function in module.functions:
-        if not function.is_declaration and not function.name.startswith(ENTRY):
+        if not function.is_declaration and not function.name.startswith(program.entry):
             function.linkage = "internal"
             if function.name not in public:
                 function.add_function_attribute("alwaysinline")
     for variable in module.global_variables:
         variable.linkage = "internal"
-    if program.threads == 1:
-        module.get_function(ENTRY).name = program.entry
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True

@@ -8,14 +8,13 @@ of the target.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import codegen, compiler, sigutils
 from numba.core.compiler_lock import global_compiler_lock
@@ -25,7 +24,6 @@ from numba.core.typing import Signature
 from edgecompress_runtime.llvm import rounded_product, word_pairs
 from edgecompress_runtime.llvm.arm_attributes import without_float_arguments
 from edgecompress_runtime.llvm.float_functions import FUNCTIONS
-from edgecompress_runtime.llvm.typed_numba import leaves, llvm_code
 
 CONSTANT_ALIGNMENT = 16  # bytes; one vector of Helium
 
@@ -98,14 +96,16 @@ class _RawCodegen(codegen.JITCPUCodegen):
 
 
 def compiled(
-    machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray] = {}
+    machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray] = {}, text: str = ""
 ) -> tuple[bytes, str]:
     """(ELF object, the same as assembly text): every function, and every constant as read-only data.
+
+    text: functions in LLVM's intermediate representation, with their linkage, which may call the others.
 
     Raises RuntimeError where LLVM does not know the triple, numba.core.errors.NumbaError for a function that
     can't be typed.
     """
-    module, target = _linked(machine, functions, constants), target_machine(machine)
+    module, target = _linked(machine, functions, constants, text), target_machine(machine)
     return without_float_arguments(target.emit_object(module)), target.emit_assembly(module)
 
 
@@ -113,47 +113,6 @@ def external(symbol: str, signature: Signature) -> Callable[..., Any]:
     """What a Numba function calls to call the C function `symbol`."""
     function: Any = types.ExternalFunction(symbol, signature)
     return function
-
-
-def inlined(symbol: str, arguments: Sequence[types.Type]) -> Callable[..., None]:
-    """What a Numba function calls to call an inlined Function; tuples are passed as their elements."""
-
-    @llvm_code(types.void(*arguments))
-    def call(b: ir.IRBuilder, *values: Any) -> None:
-        flat = list(leaves(values))
-        kernel = b.module.globals.get(symbol)
-        if kernel is None:
-            kernel = ir.Function(b.module, ir.FunctionType(ir.VoidType(), [v.type for v in flat]), symbol)
-        b.call(kernel, flat)
-
-    return call
-
-
-def constant(symbol: str, dtype: np.dtype) -> Callable[..., Any]:
-    """A function for use in Numba code that returns the address of a constant."""
-
-    @llvm_code(pointer_type(dtype)())
-    def address(b: ir.IRBuilder) -> ir.Value:
-        if symbol not in b.module.globals:
-            ir.GlobalVariable(b.module, ir.IntType(8), symbol).global_constant = True
-        return b.bitcast(b.module.globals[symbol], _llvm_pointer(dtype))
-
-    return address
-
-
-@cache
-def pointer_at(dtype: np.dtype) -> Callable[..., Any]:
-    """For use in Numba code: (int8 pointer, int32 byte offset) -> pointer to elements of `dtype`."""
-
-    @llvm_code(pointer_type(dtype)(types.CPointer(types.int8), types.int32))
-    def address(b: ir.IRBuilder, base: ir.Value, offset: ir.Value) -> ir.Value:
-        return b.bitcast(b.gep(base, [offset]), _llvm_pointer(dtype))
-
-    return address
-
-
-def _llvm_pointer(dtype: np.dtype) -> ir.Type:
-    return cpu_target.target_context.get_value_type(pointer_type(dtype))
 
 
 @cache
@@ -180,16 +139,20 @@ def target_machine(machine: Machine) -> llvm.TargetMachine:
     return target.create_target_machine(cpu=machine.cpu, features=features, opt=3, reloc=reloc, codemodel="small")
 
 
-def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray]) -> llvm.ModuleRef:
+def _linked(
+    machine: Machine, functions: Iterable[Function], constants: Mapping[str, np.ndarray], text: str
+) -> llvm.ModuleRef:
     target = target_machine(machine)
-    functions = list(functions)
+    functions, layout = list(functions), str(target.target_data)
+    whole = llvm.parse_assembly(_for_machine(text, machine, layout))
+    written = {function.name for function in whole.functions if not function.is_declaration}
     helpers = rounded_product.definition(machine.triple) + word_pairs.definition(machine.cpu)
-    whole = llvm.parse_assembly(_constants(constants) + helpers)
-    _link(whole, functions, machine, str(target.target_data))
+    whole.link_in(llvm.parse_assembly(_constants(constants) + helpers))
+    _link(whole, functions, machine, layout)
     if not machine.has_libm:
         wanted = {f.name for f in whole.functions if f.is_declaration} & FUNCTIONS.keys()
         library = [_float_function(name) for name in sorted(wanted)]
-        _link(whole, library, machine, str(target.target_data))
+        _link(whole, library, machine, layout)
         functions += library
     public = {function.symbol: function.hidden for function in functions if not function.inlined}
     shared = {function.symbol for function in functions if function.shared}
@@ -201,7 +164,7 @@ def _linked(machine: Machine, functions: Iterable[Function], constants: Mapping[
                 function.linkage = "internal"
             else:
                 function.visibility = "hidden" if public[function.name] else "default"
-        elif not function.is_declaration:
+        elif not (function.is_declaration or function.name in written):
             function.linkage = "internal"
             function.add_function_attribute("alwaysinline")
     for variable in whole.global_variables:  # Numba's environments, which nothing here uses
@@ -227,23 +190,23 @@ def _float_function(name: str) -> Function:
 
 def _link(whole: llvm.ModuleRef, functions: Iterable[Function], machine: Machine, layout: str) -> None:
     for function in functions:
-        text = lowered(function.symbol, function.function, function.signature)
+        text = lowered(function)
         whole.link_in(llvm.parse_assembly(_for_machine(text, machine, layout)))
 
 
-def lowered(symbol: str, function: Callable[..., None], signature: Signature) -> str:
+def lowered(function: Function) -> str:
     """Unoptimized IR: the function as Numba lowers it, and one of the C calling convention that calls it. It returns
     nothing or a float32."""
-    text, inner, every = _lowered_by_numba(function, signature)
+    text, inner, every = _lowered_by_numba(function.function, function.signature)
     # Numba's convention: a slot for the result and one for an exception go before the arguments
     slots, arguments = every[:2], every[2:]
     outer = ", ".join(f"{t} noundef %a{i}" for i, t in enumerate(arguments))
     passed = ", ".join([f"{t} %s{i}" for i, t in enumerate(slots)] + [f"{t} %a{i}" for i, t in enumerate(arguments)])
     kind, ending = "void", "ret void"
-    if sigutils.normalize_signature(signature)[1] != types.void:
+    if sigutils.normalize_signature(function.signature)[1] != types.void:
         kind, ending = "float", "%r = load float, ptr %s0\n  ret float %r"
     return f"""{text}
-define {kind} @{symbol}({outer}) {{
+define {kind} @{function.symbol}({outer}) {{
   %s0 = alloca ptr
   %s1 = alloca ptr
   %status = call i32 @"{inner}"({passed})

@@ -111,11 +111,12 @@ def _variant(name: str | None) -> Variant:
 def _new(plan: Plan, variant: Variant, threads: int, place: Path | None) -> Model:
     # imported here: code from the disk runs without Numba
     from edgecompress_runtime.codegen.llvm_writer import llvm_program
+    from edgecompress_runtime.codegen.memory import CACHE_LINE
     from edgecompress_runtime.codegen.ordinary_layers import summary
     from edgecompress_runtime.families.x86.x86_family import x86_family
     from edgecompress_runtime.loading.compile_for_host import build
 
-    program = llvm_program(plan, PREFIX, x86_family(variant, threads), threads=threads)
+    program = llvm_program(plan, PREFIX, x86_family(variant, threads), alignment=CACHE_LINE, threads=threads)
     plan = program.plan
 
     def compile() -> Run:

@@ -13,6 +13,7 @@ import numpy as np
 from edgecompress_runtime.codegen.interface import HOOK, Interface
 from edgecompress_runtime.codegen.llvm_writer import llvm_program
 from edgecompress_runtime.codegen.meeting import PREFIX
+from edgecompress_runtime.codegen.memory import CACHE_LINE
 from edgecompress_runtime.errors import RuntimeModelError
 from edgecompress_runtime.families.x86.variants import available
 from edgecompress_runtime.families.x86.x86_family import x86_family
@@ -49,7 +50,7 @@ def step_times(plan: Plan, samples: Sequence[Sequence[np.ndarray]], *, warmup: i
     """
     variant = available()[0]
     with COMPILING:
-        program = llvm_program(plan, PREFIX, x86_family(variant), profile=True)
+        program = llvm_program(plan, PREFIX, x86_family(variant), alignment=CACHE_LINE, profile=True)
         engine = _clock(len(program.steps) + 1)
         llvm.add_symbol(HOOK, engine.get_function_address(HOOK))
         made = build(program, variant)
