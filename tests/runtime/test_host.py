@@ -107,7 +107,7 @@ def same(
 ) -> None:
     """Bit for bit as the plain kernels; `expected`: in the names of all kernels that were chosen."""
     code = program(plan, variant, threads)
-    assert all(expected in symbol for symbol in code.kernels)
+    assert all(expected in kernel.symbol for kernel in code.kernels)
     artifact = build(code, VARIANTS[variant])
     assert artifact is not None
     native, feeds = Native(artifact), feeds_of(plan, seed) if feeds is None else feeds
@@ -381,7 +381,7 @@ def test_a_network_in_every_variant(exported, variant):
 
 
 def test_the_kernels_for_this_cpu_are_the_ones_that_run(exported):
-    symbols = " ".join(program(network("inverted_residual", exported), HERE[0]).kernels)
+    symbols = " ".join(k.symbol for k in program(network("inverted_residual", exported), HERE[0]).kernels)
     for kernel in ("blocked", "depthwise", "sum"):
         assert kernel in symbols
     for plain in ("_conv_2d", "_add_int8", "fully_connected"):
