@@ -23,7 +23,7 @@ PACKAGES = {
 # Each package's rooms, lowest first: a room imports those before it. What stands in one line may not import each other.
 ROOMS: dict[str, tuple[tuple[str, ...], ...]] = {
     "edgecompress_runtime": (
-        ("errors",), ("private_folder",), ("options",), ("plan",), ("types_of_operands",), ("shapes",), ("jit",),
+        ("errors",), ("storage",), ("options",), ("plan",), ("types_of_operands",), ("shapes",), ("jit",),
         ("kernels",), ("operators",), ("pack",), ("llvm",), ("execute",),
         ("families.shared",), ("families.cortex_m", "families.aarch64", "families.riscv", "families.x86"),
         ("families.table",), ("codegen",), ("building",), ("loading",),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgecompress_runtime import private_folder
+from edgecompress_runtime.storage import private_folder
 
 
 @contextmanager

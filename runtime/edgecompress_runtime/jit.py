@@ -16,7 +16,7 @@ from typing import Any
 import numba
 from numba.core.compiler_lock import global_compiler_lock
 
-from edgecompress_runtime import private_folder
+from edgecompress_runtime.storage import private_folder
 
 
 @cache

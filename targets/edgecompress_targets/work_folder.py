@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edgecompress_runtime import private_folder
+from edgecompress_runtime.storage import private_folder
 
 LOCK = ".lock"
 

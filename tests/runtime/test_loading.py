@@ -16,12 +16,13 @@ from layer_cases import CASES
 from layer_cases import Layers as TableLayers
 from test_host import Layers, quantized, weights
 
-from edgecompress_runtime import load, private_folder
+from edgecompress_runtime import load
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.families.x86.variants import available
 from edgecompress_runtime.loading import code_cache
 from edgecompress_runtime.pack import read_pack, write_pack
 from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.storage import kept_files, private_folder
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 
@@ -283,7 +284,7 @@ def emptied(ours: Path, _: Path) -> None:
 
 def new_key(ours: Path, _: Path) -> None:
     """As a file of somebody who does not know the key."""
-    (ours.parent / "key").write_bytes(bytes(code_cache.KEY))
+    (ours.parent / "key").write_bytes(bytes(kept_files.KEY))
 
 
 def short_key(ours: Path, _: Path) -> None:

@@ -24,6 +24,7 @@ from numba.core.typing import Signature
 from edgecompress_runtime.llvm import rounded_product, word_pairs
 from edgecompress_runtime.llvm.arm_attributes import without_float_arguments
 from edgecompress_runtime.llvm.float_functions import FUNCTIONS
+from edgecompress_runtime.llvm.lowered_kernels import Lowered, kept
 
 CONSTANT_ALIGNMENT = 16  # bytes; one vector of Helium
 
@@ -197,40 +198,43 @@ def _link(whole: llvm.ModuleRef, functions: Iterable[Function], machine: Machine
 def lowered(function: Function) -> str:
     """Unoptimized IR: the function as Numba lowers it, and one of the C calling convention that calls it. It returns
     nothing or a float32."""
-    text, inner, every = _lowered_by_numba(function.function, function.signature)
+    own = _lowered_by_numba(function.function, function.signature)
     # Numba's convention: a slot for the result and one for an exception go before the arguments
-    slots, arguments = every[:2], every[2:]
+    slots, arguments = own.arguments[:2], own.arguments[2:]
     outer = ", ".join(f"{t} noundef %a{i}" for i, t in enumerate(arguments))
     passed = ", ".join([f"{t} %s{i}" for i, t in enumerate(slots)] + [f"{t} %a{i}" for i, t in enumerate(arguments)])
     kind, ending = "void", "ret void"
     if sigutils.normalize_signature(function.signature)[1] != types.void:
         kind, ending = "float", "%r = load float, ptr %s0\n  ret float %r"
-    return f"""{text}
+    return f"""{own.text}
 define {kind} @{function.symbol}({outer}) {{
   %s0 = alloca ptr
   %s1 = alloca ptr
-  %status = call i32 @"{inner}"({passed})
+  %status = call i32 @"{own.name}"({passed})
   {ending}
 }}
 """
 
 
 @cache
-def _lowered_by_numba(function: Callable[..., None], signature: Signature) -> tuple[str, str, tuple[str, ...]]:
-    """(IR, the function's name in it, LLVM's types of its arguments). It takes Numba longer than LLVM needs for all the
-    rest, so programs share it, whatever symbol each of them gives to the kernel."""
-    flags: Any = compiler.Flags()
-    flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics
-    flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-    flags.error_model = "numpy"  # no Python exceptions in the kernel
-    args, result = sigutils.normalize_signature(signature)
-    with global_compiler_lock:  # Numba's own, for whoever compiles beside
-        context = cpu_target.target_context.subtarget(_internal_codegen=_RawCodegen("edgecompress"))
-        compiled = compiler.compile_extra(cpu_target.typing_context, context, function, args, result, flags, {})
-        if not compiled.library._finalized:
-            compiled.library.finalize()
-    text, inner = compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
-    return text, inner, tuple(str(a.type) for a in llvm.parse_assembly(text).get_function(inner).arguments)
+def _lowered_by_numba(function: Callable[..., None], signature: Signature) -> Lowered:
+    """It takes Numba longer than LLVM needs for all the rest, so programs share it, whatever symbol each of them gives
+    to the kernel."""
+
+    def lower() -> tuple[str, str]:
+        flags: Any = compiler.Flags()
+        flags.no_compile = True  # or Numba hands the IR to the host's JIT, which knows no foreign intrinsics
+        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        flags.error_model = "numpy"  # no Python exceptions in the kernel
+        args, result = sigutils.normalize_signature(signature)
+        with global_compiler_lock:  # Numba's own, for whoever compiles beside
+            context = cpu_target.target_context.subtarget(_internal_codegen=_RawCodegen("edgecompress"))
+            compiled = compiler.compile_extra(cpu_target.typing_context, context, function, args, result, flags, {})
+            if not compiled.library._finalized:
+                compiled.library.finalize()
+        return compiled.library.get_llvm_str(), compiled.fndesc.llvm_func_name
+
+    return kept(function, signature, lower)
 
 
 def _for_machine(text: str, machine: Machine, layout: str) -> str:
