@@ -32,13 +32,16 @@ def load_initial(source: ModelSource, file: str, model: ir.Model) -> ir.Model:
     """
     path = Path(file)
     if path.suffix == ".onnx":
-        return load(path, input_shapes=source.input_shapes, constants=source.constants).model
+        return load(
+            path, input_shapes=source.input_shapes, constants=source.constants, sample_shapes=source.sample_shapes
+        ).model
     if is_function_spec(str(source.model)) and path.suffix != ".npz":
         return load(
             source.model,
             weights=file,
             input_shapes=source.input_shapes,
             constants=source.constants,
+            sample_shapes=source.sample_shapes,
             trust_code=source.trust_code,
         ).model
     proto = _proto(source.model)
@@ -46,7 +49,9 @@ def load_initial(source: ModelSource, file: str, model: ir.Model) -> ir.Model:
         raise InputError(f"{file}: weights by name can be put into .onnx models alone; give the initial model as .onnx")
     arrays = _arrays(path)
     _put(proto, arrays, file)
-    initial = load(proto, input_shapes=source.input_shapes, constants=source.constants).model
+    initial = load(
+        proto, input_shapes=source.input_shapes, constants=source.constants, sample_shapes=source.sample_shapes
+    ).model
     _require_all(model, initial, arrays, file)
     return initial
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecompress.errors import InputError
+from edgecompress.ingest import SampleShapes
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
 from edgecompress_targets import Profile
@@ -28,6 +29,7 @@ class ModelSource:
     trust_code: bool = False
     name: str | None = None
     constants: Mapping[str, object] | None = None
+    sample_shapes: SampleShapes | None = None
 
     def __post_init__(self) -> None:
         name = self.name

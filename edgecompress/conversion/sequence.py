@@ -23,6 +23,7 @@ from edgecompress.conversion.request import ModelSource, Request
 from edgecompress.conversion.size_budget import within_budget
 from edgecompress.conversion.size_limit import Compressed, convert_within_size
 from edgecompress.conversion.trainer import open_trainer
+from edgecompress.evaluate.dataset import sample_shapes
 from edgecompress.evaluate.file_count import FileCount, count_file
 from edgecompress.evaluate.verify import Check
 from edgecompress.graph.training_marks import mark_trained
@@ -81,6 +82,7 @@ def run(request: Request) -> Converted:
     does not fit the target).
     """
     log = StageLog()
+    request = replace(request, source=_with_sample_shapes(request))
     imported = import_model(request.source, log)
     model, profile = imported.ingested.model, request.profile
     recipe, data = request.recipe, request.data
@@ -113,6 +115,15 @@ def run(request: Request) -> Converted:
     return Converted(request, imported, conversion, compressed, counts, names, on_random_data, fitted)
 
 
+def _with_sample_shapes(request: Request) -> ModelSource:
+    """The source of the model, whose open dimensions are as in the first data that there is."""
+    data, preprocess = request.data, request.recipe.preprocess
+    first = next((d for d in (data.calibration, data.evaluation, data.training) if d is not None), None)
+    if first is None:
+        return request.source
+    return replace(request.source, sample_shapes=lambda inputs: sample_shapes(first, preprocess, inputs))
+
+
 def _compared(model: ir.Model, data: Data, recipe: Recipe, profile: Profile) -> ir.Model:
     """What artifacts are compared with: the float model, or the quantized one as it came if there is no data."""
     if not data.checks_as_it_came or encoding(recipe) != "int8":
@@ -137,6 +148,7 @@ def import_model(source: ModelSource, log: StageLog) -> Imported:
             weights=source.weights,
             input_shapes=source.input_shapes,
             constants=source.constants,
+            sample_shapes=source.sample_shapes,
             trust_code=source.trust_code,
         )
         facts = statistics(ingested.model)

@@ -89,31 +89,53 @@ def load_data(spec: Any, inputs: Sequence[ir.Value], preprocess: Preprocess, out
     Raises InputError that says what was expected and found: unreadable files, missing keys, shapes or
     types that don't fit, no samples, another number of labels than of samples.
     """
-    if isinstance(spec, Dataset):
-        return spec
-    fit = _Fit(inputs, outputs, preprocess)
-    if is_function_spec(spec):
-        return _from_arrays(call(spec), str(spec), fit)
-    if not isinstance(spec, (str, Path)):
-        return _from_arrays(spec, "data", fit)
-    path = Path(spec)
-    if path.is_dir():
-        return _from_images(path, fit)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    if path.suffix.lower() == ".npz":
-        return _assemble(open_npz(path), str(path), fit)
-    if path.suffix.lower() == ".npy":
-        return _assemble({ONLY: open_npy(path)}, str(path), fit)
-    raise InputError(f"{path}: expected .npz, .npy, a folder of images, or file.py:function")
-
-
-def _from_arrays(data: Any, source: str, fit: _Fit) -> Dataset:
+    source, data = _called(spec)
     if isinstance(data, Dataset):
         return data
-    data = collected(data)
+    fit = _Fit(inputs, outputs, preprocess)
+    if isinstance(data, Path) and data.is_dir():
+        return _from_images(data, fit)
+    return _assemble(_arrays(data, source, [str(value.name) for value in inputs]), source, fit)
+
+
+def sample_shapes(spec: Any, preprocess: Preprocess, inputs: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The shapes of the samples for the inputs of these names, as far as they are known before the model is: not of a
+    folder of images, unless `preprocess` says how large they become. spec: what `load_data` takes.
+
+    Raises InputError as `load_data` does for what can't be read.
+    """
+    source, data = _called(spec)
+    if isinstance(data, Dataset):
+        return {name: stored.shape[1:] for name, (stored, _) in data.columns.items() if name in inputs}
+    if isinstance(data, Path) and data.is_dir():
+        return {} if preprocess.resize is None else dict.fromkeys(inputs[:1], (*preprocess.resize, 3))
+    arrays = _arrays(data, source, inputs)
+    keys = {name: _key(name, len(inputs), arrays) for name in inputs}
+    found = {name: _resize(arrays[key], preprocess, source).shape[1:] for name, key in keys.items() if key is not None}
+    if preprocess.layout == "nhwc":
+        return {name: (*shape[-1:], *shape[:-1]) for name, shape in found.items()}
+    return found
+
+
+def _called(spec: Any) -> tuple[str, Any]:
+    """The name of the data, and the data: a path, or what was given, or what the function that was named returned."""
+    if is_function_spec(spec):
+        return str(spec), collected(call(spec))
+    return (str(spec), Path(spec)) if isinstance(spec, (str, Path)) else ("data", collected(spec))
+
+
+def _arrays(data: Any, source: str, inputs: Sequence[str]) -> Mapping[str, Source]:
+    """The arrays by key: in a file, or in memory, where those of a tuple go by the names of the inputs in order."""
+    if isinstance(data, Path):
+        if not data.exists():
+            raise InputError(f"{data}: no such file or folder")
+        if data.suffix.lower() == ".npz":
+            return open_npz(data)
+        if data.suffix.lower() == ".npy":
+            return {ONLY: open_npy(data)}
+        raise InputError(f"{data}: expected .npz, .npy, a folder of images, or file.py:function")
     if isinstance(data, tuple):
-        data = _named(data, source, [str(value.name) for value in fit.inputs])
+        data = _named(data, source, inputs)
     elif not isinstance(data, Mapping):
         data = {ONLY: data}
     arrays: dict[str, Source] = {}
@@ -125,7 +147,7 @@ def _from_arrays(data: Any, source: str, fit: _Fit) -> Dataset:
             arrays[str(key)] = ArraySource(array)
         except (TypeError, ValueError) as error:
             raise InputError(f"{source}: {key!r} is a {type(content).__name__}; expected an array") from error
-    return _assemble(arrays, source, fit)
+    return arrays
 
 
 def _named(items: tuple[Any, ...], source: str, inputs: Sequence[str]) -> dict[Any, Any]:
@@ -171,7 +193,10 @@ def _assemble(found: Mapping[str, Source], source: str, fit: _Fit, labels: np.nd
     label_key = _label_key(found, [*names, *fit.outputs[1:]])
     columns, notes, used = {}, [], {label_key}
     for value in inputs:
-        key = _key(str(value.name), len(inputs), found, source)
+        key = _key(str(value.name), len(inputs), found)
+        if key is None:
+            expected = f"{value.name!r}" + (f" (or {ONLY!r})" if len(inputs) == 1 else "")
+            raise InputError(f"{source}: no array for input {value.name!r}; expected {expected}, found {sorted(found)}")
         used.add(key)
         described = f"{source}[{key}]" if len(inputs) > 1 else source
         data = _resize(found[key], fit.preprocess, described)
@@ -221,15 +246,11 @@ def _unused(keys: Sequence[str], names: Sequence[str], *, has_labels: bool) -> s
     return f"nothing reads the array{'s' * (len(keys) > 1)} {listed}: samples are expected under {expected}{labels}"
 
 
-def _key(name: str, inputs: int, found: Mapping[str, Source], source: str) -> str:
+def _key(name: str, inputs: int, found: Mapping[str, Source]) -> str | None:
     """The key of an input's data: its name or, for the only input, also `x` or the only key there is."""
     others = [key for key in found if key not in LABELS] or list(found)
     candidates = [name] + ([ONLY, *others[:1]] if inputs == 1 and (ONLY in found or len(others) == 1) else [])
-    for key in candidates:
-        if key in found:
-            return key
-    expected = f"{name!r}" + (f" (or {ONLY!r})" if inputs == 1 else "")
-    raise InputError(f"{source}: no array for input {name!r}; expected {expected}, found {sorted(found)}")
+    return next((key for key in candidates if key in found), None)
 
 
 def _resize(data: Source, preprocess: Preprocess, described: str) -> Source:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from edgecompress.ingest.loader import Ingested, load
 from edgecompress.ingest.normalise import fold_batchnorm
+from edgecompress.ingest.open_shapes import SampleShapes
 
-__all__ = ["Ingested", "fold_batchnorm", "load"]
+__all__ = ["Ingested", "SampleShapes", "fold_batchnorm", "load"]

@@ -18,6 +18,7 @@ from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import normalise
 from edgecompress.ingest.old_opset import upgraded
+from edgecompress.ingest.open_shapes import SampleShapes, open_negative, settled_shapes
 from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_batch
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 from edgecompress.ingest.passes.float_inputs import SMALL
@@ -58,6 +59,7 @@ def load(
     weights: str | Path | None = None,
     input_shapes: Shapes | None = None,
     constants: Mapping[str, object] | None = None,
+    sample_shapes: SampleShapes | None = None,
     fold_batchnorm: bool = True,
     trust_code: bool = False,
 ) -> Ingested:
@@ -68,6 +70,8 @@ def load(
         compression has decided about it stays on it) or torch.nn.Module.
     weights: a state_dict file for "file.py:factory".
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
+    sample_shapes: gives the shapes of samples, for dimensions that neither the model nor input_shapes says; is called
+        only for such models.
     constants: value of an input by its name (a number, or an array), which then is no input any more.
     fold_batchnorm: False leaves BatchNormalization in the model, which is then canonical but for that: to train
         it and fold it afterwards (`normalise.fold_batchnorm`).
@@ -77,49 +81,60 @@ def load(
     path = Path(source) if isinstance(source, (str, Path)) else None
     shapes = checked_shapes(input_shapes)
     try:
-        return _load(source, path, weights, shapes, constants or {}, fold_batchnorm, trust_code)
+        read = _read(source, weights, shapes, sample_shapes, fold_batchnorm, trust_code)
+        with quiet("onnx_ir", "onnxscript"):
+            open_negative(read.proto)
+            notes = set_inputs(read.proto, constants or {})
+            settled, more = settled_shapes(read.proto, shapes, sample_shapes)
+            found = _ingest(read.proto, read.format, read.path, settled, fold_batchnorm)
     except EdgeCompressError as error:
         message = " ".join(str(error).split())  # a name in the file may have any character
         if path is not None and not message.startswith(str(path)):
             message = f"{path}: {message}"
         raise type(error)(message) from error
+    if isinstance(source, ir.Model):
+        annotated.keep(found.model, source)
+    kept = [] if read.decided is None else keras_model.keep(found.model, read.decided)
+    return replace(found, notes=(*notes, *more, *found.notes, *kept))
 
 
-def _load(
+@dataclass(frozen=True)
+class _Read:
+    """A model as ONNX, and where it came from. decided: what Keras knows of its weights."""
+
+    format: str
+    proto: onnx.ModelProto
+    path: Path | None = None
+    decided: keras_model.Decided | None = None
+
+
+def _read(
     source: Any,
-    path: Path | None,
     weights: str | Path | None,
     shapes: Shapes,
-    constants: Mapping[str, object],
+    sample_shapes: SampleShapes | None,
     fold_batchnorm: bool,
     trust_code: bool,
-) -> Ingested:
-    decided = None
+) -> _Read:
+    path = Path(source) if isinstance(source, (str, Path)) else None
     if isinstance(source, onnx.ModelProto):
-        format_, proto = "onnx", onnx.ModelProto.FromString(source.SerializeToString())
-        onnx_file.validate(proto)
+        read = _Read("onnx", onnx.ModelProto.FromString(source.SerializeToString()))
+        onnx_file.validate(read.proto)
     elif isinstance(source, ir.Model):
-        format_, proto = "onnx", ir.to_proto(source)
-        onnx_file.validate(proto)
+        read = _Read("onnx", ir.to_proto(source))
+        onnx_file.validate(read.proto)
     elif path is not None and path.suffix == ".onnx":
-        format_, proto = "onnx", onnx_file.read(path)
+        read = _Read("onnx", onnx_file.read(path), path)
     elif path is not None and keras_model.is_keras(path):
         format_, proto, decided = keras_model.read(path, trust_code)
+        read = _Read(format_, proto, path, decided)
     else:
         from edgecompress.ingest import torch_export as torch_model
 
-        format_, proto, path = torch_model.read(source, weights, shapes, fold_batchnorm)
-    if weights is not None and format_ != "python":
+        read = _Read(*torch_model.read(source, weights, shapes, sample_shapes, fold_batchnorm))
+    if weights is not None and read.format != "python":
         raise InputError(f"weights ({weights}) can be given only with a file.py:factory model; this model has its own")
-    with quiet("onnx_ir", "onnxscript"):
-        notes = set_inputs(proto, constants)
-        found = _ingest(proto, format_, path, shapes, fold_batchnorm)
-        found = replace(found, notes=(*notes, *found.notes))
-    if isinstance(source, ir.Model):
-        annotated.keep(found.model, source)
-    if decided is None:
-        return found
-    return replace(found, notes=(*found.notes, *keras_model.keep(found.model, decided)))
+    return read
 
 
 def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Shapes, fold_batchnorm: bool) -> Ingested:

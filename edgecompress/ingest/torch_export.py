@@ -18,7 +18,8 @@ import onnx
 
 from edgecompress.errors import EdgeCompressError, InputError, MissingPackageError, UnsupportedModelError
 from edgecompress.ingest import onnx_file
-from edgecompress.ingest.pt2_archive import require_no_pickle
+from edgecompress.ingest.open_shapes import SampleShapes
+from edgecompress.ingest.pt2_archive import safe_archive
 from edgecompress.ingest.quiet import quiet
 from edgecompress.ingest.torch_file import instead_of_torchscript, instead_of_weights
 from edgecompress.support.interrupt import reraise_interrupt
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 Shapes = Mapping[str, Sequence[int]]
+ShapesOf = Callable[[Sequence[str]], Shapes]  # names of the parameters of forward -> shapes of those that are inputs
 Exported = tuple[str, onnx.ModelProto, Path | None]  # format, model, file
 
 FACTORY = re.compile(r"(?P<path>.+\.py):(?P<function>[A-Za-z_]\w*)")
@@ -36,20 +38,30 @@ KINDS = (
 )
 
 
-def read(source: Any, weights: str | Path | None, shapes: Shapes, fold: bool = True) -> Exported:
+def read(
+    source: Any, weights: str | Path | None, shapes: Shapes, samples: SampleShapes | None, fold: bool = True
+) -> Exported:
     """The format, the ONNX model and the file that it came from.
 
-    source: a path, "file.py:factory" or a torch.nn.Module. shapes: the shapes of its inputs by name, in order. fold:
-    lets the exporter work BatchNorm and everything else that is constant into the weights.
+    source: a path, "file.py:factory" or a torch.nn.Module. shapes: the shapes of its inputs by name, in order; without
+    any, those of the samples for the parameters of its forward. fold: lets the exporter work BatchNorm and everything
+    else that is constant into the weights.
 
     Raises InputError, MissingPackageError when torch isn't installed, and UnsupportedModelError when torch can't export
     the model.
     """
+
+    def shapes_of(parameters: Sequence[str]) -> Shapes:
+        if shapes or samples is None or not parameters:
+            return shapes
+        found = samples(parameters) or samples(parameters[:1])  # the others have defaults
+        return {name: (1, *sample) for name, sample in found.items()}
+
     if not isinstance(source, (str, Path)):
         torch = sys.modules.get("torch")  # whoever made a Module has imported it
         if torch is None or not isinstance(source, torch.nn.Module):
             raise InputError(f"can't read a model from {_a(source)}; pass {KINDS}, or a torch.nn.Module")
-        return "python", _export_module(source, shapes, fold), None
+        return "python", _export_module(source, shapes_of, fold), None
     text = str(source)
     if match := FACTORY.fullmatch(text):
         path = Path(match["path"])
@@ -57,7 +69,7 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes, fold: bool = T
         module = _call_factory(path, match["function"])
         if weights is not None:
             _load_weights(module, Path(weights))
-        return "python", _export_module(module, shapes, fold), path
+        return "python", _export_module(module, shapes_of, fold), path
     path = Path(text)
     reader = READERS.get(path.suffix)
     if reader is None:
@@ -65,7 +77,7 @@ def read(source: Any, weights: str | Path | None, shapes: Shapes, fold: bool = T
         raise InputError(f"{path}: models of this kind can't be read; pass {KINDS} (inspect also reads .pack){hint}")
     data = onnx_file.read_bytes(path)
     _import_torch(text)
-    format_, proto = reader(path, data, shapes, fold)
+    format_, proto = reader(path, data, shapes_of, fold)
     return format_, proto, path
 
 
@@ -78,10 +90,10 @@ def _import_torch(what: str) -> None:
         ) from error
 
 
-def _read_exported_program(path: Path, data: bytes, shapes: Shapes, fold: bool) -> tuple[str, onnx.ModelProto]:
+def _read_exported_program(path: Path, data: bytes, shapes_of: ShapesOf, fold: bool) -> tuple[str, onnx.ModelProto]:
     import torch
 
-    require_no_pickle(path, data)
+    data = safe_archive(path, data)
     with _quiet(), _plain_tensors_only():
         try:
             program = torch.export.load(io.BytesIO(data))
@@ -94,7 +106,7 @@ def _read_exported_program(path: Path, data: bytes, shapes: Shapes, fold: bool) 
     return "pt2", _export(program, (), None, dynamo=True, fold=fold)
 
 
-def _read_torchscript(path: Path, data: bytes, shapes: Shapes, fold: bool) -> tuple[str, onnx.ModelProto]:
+def _read_torchscript(path: Path, data: bytes, shapes_of: ShapesOf, fold: bool) -> tuple[str, onnx.ModelProto]:
     import torch
 
     with _quiet():
@@ -104,11 +116,11 @@ def _read_torchscript(path: Path, data: bytes, shapes: Shapes, fold: bool) -> tu
             reraise_interrupt(error)
             raise InputError(instead_of_torchscript(path, data)) from error
     names = list(_parameter_names(module.forward))
-    inputs, names = _example_inputs(names, shapes, str(path))
+    inputs, names = _example_inputs(names, shapes_of(names), str(path))
     return "torchscript", _export_somehow(module.eval(), inputs, names, (False,), fold)
 
 
-READERS: dict[str, Callable[[Path, bytes, Shapes, bool], tuple[str, onnx.ModelProto]]] = {
+READERS: dict[str, Callable[[Path, bytes, ShapesOf, bool], tuple[str, onnx.ModelProto]]] = {
     ".pt": _read_torchscript,
     ".pt2": _read_exported_program,
     ".pth": _read_torchscript,
@@ -191,8 +203,9 @@ def export_module(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> 
         module.train(training).to(device)
 
 
-def _export_module(module: torch.nn.Module, shapes: Shapes, fold: bool) -> onnx.ModelProto:
-    inputs, names = _example_inputs(_parameter_names(module.forward), shapes, type(module).__name__)
+def _export_module(module: torch.nn.Module, shapes_of: ShapesOf, fold: bool) -> onnx.ModelProto:
+    parameters = _parameter_names(module.forward)
+    inputs, names = _example_inputs(parameters, shapes_of(parameters), type(module).__name__)
     training = module.training
     try:
         return _export_somehow(module.eval(), inputs, names, (True, False), fold)
@@ -216,7 +229,7 @@ def _example_inputs(parameters: list[str], shapes: Shapes, what: str) -> tuple[l
     if not shapes:
         names = ", ".join(parameters) or "its input"
         raise InputError(
-            f"{what}: torch doesn't record the shape of {names}; pass it, for example "
+            f"{what}: torch doesn't record the shape of {names}; give data for it, or its shape, for example "
             f"--input-shape {parameters[0] if parameters else 'x'}:1,3,224,224"
         )
     ordered = list(shapes)

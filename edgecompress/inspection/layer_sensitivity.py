@@ -20,7 +20,7 @@ from edgecompress.compress.prune.criterion import Scores
 from edgecompress.compress.prune.criterion import criterion as criterion_of
 from edgecompress.conversion.trainer import require_torch
 from edgecompress.errors import InputError
-from edgecompress.evaluate.dataset import Dataset, load_data
+from edgecompress.evaluate.dataset import Dataset, load_data, sample_shapes
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.metrics import AUTO, choose, load_metric, predictions, snr_db
 from edgecompress.evaluate.verify import run_dataset
@@ -101,16 +101,17 @@ def sensitivity(
     slims = criterion_of(criterion).slims
     if not ratios or not all(0 < r < 1 for r in ratios):
         raise InputError(f"ratios: expected shares of channels above 0 and below 1, found {list(ratios)}")
+    settings = validated(Preprocess, dict(preprocess or {}), "preprocess")
     ingested = load(
         model,
         weights=weights,
         input_shapes=input_shapes,
         constants=constants,
+        sample_shapes=lambda inputs: sample_shapes(eval, settings, inputs),
         trust_code=trust_code,
         fold_batchnorm=not slims,
     )
     whole = ingested.model
-    settings = validated(Preprocess, dict(preprocess or {}), "preprocess")
     data = load_data(eval, whole.graph.inputs, settings).head(samples)
     groups = channel_groups(whole)
     free = prunable(groups)

@@ -79,8 +79,14 @@ def make_student(teacher: ir.Model, settings: Distill, data: TrainData, seed: in
     if settings.student in BLOCKS_BY_NAME:
         return compact(teacher, settings, seed)
     of_torch = not settings.student.endswith(".onnx")  # which records no shapes
-    shapes = {str(v.name): present(static_shape(v)) for v in teacher.graph.inputs} if of_torch else None
-    return load(settings.student, input_shapes=shapes, fold_batchnorm=False).model
+    shapes = {str(v.name): present(static_shape(v)) for v in teacher.graph.inputs}
+    samples = {name: shape[1:] for name, shape in shapes.items()}
+    return load(
+        settings.student,
+        input_shapes=shapes if of_torch else None,
+        sample_shapes=lambda inputs: {name: samples[name] for name in inputs if name in samples},
+        fold_batchnorm=False,
+    ).model
 
 
 def _require_alike(teacher: ir.Model, student: ir.Model) -> None:

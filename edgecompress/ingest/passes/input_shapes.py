@@ -53,8 +53,8 @@ class FixInputShapes(ir.passes.InPlacePass):
             named = ", ".join(f"{i} ({d.value or 'unnamed'})" for i, d in dynamic)
             example = _join([d if isinstance(d, int) else "N" for d in dims])
             raise InputError(
-                f"input {name!r} has dynamic dimensions besides the batch: {named}; fix them with "
-                f"--input-shape {name}:{example}, a number in the place of each N"
+                f"input {name!r} has dynamic dimensions besides the batch: {named}; give data with samples of the "
+                f"shape that you need, or --input-shape {name}:{example}, a number in the place of each N"
             )
         if any(d < 1 for d in static):
             raise InputError(f"input {name!r} has the shape {_join(dims)}; every dimension must be at least 1")
