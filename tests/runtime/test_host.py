@@ -469,6 +469,29 @@ def test_inputs_are_checked_and_outputs_are_the_caller_s(pack):
         runtime.load(pack, variant="mmx")
 
 
+def test_several_samples_come_out_as_one_by_one(pack):
+    model = runtime.load(pack)
+    x = np.random.default_rng(0).integers(-128, 128, (3, 30)).astype(np.int8)
+    assert np.array_equal(model(x), np.concatenate([model(row[None]) for row in x]))
+    for wrong in (x[:0], x.astype(np.int16), x[:, :29]):
+        with pytest.raises(RuntimeModelError, match=r"expected int8 \(1, 30\)"):
+            model(wrong)
+
+
+def test_samples_without_an_axis_of_their_own_are_stacked(tmp_path):
+    """y [1, 4] = x + s, t [2, 4] = s + s, of x [1, 4] and a state s [2, 4]."""
+    tensors = [Tensor(name, dims, np.dtype(np.float32)) for name, dims in zip("xsty", [(1, 4), (2, 4), (2, 4), (2, 4)])]
+    add = options_of("ADD", {"fusedActivationFunction": 0})
+    operators = (Operator("ADD", (1, 1), (2,), add), Operator("ADD", (0, 1), (3,), add))
+    model = runtime.load(write_pack(Plan(tuple(tensors), operators, (0, 1), (2, 3)), "state"))
+    rng = np.random.default_rng(0)
+    x, s = rng.standard_normal((5, 4), np.float32), rng.standard_normal((5, 2, 4), np.float32)
+    t, y = model(x, s)
+    assert np.array_equal(t, s + s) and np.array_equal(y, x[:, None] + s)
+    with pytest.raises(RuntimeModelError, match=r"input 'x': expected float32 \(1, 4\), got float32 \(5, 4\)"):
+        model(x, s[:4])
+
+
 def test_threads_that_share_a_model_do_not_disturb_one_another(pack):
     model = runtime.load(pack)
     feeds = [np.random.default_rng(n).integers(-128, 128, (1, 30)).astype(np.int8) for n in range(8)]

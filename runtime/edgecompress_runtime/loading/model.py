@@ -24,7 +24,8 @@ MOST_THREADS = 64
 
 
 class Model:
-    """A model ready to run: call it with one array an input, get the output (a tuple when there are several).
+    """A model ready to run: call it with one array an input, get the output (a tuple when there are several). Arrays of
+    several samples, [n, ...], give outputs of as many.
 
     inputs, outputs: their tensors (name, shape, dtype; scale and zero point where they are int8). Images are
     NHWC, as in a `.tflite` file. The first call of a new model compiles it, which takes seconds and is announced
@@ -47,13 +48,27 @@ class Model:
         self._run, self._compile = run, compile
 
     def __call__(self, *arrays: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        """arrays: in the order of `inputs`, each of its tensor's shape and dtype.
+        """arrays: in the order of `inputs`, each of its tensor's shape and dtype, or of n samples.
 
-        Raises RuntimeModelError for another number, shape or dtype.
+        n samples are [n, ...] of an input of [1, ...], and [n, *shape] of any other; the outputs are so as well. They
+        run one after the other. Raises RuntimeModelError for another number, shape or dtype.
         """
         run = self._run or self._compiled()
-        results = run(*(np.asarray(a) for a in arrays))
+        given = [np.asarray(a) for a in arrays]
+        count = self._samples(given)
+        results = run(*given) if count is None else self._one_by_one(run, given, count)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _samples(self, arrays: list[np.ndarray]) -> int | None:
+        """How many samples all arrays hold; None where they are one sample, or don't fit."""
+        if len(arrays) != len(self.inputs) or all(a.shape == t.shape for a, t in zip(arrays, self.inputs)):
+            return None
+        counts = {len(a) if a.ndim and a.shape[1:] == _sample(t) else 0 for a, t in zip(arrays, self.inputs)}
+        return counts.pop() or None if len(counts) == 1 else None
+
+    def _one_by_one(self, run: Run, arrays: list[np.ndarray], count: int) -> list[np.ndarray]:
+        rows = [run(*(a[i].reshape(t.shape) for a, t in zip(arrays, self.inputs))) for i in range(count)]
+        return [np.stack(parts).reshape(count, *_sample(t)) for t, parts in zip(self.outputs, zip(*rows))]
 
     def _compiled(self) -> Run:
         """Once, however many threads make the first call."""
@@ -64,6 +79,11 @@ class Model:
                 self._run = self._compile()
                 self.compile_seconds = time.perf_counter() - start
             return self._run
+
+
+def _sample(tensor: Tensor) -> tuple[int, ...]:
+    """The shape of a sample within several."""
+    return tensor.shape[1:] if tensor.shape[:1] == (1,) else tensor.shape
 
 
 def load(source: str | os.PathLike[str] | bytes, *, variant: str | None = None, threads: int = 1) -> Model:
