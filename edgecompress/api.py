@@ -70,6 +70,7 @@ def convert(
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     formats: Sequence[str] | None = None,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    batch: int | None = None,
     constants: Mapping[str, object] | None = None,
     weights: str | Path | None = None,
     preprocess: Mapping[str, Any] | None = None,
@@ -88,7 +89,8 @@ def convert(
 
     model: path of an .onnx, .pt2, TorchScript .pt, .keras or .h5 file or of a SavedModel (trust_code: with Lambda
         layers, whose code is run), "file.py:factory" (with `weights`, a state_dict file), an onnx.ModelProto, an
-        onnx_ir.Model, or a torch.nn.Module (with `input_shapes`). constants: values of inputs that are the same in
+        onnx_ir.Model, or a torch.nn.Module (with `input_shapes`). batch: the size that an open batch dimension gets;
+        otherwise it stays open where the format can have that. constants: values of inputs that are the same in
         every run, by name; they are no inputs of the artifacts.
     target, target_file: name of a profile, or the file of another.
     output: folder; default "<name>-<target>" in the current one. name: of the artifacts, and of what `build` makes of
@@ -117,7 +119,7 @@ def convert(
         devices = named(devices, profile)
     largest = parse_size(max_size) if isinstance(max_size, str) else max_size
     overrides = Overrides(formats, preprocess, max_drop, largest, min_snr, min_equal)
-    source = ModelSource(model, weights, input_shapes, trust_code, name, constants)
+    source = ModelSource(model, weights, input_shapes, trust_code, name, constants, batch=batch)
     calib, eval, train = collected(calib), collected(eval), collected(train)  # a generator can be read only once
     data = DataSources(calib, eval, train)
     given = load_recipe(recipe)

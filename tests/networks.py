@@ -139,21 +139,24 @@ def reference(name: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [np.concatenate(outputs) for outputs in zip(*samples, strict=True)]
 
 
-def export(name: str, folder: str | Path) -> Path:
-    """Writes `folder`/NAME.onnx with the network's exporter and opset."""
+def export(name: str, folder: str | Path, *, open_batch: bool = False) -> Path:
+    """Writes `folder`/NAME.onnx with the network's exporter and opset. Its batch size is open if the network is
+    dynamic, or `open_batch` asks for it."""
     network, module, path = NETWORKS[name], build(name), Path(folder) / f"{name}.onnx"
+    dynamic = network.dynamic or open_batch
     if isinstance(module, onnx.ModelProto):
         onnx.save(module, path)
         return path
-    arguments = tuple(torch.from_numpy(x) for x in _arrays(network, 1, 0))
+    # of one sample, exporters take the batch size for a constant here and there
+    arguments = tuple(torch.from_numpy(x) for x in _arrays(network, 2 if open_batch else 1, 0))
     names: dict[str, Any] = {"input_names": input_names(name), "opset_version": network.opset}
     if network.exporter == "torchscript":
         names["dynamo"] = False
-        if network.dynamic:
+        if dynamic:
             names["dynamic_axes"] = {n: {0: "batch"} for n in input_names(name)}
     else:
         names.update(dynamo=True, verbose=False, external_data=False)
-        if network.dynamic:
+        if dynamic:
             names["dynamic_shapes"] = tuple({0: torch.export.Dim.DYNAMIC} for _ in arguments)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # its fused encoder layer has no ONNX form

@@ -54,7 +54,7 @@ PARALLEL = (
 SAME_NAME = {"errors", "operators"}
 # The public functions, whose parameters are what a user may say.
 PUBLIC = {
-    "edgecompress.api.convert", "edgecompress.devices.bench.bench",
+    "edgecompress.api.convert", "edgecompress.devices.bench.bench", "edgecompress.ingest.loader.load",
     "edgecompress.inspection.layer_sensitivity.sensitivity", "edgecompress.own_loop.prepare",
 }  # fmt: skip
 

@@ -24,6 +24,7 @@ def command(
     trust_code: bool,
     constants: tuple[str, ...],
     input_shapes: tuple[str, ...],
+    batch: int | None,
     as_json: bool,
 ) -> None:
     """Show MODEL's operators, shapes, parameters, MACs and memory, and whether it fits each target.
@@ -38,9 +39,14 @@ def command(
     else:
         from edgecompress.inspection.model_inspection import inspect
 
-        shapes = parse_input_shapes(input_shapes)
-        given = parse_constants(constants)
-        found = inspect(model, weights=weights, input_shapes=shapes, constants=given, trust_code=trust_code)
+        found = inspect(
+            model,
+            weights=weights,
+            input_shapes=parse_input_shapes(input_shapes),
+            batch=batch,
+            constants=parse_constants(constants),
+            trust_code=trust_code,
+        )
     if as_json:
         echo(found.to_json(), nl=False)
     else:

@@ -84,7 +84,7 @@ config_option = file_option(
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """MODEL, --weights, --trust-code, --set and --input-shape, which together say which model is meant."""
+    """MODEL, --weights, --trust-code, --set, --batch and --input-shape, which together say which model is meant."""
     for option in (
         click.option(
             "--input-shape",
@@ -92,6 +92,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="NAME:DIMS",
             help="Shape of an input with dynamic dimensions, e.g. image:1,3,224,224. Repeatable.",
+        ),
+        click.option(
+            "--batch", type=click.IntRange(min=1), help="Batch size of a model whose batch dimension is open."
         ),
         click.option(
             "--set",

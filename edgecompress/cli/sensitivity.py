@@ -53,6 +53,7 @@ def command(
     trust_code: bool,
     constants: tuple[str, ...],
     input_shapes: tuple[str, ...],
+    batch: int | None,
     data: str,
     ratios: tuple[float, ...],
     criterion: str,
@@ -79,6 +80,7 @@ def command(
         trust_code=trust_code,
         constants=parse_constants(constants),
         input_shapes=parse_input_shapes(input_shapes),
+        batch=batch,
         preprocess=parse_preprocess(preprocess),
     )
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -12,7 +12,10 @@ from edgecompress.conversion.conversion import Conversion
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import tflite as tflite_emitter
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.evaluate.several_samples import difference, several_samples
 from edgecompress.graph.annotations import exits
+from edgecompress.graph.batch_axes import batch_axes
+from edgecompress.ingest.batch_size import FixedBatchError
 from edgecompress.lowering.tensor_io import TFLiteModel
 from edgecompress.recipe import Recipe
 from edgecompress_targets import OPERATOR_SETS, Profile
@@ -20,11 +23,12 @@ from edgecompress_targets import OPERATOR_SETS, Profile
 
 @dataclass(frozen=True)
 class Emitted:
-    """One artifact's bytes; `io` says how to feed a .tflite or .pack file."""
+    """One artifact's bytes; `io` says how to feed a .tflite or .pack file. notes: what a reader should know of it."""
 
     format: str
     data: bytes
     io: TFLiteModel | None = None
+    notes: tuple[str, ...] = ()
 
 
 def emit(conversion: Conversion, model: ir.Model) -> tuple[tuple[Emitted, ...], dict[str, str]]:
@@ -36,12 +40,31 @@ def emit(conversion: Conversion, model: ir.Model) -> tuple[tuple[Emitted, ...], 
     for name in conversion.recipe.emit.formats or []:
         with conversion.log.stage(f"emit {name}") as running:
             try:
-                artifacts.append(EMITTERS[name](model, conversion.recipe, conversion.profile))
+                artifacts.append(_emit(name, conversion, model))
             except UnsupportedModelError as fault:
                 faults[name] = str(fault)
                 continue
             running.stage.bytes = len(artifacts[-1].data)
     return tuple(artifacts), faults
+
+
+def _emit(name: str, conversion: Conversion, model: ir.Model) -> Emitted:
+    """With an open batch size where the model's is open, the format can have it, and every interpreter of the format
+    then computes several samples as it computes each."""
+    recipe, profile = conversion.recipe, conversion.profile
+    if batch_axes(conversion.model.graph) is None or name not in WITH_OPEN_BATCH:
+        return EMITTERS[name](model, recipe, profile)
+    try:
+        made = WITH_OPEN_BATCH[name](model, recipe, profile, open_batch=True)
+        feeds = several_samples(conversion.data.check, conversion.model.graph.inputs)
+        reason = difference(made.data, name, made.io, feeds)
+    except (FixedBatchError, UnsupportedModelError) as fault:
+        reason = str(fault)
+    if reason is None:
+        return made
+    return replace(
+        EMITTERS[name](model, recipe, profile), notes=(f"the batch size of the .{name} file is 1: {reason}",)
+    )
 
 
 def emit_pack(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
@@ -53,26 +76,35 @@ def emit_pack(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
     return Emitted("pack", made.data, made)
 
 
-def _emit_onnx(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
-    return Emitted("onnx", onnx_emitter.emit(model, unsigned=profile.onnx_weights == "uint8"))
+def _emit_onnx(model: ir.Model, recipe: Recipe, profile: Profile, *, open_batch: bool = False) -> Emitted:
+    unsigned = profile.onnx_weights == "uint8"
+    return Emitted("onnx", onnx_emitter.emit(model, unsigned=unsigned, open_batch=open_batch))
 
 
-def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
+def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile, *, open_batch: bool = False) -> Emitted:
     if exits(model.graph) and profile.operators == "tflm":
         raise UnsupportedModelError(
             "TensorFlow Lite Micro runs one graph to its end, so a .tflite file for it can't end early: ask for .pack, "
             "or remove [exit]"
         )
+    if open_batch and profile.operators == "tflm":
+        raise FixedBatchError("TensorFlow Lite Micro computes one")
     dtype = ir.DataType.INT8 if recipe.emit.io == "int8" else ir.DataType.FLOAT
     operators = OPERATOR_SETS[profile.operators]
     description = f"edgecompress {__version__}"
     for_xnnpack = profile.operators != "tflm"
     made = tflite_emitter.emit(
-        model, io_dtype=dtype, operators=operators, for_xnnpack=for_xnnpack, description=description
+        model,
+        io_dtype=dtype,
+        operators=operators,
+        for_xnnpack=for_xnnpack,
+        open_batch=open_batch,
+        description=description,
     )
     return Emitted("tflite", made.data, made)
 
 
+WITH_OPEN_BATCH: dict[str, Callable[..., Emitted]] = {"onnx": _emit_onnx, "tflite": _emit_tflite}
 EMITTERS: dict[str, Callable[[ir.Model, Recipe, Profile], Emitted]] = {
     "onnx": _emit_onnx,
     "tflite": _emit_tflite,

@@ -33,13 +33,18 @@ def load_initial(source: ModelSource, file: str, model: ir.Model) -> ir.Model:
     path = Path(file)
     if path.suffix == ".onnx":
         return load(
-            path, input_shapes=source.input_shapes, constants=source.constants, sample_shapes=source.sample_shapes
+            path,
+            input_shapes=source.input_shapes,
+            batch=source.batch,
+            constants=source.constants,
+            sample_shapes=source.sample_shapes,
         ).model
     if is_function_spec(str(source.model)) and path.suffix != ".npz":
         return load(
             source.model,
             weights=file,
             input_shapes=source.input_shapes,
+            batch=source.batch,
             constants=source.constants,
             sample_shapes=source.sample_shapes,
             trust_code=source.trust_code,
@@ -50,7 +55,11 @@ def load_initial(source: ModelSource, file: str, model: ir.Model) -> ir.Model:
     arrays = _arrays(path)
     _put(proto, arrays, file)
     initial = load(
-        proto, input_shapes=source.input_shapes, constants=source.constants, sample_shapes=source.sample_shapes
+        proto,
+        input_shapes=source.input_shapes,
+        batch=source.batch,
+        constants=source.constants,
+        sample_shapes=source.sample_shapes,
     ).model
     _require_all(model, initial, arrays, file)
     return initial

@@ -30,6 +30,7 @@ class ModelSource:
     name: str | None = None
     constants: Mapping[str, object] | None = None
     sample_shapes: SampleShapes | None = None
+    batch: int | None = None
 
     def __post_init__(self) -> None:
         name = self.name

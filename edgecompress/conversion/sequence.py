@@ -147,6 +147,7 @@ def import_model(source: ModelSource, log: StageLog) -> Imported:
             source.model,
             weights=source.weights,
             input_shapes=source.input_shapes,
+            batch=source.batch,
             constants=source.constants,
             sample_shapes=source.sample_shapes,
             trust_code=source.trust_code,

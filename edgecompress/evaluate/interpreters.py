@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -124,7 +125,7 @@ class OnnxRuntime:
                 options,
                 providers=["CPUExecutionProvider"],
             )
-        self._shapes: dict[str, Shape] = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
+        self._shapes: dict[str, Shape] = {i.name: _one_sample(i.shape) for i in self._session.get_inputs()}
         self._outputs = [o.name for o in self._session.get_outputs()]
         if isinstance(model, ir.Model):  # extra outputs may be outputs already
             self._outputs = [*(str(v.name) for v in model.graph.outputs), *extra_outputs]
@@ -142,6 +143,11 @@ class OnnxRuntime:
         with _failing(self.name, self.version):
             found = dict(zip(wanted, self._session.run(wanted, dict(inputs)), strict=True))
         return [found[name] for name in self._outputs]
+
+
+def _one_sample(shape: Sequence[int | str | None]) -> Shape:
+    """The shape of an input; an open batch dimension is 1."""
+    return tuple(n if isinstance(n, int) else 1 for n in shape)
 
 
 def _with_outputs(model: ir.Model, names: Sequence[str]) -> tuple[bytes, dict[str, np.ndarray]]:
@@ -163,8 +169,8 @@ def _with_outputs(model: ir.Model, names: Sequence[str]) -> tuple[bytes, dict[st
     return proto.SerializeToString(), large
 
 
-class _TFLite:
-    """What the interpreters of the TensorFlow Lite family share."""
+class TFLite:
+    """What the interpreters of the TensorFlow Lite family share. Raises InterpreterError where they fail."""
 
     name: ClassVar[str]
     package: ClassVar[str]
@@ -179,6 +185,19 @@ class _TFLite:
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         with _failing(self.name, self.version):
             return in_batches(lambda feeds: list(map(self._run_once, feeds)), inputs, self._shapes)
+
+    def call(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs of one call of a file whose batch size is open, with inputs of any."""
+        resized = [replace(t, shape=(len(inputs[t.name]), *t.shape[1:])) for t in self._io.inputs]
+        with _failing(self.name, self.version):
+            for index, tensor in zip(self._inputs, resized, strict=True):
+                self._interpreter.resize_tensor_input(index, tensor.shape)
+            self._interpreter.allocate_tensors()
+            for index, tensor in zip(self._inputs, resized, strict=True):
+                self._interpreter.set_tensor(index, tensor.to_device(inputs[tensor.name]))
+            self._interpreter.invoke()
+            stored = [self._interpreter.get_tensor(index) for index in self._outputs]
+        return [replace(t, shape=a.shape).from_device(a) for t, a in zip(self._io.outputs, stored, strict=True)]
 
     def _run_once(self, feed: Feed) -> list[np.ndarray]:
         if self._io.stages:
@@ -202,7 +221,7 @@ class _TFLite:
         return [stage.value.from_device(values[stage.value.name]), np.array([number], np.int32)]
 
 
-class LiteRT(_TFLite):
+class LiteRT(TFLite):
     """ai-edge-litert: XNNPACK and optimised kernels, or with `reference` the plain ones that define int8."""
 
     name = "LiteRT"
@@ -223,7 +242,7 @@ class LiteRT(_TFLite):
         super().__init__(interpreter, io, version)
 
 
-class TFLiteRuntime(_TFLite):
+class TFLiteRuntime(TFLite):
     """tflite-runtime, which many devices still run; the last release, 2.14, needs NumPy 1."""
 
     name = "tflite-runtime"

@@ -12,23 +12,26 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-from edgecompress.errors import EdgeCompressError, InputError
+from edgecompress.errors import EdgeCompressError, InputError, UnsupportedModelError
 from edgecompress.graph.annotations import only_in_onnx
+from edgecompress.graph.batch_axes import batch_axes, set_batch_axes
 from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
+from edgecompress.ingest.batch_size import FixedBatchError, with_batch
 from edgecompress.ingest.equality import max_relative_error
-from edgecompress.ingest.normalise import normalise
+from edgecompress.ingest.normalise import SEVERAL, normalise
 from edgecompress.ingest.old_opset import upgraded
 from edgecompress.ingest.open_shapes import SampleShapes, open_negative, settled_shapes
 from edgecompress.ingest.passes.batch_in_reshape import BatchInReshape, baked_batch
 from edgecompress.ingest.passes.float32 import HALF, CastToFloat32, holds
 from edgecompress.ingest.passes.float_inputs import SMALL
+from edgecompress.ingest.passes.input_shapes import is_open
 from edgecompress.ingest.passes.narrow_types import NARROW, NarrowTypes
 from edgecompress.ingest.passes.opset import OLDEST
 from edgecompress.ingest.passes.quantized_operators import ARITHMETIC, QOperatorToQDQ, QuantizedToFloat
 from edgecompress.ingest.passes.wide_integers import WIDE
 from edgecompress.ingest.quiet import quiet
 from edgecompress.ingest.set_inputs import set_inputs
-from edgecompress.ingest.static_shapes import checked_shapes
+from edgecompress.ingest.static_shapes import checked_batch, checked_shapes
 from edgecompress.support.interrupt import reraise_interrupt
 
 FIRST_OF_ONNXRUNTIME = 7  # opset that it has kernels for
@@ -58,6 +61,7 @@ def load(
     *,
     weights: str | Path | None = None,
     input_shapes: Shapes | None = None,
+    batch: int | None = None,
     constants: Mapping[str, object] | None = None,
     sample_shapes: SampleShapes | None = None,
     fold_batchnorm: bool = True,
@@ -72,6 +76,8 @@ def load(
     input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
     sample_shapes: gives the shapes of samples, for dimensions that neither the model nor input_shapes says; is called
         only for such models.
+    batch: the size of the first dimension where that is dynamic; None leaves it open, as far as the model can be had
+        for any (`graph.batch_axes`), at 1.
     constants: value of an input by its name (a number, or an array), which then is no input any more.
     fold_batchnorm: False leaves BatchNormalization in the model, which is then canonical but for that: to train
         it and fold it afterwards (`normalise.fold_batchnorm`).
@@ -86,7 +92,8 @@ def load(
             open_negative(read.proto)
             notes = set_inputs(read.proto, constants or {})
             settled, more = settled_shapes(read.proto, shapes, sample_shapes)
-            found = _ingest(read.proto, read.format, read.path, settled, fold_batchnorm)
+            dimensions = _Dimensions(settled, checked_batch(batch))
+            found = _ingest(read.proto, read.format, read.path, dimensions, fold_batchnorm)
     except EdgeCompressError as error:
         message = " ".join(str(error).split())  # a name in the file may have any character
         if path is not None and not message.startswith(str(path)):
@@ -96,6 +103,14 @@ def load(
         annotated.keep(found.model, source)
     kept = [] if read.decided is None else keras_model.keep(found.model, read.decided)
     return replace(found, notes=(*notes, *more, *found.notes, *kept))
+
+
+@dataclass(frozen=True)
+class _Dimensions:
+    """What the user says of dynamic dimensions: shapes by input, and the batch size; None leaves it open."""
+
+    shapes: Shapes
+    batch: int | None
 
 
 @dataclass(frozen=True)
@@ -137,8 +152,10 @@ def _read(
     return read
 
 
-def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Shapes, fold_batchnorm: bool) -> Ingested:
-    notes = []
+def _ingest(
+    proto: onnx.ModelProto, format_: str, path: Path | None, dimensions: _Dimensions, fold_batchnorm: bool
+) -> Ingested:
+    notes, shapes = [], dimensions.shapes
     opset = next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
     newer = upgraded(proto)
     model = _parse(newer)
@@ -157,27 +174,28 @@ def _ingest(proto: onnx.ModelProto, format_: str, path: Path | None, shapes: Sha
     notes += written
     if given is not None or is_linear or written:
         proto = ir.to_proto(model)  # what is compared with computes in float, too
-    fixed = [v.name for v in model.graph.inputs if v.name not in shapes and v.shape and _dynamic(v.shape[0])]
-    if fixed:
-        notes.append(f"the dynamic batch size of {', '.join(map(repr, fixed))} was set to 1")
+    dynamic = _with_dynamic_batch(model, dimensions)
+    stays_open = dimensions.batch is None and len(dynamic) == len(model.graph.inputs) > 0
     passed = [(i, v.name) for i, v in enumerate(model.graph.outputs) if v.is_graph_input()]
-    batch = 1
+    baked, batch = 1, dimensions.batch or 1
     try:
-        model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
+        model = normalise(model, shapes, fold_batchnorm=fold_batchnorm, batch=batch, stays_open=stays_open)
     except InputError:
-        again = _with_batch_of_one(newer) if fixed else None
+        again = _with_batch_of_one(newer) if dynamic and batch == 1 else None
         if again is None:
             raise
-        model, batch = again
+        model, baked = again
         model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
-        notes.append(f"the batch size {batch}, which the model's Reshapes were exported with, was changed to 1 as well")
+        notes.append(f"the batch size {baked}, which the model's Reshapes were exported with, was changed to 1 as well")
     notes += _changed_types(model, given_types)
     for i, name in passed:
         called = model.graph.outputs[i].name
         notes.append(f"output {name!r} is the input of that name; in the artifacts it is called {called!r}")
     notes += [] if given is None else quantized.keep(model, given)
     notes += _only_in_onnx(model)
-    error = max_relative_error(proto, model, batch=batch)
+    error = max_relative_error(proto, model, batch=baked)
+    if dynamic and dimensions.batch is None:
+        notes += _fix_batch(proto, model, dynamic)
     return Ingested(model, format_, path, opset, error, tuple(notes))
 
 
@@ -244,8 +262,34 @@ def _tensors(graph: ir.Graph) -> Iterator[ir.TensorProtocol]:
     yield from (t for n in graph if (t := n.attributes.get_tensor("value")) is not None)
 
 
-def _dynamic(dimension: int | ir.SymbolicDim) -> bool:
-    return not isinstance(dimension, int)
+def _with_dynamic_batch(model: ir.Model, dimensions: _Dimensions) -> list[str]:
+    """The names of inputs whose first dimension is dynamic and was not given, or given as that of one sample. Raises
+    InputError where a batch size was given that nothing takes."""
+    found = [str(v.name) for v in model.graph.inputs if is_open(v) and dimensions.shapes.get(str(v.name), (1,))[0] == 1]
+    if dimensions.batch is not None and not found:
+        raise InputError(
+            f"--batch {dimensions.batch}: no input of the model has a dynamic first dimension; leave --batch out"
+        )
+    return found
+
+
+def _fix_batch(original: onnx.ModelProto, model: ir.Model, dynamic: Sequence[str]) -> list[str]:
+    """Fixes the batch size, in place, of a model that does not compute several samples as the original does; says so
+    and why."""
+    if batch_axes(model.graph) is None:
+        reason = "" if len(dynamic) == len(model.graph.inputs) else ": other inputs have no such dimension"
+    else:
+        try:
+            max_relative_error(original, with_batch(model, SEVERAL)[0])
+            return []
+        except FixedBatchError as fault:
+            reason = f": {fault}"
+        except InputError:
+            reason = ": ONNX Runtime can't run the model that came in with several samples"
+        except UnsupportedModelError:
+            reason = ": it could not be found out where the samples are in all values"
+        set_batch_axes(model.graph, None)
+    return [f"the dynamic batch size of {', '.join(map(repr, dynamic))} was set to 1{reason}"]
 
 
 def _with_batch_of_one(proto: onnx.ModelProto) -> tuple[ir.Model, int] | None:

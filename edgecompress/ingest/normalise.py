@@ -10,7 +10,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from edgecompress.analysis.supported import TRAINED, require_supported
-from edgecompress.errors import EdgeCompressError, UnsupportedModelError
+from edgecompress.errors import EdgeCompressError, InputError, UnsupportedModelError
+from edgecompress.graph.batch_axes import grown_axes, set_batch_axes
 from edgecompress.ingest.passes.affine import FuseAffine
 from edgecompress.ingest.passes.batch_first import BatchFirst
 from edgecompress.ingest.passes.batchnorm import BatchNormToAffine
@@ -19,6 +20,7 @@ from edgecompress.ingest.passes.canonical_pooling import CanonicalPooling
 from edgecompress.ingest.passes.check_weights import CheckWeights
 from edgecompress.ingest.passes.clip import CanonicalClip
 from edgecompress.ingest.passes.computed_weights import ComputedWeights
+from edgecompress.ingest.passes.constants_in_concat import ConstantsInConcat
 from edgecompress.ingest.passes.control_flow import ControlFlow
 from edgecompress.ingest.passes.edit import static_shape
 from edgecompress.ingest.passes.expand_composites import ExpandComposites
@@ -44,8 +46,11 @@ from edgecompress.support.interrupt import reraise_interrupt
 IR_VERSION = 10  # the one that came with opset 21
 
 
-def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = True) -> list[ir.passes.PassBase]:
-    """The passes in order; each may rely on the ones before it."""
+SEVERAL = 3  # samples of the model that shows which axes hold samples
+
+
+def passes_to_flat(input_shapes: Mapping[str, Sequence[int]], batch: int) -> list[ir.passes.PassBase]:
+    """The passes that come first, in order; each may rely on the ones before it. batch: what is open becomes."""
     return [
         # One flat graph of standard operators with static input shapes.
         common.ClearMetadataAndDocStringPass(),
@@ -54,7 +59,7 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
         common.RemoveInitializersFromInputsPass(),
         PassThrough(),
         common.OutputFixPass(),
-        FixInputShapes(input_shapes),
+        FixInputShapes(input_shapes, batch),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         CastToFloat32(),
         FloatInputs(),
@@ -72,11 +77,18 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
         ControlFlow(),  # in definitions
         common.RemoveUnusedNodesPass(),
         InferShapes(),
+    ]
+
+
+def passes_to_canonical(fold_batchnorm: bool) -> list[ir.passes.PassBase]:
+    """The passes that follow."""
+    return [
         # What was written out is one operator again.
         RecogniseLayerNormalization(),
         RecogniseActivations(),
         common.RemoveUnusedNodesPass(),
         # Another spelling of the same operator becomes ours.
+        ConstantsInConcat(),
         RewriteOperators(),
         InferShapes(),
         RewriteWithOnnxscript(),
@@ -107,12 +119,43 @@ def passes(input_shapes: Mapping[str, Sequence[int]], fold_batchnorm: bool = Tru
     ]
 
 
-def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]], *, fold_batchnorm: bool = True) -> ir.Model:
+def normalise(
+    model: ir.Model,
+    input_shapes: Mapping[str, Sequence[int]],
+    *,
+    fold_batchnorm: bool = True,
+    batch: int = 1,
+    stays_open: bool = False,
+) -> ir.Model:
     """The model, changed in place, in canonical form. Raises InputError and UnsupportedModelError.
 
     Without fold_batchnorm, BatchNormalization (of evaluation, with constant statistics) stays, to be trained.
+    batch: the size that an open first dimension gets. stays_open: whether the result is to be for other sizes as well:
+    then it says which axes these are (`graph.batch_axes`).
     """
-    for step in passes(input_shapes, fold_batchnorm):
+    several = _for_several(model, input_shapes) if stays_open else None
+    model = _run(passes_to_flat(input_shapes, batch), model)
+    if several is not None:
+        set_batch_axes(model.graph, grown_axes(model.graph, several.graph))
+    model = _run(passes_to_canonical(fold_batchnorm), model)
+    model.ir_version = IR_VERSION
+    model.graph.opset_imports.clear()
+    model.graph.opset_imports[""] = max([CANONICAL, *map(_first_opset, model.graph)])
+    require_supported(model, TRAINED if not fold_batchnorm else frozenset())
+    _require_static(model)
+    return model
+
+
+def _for_several(model: ir.Model, input_shapes: Mapping[str, Sequence[int]]) -> ir.Model | None:
+    """The flat model for several samples; None where it can't be had."""
+    try:
+        return _run(passes_to_flat(input_shapes, SEVERAL), model.clone())
+    except (InputError, UnsupportedModelError):
+        return None
+
+
+def _run(steps: Sequence[ir.passes.PassBase], model: ir.Model) -> ir.Model:
+    for step in steps:
         try:
             model = step(model).model
         except EdgeCompressError:
@@ -124,11 +167,6 @@ def normalise(model: ir.Model, input_shapes: Mapping[str, Sequence[int]], *, fol
                 f"{type(error).__name__} ({_one_line(error)}); check the model with "
                 "onnx.checker.check_model(path, full_check=True)"
             ) from error
-    model.ir_version = IR_VERSION
-    model.graph.opset_imports.clear()
-    model.graph.opset_imports[""] = max([CANONICAL, *map(_first_opset, model.graph)])
-    require_supported(model, TRAINED if not fold_batchnorm else frozenset())
-    _require_static(model)
     return model
 
 

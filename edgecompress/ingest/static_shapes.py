@@ -20,6 +20,13 @@ def checked_shapes(shapes: Mapping[str, Sequence[int]] | None) -> dict[str, tupl
     return {name: _checked(name, shape) for name, shape in (shapes or {}).items()}
 
 
+def checked_batch(batch: int | None) -> int | None:
+    """The batch size. Raises InputError unless it is a whole number of at least 1, or None."""
+    if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or batch < 1):
+        raise InputError(f"batch = {batch!r}: expected a whole number of at least 1")
+    return batch
+
+
 def _checked(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     try:
         dims = tuple(operator.index(d) for d in shape)

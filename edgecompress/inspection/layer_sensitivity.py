@@ -89,6 +89,7 @@ def sensitivity(
     weights: str | Path | None = None,
     trust_code: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    batch: int | None = None,
     constants: Mapping[str, object] | None = None,
     preprocess: Mapping[str, Any] | None = None,
 ) -> Sensitivity:
@@ -106,6 +107,7 @@ def sensitivity(
         model,
         weights=weights,
         input_shapes=input_shapes,
+        batch=batch,
         constants=constants,
         sample_shapes=lambda inputs: sample_shapes(eval, settings, inputs),
         trust_code=trust_code,

@@ -109,10 +109,13 @@ def inspect(
     weights: str | Path | None = None,
     trust_code: bool = False,
     input_shapes: Mapping[str, Sequence[int]] | None = None,
+    batch: int | None = None,
     constants: Mapping[str, object] | None = None,
 ) -> Inspection:
     """Read a model (anything `convert` takes) and say what it needs. Raises as `convert` does."""
-    ingested = load(model, weights=weights, input_shapes=input_shapes, constants=constants, trust_code=trust_code)
+    ingested = load(
+        model, weights=weights, input_shapes=input_shapes, batch=batch, constants=constants, trust_code=trust_code
+    )
     facts = statistics(ingested.model)
     peak = facts.peak_activation_elements
     return Inspection(

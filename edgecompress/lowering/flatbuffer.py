@@ -197,6 +197,9 @@ class _PackedTensor:
         tensor = self.tensor
         name = builder.CreateString(tensor.name)
         shape = self.pack.vector(builder, np.array(tensor.shape, np.int32))
+        signature = None
+        if tensor.open_axis is not None:
+            signature = self.pack.vector(builder, np.array(_signature_of(tensor), np.int32))
         quantization = None
         if tensor.quantization is not None and tensor.dtype != ir.DataType.FLOAT16:
             quantization = self._pack_quantization(builder, tensor.quantization)
@@ -208,6 +211,8 @@ class _PackedTensor:
         if quantization is not None:
             schema.TensorAddQuantization(builder, quantization)
         schema.TensorAddHasRank(builder, True)
+        if signature is not None:
+            schema.TensorAddShapeSignature(builder, signature)
         return schema.TensorEnd(builder)
 
     def _pack_quantization(self, builder: flatbuffers.Builder, q: Quantization) -> int:
@@ -224,6 +229,11 @@ class _PackedTensor:
             return schema.QuantizationParametersEnd(builder)
 
         return self.pack.shared(("quantization", axis, scales.tobytes(), zero_points.tobytes()), write)
+
+
+def _signature_of(tensor: Tensor) -> list[int]:
+    """The shape with -1 where it is open (schema.fbs, `shape_signature`)."""
+    return [-1 if axis == tensor.open_axis else n for axis, n in enumerate(tensor.shape)]
 
 
 def _packed_operator(operator: Operator, code: int, index: dict[int, int]) -> schema.OperatorT:

@@ -12,7 +12,8 @@ from edgecompress.graph.annotations import Quantization
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """One tensor of the file; `data` is None for a computed one. `axis` runs over TFLite dimensions."""
+    """One tensor of the file; `data` is None for a computed one. `axis` runs over TFLite dimensions. open_axis: the
+    dimension that is longer where several samples are computed at once; None where the batch size is fixed."""
 
     name: str
     shape: tuple[int, ...]
@@ -20,6 +21,7 @@ class Tensor:
     quantization: Quantization | None = None
     axis: int = 0
     data: np.ndarray | None = None
+    open_axis: int | None = None
 
     @property
     def per_channel(self) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.batch_axes import Growth
 from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.channel_reshape import couple_same
 from edgecompress.graph.channel_rules import broadcast, others, spatial
@@ -357,11 +359,41 @@ def _transpose_bounds(node: ir.Node, known: Known) -> Interval:
 # ---- another batch size ----
 
 
-def _batch_reshape(node: ir.Node, own: int, batch: int) -> dict[int, np.ndarray]:
+def _batch_reshape(node: ir.Node, growth: Growth) -> dict[int, np.ndarray | None] | None:
+    """The samples keep their place in memory. Where that leaves a choice, they become the dimension that the model
+    which came in says, else one of their own, else the outer part of one."""
+    place, x = growth.place(node), argument(node, 0)
     target = optional_parameter(node, 1)
-    if target is None or not len(target) or target[0] != own:
+    if place is None or target is None:
+        return None
+    around = prod(shape(x)[: place.axis]) * place.outer
+    choices = []
+    for axis, size in enumerate(target):
+        outer, rest = divmod(around, prod(target[:axis]))
+        if rest == 0 and size % (outer * growth.own) == 0:
+            choices.append((axis != growth.known.get(str(node.outputs[0].name)), size != growth.own, outer != 1, axis))
+    return {1: growth.grown_at(target, min(choices)[-1])} if choices else None
+
+
+def _batch_expand(node: ir.Node, growth: Growth) -> dict[int, np.ndarray | None] | None:
+    target, place = optional_parameter(node, 1), growth.place(node)
+    if target is None or place is None:
+        return None
+    return {1: growth.grown_at(target, place.axis + len(target) - len(shape(argument(node, 0))))}
+
+
+def _batch_slice(node: ir.Node, growth: Growth) -> dict[int, np.ndarray | None] | None:
+    """All samples stay where the slice has all of them."""
+    place, x = growth.place(node), argument(node, 0)
+    starts, ends, axes, steps = (parameter_integers(node, i) for i in (1, 2, 3, 4))
+    axes = [a % len(shape(x)) for a in axes] or list(range(len(starts)))
+    if place is None or place.axis not in axes:
         return {}
-    return {1: np.array([batch, *target[1:]], np.int64)}
+    at, size = axes.index(place.axis), shape(x)[place.axis]
+    own = size * growth.own // growth.batch
+    if slice(starts[at], ends[at], steps[at] if steps else 1).indices(own) != (0, own, 1):
+        return None
+    return {2: np.array([*ends[:at], size, *ends[at + 1 :]], np.int64)}
 
 
 # ---- torch ----
@@ -544,6 +576,7 @@ register(
         ),
         accepts=constant_inputs(1, 2, 3, 4),
         channels=_slice_channels,
+        batch=_batch_slice,
         change=_renew_slice,
         torch=_slice_torch,
         integer=MOVE,
@@ -573,6 +606,7 @@ register(
         examples=(Example("m = Mul(x, x) y = Expand(m, s)", {"x": (1, 4, 1, 5)}, constants={"s": [1, 4, 6, 5]}),),
         accepts=constant_inputs(1),
         channels=_repeat_channels,
+        batch=_batch_expand,
         change=renew_shape,
         torch=_expand_torch,
         weights=CONSTANTS,

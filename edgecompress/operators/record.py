@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.annotations import Quantization, only_in_onnx, wants_table
+from edgecompress.graph.batch_axes import Growth
 from edgecompress.graph.channel_axes import ChannelAxes
 from edgecompress.graph.channel_rules import fix_all
 from edgecompress.graph.fusion import Layer
@@ -31,8 +32,8 @@ Bounds = Callable[[ir.Node, Known], Interval]
 Lowering = Callable[[Context, Layer], None]
 TorchFunction = Callable[..., "Tensor | Sequence[Tensor]"]
 TorchBuilder = Callable[[ir.Node], TorchFunction]
-# (node, the batch size that it has, another) -> constants at positions of its inputs, or None where no other can be had
-Batch = Callable[[ir.Node, int, int], "dict[int, np.ndarray] | None"]
+# (node, another batch size) -> constants at positions of its inputs (None: none), or None where no other can be had
+Batch = Callable[[ir.Node, Growth], "dict[int, np.ndarray | None] | None"]
 # (value, axis) -> bool for each position along it: whether it is kept
 Kept = Callable[[ir.Value, int], np.ndarray]
 # puts another constant at a position of a node's inputs
@@ -47,7 +48,7 @@ def any_node(node: ir.Node) -> str | None:
     return None
 
 
-def any_batch(node: ir.Node, own: int, batch: int) -> dict[int, np.ndarray]:
+def any_batch(node: ir.Node, growth: Growth) -> dict[int, np.ndarray | None]:
     """No constant says how many samples there are."""
     return {}
 

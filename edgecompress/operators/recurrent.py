@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, quantization, set_quantization
+from edgecompress.graph.batch_axes import Growth
 from edgecompress.graph.channel_axes import ChannelAxes, elements, shape
 from edgecompress.graph.nodes import argument, integer, number, optional_parameter, text
 from edgecompress.graph.provenance import label
@@ -183,7 +184,7 @@ def _default_activations(node: ir.Node, gates: int) -> bool:
 def _initial(op: Parts, node: ir.Node, position: int, direction: int, batch: int, size: int) -> ir.Value:
     value = node.inputs[position] if len(node.inputs) > position else None
     if value is None:
-        return op.constant(np.zeros((batch, size), np.float32))
+        return op.constant(np.zeros((1, size), np.float32))  # of every sequence
     if value.const_value is not None:
         return op.constant(value.const_value.numpy()[direction])
     row = op.Slice(value, np.array([direction]), np.array([direction + 1]), np.array([0]))
@@ -217,9 +218,11 @@ def _renew_hidden_size(node: ir.Node, kept: Kept, renew: Renew) -> None:
     node.attributes["hidden_size"] = ir.AttrInt64("hidden_size", int(kept(argument(node, 2), 2).sum()))
 
 
-def _batch(node: ir.Node, own: int, batch: int) -> dict[int, np.ndarray] | None:
-    """None: the initial state has a batch size of its own."""
-    return None
+def _batch(node: ir.Node, growth: Growth) -> dict[int, np.ndarray | None] | None:
+    """Zeros are the initial state where none is given; any other constant one has a batch size of its own."""
+    states = {i: optional_parameter(node, i) for i in range(5, len(node.inputs))}
+    given = {i: state for i, state in states.items() if state is not None}
+    return None if any(state.any() for state in given.values()) else dict.fromkeys(given)
 
 
 def _macs(node: ir.Node) -> int:

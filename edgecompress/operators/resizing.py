@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edgecompress.graph.batch_axes import Growth
 from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.channel_rules import images
 from edgecompress.graph.fusion import Layer
@@ -221,11 +222,11 @@ def _bounds(node: ir.Node, known: Known) -> Interval:
     return found
 
 
-def _batch(node: ir.Node, own: int, batch: int) -> dict[int, np.ndarray]:
-    sizes = optional_parameter(node, 3)
-    if sizes is None or not sizes.size or "axes" in node.attributes:
+def _batch(node: ir.Node, growth: Growth) -> dict[int, np.ndarray | None] | None:
+    sizes, place = optional_parameter(node, 3), growth.place(node)
+    if sizes is None or not sizes.size or "axes" in node.attributes or place is None:
         return {}
-    return {3: np.array([batch, *sizes[1:]], np.int64)}
+    return {3: growth.grown_at(sizes, place.axis)}
 
 
 def _torch(node: ir.Node) -> TorchFunction:

@@ -146,6 +146,7 @@ def _notes(converted: Converted) -> list[str]:
     notes += compressed.outcome.verdict.notes
     if asked.cluster.is_asked_for:
         notes += plain_clusters(attempt.model, asked.emit.formats or [])
+    notes += dict.fromkeys(note for a in attempt.artifacts for note in a.notes)
     parts = [summaries.output_parts(a.io) for a in attempt.artifacts if a.io is not None]
     notes += dict.fromkeys(note for listed in parts for note in listed)
     for emitted, checks in zip(attempt.artifacts, attempt.checks, strict=True):

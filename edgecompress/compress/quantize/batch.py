@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.compress.quantize.names import Names
 from edgecompress.evaluate.interpreters import InterpreterError, OnnxRuntime
-from edgecompress.operators import record_of
+from edgecompress.ingest.batch_size import FixedBatchError, with_batch
 
 ACTIVATION_BYTES = 64 << 20  # of all values that one batch makes
 MAX_BATCH = 64
@@ -46,7 +45,7 @@ class Runner:
         return bool(self._whole)
 
     def _start(self, inputs: Arrays) -> OnnxRuntime:
-        large = with_batch(self._model, self._samples)
+        large = side_by_side(self._model, self._samples)
         if self._whole is None:  # measured once for a model and what is cloned from it
             if TAKES_ALL not in self._model.meta:
                 self._model.meta[TAKES_ALL] = large is not None and self._takes_two(inputs)
@@ -58,7 +57,7 @@ class Runner:
         """Whether two batches at once come out as they do one after the other."""
         own = _own_batch(self._model)
         two = {name: x[: 2 * own] for name, x in inputs.items()}
-        model = with_batch(self._model, 2 * own)
+        model = side_by_side(self._model, 2 * own)
         if model is None or len(next(iter(two.values()))) < 2 * own:
             return False
         expected = self._run(self._load(self._model), two)
@@ -86,7 +85,7 @@ def batch_size(model: ir.Model) -> int:
     return int(np.clip(ACTIVATION_BYTES // max(4 * elements // _own_batch(model), 1), 1, MAX_BATCH))
 
 
-def with_batch(model: ir.Model, batch: int) -> ir.Model | None:
+def side_by_side(model: ir.Model, batch: int) -> ir.Model | None:
     """A clone with another batch size, if every value has one and the same along its first axis.
 
     That is no proof: whether it computes the same, running it shows.
@@ -95,28 +94,11 @@ def with_batch(model: ir.Model, batch: int) -> ir.Model | None:
     own = {v.shape[0] if v.shape is not None and len(v.shape) else None for v in values}
     if len(own) != 1 or None in own or own == {batch}:
         return None
-    changes = [record_of(node).batch(node, _own_batch(model), batch) for node in model.graph]
-    clone = model.clone()
-    for value in clone.graph.inputs:
-        assert value.shape is not None
-        value.shape = ir.Shape([batch, *value.shape[1:]])
-    for value in clone.graph.outputs:
-        value.shape = None
-    for node, change in zip(list(clone.graph), changes, strict=True):
-        if change is None:
-            return None
-        for value in node.outputs:
-            value.shape = None
-        for position, array in change.items():
-            _set_constant(clone.graph, node, position, array)
-    return clone
-
-
-def _set_constant(graph: ir.Graph, node: ir.Node, index: int, array: np.ndarray) -> None:
-    name = Names(graph)(f"{node.outputs[0].name}/input{index}")
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    node.replace_input_with(index, value)
+    try:
+        clone, axes = with_batch(model, batch)
+    except FixedBatchError:
+        return None
+    return clone if not any(axes.values()) else None
 
 
 def _own_batch(model: ir.Model) -> int:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import operators
-from edgecompress.compress.quantize.batch import ALL_CORES, Arrays, Runner, batch_size, with_batch
+from edgecompress.compress.quantize.batch import ALL_CORES, Arrays, Runner, batch_size, side_by_side
 from edgecompress.compress.quantize.noise import decibels, measured_outputs
 from edgecompress.compress.quantize.simulate import Simulation
 from edgecompress.evaluate.batching import in_batches
@@ -119,7 +119,7 @@ class Tuner:
         simulation = Simulation(annotated)
         self._steps = dict(simulation.steps)
         self._exact = _layer_weights(annotated)
-        large = with_batch(simulation.model, judge.size) if judge.whole else None
+        large = side_by_side(simulation.model, judge.size) if judge.whole else None
         model = simulation.model if large is None else large
         self._shapes = {str(v.name): tuple(v.shape.numpy()) for v in model.graph.inputs if v.shape is not None}
         self._defaults: Arrays = {}

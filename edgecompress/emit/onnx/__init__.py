@@ -7,22 +7,25 @@ two, weights are integers behind one DequantizeLinear, and nothing stands inside
 
 from __future__ import annotations
 
+import onnx
 import onnx_ir as ir
 
 from edgecompress.emit.onnx.activations import insert_pairs
 from edgecompress.emit.onnx.additions import Additions, values
 from edgecompress.emit.onnx.constants import store_constants
 from edgecompress.emit.onnx.if_exits import with_ifs
+from edgecompress.emit.onnx.open_batch import THREE, TWO, with_open_batch
 from edgecompress.emit.onnx.unsigned_weights import with_unsigned_weights
 from edgecompress.graph.annotations import exit_output, exits
 from edgecompress.graph.fusion import layers
+from edgecompress.ingest.batch_size import FixedBatchError, with_batch
 
 __all__ = ["emit"]
 
 IR_VERSION = 10  # came with opset 21; ONNX Runtime before 1.20 refuses a newer one
 
 
-def emit(model: ir.Model, *, unsigned: bool = False) -> bytes:
+def emit(model: ir.Model, *, unsigned: bool = False, open_batch: bool = False) -> bytes:
     """Canonical model with annotations -> serialised ModelProto (opset 21, IR version 10).
 
     Weights with a Quantization are stored as it says; int8 activations pass through QuantizeLinear and
@@ -30,8 +33,18 @@ def emit(model: ir.Model, *, unsigned: bool = False) -> bytes:
     of its DequantizeLinear). A model without annotations is written in float. With early exits, what
     an exit makes unnecessary is in a branch. `model` is not changed.
 
-    unsigned: whether weights that meet int8 activations are uint8, for x86 without VNNI.
+    unsigned: whether weights that meet int8 activations are uint8, for x86 without VNNI. open_batch: whether the first
+    dimension of inputs is open (`batch`). Raises FixedBatchError where that can't be written.
     """
+    if not open_batch:
+        return _write(model, unsigned)
+    if exits(model.graph):
+        raise FixedBatchError("where it ends early is decided for one sample")
+    several = (onnx.ModelProto.FromString(_write(with_batch(model, n)[0], unsigned)) for n in (TWO, THREE))
+    return with_open_batch(*several).SerializeToString(deterministic=True)
+
+
+def _write(model: ir.Model, unsigned: bool) -> bytes:
     clone = model.clone()
     graph = clone.graph
     added = Additions(graph)

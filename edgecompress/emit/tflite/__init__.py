@@ -15,6 +15,7 @@ from edgecompress.analysis.supported import listed
 from edgecompress.emit.tflite.bilinear import write_long_resizes
 from edgecompress.emit.tflite.exit_signatures import metadata, signatures, stages_of
 from edgecompress.emit.tflite.look_ups import write_look_ups
+from edgecompress.emit.tflite.open_tensors import THREE, TWO, open_samples
 from edgecompress.emit.tflite.positions import count_from_end, narrow_positions
 from edgecompress.emit.tflite.substitutes import write_substitutes
 from edgecompress.errors import UnsupportedModelError
@@ -23,11 +24,13 @@ from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
 from edgecompress.graph.joined_outputs import take_apart
 from edgecompress.graph.provenance import label
+from edgecompress.ingest.batch_size import FixedBatchError, with_batch
 from edgecompress.lowering import dtypes, forms, scales, xnnpack
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
 from edgecompress.lowering.forms import Form
 from edgecompress.lowering.tensor_io import TensorIO, TFLiteModel
+from edgecompress.lowering.tensors import Tensor
 from edgecompress.operators import record_of
 from edgecompress.operators.rewriting import tflite_lowering, tflite_parts
 
@@ -51,22 +54,19 @@ def emit(
     io_dtype: ir.DataType = ir.DataType.FLOAT,
     operators: Iterable[str] | None = None,
     for_xnnpack: bool = False,
+    open_batch: bool = False,
     description: str = "edgecompress",
 ) -> TFLiteModel:
     """Write a canonical model (see `ingest`), annotated or not, as TFLite.
 
     io_dtype: FLOAT, or INT8 for quantized inputs and outputs as they are stored, which is int16 at int16 layers.
     operators: builtin operator names that the target's runtime has; None means all. for_xnnpack: whether the file is
-        loaded by XNNPACK, which refuses some scales.
-    Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express.
+        loaded by XNNPACK, which refuses some scales. open_batch: whether the first dimension of inputs is open (-1 in
+        `shape_signature`, 1 until it is resized).
+    Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express, and
+    FixedBatchError where the batch size can't be left open.
     """
-    built = build(model, io_dtype=io_dtype)
-    if operators is not None:
-        write_substitutes(built.buffer, set(operators))
-        narrow_positions(built.buffer)
-    count_from_end(built.buffer)
-    write_long_resizes(built.buffer)
-    write_look_ups(built.buffer)
+    built = _built_open(model, io_dtype, operators) if open_batch else _built(model, io_dtype, operators)
     faults = [f for check in (dtypes, scales) for f in check.faults(built.buffer.operators, built.buffer.tensors)]
     if for_xnnpack:
         faults += xnnpack.faults(built.buffer.operators, built.buffer.tensors)
@@ -76,7 +76,7 @@ def emit(
         _check_operators(built.buffer, set(operators))
     inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
     taken, given = (
-        tuple(replace(io, dtype=built.buffer.tensors[index].dtype) for io, index in ends)
+        tuple(_as_written(io, built.buffer.tensors[index]) for io, index in ends)
         for ends in (built.inputs, built.outputs)
     )
     if places := exits(model.graph):
@@ -87,6 +87,33 @@ def emit(
         ends = given[0], TensorIO(which, which, (0,), (1,), ir.DataType.INT32)
         return TFLiteModel(data, taken, ends, None, stages)
     return TFLiteModel(built.buffer.finish(inputs, outputs, description), taken, given, built.join)
+
+
+def _built(model: ir.Model, io_dtype: ir.DataType, operators: Iterable[str] | None) -> Built:
+    """With what the target's runtime lacks written with what it has."""
+    built = build(model, io_dtype=io_dtype)
+    if operators is not None:
+        write_substitutes(built.buffer, set(operators))
+        narrow_positions(built.buffer)
+    count_from_end(built.buffer)
+    write_long_resizes(built.buffer)
+    write_look_ups(built.buffer)
+    return built
+
+
+def _built_open(model: ir.Model, io_dtype: ir.DataType, operators: Iterable[str] | None) -> Built:
+    """For one sample, or for as many as its inputs are resized to."""
+    if exits(model.graph):
+        raise FixedBatchError("where it ends early is decided for one sample")
+    two, three = (_built(with_batch(model, n)[0], io_dtype, operators) for n in (TWO, THREE))
+    if two.join is not None:
+        raise FixedBatchError("its outputs are joined for one sample")
+    open_samples(two.buffer, three.buffer)
+    return two
+
+
+def _as_written(io: TensorIO, tensor: Tensor) -> TensorIO:
+    return replace(io, dtype=tensor.dtype, shape=tensor.shape)
 
 
 def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Built:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 import onnx_ir as ir
 
@@ -21,48 +23,51 @@ class InferShapes(ir.passes.InPlacePass):
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
-        ids = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
         for node in model.graph:
-            self._infer(node, model.opset_imports, ids)
+            infer_node(node, model.opset_imports)
         return ir.passes.PassResult(model, True)
 
-    def _infer(self, node: ir.Node, opsets: dict[str, int], ids: list[onnx.OperatorSetIdProto]) -> None:
-        if node.domain not in opsets:
-            return
-        try:
-            schema = onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain)
-        except onnx.defs.SchemaError:
-            return
-        if node.op_type == "Split" and node.attributes.get_int("num_outputs", len(node.outputs)) != len(node.outputs):
-            raise InputError(  # onnx's inference ends the process
-                f"node {node.name or node.outputs[0].name!r} (Split) has {len(node.outputs)} outputs, but "
-                f"num_outputs = {node.attributes.get_int('num_outputs')}"
-            )
-        inputs = {str(v.name): v for v in node.inputs if v is not None}
-        types = {name: proto for name, v in inputs.items() if (proto := _type_proto(v)) is not None}
-        if len(types) < len(inputs):
-            return
-        parameters = {
-            name: ir.serde.serialize_tensor(v.const_value)
-            for name, v in inputs.items()
-            if v.const_value is not None and v.const_value.size <= LARGEST_PARAMETER
-        }
-        try:
-            found = onnx.shape_inference.infer_node_outputs(
-                schema, ir.serde.serialize_node(node), types, parameters, opset_imports=ids
-            )
-        except Exception as error:  # the C++ side raises InferenceError, TypeError and RuntimeError alike
-            reraise_interrupt(error)
-            shapes = ", ".join(f"{n!r} {'?' if v.shape is None else v.shape}" for n, v in inputs.items())
-            raise InputError(
-                f"node {node.name or node.outputs[0].name!r} ({node.op_type}) doesn't fit its inputs "
-                f"({shapes}): {_first_line(error)}"
-            ) from error
-        for output in node.outputs:
-            if output.name in found:
-                output.shape = ir.serde.deserialize_type_proto_for_shape(found[output.name])
-                output.type = ir.serde.deserialize_type_proto_for_type(found[output.name])
-        _drop_windows_in_padding(node)
+
+def infer_node(node: ir.Node, opsets: Mapping[str, int]) -> None:
+    """Infers the shapes and dtypes of a node's outputs from its inputs, in place, where its operator is in the onnx
+    package. Raises InputError where the inputs don't fit together. opsets: of the model, by domain."""
+    if node.domain not in opsets:
+        return
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain)
+    except onnx.defs.SchemaError:
+        return
+    if node.op_type == "Split" and node.attributes.get_int("num_outputs", len(node.outputs)) != len(node.outputs):
+        raise InputError(  # onnx's inference ends the process
+            f"node {node.name or node.outputs[0].name!r} (Split) has {len(node.outputs)} outputs, but "
+            f"num_outputs = {node.attributes.get_int('num_outputs')}"
+        )
+    inputs = {str(v.name): v for v in node.inputs if v is not None}
+    types = {name: proto for name, v in inputs.items() if (proto := _type_proto(v)) is not None}
+    if len(types) < len(inputs):
+        return
+    parameters = {
+        name: ir.serde.serialize_tensor(v.const_value)
+        for name, v in inputs.items()
+        if v.const_value is not None and v.const_value.size <= LARGEST_PARAMETER
+    }
+    ids = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    try:
+        found = onnx.shape_inference.infer_node_outputs(
+            schema, ir.serde.serialize_node(node), types, parameters, opset_imports=ids
+        )
+    except Exception as error:  # the C++ side raises InferenceError, TypeError and RuntimeError alike
+        reraise_interrupt(error)
+        shapes = ", ".join(f"{n!r} {'?' if v.shape is None else v.shape}" for n, v in inputs.items())
+        raise InputError(
+            f"node {node.name or node.outputs[0].name!r} ({node.op_type}) doesn't fit its inputs "
+            f"({shapes}): {_first_line(error)}"
+        ) from error
+    for output in node.outputs:
+        if output.name in found:
+            output.shape = ir.serde.deserialize_type_proto_for_shape(found[output.name])
+            output.type = ir.serde.deserialize_type_proto_for_type(found[output.name])
+    _drop_windows_in_padding(node)
 
 
 def _drop_windows_in_padding(node: ir.Node) -> None:

@@ -1,4 +1,4 @@
-"""Makes input shapes static: a dynamic batch becomes 1, and the user must give any other dynamic dimension."""
+"""Makes input shapes static: a dynamic batch gets a size, and the user must give any other dynamic dimension."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from edgecompress.errors import InputError
 
 class FixInputShapes(ir.passes.InPlacePass):
     """1. A shape given by the user replaces the declared one; it must agree with the static dimensions.
-    2. A dynamic first dimension, whatever its name, is the batch and becomes 1.
+    2. A dynamic first dimension, whatever its name, is the batch and gets that size, also where the user gave 1.
     3. Any other dynamic dimension: InputError with the argument to pass.
     """
 
-    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, shapes: Mapping[str, Sequence[int]], batch: int = 1) -> None:
         super().__init__()
-        self.shapes = dict(shapes)
+        self.shapes, self.batch = dict(shapes), batch
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         names = [v.name for v in model.graph.inputs]
@@ -39,14 +39,15 @@ class FixInputShapes(ir.passes.InPlacePass):
                 raise InputError(
                     f"--input-shape {name}:{_join(given)} doesn't fit the model, which declares {_join(declared)}"
                 )
-            return tuple(given)
+            is_one_sample = declared is not None and is_open(value) and given[0] == 1
+            return (self.batch, *given[1:]) if is_one_sample else tuple(given)
         if value.shape is None:
             raise InputError(
                 f"input {name!r} has no declared shape; pass one, for example --input-shape {name}:1,3,224,224"
             )
         dims: list[int | ir.SymbolicDim] = list(value.shape)
-        if dims and not isinstance(dims[0], int):
-            dims[0] = 1
+        if is_open(value):
+            dims[0] = self.batch
         static = tuple(d for d in dims if isinstance(d, int))
         if len(static) < len(dims):
             dynamic = ((i, d) for i, d in enumerate(dims) if not isinstance(d, int))
@@ -59,6 +60,11 @@ class FixInputShapes(ir.passes.InPlacePass):
         if any(d < 1 for d in static):
             raise InputError(f"input {name!r} has the shape {_join(dims)}; every dimension must be at least 1")
         return static
+
+
+def is_open(value: ir.Value) -> bool:
+    """Whether the first dimension has no size yet."""
+    return value.shape is not None and len(value.shape) > 0 and not isinstance(value.shape[0], int)
 
 
 def _join(dims: Sequence[int | str | ir.SymbolicDim] | ir.Shape | None) -> str:

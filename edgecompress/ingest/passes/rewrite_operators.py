@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.graph.batch_axes import batch_axes
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.nodes import argument, arguments, integer, optional_parameter
 from edgecompress.ingest.passes.edit import Edit, NodePass, input_or_none, static_shape
@@ -355,11 +356,13 @@ def _modulo(node: ir.Node, edit: Edit) -> bool:
 
 
 def _transpose(node: ir.Node, edit: Edit) -> bool:
-    """Moving nothing but dimensions of size 1 is a Reshape. NCHW <-> NHWC stays: emitters cancel those."""
+    """Moving nothing but dimensions of size 1 is a Reshape. NCHW <-> NHWC stays: emitters cancel those. An open batch
+    dimension is no such one."""
     shape, perm = static_shape(node.inputs[0]), node.attributes.get_ints("perm")
     if shape is None or perm is None or tuple(perm) in ((0, 2, 3, 1), (0, 3, 1, 2)):
         return False
-    moved = [p for p in perm if shape[p] != 1]
+    samples = (batch_axes(edit.graph) or {}).get(str(argument(node, 0).name))
+    moved = [p for p in perm if shape[p] != 1 or p == samples]
     if moved != sorted(moved):
         return False
     target = np.array([shape[p] for p in perm], np.int64)

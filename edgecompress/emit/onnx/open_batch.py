@@ -1,0 +1,80 @@
+"""A model whose batch size is open as ONNX, made of the same model for two and for three samples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from edgecompress.ingest.batch_size import FixedBatchError
+
+BATCH = "batch"  # the name of the dimension
+TWO, THREE = 2, 3  # samples
+TO_THE_END = np.iinfo(np.int64).max
+
+
+def with_open_batch(two: onnx.ModelProto, three: onnx.ModelProto) -> onnx.ModelProto:
+    """Where they differ, they say how many samples there are. Raises FixedBatchError where that can't be left open."""
+    if list(map(_bytes, two.graph.node)) != list(map(_bytes, three.graph.node)):
+        raise FixedBatchError("its nodes depend on the batch size")
+    result = onnx.ModelProto()
+    result.CopyFrom(two)
+    for value, larger in (*_pairs(result, three, "input"), *_pairs(result, three, "output")):
+        _open_dimensions(value, larger)
+    readers = defaultdict(list)
+    for node in result.graph.node:
+        for position, name in enumerate(node.input):
+            readers[name].append((node, position))
+    for tensor, larger in _pairs(result, three, "initializer"):
+        if _bytes(tensor) != _bytes(larger):
+            _open_constant(tensor, numpy_helper.to_array(larger), readers[tensor.name])
+    return result
+
+
+def _pairs(a: onnx.ModelProto, b: onnx.ModelProto, what: str) -> list[tuple[Any, Any]]:
+    """What both graphs have under one name, in order."""
+    others = {x.name: x for x in getattr(b.graph, what)}
+    if [x.name for x in getattr(a.graph, what)] != list(others):
+        raise FixedBatchError("its constants depend on the batch size")
+    return [(x, others[x.name]) for x in getattr(a.graph, what)]
+
+
+def _open_dimensions(value: onnx.ValueInfoProto, larger: onnx.ValueInfoProto) -> None:
+    """A dimension that holds more than the samples stays without a name."""
+    for dim, other in zip(value.type.tensor_type.shape.dim, larger.type.tensor_type.shape.dim, strict=True):
+        if dim.dim_value != other.dim_value:
+            name = BATCH if dim.dim_value == TWO else ""
+            dim.Clear()
+            dim.dim_param = name
+
+
+def _open_constant(tensor: onnx.TensorProto, larger: np.ndarray, readers: list[tuple[onnx.NodeProto, int]]) -> None:
+    array = numpy_helper.to_array(tensor)
+    kinds = {(node.op_type, position) for node, position in readers}
+    is_size = array.shape == larger.shape and array.ndim == 1
+    grown = np.flatnonzero(array != larger) if is_size else np.zeros(0, np.intp)
+    if len(grown) != 1 or len(kinds) != 1:
+        raise FixedBatchError(f"constant {tensor.name!r} depends on the batch size")
+    axis, kind = int(grown[0]), kinds.pop()
+    if kind == ("Resize", 3):
+        others = [i for i in range(len(array)) if i != axis]
+        for node, _ in readers:
+            node.attribute.append(helper.make_attribute("axes", others))
+        opened = array[others]
+    elif kind in SIZES:
+        opened = array.copy()
+        opened[axis] = SIZES[kind]
+    else:
+        raise FixedBatchError(f"an input of {kind[0]} depends on the batch size")
+    tensor.CopyFrom(numpy_helper.from_array(opened, tensor.name))
+
+
+# operator and position of an input -> what says in it that a dimension is as long as it happens to be
+SIZES = {("Reshape", 1): -1, ("Expand", 1): 1, ("Slice", 2): TO_THE_END}
+
+
+def _bytes(message: onnx.NodeProto | onnx.TensorProto) -> bytes:
+    return message.SerializeToString(deterministic=True)
