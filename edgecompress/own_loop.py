@@ -17,10 +17,10 @@ from edgecompress.compress.prune.prune_weights import final_sparsity, masks_of
 from edgecompress.compress.prune.weight_statistics import Samples
 from edgecompress.compress.quantize import quantize
 from edgecompress.compress.quantize.aware import FakeQuantized
-from edgecompress.errors import InputError
+from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.graph.annotations import Sparsity, set_sparsity
-from edgecompress.ingest import fold_batchnorm, load
+from edgecompress.ingest import Ingested, fold_batchnorm, load
 from edgecompress.ingest.torch_export import export_module
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize, Recipe, load_recipe
@@ -222,13 +222,23 @@ def _require_possible(recipe: Recipe, is_int8: bool, steps: int, given: tuple[An
 def _loaded(module: Any, example: Tensor | Sequence[Tensor] | None) -> ir.Model:
     """The model, with BatchNormalization as it is."""
     if not isinstance(module, nn.Module):
-        return load(module, fold_batchnorm=False).model
+        return _whole(load(module, fold_batchnorm=False))
     if example is None:
         raise InputError("prepare: a torch.nn.Module needs an example: one input, [1, ...]")
     inputs = (example,) if isinstance(example, Tensor) else tuple(example)
     proto = export_module(module, inputs)
     proto.graph.name = type(module).__name__.lower()  # what artifacts are called
-    return load(proto, fold_batchnorm=False).model
+    return _whole(load(proto, fold_batchnorm=False))
+
+
+def _whole(found: Ingested) -> ir.Model:
+    if found.tail is not None:
+        first = found.tail.graph.node[0]
+        raise UnsupportedModelError(
+            f"prepare: shapes depend on the data from {first.name or first.output[0]!r} ({first.op_type}) on: train "
+            "the part of the model in front of it"
+        )
+    return found.model
 
 
 def _opened(given: Any, model: ir.Model, recipe: Recipe) -> Dataset | None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import onnx
 import onnx_ir as ir
 
 from edgecompress import __version__
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import tflite as tflite_emitter
+from edgecompress.emit.onnx.tail import with_tail
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.several_samples import difference, several_samples
 from edgecompress.graph.annotations import exits
@@ -23,12 +25,22 @@ from edgecompress_targets import OPERATOR_SETS, Profile
 
 @dataclass(frozen=True)
 class Emitted:
-    """One artifact's bytes; `io` says how to feed a .tflite or .pack file. notes: what a reader should know of it."""
+    """One artifact.
+
+    data: what is checked. io: how to feed a .tflite or .pack file. notes: what a reader should know of it. tail: what
+    follows in the file (`Ingested.tail`).
+    """
 
     format: str
     data: bytes
     io: TFLiteModel | None = None
     notes: tuple[str, ...] = ()
+    tail: onnx.ModelProto | None = None
+
+    @property
+    def file(self) -> bytes:
+        """The whole file."""
+        return self.data if self.tail is None else with_tail(self.data, self.tail)
 
 
 def emit(conversion: Conversion, model: ir.Model) -> tuple[tuple[Emitted, ...], dict[str, str]]:
@@ -40,11 +52,12 @@ def emit(conversion: Conversion, model: ir.Model) -> tuple[tuple[Emitted, ...], 
     for name in conversion.recipe.emit.formats or []:
         with conversion.log.stage(f"emit {name}") as running:
             try:
-                artifacts.append(_emit(name, conversion, model))
+                made = _emit(name, conversion, model)
+                artifacts.append(replace(made, tail=conversion.tail) if name == "onnx" else made)
             except UnsupportedModelError as fault:
                 faults[name] = str(fault)
                 continue
-            running.stage.bytes = len(artifacts[-1].data)
+            running.stage.bytes = len(artifacts[-1].file)
     return tuple(artifacts), faults
 
 

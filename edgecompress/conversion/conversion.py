@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import onnx
 import onnx_ir as ir
 
 from edgecompress.conversion.data import Data
@@ -21,6 +22,7 @@ class Conversion:
     model: canonical and float, as it came in. recipe: without open choices. reference: outputs and accuracy of the
     model on the data that artifacts are checked on. trainer: None without training data. log: of the stages that ran.
     initial: the model with the weights that it was first trained from; None where they were not given.
+    tail: what follows the model in an .onnx file (`Ingested.tail`).
     """
 
     model: ir.Model
@@ -31,6 +33,7 @@ class Conversion:
     trainer: Trainer | None
     log: StageLog
     initial: ir.Model | None = None
+    tail: onnx.ModelProto | None = None
 
     @property
     def trains(self) -> bool:

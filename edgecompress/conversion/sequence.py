@@ -23,6 +23,7 @@ from edgecompress.conversion.request import ModelSource, Request
 from edgecompress.conversion.size_budget import within_budget
 from edgecompress.conversion.size_limit import Compressed, convert_within_size
 from edgecompress.conversion.trainer import open_trainer
+from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import sample_shapes
 from edgecompress.evaluate.file_count import FileCount, count_file
 from edgecompress.evaluate.verify import Check
@@ -72,7 +73,7 @@ class Converted:
     @property
     def files(self) -> dict[str, bytes]:
         """File name -> content of each artifact."""
-        return {self.names[a.format]: a.data for a in self.compressed.outcome.attempt.artifacts}
+        return {self.names[a.format]: a.file for a in self.compressed.outcome.attempt.artifacts}
 
 
 def run(request: Request) -> Converted:
@@ -107,7 +108,8 @@ def run(request: Request) -> Converted:
     initial = None if file is None or trainer is None else load_initial(request.source, file, model)
     if recipe.exit.is_asked_for and trainer is not None:
         require_exits(model, trainer)
-    conversion = Conversion(model, profile, recipe, opened, reference, trainer, log, initial)
+    tail = imported.ingested.tail
+    conversion = Conversion(model, profile, recipe, opened, reference, trainer, log, initial, tail)
     compressed = convert_within_size(conversion)
     counts = _count(compressed)
     names = {name: f"{request.source.stem}.{count.encoding}.{name}" for name, count in counts.items()}
@@ -161,6 +163,8 @@ def import_model(source: ModelSource, log: StageLog) -> Imported:
 
 def _require_possible(imported: Imported, recipe: Recipe, *, trains: bool) -> None:
     """Raises InputError when the recipe, with what a limit on size will choose, can't be followed."""
+    if imported.ingested.tail is not None and recipe.exit.is_asked_for:
+        raise InputError("[exit]: a model whose last shapes depend on the data can't end early: remove the section")
     chosen = within_budget(recipe, imported.facts.parameters, trains=trains)
     require_possible(chosen, trains=trains)
     require_names(imported.ingested.model, chosen)

@@ -35,7 +35,7 @@ class Compressed:
     @property
     def bytes(self) -> int:
         """Size of the largest artifact."""
-        return max(len(a.data) for a in self.outcome.attempt.artifacts)
+        return max(len(a.file) for a in self.outcome.attempt.artifacts)
 
     @property
     def goals(self) -> list[Goal]:
@@ -46,7 +46,7 @@ class Compressed:
             *(goal for step in self.steps for goal in step.goals),
             *attempt.encoded.goals,
             *(
-                Goal(what=f"size of .{a.format}", unit="bytes", requested=limit or 0, achieved=len(a.data))
+                Goal(what=f"size of .{a.format}", unit="bytes", requested=limit or 0, achieved=len(a.file))
                 for a in artifacts
             ),
         ]

@@ -17,6 +17,7 @@ from edgecompress.graph.annotations import only_in_onnx
 from edgecompress.graph.batch_axes import batch_axes, set_batch_axes
 from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
 from edgecompress.ingest.batch_size import FixedBatchError, with_batch
+from edgecompress.ingest.data_dependent import cut
 from edgecompress.ingest.equality import max_relative_error
 from edgecompress.ingest.normalise import SEVERAL, normalise
 from edgecompress.ingest.old_opset import upgraded
@@ -32,6 +33,7 @@ from edgecompress.ingest.passes.wide_integers import WIDE
 from edgecompress.ingest.quiet import quiet
 from edgecompress.ingest.set_inputs import set_inputs
 from edgecompress.ingest.static_shapes import checked_batch, checked_shapes
+from edgecompress.operators import record_of
 from edgecompress.support.interrupt import reraise_interrupt
 
 FIRST_OF_ONNXRUNTIME = 7  # opset that it has kernels for
@@ -45,7 +47,8 @@ class Ingested:
 
     format: "onnx", "pt2", "torchscript", "keras", "saved_model" or "python". opset: that of the original, or of the
     ONNX model that it was exported to. max_relative_error: max|a - b| / max|a| of the original and the normalised model
-    in ONNX Runtime. notes: decisions on the way that the user may want to know.
+    in ONNX Runtime. notes: decisions on the way that the user may want to know. tail: what follows the model in an
+    .onnx file, where shapes depend on the data (`data_dependent.Cut`).
     """
 
     model: ir.Model
@@ -54,6 +57,7 @@ class Ingested:
     opset: int
     max_relative_error: float
     notes: tuple[str, ...]
+    tail: onnx.ModelProto | None = None
 
 
 def load(
@@ -93,7 +97,7 @@ def load(
             notes = set_inputs(read.proto, constants or {})
             settled, more = settled_shapes(read.proto, shapes, sample_shapes)
             dimensions = _Dimensions(settled, checked_batch(batch))
-            found = _ingest(read.proto, read.format, read.path, dimensions, fold_batchnorm)
+            found = _ingested(read, dimensions, fold_batchnorm)
     except EdgeCompressError as error:
         message = " ".join(str(error).split())  # a name in the file may have any character
         if path is not None and not message.startswith(str(path)):
@@ -150,6 +154,29 @@ def _read(
     if weights is not None and read.format != "python":
         raise InputError(f"weights ({weights}) can be given only with a file.py:factory model; this model has its own")
     return read
+
+
+def _ingested(read: _Read, dimensions: _Dimensions, fold_batchnorm: bool) -> Ingested:
+    """The model, or what is in front of nodes that can't be converted because of shapes that depend on data."""
+    try:
+        return _ingest(read.proto, read.format, read.path, dimensions, fold_batchnorm)
+    except UnsupportedModelError:
+        parts = cut(upgraded(read.proto), dimensions.shapes, dimensions.batch or 1)
+        front = None if parts is None else _in_front(replace(read, proto=parts.head), dimensions, fold_batchnorm)
+        if parts is None or front is None:
+            raise
+    fixed = [] if batch_axes(front.model.graph) is None else ["the batch size is 1, as what follows the cut reads it"]
+    set_batch_axes(front.model.graph, None)
+    return replace(front, tail=parts.tail, notes=(parts.note, *fixed, *front.notes))
+
+
+def _in_front(read: _Read, dimensions: _Dimensions, fold_batchnorm: bool) -> Ingested | None:
+    """None where that can't be converted either, or computes next to nothing."""
+    try:
+        found = _ingest(read.proto, read.format, read.path, dimensions, fold_batchnorm)
+    except EdgeCompressError:
+        return None
+    return found if any(record_of(node).macs(node) for node in found.model.graph) else None
 
 
 def _ingest(

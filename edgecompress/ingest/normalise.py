@@ -170,6 +170,13 @@ def _run(steps: Sequence[ir.passes.PassBase], model: ir.Model) -> ir.Model:
     return model
 
 
+def settled(model: ir.Model, input_shapes: Mapping[str, Sequence[int]], batch: int) -> ir.Model:
+    """The model, changed in place, with all shapes that don't depend on data; values keep their names."""
+    for step in passes_to_flat(input_shapes, batch):
+        model = step(model).model
+    return model
+
+
 def _first_opset(node: ir.Node) -> int:
     """The opset that brought the node's operator, where that is newer than the canonical one: only ONNX can have it."""
     if onnx.defs.has(node.op_type, CANONICAL) or not onnx.defs.has(node.op_type):
