@@ -316,12 +316,12 @@ def test_operators_of_other_domains_are_named():
 
 def test_control_flow_gets_advice():
     looped = model(
-        "m = ReduceMax<keepdims=0>(x) b = Greater(m, z) "
-        "y = If(b) <then_branch = g1 () => (float t) { t = Relu(x) }, else_branch = g2 () => (float e) { e = "
-        "Neg(x) }>",
+        "m = ReduceMax<keepdims=0>(x) b = Greater(m, z) y = Loop( , b, x) <body = g1 (int64 i, bool c, "
+        "float[1,3,8,8] v) => (bool d, float[1,3,8,8] w) { w = Relu(v) n = ReduceMax<keepdims=0>(w) "
+        "d = Greater(n, z) }>",
         z=np.float32(0),
     )
-    refused(looped, UnsupportedModelError, "operator If: 1", "control flow")
+    refused(looped, UnsupportedModelError, "operator Loop: 1", "control flow")
 
 
 def test_a_second_output_that_nobody_reads_is_fine():

@@ -48,10 +48,10 @@ BACKS = {
         "m = ReduceMax<keepdims=0>(y, spatial) f = Reshape(m, flat) c = Greater(f, half) kept = Compress<axis=1>(y, c)",
     ),
     "if": (
-        "float[1, 8, 6, 6] z",
+        "float[1, n, 6, 6] z",
         """h = ReduceMax<keepdims=0>(y) big = Greater(h, half)
         z = If(big) <then_branch = yes () => (float[1, 8, 6, 6] p) { s = Add(y, half) p = Mul(s, s) },
-                     else_branch = no () => (float[1, 8, 6, 6] q) { q = Neg(y) }>""",
+                     else_branch = no () => (float[1, 16, 6, 6] q) { q = Concat<axis=1>(y, y) }>""",
     ),
     "loop": (
         "float[1, 8, 6, 6] z",

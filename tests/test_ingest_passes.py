@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper, parser
 
-from edgecompress.errors import InputError
+from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.graph.provenance import origin
 from edgecompress.ingest import load
 from edgecompress.ingest.passes.batch_in_reshape import baked_batch
 from edgecompress.ingest.passes.canonical_convolution import explicit_pads
@@ -350,6 +351,67 @@ def test_bounds(nodes: str, kind: str, bounds: tuple[float, float] | None):
     assert kinds(model) == [kind]
     if bounds is not None:
         assert tuple(float(array(v)) for v in only(model, "Clip").inputs[1:]) == bounds
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ("m = ReduceMax<keepdims=0>(x) l = Sub(m, one) y = Clip(x, l)", "Max"),
+        ("l = ReduceMean<keepdims=0>(x) y = Clip(x, , l)", "Min"),
+        ("l = ReduceMean<keepdims=0>(x) y = Clip(x, l, one)", "Max"),  # then Min, a Clip of one bound
+        ("l = ReduceMax<keepdims=0>(x) h = ReduceMean<keepdims=0>(x) y = Clip(x, l, h)", "Max"),  # crossed
+    ],
+)
+def test_computed_bounds(nodes: str, expected: str):
+    found = kinds(normalised(graph(nodes, one=np.float32(1))))
+    assert expected in found and found.count("Clip") <= 1
+
+
+CHOICE = (
+    "m = ReduceMean<keepdims=0>(x) b = Greater(m, z) "
+    "y = If(b) <then_branch = g1 () => (float[p,q] t) { m1 = MatMul(x, w) t = Relu(m1) }, "
+    "else_branch = g2 () => (float[r,s] e) { e = Neg(x) }>"
+)
+
+
+@pytest.mark.parametrize("threshold", [-1e3, 0, 1e3])
+@pytest.mark.parametrize("keep", [0, 1])
+def test_both_branches_where_data_decides(threshold: float, keep: int):
+    nodes = CHOICE.replace("keepdims=0", f"keepdims={keep}")
+    proto = graph(nodes, z=np.float32(threshold), w=floats(8, 8), inputs="float[3,8] x")
+    model = normalised(proto)
+    assert kinds(model).count("Where") == 1 and "If" not in kinds(model)
+    assert all(value.uses() for value in model.graph.initializers.values())
+    (where,) = [node for node in model.graph if node.op_type == "Where"]
+    assert origin(where)[1] == "If"
+
+
+def test_a_branch_inside_of_a_branch():
+    inner = (
+        "i = If(c) <then_branch = g3 () => (float[p,q] u) { u = Exp(x) }, "
+        "else_branch = g4 () => (float[p,q] v) { v = Abs(x) }>"
+    )
+    nodes = CHOICE.replace("b =", "c = Less(m, z) b =")
+    nodes = nodes.replace("t = Relu(m1)", f"{inner} t = Neg(i)")
+    proto = graph(nodes, z=np.float32(0), w=floats(8, 8), inputs="float[3,8] x")
+    assert kinds(normalised(proto)).count("Where") == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "inputs"),
+    [
+        ("e = ReduceSum<keepdims=1>(x)", "float[3,8] x"),
+        ("e = ReduceSum<keepdims=1>(x)", "float[3,8] x, bool b"),
+        ("e = MatMul(x, x)", "float[3,8] x, bool b"),
+    ],
+)
+def test_branches_that_are_not_alike(other: str, inputs: str):
+    nodes = CHOICE.replace("e = Neg(x)", other)
+    nodes = nodes.partition("Greater(m, z) ")[2] if "bool" in inputs else nodes
+    proto = graph(nodes, inputs=inputs, z=np.float32(0), w=floats(8, 8))
+    next(node for node in proto.graph.node if node.op_type == "If").name = "chosen"
+    with pytest.raises(UnsupportedModelError, match=r"operator If: 1 \('chosen'\).*--set NAME=VALUE"):
+        load(proto)
 
 
 @pytest.mark.parametrize(

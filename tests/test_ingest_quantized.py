@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from hypothesis import given, settings
@@ -123,6 +124,47 @@ def test_layers_whose_inputs_are_quantized_as_they_come_compute_on_floats(tmp_pa
     for x in pixels[:3]:
         (expected,), (y,) = session.run(None, {"pixels": x[None]}), OnnxRuntime(model).run({"pixels": x[None]})
         np.testing.assert_allclose(y, expected, atol=0.05 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_recurrent_layers_whose_inputs_are_quantized_as_they_come(
+    tmp_path: Path, per_channel: bool, direction: str
+) -> None:
+    """DynamicQuantizeLSTM, as ONNX Runtime's tool writes it, against the float layer with the integers' weights."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    rng, count = np.random.default_rng(0), 2 if direction == "bidirectional" else 1
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 13]> g (float[7,1,6] x, float[d,1,5] h) => (float y, float n) '
+        f'{{ y, n = LSTM<hidden_size=5, direction="{direction}">(x, w, r, b, , h) }}'
+    )
+    proto.graph.input[1].type.tensor_type.shape.dim[0].dim_value = count
+    shapes = {"w": (count, 20, 6), "r": (count, 20, 5), "b": (count, 40)}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(a, name) for name, a in weights.items())
+    onnx.save(proto, tmp_path / "float.onnx")
+    # 7 bits: sums of more overflow on x86 without VNNI
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "lstm.onnx", per_channel=per_channel, reduce_range=True)
+    made = onnx.load(tmp_path / "lstm.onnx")
+    assert [n.op_type for n in made.graph.node] == ["DynamicQuantizeLSTM"]
+    for value in made.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    model = load(made).model
+    feeds = {"x": rng.normal(size=(7, 1, 6)).astype(np.float32), "h": np.full((count, 1, 5), 0.5, np.float32)}
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in made.graph.initializer}
+    for tensor in proto.graph.initializer:
+        if tensor.name != "b":
+            w = stored[f"{tensor.name}_quantized"].astype(np.float32)  # [directions, inputs, gates]
+            zero, scale = (stored[f"{tensor.name}_{what}"].reshape(count, 1, -1) for what in ("zero_point", "scale"))
+            rounded = ((w - zero.astype(np.float32)) * scale).transpose(0, 2, 1)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(rounded), tensor.name))
+    exact, rounding, found = (
+        onnxruntime.InferenceSession(m.SerializeToString()).run(None, feeds) for m in (proto, made, ir.to_proto(model))
+    )
+    for a, b, c in zip(exact, rounding, found, strict=True):
+        np.testing.assert_allclose(c, a, atol=1e-5)
+        np.testing.assert_allclose(c, b, atol=0.1)
 
 
 def test_additions_concatenations_and_pools_on_integers() -> None:

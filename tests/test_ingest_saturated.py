@@ -7,9 +7,11 @@ import onnx
 import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.ingest import load
+from edgecompress.ingest.equality import with_roundings
 from edgecompress.ingest.passes.gemm import CanonicalGemm
 
 TAILS = {
@@ -45,6 +47,27 @@ def saturated(tail: str, bias: float, seed: int = 1) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "g", [value("x", 1, [1, 256])], [value("p", 1, shape)],
                               [numpy_helper.from_array(array, name) for name, array in constants.items()])  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_constants_are_not_rounded():
+    """An exponent of 2.0000002 makes NaN of negative numbers, and a scale of 1.9999999 a smaller image."""
+    nodes = [
+        helper.make_node("Constant", [], ["two"], value=numpy_helper.from_array(np.float32(2))),
+        helper.make_node("Identity", ["scales"], ["same"]),
+        helper.make_node("Pow", ["x", "two"], ["p"]),
+        helper.make_node("Resize", ["p", "", "same"], ["y"], mode="nearest"),
+    ]
+    ends = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in (("x", [1, 1, 4]), ("y", None))]
+    scales = numpy_helper.from_array(np.float32([1, 1, 2]), "scales")
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [scales])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    x = np.float32([[[-2, -1, 1, 2]]])
+    (exact,) = ReferenceEvaluator(model).run(None, {"x": x})
+    rounded = with_roundings(model, np.random.default_rng(0))
+    (found,) = ReferenceEvaluator(rounded).run(None, {"x": x})
+    assert len(rounded.graph.node) == len(nodes) + 2  # p and y
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+    assert (found != exact).any()
 
 
 @pytest.mark.parametrize("tail", TAILS)

@@ -31,8 +31,8 @@ TRAINED = frozenset(RECORDS) - OPERATORS
 # What a user can do about operators that are refused as a family.
 HINTS = {
     ("If", "Loop", "Scan"): (
-        "control flow that depends on data can't be converted; export the model with fixed shapes, or trace it "
-        "instead of scripting it"
+        "control flow that depends on data can't be converted; where an input decides, make it a constant (--set "
+        "NAME=VALUE), or export the model with fixed shapes, or trace it instead of scripting it"
     ),
     (
         "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",

@@ -107,13 +107,17 @@ def _is_rounding(original: onnx.ModelProto, feeds: Arrays, batch: int, output: s
 
 def with_roundings(original: onnx.ModelProto, rng: np.random.Generator) -> onnx.ModelProto:
     """The model with every float32 result of a node rounded once, up or down: by one unit of float32 at its own value,
-    or at 1 for ROUNDED_NEAR_ONE."""
+    or at 1 for ROUNDED_NEAR_ONE. What is known beforehand is exact: an exponent, or the scales of a Resize."""
     graph = onnx.shape_inference.infer_shapes(original).graph
     types = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.output)}
     model, nodes = onnx.ModelProto(), []
+    known = {"", *(tensor.name for tensor in original.graph.initializer)}
     model.CopyFrom(original)
     for node in model.graph.node:
         nodes.append(node)
+        if known.issuperset(node.input):
+            known.update(node.output)
+            continue
         for place, result in enumerate(node.output):
             if types.get(result) != onnx.TensorProto.FLOAT:
                 continue

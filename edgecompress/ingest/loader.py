@@ -15,6 +15,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from edgecompress.errors import EdgeCompressError, InputError, UnsupportedModelError
 from edgecompress.graph.annotations import only_in_onnx
 from edgecompress.graph.batch_axes import batch_axes, set_batch_axes
+from edgecompress.graph.provenance import origin
 from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
 from edgecompress.ingest.batch_size import FixedBatchError, with_batch
 from edgecompress.ingest.data_dependent import cut
@@ -219,7 +220,7 @@ def _ingest(
         called = model.graph.outputs[i].name
         notes.append(f"output {name!r} is the input of that name; in the artifacts it is called {called!r}")
     notes += [] if given is None else quantized.keep(model, given)
-    notes += _only_in_onnx(model)
+    notes += _only_in_onnx(model) + _chosen(model)
     error = max_relative_error(proto, model, batch=baked)
     if dynamic and dimensions.batch is None:
         notes += _fix_batch(proto, model, dynamic)
@@ -268,6 +269,13 @@ def _only_in_onnx(model: ir.Model) -> list[str]:
         return []
     listing = ", ".join(f"{reason} ({count})" for reason, count in sorted(kinds.items()))
     return [f"{kinds.total()} nodes stay as they are, in float, and only .onnx can have them: {listing}"]
+
+
+def _chosen(model: ir.Model) -> list[str]:
+    """A note of the branches that are computed both, as data decides between them."""
+    choices = {name for name, operator in map(origin, model.graph) if operator == "If"}
+    listing = ", ".join(map(repr, sorted(choices)))
+    return [f"of these If nodes both branches are computed, as data decides between them: {listing}"] if choices else []
 
 
 def _parse(proto: onnx.ModelProto) -> ir.Model:

@@ -15,7 +15,8 @@ Bounds = tuple[float, float]
 class CanonicalClip(NodePass):
     """1. Min and Max with a scalar constant are a Clip with one bound.
     2. A Clip or Relu whose only reader is another becomes one with it.
-    3. Clip at 0 from below alone is Relu; an infinite bound is left out; without bounds it goes.
+    3. A Clip whose bounds are computed is a Max and a Min.
+    4. Clip at 0 from below alone is Relu; an infinite bound is left out; without bounds it goes.
     """
 
     operators = frozenset({"Clip", "Max", "Min", "Relu"})
@@ -23,7 +24,7 @@ class CanonicalClip(NodePass):
     def rewrite(self, node: ir.Node, edit: Edit) -> bool:
         found = _bounds(node)
         if found is None:
-            return False
+            return node.op_type == "Clip" and node.outputs[0].dtype == ir.DataType.FLOAT and _written_out(node, edit)
         x, (low, high) = found
         before = x.producer()
         inner = _bounds(before) if before is not None and only_user(x) is node else None
@@ -45,6 +46,20 @@ class CanonicalClip(NodePass):
         if before is not None and inner is not None:
             edit.graph.remove(before, safe=True)
         return True
+
+
+def _written_out(node: ir.Node, edit: Edit) -> bool:
+    """min(max(x, low), high), as ONNX defines it also where low > high; not of bounds that are no scalars."""
+    low, high = input_or_none(node, 1), input_or_none(node, 2)
+    if any(v is not None and v.shape is not None and len(v.shape) > 0 for v in (low, high)):
+        return False
+    bounds = [(kind, v) for kind, v in (("Max", low), ("Min", high)) if v is not None]
+    x = argument(node, 0)
+    for kind, value in bounds[:-1]:
+        x = edit.insert(node, kind, [x, value], shape=x.shape)
+    kind, value = bounds[-1]
+    edit.replace(node, kind, [x, value])
+    return True
 
 
 def _is_canonical(node: ir.Node, low: float, high: float) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
+from edgecompress.errors import InputError
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.nodes import argument, integer, integers
 from edgecompress.ingest.passes.edit import Edit, input_or_none, static_shape
@@ -21,7 +22,7 @@ AGAIN = (CastToFloat32(), InferShapes(), ExpandComposites(), FoldConstants(), In
 
 
 class ControlFlow(ir.passes.InPlacePass):
-    """1. If of a constant condition becomes its branch.
+    """1. If of a constant condition becomes its branch. Any other becomes both branches, of which Where takes one.
     2. Loop becomes its body, as often as its constant trip count says, if its condition stays true.
     3. Scan becomes its body, once for each position along its inputs.
     """
@@ -33,11 +34,17 @@ class ControlFlow(ir.passes.InPlacePass):
         edit = Edit(model.graph)
         while [node for node in list(model.graph) if node.op_type in WRITTEN and WRITTEN[node.op_type](node, edit)]:
             modified = True
-            for step in (LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), *AGAIN):
-                step(model)
+            _prepare(model)
             edit = Edit(model.graph)
         _forget_branches(model)
+        if any(node.op_type == "If" for node in model.graph) and _choose_all(model.clone()):
+            modified |= _choose_all(model)
         return ir.passes.PassResult(model, modified)
+
+
+def _prepare(model: ir.Model) -> None:
+    for step in (LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0), *AGAIN):
+        step(model)
 
 
 def _forget_branches(model: ir.Model) -> None:
@@ -56,6 +63,35 @@ def _if(node: ir.Node, edit: Edit) -> bool:
     branch = node.attributes["then_branch" if condition.all() else "else_branch"].as_graph()
     _replace(node, edit, edit.inline(node, branch, []))
     return True
+
+
+def _choose_all(model: ir.Model) -> bool:
+    """Has every If, in place, compute both branches, of which Where takes one. Returns whether that can be, and both
+    give results of the same shapes."""
+    edit = Edit(model.graph)
+    results = [v for node in list(model.graph) if node.op_type == "If" for v in _choose(node, edit)]
+    try:
+        _prepare(model)
+    except InputError:
+        return False
+    _forget_branches(model)
+    ControlFlow()(model)  # what was in the branches
+    makers = [node for v in results if (node := v.producer()) is not None and node.op_type == "Where"]
+    shapes = [[static_shape(v) for v in node.inputs[1:]] for node in makers]
+    return bool(results) and all(a is not None and a == b for a, b in shapes)
+
+
+def _choose(node: ir.Node, edit: Edit) -> list[ir.Value]:
+    """The results of both branches, one of which is taken; none where they are no tensors."""
+    branches = [node.attributes[name].as_graph() for name in ("then_branch", "else_branch")]
+    if any(not isinstance(v.type, ir.TensorType | None) for branch in branches for v in branch.outputs):
+        return []
+    shape = edit.constant("shape", np.zeros(0, np.int64))
+    condition = edit.insert(node, "Reshape", [node.inputs[0], shape], shape=(), dtype=ir.DataType.BOOL)
+    pairs = zip(*(edit.inline(node, branch, []) for branch in branches))
+    results = [edit.insert(node, "Where", [condition, a, b], dtype=a.dtype) for a, b in pairs]
+    _replace(node, edit, results)
+    return results
 
 
 def _loop(node: ir.Node, edit: Edit) -> bool:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from edgecompress.graph.fusion import constant
-from edgecompress.graph.nodes import argument, integer
+from edgecompress.graph.nodes import argument, integer, text
 from edgecompress.ingest.passes.edit import Edit, input_or_none
 from edgecompress.ingest.passes.narrow_types import FLOAT, GRIDS, INT32, NARROW, RANGES, on_grid
 from edgecompress.lowering.parts import Parts, Rule, written_in_parts
@@ -20,7 +20,8 @@ MICROSOFT = "com.microsoft"
 
 class QOperatorToQDQ(ir.passes.InPlacePass):
     """1. QLinearConv and others become their float operators between DequantizeLinear and QuantizeLinear.
-    2. Layers whose inputs DynamicQuantizeLinear rounds take them as they are: these have no scales to keep.
+    2. Layers whose inputs are rounded as they come (DynamicQuantizeLinear, DynamicQuantizeLSTM) take them as they are:
+       these have no scales to keep.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -236,6 +237,23 @@ def _centred(op: Parts, node: ir.Node, position: int, shape: Sequence[int]) -> i
     return op.Sub(value, op.Reshape(offset, np.asarray([] if is_scalar else shape, np.int64)))
 
 
+def _float_lstm(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    """An LSTM whose activations are rounded as they come, on floats. Its weights are [directions, inputs, 4 hidden],
+    with a scale and a zero point for each direction, or for each column of each.
+    """
+    x, w, r, *rest = node.inputs[:8]
+    weights = [_columns(op, node, *at) for at in ((w, 8, 9), (r, 10, 11))]
+    return op.several("LSTM", len(node.outputs), x, *weights, *rest, **_attributes(node))
+
+
+def _columns(op: Parts, node: ir.Node, weight: ir.Value | None, scale: int, zero: int) -> ir.Value:
+    """[directions, 4 hidden, inputs] in float."""
+    directions = 2 if text(node, "direction", "forward") == "bidirectional" else 1
+    apart = np.array([directions, 1, -1])
+    offset, factor = (op.Reshape(op.Cast(argument(node, i), to=int(FLOAT)), apart) for i in (zero, scale))
+    return op.Transpose(op.Mul(op.Sub(op.Cast(weight, to=int(FLOAT)), offset), factor), perm=[0, 2, 1])
+
+
 def _dynamic(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     """To uint8, by the range of x and 0."""
     x, uint8 = argument(node, 0), int(ir.DataType.UINT8)
@@ -250,7 +268,11 @@ def _attributes(node: ir.Node) -> dict[str, Any]:
     return {name: attribute.value for name, attribute in node.attributes.items()}
 
 
-FLOAT_LAYERS: dict[str, Rule] = {"FloatConv": _integer_convolution, "FloatMatMul": _integer_product}
+FLOAT_LAYERS: dict[str, Rule] = {
+    "DynamicQuantizeLSTM": _float_lstm,
+    "FloatConv": _integer_convolution,
+    "FloatMatMul": _integer_product,
+}
 ARITHMETIC: dict[str, Rule] = {
     "ConvInteger": _integer_convolution,
     "DequantizeLinear": _dequantize,
