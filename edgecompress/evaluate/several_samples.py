@@ -22,22 +22,25 @@ Arrays = dict[str, np.ndarray]
 
 
 def difference(artifact: bytes | Path, format: str, io: TFLiteIO | None, feeds: Arrays) -> str | None:
-    """Which interpreter, of those that run the file, gives something else for three samples at once than for each of
-    them, in words; None where none does. feeds: the samples, [3, ...] by input name."""
+    """In words, which interpreter gives something else for three samples at once than for each of them, or why none
+    runs the file; None where neither is so. feeds: the samples, [3, ...] by input name."""
+    refusals, runs = [], False
     for load, _ in CANDIDATES[format](artifact, io):
         try:
             interpreter = load()
             assert isinstance(interpreter, OnnxRuntime | TFLite)
             alone = [interpreter.call({k: v[i : i + 1] for k, v in feeds.items()}) for i in range(SAMPLES)]
-        except InterpreterError:
-            continue  # the checks of the file will say so
+        except InterpreterError as error:
+            refusals.append(str(error))
+            continue
         try:
             together = interpreter.call(feeds)
         except InterpreterError as error:
             return f"{error.interpreter} can't run {SAMPLES} samples at once: {error.reason}"
         if not all(_same(y, [outputs[i] for outputs in alone]) for i, y in enumerate(together)):
             return f"{interpreter.name} gives something else for {SAMPLES} samples at once"
-    return None
+        runs = True
+    return None if runs else refusals[0]
 
 
 def several_samples(dataset: Dataset, inputs: Sequence[ir.Value]) -> Arrays:

@@ -14,7 +14,7 @@ from edgecompress.emit.onnx.activations import insert_pairs
 from edgecompress.emit.onnx.additions import Additions, values
 from edgecompress.emit.onnx.constants import store_constants
 from edgecompress.emit.onnx.if_exits import with_ifs
-from edgecompress.emit.onnx.open_batch import THREE, TWO, with_open_batch
+from edgecompress.emit.onnx.open_batch import THREE, TWO, with_open_batch, with_scales
 from edgecompress.emit.onnx.unsigned_weights import with_unsigned_weights
 from edgecompress.graph.annotations import exit_output, exits
 from edgecompress.graph.fusion import layers
@@ -40,7 +40,8 @@ def emit(model: ir.Model, *, unsigned: bool = False, open_batch: bool = False) -
         return _write(model, unsigned)
     if exits(model.graph):
         raise FixedBatchError("where it ends early is decided for one sample")
-    several = (onnx.ModelProto.FromString(_write(with_batch(model, n)[0], unsigned)) for n in (TWO, THREE))
+    models = (with_scales(with_batch(model, n)[0]) for n in (TWO, THREE))
+    several = (onnx.ModelProto.FromString(_write(m, unsigned)) for m in models)
     return with_open_batch(*several).SerializeToString(deterministic=True)
 
 

@@ -7,13 +7,34 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import helper, numpy_helper
 
+from edgecompress.graph.nodes import optional_parameter
 from edgecompress.ingest.batch_size import FixedBatchError
+from edgecompress.ingest.passes.edit import Edit, static_shape
 
 BATCH = "batch"  # the name of the dimension
 TWO, THREE = 2, 3  # samples
 TO_THE_END = np.iinfo(np.int64).max
+
+
+def with_scales(model: ir.Model) -> ir.Model:
+    """The model, changed in place, whose Resizes have scales where these say exactly the same as sizes.
+
+    Sizes of some axes (`axes`) say it too, but ONNX Runtime 1.27 can't load int8 models with these.
+    """
+    edit = Edit(model.graph)
+    for node in model.graph:
+        sizes = optional_parameter(node, 3) if node.op_type == "Resize" else None
+        before = static_shape(node.inputs[0])
+        if sizes is None or before is None or len(sizes) != len(before):
+            continue
+        scales = np.asarray(sizes / np.array(before), np.float32)
+        if np.array_equal(scales.astype(np.float64) * before, sizes):
+            node.replace_input_with(2, edit.constant(f"{node.inputs[3].name}/scales", scales))
+            node.replace_input_with(3, None)
+    return model
 
 
 def with_open_batch(two: onnx.ModelProto, three: onnx.ModelProto) -> onnx.ModelProto:

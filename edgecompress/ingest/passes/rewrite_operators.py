@@ -288,6 +288,19 @@ def _logical(op_type: str, threshold: float) -> Rewrite:
     return rewrite
 
 
+def _gather(node: ir.Node, edit: Edit) -> bool:
+    """Positions that count samples (those of several are further on) and are all that there are, in order: a Reshape."""
+    indices, shape = optional_parameter(node, 1), static_shape(node.inputs[0])
+    if indices is None or shape is None or str(argument(node, 1).name) not in (batch_axes(edit.graph) or {}):
+        return False
+    axis = integer(node, "axis") % len(shape)
+    if not np.array_equal(indices.reshape(-1) % shape[axis], np.arange(shape[axis])):
+        return False
+    target = np.array([*shape[:axis], *indices.shape, *shape[axis + 1 :]], np.int64)
+    edit.replace(node, "Reshape", [argument(node, 0), edit.constant("shape", target)])
+    return True
+
+
 def _gather_nd(node: ir.Node, edit: Edit) -> bool:
     """Constant coordinates along the first k dimensions: Gather along these as one, or nothing where all are picked in
     order."""
@@ -389,6 +402,7 @@ REWRITES: dict[str, Rewrite] = {
     "Div": _divide,
     "Dropout": _dropout,
     "Expand": _same_shape,
+    "Gather": _gather,
     "GatherND": _gather_nd,
     "GreaterOrEqual": _not("Less"),
     "Identity": _identity,
