@@ -3,12 +3,14 @@ model."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper, numpy_helper
 
@@ -21,6 +23,7 @@ from edgecompress.errors import InputError
 from edgecompress.evaluate.several_samples import difference
 from edgecompress.graph.batch_axes import batch_axes
 from edgecompress.ingest import load
+from nets import batched
 
 
 def in_onnx_runtime(model: Path | bytes, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -44,7 +47,8 @@ def in_litert(data: bytes, inputs: list[np.ndarray], *, reference: bool = False)
 
 def to_file(io, array: np.ndarray) -> np.ndarray:
     """ONNX's order of axes to the file's."""
-    return np.ascontiguousarray(array.transpose(io.form)).astype(io.dtype.numpy())
+    moved = array.transpose([axis for axis in io.form if axis is not None])
+    return np.ascontiguousarray(moved).reshape(len(array), *io.shape[1:]).astype(io.dtype.numpy())
 
 
 # what mixes the batch with other axes on the way: heads, rows of a Gemm, steps of a recurrence
@@ -54,8 +58,29 @@ OPENED = ("mobilenet", "transformer_norm_first", "language_model", "lstm_bidirec
 @pytest.mark.parametrize("name", OPENED)
 def test_files_take_any_number_of_samples(name, tmp_path):
     path = networks.export(name, tmp_path, open_batch=True)
+    require_any_number(path, networks.example(name, 5, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"),
+    [(batched.DetectorHead, (3, 16, 16)), (batched.VisionTransformer, (3, 16, 16)), (batched.Windows, (8, 8, 8)),
+     (batched.OneStep, (6,)), (batched.Frames, (5, 8, 8))],
+)  # fmt: skip
+def test_the_batch_may_go_through_other_axes(module, shape, tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "model.onnx"
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module().eval(), (torch.randn(2, *shape),), path, dynamo=False, opset_version=17, input_names=["x"],
+            dynamic_axes={"x": {0: "n"}},
+        )  # fmt: skip
+    require_any_number(path, {"x": np.random.default_rng(0).standard_normal((5, *shape), np.float32)})
+
+
+def require_any_number(path: Path, inputs: dict[str, np.ndarray]) -> None:
+    """inputs: of five samples."""
     model = load(path).model
-    inputs = networks.example(name, 5, seed=1)
     expected = in_onnx_runtime(path, inputs)
     data = onnx_emitter.emit(model, open_batch=True)
     assert [i.type.tensor_type.shape.dim[0].dim_param for i in onnx.load_from_string(data).graph.input] == [
@@ -103,6 +128,25 @@ def test_a_class_token_joins_every_sample():
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+def test_positions_may_count_the_samples():
+    """Rows of a flattened mask, at 4 n + i, as transformers exports them."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["dims"]),
+        helper.make_node("ReduceProd", ["dims"], ["count"], keepdims=0),
+        helper.make_node("Range", ["zero", "count", "one"], ["places"]),
+        helper.make_node("Reshape", ["places", "rows"], ["grid"]),
+        helper.make_node("Reshape", ["x", "flat"], ["line"]),
+        helper.make_node("Gather", ["line", "grid"], ["picked"]),
+        helper.make_node("Softmax", ["picked"], ["y"], axis=-1),
+    ]
+    arrays = {"zero": np.array(0), "one": np.array(1), "rows": np.array([-1, 1, 4]), "flat": np.array([-1])}
+    proto = _model(nodes, arrays, {"x": ["n", 4]}, {"y": ["n", 1, 4]})
+    x = np.random.default_rng(0).standard_normal((3, 4), np.float32)
+    (expected,) = in_onnx_runtime(proto.SerializeToString(), {"x": x})
+    (found,) = in_onnx_runtime(onnx_emitter.emit(load(proto).model, open_batch=True), {"x": x})
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
 def test_a_batch_size_that_an_exporter_wrote_into_the_model_is_fixed():
     nodes = [helper.make_node("Reshape", ["x", "size"], ["y"])]
     found = load(_model(nodes, {"size": np.array([1, 2, 2])}, {"x": ["n", 4]}, {"y": [1, 2, 2]}))
@@ -118,6 +162,41 @@ def test_an_interpreter_that_mixes_samples_is_noticed():
         nodes = [helper.make_node("Softmax", ["x"], ["y"], axis=axis)]
         model = load(_model(nodes, {}, {"x": [1, 4]}, {"y": [1, 4]})).model
         assert difference(onnx_emitter.emit(model, open_batch=True), "onnx", None, feeds) == said
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "pads", "more"),
+    [((5, 6), (2, 2), (2, 2), (0, 0, 0, 0), (0, 0)), ((4, 5), (6, 3), (3, 3), (2, 0, 1, 2), (1, 2)),
+     ((7,), (4,), (2,), (1, 1), (1,)), ((4, 4), (3, 2), (1, 1), (1, 0, 1, 1), (0, 0))],
+)  # fmt: skip
+def test_transposed_convolutions_do_not_need_the_batch_size(size, kernel, stride, pads, more):
+    rng = np.random.default_rng(0)
+    attributes = {"kernel_shape": kernel, "strides": stride, "pads": pads, "output_padding": more}
+    nodes = [helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], **attributes)]
+    arrays = {"w": rng.standard_normal((3, 4, *kernel), np.float32), "b": rng.standard_normal(4, np.float32)}
+    proto = _model(nodes, arrays, {"x": ["n", 3, *size]}, {"y": ["n", 4, *[None] * len(size)]})
+    x = rng.standard_normal((3, 3, *size), np.float32)
+    (expected,) = in_onnx_runtime(proto.SerializeToString(), {"x": x})
+    made = tflite_emitter.emit(load(proto).model, open_batch=True)
+    for reference in (False, True):
+        (found,) = in_litert(made.data, [to_file(made.inputs[0], x)], reference=reference)
+        np.testing.assert_allclose(np.moveaxis(found, -1, 1), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.long
+def test_an_int8_transposed_convolution_is_the_same_to_the_bit(tmp_path):
+    """As CONV_2D and DEPTH_TO_SPACE, whose batch size is open, and as TRANSPOSE_CONV."""
+    path, files = networks.export("unet_bilinear", tmp_path, open_batch=True), []
+    calib = networks.example("unet_bilinear", 8)
+    for batch in (None, 1):
+        result = edgecompress.convert(
+            path, output=tmp_path / str(batch), calib=calib, batch=batch, formats=["tflite"], min_snr=0
+        )
+        files.append(result.artifacts["tflite"].read_bytes())
+    x = next(iter(networks.example("unet_bilinear", 4, seed=1).values())).transpose(0, 2, 3, 1)
+    together = in_litert(files[0], [x])[0]
+    alone = [in_litert(files[1], [x[i : i + 1]])[0] for i in range(4)]
+    assert np.array_equal(together, np.concatenate(alone))
 
 
 def test_batch_fixes_the_size(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.devices.firmware import BuildRecord, read_record
+from edgecompress.emit.onnx.open_batch import BATCH
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.lowering.tensor_io import TensorIO
 from edgecompress_runtime.pack import PackError, read_pack
@@ -135,10 +136,11 @@ def _onnx(path: Path) -> Artifact:
 
 
 def _of_graph(value: ir.Value, path: Path) -> TensorIO:
-    """An open batch axis is 1, as everywhere here."""
+    """An open batch axis is 1, as everywhere here. It is the first, or has the name that `convert` gives it."""
     shape = [] if value.shape is None else [n if isinstance(n, int) else 0 for n in value.shape]
-    if shape and shape[0] == 0:
-        shape[0] = 1
+    for axis, n in enumerate(value.shape or ()):
+        if shape[axis] == 0 and (axis == 0 or getattr(n, "value", None) == BATCH):
+            shape[axis] = 1
     if value.shape is None or 0 in shape or value.dtype is None:
         raise UnsupportedModelError(f"{path}: {value.name!r} has no fixed shape and type: convert the model first")
     return TensorIO(str(value.name), str(value.name), tuple(range(len(shape))), tuple(shape), value.dtype)

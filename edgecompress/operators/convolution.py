@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
+from edgecompress.graph.batch_axes import batch_axes
 from edgecompress.graph.channel_axes import ChannelAxes, elements, shape
 from edgecompress.graph.channel_rules import spatial
 from edgecompress.graph.fusion import Layer
@@ -20,7 +21,7 @@ from edgecompress.lowering import forms
 from edgecompress.lowering.context import ACTIVATIONS, Context
 from edgecompress.lowering.parts import Parts
 from edgecompress.lowering.weight_tensors import bias_tensor, expanded, filter_tensor
-from edgecompress.lowering.windows import SAME, VALID, fit_padding, same_pads, window
+from edgecompress.lowering.windows import SAME, VALID, Window, fit_padding, same_pads, window
 from edgecompress.operators.checks import all_of, constant_inputs, image_rank, spatial_rank
 from edgecompress.operators.example import Example
 from edgecompress.operators.images import node_pads, torch_layer, torch_order
@@ -77,9 +78,11 @@ def _lower_conv_transpose(ctx: Context, layer: Layer) -> None:
     """TRANSPOSE_CONV knows SAME and VALID only: other pads are cut from a VALID result, output padding added."""
     node, x, weight, y = layer.node, argument(layer.node, 0), argument(layer.node, 1), layer.output
     rank, int8 = len(shape(x)), ctx.layer_int8(layer)
-    kernel, strides, _, pads = window(node, rank - 2)
+    kernel, strides, _, pads = moved = window(node, rank - 2)
     form = forms.channels_last(rank)
     source, target = ctx.get(x, form, int8), ctx.new(y, form, int8)
+    if shape(x)[0] > 1 and batch_axes(_graph(node)) is not None and _has_phases(moved, rank):
+        return _write_phases(ctx, layer, (source, target), moved)
     size, out = ctx.tensor(source).shape[1:3], ctx.tensor(target).shape[1:3]
     filters = expanded(ctx, filter_tensor(ctx, weight, (1, 2, 3, 0), 0, int8), int8)
     bias = bias_tensor(ctx, layer, int8)
@@ -109,6 +112,52 @@ def _lower_conv_transpose(ctx: Context, layer: Layer) -> None:
     whole = ctx.like(target, f"{y.name}/full", (batch, *reach, channels))
     write(whole, reach, VALID)
     ctx.op("SLICE", [whole, ctx.ints([0, *before, 0]), ctx.ints([batch, *out, channels])], [target])
+
+
+def _graph(node: ir.Node) -> ir.Graph:
+    assert isinstance(node.graph, ir.Graph)
+    return node.graph
+
+
+def _has_phases(moved: Window, rank: int) -> bool:
+    """Whether `_write_phases` can write it, without more weights than there are."""
+    kernel, strides, _, _ = moved
+    return (rank == 3 or strides[0] == strides[1]) and all(k % s == 0 for k, s in zip(kernel, strides))
+
+
+def _write_phases(ctx: Context, layer: Layer, ends: tuple[int, int], moved: Window) -> None:
+    """A CONV_2D that makes the s x s results between two inputs as channels, which then move into the image: unlike
+    TRANSPOSE_CONV, it is not told the batch size. y[s q + r] = sum over t of x[q - t] w[s t + r].
+
+    Source: Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?" ends: input and output.
+    """
+    (source, target), (kernel, strides, _, pads), y = ends, moved, layer.output
+    size, out, batch, channels = ctx.tensor(source).shape[1:3], ctx.tensor(target).shape[1:3], *shape(y)[:2]
+    before, phases = [p for p, _ in pads], math.prod(strides)
+    taps = [k // s for k, s in zip(kernel, strides)]
+    behind = [max(-(-(p + o) // s) - n, 0) for p, o, s, n in zip(before, out, strides, size)]
+    margins = [(t - 1, m) for t, m in zip(taps, behind)]
+    read = ctx.pad(source, [(0, 0), *margins, (0, 0)]) if any(map(any, margins)) else source
+    rows = [n + m for n, m in zip(size, behind)]
+    whole = [n * s for n, s in zip(rows, strides)]
+    is_cut = whole != list(out)
+
+    def between(name: str, dims: Sequence[int], *, last: bool) -> int:
+        return target if last else ctx.like(target, f"{y.name}/{name}", (batch, *dims))
+
+    int8 = ctx.layer_int8(layer)
+    filters = expanded(ctx, filter_tensor(ctx, argument(layer.node, 1), (1, 2, 3, 0), 0, int8, strides), int8)
+    made = between("phases", (*rows, phases * channels), last=phases == 1 and not is_cut)
+    options = {"strideH": 1, "strideW": 1, "dilationHFactor": 1, "dilationWFactor": 1}
+    ctx.op("CONV_2D", [read, filters, bias_tensor(ctx, layer, int8, phases)], [made], padding=VALID, **options)
+    if phases > 1:
+        image = between("whole", (*whole, channels), last=not is_cut)
+        is_signal = strides[0] != strides[1]
+        made = (
+            ctx.reshape(made, image) if is_signal else ctx.op("DEPTH_TO_SPACE", [made], [image], blockSize=strides[0])
+        )
+    if is_cut:
+        ctx.op("SLICE", [made, ctx.ints([0, *before, 0]), ctx.ints([batch, *out, channels])], [target])
 
 
 def _conv_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:

@@ -22,7 +22,7 @@ TO_THE_END = np.iinfo(np.int64).max
 def with_scales(model: ir.Model) -> ir.Model:
     """The model, changed in place, whose Resizes have scales where these say exactly the same as sizes.
 
-    Sizes of some axes (`axes`) say it too, but ONNX Runtime 1.27 can't load int8 models with these.
+    Sizes of some axes (`axes`) say it too, but ONNX Runtime 1.32 can't load int8 models with these.
     """
     edit = Edit(model.graph)
     for node in model.graph:
@@ -32,7 +32,7 @@ def with_scales(model: ir.Model) -> ir.Model:
             continue
         scales = np.asarray(sizes / np.array(before), np.float32)
         if np.array_equal(scales.astype(np.float64) * before, sizes):
-            node.replace_input_with(2, edit.constant(f"{node.inputs[3].name}/scales", scales))
+            node.replace_input_with(2, edit.constant(f"{node.outputs[0].name}/scales", scales))
             node.replace_input_with(3, None)
     return model
 

@@ -289,7 +289,7 @@ def _logical(op_type: str, threshold: float) -> Rewrite:
 
 
 def _gather(node: ir.Node, edit: Edit) -> bool:
-    """Positions that count samples (those of several are further on) and are all that there are, in order: a Reshape."""
+    """Positions that count samples, as those of several are further on, and are all in order: a Reshape."""
     indices, shape = optional_parameter(node, 1), static_shape(node.inputs[0])
     if indices is None or shape is None or str(argument(node, 1).name) not in (batch_axes(edit.graph) or {}):
         return False
