@@ -11,7 +11,9 @@ import pytest
 
 import edgecompress
 from edgecompress.cli import main
-from edgecompress.errors import UnsupportedModelError
+from edgecompress.emit import pack, tflite
+from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.ingest import load
 from edgecompress.operators.example import Example
 
 FORMATS = ["onnx", "tflite", "pack"]
@@ -54,3 +56,46 @@ def test_the_command_says_so_in_one_line_and_in_its_exit_code(tmp_path: Path, ca
     shown = " ".join(capsys.readouterr().out.split())
     assert f"format-refused: pack: {report['refused']['pack']}" in shown
     assert sorted(f.suffix for f in out.iterdir() if f.suffix in (".onnx", ".pack", ".tflite")) == [".onnx", ".tflite"]
+
+
+def test_all_faults_of_a_format_are_named_at_once() -> None:
+    """A node that ONNX alone has, types that LiteRT has no kernels for, and operators that the runtime lacks."""
+    nodes = (
+        "n = Cast<to=7>(x) b = Abs(n) f = Cast<to=1>(b) d = Det(f) s = Sin(x) k = Neg(d) "
+        "i = Cast<to=6>(s) j = BitwiseNot(i) o = Cast<to=1>(j) y = Add(o, k)"
+    )
+    proto = Example(nodes, {"x": (1, 4, 4, 4)}).model()
+    for node in proto.graph.node:
+        node.name = f"{node.op_type} of mine"
+    model = load(proto).model
+    for emit, own in ((tflite.emit, ["'Abs of mine'"]), (pack.emit, ["'Sin of mine'"])):
+        with pytest.raises(UnsupportedModelError) as caught:
+            emit(model)
+        message = str(caught.value)
+        assert all(name in message for name in ("'Det of mine'", "'BitwiseNot of mine'", *own)), message
+        assert "What to do" in message
+
+
+def test_all_faults_of_a_model_are_named_at_once() -> None:
+    proto = Example(
+        "a = RandomNormalLike(x) b = com.example.Bar(a) n = NonZero(x) m = Cast<to=1>(n) s = ReduceSum<keepdims=0>(m) "
+        "u = NonZero(a) v = Cast<to=1>(u) t = ReduceSum<keepdims=0>(v) r = Add(s, t) y = Add(b, r)"
+    ).model()
+    proto.opset_import.add(domain="com.example", version=1)
+    for node in proto.graph.node:
+        node.name = f"{node.output[0]} of mine"
+    with pytest.raises(UnsupportedModelError) as caught:
+        load(proto)
+    message = str(caught.value)
+    assert all(f"'{name} of mine'" in message for name in "abnu"), message
+    assert "make what is drawn by chance an input" in message and "replace the node" in message
+    assert "'m'" not in message and "'v'" not in message  # they follow from others
+
+
+def test_all_inputs_that_need_a_shape_are_named_at_once() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 18]> g (float[b,t,3] a, float[b,s,3] c) => (float[b,t] y) '
+        "{ d = Concat<axis=1>(a, c) y = ReduceMax<keepdims=0>(d) }"
+    )
+    with pytest.raises(InputError, match=r"'a'.*--input-shape a:1,N,3.*'c'.*--input-shape c:1,N,3"):
+        load(proto)

@@ -57,20 +57,20 @@ ONNX_DTYPES = DTYPES | {
 }  # fmt: skip
 
 
-def require_supported(model: ir.Model, also: frozenset[str] = frozenset()) -> None:
+def require_supported(model: ir.Model, also: frozenset[str] = frozenset(), others: Sequence[str] = ()) -> None:
     """Raises UnsupportedModelError, naming every node at fault, if the model has something that no format can have.
-    Nodes that ONNX alone can have are marked so. also: operators allowed besides OPERATORS.
+    Nodes that ONNX alone can have are marked so. also: operators allowed besides OPERATORS. others: faults of another
+    kind, which are named with them.
     """
     allowed = OPERATORS | also
     faults = [(n, reason) for n in model.graph.all_nodes() if (reason := _fault(n, allowed)) is not None]
     refused = [fault for fault in faults if not _is_kept(fault[0])]
-    if not refused:
+    if not refused and not others:
         for node, reason in faults:
             set_only_in_onnx(node, reason)
         return
-    raise UnsupportedModelError(
-        f"{len(refused)} {'node' if len(refused) == 1 else 'nodes'} can't be converted: {listed(refused)}"
-    )
+    nodes = f"{len(refused)} {'node' if len(refused) == 1 else 'nodes'} can't be converted: {listed(refused)}"
+    raise UnsupportedModelError("; ".join([*others, *([nodes] if refused else [])]))
 
 
 def listed(faults: Sequence[tuple[ir.Node, str]]) -> str:

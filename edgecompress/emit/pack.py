@@ -32,10 +32,7 @@ def emit(
     """
     built = tflite.build(model, io_dtype=io_dtype)
     made = _plan(built)
-    if missing := {o.kind: o.origin for o in built.buffer.operators if o.kind not in RECORDS}:
-        listing = ", ".join(f"{kind} (for {where})" for kind, where in sorted(missing.items()))
-        raise UnsupportedModelError(f"the runtime has no kernel for {listing}")
-    if faults := list(_without_kernels(built, made)):
+    if faults := [*_without_records(built), *_without_kernels(built, made), *built.faults]:
         raise UnsupportedModelError("; ".join(faults))
     given = tuple(io for io, _ in built.outputs)
     if places := exits(model.graph):
@@ -48,8 +45,12 @@ def emit(
 
 
 def plan(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Plan:
-    """Like `emit`, up to the tensors and operators of the runtime."""
-    return _plan(tflite.build(model, io_dtype=io_dtype))
+    """Like `emit`, up to the tensors and operators of the runtime. Raises UnsupportedModelError as it does for what
+    TFLite can't express."""
+    built = tflite.build(model, io_dtype=io_dtype)
+    if built.faults:
+        raise UnsupportedModelError("; ".join(built.faults))
+    return _plan(built)
 
 
 def _plan(built: tflite.Built) -> Plan:
@@ -64,13 +65,22 @@ def _plan(built: tflite.Built) -> Plan:
     )
 
 
+def _without_records(built: tflite.Built) -> Iterator[str]:
+    """One line for all operators that the runtime does not have."""
+    missing = [(o.kind, o.origin) for o in built.buffer.operators if o.kind not in RECORDS]
+    kinds = {kind: list(dict.fromkeys(origin for k, origin in missing if k == kind)) for kind, _ in sorted(missing)}
+    if kinds:
+        listing = ", ".join(f"{kind} (for {', '.join(origins)})" for kind, origins in kinds.items())
+        yield f"the runtime has no kernel for {listing}"
+
+
 def _without_kernels(built: tflite.Built, plan: Plan) -> Iterator[str]:
     """One line for each operator that computes on int32, int64 or bool, which the runtime has no kernel for."""
     from edgecompress_runtime.kernels import KERNELS
 
     for written, operator in zip(built.buffer.operators, plan.operators):
         inputs = [None if i < 0 else plan.tensors[i] for i in operator.inputs]
-        if any(t is not None and t.data is None and t.dtype in NUMBERS for t in inputs):
+        if operator.kind in KERNELS and any(t is not None and t.data is None and t.dtype in NUMBERS for t in inputs):
             try:
                 KERNELS[operator.kind](inputs, [plan.tensors[i] for i in operator.outputs], operator.options)
             except UnsupportedOperatorError as fault:

@@ -12,6 +12,7 @@ from onnx_ir.passes import common
 from edgecompress.analysis.supported import TRAINED, require_supported
 from edgecompress.errors import EdgeCompressError, InputError, UnsupportedModelError
 from edgecompress.graph.batch_axes import grown_axes, set_batch_axes
+from edgecompress.graph.provenance import label
 from edgecompress.ingest.passes.affine import FuseAffine
 from edgecompress.ingest.passes.batch_first import BatchFirst
 from edgecompress.ingest.passes.batchnorm import BatchNormToAffine
@@ -141,8 +142,7 @@ def normalise(
     model.ir_version = IR_VERSION
     model.graph.opset_imports.clear()
     model.graph.opset_imports[""] = max([CANONICAL, *map(_first_opset, model.graph)])
-    require_supported(model, TRAINED if not fold_batchnorm else frozenset())
-    _require_static(model)
+    require_supported(model, TRAINED if not fold_batchnorm else frozenset(), _shape_faults(model))
     return model
 
 
@@ -189,28 +189,30 @@ def fold_batchnorm(model: ir.Model) -> ir.Model:
     return normalise(model.clone(), {})
 
 
-def _require_static(model: ir.Model) -> None:
-    """Every value has a known shape, with elements, and not too many."""
-    for value in model.graph.inputs:
-        _require_sensible(value, f"input {value.name!r}")
+def _shape_faults(model: ir.Model) -> list[str]:
+    """One line for each input, and each first value, whose shape is not known, or has no elements or too many."""
+    faults = [reason for v in model.graph.inputs if (reason := _shape_fault(v, f"input {v.name!r}"))]
     for node in model.graph:
+        if any(v is not None and v.const_value is None and _shape_fault(v, "") for v in node.inputs):
+            continue  # it follows from a fault in front
         for value in node.outputs:
             if value.uses() or value.is_graph_output():
-                _require_sensible(value, f"value {value.name!r}, from node {node.name!r} ({node.op_type}),")
+                reason = _shape_fault(value, f"value {value.name!r}, from {label(node)},")
+                faults += [reason] if reason else []
+    return faults
 
 
-def _require_sensible(value: ir.Value, what: str) -> None:
+def _shape_fault(value: ir.Value, what: str) -> str | None:
     shape = static_shape(value)
     if shape is None:
-        raise UnsupportedModelError(
+        return (
             f"{what} has a shape that depends on the data; replace the node that computes it with one whose "
             "output shape follows from its input shapes"
         )
     elements = math.prod(shape)
     if not 0 < elements <= LARGEST_ELEMENTS:
-        raise UnsupportedModelError(
-            f"{what} has {elements} elements (shape {value.shape}); 1 to {LARGEST_ELEMENTS} can be converted"
-        )
+        return f"{what} has {elements} elements (shape {value.shape}); 1 to {LARGEST_ELEMENTS} can be converted"
+    return None
 
 
 def _one_line(error: BaseException) -> str:

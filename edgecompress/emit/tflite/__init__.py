@@ -39,13 +39,15 @@ from edgecompress.operators.rewriting import tflite_lowering, tflite_parts
 class Built:
     """A model as TFLite tensors and operators, before it becomes a file: (how to feed it, tensor index) pairs.
 
-    join: makes the model's outputs of these, where int8 outputs are parts of them; else None.
+    join: makes the model's outputs of these, where int8 outputs are parts of them; else None. faults: one line for
+    each node that TFLite can't express; without any, all of the model is written.
     """
 
     buffer: FlatBuffer
     inputs: tuple[tuple[TensorIO, int], ...]
     outputs: tuple[tuple[TensorIO, int], ...]
     join: ir.Model | None
+    faults: tuple[str, ...] = ()
 
 
 def emit(
@@ -67,13 +69,11 @@ def emit(
     FixedBatchError where the batch size can't be left open.
     """
     built = _built_open(model, io_dtype, operators) if open_batch else _built(model, io_dtype, operators)
-    faults = [f for check in (dtypes, scales) for f in check.faults(built.buffer.operators, built.buffer.tensors)]
-    if for_xnnpack:
-        faults += xnnpack.faults(built.buffer.operators, built.buffer.tensors)
-    if faults:
-        raise UnsupportedModelError("; ".join(faults))
-    if operators is not None:
-        _check_operators(built.buffer, set(operators))
+    checks = (dtypes, scales, xnnpack) if for_xnnpack else (dtypes, scales)
+    faults = [f for check in checks for f in check.faults(built.buffer.operators, built.buffer.tensors)]
+    faults += [] if operators is None else _without_operators(built.buffer, set(operators))
+    if built.faults or faults:
+        raise UnsupportedModelError("; ".join([*faults, *built.faults]))
     inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
     taken, given = (
         tuple(_as_written(io, built.buffer.tensors[index]) for io, index in ends)
@@ -106,6 +106,8 @@ def _built_open(model: ir.Model, io_dtype: ir.DataType, operators: Iterable[str]
     if exits(model.graph):
         raise FixedBatchError("where it ends early is decided for one sample")
     two, three = (_built(with_batch(model, n)[0], io_dtype, operators) for n in (TWO, THREE))
+    if two.faults:
+        return two
     if two.join is not None:
         raise FixedBatchError("its outputs are joined for one sample")
     open_samples(two.buffer, three.buffer)
@@ -117,43 +119,47 @@ def _as_written(io: TensorIO, tensor: Tensor) -> TensorIO:
 
 
 def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Built:
-    """Like `emit`, up to the tensors and operators, which the `.pack` emitter writes too."""
+    """Like `emit`, up to the tensors and operators, which the `.pack` emitter writes too, and with what is at fault in
+    the result, so that emitters can name that beside their own.
+    """
     model = model.clone()
     join = take_apart(model) if io_dtype == ir.DataType.INT8 else None
     model = tflite_parts(model)
     groups = layers(model.graph)
     lowerings = [tflite_lowering(group.node) for group in groups]
     missing = [group.node for group, lowering in zip(groups, lowerings) if lowering is None]
-    if missing:
-        reasons = [(node, only_in_onnx(node) or f"operator {node.op_type}") for node in missing]
-        raise UnsupportedModelError(f"not in TFLite's operators, but in .onnx: {listed(reasons)}")
+    reasons = [(node, only_in_onnx(node) or f"operator {node.op_type}") for node in missing]
     buffer = FlatBuffer()
     ctx = Context(buffer)
     inputs = [_input(ctx, value, io_dtype) for value in model.graph.inputs]
     faults: list[str] = []
     for group, lowering in zip(groups, lowerings):
-        assert lowering is not None
         ctx.origin = label(group.node)
         try:
-            lowering(ctx, group)
+            if lowering is not None:
+                lowering(ctx, group)
+                continue
         except UnsupportedModelError as fault:
             faults.append(str(fault))
-            for value in group.last.outputs:  # so that the nodes behind can be checked as well
+        for value in group.last.outputs:  # so that the nodes behind can be checked as well
+            if value.shape is not None:
                 ctx.new(value, forms.identity(len(shape(value))))
-    if faults:
-        raise UnsupportedModelError("; ".join(faults))
+    if missing:
+        faults.append(f"not in TFLite's operators, but in .onnx: {listed(reasons)}")
     taken = {index for _, index in inputs}
     outputs = [_output(ctx, value, io_dtype, taken) for value in model.graph.outputs]
-    buffer.prune([index for _, index in outputs])
-    return Built(buffer, tuple(inputs), tuple(outputs), join)
+    if not faults:  # what is in front of a fault leads nowhere
+        buffer.prune([index for _, index in outputs])
+    return Built(buffer, tuple(inputs), tuple(outputs), join, tuple(faults))
 
 
-def _check_operators(buffer: FlatBuffer, available: set[str]) -> None:
+def _without_operators(buffer: FlatBuffer, available: set[str]) -> list[str]:
     missing = sorted({o.kind for o in buffer.operators} - available)
-    if missing:
-        nodes = {k: dict.fromkeys(o.origin for o in buffer.operators if o.kind == k) for k in missing}
-        listing = "; ".join(f"{kind} (for {', '.join(list(nodes[kind])[:3])})" for kind in missing)
-        raise UnsupportedModelError(f"the target's runtime does not have these operators: {listing}")
+    if not missing:
+        return []
+    nodes = {k: dict.fromkeys(o.origin for o in buffer.operators if o.kind == k) for k in missing}
+    listing = "; ".join(f"{kind} (for {', '.join(nodes[kind])})" for kind in missing)
+    return [f"the target's runtime does not have these operators: {listing}"]
 
 
 def _input(ctx: Context, value: ir.Value, io_dtype: ir.DataType) -> tuple[TensorIO, int]:

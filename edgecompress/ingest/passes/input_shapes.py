@@ -24,8 +24,14 @@ class FixInputShapes(ir.passes.InPlacePass):
         for name in self.shapes:
             if name not in names:
                 raise InputError(f"the model has no input {name!r}; its inputs are {', '.join(map(repr, names))}")
+        faults = []
         for value in model.graph.inputs:
-            value.shape = ir.Shape(self._fixed(value))
+            try:
+                value.shape = ir.Shape(self._fixed(value))
+            except InputError as fault:
+                faults.append(str(fault))
+        if faults:
+            raise InputError("; ".join(faults))
         return ir.passes.PassResult(model, True)
 
     def _fixed(self, value: ir.Value) -> tuple[int, ...]:
