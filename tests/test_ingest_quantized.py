@@ -126,6 +126,27 @@ def test_layers_whose_inputs_are_quantized_as_they_come_compute_on_floats(tmp_pa
         np.testing.assert_allclose(y, expected, atol=0.05 * np.abs(expected).max())
 
 
+def test_a_bias_that_is_rounded_as_it_comes_is_exact() -> None:
+    """As ONNX Runtime's tool of 2020 wrote biases: Floor(bias / scale) is added to the sums of integers."""
+    rng = np.random.default_rng(0)
+    w, b = rng.integers(0, 256, (4, 3, 3, 3), np.uint8), rng.normal(size=4).astype(np.float32)
+    proto = model(
+        "q, s, z = DynamicQuantizeLinear(x) t = Mul(s, v) d = Div(b, t) f = Floor(d) i = Cast<to=6>(f) "
+        "c = ConvInteger(q, w, z, zero) r = Reshape(i, shape) a = Add(c, r) k = Cast<to=1>(a) y = Mul(k, t)",
+        v=np.float32(0.01), w=w, b=b, zero=np.uint8(120), shape=np.array([1, 4, 1, 1]),
+    )  # fmt: skip
+    proto.graph.output[0].type.tensor_type.ClearField("shape")
+    exact = model("y = Conv(x, w, b)", w=(w.astype(np.float32) - 120) * np.float32(0.01), b=b)
+    exact.graph.output[0].type.tensor_type.ClearField("shape")
+    feeds = {"x": rng.normal(size=(1, 3, 8, 8)).astype(np.float32)}
+    (found,) = OnnxRuntime(load(proto).model).run(feeds)
+    (expected,), (rounded,) = (
+        onnxruntime.InferenceSession(m.SerializeToString()).run(None, feeds) for m in (exact, proto)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(found, rounded, atol=0.02 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_recurrent_layers_whose_inputs_are_quantized_as_they_come(

@@ -43,10 +43,27 @@ def _take_floats(model: ir.Model, node: ir.Node) -> bool:
         layer.replace_input_with(2, None)
         layer.op_type = LAYERS[layer.op_type]
         layer.outputs[0].type = ir.TensorType(FLOAT)
+        _leave_bias_exact(layer)
     one = Edit(model.graph).constant(scale.name, np.array(1, np.float32))
     scale.replace_all_uses_with(one)
     model.graph.remove(node, safe=True)
     return True
+
+
+def _leave_bias_exact(layer: ir.Node) -> None:
+    """Takes the rounding out of a bias that is added to the layer's sums, Cast(Floor(bias / scale)), in place: ONNX
+    Runtime's tool wrote it so before it had biases in float."""
+    for use in layer.outputs[0].uses():
+        if use.node.op_type != "Add":
+            continue
+        chain, value = [use.node], argument(use.node, 1 - use.idx)
+        while (maker := value.producer()) is not None and maker.op_type in ("Reshape", "Cast", "Floor"):
+            chain.append(maker)
+            value = argument(maker, 0)
+        for node in chain:
+            node.outputs[0].type = ir.TensorType(FLOAT)
+            if node.op_type in ("Cast", "Floor"):
+                node.outputs[0].replace_all_uses_with(argument(node, 0))
 
 
 class QuantizedToFloat(ir.passes.InPlacePass):
