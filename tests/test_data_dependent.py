@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,7 +180,11 @@ def test_a_detector_with_nms_becomes_int8_in_all_formats(tmp_path: Path) -> None
     assert "(NonMaxSuppression) on" in out
     folder = tmp_path / "out"
     assert {p.suffix for p in folder.iterdir()} >= {".onnx", ".tflite", ".pack"}
+    artifacts = {a["format"]: a for a in json.loads((folder / "report.json").read_text())["artifacts"]}
+    assert [(t["name"], t["shape"]) for t in artifacts["onnx"]["outputs"]] == [("found", [-1, 4]), ("picked", [-1, 3])]
+    assert [t["name"] for t in artifacts["tflite"]["outputs"]] == ["boxes", "scores"]
     content = next(folder.glob("*.onnx")).read_bytes()
+    assert len(content) == artifacts["onnx"]["bytes"]
     kinds = {n.op_type for n in onnx.load_from_string(content).graph.node}
     assert {"NonMaxSuppression", "QuantizeLinear"} <= kinds
     x = samples(1)

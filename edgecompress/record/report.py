@@ -211,7 +211,7 @@ class Tensor(Part):
     """An input or output of an artifact."""
 
     name: str
-    shape: list[int]
+    shape: list[int] = Field(description="-1 for a dimension that depends on the data")
     dtype: str
     layout: str = Field(description="order of the axes relative to the model's own value, for example NHWC")
     scale: float | None = None

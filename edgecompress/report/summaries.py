@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import onnx
 import onnx_ir as ir
 
 from edgecompress.compress.early_exit.thresholds import Operation
@@ -72,7 +73,9 @@ def artifact(
     else:
         inputs = [_value(v) for v in model.graph.inputs]
         outputs = [_value(v) for v in model.graph.outputs]
-        if exits(model.graph):
+        if emitted.tail is not None:
+            outputs = [_of_tail(v) for v in emitted.tail.graph.output]
+        elif exits(model.graph):
             which = Tensor(name=exit_output(model.graph), shape=[1], dtype="int32", layout=SAME_LAYOUT)
             outputs = [outputs[0], which]
     return Artifact(
@@ -198,6 +201,13 @@ def _tensor(io: TensorIO) -> Tensor:
         scale=io.scale if stored else None,
         zero_point=io.zero_point if stored else None,
     )
+
+
+def _of_tail(value: onnx.ValueInfoProto) -> Tensor:
+    kind = value.type.tensor_type
+    shape = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
+    return Tensor(name=value.name, shape=shape, dtype=dtype, layout=SAME_LAYOUT)
 
 
 def _value(value: ir.Value) -> Tensor:
