@@ -61,6 +61,17 @@ def _thresholded_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     return [op.Where(op.Greater(x, number(node, "alpha", 1.0)), x, 0.0)]
 
 
+def _shrink(node: ir.Node, x: np.ndarray) -> np.ndarray:
+    limit, bias = number(node, "lambd", 0.5), number(node, "bias", 0.0)
+    return np.where(x < -limit, x + bias, np.where(x > limit, x - bias, 0))
+
+
+def _shrink_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
+    x, limit, bias = argument(node, 0), number(node, "lambd", 0.5), number(node, "bias", 0.0)
+    above = op.Where(op.Greater(x, limit), op.Sub(x, bias), 0.0)
+    return [op.Where(op.Less(x, -limit), op.Add(x, bias), above)]
+
+
 # ---- rounding ----
 
 
@@ -227,6 +238,12 @@ register(
         examples=(Example("y = Selu(x)"), Example("y = Selu<alpha=1.0, gamma=2.0>(x)")),
         parts=_selu_parts,
         function=Function(_selu, rises=True),
+    ),
+    function(
+        "Shrink",
+        examples=(Example("y = Shrink(x)"), Example("y = Shrink<lambd=0.2, bias=0.1>(x)")),
+        parts=_shrink_parts,
+        function=Function(_shrink),
     ),
     _of_one_value("Sign", np.sign, _sign_parts, rises=True),
     _with_float_kernel("Sin", np.sin, "SIN"),
