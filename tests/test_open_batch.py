@@ -215,7 +215,9 @@ def test_batch_fixes_the_size(tmp_path):
         for found in (loaded(x[:2]), in_litert(paths["tflite"].read_bytes(), [x[:2]])[0]):
             np.testing.assert_allclose(found, np.maximum(x[:2], 0), rtol=0, atol=0.05)
     assert sizes == {None: ("batch", -1, 1), 2: (2, 2, 2)}
-    with pytest.raises(InputError, match="--batch 2: no input of the model has a dynamic first dimension"):
+    with pytest.raises(
+        InputError, match="--batch 2: the model, or --input-shape, fixes the first dimension of every input"
+    ):
         load(_model([helper.make_node("Relu", ["x"], ["y"])], {}, {"x": [1, 4]}, {"y": [1, 4]}), batch=2)
     with pytest.raises(InputError, match="batch = 0: expected a whole number of at least 1"):
         load(proto, batch=0)

@@ -303,7 +303,8 @@ def _with_dynamic_batch(model: ir.Model, dimensions: _Dimensions) -> list[str]:
     found = [str(v.name) for v in model.graph.inputs if is_open(v) and dimensions.shapes.get(str(v.name), (1,))[0] == 1]
     if dimensions.batch is not None and not found:
         raise InputError(
-            f"--batch {dimensions.batch}: no input of the model has a dynamic first dimension; leave --batch out"
+            f"--batch {dimensions.batch}: the model, or --input-shape, fixes the first dimension of every input; leave "
+            "--batch out"
         )
     return found
 
@@ -312,7 +313,8 @@ def _fix_batch(original: onnx.ModelProto, model: ir.Model, dynamic: Sequence[str
     """Fixes the batch size, in place, of a model that does not compute several samples as the original does; says so
     and why."""
     if batch_axes(model.graph) is None:
-        reason = "" if len(dynamic) == len(model.graph.inputs) else ": other inputs have no such dimension"
+        is_alone = len(dynamic) < len(model.graph.inputs)
+        reason = ": other inputs have no such dimension" if is_alone else ": for several, its shapes don't fit together"
     else:
         try:
             max_relative_error(original, with_batch(model, SEVERAL)[0])

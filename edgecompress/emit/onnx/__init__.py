@@ -36,16 +36,17 @@ def emit(model: ir.Model, *, unsigned: bool = False, open_batch: bool = False) -
     unsigned: whether weights that meet int8 activations are uint8, for x86 without VNNI. open_batch: whether the first
     dimension of inputs is open (`batch`). Raises FixedBatchError where that can't be written.
     """
-    if not open_batch:
-        return _write(model, unsigned)
-    if exits(model.graph):
+    if open_batch and exits(model.graph):
         raise FixedBatchError("where it ends early is decided for one sample")
-    models = (with_scales(with_batch(model, n)[0]) for n in (TWO, THREE))
-    several = (onnx.ModelProto.FromString(_write(m, unsigned)) for m in models)
-    return with_open_batch(*several).SerializeToString(deterministic=True)
+    if open_batch:
+        two, three = (_written(with_scales(with_batch(model, n)[0]), unsigned) for n in (TWO, THREE))
+        proto = with_open_batch(two, three)
+    else:
+        proto = _written(model, unsigned)
+    return proto.SerializeToString(deterministic=True)
 
 
-def _write(model: ir.Model, unsigned: bool) -> bytes:
+def _written(model: ir.Model, unsigned: bool) -> onnx.ModelProto:
     clone = model.clone()
     graph = clone.graph
     added = Additions(graph)
@@ -59,7 +60,7 @@ def _write(model: ir.Model, unsigned: bool) -> bytes:
     if unsigned:
         with_unsigned_weights(proto)
     del proto.graph.value_info[:]  # whoever loads the file infers it again
-    return proto.SerializeToString(deterministic=True)
+    return proto
 
 
 def _strip(model: ir.Model, added: Additions) -> None:

@@ -38,21 +38,20 @@ def with_scales(model: ir.Model) -> ir.Model:
 
 
 def with_open_batch(two: onnx.ModelProto, three: onnx.ModelProto) -> onnx.ModelProto:
-    """Where they differ, they say how many samples there are. Raises FixedBatchError where that can't be left open."""
-    if list(map(_bytes, two.graph.node)) != list(map(_bytes, three.graph.node)):
+    """The first, changed in place. Where they differ, they say how many samples there are. Raises FixedBatchError where
+    that can't be left open."""
+    if two.graph.node != three.graph.node:
         raise FixedBatchError("its nodes depend on the batch size")
-    result = onnx.ModelProto()
-    result.CopyFrom(two)
-    for value, larger in (*_pairs(result, three, "input"), *_pairs(result, three, "output")):
+    for value, larger in (*_pairs(two, three, "input"), *_pairs(two, three, "output")):
         _open_dimensions(value, larger)
     readers = defaultdict(list)
-    for node in result.graph.node:
+    for node in two.graph.node:
         for position, name in enumerate(node.input):
             readers[name].append((node, position))
-    for tensor, larger in _pairs(result, three, "initializer"):
-        if _bytes(tensor) != _bytes(larger):
+    for tensor, larger in _pairs(two, three, "initializer"):
+        if tensor != larger:
             _open_constant(tensor, numpy_helper.to_array(larger), readers[tensor.name])
-    return result
+    return two
 
 
 def _pairs(a: onnx.ModelProto, b: onnx.ModelProto, what: str) -> list[tuple[Any, Any]]:
@@ -95,7 +94,3 @@ def _open_constant(tensor: onnx.TensorProto, larger: np.ndarray, readers: list[t
 
 # operator and position of an input -> what says in it that a dimension is as long as it happens to be
 SIZES = {("Reshape", 1): -1, ("Expand", 1): 1, ("Slice", 2): TO_THE_END}
-
-
-def _bytes(message: onnx.NodeProto | onnx.TensorProto) -> bytes:
-    return message.SerializeToString(deterministic=True)
