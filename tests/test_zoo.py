@@ -51,13 +51,18 @@ def test_each_network_has_a_row(wheels: Path, monkeypatch: pytest.MonkeyPatch, c
     monkeypatch.setattr(sys, "argv", ["zoo.py"])
     assert zoo.main() == 0
     shown = capsys.readouterr().out
-    assert "missing: left out" in shown and "2 networks: 0 fault, 1 refused, 0 gate, 1 ok" in shown
+    assert "missing: left out" in shown and "2 networks: 0 fault, 1 refused, 0 slow, 0 gate, 1 ok" in shown
     rows = [line.split("|")[1:4] for line in shown.splitlines() if line.startswith("| ") and "network" not in line]
     assert [[cell.strip() for cell in row] for row in rows] == [["bad", "sound", "refused"], ["good", "sound", "ok"]]
     assert "mine.What" in shown
     monkeypatch.setattr(zoo, "measure", None)  # rows are kept
     monkeypatch.setattr(sys, "argv", ["zoo.py", "--show"])
     assert zoo.main() == 0 and "2 networks" in capsys.readouterr().out
+
+
+def test_what_takes_too_long_is_stopped() -> None:
+    code, line, seconds, _ = zoo.run([sys.executable, "-c", "while True: pass"], 1)
+    assert code == zoo.TOO_LONG and "stopped" in line and seconds < 3
 
 
 def test_noise_is_measured_in_every_output(tmp_path: Path) -> None:

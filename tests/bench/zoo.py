@@ -28,7 +28,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -42,6 +41,7 @@ import onnxruntime
 from edgecompress.evaluate.saturation import as_devices_compute
 
 CALIBRATION, FRESH = 64, 16
+TOO_LONG = 124  # as timeout(1) has it
 Arrays = dict[str, np.ndarray]
 Samples = Callable[[np.random.Generator, int], Arrays]  # (generator, count) -> input name -> [count, ...]
 FORMATS = ("tflite", "onnx", "pack")
@@ -65,8 +65,9 @@ class Network:
 
 @dataclass(frozen=True)
 class Row:
-    """What came of a network. result: "ok", "gate" (exit code 4), "refused" or "fault". decibels: of the .onnx file on
-    fresh samples, and of the worst file in the report; None without files. bytes: of the model, and of each file.
+    """What came of a network. result: "ok", "gate" (exit code 4), "refused", "slow" (over the limit) or "fault".
+    decibels: of the .onnx file on fresh samples, and of the worst file in the report; None without files. bytes: of the
+    model, and of each file.
     """
 
     name: str
@@ -461,7 +462,7 @@ def measure(name: str, limit: float) -> Row | None:
         return Row(
             name,
             network.kind,
-            {0: "ok", 4: "gate"}.get(code, "refused" if code in (2, 3) else "fault"),
+            {0: "ok", 2: "refused", 3: "refused", 4: "gate", TOO_LONG: "slow"}.get(code, "fault"),
             "" if code == 0 else line,
             decibels(model, files["onnx"], fresh, network.constants) if "onnx" in files else None,
             min((q["snr_db"] for q in _qualities(found) if q["snr_db"] is not None), default=None),
@@ -472,17 +473,18 @@ def measure(name: str, limit: float) -> Row | None:
 
 
 def run(command: list[str], limit: float) -> tuple[int, str, float, float]:
-    """Exit code (124 for one that took longer than `limit` seconds of CPU), last line, CPU seconds, peak in MiB."""
-    start = time.monotonic()
+    """Exit code (TOO_LONG for more than `limit` seconds of CPU), last line, CPU seconds, peak in MiB."""
     limited = ["prlimit", f"--cpu={int(limit)}", *command]
     process = subprocess.Popen(limited, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
-    lines = [line for line in process.stdout.read().splitlines() if line.strip()]
+    written = tuple(f".{name}" for name in FORMATS)  # -q prints the names of files
+    lines = [line for line in process.stdout.read().splitlines() if line.strip() and not line.endswith(written)]
     _, status, usage = os.wait4(process.pid, 0)
-    code = os.waitstatus_to_exitcode(status)
+    code, seconds = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
     if code < 0:
-        lines.append(f"stopped by signal {-code} after {time.monotonic() - start:.0f} s")
-    return code, lines[-1] if lines else "", usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+        lines.append(f"stopped by signal {-code} after {seconds:.0f} s of CPU")
+        code = TOO_LONG if seconds > 0.9 * limit else code
+    return code, lines[-1] if lines else "", seconds, usage.ru_maxrss / 1024
 
 
 def _qualities(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -525,7 +527,7 @@ def _feed(session: onnxruntime.InferenceSession, arrays: Arrays) -> Arrays:
 
 def table(rows: list[Row]) -> str:
     """Markdown, worst results first."""
-    order = ("fault", "refused", "gate", "ok")
+    order = ("fault", "refused", "slow", "gate", "ok")
     lines = [
         "| network | takes | result | SNR dB, fresh | worst file | model KB | tflite | onnx | pack | CPU s | MiB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
