@@ -374,6 +374,16 @@ CHOICE = (
 )
 
 
+@pytest.mark.parametrize("mode", ["t = Constant<value = bool {1}>()", "t = Constant<value = bool {0}>()", ""])
+def test_a_dropout_of_training_drops_nothing(mode: str):
+    nodes = f"{mode} a = Mul(x, two) d, m = Dropout(a, half, t) y = Relu(d)"
+    proto = graph(nodes, half=np.float32(0.5), two=np.float32(2), **({} if mode else {"t": np.array(True)}))
+    found = load(proto)
+    (y,) = run(ir.to_proto(found.model), {"x": (x := floats(1, 3, 8, 8))})
+    np.testing.assert_allclose(y, np.maximum(2 * x, 0), rtol=1e-6)
+    assert ["Dropout that drops" in note for note in found.notes] == [True] * ("{0}" not in mode)
+
+
 @pytest.mark.parametrize("threshold", [-1e3, 0, 1e3])
 @pytest.mark.parametrize("keep", [0, 1])
 def test_both_branches_where_data_decides(threshold: float, keep: int):

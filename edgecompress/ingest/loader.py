@@ -15,6 +15,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 from edgecompress.errors import EdgeCompressError, InputError, UnsupportedModelError
 from edgecompress.graph.annotations import only_in_onnx
 from edgecompress.graph.batch_axes import batch_axes, set_batch_axes
+from edgecompress.graph.fusion import constant
 from edgecompress.graph.provenance import origin
 from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
 from edgecompress.ingest.batch_size import FixedBatchError, with_batch
@@ -198,7 +199,7 @@ def _ingest(
     is_linear = QOperatorToQDQ()(model).modified
     given = quantized.take_out(model)
     given_types = {v.name: v.dtype for v in (*model.graph.inputs, *model.graph.outputs)}
-    written = _to_plain_types(model) + _without_empty_inputs(model)
+    written = _leave_training(model) + _to_plain_types(model) + _without_empty_inputs(model)
     notes += written
     if given is not None or is_linear or written:
         proto = ir.to_proto(model)  # what is compared with computes in float, too
@@ -225,6 +226,30 @@ def _ingest(
     if dynamic and dimensions.batch is None:
         notes += _fix_batch(proto, model, dynamic)
     return Ingested(model, format_, path, opset, error, tuple(notes))
+
+
+def _leave_training(model: ir.Model) -> list[str]:
+    """Has Dropout, in place, compute as in evaluation, where it drops nothing. Returns notes for the user."""
+    nodes = [*model.graph.all_nodes(), *(n for f in model.functions.values() for n in f.all_nodes())]
+    dropping = [n for n in nodes if n.op_type == "Dropout" and len(n.inputs) > 2 and _is_true(n.inputs[2])]
+    for node in dropping:
+        node.replace_input_with(2, None)
+    listing = ", ".join(repr(origin(node)[0]) for node in dropping)
+    return (
+        [f"exported while it trained, the model has Dropout that drops; here it does not: {listing}"]
+        if dropping
+        else []
+    )
+
+
+def _is_true(value: ir.Value | None) -> bool:
+    """Whether it may be true: a constant that is, or a value that is computed."""
+    if value is None:
+        return False
+    maker = value.producer()
+    stored = maker.attributes.get_tensor("value") if maker is not None and maker.op_type == "Constant" else None
+    array = constant(value) if stored is None else stored.numpy()
+    return array is None or bool(array.any())
 
 
 def _to_plain_types(model: ir.Model) -> list[str]:
