@@ -139,7 +139,7 @@ def limited(monkeypatch, limit: int, overhead: int, **prune: object) -> tuple[Co
 
     def convert_within_accuracy(conversion, model):
         size = round(10_000 * (conversion.recipe.prune.parameters or 1)) + overhead
-        return SimpleNamespace(attempt=SimpleNamespace(artifacts=[SimpleNamespace(data=bytes(size))]), histories=())
+        return SimpleNamespace(attempt=SimpleNamespace(artifacts=[SimpleNamespace(file=bytes(size))]), histories=())
 
     monkeypatch.setattr(size_limit, "run_float_steps", run_float_steps)
     monkeypatch.setattr(size_limit, "statistics", lambda model: SimpleNamespace(parameters=10_000))

@@ -38,7 +38,9 @@ def pools() -> list[Example]:
         for kernel, stride, pad, n in windows
         for pool in ("MaxPool<", *averages)
     ]
-    return [*found, Example("y = AveragePool<kernel_shape=[4], strides=[4], ceil_mode=1>(x)", {"x": (1, 3, 13)})]
+    norms = [Example(f"y = GlobalLpPool<p={power}>(x)") for power in (1, 2, 3)]
+    line = Example("y = AveragePool<kernel_shape=[4], strides=[4], ceil_mode=1>(x)", {"x": (1, 3, 13)})
+    return [*found, *norms, line]
 
 
 def transposed_convolutions() -> list[Example]:

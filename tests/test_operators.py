@@ -38,6 +38,7 @@ from pruning import run
 NAMES = sorted(OPERATORS)
 DEPLOYED = [name for name in NAMES if not OPERATORS[name].only_in_training]
 ON_INT8 = [name for name in DEPLOYED if OPERATORS[name].int8 is not None]
+SAME_TRUTHS = 0.95  # of comparisons, in int8 and in float
 LEAST_DB = 20.0  # of int8 against float, on data like the calibration's
 # functions of one value that have no int8 kernel, and no `function` to make a table of
 STAY_FLOAT = {"Cast"}
@@ -198,6 +199,9 @@ def test_int8_is_near_and_equal_in_all_formats(name: str) -> None:
             if "ArgMax" in example.nodes or not np.abs(expected).any():
                 continue
             for kind in FORMATS:
+                if "Cast<to=1>" in example.nodes:  # of what is true
+                    assert (expected == found[kind][i]).mean() > SAME_TRUTHS, f"{example.nodes} as int8 .{kind}"
+                    continue
                 snr = quantizing.snr_db(expected, found[kind][i])
                 assert snr > LEAST_DB, f"{example.nodes} as int8 .{kind}: {snr:.1f} dB"
             check_close(found["pack"][i : i + 1], found["tflite"][i : i + 1], f"{example.nodes}: .pack and .tflite")

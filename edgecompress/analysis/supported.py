@@ -19,9 +19,9 @@ OPERATORS = frozenset(name for name, record in RECORDS.items() if not record.onl
 # Operators that ingest turns into those above, or computes beforehand.
 REWRITTEN = frozenset(
     [
-        "And", "ArgMin", "BatchNormalization", "CastLike", "Compress", "Constant", "ConstantOfShape", "Dropout",
-        "Flatten", "GreaterOrEqual", "LessOrEqual", "LpPool", "Mean", "Or", "Range", "ReduceMin", "Shape", "Size",
-        "Squeeze", "Sum", "Unsqueeze",
+        "ArgMin", "BatchNormalization", "CastLike", "Compress", "Constant", "ConstantOfShape", "Dropout",
+        "Flatten", "GlobalLpPool", "GreaterOrEqual", "LessOrEqual", "LpPool", "Mean", "Range", "ReduceMin", "Shape",
+        "Size", "Squeeze", "Sum", "Unsqueeze",
     ]
 )  # fmt: skip
 

@@ -215,14 +215,15 @@ def set_activation_bits(node: ir.Node, bits: int | None) -> None:
     node.meta["activation_bits"] = bits
 
 
-def wants_table(node: ir.Node) -> bool:
-    """Whether the node is to be a table of its function's 256 results on int8, although a float kernel exists."""
-    return bool(node.meta.get("table", False))
+def must_be_integer(node: ir.Node) -> bool:
+    """Whether the node is to compute on int8 although a float kernel is more exact, since its target has integers
+    alone."""
+    return bool(node.meta.get("must_be_integer", False))
 
 
-def set_table(node: ir.Node) -> None:
-    """Records that the node is to be a table on int8."""
-    node.meta["table"] = True
+def set_must_be_integer(node: ir.Node) -> None:
+    """Records that the node is to compute on int8 in any case."""
+    node.meta["must_be_integer"] = True
 
 
 def is_integer(node: ir.Node) -> bool:

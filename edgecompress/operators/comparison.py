@@ -17,7 +17,15 @@ from edgecompress.lowering.operands import operand
 from edgecompress.lowering.parts import Parts
 from edgecompress.operators.elementwise import binary, plain, unary
 from edgecompress.operators.example import Example
-from edgecompress.operators.record import SAME, Integer, Operator, TorchFunction, always, register
+from edgecompress.operators.record import (
+    COMPARED_WHERE_NEEDED,
+    SAME,
+    Integer,
+    Operator,
+    TorchFunction,
+    always,
+    register,
+)
 
 
 def _lower_where(ctx: Context, layer: Layer) -> None:
@@ -71,14 +79,19 @@ def _xor_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
 
 LARGEST = float(np.finfo(np.float32).max)
 INPUTS = {"x": (1, 4, 6, 5), "z": (1, 4, 6, 5)}
+HALF = {"o": np.float32(0.5)}
 
 
 register(
     Operator(
         "Equal",
-        examples=(Example("a = Cast<to=6>(x) b = Cast<to=6>(z) c = Equal(a, b) y = Cast<to=1>(c)", INPUTS),),
+        examples=(
+            Example("a = Cast<to=6>(x) b = Cast<to=6>(z) c = Equal(a, b) y = Cast<to=1>(c)", INPUTS),
+            Example("r = Relu(x) c = Equal(r, o) y = Cast<to=1>(c)", constants={"o": np.float32(0)}),
+        ),
         channels=elementwise,
         torch=plain("eq"),
+        integer=COMPARED_WHERE_NEEDED,
         tflite=binary("EQUAL"),
         layout="free",
     ),
@@ -87,6 +100,7 @@ register(
         examples=(Example("c = Greater(x, z) y = Cast<to=1>(c)", INPUTS),),
         channels=elementwise,
         torch=plain("gt"),
+        integer=COMPARED_WHERE_NEEDED,
         tflite=binary("GREATER"),
         layout="free",
     ),
@@ -95,6 +109,7 @@ register(
         examples=(Example("c = Less(x, z) y = Cast<to=1>(c)", INPUTS),),
         channels=elementwise,
         torch=plain("lt"),
+        integer=COMPARED_WHERE_NEEDED,
         tflite=binary("LESS"),
         layout="free",
     ),
@@ -104,6 +119,22 @@ register(
         channels=elementwise,
         torch=plain("logical_not"),
         tflite=unary("LOGICAL_NOT"),
+        layout="free",
+    ),
+    Operator(
+        "And",
+        examples=(Example("a = Less(x, z) b = Less(z, o) c = And(a, b) y = Cast<to=1>(c)", INPUTS, constants=HALF),),
+        channels=elementwise,
+        torch=plain("logical_and"),
+        tflite=binary("LOGICAL_AND"),
+        layout="free",
+    ),
+    Operator(
+        "Or",
+        examples=(Example("a = Less(x, z) b = Less(z, o) c = Or(a, b) y = Cast<to=1>(c)", INPUTS, constants=HALF),),
+        channels=elementwise,
+        torch=plain("logical_or"),
+        tflite=binary("LOGICAL_OR"),
         layout="free",
     ),
     Operator(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Quantization, wants_table
+from edgecompress.graph.annotations import Quantization, must_be_integer
 from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.channel_rules import broadcast, elementwise
 from edgecompress.graph.fusion import Layer
@@ -216,7 +216,7 @@ def _modulo_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
 
 def _is_power_table(node: ir.Node) -> bool:
     exponent = optional_parameter(node, 1)
-    return wants_table(node) and exponent is not None and exponent.size == 1
+    return must_be_integer(node) and exponent is not None and exponent.size == 1
 
 
 def _power(node: ir.Node, x: np.ndarray) -> np.ndarray:

@@ -267,6 +267,7 @@ register(
         "LpNormalization",
         examples=(Example("y = LpNormalization<axis=1>(x)"), Example("y = LpNormalization<p=1>(x)")),
         parts=_unit_length_parts,
+        integer_parts=_unit_length_parts,
     ),
     Operator(
         "Softmax",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import Quantization, only_in_onnx, wants_table
+from edgecompress.graph.annotations import Quantization, must_be_integer, only_in_onnx
 from edgecompress.graph.batch_axes import Growth
 from edgecompress.graph.channel_axes import ChannelAxes
 from edgecompress.graph.channel_rules import fix_all
@@ -133,7 +133,9 @@ class Integer:
 
 
 # of a function that has a float kernel: a table where nothing may stay float
-TABLE_WHERE_NEEDED = Integer(accepts=wants_table)
+TABLE_WHERE_NEEDED = Integer(accepts=must_be_integer)
+# of two numbers that are compared: one scale for both costs more than it gains where floats may stay
+COMPARED_WHERE_NEEDED = Integer(SAME, data=(0, 1), accepts=must_be_integer)
 
 
 @dataclass(frozen=True)

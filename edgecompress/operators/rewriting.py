@@ -6,7 +6,7 @@ import functools
 
 import onnx_ir as ir
 
-from edgecompress.graph.annotations import is_integer, only_in_onnx, set_table, wants_table
+from edgecompress.graph.annotations import is_integer, must_be_integer, only_in_onnx, set_must_be_integer
 from edgecompress.graph.standard_functions import fold_casts, write_functions
 from edgecompress.lowering.parts import Rule, written_in_parts
 from edgecompress.lowering.table import write_table
@@ -28,14 +28,14 @@ def _needs_standard(node: ir.Node) -> bool:
 
 def integer_parts(model: ir.Model, *, integer_only: bool = True) -> ir.Model:
     """Writes nodes without an int8 kernel with those that have one, in place, before calibration: without integer_only
-    those alone whose operator has one in other forms, else all that can be, and functions become tables.
+    those alone whose operator has one in other forms, else all that can be, and what has a kernel for int8 that
+    is worse than the one for floats (tables, comparisons) gets it.
     """
     model = written_in_parts(model, functools.partial(_integer_rule, integer_only))
     for node in model.graph:
-        record = record_of(node)
-        has_kernel = record.integer is None or record.integer.accepts(node)
-        if integer_only and record.function is not None and not has_kernel:
-            set_table(node)
+        rule = record_of(node).integer
+        if integer_only and rule is not None and not rule.accepts(node):
+            set_must_be_integer(node)
     return model
 
 
@@ -51,7 +51,7 @@ def tflite_lowering(node: ir.Node) -> Lowering | None:
 def _is_table(node: ir.Node) -> bool:
     """Whether the node is a look-up among the 256 results that an int8 function has."""
     record = record_of(node)
-    has_kernel = record.tflite is not None and not wants_table(node)
+    has_kernel = record.tflite is not None and not must_be_integer(node)
     return not has_kernel and record.function is not None and is_integer(node)
 
 

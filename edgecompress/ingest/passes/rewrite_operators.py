@@ -275,19 +275,6 @@ def _guarded_softmax(node: ir.Node, edit: Edit) -> bool:
     return True
 
 
-def _logical(op_type: str, threshold: float) -> Rewrite:
-    """And, Or of a and b as numbers: a * b > 1/2, a + b > 1/2."""
-
-    def rewrite(node: ir.Node, edit: Edit) -> bool:
-        to_float = {"to": int(ir.DataType.FLOAT)}
-        numbers = [edit.insert(node, "Cast", [v], to_float, dtype=ir.DataType.FLOAT) for v in node.inputs]
-        combined = edit.insert(node, op_type, numbers, dtype=ir.DataType.FLOAT)
-        edit.replace(node, "Greater", [combined, edit.constant("half", np.float32(threshold))])
-        return True
-
-    return rewrite
-
-
 def _gather(node: ir.Node, edit: Edit) -> bool:
     """Positions that count samples, as those of several are further on, and are all in order: a Reshape."""
     indices, shape = optional_parameter(node, 1), static_shape(node.inputs[0])
@@ -333,6 +320,26 @@ def _lp_pool(node: ir.Node, edit: Edit) -> bool:
     mean = edit.insert(node, "AveragePool", [raised], attributes | {"count_include_pad": 1})
     total = edit.insert(node, "Mul", [mean, edit.constant("cells", np.float32(math.prod(kernel)))])
     edit.replace(node, "Pow", [total, edit.constant("1/p", np.float32(1 / power))])
+    return True
+
+
+def _global_lp_pool(node: ir.Node, edit: Edit) -> bool:
+    """The norm of all that is behind the channels."""
+    x = argument(node, 0)
+    if x.shape is None or x.dtype != ir.DataType.FLOAT:
+        return False
+    power, axes = node.attributes.get_int("p", 2), edit.constant("axes", np.arange(2, len(x.shape)))
+    if power == 2:
+        raised = edit.insert(node, "Mul", [x, x])
+    else:
+        raised = edit.insert(node, "Abs", [x])
+        if power != 1:
+            raised = edit.insert(node, "Pow", [raised, edit.constant("p", np.float32(power))])
+    total = edit.insert(node, "ReduceSum", [raised, axes], {"keepdims": 1})
+    if power == 2:
+        edit.replace(node, "Sqrt", [total])
+    else:
+        edit.replace(node, "Pow", [total, edit.constant("1/p", np.float32(1 / power))])
     return True
 
 
@@ -394,7 +401,6 @@ def _identity(node: ir.Node, edit: Edit) -> bool:
 
 REWRITES: dict[str, Rewrite] = {
     "Add": _add,
-    "And": _logical("Mul", 0.5),
     "ArgMax": _arg_max,
     "ArgMin": _arg_min,
     "Cast": _cast,
@@ -408,11 +414,11 @@ REWRITES: dict[str, Rewrite] = {
     "Identity": _identity,
     "LessOrEqual": _not("Greater"),
     "LpPool": _lp_pool,
+    "GlobalLpPool": _global_lp_pool,
     "Max": _chain("Max"),
     "Mean": _mean,
     "Min": _chain("Min"),
     "Mod": _modulo,
-    "Or": _logical("Add", 0.5),
     "Pad": _same_shape,
     "Pow": _power,
     "ReduceMax": _reduce_max,
