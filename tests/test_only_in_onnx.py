@@ -104,9 +104,7 @@ def test_training_refuses_it_by_name() -> None:
 
 def test_a_conversion_writes_onnx_and_says_why_not_tflite(tmp_path: Path) -> None:
     data = {"x": np.random.default_rng(0).normal(size=(16, 4, 4, 4)).astype(np.float32)}
-    example = Example(
-        "a = Conv(x, w) b = Relu(a) d = Det(b) y = Neg(d)", {"x": (1, 4, 4, 4)}, {"w": (4, 4, 1, 1)}
-    )
+    example = Example("a = Conv(x, w) b = Relu(a) d = Det(b) y = Neg(d)", {"x": (1, 4, 4, 4)}, {"w": (4, 4, 1, 1)})
     made = edgecompress.convert(
         example.model(), "android", calib=data, formats=["onnx", "tflite"], output=tmp_path / "out"
     )
