@@ -60,7 +60,7 @@ def read(path: Path) -> Artifact | None:
     """None where there is none, or one that was not written for this place with this user's key."""
     if (data := kept_files.read(path)) is None:
         return None
-    header, _, code = bytes(data).partition(b"\n")
+    header, _, code = data.partition(b"\n")
     fields = json.loads(header)
     inputs, outputs = (tuple(_tensor(t) for t in fields[role]) for role in ("inputs", "outputs"))
     return Artifact(code, fields["arena"], inputs, outputs, fields["threads"], tuple(fields["ordinary"]))

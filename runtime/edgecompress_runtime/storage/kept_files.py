@@ -19,14 +19,16 @@ DIGEST = 32  # bytes, of an authentication code (HMAC-SHA256)
 KEY = 32  # bytes
 
 
-def read(path: Path) -> memoryview | None:
+def read(path: Path) -> bytes | None:
     """The contents; None where there is no such file, or one that was not written here under this name."""
     try:
-        key, data = _key(path.parent), memoryview(path.read_bytes())
+        key, data = _key(path.parent), path.read_bytes()
         os.utime(path)
     except OSError:
         return None
-    return data[DIGEST:] if hmac.compare_digest(data[:DIGEST], _code(key, path, data[DIGEST:])) else None
+    if not hmac.compare_digest(data[:DIGEST], _code(key, path, memoryview(data)[DIGEST:])):
+        return None
+    return data[DIGEST:]
 
 
 def write(path: Path, *parts: bytes, most: int) -> None:
