@@ -38,7 +38,7 @@ def test_no_method_measures_better_than_the_one_chosen(body: str, shape: str):
     model = made(body)
     dataset = data(model, {"x": SHAPES[shape](normal(64, 3, 8, 8))})
     calibration = calibrate(model, dataset, SETTINGS)
-    chosen = with_best_method(model, calibration, SETTINGS, integer_only=False)
+    chosen, _ = with_best_method(model, calibration, SETTINGS, integer_only=False)
     judging = {"x": np.concatenate([batch["x"] for batch in judging_samples(dataset, model)])}
     exact = OnnxRuntime(model).run(judging)[0]
     ratios = {}

@@ -40,16 +40,19 @@ class Runner:
 
     def takes_all(self, inputs: Arrays) -> bool:
         """Whether samples like these go through in one call."""
-        if self._interpreter is None:
+        if self._whole is None:
+            self._whole = self._model.graph.meta.get(TAKES_ALL)
+        if self._whole is None:
             self._interpreter = self._start(inputs)
         return bool(self._whole)
 
     def _start(self, inputs: Arrays) -> OnnxRuntime:
         large = side_by_side(self._model, self._samples)
         if self._whole is None:  # measured once for a model and what is cloned from it
-            if TAKES_ALL not in self._model.meta:
-                self._model.meta[TAKES_ALL] = large is not None and self._takes_two(inputs)
-            self._whole = self._model.meta[TAKES_ALL]
+            meta = self._model.graph.meta
+            if TAKES_ALL not in meta:
+                meta[TAKES_ALL] = large is not None and self._takes_two(inputs)
+            self._whole = bool(meta[TAKES_ALL])
         self._at_once = bool(self._whole) and large is not None
         return self._load(large if self._at_once and large is not None else self._model)
 

@@ -15,7 +15,13 @@ import onnx_ir as ir
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.batch import Arrays, Runner
 from edgecompress.compress.quantize.calibrate import Calibration
-from edgecompress.compress.quantize.noise import WORTH_DB, judging_batches, output_snr_db
+from edgecompress.compress.quantize.noise import (
+    WORTH_DB,
+    judging_batch,
+    judging_batches,
+    measured_outputs,
+    output_snr_db,
+)
 from edgecompress.compress.quantize.simulate import Simulation
 from edgecompress.graph.annotations import is_integer
 from edgecompress.graph.fusion import Layer, layers
@@ -51,7 +57,8 @@ def correct_bias(reference: ir.Model, quantized: ir.Model, calibration: Calibrat
     corrected, count = without_mean_shift(reference, quantized, fit)
     if not count:
         return quantized, BiasCorrection(False, None, None, 0)
-    before, after = (output_snr_db(reference, m, judge) for m in (quantized, corrected))
+    outputs = calibration.known(reference, measured_outputs(reference), judging_batch(calibration.dataset, reference))
+    before, after = (output_snr_db(reference, m, judge, outputs) for m in (quantized, corrected))
     kept = after > before + WORTH_DB
     return corrected if kept else quantized, BiasCorrection(kept, before, after, count)
 

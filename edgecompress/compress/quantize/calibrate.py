@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize.attention_masks import scores, that_counts
-from edgecompress.compress.quantize.batch import Runner, batch_size
+from edgecompress.compress.quantize.batch import Arrays, Runner, batch_size
 from edgecompress.compress.quantize.histogram import Histogram
+from edgecompress.compress.quantize.noise import judging_batch, judging_places, measured_outputs
 from edgecompress.errors import InputError
 from edgecompress.graph.fusion import layers
 from edgecompress.recipe import Quantize
@@ -25,7 +27,8 @@ class Calibration:
 
     histograms: by value name, of every float value that exists at run time. samples: how many samples were run.
     dataset: the data itself, for corrections that need it again. method: how ranges are chosen where the recipe leaves
-    that to measurement. methods: by value name, where a value has a better one.
+    that to measurement. methods: by value name, where a value has a better one. model: what was measured. outputs: what
+    it gave for the first samples, by name.
     """
 
     histograms: dict[str, Histogram] = field(repr=False)
@@ -33,6 +36,14 @@ class Calibration:
     dataset: Dataset = field(repr=False)
     method: str = "mse"
     methods: Mapping[str, str] = field(default_factory=dict, repr=False)
+    model: ir.Model | None = field(default=None, repr=False)
+    outputs: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def known(self, model: ir.Model, names: Sequence[str], samples: range) -> Arrays | None:
+        """What the model gives for these samples, [n, ...] by name, if that was kept: not to compute it twice."""
+        if model is not self.model or any(len(self.outputs.get(name, ())) < samples.stop for name in names):
+            return None
+        return {name: self.outputs[name][samples.start : samples.stop] for name in names}
 
 
 def runtime_values(model: ir.Model) -> list[ir.Value]:
@@ -55,6 +66,9 @@ def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibrat
     in_front = {str(v.name): axis for v, axis in scores(model.graph).items()}
     size = min(batch_size(model), len(dataset))
     run = Runner(model, [name for name in histograms if name not in inputs], size)
+    judged = max(judging_places(dataset, model).stop, judging_batch(dataset, model).stop)
+    outputs: dict[str, list[np.ndarray]] = {name: [] for name in measured_outputs(model) if name in histograms}
+    done = 0
     for batch in dataset.batches(size):
         values = {name: x for name, x in batch.items() if name in histograms} | run(batch)
         for name, array in values.items():
@@ -65,4 +79,9 @@ def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibrat
                     f"{dataset.source}: the model computes NaN at value {name!r} on this calibration data; "
                     "check the data's scale (preprocess) and the model"
                 ) from None
-    return Calibration(histograms, len(dataset), dataset)
+        for name, kept in outputs.items() if done < judged else ():
+            kept.append(values[name][: judged - done].copy())
+        done += len(next(iter(batch.values())))
+    joined = {name: np.concatenate(kept) for name, kept in outputs.items()}
+    whole = {name: x for name, x in joined.items() if len(x) == judged}  # others have no axis of samples
+    return Calibration(histograms, len(dataset), dataset, model=model, outputs=whole)

@@ -9,28 +9,30 @@ import onnx_ir as ir
 from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.ranges import METHODS
-from edgecompress.compress.quantize.tuning import Judge, Step, Tuner, judging_samples
+from edgecompress.compress.quantize.tuning import Step, Tuner, judge_of
 from edgecompress.graph.annotations import quantization
 from edgecompress.recipe import Quantize
 
 
 def with_best_method(
     reference: ir.Model, calibration: Calibration, settings: Quantize, *, integer_only: bool
-) -> Calibration:
-    """The calibration with the method whose scales bring the outputs nearest to the float model's.
+) -> tuple[Calibration, ir.Model]:
+    """The calibration with the method whose scales bring the outputs nearest to the float model's, and the model that
+    it annotates.
 
     Each is measured on a part of the calibration data; of equals, the first in the list of methods stays.
     """
     candidates = {name: replace(calibration, method=name) for name in METHODS}
-    steps = {name: steps_of(quantize_static(reference, c, settings, integer_only=integer_only))
-             for name, c in candidates.items()}  # fmt: skip
-    first = next(iter(candidates))
-    if all(found == steps[first] for found in steps.values()):
-        return candidates[first]
-    annotated = quantize_static(reference, candidates[first], settings, integer_only=integer_only)
-    tuner = Tuner(Judge(reference, judging_samples(calibration.dataset, reference)), annotated)
-    measured = {name: tuner.measure(found) for name, found in steps.items()}
-    return candidates[max(measured, key=lambda name: measured[name].mean)]
+    annotated = {
+        name: quantize_static(reference, c, settings, integer_only=integer_only) for name, c in candidates.items()
+    }
+    steps = {name: steps_of(model) for name, model in annotated.items()}
+    best = next(iter(candidates))
+    if any(found != steps[best] for found in steps.values()):
+        tuner = Tuner(judge_of(reference, calibration), annotated[best])
+        measured = {name: tuner.measure(found) for name, found in steps.items()}
+        best = max(measured, key=lambda name: measured[name].mean)
+    return candidates[best], annotated[best]
 
 
 def steps_of(annotated: ir.Model) -> dict[str, Step]:

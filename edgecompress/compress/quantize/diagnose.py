@@ -20,8 +20,8 @@ from edgecompress.graph.fusion import Layer, constant, layers
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
 
-FEWEST, SAMPLES = 8, 64
-MACS = 50_000_000_000  # of one run of each model on all samples: a few seconds
+FEWEST, SAMPLES = 4, 64
+MACS = 10_000_000_000  # of one run of each model on all samples: a second or so
 INHERITED = 0.25  # own noise below this share of all the noise: it came with the inputs
 SATURATION = 0.5  # share of a layer's own noise that saturated values make
 DOMINATES = 8.0  # largest channel range over the median one
@@ -64,18 +64,16 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
     names = [str(layer.output.name) for layer in found]
     dataset = dataset.head(int(np.clip(MACS // max(statistics(float_model).macs, 1), FEWEST, SAMPLES)))
     size = min(batch_size(float_model), len(dataset))
-    exact = Runner(float_model, names, size)
-    whole = exact.takes_all(next(dataset.batches(size)))
-    all_errors, own_errors = (
-        Runner(model, names, size, whole=whole)
-        for model in (simulation(quantized_model), _isolated(float_model, quantized_model))
-    )
+    whole = Runner(float_model, names, size).takes_all(next(dataset.batches(size)))
+    isolated, exact = _isolated(float_model, quantized_model)
+    all_errors = Runner(simulation(quantized_model), names, size, whole=whole)
+    own_errors = Runner(isolated, [*names, *(exact[name] for name in names)], size, whole=whole)
     evidence = {name: _Evidence(quantization(layer.output)) for name, layer in zip(names, found)}
     total, own = Noise(), Noise()
     for batch in dataset.batches(size):
-        reference = exact(batch)
-        total.update(reference, all_errors(batch))
         alone = own_errors(batch)
+        reference = {name: alone.pop(exact[name]) for name in names}
+        total.update(reference, all_errors(batch))
         own.update(reference, alone)
         for name in names:
             evidence[name].update(reference[name], alone[name])
@@ -115,8 +113,9 @@ class _Evidence:
             self.channels = ranges if self.channels is None else np.maximum(self.channels, ranges)
 
 
-def _isolated(float_model: ir.Model, quantized: ir.Model) -> ir.Model:
-    """The simulated model with every layer fed by the float model's values, rounded."""
+def _isolated(float_model: ir.Model, quantized: ir.Model) -> tuple[ir.Model, dict[str, str]]:
+    """The simulated model with every layer fed by the float model's values, rounded; and the names that these have in
+    it, by their names in the float model."""
     joint = Simulation(quantized)
     annotations = {str(v.name): quantization(v) for node in quantized.graph for v in node.outputs}
     uses = {name: list(rounding.rounded.uses()) for name, rounding in joint.roundings.items()}
@@ -128,7 +127,7 @@ def _isolated(float_model: ir.Model, quantized: ir.Model) -> ir.Model:
         rounded = joint.round_trip(exact[name], q)
         for node, index in readers:
             node.replace_input_with(index, rounded)
-    return joint.model
+    return joint.model, {name: str(value.name) for name, value in exact.items()}
 
 
 def _diagnosis(layer: Layer, evidence: _Evidence, total: Noise, own: Noise) -> LayerDiagnosis:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize.batch import Arrays, Runner, batch_size
 from edgecompress.compress.quantize.simulate import simulation
 from edgecompress.graph.nodes import argument
@@ -15,6 +16,8 @@ from edgecompress.operators import record_of
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
 
+MACS = 2_000_000_000  # of one measurement of a candidate: it is to take a fraction of a second
+FEWEST, MOST = 8, 128  # samples of one measurement
 WORTH_DB = 0.1  # a smaller gain is chance: the step that made it isn't kept
 
 
@@ -61,18 +64,39 @@ def decibels(signal: float, noise: float) -> float:
     return float(10 * np.log10(max(signal, 1e-300) / noise))
 
 
-def output_snr_db(reference: ir.Model, annotated: ir.Model, inputs: Arrays) -> float:
-    """Signal-to-noise ratio (dB) of the annotated model's outputs against the float model's, on one batch."""
+def output_snr_db(reference: ir.Model, annotated: ir.Model, inputs: Arrays, outputs: Arrays | None = None) -> float:
+    """Signal-to-noise ratio (dB) of the annotated model's outputs against the float model's, on one batch.
+
+    outputs: the `measured_outputs` of the float model for these inputs, where they are known.
+    """
     names, samples, noise = measured_outputs(reference), len(next(iter(inputs.values()))), Noise()
     exact = Runner(reference, names, samples)
     found = Runner(simulation(annotated), names, samples, whole=exact.takes_all(inputs))
-    noise.update(exact(inputs), found(inputs))
+    noise.update(exact(inputs) if outputs is None else outputs, found(inputs))
     return noise.mean_snr_db()
 
 
 def judging_batches(dataset: Dataset, model: ir.Model) -> tuple[Arrays, Arrays]:
     """A batch to fit on and another to judge by; the same one twice when there is no more data."""
-    size = min(batch_size(model), max(len(dataset) // 2, 1))
-    batches = dataset.batches(size)
+    batches = dataset.batches(_half(dataset, model))
     fit = next(batches)
     return fit, next(batches, fit)
+
+
+def judging_batch(dataset: Dataset, model: ir.Model) -> range:
+    """Which samples the second of `judging_batches` holds."""
+    size, count = _half(dataset, model), len(dataset)
+    return range(size, min(2 * size, count)) if size < count else range(count)
+
+
+def judging_places(dataset: Dataset, model: ir.Model) -> range:
+    """The first sample of each batch of those that candidates are measured on; its step is their size."""
+    count = int(np.clip(MACS // max(statistics(model).macs, 1), FEWEST, MOST))
+    size = min(count, _half(dataset, model))
+    whole = min(1 + max(count // size, 1), len(dataset) // size)
+    return range(size if whole > 1 else 0, whole * size, size)
+
+
+def _half(dataset: Dataset, model: ir.Model) -> int:
+    """One batch, of half of the samples at most."""
+    return min(batch_size(model), max(len(dataset) // 2, 1))

@@ -17,7 +17,7 @@ from edgecompress.compress.quantize.equalize import Equalization, equalize
 from edgecompress.compress.quantize.given_scales import knows_scales, values_with_scales
 from edgecompress.compress.quantize.gptq import Rounded, with_rounded
 from edgecompress.compress.quantize.precision import require_integer
-from edgecompress.compress.quantize.tuning import Judge, judging_samples
+from edgecompress.compress.quantize.tuning import Judge, judge_of, judging_samples
 from edgecompress.graph.annotations import codebook, comes_quantized, forget_given
 from edgecompress.recipe import Quantize
 
@@ -93,12 +93,13 @@ def _quantized(
     if partly is not None and not typical:
         return partly
     if settings.calibration == "auto" and typical:
-        calibration = with_best_method(reference, calibration, settings, integer_only=integer_only)
-    annotated = quantize_static(reference, calibration, settings, integer_only=integer_only)
+        calibration, annotated = with_best_method(reference, calibration, settings, integer_only=integer_only)
+    else:
+        annotated = quantize_static(reference, calibration, settings, integer_only=integer_only)
     if settings.bias_correction:
         annotated, correction = correct_bias(reference, annotated, calibration)
     if partly is not None:
-        judge = Judge(reference, judging_samples(dataset, reference))
+        judge = judge_of(reference, calibration)
         if judge.of(partly.model).mean > judge.of(annotated).mean + WORTH_FLOAT:
             return partly
     return Quantized(annotated, reference, calibration, equalization, correction)

@@ -34,7 +34,7 @@ from edgecompress.compress.quantize.more_bits import (
 from edgecompress.compress.quantize.post_training import Quantized, quantize, quantize_again
 from edgecompress.compress.quantize.ranges import METHODS
 from edgecompress.compress.quantize.smooth import sites, smoothed
-from edgecompress.compress.quantize.tuning import Judge, Measured, Step, Tuner, judging_samples
+from edgecompress.compress.quantize.tuning import Measured, Step, Tuner, judge_of
 from edgecompress.compress.quantize.weight_types import any_has_few_bits
 from edgecompress.graph.annotations import codebook, comes_quantized, forget_given
 from edgecompress.graph.fusion import Layer
@@ -165,8 +165,7 @@ class _Search:
         self.quantized, self.settings, self.limit, self.integer_only = quantized, settings, limit, integer_only
         self.clock, self.cut = clock, False
         self.tried: list[Tried] = []
-        batches = judging_samples(quantized.calibration.dataset, quantized.reference)
-        self.judge = Judge(quantized.reference, batches)
+        self.judge = judge_of(quantized.reference, quantized.calibration)
         self.quick = self.judge.quick(QUICK_MACS)
         self.measured = self.judge.of(quantized.model) if self.judge.names else Measured(math.inf, math.inf)
 

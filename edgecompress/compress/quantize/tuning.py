@@ -18,8 +18,9 @@ import onnx_ir as ir
 
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import operators
-from edgecompress.compress.quantize.batch import ALL_CORES, Arrays, Runner, batch_size, side_by_side
-from edgecompress.compress.quantize.noise import decibels, measured_outputs
+from edgecompress.compress.quantize.batch import ALL_CORES, Arrays, Runner, side_by_side
+from edgecompress.compress.quantize.calibrate import Calibration
+from edgecompress.compress.quantize.noise import decibels, judging_places, measured_outputs
 from edgecompress.compress.quantize.simulate import Simulation
 from edgecompress.evaluate.batching import in_batches
 from edgecompress.evaluate.interpreters import OnnxRuntime
@@ -29,9 +30,6 @@ from edgecompress.graph.fusion import constant, layers
 
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
-
-MACS = 2_000_000_000  # of one measurement: it is to take a fraction of a second
-FEWEST, MOST = 8, 128  # samples of one measurement
 
 
 @dataclass(frozen=True)
@@ -65,23 +63,27 @@ class Measured:
 def judging_samples(dataset: Dataset, model: ir.Model) -> list[Arrays]:
     """Batches of one size to measure candidates on: few samples of a large model. Where there are more, the first batch
     is left to what is fitted."""
-    count = int(np.clip(MACS // max(statistics(model).macs, 1), FEWEST, MOST))
-    size = min(batch_size(model), count, max(len(dataset) // 2, 1))
-    batches = list(islice(dataset.batches(size), 1 + max(count // size, 1)))
-    whole = [batch for batch in batches if len(next(iter(batch.values()))) == size]
-    return whole[1:] or whole
+    places = judging_places(dataset, model)
+    return list(islice(dataset.batches(places.step), places.start // places.step, places.stop // places.step))
+
+
+def judge_of(reference: ir.Model, calibration: Calibration) -> Judge:
+    """The judge on a part of the calibration data."""
+    dataset, places = calibration.dataset, judging_places(calibration.dataset, reference)
+    known = calibration.known(reference, measured_outputs(reference), range(places.start, places.stop))
+    return Judge(reference, judging_samples(dataset, reference), known)
 
 
 class Judge:
     """The float model's outputs on some samples, and their slices."""
 
-    def __init__(self, reference: ir.Model, batches: Sequence[Arrays]) -> None:
-        """batches: {name: [n, *sample]} each, with the same n."""
+    def __init__(self, reference: ir.Model, batches: Sequence[Arrays], exact: Arrays | None = None) -> None:
+        """batches: {name: [n, *sample]} each, with the same n. exact: the outputs, where they are known."""
         self.reference, self.batches, self.names = reference, batches, measured_outputs(reference)
         self.size = len(next(iter(batches[0].values())))
         run = Runner(reference, self.names, self.size)
         self.whole = run.takes_all(batches[0])
-        self.exact = _joined([run(batch) for batch in batches])
+        self.exact = _joined([run(batch) for batch in batches]) if exact is None else exact
         self._slices: dict[str, Slices] = {name: slices(name, x) for name, x in self.exact.items()}
 
     def quick(self, macs: int) -> Judge:
