@@ -17,6 +17,7 @@ from edgecompress.conversion.size_budget import parse_size
 from edgecompress.conversion.trainer import is_main_process, remove_checkpoints
 from edgecompress.errors import InputError
 from edgecompress.evaluate.iterables import collected
+from edgecompress.ingest import GivenShapes
 from edgecompress.recipe import Recipe, load_recipe, recipe_file
 from edgecompress.recipe.effective import Overrides, effective_recipe
 from edgecompress.record.report import Report
@@ -69,7 +70,7 @@ def convert(
     train: Any = None,
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     formats: Sequence[str] | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: GivenShapes | None = None,
     batch: int | None = None,
     constants: Mapping[str, object] | None = None,
     weights: str | Path | None = None,
@@ -89,9 +90,10 @@ def convert(
 
     model: path of an .onnx, .pt2, TorchScript .pt, .keras or .h5 file or of a SavedModel (trust_code: with Lambda
         layers, whose code is run), "file.py:factory" (with `weights`, a state_dict file), an onnx.ModelProto, an
-        onnx_ir.Model, or a torch.nn.Module (with `input_shapes`). batch: the size that an open batch dimension gets;
-        otherwise it stays open where the format can have that. constants: values of inputs that are the same in
-        every run, by name; they are no inputs of the artifacts.
+        onnx_ir.Model, or a torch.nn.Module (with `input_shapes`).
+    input_shapes: the shape of an input by its name, or a list of several that one file is to take. batch: the size
+        that an open batch dimension gets; otherwise it stays open where the format can have that. constants: values
+        of inputs that are the same in every run, by name; they are no inputs of the artifacts.
     target, target_file: name of a profile, or the file of another.
     output: folder; default "<name>-<target>" in the current one. name: of the artifacts, and of what `build` makes of
         them; default the model's.

@@ -91,7 +91,8 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "input_shapes",
             multiple=True,
             metavar="NAME:DIMS",
-            help="Shape of an input with dynamic dimensions, e.g. image:1,3,224,224. Repeatable.",
+            help="Shape of an input with dynamic dimensions, e.g. image:1,3,224,224; several: ids:1,64|128. "
+            "Repeatable.",
         ),
         click.option(
             "--batch", type=click.IntRange(min=1), help="Batch size of a model whose batch dimension is open."
@@ -111,19 +112,27 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def parse_input_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
-    """("a:b:1,3,8,8",) -> {"a:b": (1, 3, 8, 8)}; the last colon separates, since names may hold colons."""
-    shapes = {}
+def parse_input_shapes(texts: tuple[str, ...]) -> dict[str, tuple[int, ...] | list[tuple[int, ...]]]:
+    """("a:b:1,3,8,8",) -> {"a:b": (1, 3, 8, 8)}; the last colon separates, since names may hold colons.
+
+    One input may have several shapes, which are a list then: "ids:1,64|128", or the option again for the same input.
+    """
+    shapes: dict[str, list[tuple[int, ...]]] = {}
     for text in texts:
         name, separator, dimensions = text.rpartition(":")
         try:
-            shape = tuple(int(d) for d in dimensions.split(","))
+            sizes = [[int(d) for d in dimension.split("|")] for dimension in dimensions.split(",")]
         except ValueError:
-            shape = ()
-        if not separator or not name or not shape or min(shape) < 1:
-            raise InputError(f"--input-shape {text!r}: expected NAME:D1,D2,..., e.g. image:1,3,224,224")
-        shapes[name] = shape
-    return shapes
+            sizes = []
+        counts = {len(its) for its in sizes} - {1}
+        if not separator or not name or not sizes or min(map(min, sizes)) < 1 or len(counts) > 1:
+            raise InputError(
+                f"--input-shape {text!r}: expected NAME:D1,D2,..., e.g. image:1,3,224,224, or with several sizes, as "
+                "many in each dimension that has some, ids:1,64|128"
+            )
+        for place in range(max(counts, default=1)):
+            shapes.setdefault(name, []).append(tuple(its[min(place, len(its) - 1)] for its in sizes))
+    return {name: its if len(its) > 1 else its[0] for name, its in shapes.items()}
 
 
 def parse_constants(texts: tuple[str, ...]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.gate import Verdict, joined, judge
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.verify import Check, compare, refusal, run_dataset, with_exits, worst_value
+from edgecompress.ingest.several_shapes import in_own_shape
 from edgecompress.recipe import Recipe
 from edgecompress.record.report import History
 
@@ -166,9 +167,9 @@ def _notes(judged: _Judged) -> tuple[str, ...]:
 
 def judge_all(conversion: Conversion, attempt: Attempt) -> Verdict:
     """The verdict on all artifacts in all interpreters."""
-    reference, settings = conversion.reference, conversion.recipe.evaluate
+    settings = conversion.recipe.evaluate
     pairs = [(a.format, c) for a, checks in zip(attempt.artifacts, attempt.checks, strict=True) for c in checks]
-    return joined(judge(c, reference, settings, format) for format, c in pairs)
+    return joined(judge(c, conversion.reference_in(c.shape), settings, format) for format, c in pairs)
 
 
 def _attempt(conversion: Conversion, encoded: Encoded) -> Attempt:
@@ -187,14 +188,14 @@ def _attempt(conversion: Conversion, encoded: Encoded) -> Attempt:
 
 def _passes_in_onnx_runtime(conversion: Conversion, quantized: ir.Model) -> bool:
     reference = conversion.reference
-    interpreter = OnnxRuntime(onnx_emitter.emit(quantized))
+    interpreter = OnnxRuntime(onnx_emitter.emit(in_own_shape(quantized)))
     measured = compare(interpreter, reference.dataset, run_dataset(interpreter, reference.dataset), reference)
     return not judge(measured, reference, conversion.recipe.evaluate).loses_accuracy
 
 
 def _loses_in_float(conversion: Conversion, model: ir.Model) -> bool:
     """Whether the model that was quantized, such as a pruned one, loses too much itself: floats can't help then."""
-    reference, interpreter = conversion.reference, OnnxRuntime(onnx_emitter.emit(model))
+    reference, interpreter = conversion.reference, OnnxRuntime(onnx_emitter.emit(in_own_shape(model)))
     measured = compare(interpreter, reference.dataset, run_dataset(interpreter, reference.dataset), reference)
     return judge(measured, reference, conversion.recipe.evaluate).loses_accuracy
 

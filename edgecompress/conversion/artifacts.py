@@ -17,7 +17,9 @@ from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.several_samples import difference, several_samples
 from edgecompress.graph.annotations import exits
 from edgecompress.graph.batch_axes import batch_axes
+from edgecompress.graph.input_sizes import own_key, several_sizes
 from edgecompress.ingest.batch_size import FixedBatchError
+from edgecompress.ingest.several_shapes import FixedShapeError, in_own_shape
 from edgecompress.lowering.tensor_io import TFLiteModel
 from edgecompress.recipe import Recipe
 from edgecompress_targets import OPERATOR_SETS, Profile
@@ -28,7 +30,7 @@ class Emitted:
     """One artifact.
 
     data: what is checked. io: how to feed a .tflite or .pack file. notes: what a reader should know of it. tail: what
-    follows in the file (`Ingested.tail`).
+    follows in the file (`Ingested.tail`). shapes: the keys of the shapes that it takes, where they are several.
     """
 
     format: str
@@ -36,6 +38,12 @@ class Emitted:
     io: TFLiteModel | None = None
     notes: tuple[str, ...] = ()
     tail: onnx.ModelProto | None = None
+    shapes: tuple[str, ...] = ()
+
+    def io_of(self, shape: str) -> TFLiteModel | None:
+        """How to feed it inputs of one of its shapes."""
+        every = () if self.io is None else (self.io, *self.io.others)
+        return next((io for io in every if io.signature == shape), self.io)
 
     @property
     def file(self) -> bytes:
@@ -62,6 +70,21 @@ def emit(conversion: Conversion, model: ir.Model) -> tuple[tuple[Emitted, ...], 
 
 
 def _emit(name: str, conversion: Conversion, model: ir.Model) -> Emitted:
+    """For all of the model's shapes where the format can have several, else for the largest."""
+    if not several_sizes(model.graph):
+        return _emit_batch(name, conversion, model)
+    try:
+        if name == "pack":
+            raise FixedShapeError("a .pack has one shape")
+        if name == "tflite" and conversion.profile.operators == "tflm":
+            raise FixedShapeError("TensorFlow Lite Micro runs one")
+        return _emit_batch(name, conversion, model)
+    except FixedShapeError as fault:
+        made = _emit_batch(name, conversion, in_own_shape(model))
+        return replace(made, notes=(*made.notes, f"the .{name} file is for {own_key(model.graph)} alone: {fault}"))
+
+
+def _emit_batch(name: str, conversion: Conversion, model: ir.Model) -> Emitted:
     """With an open batch size where the model's is open, the format can have it, and every interpreter of the format
     then computes several samples as it computes each."""
     recipe, profile = conversion.recipe, conversion.profile
@@ -69,8 +92,8 @@ def _emit(name: str, conversion: Conversion, model: ir.Model) -> Emitted:
         return EMITTERS[name](model, recipe, profile)
     try:
         made = WITH_OPEN_BATCH[name](model, recipe, profile, open_batch=True)
-        feeds = several_samples(conversion.data.check, conversion.model.graph.inputs)
-        reason = difference(made.data, name, made.io, feeds)
+        check, inputs = conversion.data.check, conversion.model.graph.inputs
+        reason = difference(made.data, name, made.io, several_samples(check, inputs))
     except (FixedBatchError, UnsupportedModelError) as fault:
         reason = str(fault)
     if reason is None:
@@ -91,7 +114,8 @@ def emit_pack(model: ir.Model, recipe: Recipe, profile: Profile) -> Emitted:
 
 def _emit_onnx(model: ir.Model, recipe: Recipe, profile: Profile, *, open_batch: bool = False) -> Emitted:
     unsigned = profile.onnx_weights == "uint8"
-    return Emitted("onnx", onnx_emitter.emit(model, unsigned=unsigned, open_batch=open_batch))
+    data = onnx_emitter.emit(model, unsigned=unsigned, open_batch=open_batch)
+    return Emitted("onnx", data, shapes=_keys(model))
 
 
 def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile, *, open_batch: bool = False) -> Emitted:
@@ -114,7 +138,11 @@ def _emit_tflite(model: ir.Model, recipe: Recipe, profile: Profile, *, open_batc
         open_batch=open_batch,
         description=description,
     )
-    return Emitted("tflite", made.data, made)
+    return Emitted("tflite", made.data, made, shapes=_keys(model))
+
+
+def _keys(model: ir.Model) -> tuple[str, ...]:
+    return tuple(sizes.key for sizes in several_sizes(model.graph))
 
 
 WITH_OPEN_BATCH: dict[str, Callable[..., Emitted]] = {"onnx": _emit_onnx, "tflite": _emit_tflite}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -10,6 +11,7 @@ from edgecompress.conversion.artifacts import Emitted
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.data import Data
 from edgecompress.evaluate.verify import Check, Reference, reference, verify, verify_once, with_exits, worst_value
+from edgecompress.graph.input_sizes import own_key
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
 from edgecompress.record.stages import StageLog
@@ -26,12 +28,19 @@ def measure_float(model: ir.Model, data: Data, recipe: Recipe, log: StageLog) ->
 
 
 def check(conversion: Conversion, artifacts: Sequence[Emitted]) -> tuple[tuple[Check, ...], ...]:
-    """Run every artifact in every interpreter of its format."""
-    result, expected = [], conversion.reference
+    """Run every artifact in every interpreter of its format, in each shape that it takes."""
+    result, expected, own = [], conversion.reference, own_key(conversion.model.graph)
     for artifact in artifacts:
         with conversion.log.stage(f"check {artifact.format}") as running:
             micro = conversion.profile.operators == "tflm"
             checks = verify(artifact.data, artifact.format, expected, artifact.io, running.advance, micro=micro)
+            if own:
+                checks = [replace(check, shape=own) for check in checks]
+            for other in conversion.others if artifact.shapes else ():
+                its = verify(
+                    artifact.data, artifact.format, other.reference, artifact.io_of(other.key), running.advance
+                )
+                checks += [replace(check, shape=other.key) for check in its]
             if conversion.data.labelled and not all(c.error for c in checks):
                 full = [c for c in checks if c.samples == len(expected.dataset)]
                 running.stage.accuracy = worst_value(full)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,11 @@ class Data:
     check: Dataset
     notes: tuple[str, ...]
     held_out: bool = False
+
+    def cut_to(self, shapes: Mapping[str, Sequence[int]]) -> Data:
+        """The same samples for a model whose inputs have other shapes, by name."""
+        calibration = None if self.calibration is None else self.calibration.cut_to(shapes)
+        return dataclasses.replace(self, calibration=calibration, check=self.check.cut_to(shapes))
 
     @property
     def labelled(self) -> bool:

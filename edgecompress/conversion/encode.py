@@ -25,6 +25,7 @@ from edgecompress.conversion.size_budget import cluster_within
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.graph.annotations import comes_quantized, quantization
 from edgecompress.graph.few_bits import BITS
+from edgecompress.ingest.several_shapes import in_every_shape
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize
 from edgecompress.recipe.effective import encoding
@@ -60,7 +61,7 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
             encoded = Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
             return _clustered(conversion, encoded, model, calibration)
         assert calibration is not None  # open_data sees to it
-        model = integer_parts(model.clone(), integer_only=integer_only)
+        model = in_every_shape(model.clone(), partial(integer_parts, integer_only=integer_only))
         typical = conversion.data.calibrates_typically
         quantized = quantize(model, calibration, recipe.quantize, integer_only=integer_only, typical=typical)
         running.stage.note = quantization_note(quantized, recipe.quantize)

@@ -7,7 +7,7 @@ the same model with weights rounded to float16. What misses that is bisected to 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -21,6 +21,7 @@ from edgecompress.evaluate.verify import Check, Reference, reference, run_datase
 from edgecompress.graph.annotations import quantization
 from edgecompress.graph.provenance import label
 from edgecompress.ingest.equality import with_roundings
+from edgecompress.ingest.several_shapes import in_other_shapes, in_own_shape
 from edgecompress.recipe.effective import encoding
 
 FLOAT_SNR = 60.0  # dB
@@ -48,15 +49,24 @@ def require_faithful(
     if encoding(conversion.recipe) not in ("float32", "float16"):
         return
     for artifact, its in zip(artifacts, checks, strict=True):
-        if any(c.error is None and _is_below(c.snr_db, FLOAT_SNR) for c in its):
-            _require_artifact(conversion, model, artifact)
+        for shape in dict.fromkeys(c.shape for c in its if c.error is None and _is_below(c.snr_db, FLOAT_SNR)):
+            _require_artifact(*_in_shape(conversion, model, shape), artifact, shape)
 
 
-def _require_artifact(conversion: Conversion, model: ir.Model, artifact: Emitted) -> None:
+def _in_shape(conversion: Conversion, model: ir.Model, shape: str | None) -> tuple[Conversion, ir.Model]:
+    """The model alone in one of its shapes, with data for it."""
+    for sizes, other in in_other_shapes(model):
+        if sizes.key == shape:
+            return replace(conversion, data=conversion.data.cut_to(sizes.inputs)), in_own_shape(other)
+    return conversion, in_own_shape(model)
+
+
+def _require_artifact(conversion: Conversion, model: ir.Model, artifact: Emitted, shape: str | None) -> None:
     exact = _as_stored(model)
     samples = conversion.data.check.head(SAMPLES).without_labels()
     expected = reference(exact, samples)
-    checks = [c for c in verify(artifact.data, artifact.format, expected, artifact.io) if c.error is None]
+    io = artifact.io if shape is None else artifact.io_of(shape)
+    checks = [c for c in verify(artifact.data, artifact.format, expected, io) if c.error is None]
     worst = min(checks, key=lambda c: np.inf if c.snr_db is None else c.snr_db, default=None)
     if worst is None or not _is_below(worst.snr_db, FLOAT_SNR) or not _is_below(worst.snr_db, _limit(exact, expected)):
         return
@@ -64,9 +74,10 @@ def _require_artifact(conversion: Conversion, model: ir.Model, artifact: Emitted
     fault = _first_fault(conversion, model, artifact.format)
     where = "" if fault is None else f"; the first node that differs is {_node(fault)} ({_decibels(fault.snr_db)})"
     others = [name for name in conversion.recipe.emit.formats or [] if name != artifact.format]
+    for_shape = f" for {shape}" if shape else ""
     remedy = f", or convert with --format {others[0]} alone" if others else ""
     raise UnsupportedModelError(
-        f"the .{artifact.format} file computes something else than the model: {quality.slice} has "
+        f"the .{artifact.format} file computes something else than the model{for_shape}: {quality.slice} has "
         f"{_decibels(quality.snr_db)} in {worst.interpreter} {worst.version}, and a float file has at least "
         f"{FLOAT_SNR:g} dB{where}. This is a fault of edgecompress: please report the model{remedy}"
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgecompress.errors import InputError
-from edgecompress.ingest import SampleShapes
+from edgecompress.ingest import GivenShapes, SampleShapes
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
 from edgecompress_targets import Profile
@@ -25,7 +25,7 @@ class ModelSource:
 
     model: Any
     weights: str | Path | None = None
-    input_shapes: Mapping[str, Sequence[int]] | None = None
+    input_shapes: GivenShapes | None = None
     trust_code: bool = False
     name: str | None = None
     constants: Mapping[str, object] | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from edgecompress.analysis.statistics import ModelStatistics, statistics
 from edgecompress.compress.quantize import quantize, simulation
 from edgecompress.conversion.check import check_fit, measure_float
-from edgecompress.conversion.conversion import Conversion
+from edgecompress.conversion.conversion import Conversion, InShape
 from edgecompress.conversion.data import Data, from_training, needs_no_calibration, open_data, random_data
 from edgecompress.conversion.float_steps import changes_weights
 from edgecompress.conversion.initial_model import load_initial
@@ -29,6 +30,7 @@ from edgecompress.evaluate.file_count import FileCount, count_file
 from edgecompress.evaluate.verify import Check
 from edgecompress.graph.training_marks import mark_trained
 from edgecompress.ingest import Ingested, load
+from edgecompress.ingest.several_shapes import in_every_shape, in_other_shapes
 from edgecompress.operators import record_of
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Recipe
@@ -99,7 +101,8 @@ def run(request: Request) -> Converted:
         data = from_training(trainer, data, recipe.evaluate.metric)
     opened = open_data(model, data.calibration, data.evaluation, recipe, profile)
     opened = replace(opened, held_out=opened.held_out or data.evaluation is not request.data.evaluation)
-    reference = measure_float(_compared(model, opened, recipe, profile), opened, recipe, log)
+    compared = _compared(model, opened, recipe, profile)
+    reference = measure_float(compared, opened, recipe, log)
     opened = replace(opened, notes=(*opened.notes, *check_labels(model, reference)))
     if trainer is not None:
         scored = frozenset(m.output for m in reference.measures if m.metric.name in CLASS_METRICS)
@@ -109,7 +112,11 @@ def run(request: Request) -> Converted:
     if recipe.exit.is_asked_for and trainer is not None:
         require_exits(model, trainer)
     tail = imported.ingested.tail
-    conversion = Conversion(model, profile, recipe, opened, reference, trainer, log, initial, tail)
+    others = tuple(
+        InShape(sizes.key, other, measure_float(other, opened.cut_to(sizes.inputs), recipe, log))
+        for sizes, other in in_other_shapes(compared)
+    )
+    conversion = Conversion(model, profile, recipe, opened, reference, trainer, log, initial, tail, others)
     compressed = convert_within_size(conversion)
     counts = _count(compressed)
     names = {name: f"{request.source.stem}.{count.encoding}.{name}" for name, count in counts.items()}
@@ -131,7 +138,7 @@ def _compared(model: ir.Model, data: Data, recipe: Recipe, profile: Profile) -> 
     if not data.checks_as_it_came or encoding(recipe) != "int8":
         return model
     assert data.calibration is not None
-    whole = integer_parts(model.clone(), integer_only=profile.integer_only)
+    whole = in_every_shape(model.clone(), partial(integer_parts, integer_only=profile.integer_only))
     settings, integer_only = recipe.quantize, profile.integer_only
     return simulation(quantize(whole, data.calibration, settings, integer_only=integer_only, typical=False).model)
 

@@ -56,6 +56,10 @@ class Dataset:
         given = {key: array[index] for key, array in self.output_labels.items()}
         return replace(self, columns=columns, labels=labels, output_labels=given, count=len(index))
 
+    def cut_to(self, shapes: Mapping[str, Sequence[int]]) -> Dataset:
+        """The same samples for a model whose inputs have other shapes, by name: their first parts."""
+        return replace(self, columns={k: (source, a.cut_to(shapes[k])) for k, (source, a) in self.columns.items()})
+
     def without_labels(self) -> Dataset:
         """The same samples alone."""
         return replace(self, labels=None, output_labels={})

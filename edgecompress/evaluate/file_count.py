@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from ai_edge_litert import schema_py_generated as schema
 
+from edgecompress.emit.tflite.exit_signatures import METADATA as EARLY_EXITS
 from edgecompress.graph.few_bits import BITS, narrowest
 from edgecompress.graph.inner_graphs import with_branches
 from edgecompress.recipe.effective import Encoding
@@ -127,14 +128,16 @@ _MULTIPLY: dict[str, tuple[int, int, _Macs]] = {
 
 
 def _tflite(data: bytes) -> tuple[list[_Tensor], list[_Operator]]:
-    """Of all graphs of the file; a constant that several hold is counted once."""
+    """Of the first graph, which is the network for its largest shape, or of all where they are stages of one network; a
+    constant that several hold is counted once."""
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     types = {number: name.lower() for name, number in vars(schema.TensorType).items() if isinstance(number, int)}
     kinds = {number: name for name, number in vars(schema.BuiltinOperator).items() if isinstance(number, int)}
     constants: dict[tuple[str, int], _Tensor] = {}
     computed: list[_Tensor] = []
     operators: list[_Operator] = []
-    for graph in model.subgraphs:
+    in_stages = any(entry.name == EARLY_EXITS.encode() for entry in model.metadata or ())
+    for graph in model.subgraphs if in_stages else model.subgraphs[:1]:
         tensors = []
         for t in graph.tensors:
             buffer = model.buffers[t.buffer]

@@ -55,7 +55,7 @@ def judge(check: Check, reference: Reference, settings: Evaluate, format: str = 
     """The verdict on an artifact in one interpreter; one that failed there is passed over."""
     if check.error is not None:
         return Verdict()
-    name = f".{format} in {check.interpreter} {check.version}"
+    name = f".{format} in {check.interpreter} {check.version}" + (f" for {check.shape}" if check.shape else "")
     below = [q for q in check.qualities if not _suffices(q, check, reference, settings)]
     scored = _scored_outputs(reference)
     if check.samples < len(reference.dataset):  # LiteRT's reference kernels run few samples, which have no say

@@ -59,6 +59,11 @@ class TFLiteIO(Protocol):
         """The signatures of a .tflite file that ends early; else empty."""
         ...
 
+    @property
+    def signature(self) -> str | None:
+        """The signature to run of a .tflite file for several shapes; else None."""
+        ...
+
 
 class Interpreter(Protocol):
     """One loaded model."""
@@ -125,7 +130,7 @@ class OnnxRuntime:
                 options,
                 providers=["CPUExecutionProvider"],
             )
-        self._shapes: dict[str, Shape] = {i.name: _one_sample(i.shape) for i in self._session.get_inputs()}
+        self._shapes = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
         self._outputs = [o.name for o in self._session.get_outputs()]
         if isinstance(model, ir.Model):  # extra outputs may be outputs already
             self._outputs = [*(str(v.name) for v in model.graph.outputs), *extra_outputs]
@@ -133,7 +138,8 @@ class OnnxRuntime:
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         wanted = list(dict.fromkeys(self._outputs))
         with _failing(self.name, self.version):
-            outputs = in_batches(lambda f: [self._session.run(wanted, feed) for feed in f], inputs, self._shapes)
+            shapes = {name: _one_sample(shape, inputs[name].shape) for name, shape in self._shapes.items()}
+            outputs = in_batches(lambda f: [self._session.run(wanted, feed) for feed in f], inputs, shapes)
             joined = dict(zip(wanted, outputs, strict=True))
         return [joined[name] for name in self._outputs]
 
@@ -145,9 +151,10 @@ class OnnxRuntime:
         return [found[name] for name in self._outputs]
 
 
-def _one_sample(shape: Sequence[int | str | None]) -> Shape:
-    """The shape of an input; an open batch dimension is 1."""
-    return tuple(n if isinstance(n, int) else 1 for n in shape)
+def _one_sample(shape: Sequence[int | str | None], samples: Shape) -> Shape:
+    """The shape of an input; an open batch dimension is 1, and others are as in the samples [n, *sample]."""
+    own = samples[len(samples) - len(shape) :] if len(samples) > len(shape) else (1, *samples[1:])
+    return tuple(n if isinstance(n, int) else own[axis] for axis, n in enumerate(shape))
 
 
 def _with_outputs(model: ir.Model, names: Sequence[str]) -> tuple[bytes, dict[str, np.ndarray]]:
@@ -190,6 +197,9 @@ class TFLite:
         """The outputs of one call of a file whose batch size is open, with inputs of any."""
         resized = [replace(t, shape=(len(inputs[t.name]), *t.shape[1:])) for t in self._io.inputs]
         with _failing(self.name, self.version):
+            if self._io.signature is not None:
+                stored = self._run_signature({t.name: t.to_device(inputs[t.name]) for t in resized})
+                return [replace(t, shape=a.shape).from_device(a) for t, a in zip(self._io.outputs, stored, strict=True)]
             for index, tensor in zip(self._inputs, resized, strict=True):
                 self._interpreter.resize_tensor_input(index, tensor.shape)
             self._interpreter.allocate_tensors()
@@ -202,10 +212,17 @@ class TFLite:
     def _run_once(self, feed: Feed) -> list[np.ndarray]:
         if self._io.stages:
             return self._run_stages({t.name: t.to_device(feed[t.name]) for t in self._io.inputs})
+        if self._io.signature is not None:
+            return self._join(self._run_signature({t.name: t.to_device(feed[t.name]) for t in self._io.inputs}))
         for index, tensor in zip(self._inputs, self._io.inputs, strict=True):
             self._interpreter.set_tensor(index, tensor.to_device(feed[tensor.name]))
         self._interpreter.invoke()
         return self._join(self._interpreter.get_tensor(index) for index in self._outputs)
+
+    def _run_signature(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+        """values: the inputs by name, as on the device, of any batch size where that is open -> the outputs."""
+        found = self._interpreter.get_signature_runner(self._io.signature)(**values)
+        return [found[tensor.name] for tensor in self._io.outputs]
 
     def _run_stages(self, values: dict[str, np.ndarray]) -> list[np.ndarray]:
         """values: the inputs by name, as on the device -> the output of the stage behind which it ends, and its number,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +22,8 @@ class Adapter:
 
     name: the name of the input. source: the name of the data, for messages. shape: the shape of one sample in the
     result. channels_last: whether samples arrive with channels last and leave with channels first. mean, std: float32,
-    shaped to broadcast over a sample.
+    shaped to broadcast over a sample. cut: how much of each sample is taken, from its beginning along each axis, where
+    the model is for several shapes; None: all.
     """
 
     name: str
@@ -32,15 +34,18 @@ class Adapter:
     scale: np.float32
     mean: np.ndarray
     std: np.ndarray
+    cut: tuple[int, ...] | None = None
 
     def __call__(self, chunk: np.ndarray, first: int | np.ndarray) -> np.ndarray:
-        """[n, *stored sample] -> [n, *shape] of `dtype`. first: index of the chunk's first sample, or those of all.
+        """[n, *stored sample] -> [n, *shape or cut] of `dtype`. first: index of the chunk's first sample, or of all.
 
         Raises InputError that names the first sample with NaN or infinity, or out of an integer's range.
         """
         if self.channels_last:
             chunk = np.moveaxis(chunk, -1, 1)
         chunk = chunk.reshape(len(chunk), *self.shape)
+        if self.cut is not None:
+            chunk = chunk[:, *(slice(n) for n in self.cut)]
         if self.dtype.kind != "f":
             result = chunk.astype(self.dtype)
             self._refuse(result != chunk, first, f"a value outside {self.dtype}")
@@ -50,6 +55,16 @@ class Adapter:
         if chunk.dtype.kind == "f":
             self._refuse(~np.isfinite(result), first, "NaN or infinity")
         return result.astype(self.dtype, copy=False)
+
+    def cut_to(self, shape: Sequence[int]) -> Adapter:
+        """For a model whose input has this shape. Raises InputError where a sample is smaller."""
+        wanted = tuple(shape)[len(shape) - len(self.shape) :]
+        if any(n > m for n, m in zip(wanted, self.shape)):
+            raise InputError(
+                f"{self.source}: input {self.name!r} is to have the shapes {list(self.shape)} and {list(wanted)} as "
+                "well, and samples are cut to smaller shapes: make one of the shapes the largest in every dimension"
+            )
+        return replace(self, cut=wanted)
 
     def _refuse(self, wrong: np.ndarray, first: int | np.ndarray, what: str) -> None:
         if wrong.any():

@@ -78,7 +78,8 @@ class Check:
     refused or failed. classes: how often outputs of classes say the same as the float model's. paired: right and wrong
     predictions beside the float model's, where the metric is top1. output: the one that the metric is of: where several
     have one, that which lost most. arena: bytes that TFLM used. exits: which early exits it takes; the qualities are
-    those of samples then that leave where they do in the float model with the same exits.
+    those of samples then that leave where they do in the float model with the same exits. shape: the key of the shape
+    that it was run in, of a model for several.
     """
 
     interpreter: str
@@ -95,6 +96,7 @@ class Check:
     output: str | None = None
     arena: ArenaUse | None = None
     exits: ExitUse | None = None
+    shape: str | None = None
 
     @property
     def snr_db(self) -> float | None:
@@ -149,7 +151,7 @@ def reference(model: ir.Model, dataset: Dataset, metric: Metrics = AUTO, progres
             measure(outputs)
     except InputError as error:
         raise InputError(f"{dataset.source}: {error}") from error
-    inputs = {adapter.shape for _, adapter in dataset.columns.values()}
+    inputs = {adapter.cut or adapter.shape for _, adapter in dataset.columns.values()}
     # An output of the input's shape is more likely to be the input again: an autoencoder.
     if is_classifier(outputs) and (measured or outputs[0].shape[1:] not in inputs):
         classes.add(first)

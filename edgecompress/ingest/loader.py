@@ -16,6 +16,7 @@ from edgecompress.errors import EdgeCompressError, InputError, UnsupportedModelE
 from edgecompress.graph.annotations import only_in_onnx
 from edgecompress.graph.batch_axes import batch_axes, set_batch_axes
 from edgecompress.graph.fusion import constant
+from edgecompress.graph.input_sizes import Shape, own_key
 from edgecompress.graph.provenance import origin
 from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
 from edgecompress.ingest.batch_size import FixedBatchError, with_batch
@@ -34,7 +35,8 @@ from edgecompress.ingest.passes.quantized_operators import ARITHMETIC, QOperator
 from edgecompress.ingest.passes.wide_integers import WIDE
 from edgecompress.ingest.quiet import quiet
 from edgecompress.ingest.set_inputs import set_inputs
-from edgecompress.ingest.static_shapes import checked_batch, checked_shapes
+from edgecompress.ingest.several_shapes import join, largest_of, shape_sets
+from edgecompress.ingest.static_shapes import GivenShapes, checked_batch, checked_shapes
 from edgecompress.operators import record_of
 from edgecompress.support.interrupt import reraise_interrupt
 
@@ -66,7 +68,7 @@ def load(
     source: str | Path | onnx.ModelProto | ir.Model | Any,
     *,
     weights: str | Path | None = None,
-    input_shapes: Shapes | None = None,
+    input_shapes: GivenShapes | None = None,
     batch: int | None = None,
     constants: Mapping[str, object] | None = None,
     sample_shapes: SampleShapes | None = None,
@@ -79,7 +81,8 @@ def load(
         function without arguments that returns a torch.nn.Module), or an onnx.ModelProto, onnx_ir.Model (what
         compression has decided about it stays on it) or torch.nn.Module.
     weights: a state_dict file for "file.py:factory".
-    input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules.
+    input_shapes: shape of an input by its name, for dynamic dimensions and for torch modules. With a list of shapes
+        the model is for each of them, and in the form of the largest (`graph.input_sizes`).
     sample_shapes: gives the shapes of samples, for dimensions that neither the model nor input_shapes says; is called
         only for such models.
     batch: the size of the first dimension where that is dynamic; None leaves it open, as far as the model can be had
@@ -91,7 +94,23 @@ def load(
     Raises InputError (unreadable), MissingPackageError (torch), UnsupportedModelError (not supported).
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
-    shapes = checked_shapes(input_shapes)
+    sets = shape_sets(checked_shapes(input_shapes))
+
+    def load_for(shapes: Shapes) -> Ingested:
+        return load(
+            source,
+            weights=weights,
+            input_shapes=shapes,
+            batch=batch,
+            constants=constants,
+            sample_shapes=sample_shapes,
+            fold_batchnorm=fold_batchnorm,
+            trust_code=trust_code,
+        )
+
+    if len(sets) > 1:
+        return _joined([load_for(shapes) for shapes in sets], sets)
+    shapes = sets[0]
     try:
         read = _read(source, weights, shapes, sample_shapes, fold_batchnorm, trust_code)
         with quiet("onnx_ir", "onnxscript"):
@@ -109,6 +128,26 @@ def load(
         annotated.keep(found.model, source)
     kept = [] if read.decided is None else keras_model.keep(found.model, read.decided)
     return replace(found, notes=(*notes, *more, *found.notes, *kept))
+
+
+def _joined(models: Sequence[Ingested], sets: Sequence[dict[str, Shape]]) -> Ingested:
+    """One model for all of these shapes."""
+    place = largest_of(sets)
+    found = models[place]
+    if any(m.tail is not None for m in models):
+        raise UnsupportedModelError(
+            f"{found.path or 'the model'}: its last shapes depend on the data, and what is in front of them can't have "
+            "several input shapes in one file; give one"
+        )
+    join(found.model, [m.model for m in models])
+    if any(batch_axes(m.model.graph) is None for m in models):
+        set_batch_axes(found.model.graph, None)
+    note = (
+        f"the files take {len(models)} shapes and share their weights; samples are as large as the largest, "
+        f"{own_key(found.model.graph)}, and cut for the others"
+    )
+    error = max(m.max_relative_error for m in models)
+    return replace(found, max_relative_error=error, notes=(note, *dict.fromkeys(n for m in models for n in m.notes)))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from edgecompress.errors import InputError
 
@@ -13,11 +14,21 @@ LARGEST_ELEMENTS = 2**26
 SHOWN_DIMS = 12  # of a shape in a message
 
 
-def checked_shapes(shapes: Mapping[str, Sequence[int]] | None) -> dict[str, tuple[int, ...]]:
-    """{input name: dimensions}. Raises InputError unless all dimensions are whole numbers of at least 1."""
+# Of an input: its shape or, for one file that takes several, a list of them.
+GivenShapes = Mapping[str, Sequence[int] | Sequence[Sequence[int]]]
+
+
+def checked_shapes(shapes: GivenShapes | None) -> dict[str, list[tuple[int, ...]]]:
+    """{input name: its shapes}. Raises InputError unless all dimensions are whole numbers of at least 1."""
     if shapes is not None and not isinstance(shapes, Mapping):
         raise InputError(f'input_shapes: expected {{"image": (1, 3, 224, 224)}} or the like, found {shapes!r}')
-    return {name: _checked(name, shape) for name, shape in (shapes or {}).items()}
+    return {name: [_checked(name, shape) for shape in _each(given)] for name, given in (shapes or {}).items()}
+
+
+def _each(given: Any) -> Sequence[Any]:
+    """The shapes among what was given for one input."""
+    several = isinstance(given, Sequence) and bool(given) and all(isinstance(shape, Sequence) for shape in given)
+    return given if several and not isinstance(given, str) else [given]
 
 
 def checked_batch(batch: int | None) -> int | None:

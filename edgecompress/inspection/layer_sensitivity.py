@@ -24,7 +24,7 @@ from edgecompress.evaluate.dataset import Dataset, load_data, sample_shapes
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.metrics import AUTO, choose, load_metric, predictions, snr_db
 from edgecompress.evaluate.verify import run_dataset
-from edgecompress.ingest import load
+from edgecompress.ingest import GivenShapes, load
 from edgecompress.recipe import Preprocess
 from edgecompress.record.units import count
 from edgecompress.report.tables import Shown, table
@@ -88,7 +88,7 @@ def sensitivity(
     samples: int = SAMPLES,
     weights: str | Path | None = None,
     trust_code: bool = False,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: GivenShapes | None = None,
     batch: int | None = None,
     constants: Mapping[str, object] | None = None,
     preprocess: Mapping[str, Any] | None = None,

@@ -16,7 +16,7 @@ from edgecompress.compress.quantize import require_integer
 from edgecompress.conversion.memory_fit import memory_need
 from edgecompress.emit.tflite import emit
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.ingest import load
+from edgecompress.ingest import GivenShapes, load
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize
 from edgecompress.record.units import count, size
@@ -108,7 +108,7 @@ def inspect(
     *,
     weights: str | Path | None = None,
     trust_code: bool = False,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: GivenShapes | None = None,
     batch: int | None = None,
     constants: Mapping[str, object] | None = None,
 ) -> Inspection:

@@ -72,6 +72,7 @@ class TFLiteModel:
 
     join: where outputs are parts of the model's, the model that makes those of them; None where they are the model's.
     stages: of a .tflite file that ends early, whose signatures are run one after the other; empty for all others.
+    signature: which of a .tflite file for several shapes this is of; others: the file's other ones.
     """
 
     data: bytes
@@ -79,3 +80,5 @@ class TFLiteModel:
     outputs: tuple[TensorIO, ...]
     join: ir.Model | None = None
     stages: tuple[Stage, ...] = ()
+    signature: str | None = None
+    others: tuple[TFLiteModel, ...] = ()

@@ -275,6 +275,7 @@ class Check(Part):
     exits: ExitUse | None = Field(
         None, description="which early exits it takes; `qualities` are then of samples that leave as in the float model"
     )
+    shape: str | None = Field(None, description="the shape that it was run in, of a file that takes several")
     error: str | None = Field(description="what the interpreter said when it refused the artifact")
 
 
@@ -294,6 +295,9 @@ class Artifact(Part):
     sha256: str
     inputs: list[Tensor]
     outputs: list[Tensor]
+    shapes: list[str] = Field(
+        [], description="the shapes that it takes, if several, as signatures are called; `inputs` are of the largest"
+    )
     checks: list[Check]
     calibration_check: Check | None = Field(
         None, description="the file on data that calibrated it, beside `checks` on other data; null if none did"

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgecompress import __version__
 from edgecompress.evaluate.metrics import gain
-from edgecompress.record.report import Artifact, DeviceRun, History, Layer, Report
+from edgecompress.record.report import Artifact, Check, DeviceRun, History, Layer, Report
 from edgecompress.record.units import count, size
 from edgecompress.report import charts, terminal
 from edgecompress.report import device_table as devices
@@ -228,12 +228,17 @@ def _curves(history: History) -> dict[str, Any]:
     return {"history": history, "charts": found}
 
 
+def _interpreter(check: Check) -> str:
+    """With the shape that it ran the file in, where that takes several."""
+    return f"{check.interpreter} {check.version}" + (f", {check.shape}" if check.shape else "")
+
+
 def _checks(report: Report) -> list[list[str]]:
     form = number
     return [
         [
             a.path,
-            f"{c.interpreter} {c.version}",
+            _interpreter(c),
             f"{c.samples:,}",
             *(
                 ["failed"] * 6
@@ -258,7 +263,7 @@ def _slices(report: Report) -> list[list[str]]:
     return [
         [
             a.path,
-            f"{c.interpreter} {c.version}",
+            _interpreter(c),
             q.slice,
             "exact" if q.exact else number(q.snr_db, ".1f", "lost") if q.equal_percent is None else "-",
             number(q.equal_percent, ".2f"),

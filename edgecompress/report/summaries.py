@@ -88,6 +88,7 @@ def artifact(
         sha256=hashlib.sha256(emitted.file).hexdigest(),
         inputs=inputs,
         outputs=outputs,
+        shapes=list(emitted.shapes),
         checks=[check(c) for c in checks],
         calibration_check=None if fitted is None else check(fitted),
     )
@@ -154,6 +155,7 @@ def check(measured: Measured) -> Check:
         arena_head_bytes=None if measured.arena is None else measured.arena.head,
         arena_persistent_bytes=None if measured.arena is None else measured.arena.persistent,
         exits=None if measured.exits is None else ExitUse(**asdict(measured.exits)),
+        shape=measured.shape,
         error=measured.error,
     )
 

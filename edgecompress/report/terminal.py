@@ -66,6 +66,7 @@ def _accuracy(report: Report) -> Table | None:
     title = "\nAgainst the float model" if score is None else f"\nAccuracy: {report.requested.metric}"
     unused = set() if score is not None else {" Float", " Value"}
     unused |= set() if any(c.equal_percent is not None for _, c in checks) else {EQUAL}
+    unused |= set() if any(c.shape for _, c in checks) else {SHAPE}
     unused |= set() if any(c.arena_head_bytes is not None for _, c in checks) else {ARENA}
     columns = [(name, cell) for name, cell in _CHECK_COLUMNS if name not in unused]
     rows = [["failed" if c.error and name not in _WHICH else cell(a, c) for name, cell in columns] for a, c in checks]
@@ -92,10 +93,12 @@ def arena_cell(check: Check) -> str:
 USUAL_EQUAL = 99  # percent of equal integers; where more are asked for, classes have no limit of their own
 EQUAL = " Equal %"  # a column for models with integer outputs
 ARENA = " Arena"  # a column for TFLM
-_WHICH = {"Format", "Interpreter"}
+SHAPE = "Shape"  # a column for files that take several
+_WHICH = {"Format", "Interpreter", SHAPE}
 _CHECK_COLUMNS: tuple[tuple[str, Callable[[Artifact, Check], str]], ...] = (
     ("Format", lambda a, c: a.format),
     ("Interpreter", lambda a, c: f"{c.interpreter} {c.version}"),
+    (SHAPE, lambda a, c: c.shape or "-"),
     (" Samples", lambda a, c: f"{c.samples:,}"),
     (" Float", lambda a, c: number(c.reference_value, ".2f")),
     (" Value", lambda a, c: number(c.value, ".2f")),

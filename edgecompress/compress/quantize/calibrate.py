@@ -15,6 +15,7 @@ from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.noise import judging_batch, judging_places, measured_outputs
 from edgecompress.errors import InputError
 from edgecompress.graph.fusion import layers
+from edgecompress.ingest.several_shapes import in_other_shapes
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def runtime_values(model: ir.Model) -> list[ir.Value]:
 
 
 def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibration:
-    """Runs the model on at most settings.samples samples; memory does not depend on their number.
+    """Runs the model, in each of its shapes, on at most settings.samples samples; memory does not depend on their
+    number.
 
     Raises InputError when there is no sample or a value is NaN.
     """
@@ -61,12 +63,23 @@ def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibrat
         dataset = dataset.head(settings.samples)
     if not len(dataset):
         raise InputError(f"{dataset.source}: no calibration samples; int8 activations need at least one")
-    inputs = {v.name for v in model.graph.inputs}
     histograms = {str(v.name): Histogram() for v in runtime_values(model)}
+    judged = max(judging_places(dataset, model).stop, judging_batch(dataset, model).stop)
+    outputs = _measure(model, dataset, histograms, judged)
+    for sizes, other in in_other_shapes(model):
+        _measure(other, dataset.cut_to(sizes.inputs), histograms)
+    return Calibration(histograms, len(dataset), dataset, model=model, outputs=outputs)
+
+
+def _measure(
+    model: ir.Model, dataset: Dataset, histograms: Mapping[str, Histogram], judged: int = 0
+) -> dict[str, np.ndarray]:
+    """Adds what the model computes on all samples to the histograms, by value name; returns its measured outputs for
+    the first samples, as many as are judged."""
+    inputs = {v.name for v in model.graph.inputs}
     in_front = {str(v.name): axis for v, axis in scores(model.graph).items()}
     size = min(batch_size(model), len(dataset))
     run = Runner(model, [name for name in histograms if name not in inputs], size)
-    judged = max(judging_places(dataset, model).stop, judging_batch(dataset, model).stop)
     outputs: dict[str, list[np.ndarray]] = {name: [] for name in measured_outputs(model) if name in histograms}
     done = 0
     for batch in dataset.batches(size):
@@ -82,6 +95,5 @@ def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibrat
         for name, kept in outputs.items() if done < judged else ():
             kept.append(values[name][: judged - done].copy())
         done += len(next(iter(batch.values())))
-    joined = {name: np.concatenate(kept) for name, kept in outputs.items()}
-    whole = {name: x for name, x in joined.items() if len(x) == judged}  # others have no axis of samples
-    return Calibration(histograms, len(dataset), dataset, model=model, outputs=whole)
+    joined = {name: np.concatenate(kept) for name, kept in outputs.items() if kept}
+    return {name: x for name, x in joined.items() if len(x) == judged}  # others have no axis of samples

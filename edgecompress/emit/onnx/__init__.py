@@ -15,10 +15,13 @@ from edgecompress.emit.onnx.additions import Additions, values
 from edgecompress.emit.onnx.constants import store_constants
 from edgecompress.emit.onnx.if_exits import with_ifs
 from edgecompress.emit.onnx.open_batch import THREE, TWO, with_open_batch, with_scales
+from edgecompress.emit.onnx.open_sizes import with_open_sizes
 from edgecompress.emit.onnx.unsigned_weights import with_unsigned_weights
 from edgecompress.graph.annotations import exit_output, exits
 from edgecompress.graph.fusion import layers
+from edgecompress.graph.input_sizes import several_sizes
 from edgecompress.ingest.batch_size import FixedBatchError, with_batch
+from edgecompress.ingest.several_shapes import FixedShapeError, with_sizes
 
 __all__ = ["emit"]
 
@@ -34,16 +37,22 @@ def emit(model: ir.Model, *, unsigned: bool = False, open_batch: bool = False) -
     an exit makes unnecessary is in a branch. `model` is not changed.
 
     unsigned: whether weights that meet int8 activations are uint8, for x86 without VNNI. open_batch: whether the first
-    dimension of inputs is open (`batch`). Raises FixedBatchError where that can't be written.
+    dimension of inputs is open (`batch`). Of a model for several shapes, the dimensions that differ are open. Raises
+    FixedBatchError and FixedShapeError where that can't be written.
     """
     if open_batch and exits(model.graph):
         raise FixedBatchError("where it ends early is decided for one sample")
-    if open_batch:
-        two, three = (_written(with_scales(with_batch(model, n)[0]), unsigned) for n in (TWO, THREE))
-        proto = with_open_batch(two, three)
-    else:
-        proto = _written(model, unsigned)
+    if several_sizes(model.graph) and exits(model.graph):
+        raise FixedShapeError("where it ends early is decided for one shape")
+    every = [with_sizes(model, sizes) for sizes in several_sizes(model.graph)] or [model]
+    protos = [_written_open(its, unsigned) if open_batch else _written(its, unsigned) for its in every]
+    proto = protos[0] if len(protos) == 1 else with_open_sizes(protos)
     return proto.SerializeToString(deterministic=True)
+
+
+def _written_open(model: ir.Model, unsigned: bool) -> onnx.ModelProto:
+    two, three = (_written(with_scales(with_batch(model, n)[0]), unsigned) for n in (TWO, THREE))
+    return with_open_batch(two, three)
 
 
 def _written(model: ir.Model, unsigned: bool) -> onnx.ModelProto:

@@ -17,14 +17,17 @@ from edgecompress.emit.tflite.exit_signatures import metadata, signatures, stage
 from edgecompress.emit.tflite.look_ups import write_look_ups
 from edgecompress.emit.tflite.open_tensors import THREE, TWO, open_samples
 from edgecompress.emit.tflite.positions import count_from_end, narrow_positions
+from edgecompress.emit.tflite.shape_signatures import side_by_side
 from edgecompress.emit.tflite.substitutes import write_substitutes
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.graph.annotations import exit_output, exits, only_in_onnx, quantization
 from edgecompress.graph.channel_axes import shape
 from edgecompress.graph.fusion import layers
+from edgecompress.graph.input_sizes import own_key
 from edgecompress.graph.joined_outputs import take_apart
 from edgecompress.graph.provenance import label
 from edgecompress.ingest.batch_size import FixedBatchError, with_batch
+from edgecompress.ingest.several_shapes import FixedShapeError, in_other_shapes
 from edgecompress.lowering import dtypes, forms, scales, xnnpack
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import TENSOR_TYPES, FlatBuffer
@@ -64,29 +67,62 @@ def emit(
     io_dtype: FLOAT, or INT8 for quantized inputs and outputs as they are stored, which is int16 at int16 layers.
     operators: builtin operator names that the target's runtime has; None means all. for_xnnpack: whether the file is
         loaded by XNNPACK, which refuses some scales. open_batch: whether the first dimension of inputs is open (-1 in
-        `shape_signature`, 1 until it is resized).
+        `shape_signature`, 1 until it is resized). A model for several shapes has a signature for each.
     Raises UnsupportedModelError, naming every node at fault, for operators that TFLite can't express, and
-    FixedBatchError where the batch size can't be left open.
+    FixedBatchError where the batch size can't be left open, and FixedShapeError where there can't be several shapes.
     """
-    built = _built_open(model, io_dtype, operators) if open_batch else _built(model, io_dtype, operators)
-    checks = (dtypes, scales, xnnpack) if for_xnnpack else (dtypes, scales)
-    faults = [f for check in checks for f in check.faults(built.buffer.operators, built.buffer.tensors)]
-    faults += [] if operators is None else _without_operators(built.buffer, set(operators))
-    if built.faults or faults:
-        raise UnsupportedModelError("; ".join([*faults, *built.faults]))
-    inputs, outputs = ([(io.name, index) for io, index in ends] for ends in (built.inputs, built.outputs))
-    taken, given = (
-        tuple(_as_written(io, built.buffer.tensors[index]) for io, index in ends)
-        for ends in (built.inputs, built.outputs)
-    )
+    made = {key: _Written(its, io_dtype, operators, for_xnnpack, open_batch) for key, its in _each_shape(model)}
+    if faults := list(dict.fromkeys(fault for written in made.values() for fault in written.faults)):
+        raise UnsupportedModelError("; ".join(faults))
+    own = next(iter(made.values()))
     if places := exits(model.graph):
-        made = signatures(built.buffer, inputs, outputs, places)
-        stages = stages_of(made, places, {io.name: io for io in given})
+        signed = signatures(own.built.buffer, own.inputs, own.outputs, places)
+        stages = stages_of(signed, places, {io.name: io for io in own.given})
         which = exit_output(model.graph)
-        data = built.buffer.finish_signatures(made, description, metadata(stages))
-        ends = given[0], TensorIO(which, which, (0,), (1,), ir.DataType.INT32)
-        return TFLiteModel(data, taken, ends, None, stages)
-    return TFLiteModel(built.buffer.finish(inputs, outputs, description), taken, given, built.join)
+        data = own.built.buffer.finish_signatures(signed, description, metadata(stages))
+        ends = own.given[0], TensorIO(which, which, (0,), (1,), ir.DataType.INT32)
+        return TFLiteModel(data, own.taken, ends, None, stages)
+    if len(made) == 1:
+        data = own.built.buffer.finish(own.inputs, own.outputs, description)
+        return TFLiteModel(data, own.taken, own.given, own.built.join)
+    whole, signed = side_by_side({key: (w.built.buffer, w.inputs, w.outputs) for key, w in made.items()})
+    data = whole.finish_signatures(signed, description)
+    every = [TFLiteModel(data, w.taken, w.given, w.built.join, signature=key) for key, w in made.items()]
+    return replace(every[0], others=tuple(every[1:]))
+
+
+def _each_shape(model: ir.Model) -> list[tuple[str, ir.Model]]:
+    """The model for each of its shapes, with their keys: its own first. One that ends early is written for its own."""
+    own = own_key(model.graph), model
+    if not own[0]:
+        return [own]
+    if exits(model.graph):
+        raise FixedShapeError("where it ends early is decided for one shape")
+    return [own, *((sizes.key, other) for sizes, other in in_other_shapes(model))]
+
+
+class _Written:
+    """A model as TFLite's tensors and operators, with what is at fault in them, and its ends."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        io_dtype: ir.DataType,
+        operators: Iterable[str] | None,
+        for_xnnpack: bool,
+        open_batch: bool,
+    ) -> None:
+        built = _built_open(model, io_dtype, operators) if open_batch else _built(model, io_dtype, operators)
+        self.built = built
+        checks = (dtypes, scales, xnnpack) if for_xnnpack else (dtypes, scales)
+        self.faults = [f for check in checks for f in check.faults(built.buffer.operators, built.buffer.tensors)]
+        self.faults += [] if operators is None else _without_operators(built.buffer, set(operators))
+        self.faults += built.faults
+        self.inputs, self.outputs = ([(io.name, i) for io, i in ends] for ends in (built.inputs, built.outputs))
+        self.taken, self.given = (
+            tuple(_as_written(io, built.buffer.tensors[index]) for io, index in ends)
+            for ends in (built.inputs, built.outputs)
+        )
 
 
 def _built(model: ir.Model, io_dtype: ir.DataType, operators: Iterable[str] | None) -> Built:
