@@ -13,6 +13,7 @@ from edgecompress.operators import record_of
 from edgecompress.operators.record import Bounds
 
 Values = dict[ir.Value, Interval]
+LARGE = 1 << 16  # elements above which a constant is not copied as float64
 
 
 def intervals(model: ir.Model, most: Mapping[str, float] | None = None) -> Values:
@@ -23,7 +24,8 @@ def intervals(model: ir.Model, most: Mapping[str, float] | None = None) -> Value
     for value in model.graph.initializers.values():
         array = constant(value)
         if array is not None and array.dtype.kind in "fiu":
-            found[value] = Interval(array.astype(np.float64), array.astype(np.float64))
+            exact = array if array.dtype == np.float32 and array.size > LARGE else array.astype(np.float64)
+            found[value] = Interval(exact, exact)
     for value in model.graph.inputs:
         found[value] = _within(unknown(value), most.get(str(value.name), np.inf))
     with np.errstate(all="ignore"):

@@ -71,10 +71,7 @@ def run_float_steps(
 
     done: the first of these, when an earlier call made them. until: the place in STEPS to stop in front of.
     """
-    keeps_all = conversion.initial is not None  # whose weights have the shapes of the model as it came in
-    typical = conversion.data.calibration if conversion.data.calibrates_typically else None
-    first = FloatModel(conversion.model) if keeps_all else _without_dead(conversion.model, typical)
-    made = list(done) or [_with_whole_patterns(first)]
+    made = list(done) or [_with_whole_patterns(_first(conversion))]
     for is_asked_for, step in STEPS[len(made) - 1 : until]:
         model = made[-1].model
         if not is_asked_for(conversion.recipe):
@@ -87,6 +84,13 @@ def run_float_steps(
             after = replace(after, notes=(*after.notes, CALIBRATED_AGAIN, *([ROUNDED_AGAIN] if few else [])))
         made.append(_with_whole_patterns(_without_lost_clusters(after)))
     return made
+
+
+def _first(conversion: Conversion) -> FloatModel:
+    if conversion.initial is not None:  # whose weights have the shapes of the model as it came in
+        return FloatModel(conversion.model)
+    typical = conversion.data.calibration if conversion.data.calibrates_typically else None
+    return _without_dead(conversion.model, typical)
 
 
 def _with_whole_patterns(made: FloatModel) -> FloatModel:

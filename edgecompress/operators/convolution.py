@@ -252,8 +252,7 @@ def _conv_bounds(node: ir.Node, known: Known) -> Interval:
     channels, groups = shape(argument(node, 0))[1], integer(node, "group", 1)
     line = along(or_zero(x) if padded(node) else x, 1, channels)
     taps = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
-    up, down = np.maximum(taps, 0).sum(-1), np.minimum(taps, 0).sum(-1)
-    return weighted_sums(up, down, line, groups, bias, (1, -1, *(1,) * (x.low.ndim - 2)))
+    return weighted_sums(taps, line, bias, (1, -1, *(1,) * (x.low.ndim - 2)))
 
 
 def _renew_groups(node: ir.Node, kept: Kept, renew: Renew) -> None:

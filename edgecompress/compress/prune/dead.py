@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
@@ -122,17 +123,34 @@ def remove_dead_channels(
 
 @dataclass(frozen=True)
 class _Reader:
-    """A layer that multiplies channels with constant weights. places: of the channels along `axis` of x; channels: of
-    the group, one each place; weights [places, out, taps]; low, high [places]: bounds of x there. rounded [out]: half
-    of what float32 rounds off of a sum of such size as on the data, 0 without any.
+    """A layer that multiplies channels with constant weights. array: its weights, the axis that it reads first, as they
+    are stored. places: of the channels along that axis; channels: of the group, one each place; low, high [places]:
+    bounds of x there. mean [axis]: of magnitudes of x on data, None without any.
     """
 
     node: ir.Node
-    weights: np.ndarray
+    array: np.ndarray
+    places: np.ndarray
     channels: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    rounded: np.ndarray
+    mean: np.ndarray | None
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """float64 [places, out, taps]."""
+        return _by_output(self.array[self.places])
+
+    @property
+    def unread(self) -> np.ndarray:
+        """bool [places]: whether all of its weights are zero."""
+        return ~self.array.any(tuple(range(1, self.array.ndim)))[self.places]
+
+    @cached_property
+    def rounded(self) -> np.ndarray:
+        """[out]: half of what float32 rounds off of a sum of such size as on the data."""
+        assert self.mean is not None
+        return UNIT / 2 * (np.abs(_by_output(self.array)).sum(2) * self.mean[:, None]).sum(0)
 
     @property
     def steady(self) -> np.ndarray:
@@ -153,7 +171,7 @@ class _Reader:
     def _is_rounded_off(self, sizes: np.ndarray) -> np.ndarray:
         """bool [places]: those that, each as large as it is here, add less to every sum, all together, than its
         rounding takes off."""
-        if not self.rounded.any():
+        if self.mean is None or not self.rounded.any():
             return np.zeros(len(sizes), bool)
         read = np.abs(self.weights).sum(2)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -198,13 +216,15 @@ def _readers(model: ir.Model, group: ChannelGroup, bounds: Values, measured: Mea
             read = (str(argument(node, position).name), into % max(len(shape(argument(node, position))), 1))
             if weight is None or member is None or read not in members:  # an LSTM's R reads what it has made, not x
                 continue
-            array = np.moveaxis(_dense(node, weight), into, 0).astype(np.float64)
-            array = array.reshape(array.shape[0], array.shape[1] if array.ndim > 1 else 1, -1)
-            line = along(bounds[x], axis, shape(x)[axis])
-            places, mean = member.positions, measured.along(x, axis)
-            sizes = np.zeros(array.shape[:2]) if mean is None else np.abs(array).sum(2) * mean[:, None]
-            rounded = UNIT / 2 * sizes.sum(0)
-            yield _Reader(node, array[places], member.channels, line.low[places], line.high[places], rounded)
+            array = np.moveaxis(_dense(node, weight), into, 0)
+            line, places = along(bounds[x], axis, shape(x)[axis]), member.positions
+            low, high = line.low[places], line.high[places]
+            yield _Reader(node, array, places, member.channels, low, high, measured.along(x, axis))
+
+
+def _by_output(array: np.ndarray) -> np.ndarray:
+    """[in, out, kernel...] as float64 [in, out, taps]; a vector reads for one output."""
+    return array.astype(np.float64).reshape(len(array), array.shape[1] if array.ndim > 1 else 1, -1)
 
 
 def _dense(node: ir.Node, weight: np.ndarray) -> np.ndarray:
@@ -227,7 +247,7 @@ def _dead(readers: Sequence[_Reader], size: int, bounds: Values) -> np.ndarray:
         kind = np.full(len(reader.channels), alive, np.int8)
         kind[_negligible(reader, size, bounds) | reader.too_small] = 3
         kind[reader.steady & (reader.has_bias | ((reader.low == 0) & (reader.high == 0)))] = 2
-        kind[~reader.weights.any((1, 2))] = 1
+        kind[reader.unread] = 1
         np.maximum.at(kinds, reader.channels, kind)
     return np.where(kinds == alive, 0, kinds)
 
@@ -276,6 +296,8 @@ def _negligible(reader: _Reader, size: int, bounds: Values) -> np.ndarray:
     out = along(bounds[y], 1, shape(y)[1])
     least = np.where((out.low > 0) | (out.high < 0), np.minimum(np.abs(out.low), np.abs(out.high)), 0.0)
     largest = np.maximum(np.abs(reader.low), np.abs(reader.high))
+    if not least.any():  # then only nothing is less
+        return reader.unread | (largest == 0)
     sizes = np.abs(reader.weights).sum(2)
     with np.errstate(invalid="ignore"):
         added = np.where(sizes == 0, 0.0, sizes * largest[:, None])
@@ -288,7 +310,8 @@ def _fold(readers: Sequence[_Reader], copy: ir.Model, channels: np.ndarray) -> N
     for reader in readers:
         if not reader.has_bias:
             continue
-        added = np.einsum("p,pot->o", np.where(np.isin(reader.channels, channels), reader.value, 0.0), reader.weights)
+        values = np.where(np.isin(reader.channels, channels), reader.value, 0.0)
+        added = np.einsum("p,pot->o", values, reader.weights) if values.any() else values
         if added.any():
             bias = present(biases[name_of(reader.node)])
             array = (present(constant(bias)) + added).astype(np.float32)
