@@ -9,11 +9,14 @@ import quantizing
 from edgecompress.compress.quantize import quantize_dynamic
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import tflite
+from edgecompress.emit.pack import plan as lowered
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.ingest import load
 from edgecompress.operators.example import Example
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Quantize
+from edgecompress_runtime.codegen.program import program_of
+from edgecompress_runtime.families.table import FAMILIES
 from formats import FORMATS, feeds, original
 
 
@@ -79,3 +82,22 @@ def test_float_layers_keep_their_weights(name: str) -> None:
     layer = model.graph.node(0)
     kept = quantize_dynamic(model, Quantize(float_layers=[str(layer.name)]))
     assert tflite.emit(kept).data == tflite.emit(model).data
+
+
+@pytest.mark.parametrize(("kind", "gates", "ways"), [("LSTM", 4, 1), ("GRU", 3, 2), ("RNN", 1, 1)])
+def test_steps_share_their_scales_and_so_their_code(kind: str, gates: int, ways: int) -> None:
+    direction = "bidirectional" if ways == 2 else "forward"
+    weights = {"w": (ways, gates * 8, 6), "r": (ways, gates * 8, 8), "b": (ways, gates * 16)}
+    layers = []
+    for steps in (4, 9):
+        nodes = f'y = {kind}<hidden_size=8, direction="{direction}">(x, w, r, b)'
+        example = Example(nodes, {"x": (steps, 1, 6)}, weights)
+        parts = integer_parts(load(example.model()).model)
+        samples = quantizing.normal(32, steps, 1, 6)
+        quantized = quantizing.static(parts, {"x": samples}, integer_only=True)
+        x = {"x": quantizing.normal(steps, 1, 6, seed=1)}
+        for name in ("tflite", "pack"):
+            for y, expected in zip(FORMATS[name](quantized, x), original(example, x), strict=True):
+                assert quantizing.snr_db(expected.astype(np.float64), y) > 25, name
+        layers.append(len(program_of(lowered(quantized), "net", FAMILIES["dsp"], 16).layers))
+    assert layers[0] == layers[1]

@@ -215,6 +215,16 @@ def set_activation_bits(node: ir.Node, bits: int | None) -> None:
     node.meta["activation_bits"] = bits
 
 
+def twin(value: ir.Value) -> str | None:
+    """What the value is in each step of a loop that was written out: values of the same name share a scale."""
+    return value.meta.get("twin")
+
+
+def set_twin(value: ir.Value, name: str) -> None:
+    """Records what the value is in each step of a loop."""
+    value.meta["twin"] = name
+
+
 def must_be_integer(node: ir.Node) -> bool:
     """Whether the node is to compute on int8 although a float kernel is more exact, since its target has integers
     alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.errors import UnsupportedModelError
-from edgecompress.graph.annotations import Quantization, quantization, set_quantization
+from edgecompress.graph.annotations import Quantization, quantization, set_quantization, set_twin
 from edgecompress.graph.batch_axes import Growth
 from edgecompress.graph.channel_axes import ChannelAxes, elements, shape
 from edgecompress.graph.nodes import argument, integer, number, optional_parameter, text
@@ -148,7 +149,9 @@ def _unrolled(op: Parts, node: ir.Node, step: Step, *, gates: int, states: int, 
         outputs: list[ir.Value] = []
         for t in reversed(range(steps)) if reverse else range(steps):
             row = op.Reshape(rows[t], np.array([batch, gates * hidden_size]))
+            begin = len(op.nodes)
             state = step(row, state, recurrents[d], recurrent_bias[kept:])
+            _name_twins(op.nodes[begin:], f"{node.outputs[0].name}/{d}")
             outputs.append(op.Reshape(state[0], np.array([1, 1, batch, hidden_size])))
         ordered = outputs[::-1] if reverse else outputs
         by_direction.append(op.Concat(*ordered, axis=0))
@@ -156,6 +159,18 @@ def _unrolled(op: Parts, node: ir.Node, step: Step, *, gates: int, states: int, 
     sequence = by_direction[0] if len(backwards) == 1 else op.Concat(*by_direction, axis=1)
     last = [f[0] if len(backwards) == 1 else op.Concat(*f, axis=0) for f in zip(*finals)]
     return [sequence, *last]
+
+
+def _name_twins(nodes: Sequence[ir.Node], prefix: str) -> None:
+    """Names what each step of a loop computes: its operator, and which of that kind it is.
+
+    So the steps are alike although the first lacks the products with a state that is 0.
+    """
+    counted = Counter[str]()
+    for node in nodes:
+        counted[node.op_type] += 1
+        for place, value in enumerate(node.outputs):
+            set_twin(value, f"{prefix}/{node.op_type}/{counted[node.op_type]}/{place}")
 
 
 def _weights(node: ir.Node) -> tuple[np.ndarray, np.ndarray, int]:

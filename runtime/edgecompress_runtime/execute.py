@@ -59,7 +59,7 @@ class Executor:
             return array.view(np.int8) if array.dtype == bool else array
         if isinstance(argument, Raw):
             array = self._arrays[argument.tensor]
-            return array.view(BITS[array.dtype.itemsize])
+            return array.view(BITS[array.dtype.itemsize])[argument.start :]
         if isinstance(argument, np.ndarray):
             return argument
         if isinstance(argument, tuple):

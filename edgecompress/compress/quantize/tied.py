@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.groups import Groups
-from edgecompress.graph.annotations import Quantization
+from edgecompress.graph.annotations import Quantization, twin
 from edgecompress.graph.fusion import Layer
 
 
@@ -40,9 +40,18 @@ def same_scales(tied: Sequence[Layer]) -> Groups:
 
 
 def tied_values(integer: Sequence[Layer]) -> Tied:
-    """The groups of all activations of integer layers; a value that nothing ties is a group of its own."""
+    """The groups of all activations of integer layers; a value that nothing ties is a group of its own.
+
+    What is the same in each step of a loop that was written out has one scale too, so that the steps are alike.
+    """
     tied = tuple(layer for layer in integer if operators.ties(layer))
     same = same_scales(tied)
+    twins: dict[str, list[ir.Value]] = {}
+    for value in (v for layer in integer for v in operators.outputs(layer)):
+        if (name := twin(value)) is not None:
+            twins.setdefault(name, []).append(value)
+    for values in twins.values():
+        same.join(values)
     fixed: dict[ir.Value, Quantization] = {}
     for layer in integer:
         own = operators.fixed(layer)

@@ -150,10 +150,9 @@ def _call(body: list[str], call: Call, program: str) -> None:
 
 
 def _pointer(body: list[str], address: Address, program: str) -> str:
-    if address.constant:
-        return f"@{_symbol(program, address.base)}"
+    base = f"@{_symbol(program, address.base)}" if address.constant else f"%{address.base}"
     if address.offset == 0:
-        return f"%{address.base}"
+        return base
     name = f"%at_{len(body)}"
-    body.append(f"{name} = getelementptr i8, ptr %{address.base}, i64 {address.offset}")
+    body.append(f"{name} = getelementptr i8, ptr {base}, i64 {address.offset}")
     return name

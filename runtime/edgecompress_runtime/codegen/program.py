@@ -239,14 +239,14 @@ class _Walk:
     def _address(self, argument: Any) -> Address:
         """Of a tensor, a part of one, scratch memory or an array."""
         tensor = argument.tensor if isinstance(argument, (Raw, Part)) else argument
-        start, dtype = argument.start if isinstance(argument, Part) else 0, _dtype(argument)
+        start, dtype = _start(argument), _dtype(argument)
         if isinstance(tensor, Tensor) and tensor.data is None:
             tensor = self.owner.get(tensor, tensor)
             if tensor in self.ends:
                 return Address(self.ends[tensor], start, dtype)
         elif not isinstance(tensor, Scratch):
             array = tensor.data if isinstance(tensor, Tensor) else tensor
-            return Address(self._constant(np.ascontiguousarray(array)), 0, dtype)
+            return Address(self._constant(np.ascontiguousarray(array)), start, dtype)
         return Address(ARENA, self.layout.offsets[tensor] + start, dtype)
 
     def _constant(self, array: np.ndarray) -> str:
@@ -268,6 +268,13 @@ def _numba_type(kind: Any) -> types.Type:
     if isinstance(kind, np.dtype):
         return pointer_type(kind)
     return types.int32 if kind is int else types.float32
+
+
+def _start(argument: Any) -> int:
+    """Bytes from where a tensor begins."""
+    if isinstance(argument, Raw):
+        return argument.start * argument.tensor.dtype.itemsize
+    return argument.start if isinstance(argument, Part) else 0
 
 
 def _dtype(argument: Any) -> np.dtype:

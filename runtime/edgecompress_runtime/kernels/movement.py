@@ -88,7 +88,12 @@ def copy(
     x_start: int = 0,
     y_start: int = 0,
 ) -> Call:
-    """A call of `strided_copy` over dims, as few axes as they make."""
+    """A call of `strided_copy` over dims, as few axes as they make.
+
+    Where nothing lies in front of the start it is part of the address, so that copies of parts of one shape are alike.
+    """
+    if min((*x_strides, *y_strides), default=0) >= 0:
+        return call(strided_copy, Raw(x, x_start), Raw(y, y_start), *collapsed(dims, x_strides, y_strides), 0, 0)
     return call(strided_copy, Raw(x), Raw(y), *collapsed(dims, x_strides, y_strides), x_start, y_start)
 
 

@@ -20,9 +20,11 @@ from edgecompress_runtime.shapes import Inputs, Outputs
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """A tensor as integers of its elements' size, for kernels that move them without reading them."""
+    """A tensor as integers of its elements' size from number `start` on, for kernels that move them without reading
+    them."""
 
     tensor: Tensor
+    start: int = 0
 
 
 # A tensor (or Raw) stands for its flat array, an array is a prepared constant, numbers are of 32 bits.
