@@ -144,7 +144,7 @@ class _Reader:
     @property
     def unread(self) -> np.ndarray:
         """bool [places]: whether all of its weights are zero."""
-        return ~self.array.any(tuple(range(1, self.array.ndim)))[self.places]
+        return ~np.any(self.array, axis=tuple(range(1, self.array.ndim)))[self.places]
 
     @cached_property
     def rounded(self) -> np.ndarray:

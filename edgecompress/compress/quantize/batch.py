@@ -31,12 +31,14 @@ class Runner:
         self._model, self._outputs, self._samples = model, list(outputs), samples
         self._whole, self._at_once = whole, False
         self._interpreter: OnnxRuntime | None = None
+        self._first: tuple[Arrays, Arrays] | None = None  # the inputs and results that showed how samples go through
 
     def __call__(self, inputs: Arrays) -> Arrays:
         """{input: [n, *sample]} -> {output: [n, ...]}."""
         if self._interpreter is None:
             self._interpreter = self._start(inputs)
-        return self._run(self._interpreter, inputs)
+        first, self._first = self._first, None
+        return first[1] if first is not None and first[0] is inputs else self._run(self._interpreter, inputs)
 
     def takes_all(self, inputs: Arrays) -> bool:
         """Whether samples like these go through in one call."""
@@ -47,28 +49,33 @@ class Runner:
         return bool(self._whole)
 
     def _start(self, inputs: Arrays) -> OnnxRuntime:
-        large = side_by_side(self._model, self._samples)
-        if self._whole is None:  # measured once for a model and what is cloned from it
-            meta = self._model.graph.meta
-            if TAKES_ALL not in meta:
-                meta[TAKES_ALL] = large is not None and self._takes_two(inputs)
+        large, meta = side_by_side(self._model, self._samples), self._model.graph.meta
+        if self._whole is None and TAKES_ALL not in meta:  # measured once for a model and what is cloned from it
+            return self._start_measured(large, inputs)
+        if self._whole is None:
             self._whole = bool(meta[TAKES_ALL])
-        self._at_once = bool(self._whole) and large is not None
+        self._at_once = self._whole and large is not None
         return self._load(large if self._at_once and large is not None else self._model)
 
-    def _takes_two(self, inputs: Arrays) -> bool:
-        """Whether two batches at once come out as they do one after the other."""
-        own = _own_batch(self._model)
-        two = {name: x[: 2 * own] for name, x in inputs.items()}
-        model = side_by_side(self._model, 2 * own)
-        if model is None or len(next(iter(two.values()))) < 2 * own:
-            return False
-        expected = self._run(self._load(self._model), two)
-        try:
-            found = self._run(self._load(model), two)
-        except InterpreterError:  # something in the model has the batch size built in
-            return False
-        return all(_alike(expected[name], found[name]) for name in self._outputs)
+    def _start_measured(self, large: ir.Model | None, inputs: Arrays) -> OnnxRuntime:
+        """Finds out whether all samples at once come out as the first do one after the other."""
+        own, one = _own_batch(self._model), self._load(self._model)
+        few = {name: x[: 2 * own] for name, x in inputs.items()}
+        self._whole = False
+        if large is not None and len(next(iter(few.values()))) == 2 * own <= self._samples:
+            expected = self._run(one, few)
+            try:
+                many = self._load(large)
+                self._at_once = len(next(iter(inputs.values()))) == self._samples
+                found = self._run(many, inputs)
+                self._whole = all(_alike(expected[n], found[n][: len(expected[n])]) for n in self._outputs)
+            except InterpreterError:  # something in the model has the batch size built in
+                pass
+        self._model.graph.meta[TAKES_ALL] = self._at_once = self._whole
+        if not self._whole:
+            return one
+        self._first = inputs, found
+        return many
 
     def _load(self, model: ir.Model) -> OnnxRuntime:
         return OnnxRuntime(model, threads=ALL_CORES, extra_outputs=self._outputs)

@@ -59,41 +59,79 @@ def calibrate(model: ir.Model, dataset: Dataset, settings: Quantize) -> Calibrat
 
     Raises InputError when there is no sample or a value is NaN.
     """
-    if settings.samples is not None:
-        dataset = dataset.head(settings.samples)
-    if not len(dataset):
-        raise InputError(f"{dataset.source}: no calibration samples; int8 activations need at least one")
-    histograms = {str(v.name): Histogram() for v in runtime_values(model)}
-    judged = max(judging_places(dataset, model).stop, judging_batch(dataset, model).stop)
-    outputs = _measure(model, dataset, histograms, judged)
-    for sizes, other in in_other_shapes(model):
-        _measure(other, dataset.cut_to(sizes.inputs), histograms)
-    return Calibration(histograms, len(dataset), dataset, model=model, outputs=outputs)
+    return Measuring(model, dataset, settings).all()
 
 
-def _measure(
-    model: ir.Model, dataset: Dataset, histograms: Mapping[str, Histogram], judged: int = 0
-) -> dict[str, np.ndarray]:
-    """Adds what the model computes on all samples to the histograms, by value name; returns its measured outputs for
-    the first samples, as many as are judged."""
-    inputs = {v.name for v in model.graph.inputs}
-    in_front = {str(v.name): axis for v, axis in scores(model.graph).items()}
-    size = min(batch_size(model), len(dataset))
-    run = Runner(model, [name for name in histograms if name not in inputs], size)
-    outputs: dict[str, list[np.ndarray]] = {name: [] for name in measured_outputs(model) if name in histograms}
-    done = 0
-    for batch in dataset.batches(size):
-        values = {name: x for name, x in batch.items() if name in histograms} | run(batch)
+class Measuring:
+    """Calibration in two steps, which one session makes: the first batch, and the rest.
+
+    Raises InputError when there is no sample or a value is NaN.
+    """
+
+    def __init__(self, model: ir.Model, dataset: Dataset, settings: Quantize) -> None:
+        if settings.samples is not None:
+            dataset = dataset.head(settings.samples)
+        if not len(dataset):
+            raise InputError(f"{dataset.source}: no calibration samples; int8 activations need at least one")
+        self._model, self._dataset = model, dataset
+        self._histograms = {str(v.name): Histogram() for v in runtime_values(model)}
+        self._count = _Counting(model, dataset, self._histograms)
+        self._batches = dataset.batches(self._count.size)
+        self._outputs: dict[str, list[np.ndarray]] = {n: [] for n in measured_outputs(model) if n in self._histograms}
+        self._kept = max(judging_places(dataset, model).stop, judging_batch(dataset, model).stop, self._count.size)
+        self._done = 0
+
+    def first(self, names: Sequence[str] = ()) -> tuple[Calibration, Arrays]:
+        """On the first batch alone, in the model's own shapes; and its values of these names, as far as they exist at
+        run time."""
+        values = self._add(next(self._batches))
+        histograms = {name: histogram.copy() for name, histogram in self._histograms.items()}
+        return self._calibration(histograms), {name: values[name] for name in names if name in values}
+
+    def all(self) -> Calibration:
+        """On all samples, in every shape."""
+        for batch in self._batches:
+            self._add(batch)
+        for sizes, other in in_other_shapes(self._model):
+            dataset = self._dataset.cut_to(sizes.inputs)
+            count = _Counting(other, dataset, self._histograms)
+            for batch in dataset.batches(count.size):
+                count(batch)
+        return self._calibration(self._histograms)
+
+    def _add(self, batch: Arrays) -> Arrays:
+        values = self._count(batch)
+        for name, parts in self._outputs.items() if self._done < self._kept else ():
+            parts.append(values[name][: self._kept - self._done].copy())
+        self._done += len(next(iter(batch.values())))
+        return values
+
+    def _calibration(self, histograms: dict[str, Histogram]) -> Calibration:
+        joined = {name: np.concatenate(parts) for name, parts in self._outputs.items()}
+        count, part = min(self._kept, self._done), self._dataset.head(self._done)
+        outputs = {name: x for name, x in joined.items() if len(x) == count}  # others have no axis of samples
+        return Calibration(histograms, len(part), part, model=self._model, outputs=outputs)
+
+
+class _Counting:
+    """Adds what the model computes on batches of `size` samples to histograms, by value name."""
+
+    def __init__(self, model: ir.Model, dataset: Dataset, histograms: Mapping[str, Histogram]) -> None:
+        self._histograms, self._source = histograms, dataset.source
+        self._in_front = {str(v.name): axis for v, axis in scores(model.graph).items()}
+        inputs = {v.name for v in model.graph.inputs}
+        self.size = min(batch_size(model), len(dataset))
+        self._run = Runner(model, [name for name in histograms if name not in inputs], self.size)
+
+    def __call__(self, batch: Arrays) -> Arrays:
+        values = {name: x for name, x in batch.items() if name in self._histograms} | self._run(batch)
         for name, array in values.items():
+            counted = that_counts(array, self._in_front[name]) if name in self._in_front else array
             try:
-                histograms[name].update(that_counts(array, in_front[name]) if name in in_front else array)
+                self._histograms[name].update(counted)
             except ValueError:
                 raise InputError(
-                    f"{dataset.source}: the model computes NaN at value {name!r} on this calibration data; "
+                    f"{self._source}: the model computes NaN at value {name!r} on this calibration data; "
                     "check the data's scale (preprocess) and the model"
                 ) from None
-        for name, kept in outputs.items() if done < judged else ():
-            kept.append(values[name][: judged - done].copy())
-        done += len(next(iter(batch.values())))
-    joined = {name: np.concatenate(kept) for name, kept in outputs.items() if kept}
-    return {name: x for name, x in joined.items() if len(x) == judged}  # others have no axis of samples
+        return values

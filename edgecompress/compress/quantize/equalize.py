@@ -9,10 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize.assign import quantize_static
-from edgecompress.compress.quantize.batch import Runner, batch_size
-from edgecompress.compress.quantize.calibrate import calibrate
+from edgecompress.compress.quantize.calibrate import Calibration, Measuring, calibrate
 from edgecompress.compress.quantize.cross_layer import equalized, pairs
-from edgecompress.compress.quantize.noise import WORTH_DB, output_snr_db
+from edgecompress.compress.quantize.noise import WORTH_DB, measured_outputs, output_snr_db
 from edgecompress.recipe import Quantize
 
 if TYPE_CHECKING:
@@ -49,33 +48,33 @@ class Equalized:
     report: Equalization
 
 
-def equalize(model: ir.Model, dataset: Dataset, settings: Quantize) -> Equalized:
+def equalize(model: ir.Model, dataset: Dataset, settings: Quantize, measuring: Measuring | None = None) -> Equalized:
     """Equalizes channels if that brings the model, quantized with a part of the data, nearer to the float model.
 
-    Both ways of `cross_layer.equalized` are tried, since neither is better for all models. Raises InputError for
-    unusable data.
+    Both ways of `cross_layer.equalized` are tried, since neither is better for all models. measuring: the model's
+    calibration on the data, which has not begun. Raises InputError for unusable data.
     """
     found = pairs(model)
     if not found:
         return Equalized(model, Equalization(False, None, None, 0, None))
-    part = dataset.head(batch_size(model))
-    ranges = _channel_ranges(model, [str(pair.between.name) for pair in found], part)
+    measuring = measuring or Measuring(model, dataset, settings)
+    calibration, values = measuring.first([str(pair.between.name) for pair in found])
+    ranges = {n: np.abs(a).max(axis=tuple(i for i in range(a.ndim) if i != 1)) for n, a in values.items()}
+    del values
     candidates = {"weights": equalized(model), "activations": equalized(model, ranges)}
-    before = _quantized_snr_db(model, part, settings)
-    after = {by: _quantized_snr_db(candidate, part, settings) for by, candidate in candidates.items()}
+    before = _quantized_snr_db(model, calibration, settings)
+    after = {
+        by: _quantized_snr_db(candidate, calibrate(candidate, calibration.dataset, settings), settings)
+        for by, candidate in candidates.items()
+    }
     best = max(after, key=lambda by: after[by])
     kept = after[best] > before + WORTH_DB
     report = Equalization(kept, before, after[best], len(found), best)
     return Equalized(candidates[best] if kept else model, report)
 
 
-def _quantized_snr_db(model: ir.Model, dataset: Dataset, settings: Quantize) -> float:
-    annotated = quantize_static(model, calibrate(model, dataset, settings), settings)
-    return output_snr_db(model, annotated, next(dataset.batches(len(dataset))))
-
-
-def _channel_ranges(model: ir.Model, names: list[str], dataset: Dataset) -> dict[str, np.ndarray]:
-    """The largest magnitude of each channel (axis 1) of the named values over one batch."""
-    size = batch_size(model)
-    values = Runner(model, names, size)(next(dataset.batches(size)))
-    return {n: np.abs(a).max(axis=tuple(i for i in range(a.ndim) if i != 1)) for n, a in values.items()}
+def _quantized_snr_db(model: ir.Model, calibration: Calibration, settings: Quantize) -> float:
+    """On all samples of the calibration, which are one batch."""
+    annotated, dataset = quantize_static(model, calibration, settings), calibration.dataset
+    outputs = calibration.known(model, measured_outputs(model), range(len(dataset)))
+    return output_snr_db(model, annotated, next(dataset.batches(len(dataset))), outputs)

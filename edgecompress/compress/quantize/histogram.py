@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -67,6 +68,12 @@ class Histogram:
             index = np.floor(scaled, out=scaled).astype(np.intp)
             index -= self.start
             self.counts += np.bincount(index, minlength=BINS)
+
+    def copy(self) -> Histogram:
+        """The same counts, apart from what follows."""
+        result = copy.copy(self)
+        result.counts = self.counts.copy()
+        return result
 
     def merged(self, other: Histogram) -> Histogram:
         """A new histogram of the values of both."""

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.attention_masks import bounded
 from edgecompress.compress.quantize.bias_correction import BiasCorrection, correct_bias
-from edgecompress.compress.quantize.calibrate import Calibration, calibrate
+from edgecompress.compress.quantize.calibrate import Calibration, Measuring
 from edgecompress.compress.quantize.choose_method import with_best_method
 from edgecompress.compress.quantize.equalize import Equalization, equalize
 from edgecompress.compress.quantize.given_scales import knows_scales, values_with_scales
@@ -83,10 +83,14 @@ def _quantized(
     if comes_quantized(model.graph):
         settings = settings.model_copy(update={"equalize": False, "bias_correction": False})
     clustered = any(codebook(value) is not None for value in model.graph.initializers.values())
+    measuring = Measuring(model, dataset, settings)
     if settings.equalize and not clustered:  # which would give each input channel of a cluster a value of its own
-        equalized = equalize(model, dataset, settings)
+        equalized = equalize(model, dataset, settings, measuring)
         reference, equalization = equalized.model, equalized.report
-    calibration = calibrate(reference, dataset, settings)
+        if reference is not model:
+            measuring = Measuring(reference, dataset, settings)
+    calibration = measuring.all()
+    del measuring  # its session
     partly = None
     if not integer_only and knows_scales(reference, every=False):
         partly = _as_it_came(reference, calibration, settings)
