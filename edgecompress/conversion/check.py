@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.statistics import statistics
 from edgecompress.conversion.artifacts import Emitted
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.data import Data
@@ -16,7 +18,8 @@ from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
 from edgecompress.record.stages import StageLog
 
-FIT_SAMPLES = 64  # of calibration data, to compare with what was held out
+FIT_SAMPLES, FEWEST = 64, 8  # of calibration data, to compare with what was held out
+FIT_MACS = 5_000_000_000  # of a large model's on fewer samples
 
 
 def measure_float(model: ir.Model, data: Data, recipe: Recipe, log: StageLog) -> Reference:
@@ -58,6 +61,7 @@ def check_fit(conversion: Conversion, artifacts: Sequence[Emitted], model: ir.Mo
     if calibration is None or calibration is checked or encoding(conversion.recipe) != "int8":
         return ()
     with conversion.log.stage("check on calibration data"):
-        samples = calibration.head(FIT_SAMPLES).without_labels()
+        count = int(np.clip(FIT_MACS // max(statistics(conversion.model).macs, 1), FEWEST, FIT_SAMPLES))
+        samples = calibration.head(count).without_labels()
         expected = with_exits(reference(conversion.model, samples), model)
         return tuple(verify_once(a.data, a.format, expected, a.io) for a in artifacts)

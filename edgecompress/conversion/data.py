@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import knows_scales
 from edgecompress.conversion.data_checks import Given, check_data
 from edgecompress.conversion.request import DataSources
@@ -31,7 +32,8 @@ CHECKED_ON_CALIBRATION = (
     "artifacts were checked on the samples that they were calibrated with, which are too few to keep a fifth of them "
     "apart: give --eval data, or more --calib data"
 )
-CHECKED_ON_RANDOM = f"artifacts were checked on {RANDOM_SAMPLES} random inputs: give --eval or --calib data"
+RANDOM_MACS, FEWEST_RANDOM = 10_000_000_000, 4  # of a large model's on fewer inputs, and how many at least
+CHECKED_ON_RANDOM = "artifacts were checked on {} random inputs: give --eval or --calib data"
 CHECKED_AS_IT_CAME = (
     f"artifacts were compared on {RANDOM_SAMPLES} random inputs with the model as it came, quantized: how far that is "
     "from a float model only typical data can show (--eval or --calib)"
@@ -106,7 +108,8 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
             notes.append(CHECKED_ON_CALIBRATION)
         few = calibrating.head(CHECK_SAMPLES) if held is None else held
         return Data(rest, few.without_labels(), tuple(notes), held is not None)
-    return Data(None, random_data(inputs, recipe.seed), (*notes, CHECKED_ON_RANDOM))
+    count = int(np.clip(RANDOM_MACS // max(statistics(model).macs, 1), FEWEST_RANDOM, RANDOM_SAMPLES))
+    return Data(None, random_data(inputs, recipe.seed).head(count), (*notes, CHECKED_ON_RANDOM.format(count)))
 
 
 def _checked(

@@ -19,6 +19,7 @@ ROUNDING = 1e-9  # points: a limit that is met exactly is met
 DEFAULT_DROP = 1.0  # points that may be lost with labels, unless max_drop says so
 SAME_CLASSES = 97.0  # percent of equal classes that suffice in place of a ratio
 KAPPA = 0.9  # agreement beyond what two that always say the same class reach (Cohen 1960)
+WORSE_DB, WORSE_PERCENT = 1.0, 1.0  # by which interpreters may differ from one another on the same samples
 CHANCE = 0.05  # a loss that is at least as likely without any difference is explained by chance
 ENOUGH_SAMPLES = 30  # with fewer labels, a loss that chance explains says nothing
 
@@ -59,7 +60,8 @@ def judge(check: Check, reference: Reference, settings: Evaluate, format: str = 
     below = [q for q in check.qualities if not _suffices(q, check, reference, settings)]
     scored = _scored_outputs(reference)
     if check.samples < len(reference.dataset):  # LiteRT's reference kernels run few samples, which have no say
-        return Verdict(tuple(_of_quality(name, q, settings) for q in below if q.slice.output not in scored))
+        worse = [q for q in below if q.slice.output not in scored and not _is_as_good(q, check.beside)]
+        return Verdict(tuple(_of_quality(name, q, settings) for q in worse))
     shortfalls = [_of_quality(name, q, settings) for q in below if q.slice.output not in scored or _is_lost(q)]
     limit = drop_limit(reference, settings, check.output)
     if not scored or limit is None or check.drop is None or check.drop <= limit + ROUNDING:
@@ -121,6 +123,16 @@ def _suffices(quality: Quality, check: Check, reference: Reference, settings: Ev
     ):
         return False
     return same.percent >= SAME_CLASSES and same.kappa >= KAPPA
+
+
+def _is_as_good(quality: Quality, others: Iterable[Quality]) -> bool:
+    """Whether the same slice is no better in another interpreter on the same few samples: then these are hard ones."""
+    other = next((q for q in others if q.slice == quality.slice), None)
+    if other is None or _is_lost(quality):
+        return False
+    if quality.snr_db is None or other.snr_db is None:
+        return (quality.equal_percent or 0.0) >= (other.equal_percent or 0.0) - WORSE_PERCENT
+    return quality.snr_db >= other.snr_db - WORSE_DB
 
 
 def _is_lost(quality: Quality) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.statistics import statistics
 from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.evaluate.interpreters import (
@@ -30,9 +31,10 @@ from edgecompress.graph.annotations import exits
 
 BATCH = 64  # samples in memory at a time
 REFERENCE_SAMPLES = 256  # for LiteRT's reference kernels and TFLM, 20 to 100 times slower than optimised kernels
+REFERENCE_MACS = 4_000_000_000  # of a large model's on fewer samples: about a second
 
 Progress = Callable[[int], None]
-Candidates = Iterator[tuple[Callable[[], Interpreter], int | None]]  # loads it; at most how many samples
+Candidates = Iterator[tuple[Callable[[], Interpreter], bool]]  # loads it; whether it is slow
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Reference:
     a comparison with the float outputs. score: of the first output that is measured. classes: the outputs that are
     class scores or classes, so that agreement means something. sure: those of them that can't be anything else, from
     Softmax or ArgMax. measures: of each output with labels. taken: what the float model gives that has the early exits
-    of the artifacts; None where they have none.
+    of the artifacts; None where they have none. few: how many samples slow interpreters run.
     """
 
     dataset: Dataset
@@ -55,6 +57,7 @@ class Reference:
     sure: frozenset[str] = frozenset()
     measures: tuple[Measure, ...] = ()
     taken: Taken | None = None
+    few: int = REFERENCE_SAMPLES
 
     @property
     def names(self) -> list[str]:
@@ -79,7 +82,8 @@ class Check:
     predictions beside the float model's, where the metric is top1. output: the one that the metric is of: where several
     have one, that which lost most. arena: bytes that TFLM used. exits: which early exits it takes; the qualities are
     those of samples then that leave where they do in the float model with the same exits. shape: the key of the shape
-    that it was run in, of a model for several.
+    that it was run in, of a model for several. beside: for a slow interpreter that ran fewer samples, the qualities of
+    the first one's outputs on the same.
     """
 
     interpreter: str
@@ -97,6 +101,7 @@ class Check:
     arena: ArenaUse | None = None
     exits: ExitUse | None = None
     shape: str | None = None
+    beside: tuple[Quality, ...] = ()
 
     @property
     def snr_db(self) -> float | None:
@@ -151,15 +156,17 @@ def reference(model: ir.Model, dataset: Dataset, metric: Metrics = AUTO, progres
             measure(outputs)
     except InputError as error:
         raise InputError(f"{dataset.source}: {error}") from error
+    few = int(np.clip(REFERENCE_MACS // max(statistics(model).macs, 1), 1, REFERENCE_SAMPLES))
     inputs = {adapter.cut or adapter.shape for _, adapter in dataset.columns.values()}
     # An output of the input's shape is more likely to be the input again: an autoencoder.
     if is_classifier(outputs) and (measured or outputs[0].shape[1:] not in inputs):
         classes.add(first)
     if measured:
         score: float | None = measured[0](outputs)
-        return Reference(dataset, outputs, parts, described(measured), score, frozenset(classes), sure, measured)
+        found = (described(measured), score, frozenset(classes), sure, measured)
+        return Reference(dataset, outputs, parts, *found, few=few)
     score = 100.0 if first in classes else None
-    return Reference(dataset, outputs, parts, "agreement", score, frozenset(classes), sure)
+    return Reference(dataset, outputs, parts, "agreement", score, frozenset(classes), sure, few=few)
 
 
 def _chooses(value: ir.Value) -> bool:
@@ -191,13 +198,29 @@ def verify(
     """One Check for each interpreter of the format ("onnx", "tflite" or "pack") that is installed.
 
     io: of the .tflite or .pack file. micro: whether it is for a microcontroller, so that TFLM is among them. All
-    samples of the reference are run, but in LiteRT's reference kernels and TFLM only the first REFERENCE_SAMPLES. An
+    samples of the reference are run, but in LiteRT's reference kernels and TFLM only the first `reference.few`. An
     interpreter that refuses the artifact is a Check with `error`.
     """
-    checks = [_check(load, limit, reference, progress) for load, limit in CANDIDATES[format](artifact, io)]
+    candidates = list(CANDIDATES[format](artifact, io))
     if micro and format == "tflite" and io is not None and installed():
-        checks.append(_check(partial(TFLM, artifact, io), REFERENCE_SAMPLES, reference, progress))
+        candidates.append((partial(TFLM, artifact, io), True))
+    checks: list[Check] = []
+    first: Sequence[np.ndarray] | None = None
+    for load, is_slow in candidates:
+        check, outputs = _check(load, reference, progress, is_slow=is_slow)
+        if check.samples == len(reference.dataset):
+            first = outputs if first is None else first
+        elif check.samples and first is not None and reference.taken is None:
+            check = replace(check, beside=_qualities(reference, first, check.samples))
+        checks.append(check)
     return checks
+
+
+def _qualities(reference: Reference, outputs: Sequence[np.ndarray], samples: int) -> tuple[Quality, ...]:
+    """Of the outputs for the first samples."""
+    part = samples / len(reference.dataset)
+    expected, found = ([x[: round(len(x) * part)] for x in arrays] for arrays in (reference.outputs, outputs))
+    return qualities(reference.slices, expected, found)
 
 
 def refusal(format: str, checks: Sequence[Check]) -> str | None:
@@ -210,28 +233,28 @@ def refusal(format: str, checks: Sequence[Check]) -> str | None:
 
 def verify_once(artifact: bytes | Path, format: str, reference: Reference, io: TFLiteIO | None = None) -> Check:
     """The Check in the first interpreter of the format that runs the artifact, or the last refusal."""
-    for load, limit in CANDIDATES[format](artifact, io):
-        check = _check(load, limit, reference, None)
+    for load, is_slow in CANDIDATES[format](artifact, io):
+        check, _ = _check(load, reference, None, is_slow=is_slow)
         if check.error is None:
             break
     return check
 
 
 def _onnx(artifact: bytes | Path, io: TFLiteIO | None) -> Candidates:
-    yield partial(OnnxRuntime, artifact), None
+    yield partial(OnnxRuntime, artifact), False
 
 
 def _tflite(artifact: bytes | Path, io: TFLiteIO | None) -> Candidates:
     assert io is not None, "a .tflite file is run by its TFLiteIO"
     for kind in installed_tflite_interpreters():
-        yield partial(kind, artifact, io), None
+        yield partial(kind, artifact, io), False
         if kind is LiteRT:
-            yield partial(LiteRT, artifact, io, reference=True), REFERENCE_SAMPLES
+            yield partial(LiteRT, artifact, io, reference=True), True
 
 
 def _pack(artifact: bytes | Path, io: TFLiteIO | None) -> Candidates:
     assert io is not None, "a .pack file is run by its TFLiteIO"
-    yield partial(PackRuntime, artifact, io), None
+    yield partial(PackRuntime, artifact, io), False
 
 
 CANDIDATES: dict[str, Callable[[bytes | Path, TFLiteIO | None], Candidates]] = {
@@ -242,16 +265,17 @@ CANDIDATES: dict[str, Callable[[bytes | Path, TFLiteIO | None], Candidates]] = {
 
 
 def _check(
-    load: Callable[[], Interpreter], limit: int | None, reference: Reference, progress: Progress | None
-) -> Check:
-    dataset = reference.dataset if limit is None else reference.dataset.head(limit)
+    load: Callable[[], Interpreter], reference: Reference, progress: Progress | None, *, is_slow: bool
+) -> tuple[Check, Sequence[np.ndarray]]:
+    """The Check, and the outputs that it is of."""
+    dataset = reference.dataset.head(reference.few) if is_slow else reference.dataset
     try:
         interpreter = load()
         outputs = run_dataset(interpreter, dataset, progress)
     except InterpreterError as error:
         failed = (None, None, None, (), 0, error.reason)
-        return Check(error.interpreter, error.version, reference.metric, *failed)
-    return compare(interpreter, dataset, outputs, reference)
+        return Check(error.interpreter, error.version, reference.metric, *failed), ()
+    return compare(interpreter, dataset, outputs, reference), outputs
 
 
 def compare(interpreter: Interpreter, dataset: Dataset, outputs: Sequence[np.ndarray], reference: Reference) -> Check:

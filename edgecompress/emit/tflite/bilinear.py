@@ -12,7 +12,6 @@ from edgecompress.graph.annotations import Quantization
 from edgecompress.lowering.context import Context
 from edgecompress.lowering.flatbuffer import FlatBuffer
 from edgecompress.lowering.tensors import Operator
-from edgecompress_runtime.kernels.resize import floating, reads_past
 
 
 def write_long_resizes(buffer: FlatBuffer) -> None:
@@ -39,6 +38,8 @@ def _flags(operator: Operator) -> tuple[bool, bool]:
 
 
 def _reads_past(ctx: Context, operator: Operator) -> bool:
+    from edgecompress_runtime.kernels.resize import reads_past  # imports Numba, which few models need
+
     x, y = ctx.tensor(operator.inputs[0]), ctx.tensor(operator.outputs[0])
     if x.quantization is None:
         return False
@@ -46,6 +47,8 @@ def _reads_past(ctx: Context, operator: Operator) -> bool:
 
 
 def _stretch(ctx: Context, x: int, y: int, axis: int, align: bool, half: bool) -> None:
+    from edgecompress_runtime.kernels.resize import floating
+
     source, target = ctx.tensor(x), ctx.tensor(y)
     lower, upper, weight = floating(source.shape[axis], target.shape[axis], align, half)
     q = target.quantization
