@@ -155,7 +155,7 @@ def _notes(judged: _Judged) -> tuple[str, ...]:
         times = " and ".join(f"{missing:.1f} dB" for missing in judged.missing)
         notes.append(
             f"the {len(judged.conversion.data.check)} samples that were held out took part in choosing: {times} were "
-            "missing on them, and the search went on for as much; --eval data takes no part"
+            "missing on them, and the search went on there; --eval data takes no part"
         )
     if found is not None and found.out_of_time:
         notes.append(

@@ -82,12 +82,14 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
 
 
 def search_again(conversion: Conversion, found: Found, deficit: float) -> Encoded:
-    """What a search ended with, improved by as much as it is worse than it should be on samples that did not calibrate.
+    """What a search ended with, improved by as much as it is worse than it should be on samples that did not calibrate,
+    measured on these.
 
     deficit: in dB.
     """
     with conversion.log.stage("search again") as running:
-        again = improve_further(found, deficit, integer_only=conversion.profile.integer_only)
+        held_out = conversion.data.check
+        again = improve_further(found, held_out, deficit, integer_only=conversion.profile.integer_only)
         new = replace(again, tried=again.tried[len(found.tried) :])
         running.stage.note = f"{deficit:.1f} dB missing on samples that were held out: {search_note(new)}"
     return _of_search(conversion, again)

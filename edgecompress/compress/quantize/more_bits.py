@@ -38,8 +38,9 @@ class Candidates:
         self._touching: dict[str, list[Layer]] = {}
         self._float, self._own = float_allowed, steps_of(annotated)
         self._inputs = {str(v.name) for v in annotated.graph.inputs}
-        # Callers of a target without floats know int8 outputs.
-        fixed = self._inputs | (set() if float_allowed else {str(v.name) for v in annotated.graph.outputs})
+        # Callers of a target without floats know int8 inputs and outputs.
+        fixed = set() if float_allowed else self._inputs | {str(v.name) for v in annotated.graph.outputs}
+        # An input alone becomes better together with the layers that read it; not so what only moves its numbers.
         for layer in layers(annotated.graph):
             if is_integer(layer.node):
                 values = [v for _, v in operators.data_inputs(layer) if constant(v) is None]
@@ -50,7 +51,8 @@ class Candidates:
             for name, found in self._touching.items()
             if name not in fixed and (float_allowed or all(map(can_be_int16, found)))
         }
-        self.groups = [names for names in groups_of(annotated) if able.issuperset(names)]
+        groups = [names for names in groups_of(annotated) if able.issuperset(names)]
+        self.groups = [names for names in groups if not self._inputs.issuperset(names)]
 
     def layers_of(self, indices: Iterable[int]) -> list[Layer]:
         """The layers that compute these groups' values or read them, each once; what only moves numbers follows."""

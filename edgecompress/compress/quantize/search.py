@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
@@ -34,11 +35,14 @@ from edgecompress.compress.quantize.more_bits import (
 from edgecompress.compress.quantize.post_training import Quantized, quantize, quantize_again
 from edgecompress.compress.quantize.ranges import METHODS
 from edgecompress.compress.quantize.smooth import sites, smoothed
-from edgecompress.compress.quantize.tuning import Measured, Step, Tuner, judge_of
+from edgecompress.compress.quantize.tuning import Measured, Step, Tuner, judge_of, judge_on, judging_samples
 from edgecompress.compress.quantize.weight_types import any_has_few_bits
 from edgecompress.graph.annotations import codebook, comes_quantized, forget_given
 from edgecompress.graph.fusion import Layer
 from edgecompress.recipe import Quantize
+
+if TYPE_CHECKING:
+    from edgecompress.evaluate.dataset import Dataset
 
 MARGIN = 2.0  # dB above the limit, which is measured on other samples, for changes that cost nothing on the device
 MORE_BITS_MARGIN = 0.5  # dB above what other samples have shown to be missing, for changes that cost bytes or time
@@ -47,6 +51,7 @@ WORTH_COST = 0.5  # dB that a change has to gain which costs time on the device 
 WORTH_GIVEN = 3.0  # dB that other scales have to gain over those that the model was trained with
 ALPHAS = (0.5, 0.75)  # of the difference between channels that matrices take over
 HARMFUL = 0.05  # of all noise: a value whose rounding adds less keeps its calibration method
+METHODS_OF_VALUES = "calibration methods of single values"
 QUICK_MACS = 10_000_000_000  # of a measurement that only ranks
 METHODS_SHARE, ROUNDING_SHARE, RANKING_SHARE = 0.25, 0.4, 0.4  # of the time that is left
 MOST_BUILT = 4  # models with more bits that are quantized anew, each with more than the one before
@@ -54,7 +59,8 @@ MOST_BUILT = 4  # models with more bits that are quantized anew, each with more 
 
 @dataclass(frozen=True)
 class Tried:
-    """One kind of change. before, after: the lowest ratio of a slice of the outputs, dB, on calibration samples.
+    """One kind of change. before, after: the lowest ratio of a slice of the outputs, dB, on calibration samples, or on
+    held-out ones where the search went on for these.
 
     names: the values or layers that it applies to. macs, bytes: multiply-accumulates that now take another type, and
     bytes of weights that the file grows by.
@@ -73,8 +79,8 @@ class Tried:
 class Found:
     """The model that the search ends with, with the settings that make it.
 
-    worst: the lowest ratio of a slice of its outputs, dB, on calibration samples. seconds: how long it took.
-    out_of_time: whether the limit on these ended it.
+    worst: the lowest ratio of a slice of its outputs, dB, on the samples that it was measured on. seconds: how long it
+    took. out_of_time: whether the limit on these ended it.
     """
 
     quantized: Quantized
@@ -145,12 +151,17 @@ def improve(before: Quantized, settings: Quantize, min_snr: float, *, integer_on
     return search.found()
 
 
-def improve_further(found: Found, deficit: float, *, integer_only: bool) -> Found:
+def improve_further(found: Found, held_out: Dataset, deficit: float, *, integer_only: bool) -> Found:
     """The model that a search ended with, changed until it is better by a deficit, in dB, and a margin, in what is left
-    of the first search's time. tried: of both."""
+    of the first search's time. tried: of both.
+
+    held_out: the samples that showed the deficit, and on which this search measures. How much better a model is on
+    those that calibrate says little of it: weights that were fitted to them gain much there, and lose it elsewhere.
+    """
     rest = Clock(found.settings.search_seconds - found.seconds)
-    search = _Search(found.quantized, found.settings, found.worst + deficit + MORE_BITS_MARGIN, integer_only, rest)
-    tried = {t.what for t in found.tried}
+    search = _Search(found.quantized, found.settings, math.inf, integer_only, rest, held_out)
+    search.limit = search.measured.worst + deficit + MORE_BITS_MARGIN
+    tried = {t.what for t in found.tried} - {METHODS_OF_VALUES}
     search.run({what: change for what, change in search.free_changes().items() if what not in tried})
     again = search.found()
     return replace(again, tried=(*found.tried, *again.tried), seconds=found.seconds + again.seconds)
@@ -160,12 +171,20 @@ class _Search:
     """The state of a search: the best model so far, and its quality."""
 
     def __init__(
-        self, quantized: Quantized, settings: Quantize, limit: float, integer_only: bool, clock: Clock
+        self,
+        quantized: Quantized,
+        settings: Quantize,
+        limit: float,
+        integer_only: bool,
+        clock: Clock,
+        held_out: Dataset | None = None,
     ) -> None:
+        """held_out: samples to measure on in place of some of those that calibrate."""
         self.quantized, self.settings, self.limit, self.integer_only = quantized, settings, limit, integer_only
         self.clock, self.cut = clock, False
         self.tried: list[Tried] = []
-        self.judge = judge_of(quantized.reference, quantized.calibration)
+        reference = quantized.reference
+        self.judge = judge_of(reference, quantized.calibration) if held_out is None else judge_on(held_out, reference)
         self.quick = self.judge.quick(QUICK_MACS)
         self.measured = self.judge.of(quantized.model) if self.judge.names else Measured(math.inf, math.inf)
 
@@ -174,7 +193,7 @@ class _Search:
         return {
             "calibrated scales in place of the model's": self.other_scales,
             "smoothing between norms and matrices": self.smoothing,
-            "calibration methods of single values": self.methods,
+            METHODS_OF_VALUES: self.methods,
             "weights rounded by GPTQ": self.rounding,
         }
 
@@ -209,8 +228,8 @@ class _Search:
         clustered = any(codebook(value) is not None for value in reference.graph.initializers.values())
         if not names or clustered or comes_quantized(reference.graph):
             return
-        first = self.judge.batches[0]
-        values = Runner(reference, names, self.judge.size)(first)
+        first = judging_samples(dataset, reference)[0]
+        values = Runner(reference, names, len(next(iter(first.values()))))(first)
         rows = {name: a.reshape(-1, a.shape[-1]) for name, a in values.items()}
         ranges = {name: (a.min(axis=0), a.max(axis=0)) for name, a in rows.items()}
         plain = self.settings.model_copy(update={"equalize": False})
@@ -286,7 +305,7 @@ class _Search:
         """With the fewest groups of values stored better that reach the limit, or those that come nearest; None if
         there is none."""
         candidates = Candidates(start.model, start.reference, float_allowed=not self.integer_only)
-        tuner = Tuner(self.judge, start.model)
+        tuner = self._tuner(start, candidates)
         order = self._by_gain(tuner, candidates)
         expected: dict[int, float] = {}
 
@@ -308,6 +327,17 @@ class _Search:
                 break
             count = min(count + max(count // 4, 1), len(order))
         return way
+
+    def _tuner(self, start: Quantized, candidates: Candidates) -> Tuner:
+        """Of the model as it is, or, where that is better beside values that are all stored better, with the biases of
+        the float model: those that make up for large errors of int8 values add such errors where these are gone."""
+        tuner, best = Tuner(self.judge, start.model), candidates.changes(range(len(candidates.groups)))
+        reached = tuner.measure(*best).worst
+        if reached >= self.limit or not self.settings.bias_correction:
+            return tuner
+        settings = self.settings.model_copy(update={"bias_correction": False})
+        plain = Tuner(self.judge, quantize_again(start, settings, integer_only=self.integer_only).model)
+        return plain if plain.measure(*best).worst > reached else tuner
 
     def _by_gain(self, tuner: Tuner, candidates: Candidates) -> list[int]:
         """The groups of values, that first which gains most for its cost if it is stored better."""

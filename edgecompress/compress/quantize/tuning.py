@@ -74,6 +74,12 @@ def judge_of(reference: ir.Model, calibration: Calibration) -> Judge:
     return Judge(reference, judging_samples(dataset, reference), known)
 
 
+def judge_on(samples: Dataset, reference: ir.Model) -> Judge:
+    """The judge on samples that nothing is fitted to."""
+    places = judging_places(samples, reference)
+    return Judge(reference, list(islice(samples.batches(places.step), places.stop // places.step)))
+
+
 class Judge:
     """The float model's outputs on some samples, and their slices."""
 
