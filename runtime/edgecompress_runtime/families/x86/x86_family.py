@@ -11,6 +11,7 @@ from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.families.x86 import x86_addition as addition
 from edgecompress_runtime.families.x86 import x86_convolution as convolution
 from edgecompress_runtime.families.x86 import x86_depthwise as depthwise
+from edgecompress_runtime.families.x86 import x86_float as floats
 from edgecompress_runtime.families.x86 import x86_pooling as pooling
 from edgecompress_runtime.families.x86 import x86_quantize as quantization
 from edgecompress_runtime.families.x86.variants import Variant
@@ -24,10 +25,16 @@ def _undivided(prepare: Callable[..., list[Step] | None]) -> Prepare:
     return lambda variant, threads, *layer: prepare(variant, *layer)
 
 
+def _first(*prepares: Prepare) -> Prepare:
+    """What the first of them makes that has a kernel."""
+    return lambda *layer: next((steps for p in prepares if (steps := p(*layer)) is not None), None)
+
+
 BLOCKED: dict[str, Prepare] = {
-    "CONV_2D": convolution.prepare_conv,
-    "DEPTHWISE_CONV_2D": depthwise.prepare_depthwise,
-    "FULLY_CONNECTED": convolution.prepare_fully_connected,
+    "CONV_2D": _first(convolution.prepare_conv, floats.prepare_conv),
+    "DEPTHWISE_CONV_2D": _first(depthwise.prepare_depthwise, floats.prepare_depthwise),
+    "FULLY_CONNECTED": _first(convolution.prepare_fully_connected, floats.prepare_fully_connected),
+    "BATCH_MATMUL": floats.prepare_batch_matmul,
     "ADD": partial(addition.prepare_sum, "ADD"),
     "SUB": partial(addition.prepare_sum, "SUB"),
     "QUANTIZE": quantization.prepare_quantize,

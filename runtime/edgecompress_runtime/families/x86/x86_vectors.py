@@ -151,7 +151,7 @@ def store_clamped(
             start = 0
             for run in _neighbours(some):
                 at = b.add(b.mul(y_step, LONG(run[0].row)), LONG(run[0].number * variant.lanes))
-                _store_part(b, narrow, start, (len(run) - 1) * variant.lanes + run[-1].lanes, y, at)
+                store_part(b, narrow, start, (len(run) - 1) * variant.lanes + run[-1].lanes, y, at)
                 start += len(run) * variant.lanes
 
 
@@ -175,7 +175,7 @@ def store_picked(
         whole = clamped(b, _packed(b, variant, some), bounds)
         picked = b.call(function(b, variant.pick, whole.type, whole.type, whole.type), [whole, order])
         count = (len(some) - 1) * variant.lanes + some[-1].lanes
-        _store_part(b, picked, 0, count, target[0], b.mul(target[1], LONG(row)))
+        store_part(b, picked, 0, count, target[0], b.mul(target[1], LONG(row)))
 
 
 def _packed(b: ir.IRBuilder, variant: Variant, pieces: list[Piece]) -> ir.Value:
@@ -200,8 +200,8 @@ def _straight(b: ir.IRBuilder, variant: Variant, packed: ir.Value) -> ir.Value:
     return b.bitcast(b.shuffle_vector(words_, words_, words(variant)(order)), packed.type)
 
 
-def _store_part(b: ir.IRBuilder, v: ir.Value, start: int, count: int, pointer: ir.Value, offset: ir.Value) -> None:
-    """`count` bytes of v from `start` on."""
+def store_part(b: ir.IRBuilder, v: ir.Value, start: int, count: int, pointer: ir.Value, offset: ir.Value) -> None:
+    """`count` bytes of v, a vector of bytes, from `start` on."""
     for size in (64, 32, 16, 8, 4, 2, 1):
         if count >= size:
             part = v

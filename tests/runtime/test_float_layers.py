@@ -1,0 +1,103 @@
+"""The host's blocks for float32 layers, bit for bit as the plain kernels, for each variant that this CPU has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from ahead import kernels_for
+from test_host import HERE, Layers, every_variant, feeds_of, same
+
+from edgecompress_runtime.families.x86.variants import VARIANTS
+from edgecompress_runtime.families.x86.x86_family import x86_family
+from edgecompress_runtime.plan import Tensor
+
+SAME, VALID = 0, 1
+RELU, RELU_N1, RELU6 = 1, 2, 3
+
+# x, w, y, and padding, stride, dilation, activation
+CONVOLUTIONS = {
+    "a 3x3": ((1, 8, 9, 16), (16, 3, 3, 16), (1, 8, 9, 16), (SAME, 1, 1, RELU)),
+    "of three channels, stride 2, two images": ((2, 11, 13, 3), (20, 3, 3, 3), (2, 6, 7, 20), (SAME, 2, 1, 0)),
+    "dilated, without padding": ((1, 9, 10, 5), (7, 3, 3, 5), (1, 5, 6, 7), (VALID, 1, 2, RELU6)),
+    "in groups": ((1, 5, 6, 8), (36, 3, 3, 4), (1, 5, 6, 36), (SAME, 1, 1, RELU_N1)),
+    "dilated groups": ((1, 7, 7, 6), (6, 3, 2, 2), (1, 3, 6, 6), (VALID, 1, 2, 0)),
+    "a 1x1 of many channels": ((1, 5, 7, 40), (150, 1, 1, 40), (1, 5, 7, 150), (SAME, 1, 1, 0)),
+    "a 1x1 with stride": ((1, 7, 7, 8), (9, 1, 1, 8), (1, 4, 4, 9), (SAME, 2, 1, 0)),
+    "a column": ((1, 30, 1, 4), (33, 5, 1, 4), (1, 15, 1, 33), (SAME, 2, 1, 0)),
+    "one of everything": ((1, 1, 1, 1), (1, 1, 1, 1), (1, 1, 1, 1), (SAME, 1, 1, 0)),
+}
+DEPTHWISE = {
+    "a 3x3": ((1, 7, 8, 18), (3, 3), (1, 7, 8, 18), (SAME, 1, 1, RELU6)),
+    "a 5x5, stride 2, two images": ((2, 9, 9, 13), (5, 5), (2, 5, 5, 13), (SAME, 2, 1, 0)),
+    "dilated": ((1, 9, 9, 33), (3, 2), (1, 5, 7, 33), (VALID, 1, 2, 0)),
+}
+DENSE = ((1, 64, 150), (1, 3, 2), (3, 17, 5), (70, 9, 40))
+# a, b, y, and whether b's rows are columns
+PRODUCTS = (
+    ((1, 3, 7, 5), (1, 3, 5, 19), (1, 3, 7, 19), False),
+    ((2, 4, 17, 8), (2, 4, 17, 8), (2, 4, 17, 17), True),
+    ((3, 1, 6), (1, 50, 6), (3, 1, 50), True),
+)
+
+
+def real(*shape: int, random: np.random.Generator | None = None) -> Tensor:
+    data = None if random is None else random.normal(size=shape).astype(np.float32)
+    return Tensor("t", shape, np.dtype(np.float32), data=data)
+
+
+def all_layers() -> Layers:
+    layers, random = Layers(), np.random.default_rng(0)
+
+    def window(padding: int, stride: int, dilation: int, activation: int) -> dict[str, Any]:
+        steps = {"strideH": stride, "strideW": stride, "dilationHFactor": dilation, "dilationWFactor": dilation}
+        return {"padding": padding, "fusedActivationFunction": activation, **steps}
+
+    for number, (x, w, y, options) in enumerate(CONVOLUTIONS.values()):
+        bias = [real(y[-1], random=random)] if number % 3 else []
+        layers.add("CONV_2D", [real(*x), real(*w, random=random), *bias], real(*y), **window(*options))
+    for x, kernel, y, options in DEPTHWISE.values():
+        inputs = [real(*x), real(1, *kernel, x[-1], random=random), real(x[-1], random=random)]
+        layers.add("DEPTHWISE_CONV_2D", inputs, real(*y), **window(*options), depthMultiplier=1)
+    for rows, depth, units in DENSE:
+        inputs = [real(rows, depth), real(units, depth, random=random), real(units, random=random)]
+        layers.add("FULLY_CONNECTED", inputs, real(rows, units), fusedActivationFunction=RELU)
+    for a, b, y, across in PRODUCTS:
+        layers.add("BATCH_MATMUL", [real(*a), real(*b)], real(*y), adjX=False, adjY=across)
+    return layers
+
+
+@every_variant
+def test_layers(variant: str) -> None:
+    plan = all_layers().plan()
+    feeds = feeds_of(plan, 0)
+    random = np.random.default_rng(1)
+    special = np.float32([np.inf, -np.inf, np.nan, -0.0, 1e-42, 3e38])
+    odd = [np.where(random.random(x.shape) < 0.02, random.choice(special, x.shape), x) for x in feeds]
+    assert all("float" in name for name in kernels_for(plan, x86_family(VARIANTS[variant])))
+    same(plan, variant, feeds=feeds)
+    with np.errstate(invalid="ignore"):
+        same(plan, variant, feeds=[x.astype(np.float32) for x in odd])
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_share_layers(threads: int) -> None:
+    layers, random = Layers(), np.random.default_rng(0)
+    x, w = real(1, 24, 24, 32), real(40, 3, 3, 32, random=random)
+    layers.add("CONV_2D", [x, w], real(1, 24, 24, 40), padding=SAME, strideH=1, strideW=1)
+    depthwise = [real(1, 40, 40, 64), real(1, 3, 3, 64, random=random)]
+    layers.add("DEPTHWISE_CONV_2D", depthwise, real(1, 40, 40, 64), padding=SAME, strideH=1, strideW=1)
+    layers.add("FULLY_CONNECTED", [real(1, 900), real(500, 900, random=random)], real(1, 500))
+    layers.add("FULLY_CONNECTED", [real(40, 300), real(50, 300, random=random)], real(40, 50))
+    same(layers.plan(), HERE[0], threads=threads)
+
+
+def test_weights_that_are_no_numbers_have_plain_kernels() -> None:
+    """Times a zero of the padding they would be no number where the plain kernel leaves them out."""
+    layers, random = Layers(), np.random.default_rng(0)
+    w = real(4, 3, 3, 2, random=random)
+    assert w.data is not None
+    w.data[0, 0, 0, 0] = np.inf
+    layers.add("CONV_2D", [real(1, 5, 5, 2), w], real(1, 5, 5, 4), padding=SAME, strideH=1, strideW=1)
+    same(layers.plan(), HERE[0])
