@@ -70,6 +70,15 @@ def test_onnx_runtime(tmp_path, kind, optimize):
     np.testing.assert_allclose(y, conv_net_numpy(X), rtol=1e-4, atol=1e-5)
 
 
+def test_a_large_constant_that_nothing_reads_is_no_fault():
+    """As smoothing leaves behind where it puts another matrix in a layer's place."""
+    model = conv_net()
+    rest = ir.tensor(np.ones((300, 300), np.float32), name="rest")
+    model.graph.register_initializer(ir.Value(name="rest", const_value=rest))
+    (y,) = OnnxRuntime(model).run(FEED)
+    np.testing.assert_allclose(y, conv_net_numpy(X), rtol=1e-4, atol=1e-5)
+
+
 def test_extra_outputs_come_after_the_models_own():
     outputs = OnnxRuntime(conv_net(), extra_outputs=["r", "Ausgabe/größe:0", "c"]).run(FEED)
     y, r, again, c = outputs

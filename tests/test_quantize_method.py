@@ -38,7 +38,8 @@ def test_no_method_measures_better_than_the_one_chosen(body: str, shape: str):
     model = made(body)
     dataset = data(model, {"x": SHAPES[shape](normal(64, 3, 8, 8))})
     calibration = calibrate(model, dataset, SETTINGS)
-    chosen, _ = with_best_method(model, calibration, SETTINGS, integer_only=False)
+    best = with_best_method(model, calibration, SETTINGS, integer_only=False)
+    chosen = best.calibration
     judging = {"x": np.concatenate([batch["x"] for batch in judging_samples(dataset, model)])}
     exact = OnnxRuntime(model).run(judging)[0]
     ratios = {}
@@ -46,6 +47,9 @@ def test_no_method_measures_better_than_the_one_chosen(body: str, shape: str):
         annotated = quantize_static(model, replace(calibration, method=name), SETTINGS)
         ratios[name] = float(snr_db(exact, OnnxRuntime(simulation(annotated)).run(judging)[0]))
     assert ratios[chosen.method] > max(ratios.values()) - 0.1
+    if best.measured is not None:
+        again = Judge(model, judging_samples(dataset, model)).of(best.model)
+        assert best.measured.mean == pytest.approx(again.mean, abs=1e-3)
 
 
 @pytest.mark.parametrize("body", BODIES)

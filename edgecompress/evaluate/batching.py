@@ -58,7 +58,11 @@ def join(
             axes = [axis for axis in axes if axis == 0]
         else:
             axes = [axis for axis in axes if _is_constant(alike[i], axis)]
-        array = np.concatenate([np.moveaxis(p, axes[0], 0) for p in parts])[:count] if axes else np.stack(parts)
+        if axes:
+            moved = [np.moveaxis(p, axes[0], 0) for p in parts]
+            array = (moved[0] if len(moved) == 1 else np.concatenate(moved))[:count]
+        else:
+            array = parts[0][None] if len(parts) == 1 else np.stack(parts)
         joined.append(array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array)
     return joined
 

@@ -160,8 +160,11 @@ def _one_sample(shape: Sequence[int | str | None], samples: Shape) -> Shape:
 def _with_outputs(model: ir.Model, names: Sequence[str]) -> tuple[bytes, dict[str, np.ndarray]]:
     """(serialised with these values as outputs too, large initializers, which it only refers to)."""
     model, large = model.clone(), {}
-    for value in model.graph.initializers.values():
+    for value in list(model.graph.initializers.values()):
         tensor = value.const_value
+        if not value.uses() and not value.is_graph_output():  # ONNX Runtime drops it before it could refer to it
+            del model.graph.initializers[str(value.name)]
+            continue
         if tensor is not None and tensor.nbytes > LARGE and tensor.dtype == ir.DataType.FLOAT:
             name, array = str(value.name), np.ascontiguousarray(tensor.numpy())
             large[name] = array

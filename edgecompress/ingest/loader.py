@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
@@ -41,6 +42,7 @@ from edgecompress.operators import record_of
 from edgecompress.support.interrupt import reraise_interrupt
 
 FIRST_OF_ONNXRUNTIME = 7  # opset that it has kernels for
+LARGE = 1 << 16  # bytes of a weight that is worth a copy of its own
 CHANGED = frozenset({*SMALL, *WIDE, *NARROW})  # types of inputs and outputs, which the user may want to know
 Shapes = Mapping[str, Sequence[int]]
 
@@ -343,22 +345,23 @@ def _chosen(model: ir.Model) -> list[str]:
 
 
 def _parse(proto: onnx.ModelProto) -> ir.Model:
-    """The message as an IR model. Raises InputError when one of its constants can't be decoded."""
+    """The message as an IR model, whose large weights are arrays: those of the message are copied by everyone who looks
+    at them. Raises InputError when one of its constants can't be decoded."""
     tensor = None
     try:
         model = ir.from_proto(proto)
-        for tensor in _tensors(model.graph):
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            array = None if tensor is None else tensor.numpy()
+            if array is not None and array.dtype == np.float32 and array.nbytes > LARGE:
+                value.const_value = ir.Tensor(array, name=value.name)
+        for tensor in (t for n in model.graph if (t := n.attributes.get_tensor("value")) is not None):
             tensor.numpy()
     except Exception as error:  # the checker lets some damaged models pass
         reraise_interrupt(error)
         where = "" if tensor is None else f" (tensor {tensor.name!r})"
         raise InputError(f"not a valid ONNX model{where}: {type(error).__name__}: {error}") from error
     return model
-
-
-def _tensors(graph: ir.Graph) -> Iterator[ir.TensorProtocol]:
-    yield from (v.const_value for v in graph.initializers.values() if v.const_value is not None)
-    yield from (t for n in graph if (t := n.attributes.get_tensor("value")) is not None)
 
 
 def _with_dynamic_batch(model: ir.Model, dimensions: _Dimensions) -> list[str]:

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.ranges import METHODS
-from edgecompress.compress.quantize.tuning import Step, Tuner, judge_of
+from edgecompress.compress.quantize.tuning import Measured, Step, Tuner, biases_of, judge_of
 from edgecompress.graph.annotations import quantization
 from edgecompress.recipe import Quantize
 
 
+@dataclass(frozen=True)
+class BestMethod:
+    """A calibration with the method whose scales bring the outputs nearest to the float model's.
+
+    model: what it annotates. measured: that model's quality; None where all methods give the same scales.
+    """
+
+    calibration: Calibration
+    model: ir.Model
+    measured: Measured | None
+
+
 def with_best_method(
     reference: ir.Model, calibration: Calibration, settings: Quantize, *, integer_only: bool
-) -> tuple[Calibration, ir.Model]:
-    """The calibration with the method whose scales bring the outputs nearest to the float model's, and the model that
-    it annotates.
-
-    Each is measured on a part of the calibration data; of equals, the first in the list of methods stays.
-    """
+) -> BestMethod:
+    """Each method is measured on a part of the calibration data; of equals, the first in the list stays."""
     candidates = {name: replace(calibration, method=name) for name in METHODS}
     annotated = {
         name: quantize_static(reference, c, settings, integer_only=integer_only) for name, c in candidates.items()
     }
     steps = {name: steps_of(model) for name, model in annotated.items()}
-    best = next(iter(candidates))
-    if any(found != steps[best] for found in steps.values()):
-        tuner = Tuner(judge_of(reference, calibration), annotated[best])
-        measured = {name: tuner.measure(found) for name, found in steps.items()}
-        best = max(measured, key=lambda name: measured[name].mean)
-    return candidates[best], annotated[best]
+    first = next(iter(candidates))
+    if all(found == steps[first] for found in steps.values()):
+        return BestMethod(candidates[first], annotated[first], None)
+    tuner = Tuner(judge_of(reference, calibration), annotated[first])
+    measured = {name: tuner.measure(found, biases=biases_of(annotated[name])) for name, found in steps.items()}
+    best = max(measured, key=lambda name: measured[name].mean)
+    return BestMethod(candidates[best], annotated[best], measured[best])
 
 
 def steps_of(annotated: ir.Model) -> dict[str, Step]:

@@ -12,12 +12,12 @@ from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.attention_masks import bounded
 from edgecompress.compress.quantize.bias_correction import BiasCorrection, correct_bias
 from edgecompress.compress.quantize.calibrate import Calibration, Measuring
-from edgecompress.compress.quantize.choose_method import with_best_method
+from edgecompress.compress.quantize.choose_method import BestMethod, with_best_method
 from edgecompress.compress.quantize.equalize import Equalization, equalize
 from edgecompress.compress.quantize.given_scales import knows_scales, values_with_scales
 from edgecompress.compress.quantize.gptq import Rounded, with_rounded
 from edgecompress.compress.quantize.precision import require_integer
-from edgecompress.compress.quantize.tuning import Judge, judge_of, judging_samples
+from edgecompress.compress.quantize.tuning import Judge, Measured, judge_of, judging_samples
 from edgecompress.graph.annotations import codebook, comes_quantized, forget_given
 from edgecompress.recipe import Quantize
 
@@ -36,7 +36,8 @@ class Quantized:
     reference: the float model with the same values and weights, equalized if that helped, for `diagnose` to compare
     with. equalization, bias_correction: None when the settings don't ask for them. rounded: weights that were not just
     rounded to the nearest, by name. as_it_came: whether only layers are int8 whose scales the model came with.
-    replaces_given: whether calibrated scales took the place of those that it came with.
+    replaces_given: whether calibrated scales took the place of those that it came with. best: the method for ranges
+    that was chosen by measurement, with the model that it gave.
     """
 
     model: ir.Model = field(repr=False)
@@ -47,6 +48,12 @@ class Quantized:
     rounded: Mapping[str, Rounded] = field(default_factory=dict, repr=False)
     as_it_came: bool = False
     replaces_given: bool = False
+    best: BestMethod | None = field(default=None, repr=False)
+
+    @property
+    def measured(self) -> Measured | None:
+        """The quality of its outputs on the samples of `tuning.judge_of`, where it is known."""
+        return self.best.measured if self.best is not None and self.best.model is self.model else None
 
 
 def quantize(
@@ -96,8 +103,10 @@ def _quantized(
         partly = _as_it_came(reference, calibration, settings)
     if partly is not None and not typical:
         return partly
+    best = None
     if settings.calibration == "auto" and typical:
-        calibration, annotated = with_best_method(reference, calibration, settings, integer_only=integer_only)
+        best = with_best_method(reference, calibration, settings, integer_only=integer_only)
+        calibration, annotated = best.calibration, best.model
     else:
         annotated = quantize_static(reference, calibration, settings, integer_only=integer_only)
     if settings.bias_correction:
@@ -106,7 +115,7 @@ def _quantized(
         judge = judge_of(reference, calibration)
         if judge.of(partly.model).mean > judge.of(annotated).mean + WORTH_FLOAT:
             return partly
-    return Quantized(annotated, reference, calibration, equalization, correction)
+    return Quantized(annotated, reference, calibration, equalization, correction, best=best)
 
 
 def quantize_again(before: Quantized, settings: Quantize, *, integer_only: bool = False) -> Quantized:

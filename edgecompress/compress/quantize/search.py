@@ -186,7 +186,8 @@ class _Search:
         reference = quantized.reference
         self.judge = judge_of(reference, quantized.calibration) if held_out is None else judge_on(held_out, reference)
         self.quick = self.judge.quick(QUICK_MACS)
-        self.measured = self.judge.of(quantized.model) if self.judge.names else Measured(math.inf, math.inf)
+        known = quantized.measured or (None if self.judge.names else Measured(math.inf, math.inf))
+        self.measured = known or self.judge.of(quantized.model)
 
     def free_changes(self) -> dict[str, Callable[[str], None]]:
         """What costs nothing on the device, by what reports call it, in the order of the tries."""

@@ -132,7 +132,7 @@ class Tuner:
         self._shapes = {str(v.name): tuple(v.shape.numpy()) for v in model.graph.inputs if v.shape is not None}
         self._defaults: Arrays = {}
         graph = model.graph
-        for name in [*self._exact, *(n for names in self._steps.values() for n in names)]:
+        for name in [*self._exact, *biases_of(annotated), *(n for names in self._steps.values() for n in names)]:
             value = graph.initializers.pop(name)
             assert value.const_value is not None
             array = np.asarray(value.const_value.numpy())
@@ -145,13 +145,20 @@ class Tuner:
         """Whether the value of that name is rounded."""
         return value in self._steps
 
-    def measure(self, changes: Mapping[str, Step], exact: Collection[str] = (), judge: Judge | None = None) -> Measured:
+    def measure(
+        self,
+        changes: Mapping[str, Step],
+        exact: Collection[str] = (),
+        judge: Judge | None = None,
+        biases: Arrays | None = None,
+    ) -> Measured:
         """The quality with other steps for some values, by the names that they have in the annotated model.
 
         exact: names of weights that are not rounded. judge: in place of the tuner's own, on a part of its samples.
+        biases: in place of the model's, by name (`biases_of` a model that differs in its steps alone).
         """
         judge = judge or self._judge
-        steps = self._defaults | {name: self._exact[name] for name in exact if name in self._exact}
+        steps = self._defaults | {name: self._exact[name] for name in exact if name in self._exact} | (biases or {})
         for value, step in changes.items():
             if value in self._steps:
                 numbers = (step.scale, step.low, step.high)
@@ -167,6 +174,16 @@ class Tuner:
 
 def _joined(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def biases_of(annotated: ir.Model) -> Arrays:
+    """The biases of integer layers as they are rounded, by name."""
+    values = dict.fromkeys(layer.bias for layer in layers(annotated.graph) if is_integer(layer.node))
+    return {
+        str(value.name): q.dequantize(q.quantize(array))
+        for value in values
+        if value is not None and (q := quantization(value)) is not None and (array := constant(value)) is not None
+    }
 
 
 def _layer_weights(annotated: ir.Model) -> Arrays:
