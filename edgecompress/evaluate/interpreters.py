@@ -92,7 +92,8 @@ class Interpreter(Protocol):
 class OnnxRuntime:
     """ONNX Runtime on the CPU.
 
-    model: serialised, a file, or an onnx_ir model. optimize: its graph optimisations and fused kernels.
+    model: serialised, a file, or an onnx_ir model. optimize: its graph optimisations and fused kernels. arrange:
+    whether matrices are copied into the order that its kernels read.
     extra_outputs: values of an onnx_ir model inside the graph that `run` returns after its outputs.
     Raises InterpreterError when the model doesn't load.
     """
@@ -105,6 +106,7 @@ class OnnxRuntime:
         *,
         threads: int = 1,
         optimize: bool = True,
+        arrange: bool = True,
         extra_outputs: Sequence[str] = (),
     ) -> None:
         import onnxruntime
@@ -117,11 +119,16 @@ class OnnxRuntime:
         options.log_severity_level = 3  # errors: they are raised as well
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if not arrange:
+            options.add_session_config_entry("session.disable_prepacking", "1")
         serialised: bytes | Path
         if isinstance(model, ir.Model):
             serialised, self._weights = _with_outputs(model, extra_outputs)  # ONNX Runtime reads them in place
             values = [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in self._weights.values()]
             options.add_external_initializers(list(self._weights), values)
+            for name, value in zip(self._weights, values, strict=True):
+                options.add_initializer(name, value)  # without a copy, where it stays as it is
+            self._values = values
         else:
             serialised = as_devices_compute(model) if isinstance(model, bytes) else model
         with _failing(self.name, self.version):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +17,9 @@ INTEGER_RANGE = {
     ir.DataType.INT32: (-(2**31), 2**31 - 1),
     ir.DataType.INT64: (-(2**47), 2**47 - 1),  # of biases: larger sums TFLite's int16 kernels can't scale
 }
+
+
+CHUNK = 1 << 17  # values that are rounded at a time: as float64 they stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,18 +46,39 @@ class Quantization:
         if self.dtype == ir.DataType.FLOAT16:
             return real.astype(np.float16)
         low, high = INTEGER_RANGE[self.dtype]
-        scale, zero_point = self._broadcast(real.ndim)
         if self.kind != "int8":
-            return few_bits.integers(self.kind, real.astype(np.float64), scale, self.axis)
-        stored = np.rint(real.astype(np.float64) / scale) + zero_point
-        return np.clip(stored, low + self.narrow_range, high).astype(self.dtype.numpy())
+            return few_bits.integers(self.kind, real.astype(np.float64), self._broadcast(real.ndim)[0], self.axis)
+        result = np.empty(real.shape, self.dtype.numpy())
+        for part, scale, zero_point in self._parts(real):
+            stored = real[part].astype(np.float64)
+            stored /= scale
+            np.rint(stored, out=stored)
+            stored += zero_point
+            result[part] = np.clip(stored, low + self.narrow_range, high, out=stored)
+        return result
 
     def dequantize(self, stored: np.ndarray) -> np.ndarray:
         """stored integers -> float32 array."""
         if self.dtype == ir.DataType.FLOAT16:
             return stored.astype(np.float32)
-        scale, zero_point = self._broadcast(stored.ndim)
-        return ((stored.astype(np.float64) - zero_point) * scale).astype(np.float32)
+        result = np.empty(stored.shape, np.float32)
+        for part, scale, zero_point in self._parts(stored):
+            real = stored[part].astype(np.float64)
+            real -= zero_point
+            real *= scale
+            result[part] = real
+        return result
+
+    def _parts(self, array: np.ndarray) -> Iterator[tuple[slice | EllipsisType, np.ndarray, np.ndarray]]:
+        """Parts of a large array, small enough for the cache, each with its scale and zero point."""
+        scale, zero_point = self._broadcast(array.ndim)
+        if array.size <= CHUNK:
+            yield ..., scale, zero_point
+            return
+        rows = max(CHUNK * len(array) // array.size, 1)
+        for start in range(0, len(array), rows):
+            part = slice(start, start + rows)
+            yield part, *((scale[part], zero_point[part]) if self.axis == 0 else (scale, zero_point))
 
     def _broadcast(self, rank: int) -> tuple[np.ndarray, np.ndarray]:
         scale, zero_point = self.scale.astype(np.float64), self.zero_point.astype(np.float64)

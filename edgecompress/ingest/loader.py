@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import LiftConstantsToInitializersPass
@@ -42,7 +41,6 @@ from edgecompress.operators import record_of
 from edgecompress.support.interrupt import reraise_interrupt
 
 FIRST_OF_ONNXRUNTIME = 7  # opset that it has kernels for
-LARGE = 1 << 16  # bytes of a weight that is worth a copy of its own
 CHANGED = frozenset({*SMALL, *WIDE, *NARROW})  # types of inputs and outputs, which the user may want to know
 Shapes = Mapping[str, Sequence[int]]
 
@@ -257,6 +255,8 @@ def _ingest(
         model, baked = again
         model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
         notes.append(f"the batch size {baked}, which the model's Reshapes were exported with, was changed to 1 as well")
+    for value in model.graph.initializers.values():
+        _take_out(value)  # of attributes
     notes += _changed_types(model, given_types)
     for i, name in passed:
         called = model.graph.outputs[i].name
@@ -345,16 +345,14 @@ def _chosen(model: ir.Model) -> list[str]:
 
 
 def _parse(proto: onnx.ModelProto) -> ir.Model:
-    """The message as an IR model, whose large weights are arrays: those of the message are copied by everyone who looks
-    at them. Raises InputError when one of its constants can't be decoded."""
+    """The message as an IR model, whose weights are arrays. Raises InputError when one of its constants can't be
+    decoded."""
     tensor = None
     try:
         model = ir.from_proto(proto)
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            array = None if tensor is None else tensor.numpy()
-            if array is not None and array.dtype == np.float32 and array.nbytes > LARGE:
-                value.const_value = ir.Tensor(array, name=value.name)
+            _take_out(value)
         for tensor in (t for n in model.graph if (t := n.attributes.get_tensor("value")) is not None):
             tensor.numpy()
     except Exception as error:  # the checker lets some damaged models pass
@@ -362,6 +360,14 @@ def _parse(proto: onnx.ModelProto) -> ir.Model:
         where = "" if tensor is None else f" (tensor {tensor.name!r})"
         raise InputError(f"not a valid ONNX model{where}: {type(error).__name__}: {error}") from error
     return model
+
+
+def _take_out(value: ir.Value) -> None:
+    """Has a constant hold an array of its own, in place: a tensor of a message is copied by everyone who looks at it,
+    and keeps all of the message in memory."""
+    tensor = value.const_value
+    if isinstance(tensor, ir.TensorProtoTensor) and (array := tensor.numpy()).dtype.kind in "fiub":
+        value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=value.name)
 
 
 def _with_dynamic_batch(model: ir.Model, dimensions: _Dimensions) -> list[str]:

@@ -26,9 +26,12 @@ class Runner:
     beforehand: as known from another runner, or because results depend on the batch by intent.
     """
 
-    def __init__(self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None) -> None:
-        """outputs: names of any values. samples: of a batch."""
-        self._model, self._outputs, self._samples = model, list(outputs), samples
+    def __init__(
+        self, model: ir.Model, outputs: Sequence[str], samples: int, *, whole: bool | None = None, few: bool = False
+    ) -> None:
+        """outputs: names of any values. samples: of a batch. few: whether it runs so few batches that arranging the
+        weights for speed, in memory of their own, does not pay."""
+        self._model, self._outputs, self._samples, self._few = model, list(outputs), samples, few
         self._whole, self._at_once = whole, False
         self._interpreter: OnnxRuntime | None = None
         self._first: tuple[Arrays, Arrays] | None = None  # the inputs and results that showed how samples go through
@@ -39,6 +42,10 @@ class Runner:
             self._interpreter = self._start(inputs)
         first, self._first = self._first, None
         return first[1] if first is not None and first[0] is inputs else self._run(self._interpreter, inputs)
+
+    def close(self) -> None:
+        """Frees the session, which the next call starts again."""
+        self._interpreter = None
 
     def takes_all(self, inputs: Arrays) -> bool:
         """Whether samples like these go through in one call."""
@@ -78,7 +85,7 @@ class Runner:
         return many
 
     def _load(self, model: ir.Model) -> OnnxRuntime:
-        return OnnxRuntime(model, threads=ALL_CORES, extra_outputs=self._outputs)
+        return OnnxRuntime(model, threads=ALL_CORES, extra_outputs=self._outputs, arrange=not self._few)
 
     def _run(self, interpreter: OnnxRuntime, inputs: Arrays) -> Arrays:
         # Where all go through at once, all values have the batch in front.

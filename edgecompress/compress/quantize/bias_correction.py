@@ -74,7 +74,7 @@ def without_mean_shift(reference: ir.Model, quantized: ir.Model, inputs: Arrays)
         return quantized, 0
     samples = len(next(iter(inputs.values())))
     whole = Runner(reference, [str(v.name) for v in reference.graph.outputs], samples).takes_all(inputs)
-    measured = Runner(joint, list(shifts.values()), samples, whole=whole)(inputs)
+    measured = Runner(joint, list(shifts.values()), samples, whole=whole, few=True)(inputs)
     corrected = quantized.clone()
     for layer in layers(corrected.graph):
         name, bias = shifts.get(str(layer.output.name)), layer.bias

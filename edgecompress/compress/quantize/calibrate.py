@@ -86,6 +86,7 @@ class Measuring:
         run time."""
         values = self._add(next(self._batches))
         histograms = {name: histogram.copy() for name, histogram in self._histograms.items()}
+        self._count.pause()
         return self._calibration(histograms), {name: values[name] for name in names if name in values}
 
     def all(self) -> Calibration:
@@ -122,6 +123,10 @@ class _Counting:
         inputs = {v.name for v in model.graph.inputs}
         self.size = min(batch_size(model), len(dataset))
         self._run = Runner(model, [name for name in histograms if name not in inputs], self.size)
+
+    def pause(self) -> None:
+        """Takes no memory until the next batch."""
+        self._run.close()
 
     def __call__(self, batch: Arrays) -> Arrays:
         values = {name: x for name, x in batch.items() if name in self._histograms} | self._run(batch)

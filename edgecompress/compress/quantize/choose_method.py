@@ -29,7 +29,8 @@ class BestMethod:
 def with_best_method(
     reference: ir.Model, calibration: Calibration, settings: Quantize, *, integer_only: bool
 ) -> BestMethod:
-    """Each method is measured on a part of the calibration data; of equals, the first in the list stays."""
+    """Each method is measured on a part of the calibration data, with the same biases; of equals, the first in the list
+    stays."""
     candidates = {name: replace(calibration, method=name) for name in METHODS}
     annotated = {
         name: quantize_static(reference, c, settings, integer_only=integer_only) for name, c in candidates.items()
@@ -39,9 +40,10 @@ def with_best_method(
     if all(found == steps[first] for found in steps.values()):
         return BestMethod(candidates[first], annotated[first], None)
     tuner = Tuner(judge_of(reference, calibration), annotated[first])
-    measured = {name: tuner.measure(found, biases=biases_of(annotated[name])) for name, found in steps.items()}
+    measured = {name: tuner.measure(found) for name, found in steps.items()}
     best = max(measured, key=lambda name: measured[name].mean)
-    return BestMethod(candidates[best], annotated[best], measured[best])
+    exactly = measured[best] if best == first else tuner.measure(steps[best], biases=biases_of(annotated[best]))
+    return BestMethod(candidates[best], annotated[best], exactly)
 
 
 def steps_of(annotated: ir.Model) -> dict[str, Step]:

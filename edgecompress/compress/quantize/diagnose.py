@@ -65,9 +65,10 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
     dataset = dataset.head(int(np.clip(MACS // max(statistics(float_model).macs, 1), FEWEST, SAMPLES)))
     size = min(batch_size(float_model), len(dataset))
     whole = Runner(float_model, names, size).takes_all(next(dataset.batches(size)))
-    isolated, exact = _isolated(float_model, quantized_model)
-    all_errors = Runner(simulation(quantized_model), names, size, whole=whole)
-    own_errors = Runner(isolated, [*names, *(exact[name] for name in names)], size, whole=whole)
+    simulated = simulation(quantized_model)
+    isolated, exact = _isolated(float_model, quantized_model, simulated)
+    all_errors = Runner(simulated, names, size, whole=whole, few=True)
+    own_errors = Runner(isolated, [*names, *(exact[name] for name in names)], size, whole=whole, few=True)
     evidence = {name: _Evidence(quantization(layer.output)) for name, layer in zip(names, found)}
     total, own = Noise(), Noise()
     for batch in dataset.batches(size):
@@ -113,10 +114,10 @@ class _Evidence:
             self.channels = ranges if self.channels is None else np.maximum(self.channels, ranges)
 
 
-def _isolated(float_model: ir.Model, quantized: ir.Model) -> tuple[ir.Model, dict[str, str]]:
+def _isolated(float_model: ir.Model, quantized: ir.Model, simulated: ir.Model) -> tuple[ir.Model, dict[str, str]]:
     """The simulated model with every layer fed by the float model's values, rounded; and the names that these have in
     it, by their names in the float model."""
-    joint = Simulation(quantized)
+    joint = Simulation(quantized, simulated)
     annotations = {str(v.name): quantization(v) for node in quantized.graph for v in node.outputs}
     uses = {name: list(rounding.rounded.uses()) for name, rounding in joint.roundings.items()}
     exact = joint.add_float_model(float_model)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize.assign import quantize_static
-from edgecompress.compress.quantize.calibrate import Calibration, Measuring, calibrate
+from edgecompress.compress.quantize.calibrate import Calibration, Measuring
 from edgecompress.compress.quantize.cross_layer import equalized, pairs
 from edgecompress.compress.quantize.noise import WORTH_DB, measured_outputs, output_snr_db
 from edgecompress.recipe import Quantize
@@ -61,16 +61,17 @@ def equalize(model: ir.Model, dataset: Dataset, settings: Quantize, measuring: M
     calibration, values = measuring.first([str(pair.between.name) for pair in found])
     ranges = {n: np.abs(a).max(axis=tuple(i for i in range(a.ndim) if i != 1)) for n, a in values.items()}
     del values
-    candidates = {"weights": equalized(model), "activations": equalized(model, ranges)}
-    before = _quantized_snr_db(model, calibration, settings)
-    after = {
-        by: _quantized_snr_db(candidate, calibrate(candidate, calibration.dataset, settings), settings)
-        for by, candidate in candidates.items()
-    }
-    best = max(after, key=lambda by: after[by])
-    kept = after[best] > before + WORTH_DB
-    report = Equalization(kept, before, after[best], len(found), best)
-    return Equalized(candidates[best] if kept else model, report)
+    before, best = _quantized_snr_db(model, calibration, settings), None
+    for by, of_activations in (("weights", None), ("activations", ranges)):
+        candidate = equalized(model, of_activations)  # one at a time: each has weights of its own
+        own = Measuring(candidate, calibration.dataset, settings).first()[0]
+        after = _quantized_snr_db(candidate, own, settings)
+        if best is None or after > best[0]:
+            best = after, by, candidate
+    assert best is not None
+    after, by, candidate = best
+    kept = after > before + WORTH_DB
+    return Equalized(candidate if kept else model, Equalization(kept, before, after, len(found), by))
 
 
 def _quantized_snr_db(model: ir.Model, calibration: Calibration, settings: Quantize) -> float:

@@ -36,7 +36,9 @@ class Simulation:
     the names of the constants with its scale, and with the lowest and the highest multiple of it.
     """
 
-    def __init__(self, annotated: ir.Model) -> None:
+    def __init__(self, annotated: ir.Model, simulated: ir.Model | None = None) -> None:
+        """simulated: an earlier simulation of the same model, to share its constants."""
+        known = {} if simulated is None else simulated.graph.initializers
         self.model = annotated.clone()
         self.graph = self.model.graph
         self.roundings: dict[str, Rounding] = {}
@@ -44,6 +46,9 @@ class Simulation:
         self._names = Names(self.graph)
         for value in list(self.graph.initializers.values()):
             if (q := quantization(value)) is not None and value.const_value is not None:
+                if (same := known.get(str(value.name))) is not None:
+                    value.const_value = same.const_value
+                    continue
                 array = q.dequantize(q.quantize(value.const_value.numpy()))
                 value.const_value = ir.tensor(array, name=value.name)
         for value in [*self.graph.inputs, *(v for node in self.graph for v in node.outputs)]:
