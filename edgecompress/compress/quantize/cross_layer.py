@@ -71,8 +71,8 @@ def _equalize_pair(pair: Pair, ranges: dict[str, np.ndarray]) -> float:
     between = str(pair.between.name)
     r1 = ranges.get(between)
     if r1 is None:
-        r1 = np.abs(w1).reshape(len(w1), -1).max(axis=1)
-    r2 = _by_input_channel(np.abs(w2), pair.second).max(axis=(1, 3)).ravel()
+        r1 = _largest(w1.reshape(len(w1), -1), (1,))
+    r2 = _largest(_by_input_channel(w2, pair.second), (1, 3)).ravel()
     if len(r1) != len(r2):
         return 0.0  # a Reshape between: channels don't line up
     alive = (r1 > 0) & (r2 > 0)
@@ -81,13 +81,23 @@ def _equalize_pair(pair: Pair, ranges: dict[str, np.ndarray]) -> float:
     s[alive] /= np.exp(np.log(s[alive]).mean()) if alive.any() else 1.0
     if between in ranges:
         ranges[between] = r1 / s
-    _set(pair.first, 1, w1 / s.reshape(-1, *[1] * (w1.ndim - 1)))
+    _set(pair.first, 1, _rounded(np.divide, w1, s.reshape(-1, *[1] * (w1.ndim - 1))))
     bias = constant(pair.first.inputs[2]) if len(pair.first.inputs) > 2 else None
     if bias is not None:
-        _set(pair.first, 2, bias / s)
-    grouped = _by_input_channel(w2, pair.second) * s.reshape(_group(pair.second), 1, -1, 1)
+        _set(pair.first, 2, _rounded(np.divide, bias, s))
+    grouped = _rounded(np.multiply, _by_input_channel(w2, pair.second), s.reshape(_group(pair.second), 1, -1, 1))
     _set(pair.second, 1, grouped.reshape(w2.shape))
     return float(np.abs(np.log(s)).max())
+
+
+def _largest(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """The largest magnitude along axes, without an array of magnitudes."""
+    return np.maximum(array.max(axis=axes), -array.min(axis=axes))
+
+
+def _rounded(operation: np.ufunc, array: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """float32, computed as float64 without an array of these."""
+    return operation(array, factors, out=np.empty(array.shape, np.float32), dtype=np.float64, casting="same_kind")
 
 
 def _by_input_channel(weight: np.ndarray, node: ir.Node) -> np.ndarray:
@@ -103,7 +113,7 @@ def _group(node: ir.Node) -> int:
 def _set(node: ir.Node, index: int, array: np.ndarray) -> None:
     value = node.inputs[index]
     assert value is not None
-    value.const_value = ir.tensor(array.astype(np.float32), name=value.name)
+    value.const_value = ir.tensor(array, name=value.name)
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
