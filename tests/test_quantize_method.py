@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgecompress.compress.quantize import calibrate, quantize_static, simulation
+from edgecompress.compress.quantize import calibrate, noise, quantize_static, simulation
 from edgecompress.compress.quantize.choose_method import steps_of, with_best_method
 from edgecompress.compress.quantize.ranges import METHODS
-from edgecompress.compress.quantize.tuning import Judge, Tuner, judging_samples
+from edgecompress.compress.quantize.tuning import Judge, Measured, Tuner, judging_samples
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.recipe import Quantize
 from quantizing import data, network, normal, snr_db
@@ -50,6 +51,22 @@ def test_no_method_measures_better_than_the_one_chosen(body: str, shape: str):
     if best.measured is not None:
         again = Judge(model, judging_samples(dataset, model)).of(best.model)
         assert best.measured.mean == pytest.approx(again.mean, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_methods_far_behind_on_the_first_of_many_batches_are_not_measured_on_all(
+    shape: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(noise, "batch_size", lambda model: 8)
+    measured, real = Counter[int](), Judge.measure
+
+    def counted(judge: Judge, found: dict[str, np.ndarray]) -> Measured:
+        measured[len(judge.batches)] += 1
+        return real(judge, found)
+
+    monkeypatch.setattr(Judge, "measure", counted)
+    test_no_method_measures_better_than_the_one_chosen("two layers", shape)
+    assert measured[2] == len(METHODS) and 1 <= measured[7] - 1 <= len(METHODS) + 1
 
 
 @pytest.mark.parametrize("body", BODIES)

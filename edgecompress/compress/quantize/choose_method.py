@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -9,9 +10,12 @@ import onnx_ir as ir
 from edgecompress.compress.quantize.assign import quantize_static
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.ranges import METHODS
-from edgecompress.compress.quantize.tuning import Measured, Step, Tuner, biases_of, judge_of
+from edgecompress.compress.quantize.tuning import Judge, Measured, Step, Tuner, biases_of, judge_of
 from edgecompress.graph.annotations import quantization
 from edgecompress.recipe import Quantize
+
+MANY, FIRST = 4, 2  # batches of a large model: so many are, and those that every method is measured on
+FAR = 1.0  # dB behind the best on the first batches: such a method is not measured on the others
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,22 @@ def with_best_method(
     first = next(iter(candidates))
     if all(found == steps[first] for found in steps.values()):
         return BestMethod(candidates[first], annotated[first], None)
-    tuner = Tuner(judge_of(reference, calibration), annotated[first])
-    measured = {name: tuner.measure(found) for name, found in steps.items()}
-    best = max(measured, key=lambda name: measured[name].mean)
+    judge = judge_of(reference, calibration)
+    tuner = Tuner(judge, annotated[first])
+    left = _promising(tuner, judge, steps)
+    measured = {name: tuner.measure(steps[name]) for name in left} if len(left) > 1 or left[0] == first else {}
+    best = max(measured, key=lambda name: measured[name].mean) if measured else left[0]
     exactly = measured[best] if best == first else tuner.measure(steps[best], biases=biases_of(annotated[best]))
     return BestMethod(candidates[best], annotated[best], exactly)
+
+
+def _promising(tuner: Tuner, judge: Judge, steps: Mapping[str, Mapping[str, Step]]) -> list[str]:
+    """The methods that are not far behind on the first samples, where these are many batches of a large model."""
+    if len(judge.batches) < MANY:
+        return list(steps)
+    part = judge.part(FIRST)
+    found = {name: tuner.measure(of_method, judge=part).mean for name, of_method in steps.items()}
+    return [name for name, mean in found.items() if mean >= max(found.values()) - FAR]
 
 
 def steps_of(annotated: ir.Model) -> dict[str, Step]:

@@ -94,8 +94,11 @@ class Judge:
 
     def quick(self, macs: int) -> Judge:
         """The same on as many batches as take so many multiply-accumulates, at least one."""
-        each = self.size * max(statistics(self.reference).macs, 1)
-        count, all = max(macs // each, 1), len(self.batches)
+        return self.part(max(macs // (self.size * max(statistics(self.reference).macs, 1)), 1))
+
+    def part(self, count: int) -> Judge:
+        """The same on the first batches, as many as count."""
+        all = len(self.batches)
         if count >= all:
             return self
         part = copy.copy(self)
