@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -317,3 +318,20 @@ def test_what_pruning_lost_is_not_laid_to_the_integers(tmp_path, prune, stage, r
     assert found == 4, printed
     assert f"points were lost before quantization, by '{stage}'" in line and "worst layers" not in line
     assert "what can help: ask for less of it, " in line and remedy in line
+
+
+@pytest.mark.parametrize(
+    ("first", "slow", "passes"), [(15.0, 15.0, True), (15.0, 14.5, True), (15.0, 12.0, False), (40.0, 15.0, False)]
+)
+def test_a_slow_interpreter_on_few_samples_fails_only_where_another_is_better_on_the_same(
+    first: float, slow: float, passes: bool
+):
+    """Few samples may be hard ones; decibels are those of the noise that was added."""
+    exact, check = case([LOGITS, noisy(OTHER, slow)])
+    (own,) = (q for q in check.qualities if q.slice.output == "z")
+    assert own.snr_db == pytest.approx(slow, abs=0.3)
+    beside = case([LOGITS, noisy(OTHER, first)])[1].qualities
+    few = replace(check, samples=1, beside=beside)
+    assert (not judge(few, exact, DEFAULTS).shortfalls) == passes
+    assert judge(replace(few, beside=()), exact, DEFAULTS).shortfalls
+    assert judge(replace(few, samples=check.samples), exact, DEFAULTS).shortfalls

@@ -11,6 +11,7 @@ from edgecompress.emit.onnx import emit as emit_onnx
 from edgecompress.emit.tflite import emit as emit_tflite
 from edgecompress.errors import InputError
 from edgecompress.evaluate import metrics
+from edgecompress.evaluate import verify as module
 from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.interpreters import OnnxRuntime, installed_tflite_interpreters
 from edgecompress.evaluate.verify import REFERENCE_SAMPLES, reference, run_dataset, verify
@@ -112,6 +113,16 @@ def test_a_right_artifact(format):
         assert check.samples == count and check.metric == "top1" and check.error is None
         assert check.value == pytest.approx(expected) and check.reference_value == pytest.approx(expected)
         assert check.agreement_percent == 100 and check.snr_db > 80 and check.drop == pytest.approx(0)
+
+
+def test_a_large_model_runs_fewer_samples_in_slow_interpreters(monkeypatch: pytest.MonkeyPatch):
+    """The first interpreter is measured on the same few, here of an artifact whose weights are off."""
+    monkeypatch.setattr(module, "REFERENCE_MACS", 8 * WEIGHT.size + 4)
+    model, off = classifier(), (1.01 * WEIGHT).astype(np.float32)
+    emitted = emit_tflite(classifier(off))
+    full, few = verify(emitted.data, "tflite", reference(model, data(model)), emitted)[:2]
+    assert (full.samples, few.samples) == (300, 8) and full.beside == ()
+    assert few.beside[0].snr_db == pytest.approx(metrics.snr_db(SCORES[:8], X[:8] @ off.T + BIAS), abs=0.01)
 
 
 def test_a_wrong_artifact_shows():
