@@ -861,3 +861,26 @@ def test_a_convolution_with_computed_weights_is_a_product() -> None:
         graph("b = Relu(z) y = Conv(x, w, b)", inputs="float[1,3,8,8] x, float[4] z", w=floats(4, 3, 3, 3))
     )
     assert kinds(bias).count("Conv") == 1 and "Add" in kinds(bias)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "e = GatherElements <axis = 1> (table, places) c = Cast <to = 1> (e) y = Add(x, c)",  # what BERT's export has
+        "t, p = TopK <axis = 1> (floats, k) q = Cast <to = 1> (p) s = Add(t, q) y = Mul(x, s)",
+        "a, b = Split <axis = 1> (eight, halves) s = Mul(a, b) y = Mul(x, s)",
+    ],
+)
+def test_constants_that_the_reference_evaluator_leaves_are_computed(nodes: str):
+    constants = {
+        "table": np.arange(9).reshape(1, 9), "places": np.array([[3, -1, 2, 8]]), "floats": floats(1, 9),
+        "k": np.array([4]), "eight": floats(1, 8), "halves": np.array([4, 4]),
+    }  # fmt: skip
+    used = {
+        n: a for n, a in constants.items() if n in nodes.replace(",", " ").replace("(", " ").replace(")", " ").split()
+    }
+    proto = graph(nodes, inputs="float[1,4] x", **used)
+    loaded = load(proto).model
+    x = {"x": floats(1, 4)}
+    assert len(list(loaded.graph)) == 1
+    np.testing.assert_array_equal(run(ir.to_proto(loaded), x)[0], run(proto, x)[0])
