@@ -10,6 +10,7 @@ import pytest
 from edgecompress.compress.cluster import cluster
 from edgecompress.compress.quantize import Quantized, quantize, quantize_dynamic, to_float16
 from edgecompress.compress.quantize.attention_masks import bounded, that_counts
+from edgecompress.compress.quantize.diagnose import diagnose
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.emit import pack, tflite
 from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
@@ -138,3 +139,12 @@ def test_scores_at_the_end_of_the_graph_are_not_cut():
     model = attention("t = Add(s, mask)", LOWEST)
     model.graph.outputs[0] = next(n for n in model.graph if n.op_type == "Softmax").outputs[0]
     assert bounded(model) is model
+
+
+@pytest.mark.parametrize("kind", ["of ten thousand", "padding, lowest float", "where, lowest float"])
+def test_a_mask_that_saturates_is_no_error(kind: str):
+    model = attention(*MASKS[kind])
+    dataset = data(model, sequences(model, 32, 1))
+    made = quantize(model, dataset, Quantize())
+    found = {d.output: d for d in diagnose(made.reference, made.model, dataset)}
+    assert found["t"].snr_db > 20 and all(d.snr_db > 20 and "saturation" not in d.cause for d in found.values())

@@ -38,6 +38,16 @@ def scores(graph: ir.Graph) -> dict[ir.Value, int]:
     return found
 
 
+def with_masked(graph: ir.Graph) -> set[str]:
+    """The names of scores, and of the operands of their sums: what is below their ranges vanishes in a Softmax."""
+    found = {str(value.name) for value in scores(graph)}
+    for value in scores(graph):
+        if (node := value.producer()) is not None and node.op_type == "Add":
+            makers = [m for operand in arguments(node) if (m := _computed_by(operand)) is not None]
+            found.update(str(v.name) for v in [*arguments(node), *(o for m in makers for o in m.outputs)])
+    return found
+
+
 def that_counts(array: np.ndarray, axis: int) -> np.ndarray:
     """Scores no lower than DEPTH below the largest of their row along the axis; without rows that are all masked."""
     rows = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.attention_masks import with_masked
 from edgecompress.compress.quantize.batch import Runner, batch_size
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.compress.quantize.noise import Noise, decibels
@@ -57,7 +58,7 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
     """Diagnoses all int8 layers on the first SAMPLES samples, or fewer of a large model; the lowest ratio comes first.
 
     float_model: the model that quantized_model was annotated from (`Quantized.reference`), with the same names and
-    weights.
+    weights. What attention masks away is no error: scores are compared from the lowest of their range on.
     """
     known = {v.name for node in float_model.graph for v in node.outputs}  # not what the quantizer put in
     found = [x for x in layers(quantized_model.graph) if x.output.name in known and _computes(x)]
@@ -70,10 +71,12 @@ def diagnose(float_model: ir.Model, quantized_model: ir.Model, dataset: Dataset)
     all_errors = Runner(simulated, names, size, whole=whole, few=True)
     own_errors = Runner(isolated, [*names, *(exact[name] for name in names)], size, whole=whole, few=True)
     evidence = {name: _Evidence(quantization(layer.output)) for name, layer in zip(names, found)}
+    masked = with_masked(float_model.graph).intersection(names)
     total, own = Noise(), Noise()
     for batch in dataset.batches(size):
         alone = own_errors(batch)
         reference = {name: alone.pop(exact[name]) for name in names}
+        reference |= {name: np.maximum(reference[name], evidence[name].low) for name in masked}
         total.update(reference, all_errors(batch))
         own.update(reference, alone)
         for name in names:
