@@ -592,7 +592,7 @@ def decibels(expected: Arrays, given: Arrays) -> float | None:
         signal = np.square(a, dtype=np.float64).sum() if a.dtype.kind == "f" else 0
         if signal:
             noise = min((np.square(a - b, dtype=np.float64).sum() for b in _layouts(x, a.shape)), default=np.inf)
-            ratios.append(10 * np.log10(signal / max(noise, 1e-300)) if np.isfinite(noise) else -np.inf)
+            ratios.append(10 * np.log10(signal / max(noise, 1e-200 * signal)) if np.isfinite(noise) else -np.inf)
     return float(min(ratios)) if ratios else None
 
 
