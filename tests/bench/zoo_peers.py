@@ -16,6 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.version_converter
+
+PER_CHANNEL = 13  # the first opset whose DequantizeLinear has an axis
 
 
 def samples(model: onnx.ModelProto, calibration: Path) -> Iterator[dict[str, np.ndarray]]:
@@ -43,12 +46,16 @@ def quantize_static(source: Path, calibration: Path, target: Path) -> None:
             return next(self.samples, None)
 
     os.chdir(target.parent)  # where it leaves what it works with
-    prepared = target.with_name("prepared.onnx")
+    prepared, model = target.with_name("prepared.onnx"), onnx.load(source)
+    if any(o.version < PER_CHANNEL for o in model.opset_import if o.domain in ("", "ai.onnx")):
+        model = onnx.version_converter.convert_version(model, PER_CHANNEL)
+    whole = target.with_name("whole.onnx")  # it can't read data in a file of its own
+    onnx.save(model, whole)
     try:
-        quant_pre_process(source, prepared)
+        quant_pre_process(whole, prepared)
     except Exception as error:  # shapes that it can't infer
         print(f"without symbolic shapes: {error}", file=sys.stderr)
-        quant_pre_process(source, prepared, skip_symbolic_shape=True)
+        quant_pre_process(whole, prepared, skip_symbolic_shape=True)
     quantize(prepared, target, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
 
 
