@@ -123,6 +123,12 @@ def row_of(values: dict[str, Any]) -> Row:
     )
 
 
+def read_rows(file: Path) -> dict[str, Row]:
+    """By name, the last of each; none where there is no file."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return {row.name: row for row in map(row_of, map(json.loads, lines))}
+
+
 # ---- data ----
 
 
@@ -686,8 +692,7 @@ def main() -> int:
     if asked.list:
         print("\n".join(f"{name:30} {n.kind:14} {n.package}" for name, n in NETWORKS.items()))
         return 0
-    lines = asked.rows.read_text().splitlines() if asked.rows.exists() else []
-    rows = {row.name: row for row in map(row_of, map(json.loads, lines))}
+    rows = read_rows(asked.rows)
     if asked.show:
         write_table(list(rows.values()), Path(asked.show))
         return 0
@@ -696,12 +701,13 @@ def main() -> int:
             wanted = name in asked.chosen or (name not in rows and (not asked.chosen or network.kind in asked.chosen))
             row = measure(name, asked.limit, asked.keep) if wanted else None
             if row is not None:
-                rows[name] = row
-                asked.rows.write_text("".join(f"{json.dumps(asdict(r))}\n" for r in rows.values()))
+                with asked.rows.open("a") as file:  # other processes may add some as well
+                    file.write(f"{json.dumps(asdict(row))}\n")
                 others = {p: row.files[p].decibels for p in PEERS if p in row.files}
                 print(f"{name}: {row.result} {row.worst} dB, {others} {row.conversions['ours']}", flush=True)
             elif wanted:
                 print(f"{name}: left out, as {network.package} is not there or does not export it", flush=True)
+    rows = read_rows(asked.rows)
     print(table(list(rows.values())))
     return int(any(r.result == "fault" for r in rows.values()))
 
