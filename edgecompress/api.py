@@ -73,6 +73,7 @@ def convert(
     input_shapes: GivenShapes | None = None,
     batch: int | None = None,
     constants: Mapping[str, object] | None = None,
+    states: Mapping[str, str] | None = None,
     weights: str | Path | None = None,
     preprocess: Mapping[str, Any] | None = None,
     max_drop: float | None = None,
@@ -94,6 +95,8 @@ def convert(
     input_shapes: the shape of an input by its name, or a list of several that one file is to take. batch: the size
         that an open batch dimension gets; otherwise it stays open where the format can have that. constants: values
         of inputs that are the same in every run, by name; they are no inputs of the artifacts.
+    states: the input that an output feeds in the next run, by the output's name: {"hn": "h0"}. They start at zero, and
+        data are sequences of the other inputs, [samples, steps, ...].
     target, target_file: name of a profile, or the file of another.
     output: folder; default "<name>-<target>" in the current one. name: of the artifacts, and of what `build` makes of
         them; default the model's.
@@ -121,7 +124,7 @@ def convert(
         devices = named(devices, profile)
     largest = parse_size(max_size) if isinstance(max_size, str) else max_size
     overrides = Overrides(formats, preprocess, max_drop, largest, min_snr, min_equal)
-    source = ModelSource(model, weights, input_shapes, trust_code, name, constants, batch=batch)
+    source = ModelSource(model, weights, input_shapes, trust_code, name, constants, batch=batch, states=states)
     calib, eval, train = collected(calib), collected(eval), collected(train)  # a generator can be read only once
     data = DataSources(calib, eval, train)
     given = load_recipe(recipe)

@@ -20,6 +20,7 @@ from edgecompress.cli.options import (
     parse_constants,
     parse_input_shapes,
     parse_preprocess,
+    parse_states,
     talk_options,
     target_names,
 )
@@ -48,6 +49,13 @@ def preset_names() -> list[str]:
     help="Target; see: edgecompress targets.",
 )
 @file_option("--target-file", type=click.Path(), help="Profile of your own board (TOML).")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    metavar="OUT=IN",
+    help="An output that is this input in the next run: kept inside where the format can. Repeatable.",
+)
 @file_option("-o", "--output", type=click.Path(), help="Output folder.  [default: NAME-TARGET]")
 @click.option("--name", metavar="NAME", help="What the artifacts' names begin with.  [default: from MODEL]")
 @file_option("--calib", metavar="DATA", help="Calibration data: .npz, .npy, image folder, file.py:function.")
@@ -104,6 +112,7 @@ def command(
     model: str,
     constants: tuple[str, ...],
     input_shapes: tuple[str, ...],
+    states: tuple[str, ...],
     formats: tuple[str, ...],
     evaluation: str | None,
     preprocess: str | None,
@@ -124,6 +133,7 @@ def command(
         eval=evaluation,
         formats=list(formats) or None,
         constants=parse_constants(constants),
+        states=parse_states(states),
         input_shapes=parse_input_shapes(input_shapes),
         preprocess=parse_preprocess(preprocess),
         command=shlex.join(["edgecompress", *sys.argv[1:]]),

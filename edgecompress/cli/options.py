@@ -149,6 +149,17 @@ def parse_constants(texts: tuple[str, ...]) -> dict[str, float]:
     return constants
 
 
+def parse_states(texts: tuple[str, ...]) -> dict[str, str]:
+    """("hn=h0",) -> {"hn": "h0"}; the last = separates, since names may hold it."""
+    states: dict[str, str] = {}
+    for text in texts:
+        output, _, name = text.rpartition("=")
+        if not output or not name:
+            raise InputError(f"--state {text!r}: expected OUTPUT=INPUT, e.g. hn=h0")
+        states[output] = name
+    return states
+
+
 def parse_preprocess(text: str | None) -> Mapping[str, Any]:
     """ "scale=0.5,mean=1,2,3" -> {"scale": 0.5, "mean": [1.0, 2.0, 3.0]}; pieces without = continue a list."""
     lists: dict[str, list[str]] = {}

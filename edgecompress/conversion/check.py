@@ -58,7 +58,12 @@ def check_fit(conversion: Conversion, artifacts: Sequence[Emitted], model: ir.Mo
     The difference from what other data shows is what the ranges owe to their own data.
     """
     calibration, checked = conversion.data.calibration, conversion.data.check
-    if calibration is None or calibration is checked or encoding(conversion.recipe) != "int8":
+    if (
+        calibration is None
+        or calibration is checked
+        or checked.streams is not None
+        or encoding(conversion.recipe) != "int8"
+    ):
         return ()
     with conversion.log.stage("check on calibration data"):
         count = int(np.clip(FIT_MACS // max(statistics(conversion.model).macs, 1), FEWEST, FIT_SAMPLES))

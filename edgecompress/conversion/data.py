@@ -20,7 +20,9 @@ from edgecompress.evaluate.dataset import Dataset, load_data
 from edgecompress.evaluate.held_out import hold_out
 from edgecompress.evaluate.measures import Metrics
 from edgecompress.evaluate.sample_order import in_order_of_content
+from edgecompress.evaluate.sequences import frames, load_sequences, random_sequences
 from edgecompress.graph.annotations import given_quantization
+from edgecompress.graph.states import states
 from edgecompress.operators.rewriting import integer_parts
 from edgecompress.recipe import Preprocess, Recipe
 from edgecompress.recipe.effective import encoding
@@ -86,6 +88,8 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
     if calibration is None and encoding(recipe) == "int8":
         who = f"target {profile.name}" if profile.integer_only else "the recipe"
         raise InputError(f"{who} needs int8 activations, which need calibration data: {describe_calibration(model)}")
+    if states(model.graph):
+        return _open_sequences(model, calibration, evaluation, recipe)
     inputs, outputs = model.graph.inputs, [str(value.name) for value in model.graph.outputs]
     calibrating, evaluating = (
         None if data is None else load_data(data, inputs, recipe.preprocess, outputs)
@@ -110,6 +114,29 @@ def open_data(model: ir.Model, calibration: object, evaluation: object, recipe: 
         return Data(rest, few.without_labels(), tuple(notes), held is not None)
     count = int(np.clip(RANDOM_MACS // max(statistics(model).macs, 1), FEWEST_RANDOM, RANDOM_SAMPLES))
     return Data(None, random_data(inputs, recipe.seed).head(count), (*notes, CHECKED_ON_RANDOM.format(count)))
+
+
+def _open_sequences(model: ir.Model, calibration: object, evaluation: object, recipe: Recipe) -> Data:
+    """Single steps to calibrate on, and whole sequences to check artifacts on."""
+    if recipe.evaluate.max_drop is not None:
+        raise InputError("max_drop: accuracy of models with states is not measured; use --min-snr")
+    calibrating, check = (
+        None if data is None else load_sequences(data, model, recipe.preprocess) for data in (calibration, evaluation)
+    )
+    notes = [f"{d.source}: {note}" for d in (calibrating, check) if d is not None for note in d.notes]
+    held_out = False
+    if calibrating is not None:
+        calibrating = in_order_of_content(calibrating)
+        if check is None:
+            rest, held = hold_out(calibrating)
+            check, held_out = (calibrating.head(CHECK_SAMPLES), False) if held is None else (held, True)
+            calibrating = rest
+            notes += [CHECKED_ON_CALIBRATION] if held is None else []
+    if check is None:
+        check = random_sequences(model, RANDOM_SAMPLES, recipe.seed)
+        notes.append(CHECKED_ON_RANDOM)
+    calibrates = None if calibrating is None else frames(model, calibrating)
+    return Data(calibrates, check, tuple(dict.fromkeys(notes)), held_out)
 
 
 def _checked(

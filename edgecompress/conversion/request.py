@@ -31,6 +31,7 @@ class ModelSource:
     constants: Mapping[str, object] | None = None
     sample_shapes: SampleShapes | None = None
     batch: int | None = None
+    states: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         name = self.name

@@ -28,6 +28,7 @@ from edgecompress.errors import InputError
 from edgecompress.evaluate.dataset import sample_shapes
 from edgecompress.evaluate.file_count import FileCount, count_file
 from edgecompress.evaluate.verify import Check
+from edgecompress.graph.states import states
 from edgecompress.graph.training_marks import mark_trained
 from edgecompress.ingest import Ingested, load
 from edgecompress.ingest.several_shapes import in_every_shape, in_other_shapes
@@ -128,7 +129,7 @@ def _with_sample_shapes(request: Request) -> ModelSource:
     """The source of the model, whose open dimensions are as in the first data that there is."""
     data, preprocess = request.data, request.recipe.preprocess
     first = next((d for d in (data.calibration, data.evaluation, data.training) if d is not None), None)
-    if first is None:
+    if first is None or request.source.states:  # whose data are sequences
         return request.source
     return replace(request.source, sample_shapes=lambda inputs: sample_shapes(first, preprocess, inputs))
 
@@ -160,6 +161,7 @@ def import_model(source: ModelSource, log: StageLog) -> Imported:
             constants=source.constants,
             sample_shapes=source.sample_shapes,
             trust_code=source.trust_code,
+            states=source.states,
         )
         facts = statistics(ingested.model)
         summary = _summary(ingested, facts)
@@ -172,6 +174,8 @@ def _require_possible(imported: Imported, recipe: Recipe, *, trains: bool) -> No
     """Raises InputError when the recipe, with what a limit on size will choose, can't be followed."""
     if imported.ingested.tail is not None and recipe.exit.is_asked_for:
         raise InputError("[exit]: a model whose last shapes depend on the data can't end early: remove the section")
+    if trains and states(imported.ingested.model.graph):
+        raise InputError("--train: a model with states can't be trained: leave it out, or convert it without --state")
     chosen = within_budget(recipe, imported.facts.parameters, trains=trains)
     require_possible(chosen, trains=trains)
     require_names(imported.ingested.model, chosen)

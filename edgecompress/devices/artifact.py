@@ -25,7 +25,7 @@ CHANNELS_FIRST: dict[int, tuple[int, ...]] = {3: (0, 2, 1), 4: (0, 3, 1, 2), 5: 
 class Artifact:
     """path: the file. digest: SHA-256, hexadecimal; a .pack's own. inputs, outputs: as `convert` feeds them. exact:
     whether it computes on integers alone, so that every machine has the same outputs. folder, record: what `build`
-    made of it, if the user named that."""
+    made of it, if the user named that. keeps_states: whether a record's outputs depend on the records before it."""
 
     path: Path
     format: str
@@ -36,6 +36,7 @@ class Artifact:
     exact: bool
     folder: Path | None = None
     record: BuildRecord | None = None
+    keeps_states: bool = False
 
     @property
     def input_bytes(self) -> int:
@@ -78,11 +79,12 @@ def _pack(path: Path, folder: Path | None = None, record: BuildRecord | None = N
         plan = pack.plan()
     except PackError as error:
         raise InputError(str(error)) from error
-    inputs, outputs = ([_of_plan(plan.tensors[i]) for i in ends] for ends in (plan.inputs, plan.outputs))
+    inputs, outputs = ([_of_plan(plan.tensors[i]) for i in ends] for ends in (plan.given, plan.taken))
     ends = {*plan.inputs, *plan.outputs}
     computed = {i for operator in plan.operators for i in operator.outputs} - ends
     exact = not any(plan.tensors[i].dtype.kind == "f" for i in computed)
-    return Artifact(path, "pack", path.read_bytes(), pack.digest, tuple(inputs), tuple(outputs), exact, folder, record)
+    kinds = path, "pack", path.read_bytes(), pack.digest, tuple(inputs), tuple(outputs), exact
+    return Artifact(*kinds, folder, record, keeps_states=bool(plan.states))
 
 
 def _of_plan(tensor: Tensor) -> TensorIO:

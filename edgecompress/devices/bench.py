@@ -157,6 +157,7 @@ def measure(
     (name, settings), artifact, begun = device, samples.artifact, time.perf_counter()
     own = prepared.program.benchmark  # which makes its own inputs, and has its own warm-up
     before = 0 if own is not None else how.warmup if how.warmup is not None else 0 if settings.emulated else WARMUP
+    before = 0 if artifact.keeps_states else before
     inputs = samples.records[0] * before + b"".join(samples.records)
     with progress(name, before + len(samples.records)) as advance:
         found, run = execute(prepared, name, settings, inputs, advance)

@@ -41,7 +41,9 @@ def emit(
         made = with_exits(made, places, named, which)
         given = given[0], TensorIO(which, which, (0,), (1,), ir.DataType.INT32)
     data = write_pack(made, name, codecs=(*FAST, coder))
-    return TFLiteModel(data, tuple(io for io, _ in built.inputs), given, built.join)
+    kept = {name for state in built.states for name in (state.input, state.output)}
+    taken, given = (tuple(io for io in ends if io.name not in kept) for ends in ([io for io, _ in built.inputs], given))
+    return TFLiteModel(data, taken, given, built.join)
 
 
 def plan(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Plan:
@@ -55,6 +57,7 @@ def plan(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Plan:
 
 def _plan(built: tflite.Built) -> Plan:
     inputs, outputs = ([i for _, i in ends] for ends in (built.inputs, built.outputs))
+    names = [[io.name for io, _ in ends] for ends in (built.inputs, built.outputs)]
     order = built.buffer.used([*inputs, *outputs])
     index = {old: new for new, old in enumerate(order)} | {-1: -1}
     return Plan(
@@ -62,6 +65,7 @@ def _plan(built: tflite.Built) -> Plan:
         operators=tuple(_operator(o, index) for o in built.buffer.operators),
         inputs=tuple(index[i] for i in inputs),
         outputs=tuple(index[i] for i in outputs),
+        states=tuple((names[0].index(s.input), names[1].index(s.output)) for s in built.states),
     )
 
 

@@ -15,6 +15,7 @@ from edgecompress.evaluate.images import ImageSource, ResizedSource, image_type,
 from edgecompress.evaluate.iterables import collected
 from edgecompress.evaluate.preprocess import Adapter, adapt
 from edgecompress.evaluate.sources import ArraySource, Source, open_npy, open_npz, read_all
+from edgecompress.evaluate.streams import Streams
 from edgecompress.recipe import Preprocess
 from edgecompress.support.user_code import call, is_function_spec
 
@@ -27,7 +28,8 @@ class Dataset:
     """Samples that fit a model, preprocessed as they are read.
 
     source: the name of the data. labels: [samples, ...] as given, or None; of the first output, where others have
-    labels too. notes: what was done to make the data fit. output_labels: those given under an output's name.
+    labels too. notes: what was done to make the data fit. output_labels: those given under an output's name. streams:
+    how the samples, which are sequences then, go through a model with states.
     """
 
     source: str
@@ -36,6 +38,7 @@ class Dataset:
     notes: tuple[str, ...]
     count: int
     output_labels: Mapping[str, np.ndarray] = field(default_factory=dict)
+    streams: Streams | None = None
 
     def __len__(self) -> int:
         return self.count

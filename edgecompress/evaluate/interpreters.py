@@ -304,6 +304,10 @@ class PackRuntime:
         with _failing(self.name, self.version):
             return in_batches(lambda feeds: list(map(self._run_once, feeds)), inputs, self._shapes)
 
+    def reset(self) -> None:
+        """Sets the states of a model that keeps some to zero."""
+        self._model.reset()
+
     def _run_once(self, feed: Feed) -> list[np.ndarray]:
         results = self._model(*(t.to_device(feed[t.name]) for t in self._io.inputs))
         return self._join(results if isinstance(results, tuple) else (results,))

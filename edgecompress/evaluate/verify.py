@@ -134,7 +134,7 @@ def run_dataset(interpreter: Interpreter, dataset: Dataset, progress: Progress |
     """
     parts = []
     for batch in dataset.batches(BATCH):
-        parts.append(interpreter.run(batch))
+        parts.append(dataset.streams.run(interpreter, batch) if dataset.streams else interpreter.run(batch))
         if progress is not None:
             progress(len(next(iter(batch.values()))))
     return [np.concatenate(output) for output in zip(*parts, strict=True)]
@@ -145,13 +145,15 @@ def reference(model: ir.Model, dataset: Dataset, metric: Metrics = AUTO, progres
 
     metric: of the first output, or of each output by its name. Raises InputError when it doesn't fit the labels.
     """
-    outputs = run_dataset(OnnxRuntime(model), dataset, progress)
-    parts = tuple(_slices(value, output) for value, output in zip(model.graph.outputs, outputs, strict=True))
-    sure = frozenset(str(value.name) for value in model.graph.outputs if _chooses(value))
+    outputs, values = run_dataset(OnnxRuntime(model), dataset, progress), list(model.graph.outputs)
+    if dataset.streams is not None:
+        values = dataset.streams.measured(values)
+    parts = tuple(_slices(value, output) for value, output in zip(values, outputs, strict=True))
+    sure = frozenset(str(value.name) for value in values if _chooses(value))
     classes = set(sure)
-    first = str(model.graph.outputs[0].name)
+    first = str(values[0].name)
     try:
-        measured = measures([str(value.name) for value in model.graph.outputs], outputs, dataset, metric)
+        measured = measures([str(value.name) for value in values], outputs, dataset, metric)
         for measure in measured:
             measure(outputs)
     except InputError as error:

@@ -22,6 +22,7 @@ from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
 from edgecompress.ingest.batch_size import FixedBatchError, with_batch
 from edgecompress.ingest.data_dependent import cut
 from edgecompress.ingest.equality import max_relative_error
+from edgecompress.ingest.given_states import keep_states
 from edgecompress.ingest.normalise import SEVERAL, normalise
 from edgecompress.ingest.old_opset import upgraded
 from edgecompress.ingest.open_shapes import SampleShapes, open_negative, settled_shapes
@@ -74,6 +75,7 @@ def load(
     sample_shapes: SampleShapes | None = None,
     fold_batchnorm: bool = True,
     trust_code: bool = False,
+    states: Mapping[str, str] | None = None,
 ) -> Ingested:
     """Reads a model and brings it to canonical form; neither the file nor the object is changed.
 
@@ -91,6 +93,7 @@ def load(
     fold_batchnorm: False leaves BatchNormalization in the model, which is then canonical but for that: to train
         it and fold it afterwards (`normalise.fold_batchnorm`).
     trust_code: whether a Keras model may have Lambda layers, which hold Python code that loading runs.
+    states: the input that an output feeds in the next run, by the output's name (`graph.states`).
     Raises InputError (unreadable), MissingPackageError (torch), UnsupportedModelError (not supported).
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
@@ -106,6 +109,7 @@ def load(
             sample_shapes=sample_shapes,
             fold_batchnorm=fold_batchnorm,
             trust_code=trust_code,
+            states=states,
         )
 
     if len(sets) > 1:
@@ -127,6 +131,7 @@ def load(
     if isinstance(source, ir.Model):
         annotated.keep(found.model, source)
     kept = [] if read.decided is None else keras_model.keep(found.model, read.decided)
+    kept += keep_states(found.model, states or {})
     return replace(found, notes=(*notes, *more, *found.notes, *kept))
 
 

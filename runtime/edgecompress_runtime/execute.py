@@ -25,12 +25,21 @@ class Executor:
         self.plan = plan
         self._arrays = {t: _storage(t) for t in plan.tensors}
         self._steps = [(o, [self._bound(call) for call in calls_of(plan, o)]) for o in plan.operators]
+        self.reset()
+
+    def reset(self) -> None:
+        """Sets all states to zero."""
+        for place, _ in self.plan.states:
+            tensor = self.plan.tensors[self.plan.inputs[place]]
+            self._arrays[tensor][:] = zero(tensor)
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Inputs in the plan's order, each of its tensor's shape and dtype -> copies of the outputs."""
-        if len(inputs) != len(self.plan.inputs):
-            raise RuntimeModelError(f"expected {len(self.plan.inputs)} inputs, got {len(inputs)}")
-        for index, array in zip(self.plan.inputs, inputs):
+        """Inputs in the plan's order, each of its tensor's shape and dtype -> copies of the outputs. States, which are
+        neither, stay here."""
+        given, taken = self.plan.given, self.plan.taken
+        if len(inputs) != len(given):
+            raise RuntimeModelError(f"expected {len(given)} inputs, got {len(inputs)}")
+        for index, array in zip(given, inputs):
             tensor = self.plan.tensors[index]
             if array.shape != tensor.shape or array.dtype != tensor.dtype:
                 raise RuntimeModelError(
@@ -42,7 +51,11 @@ class Executor:
                 kernel(*arguments)
             if operator.kind == EXIT and self.tensor(operator.outputs[0]).any():
                 return [self.tensor(index) for index in operator.inputs[1:]]
-        return [self.tensor(index) for index in self.plan.outputs]
+        results = [self.tensor(index) for index in taken]
+        kept = [self.tensor(self.plan.outputs[place]) for _, place in self.plan.states]  # all before any is written
+        for (place, _), state in zip(self.plan.states, kept):
+            self._arrays[self.plan.tensors[self.plan.inputs[place]]][:] = state.reshape(-1)
+        return results
 
     def tensor(self, index: int) -> np.ndarray:
         """A copy of what tensor `index` holds after the last run."""
@@ -65,6 +78,11 @@ class Executor:
         if isinstance(argument, tuple):
             return tuple(self._value(part) for part in argument)
         return np.float32(argument) if isinstance(argument, float) else np.int32(argument)
+
+
+def zero(tensor: Tensor) -> int:
+    """What stands for zero in the tensor."""
+    return tensor.zero if tensor.scale.size else 0
 
 
 def calls(plan: Plan) -> list[Call]:

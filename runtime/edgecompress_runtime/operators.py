@@ -134,6 +134,26 @@ def check_plan(plan: Plan) -> None:
             reason = str(error) if isinstance(error, MisfitError) else f"malformed: {type(error).__name__}"
             writes = f", which writes {outputs[0].name[:60]!r}" if outputs else ""
             raise RuntimeModelError(f"operator {number} ({operator.kind:.40}){writes}: {reason:.250}") from error
+    try:
+        _check_states(plan)
+    except MisfitError as error:
+        raise RuntimeModelError(f"states: {error}") from error
+
+
+def _check_states(plan: Plan) -> None:
+    """What is fed back is like what it becomes, and is so once."""
+    if len({i for i, _ in plan.states}) < len(plan.states) or len({o for _, o in plan.states}) < len(plan.states):
+        raise MisfitError("an input or an output is in two of them")
+    if plan.states and any(operator.kind == EXIT for operator in plan.operators):
+        raise MisfitError("a plan that ends early can't keep any")
+    for place, source in plan.states:
+        before, after = plan.tensors[plan.inputs[place]], plan.tensors[plan.outputs[source]]
+        types.alike(before, after)
+        if before.shape != after.shape:
+            expected, found = list(before.shape), list(after.shape)
+            raise MisfitError(
+                f"expected {after.name[:60]!r} to have the shape {expected} of {before.name[:60]!r}, found {found}"
+            )
 
 
 def _check(operator: Operator, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor]) -> None:

@@ -51,6 +51,18 @@ class Tensor:
         return self.dtype == np.int16 and self.scale.size > 0
 
 
+@dataclass(frozen=True)
+class KeptState:
+    """Bytes of the memory that a compiled plan works in, which one run leaves for the next. fill: what each of them is
+    at first, as int8.
+    """
+
+    name: str
+    offset: int
+    size: int
+    fill: int
+
+
 @dataclass(frozen=True, eq=False)
 class Operator:
     """kind: builtin name ("CONV_2D"). inputs, outputs: tensor indices, -1 for an absent optional input.
@@ -67,9 +79,24 @@ class Plan:
     """Operators in an order in which they can run; inputs and outputs are tensor indices.
 
     Where the result of an EXIT is true, the plan ends behind it: its operands behind the first are the outputs then.
+    states: pairs of places among inputs and outputs. The output is the input of the next run, and the first run's is
+    zero; callers see neither.
     """
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    states: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def given(self) -> tuple[int, ...]:
+        """The inputs that a caller gives."""
+        kept = {place for place, _ in self.states}
+        return tuple(index for place, index in enumerate(self.inputs) if place not in kept)
+
+    @property
+    def taken(self) -> tuple[int, ...]:
+        """The outputs that a caller gets."""
+        kept = {place for _, place in self.states}
+        return tuple(index for place, index in enumerate(self.outputs) if place not in kept)

@@ -47,6 +47,7 @@ from edgecompress.graph.annotations import (
 from edgecompress.graph.few_bits import WeightType
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.graph.joined_outputs import set_joins_output
+from edgecompress.graph.states import state_values
 from edgecompress.recipe import Quantize
 
 PIXEL_RANGE = (0.0, 255.0)
@@ -105,10 +106,11 @@ def quantize_static(
     wide = int16_nodes(graph, chosen, settings)
     for node in graph:
         set_activation_bits(node, (16 if node in wide else 8) if node in chosen else None)
-    for separate in (separate_widths, _separate_fixed, separate_given):
+    for separate in (separate_widths, _separate_fixed, _separate_states, separate_given):
         for requantize, source in separate(graph):
             chosen.add(requantize)
-            histograms[str(requantize.outputs[0].name)] = histograms[str(source.name)]
+            made = str(requantize.outputs[0].name)
+            histograms[made] = histograms.setdefault(str(source.name), histograms.get(made, Histogram()))
     groups = [layer for layer in layers(graph) if layer.node in chosen]
     _own_constants(graph, groups)
     ranging = _Ranging(histograms, settings, calibration, attention_masks.floors(graph, histograms))
@@ -172,6 +174,26 @@ def _separate_fixed(graph: ir.Graph) -> list[tuple[ir.Node, ir.Value]]:
             for node, index in uses:
                 node.replace_input_with(index, requantize.outputs[0])
             added.append((requantize, value))
+    return added
+
+
+def _separate_states(graph: ir.Graph) -> list[tuple[ir.Node, ir.Value]]:
+    """Puts an Identity in front of each output that is a state and whose scale is fixed: the state's may be another."""
+    groups = [layer for layer in layers(graph) if is_integer(layer.node)]
+    fixed = {v for layer in groups for v in operators.outputs(layer) if operators.fixed(layer) is not None}
+    names, added = Names(graph), []
+    for before, after in state_values(graph):
+        readers = [layer for layer in groups if before in [v for _, v in operators.data_inputs(layer)]]
+        if after not in fixed or not any(operators.ties(layer) for layer in readers):
+            continue
+        requantize, producer, name = requantized(graph, after, names), after.producer(), after.name
+        assert producer is not None
+        set_activation_bits(requantize, activation_bits(producer))
+        for place, output in enumerate(graph.outputs):
+            if output is after:
+                graph.outputs[place] = requantize.outputs[0]
+        after.name, requantize.outputs[0].name = names(f"{name}/exact"), name
+        added.append((requantize, after))
     return added
 
 

@@ -22,6 +22,10 @@ class Groups:
             self._parent[value], value = root, self._parent[value]
         return root
 
+    def has(self, value: ir.Value) -> bool:
+        """Whether the value was joined or looked for."""
+        return value in self._parent
+
     def join(self, values: Iterable[ir.Value]) -> None:
         """Puts all the values, and whatever they are already joined with, into one group."""
         first, *rest = values

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.bit_widths import stored_bits
 from edgecompress.compress.quantize.groups import Groups
 from edgecompress.graph.annotations import Quantization, twin
 from edgecompress.graph.fusion import Layer
+from edgecompress.graph.states import state_values
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,14 @@ def tied_values(integer: Sequence[Layer]) -> Tied:
         own = operators.fixed(layer)
         for value in [v for _, v in operators.data_inputs(layer)] + operators.outputs(layer):
             same.find(value)
-        fixed |= {same.find(v): own for v in operators.outputs(layer) if own is not None}
+        fixed |= {v: own for v in operators.outputs(layer) if own is not None}
+    stored = {v for layer in integer for v in operators.outputs(layer)}
+    graph = integer[0].node.graph if integer else None
+    for before, after in state_values(graph) if isinstance(graph, ir.Graph) else ():
+        if after in stored and same.has(before) and stored_bits(before) == stored_bits(after):
+            # the integers of the one are read as the other
+            same.join([before, after])
+    fixed = {same.find(v): own for v, own in fixed.items()}
     # What an operator that ties makes are values it read, or between them; a Pad brings another in.
     derived = frozenset(v for layer in tied for v in operators.outputs(layer) if layer.node.op_type != "Pad")
     return Tied(tied, same.members(), fixed, derived)

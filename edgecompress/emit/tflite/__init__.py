@@ -26,6 +26,7 @@ from edgecompress.graph.fusion import layers
 from edgecompress.graph.input_sizes import own_key
 from edgecompress.graph.joined_outputs import take_apart
 from edgecompress.graph.provenance import label
+from edgecompress.graph.states import State, state_values, states
 from edgecompress.ingest.batch_size import FixedBatchError, with_batch
 from edgecompress.ingest.several_shapes import FixedShapeError, in_other_shapes
 from edgecompress.lowering import dtypes, forms, scales, xnnpack
@@ -43,7 +44,7 @@ class Built:
     """A model as TFLite tensors and operators, before it becomes a file: (how to feed it, tensor index) pairs.
 
     join: makes the model's outputs of these, where int8 outputs are parts of them; else None. faults: one line for
-    each node that TFLite can't express; without any, all of the model is written.
+    each node that TFLite can't express; without any, all of the model is written. states: of the model.
     """
 
     buffer: FlatBuffer
@@ -51,6 +52,7 @@ class Built:
     outputs: tuple[tuple[TensorIO, int], ...]
     join: ir.Model | None
     faults: tuple[str, ...] = ()
+    states: tuple[State, ...] = ()
 
 
 def emit(
@@ -167,7 +169,8 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
     reasons = [(node, only_in_onnx(node) or f"operator {node.op_type}") for node in missing]
     buffer = FlatBuffer()
     ctx = Context(buffer)
-    inputs = [_input(ctx, value, io_dtype) for value in model.graph.inputs]
+    integers = _integer_ends(model.graph, io_dtype)
+    inputs = [_input(ctx, value, value in integers) for value in model.graph.inputs]
     faults: list[str] = []
     for group, lowering in zip(groups, lowerings):
         ctx.origin = label(group.node)
@@ -183,10 +186,14 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
     if missing:
         faults.append(f"not in TFLite's operators, but in .onnx: {listed(reasons)}")
     taken = {index for _, index in inputs}
-    outputs = [_output(ctx, value, io_dtype, taken) for value in model.graph.outputs]
+    before = {after: x for x, after in state_values(model.graph)}
+    outputs = [
+        _output(ctx, value, value in integers, taken, _input_form(before[value]) if value in before else None)
+        for value in model.graph.outputs
+    ]
     if not faults:  # what is in front of a fault leads nowhere
         buffer.prune([index for _, index in outputs])
-    return Built(buffer, tuple(inputs), tuple(outputs), join, tuple(faults))
+    return Built(buffer, tuple(inputs), tuple(outputs), join, tuple(faults), states(model.graph))
 
 
 def _without_operators(buffer: FlatBuffer, available: set[str]) -> list[str]:
@@ -198,10 +205,19 @@ def _without_operators(buffer: FlatBuffer, available: set[str]) -> list[str]:
     return [f"the target's runtime does not have these operators: {listing}"]
 
 
-def _input(ctx: Context, value: ir.Value, io_dtype: ir.DataType) -> tuple[TensorIO, int]:
+def _integer_ends(graph: ir.Graph, io_dtype: ir.DataType) -> set[ir.Value]:
+    """The inputs and outputs that are stored as integers. A state is one where these mean the same before and after."""
+    found = {v for v in (*graph.inputs, *graph.outputs) if io_dtype == ir.DataType.INT8 and quantization(v) is not None}
+    for before, after in state_values(graph):
+        q = quantization(before)
+        is_one = q is not None and q.same_as(quantization(after))
+        found = found | {before, after} if is_one else found - {before, after}
+    return found
+
+
+def _input(ctx: Context, value: ir.Value, is_integer: bool) -> tuple[TensorIO, int]:
     form = _input_form(value)
-    int8 = io_dtype == ir.DataType.INT8 and quantization(value) is not None
-    index = ctx.new(value, form, int8)
+    index = ctx.new(value, form, is_integer)
     return _io(ctx, value, form, index), index
 
 
@@ -223,18 +239,20 @@ def _input_form(value: ir.Value) -> Form:
     return forms.identity(rank)
 
 
-def _output(ctx: Context, value: ir.Value, io_dtype: ir.DataType, taken: set[int]) -> tuple[TensorIO, int]:
-    """Outputs stay channels last when they are born so, and are float unless int8 is asked for.
+def _output(
+    ctx: Context, value: ir.Value, is_integer: bool, taken: set[int], fixed: Form | None = None
+) -> tuple[TensorIO, int]:
+    """Outputs stay channels last when they are born so, or have the fixed form, and are float unless they are to be
+    integers.
 
     One that is an input or a constant (`taken`: the inputs' tensors) gets a tensor of its own.
     """
     rank = len(shape(value))
     home = ctx.form(value)
-    form: Form = tuple(forms.axes(home))
-    if form != (0, *range(2, rank), 1):
+    form: Form = fixed or tuple(forms.axes(home))
+    if form not in ((0, *range(2, rank), 1), fixed):
         form = forms.identity(rank)
-    int8 = io_dtype == ir.DataType.INT8 and quantization(value) is not None
-    index = ctx.get(value, form, int8)
+    index = ctx.get(value, form, is_integer)
     if index in taken or ctx.tensor(index).data is not None:
         copy = ctx.like(index, f"{value.name}/output", ctx.tensor(index).shape)
         index = ctx.reshape(index, copy)

@@ -44,12 +44,22 @@ def header(program: Interface, *, flash: int, stack: int | None = None) -> str:
         lines.append(f"#define {upper}_STACK_BYTES {stack}")
     for side, number, tensor in tensors:
         lines += ["", *_describe(f"{upper}_{side.upper()}_{number}", tensor)]
+    contents = ["need not be kept: models may share it."]
+    if program.states:
+        kept = sum(state.size for state in program.states)
+        lines += [
+            "",
+            f"/* bytes of the arena that hold states: {', '.join(_comment(state.name) for state in program.states)} */",
+            f"#define {upper}_STATE_BYTES {kept}",
+        ]
+        contents = [f"have to be kept: it holds the states, which {name}_reset sets to zero;", "call that first."]
     formal = ["int8_t *arena", *(f"{'const ' if side == 'input' else ''}int8_t *{side}_{n}" for side, n, _ in tensors)]
     lines += [
         "",
         f"/* arena: memory at a multiple of {upper}_ARENA_ALIGNMENT that nothing else uses meanwhile. Its contents",
-        "   need not be kept: models may share it. Inputs, outputs: at multiples of 4, and of their elements' size. */",
+        f"   {' '.join(contents)} Inputs, outputs: at multiples of 4, and of their elements' size. */",
         f"void {name}_invoke({', '.join(formal)});",
+        *_reset(program),
         "",
         "#ifdef __cplusplus",
         "}",
@@ -58,6 +68,15 @@ def header(program: Interface, *, flash: int, stack: int | None = None) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _reset(program: Interface) -> list[str]:
+    """A function that sets all states to zero."""
+    if not program.states:
+        return []
+    lines = ["", f"static inline void {program.name}_reset(int8_t *arena) {{", "    uint32_t i;"]
+    lines += [f"    for (i = {s.offset}; i < {s.offset + s.size}; i++) arena[i] = {s.fill};" for s in program.states]
+    return [*lines, "}"]
 
 
 def needed_alignment(program: Interface) -> int:
@@ -87,6 +106,7 @@ def example(program: Interface) -> str:
             f"static int8_t arena[{upper}_ARENA_BYTES] __attribute__((aligned({upper}_ARENA_ALIGNMENT)));",
             *arrays,
             "",
+            *([f"void start(void) {{ {name}_reset(arena); }}", ""] if program.states else []),
             "const int8_t *run_once(void) {",
             f"    {name}_invoke({arguments});",
             "    return output_0;",
@@ -131,6 +151,12 @@ def bench_header(program: Interface, *, profiled: bool = False, digest: bytes = 
         *buffers,
         f"#define MODEL_INVOKE(a, i, o) {call}",
     ]
+    reset = "".join(
+        f" for (uint32_t k = 0; k < {s.size}; k++) ((volatile int8_t *)(a))[{s.offset} + k] = {s.fill};"
+        for s in program.states
+    )
+    if program.states:
+        lines.append(f"#define MODEL_RESET(a) do {{{reset} }} while (0)")
     lines.append(f"#define MODEL_DIGEST {{{', '.join(map(str, digest))}}}")
     if profiled:
         lines.append(f"#define MODEL_STEPS {len(program.steps)}")

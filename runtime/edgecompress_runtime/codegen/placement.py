@@ -34,19 +34,39 @@ def shared_storage(plan: Plan) -> dict[Tensor, Tensor]:
     return owner
 
 
-def arranged_memory(plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Tensor], alignment: int) -> Layout:
-    """The arena's layout for these kernel calls; inputs and outputs of the plan lie outside of it.
+def states_in_place(plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Tensor]) -> dict[Tensor, Tensor]:
+    """What a state becomes -> the state, whose bytes it can have: no step reads the state after one that writes there.
 
-    owner: of `shared_storage`. alignment: of every offset, in bytes.
+    A step that does both may have them in one place if it reads every byte before it writes there.
     """
-    ends = {plan.tensors[i] for i in (*plan.inputs, *plan.outputs)}
-    life: dict[Tensor, tuple[int, int]] = {}
+    uses: dict[Tensor, list[int]] = {}
+    for number, step in enumerate(steps):
+        for tensor in {owner.get(t, t) for t in map(_tensor, leaves(step.arguments)) if t is not None}:
+            uses.setdefault(tensor, []).append(number)
+    found = {}
+    for place, source in plan.states:
+        before, after = plan.tensors[plan.inputs[place]], plan.tensors[plan.outputs[source]]
+        last, first = max(uses.get(before, [-1])), min(uses.get(after, [-1]))
+        if last < first or (last == first and steps[last].overlap.get(before) == 0):
+            found[after] = before
+    return found
+
+
+def arranged_memory(plan: Plan, steps: Sequence[Step], owner: Mapping[Tensor, Tensor], alignment: int) -> Layout:
+    """The arena's layout for these kernel calls; inputs and outputs of the plan lie outside of it, but states in bytes
+    that nothing else has.
+
+    owner: of `shared_storage`, and of `states_in_place`. alignment: of every offset, in bytes.
+    """
+    ends = {plan.tensors[i] for i in (*plan.given, *plan.taken)}
+    kept = {plan.tensors[plan.inputs[place]] for place, _ in plan.states}
+    life: dict[Tensor, tuple[int, int]] = dict.fromkeys(kept, (0, len(steps)))
     buffers: list[Buffer] = []
     overlaps: list[Overlap] = []
     for number, step in enumerate(steps):
         arguments = list(leaves(step.arguments))
         tensors = [t for t in map(_tensor, arguments) if t is not None]
-        for tensor in {owner.get(t, t) for t in tensors} - ends:
+        for tensor in {owner.get(t, t) for t in tensors} - ends - kept:
             life[tensor] = life.get(tensor, (number, number))[0], number
         buffers += [Buffer(a, a.size, number, number) for a in arguments if isinstance(a, Scratch)]
         overlaps += [

@@ -18,7 +18,7 @@ from edgecompress_runtime.codegen.interface import Interface
 from edgecompress_runtime.codegen.joined_parts import places, steps_in_place
 from edgecompress_runtime.codegen.ordinary_layers import ordinary_layers
 from edgecompress_runtime.codegen.padded_layers import with_pads_in_layers
-from edgecompress_runtime.codegen.placement import arranged_memory, shared_storage
+from edgecompress_runtime.codegen.placement import arranged_memory, shared_storage, states_in_place
 from edgecompress_runtime.codegen.transposed_layers import with_convolutions
 from edgecompress_runtime.errors import UnsupportedOperatorError
 from edgecompress_runtime.families.shared.division import Divided
@@ -29,7 +29,7 @@ from edgecompress_runtime.kernels.registry import KERNELS, Raw
 from edgecompress_runtime.llvm.cross import Function, pointer_type
 from edgecompress_runtime.llvm.typed_numba import leaves
 from edgecompress_runtime.options import ReshapeOptions
-from edgecompress_runtime.plan import EXIT, Operator, Plan, Tensor
+from edgecompress_runtime.plan import EXIT, KeptState, Operator, Plan, Tensor
 
 ARENA, CONSTANT = "arena", "data_"  # a base of addresses, and how those that are constants start
 
@@ -164,16 +164,16 @@ class _Walk:
         self.owner = shared_storage(self.plan)
         self.ends = {
             self.plan.tensors[index]: f"{role}_{position}"
-            for role, ends in (("output", self.plan.outputs), ("input", self.plan.inputs))
+            for role, ends in (("output", self.plan.taken), ("input", self.plan.given))
             for position, index in reversed(list(enumerate(ends)))
         }
-        steps = list(self._steps())
+        steps = self._with_states(list(self._steps()))
         self.layout = arranged_memory(self.plan, [step for _, step in steps], self.owner, self.alignment)
         shares = [(operator, step.shares if isinstance(step, Divided) else (step,)) for operator, step in steps]
         calls = tuple(tuple(self._call(operator, share) for share in own) for operator, own in shares)
         interface = Interface(
             name=self.name,
-            plan=self.plan,
+            plan=replace(self.plan, inputs=self.plan.given, outputs=self.plan.taken, states=()),
             layout=self.layout,
             alignment=self.alignment,
             steps=tuple(operator for operator, _ in steps),
@@ -181,6 +181,7 @@ class _Walk:
             saved=sum(step.saved for _, step in steps),
             skipping=sum(any(share.skips for share in own) for _, own in shares),
             ordinary=ordinary_layers(self.plan, steps, self.family),
+            states=tuple(self._kept(self.plan.tensors[self.plan.inputs[place]]) for place, _ in self.plan.states),
         )
         helpers = {helper.symbol: helper for _, step in steps for helper in step.helpers}
         kernels, layers = tuple(self.kernels.values()), tuple(self.layers.values())
@@ -210,6 +211,23 @@ class _Walk:
                 for index, output in zip(operator.inputs[1:], self.plan.outputs):
                     ends = [self.plan.tensors[index]], [self.plan.tensors[output]]
                     yield from ((operator, step) for step in self.family.steps("RESHAPE", *ends, ReshapeOptions()))
+
+    def _with_states(self, steps: list[tuple[Operator, Step]]) -> list[tuple[Operator, Step]]:
+        """What a state becomes lies in the state's bytes, or is copied there at the end."""
+        in_place = states_in_place(self.plan, [step for _, step in steps], self.owner)
+        self.owner |= {t: in_place[whole] for t, whole in self.owner.items() if whole in in_place} | in_place
+        for place, source in self.plan.states:
+            before, after = self.plan.inputs[place], self.plan.outputs[source]
+            x, y = self.plan.tensors[after], self.plan.tensors[before]
+            if x not in in_place:
+                operator = Operator("RESHAPE", (after,), (before,), ReshapeOptions())
+                self.plan = replace(self.plan, operators=(*self.plan.operators, operator))
+                steps += [(operator, step) for step in self.family.steps("RESHAPE", [x], [y], ReshapeOptions())]
+        return steps
+
+    def _kept(self, tensor: Tensor) -> KeptState:
+        fill = tensor.zero if tensor.scale.size else 0  # of one byte, where it isn't 0
+        return KeptState(tensor.name, self.layout.offsets[tensor], tensor.size * tensor.dtype.itemsize, fill)
 
     def _moves(self, x: Tensor | None, y: Tensor) -> bool:
         return x is None or self.owner.get(x, x) is not self.owner.get(y, y)

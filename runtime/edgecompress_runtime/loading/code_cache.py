@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
-from edgecompress_runtime.plan import Tensor
+from edgecompress_runtime.plan import KeptState, Tensor
 from edgecompress_runtime.storage import kept_files, private_folder
 
 KEPT = 64  # files
@@ -27,7 +27,7 @@ KEPT = 64  # files
 @dataclass(frozen=True, eq=False)
 class Artifact:
     """code: an object file. arena: bytes that the code works in. inputs, outputs: without data. threads: that it is
-    for. ordinary: see Model.ordinary_layers."""
+    for. ordinary: see Model.ordinary_layers. states: what of the arena it keeps between calls."""
 
     code: bytes
     arena: int
@@ -35,6 +35,7 @@ class Artifact:
     outputs: tuple[Tensor, ...]
     threads: int = 1
     ordinary: tuple[str, ...] = ()
+    states: tuple[KeptState, ...] = ()
 
 
 def place(pack: bytes, variant: str, threads: int = 1) -> Path | None:
@@ -63,12 +64,14 @@ def read(path: Path) -> Artifact | None:
     header, _, code = data.partition(b"\n")
     fields = json.loads(header)
     inputs, outputs = (tuple(_tensor(t) for t in fields[role]) for role in ("inputs", "outputs"))
-    return Artifact(code, fields["arena"], inputs, outputs, fields["threads"], tuple(fields["ordinary"]))
+    states = tuple(KeptState(**state) for state in fields["states"])
+    return Artifact(code, fields["arena"], inputs, outputs, fields["threads"], tuple(fields["ordinary"]), states)
 
 
 def write(path: Path, artifact: Artifact) -> None:
     """All or nothing; a folder that can't be written to is no error."""
-    fields = {"arena": artifact.arena, "threads": artifact.threads, "ordinary": artifact.ordinary} | {
+    states = [asdict(state) for state in artifact.states]
+    fields = {"arena": artifact.arena, "threads": artifact.threads, "ordinary": artifact.ordinary, "states": states} | {
         role: [_fields(t) for t in tensors]
         for role, tensors in (("inputs", artifact.inputs), ("outputs", artifact.outputs))
     }

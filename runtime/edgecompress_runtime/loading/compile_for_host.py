@@ -24,4 +24,5 @@ def build(program: LlvmProgram, variant: Variant) -> Artifact | None:
         return None
     plan = program.plan
     inputs, outputs = (tuple(replace(plan.tensors[i], data=None) for i in ends) for ends in (plan.inputs, plan.outputs))
-    return Artifact(code, program.layout.size, inputs, outputs, program.threads, tuple(map(str, program.ordinary)))
+    ordinary = tuple(map(str, program.ordinary))
+    return Artifact(code, program.layout.size, inputs, outputs, program.threads, ordinary, program.states)

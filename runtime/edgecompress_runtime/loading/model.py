@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -19,13 +20,26 @@ from edgecompress_runtime.loading.native import Native
 from edgecompress_runtime.pack import Pack, read_pack
 from edgecompress_runtime.plan import Plan, Tensor
 
-Run = Callable[..., list[np.ndarray]]
+
+class Run(Protocol):
+    """What runs one sample."""
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """Inputs, each of its tensor's shape and dtype -> outputs."""
+        ...
+
+    def reset(self) -> None:
+        """Sets all states to zero."""
+        ...
+
+
 MOST_THREADS = 64
 
 
 class Model:
     """A model ready to run: call it with one array an input, get the output (a tuple when there are several). Arrays of
-    several samples, [n, ...], give outputs of as many.
+    several samples, [n, ...], give outputs of as many. A model with states keeps them from one sample to the next, and
+    `reset` sets them to zero, as they are at first.
 
     inputs, outputs: their tensors (name, shape, dtype; scale and zero point where they are int8). Images are
     NHWC, as in a `.tflite` file. The first call of a new model compiles it, which takes seconds and is announced
@@ -58,6 +72,11 @@ class Model:
         count = self._samples(given)
         results = run(*given) if count is None else self._one_by_one(run, given, count)
         return results[0] if len(results) == 1 else tuple(results)
+
+    def reset(self) -> None:
+        """Sets all states to zero, for another stream of samples."""
+        if self._run is not None:  # before the first call they are
+            self._run.reset()
 
     def _samples(self, arrays: list[np.ndarray]) -> int | None:
         """How many samples all arrays hold; None where they are one sample, or don't fit."""
@@ -137,7 +156,6 @@ def _new(plan: Plan, variant: Variant, threads: int, place: Path | None) -> Mode
     from edgecompress_runtime.loading.compile_for_host import build
 
     program = llvm_program(plan, PREFIX, x86_family(variant, threads), alignment=CACHE_LINE, threads=threads)
-    plan = program.plan
 
     def compile() -> Run:
         start = time.perf_counter()
@@ -154,5 +172,7 @@ def _new(plan: Plan, variant: Variant, threads: int, place: Path | None) -> Mode
                 print(f"edgecompress: {summary(program.ordinary)}", file=sys.stderr)
         return Native(made)
 
-    inputs, outputs = (tuple(plan.tensors[i] for i in ends) for ends in (plan.inputs, plan.outputs))
+    inputs, outputs = (
+        tuple(program.plan.tensors[i] for i in ends) for ends in (program.plan.inputs, program.plan.outputs)
+    )
     return Model(inputs, outputs, None, compile, tuple(map(str, program.ordinary)))

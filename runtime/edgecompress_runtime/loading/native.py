@@ -42,7 +42,15 @@ class Native:
         memory = self._arena, *self._into, *self._out
         self._call = self._alone(memory) if artifact.threads == 1 else Team(self._engine, memory, artifact.threads)
         self._lock = threading.Lock()
+        self._states = artifact.states
+        self.reset()
         watched(self)
+
+    def reset(self) -> None:
+        """Sets all states to zero."""
+        with self._lock:
+            for state in self._states:
+                self._arena[state.offset : state.offset + state.size].view(np.int8)[:] = state.fill
 
     def after_fork(self) -> None:
         """In a forked process: nobody runs this model, and its other threads are not there."""

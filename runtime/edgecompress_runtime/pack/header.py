@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,9 @@ def to_json(header: Header) -> tuple[dict[str, Any], list[bytes]]:
         {"kind": o.kind, "inputs": list(o.inputs), "outputs": list(o.outputs), "options": o.options.stored()}
         for o in header.plan.operators
     ]
-    ends = {"inputs": list(header.plan.inputs), "outputs": list(header.plan.outputs)}
+    ends: dict[str, Any] = {"inputs": list(header.plan.inputs), "outputs": list(header.plan.outputs)}
+    if header.plan.states:
+        ends["states"] = [list(pair) for pair in header.plan.states]
     top = {"format": FORMAT, "version": 1, "model": header.model, **ends}
     return top | {"tensors": tensors, "operators": operators}, list(blobs)
 
@@ -84,6 +86,8 @@ def from_json(json: dict[str, Any], blobs: tuple[memoryview, ...]) -> Header:
         inputs=member(json, "inputs", sequence, len(pairs), integer, 0, last),
         outputs=member(json, "outputs", sequence, MOST_ITEMS, integer, 0, last),
     )
+    if "states" in json:
+        plan = replace(plan, states=member(json, "states", sequence, len(plan.inputs), _state, plan))
     encoded = tuple(encoded for _, encoded in pairs)
     _check_order(plan, encoded)
     return Header(member(json, "model", text), plan, encoded)
@@ -132,6 +136,13 @@ def _operator(value: Any, last: int) -> Operator:
         outputs=member(json, "outputs", sequence, MOST_ITEMS, integer, 0, last),
         options=typed,
     )
+
+
+def _state(value: Any, plan: Plan) -> tuple[int, int]:
+    pair = sequence(value, 2, integer, 0, MOST_ITEMS)
+    if len(pair) != 2 or pair[0] >= len(plan.inputs) or pair[1] >= len(plan.outputs):
+        raise PackError("expected the places of an input and of an output")
+    return pair[0], pair[1]
 
 
 def _option(value: Any) -> Option:

@@ -6,6 +6,10 @@
 #include "counter.h"
 #include "model.h"
 
+#ifndef MODEL_RESET /* of a model without states */
+#define MODEL_RESET(a) (void)(a)
+#endif
+
 enum { VERSION = 1, PAYLOAD = 256, HEADER = 6, CHECKSUM = 4, LIMIT = HEADER + PAYLOAD + CHECKSUM };
 enum { HELLO = 1, WRITE, INVOKE, READ, STATISTICS, STEPS, MEMORY };
 enum { DONE = 0, DAMAGED, REFUSED, NO_SESSION, OTHER_INPUT, FAULT };
@@ -97,6 +101,7 @@ static uint32_t invoke(uint32_t number) {
 static uint32_t hello(void) {
     uint8_t *to = answer + HEADER;
     session = get16(request), invoked = 0;
+    MODEL_RESET(arena);
     *to++ = VERSION, *to++ = (uint8_t)counter, *to++ = PAYLOAD & 0xFF, *to++ = PAYLOAD >> 8;
     const uint32_t sizes[] = {MODEL_INPUT_BYTES, MODEL_OUTPUT_BYTES, MODEL_ARENA_BYTES, MODEL_STEPS};
     for (int i = 0; i < 4; i++, to += 4) put32(to, sizes[i]);

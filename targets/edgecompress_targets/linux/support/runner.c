@@ -7,6 +7,10 @@
 
 #include "model.h"
 
+#ifndef MODEL_RESET /* of a model without states */
+#define MODEL_RESET(a) (void)(a)
+#endif
+
 static int8_t arena[MODEL_ARENA_BYTES] __attribute__((aligned(MODEL_ARENA_ALIGNMENT)));
 static int8_t input[MODEL_INPUT_BYTES] __attribute__((aligned(16)));
 static int8_t output[MODEL_OUTPUT_BYTES] __attribute__((aligned(16)));
@@ -35,6 +39,7 @@ int main(int count, char **argument) {
     FILE *times = count == 4 ? fopen(argument[3], "wb") : NULL;
     if (count == 4 && !times) return failed(argument[3]);
     size_t records = 0, read;
+    MODEL_RESET(arena);
     int64_t fastest = 0;
     while ((read = fread(input, 1, MODEL_INPUT_BYTES, inputs)) == MODEL_INPUT_BYTES) {
         int64_t start = now();

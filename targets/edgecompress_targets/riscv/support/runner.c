@@ -7,6 +7,10 @@
 
 #include "model.h"
 
+#ifndef MODEL_RESET /* of a model without states */
+#define MODEL_RESET(a) (void)(a)
+#endif
+
 enum { OPENAT = 56, READ = 63, WRITE = 64, EXIT = 93, CLOCK_GETTIME = __riscv_xlen == 32 ? 403 : 113 };
 enum { HERE = -100, CREATE = 01101 /* O_WRONLY, O_CREAT, O_TRUNC */, MONOTONIC = 1 };
 
@@ -65,6 +69,7 @@ __attribute__((used)) static void run(long *stack) {
     if (count != 3 && count != 4) leave(64, argument[0], ": expected INPUTS OUTPUTS [TIMES]\n");
     long inputs = opened(argument[1], 0), outputs = opened(argument[2], CREATE);
     long times = count == 4 ? opened(argument[3], CREATE) : -1;
+    MODEL_RESET(arena);
     while ((read = take(inputs, argument[1], input, MODEL_INPUT_BYTES)) == MODEL_INPUT_BYTES) {
         int64_t start = now();
         MODEL_INVOKE(arena, input, output);
