@@ -260,12 +260,8 @@ def _ingest(
         model, baked = again
         model = normalise(model, shapes, fold_batchnorm=fold_batchnorm)
         notes.append(f"the batch size {baked}, which the model's Reshapes were exported with, was changed to 1 as well")
-    for value in model.graph.initializers.values():
-        _take_out(value)  # of attributes
-    notes += _changed_types(model, given_types)
-    for i, name in passed:
-        called = model.graph.outputs[i].name
-        notes.append(f"output {name!r} is the input of that name; in the artifacts it is called {called!r}")
+    _take_out_of_attributes(model)
+    notes += _changed_types(model, given_types) + _passed_through(model, passed)
     notes += [] if given is None else quantized.keep(model, given)
     notes += _only_in_onnx(model) + _chosen(model)
     error = max_relative_error(proto, model, batch=baked)
@@ -365,6 +361,19 @@ def _parse(proto: onnx.ModelProto) -> ir.Model:
         where = "" if tensor is None else f" (tensor {tensor.name!r})"
         raise InputError(f"not a valid ONNX model{where}: {type(error).__name__}: {error}") from error
     return model
+
+
+def _passed_through(model: ir.Model, passed: Sequence[tuple[int, str | None]]) -> list[str]:
+    """A note of each output that is an input. passed: its place and the name that both had."""
+    return [
+        f"output {name!r} is the input of that name; in the artifacts it is called {model.graph.outputs[i].name!r}"
+        for i, name in passed
+    ]
+
+
+def _take_out_of_attributes(model: ir.Model) -> None:
+    for value in model.graph.initializers.values():
+        _take_out(value)
 
 
 def _take_out(value: ir.Value) -> None:
