@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ahead import kernels_for
-from test_host import HERE, Layers, every_variant, feeds_of, same
+from test_host import HERE, Layers, every_variant, feeds_of, program, same
 
 from edgecompress_runtime.families.x86.variants import VARIANTS
 from edgecompress_runtime.families.x86.x86_family import x86_family
+from edgecompress_runtime.loading.compile_for_host import build
+from edgecompress_runtime.loading.native import Native
 from edgecompress_runtime.plan import Tensor
 
 SAME, VALID = 0, 1
@@ -101,3 +105,52 @@ def test_weights_that_are_no_numbers_have_plain_kernels() -> None:
     w.data[0, 0, 0, 0] = np.inf
     layers.add("CONV_2D", [real(1, 5, 5, 2), w], real(1, 5, 5, 4), padding=SAME, strideH=1, strideW=1)
     same(layers.plan(), HERE[0])
+
+
+# kind, options, the exact function, and by how much of its value it may be off
+FUNCTIONS = (
+    ("EXP", {}, torch.exp, 4e-7),
+    ("LOGISTIC", {}, torch.sigmoid, 4e-7),
+    ("TANH", {}, torch.tanh, 4e-7),
+    ("ELU", {}, torch.nn.functional.elu, 4e-7),
+    ("GELU", {"approximate": False}, torch.nn.functional.gelu, 4e-6),
+    ("GELU", {"approximate": True}, lambda x: torch.nn.functional.gelu(x, approximate="tanh"), 4e-7),
+)
+SPECIAL = (0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 1e-40, 3.4e38, -3.4e38, 88.7, 88.8, 89.0, -103.9)
+
+
+@every_variant
+def test_functions(variant: str) -> None:
+    grid = np.linspace(-104, 89, 4001), np.linspace(-3, 3, 1000), np.geomspace(1e-30, 1, 200), SPECIAL
+    x = np.concatenate(grid).astype(np.float32)  # an odd count
+    layers = Layers()
+    for kind, options, _, _ in FUNCTIONS:
+        layers.add(kind, [real(x.size)], real(x.size), **options)
+    code = program(layers.plan(), variant)
+    assert {kernel.symbol.partition("_float")[1] for kernel in code.kernels} == {"_float"}
+    artifact = build(code, VARIANTS[variant])
+    assert artifact is not None
+    for (kind, _, exact, error), y in zip(FUNCTIONS, Native(artifact)(*[x] * len(FUNCTIONS)), strict=True):
+        expected = exact(torch.from_numpy(x.astype(np.float64))).numpy()
+        with np.errstate(invalid="ignore"):
+            expected = np.where(np.abs(expected) > np.finfo(np.float32).max, np.sign(expected) * np.inf, expected)
+        # denormal numbers have fewer digits; 1 + tanh, like erfc of a rounded number, is off by a rounding of 1
+        slack = 1e-37 + (np.abs(x) * 1.2e-7 if kind == "GELU" else 0)
+        with np.errstate(invalid="ignore"):
+            right = (np.abs(y - expected) <= error * np.abs(expected) + slack) | (y == expected)
+        right |= np.isnan(y) & (np.isnan(expected) | np.isinf(x) & (kind == "GELU"))  # infinity times 0
+        assert right.all(), (kind, x[~right], y[~right], expected[~right])
+
+
+@every_variant
+@pytest.mark.parametrize("depth", [1, 3, 24, 33, 100])
+def test_softmax(variant: str, depth: int) -> None:
+    layers = Layers()
+    layers.add("SOFTMAX", [real(7, depth)], real(7, depth), beta=1.0)
+    artifact = build(program(layers.plan(), variant), VARIANTS[variant])
+    assert artifact is not None
+    x = np.random.default_rng(depth).normal(0, 20, (7, depth)).astype(np.float32)
+    x[0, 0], x[1, -1] = 1e4, -np.inf if depth > 1 else 0
+    (y,) = Native(artifact)(x)
+    expected = torch.softmax(torch.from_numpy(x.astype(np.float64)), -1).numpy()
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-37)

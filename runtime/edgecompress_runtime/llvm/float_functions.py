@@ -21,6 +21,8 @@ LOG2_E = f32(math.log2(math.e))
 LN2_HIGH = f32(355.0 / 512)  # few bits: times a whole number below 2^14 it is exact
 LN2_LOW = f32(math.log(2) - 355.0 / 512)
 SQRT_2 = f32(math.sqrt(2))
+# (e**r - 1 - r) / r**2 for small r, the highest power first
+SMALL_EXPM1 = tuple(f32(1 / n) for n in (40320, 5040, 720, 120, 24, 6, 2))
 # erfc(x) exp(x^2) / t as a polynomial of t = 1 / (1 + x / 2), least squares of the relative error over x >= 0
 ERFC = tuple(
     f32(c)
@@ -73,8 +75,8 @@ def _reduced(x: Float) -> Tuple:
 @inline
 def _small_expm1(r: Float) -> Float:
     """Taylor's series; r within 0.35."""
-    p = f32(1 / 40320)
-    for c in (f32(1 / 5040), f32(1 / 720), f32(1 / 120), f32(1 / 24), f32(1 / 6), f32(0.5)):
+    p = SMALL_EXPM1[0]
+    for c in SMALL_EXPM1[1:]:
         p = p * r + c
     return p * r * r + r
 

@@ -12,6 +12,7 @@ from edgecompress_runtime.families.x86 import x86_addition as addition
 from edgecompress_runtime.families.x86 import x86_convolution as convolution
 from edgecompress_runtime.families.x86 import x86_depthwise as depthwise
 from edgecompress_runtime.families.x86 import x86_float as floats
+from edgecompress_runtime.families.x86 import x86_functions as functions
 from edgecompress_runtime.families.x86 import x86_pooling as pooling
 from edgecompress_runtime.families.x86 import x86_quantize as quantization
 from edgecompress_runtime.families.x86.variants import Variant
@@ -39,6 +40,9 @@ BLOCKED: dict[str, Prepare] = {
     "SUB": partial(addition.prepare_sum, "SUB"),
     "QUANTIZE": quantization.prepare_quantize,
     **{kind: _undivided(partial(pooling.prepare_pool, kind)) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
+    **{kind: _undivided(partial(functions.prepare_function, kind)) for kind in functions.FUNCTIONS},
+    "GELU": _undivided(functions.prepare_gelu),
+    "SOFTMAX": _undivided(functions.prepare_softmax),
     **{kind: _undivided(partial(pooling.prepare_reduction, kind)) for kind in ("MEAN", "SUM")},
 }
 
