@@ -28,26 +28,30 @@ from edgecompress_runtime.kernels.arithmetic import dequantized, float_activatio
 from edgecompress_runtime.kernels.convolution import bias_of
 from edgecompress_runtime.kernels.matmul import matrix_geometry
 from edgecompress_runtime.kernels.window import padding
-from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Words
+from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words
 from edgecompress_runtime.options import BatchMatmulOptions, ConvolutionOptions, DepthwiseOptions, FullyConnectedOptions
 from edgecompress_runtime.plan import Tensor
 
 Pair = tuple[int, int]
 MOST_VECTORS, SUMS = 4, 12  # of a block; sums that hide how long an addition takes
-START = 1.0  # of a step of a block, in the time of a vector of products
+PIXELS = (16, 12, 8, 6, 4, 3, 2, 1)  # of a block: few kinds, since each has a kernel of its own
+START = 2.0  # of a step of a block, in the time of a vector of products
 
 
 @dataclass(frozen=True)
 class Cut:
-    """pixels, vectors: of a block. blocks: of a group; the last has `last` vectors, and its last one `tail` channels.
+    """pixels, vectors: of a block. The last block of a group has `last` vectors, and its last one `tail` channels.
     unroll: steps in a turn of the loop."""
 
     pixels: int
     vectors: int
-    blocks: int
     last: int
     tail: int
     unroll: int
+
+    def blocks(self, variant: Variant, channels: int) -> int:
+        """Of a group of so many channels."""
+        return -(-channels // (self.vectors * variant.lanes))
 
 
 def cut(variant: Variant, pixels: int, channels: int, depth: int) -> Cut:
@@ -58,29 +62,34 @@ def cut(variant: Variant, pixels: int, channels: int, depth: int) -> Cut:
         vectors = min(vectors, 2 if pixels > 4 else 6)
     blocks = -(-total // vectors)
     vectors = -(-total // blocks)
-    most = min(pixels, SUMS, max(1, (variant.registers - vectors - 2) // vectors))
-    # the last block of a row takes pixels again that one before it had: as few as may be
-    fitting = min(range(most, 0, -1), key=lambda n: -(-pixels // n) * (n * vectors + START))
     unroll = next(n for n in (4, 3, 2, 1) if depth % n == 0)
     tail = channels - (total - 1) * variant.lanes
-    return Cut(fitting, vectors, blocks, total - (blocks - 1) * vectors, tail, unroll)
+    most = (variant.registers - vectors - 2) // vectors
+    return Cut(_fitting(pixels, most, vectors), vectors, total - (blocks - 1) * vectors, tail, unroll)
+
+
+def _fitting(pixels: int, most: int, vectors: int) -> int:
+    """Pixels of a block: the last block of a row takes pixels again that one before it had, as few as may be."""
+    return min(
+        (n for n in PIXELS if n <= min(pixels, most) or n == 1), key=lambda n: -(-pixels // n) * (n * vectors + START)
+    )
 
 
 @cache
 def _blocked(variant: Variant, cut: Cut, copies: bool) -> Callable[..., None]:
     last_block = float_block(variant, cut.pixels, cut.last, cut.tail, cut.unroll)
-    block = last_block if cut.blocks == 1 else float_block(variant, cut.pixels, cut.vectors, variant.lanes, cut.unroll)
-    copied, pixels, blocks, lanes = padded_floats(variant), cut.pixels, cut.blocks, variant.lanes * cut.vectors
+    block = float_block(variant, cut.pixels, cut.vectors, variant.lanes, cut.unroll)
+    copied, pixels, lanes, same = padded_floats(variant), cut.pixels, variant.lanes * cut.vectors, block is last_block
 
     def kernel(tensors: Tuple, padded: Pointer, copy: Tuple, geometry: Tuple, bounds: Words) -> None:
         """tensors: x, weights, biases, y. copy: images, an image's (height, width, channels), size of the padded image,
         padding in front. geometry: groups, window, out, strides; all steps in floats. groups: (number, channels read,
         weights, biases). window: (rows, row step, columns, column step, turns). out: (height, width, channels, channels
-        of a group, weights of a block). strides: from row to row and from pixel to pixel."""
+        of a group, blocks, weights of a block). strides: from row to row and from pixel to pixel."""
         x, w, bias, y = tensors
         images, image, size, pads = copy
         groups, window, out, strides = geometry
-        out_h, out_w, out_channels, group_channels, block_weights = out
+        out_h, out_w, out_channels, group_channels, blocks, block_weights = out
         for n in range(images):
             source = moved_floats(x, i32(n * image[0] * image[1] * image[2]))
             if copies:
@@ -98,7 +107,7 @@ def _blocked(variant: Variant, cut: Cut, copies: bool) -> Callable[..., None]:
                             out_x = min(i32(number * pixels), i32(out_w - pixels))  # the last again, if need be
                             start = moved_floats(line, i32(out_x * strides[1])), strides[1]
                             target = moved_floats(row, i32(out_x * out_channels)), out_channels
-                            if blocks == 1 or j < blocks - 1:
+                            if same or j < blocks - 1:
                                 block(start, window, (weights, ends), target, bounds)
                             else:
                                 last_block(start, window, (weights, ends), target, bounds)
@@ -142,15 +151,14 @@ def _depthwise(variant: Variant, pixels: int, tail: int) -> Callable[..., None]:
 @cache
 def _products(variant: Variant, cut: Cut) -> Callable[..., None]:
     last_block = float_block(variant, cut.pixels, cut.last, cut.tail, cut.unroll)
-    block = last_block if cut.blocks == 1 else float_block(variant, cut.pixels, cut.vectors, variant.lanes, cut.unroll)
-    pixels, blocks, unroll = cut.pixels, cut.blocks, cut.unroll
+    block = float_block(variant, cut.pixels, cut.vectors, variant.lanes, cut.unroll)
+    pixels, unroll, same = cut.pixels, cut.unroll, block is last_block
     last, lanes = cut.last * variant.lanes, cut.vectors * variant.lanes
 
-    def kernel(
-        a: Pointer, b: Pointer, zeros: Pointer, y: Pointer, arranged: Pointer, sizes: Words, strides: Tuple
-    ) -> None:
-        """sizes, strides: as of `kernels.matmul.batch_matmul`. zeros: in place of biases. arranged: room for a matrix
-        as `_arranged` makes it."""
+    def kernel(tensors: Tuple, arranged: Pointer, sizes: Words, strides: Tuple, blocks: Word) -> None:
+        """tensors: a, b, zeros in place of biases, y. arranged: room for a matrix as `_arranged` makes it, of so many
+        blocks. sizes, strides: as of `kernels.matmul.batch_matmul`."""
+        a, b, zeros, y = tensors
         n0, n1, n2, rows, columns, depth = sizes
         a_strides, b_strides = strides
         window = i32(1), i32(0), i32(1), i32(0), i32(depth // unroll)
@@ -178,7 +186,7 @@ def _products(variant: Variant, cut: Cut) -> Callable[..., None]:
                             row = min(i32(place * pixels), i32(rows - pixels))  # the last again, if need be
                             source = moved_floats(left, i32(row * a_strides[3])), a_strides[3]
                             end = moved_floats(target, i32(row * columns + number * lanes)), columns
-                            if blocks == 1 or number < blocks - 1:
+                            if same or number < blocks - 1:
                                 block(source, window, weights, end, bounds)
                             else:
                                 last_block(source, window, weights, end, bounds)
@@ -242,7 +250,7 @@ def prepare_depthwise(
     (images, height, width, channels), (_, kernel_h, kernel_w, _) = x.shape, w.shape
     stride, dilation = options.strides, options.dilations
     pads = padding(options.padding, (height, width), y.shape[1:3], (kernel_h, kernel_w), stride, dilation)
-    vectors, pixels = -(-channels // variant.lanes), min(y.shape[2], (variant.registers - 4) // 2)
+    vectors, pixels = -(-channels // variant.lanes), _fitting(y.shape[2], (variant.registers - 4) // 2, 1)
     taps, ends = np.zeros((kernel_h * kernel_w, vectors * variant.lanes), np.float32), _padded(bias, variant.lanes)
     taps[:, :channels] = w.reshape(-1, channels)
     tail = channels - (vectors - 1) * variant.lanes
@@ -273,10 +281,11 @@ def prepare_batch_matmul(
     if depth == 0:
         return None
     chosen = cut(variant, rows, columns, depth)
-    room = ((chosen.blocks - 1) * chosen.vectors + chosen.last) * variant.lanes * depth
+    blocks = chosen.blocks(variant, columns)
+    room = ((blocks - 1) * chosen.vectors + chosen.last) * variant.lanes * depth
     zeros = np.zeros(chosen.vectors * variant.lanes, np.float32)
     scratch = Scratch(room * WIDTH, np.float32)
-    return [Step(_products(variant, chosen), (a, b, zeros, y, scratch, sizes, strides))]
+    return [Step(_products(variant, chosen), ((a, b, zeros, y), scratch, sizes, strides, blocks))]
 
 
 def _floats(inputs: Sequence[Any], y: Tensor) -> tuple[np.ndarray, np.ndarray] | None:
@@ -326,7 +335,7 @@ def _convolved(
     geometry = (
         (groups, depth, cells.size // groups, ends.size // groups),
         (kernel_h, dilation[0] * row, columns, dilation[1] * channels, run // chosen.unroll),
-        (out_h, out_w, out_channels, filters, block),
+        (out_h, out_w, out_channels, filters, chosen.blocks(variant, filters), block),
         (stride[0] * row, stride[1] * channels),
     )
     return Step(_blocked(variant, chosen, copies), ((at[0], cells, ends, at[1]), scratch, copy, geometry, bounds))
@@ -335,7 +344,7 @@ def _convolved(
 def _arranged(variant: Variant, w: np.ndarray, cut: Cut) -> np.ndarray:
     """[groups, filters, taps] -> flat [groups, blocks, taps, vectors, lanes], the last block as narrow as it is."""
     groups, filters, taps = w.shape
-    whole = np.zeros((groups, ((cut.blocks - 1) * cut.vectors + cut.last) * variant.lanes, taps), np.float32)
+    whole = np.zeros((groups, -(-filters // variant.lanes) * variant.lanes, taps), np.float32)
     whole[:, :filters] = w
     step = cut.vectors * variant.lanes
     parts = [whole[:, at : at + step].transpose(0, 2, 1).reshape(groups, -1) for at in range(0, whole.shape[1], step)]
