@@ -12,6 +12,9 @@ import pytest
 from ahead import kernels_for, one_layer, split, stack_used, tight_header
 from layer_cases import Layers, layers
 from test_codegen import equal
+from test_float_layers import Layers as FloatLayers
+from test_float_layers import all_layers as float_layers
+from test_float_layers import real
 
 from edgecompress.compress.quantize import quantize
 from edgecompress.emit.pack import plan as lowered
@@ -77,6 +80,13 @@ def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path
     kernels = {f"{family}_convolution", f"{family}_dense", "neon_depthwise_16", "neon_depthwise_8", "neon_add"}
     assert kernels <= kernels_for(plan, FAMILIES[family])
     run(plan, tmp_path, [made.feeds(), made.feeds()], target)
+
+
+def test_float_layers_equal_the_hosts_kernels(tmp_path: Path) -> None:
+    plan = float_layers().plan()
+    built(plan, tmp_path)
+    assert all("float" in name for name in kernels_for(plan, FAMILIES["neon"]))
+    run(plan, tmp_path, [feeds_of(plan, seed) for seed in range(2)])
 
 
 @pytest.mark.long
@@ -147,6 +157,18 @@ def test_instructions_are_counted_and_neon_needs_fewer(tmp_path: Path) -> None:
         counts[target] = emulator_of(load_target(target)).instructions(tmp_path / "model_run", record)
     macs = 8 * 8 * 64 * 64
     assert 3 * macs / 16 < counts["raspberry-pi"] < 0.35 * macs and macs / 16 < counts["raspberry-pi-5"] < 0.2 * macs
+
+
+def test_instructions_of_a_float_layer(tmp_path: Path) -> None:
+    """A 3x3 convolution of 32 to 32 channels: 4 products in a multiplication and an addition, and their loads."""
+    layers = FloatLayers()
+    w = real(32, 3, 3, 32, random=np.random.default_rng(0))
+    layers.add("CONV_2D", [real(1, 12, 12, 32), w], real(1, 12, 12, 32), padding=0, strideH=1, strideW=1)
+    plan, macs = layers.plan(), 12 * 12 * 32 * 9 * 32
+    built(plan, tmp_path)
+    record = feeds_of(plan, 0)[0].tobytes()
+    count = emulator_of(load_target("raspberry-pi")).instructions(tmp_path / "model_run", record)
+    assert macs / 2 < count < 0.8 * macs
 
 
 def test_the_program_says_what_is_wrong_with_its_files(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from edgecompress_runtime.families.aarch64 import neon_blocks, neon_dense, neon_
 from edgecompress_runtime.families.aarch64.neon_addition import neon_add
 from edgecompress_runtime.families.shared import plain_blocks, plain_dense, plain_depthwise
 from edgecompress_runtime.families.shared.arranged_family import ArrangedFamily
+from edgecompress_runtime.families.shared.float_blocks import FloatUnit
 from edgecompress_runtime.families.shared.skipping_arrangement import Cost
 
 _CONVOLUTION, _DEPTHWISE, _DENSE = (
@@ -23,6 +24,7 @@ NEON = ArrangedFamily(
     add=neon_add,
     products=(0.27, 0.28),
     lists=(Cost(skipping_neon.NEON, skipping_neon.KERNELS, 10.0, 19.0),),
+    floats=FloatUnit(4, 30),
 )
 NEON_DOT = replace(
     NEON,

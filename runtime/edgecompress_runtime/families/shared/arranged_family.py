@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from edgecompress_runtime.families.shared.addition import preparation
 from edgecompress_runtime.families.shared.arranged_convolution import Arrangement
 from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement
 from edgecompress_runtime.families.shared.arranged_depthwise import DepthwiseArrangement
-from edgecompress_runtime.families.shared.family import Family, Prepare, PrepareGated
+from edgecompress_runtime.families.shared.family import Family, Prepare, PrepareGated, first, joined
+from edgecompress_runtime.families.shared.float_blocks import FloatUnit
+from edgecompress_runtime.families.shared.float_kernels import float_kernels
 from edgecompress_runtime.families.shared.layer import convolution_layer, fully_connected_layer
 from edgecompress_runtime.families.shared.skipping_arrangement import Cost, Skipping
-from edgecompress_runtime.families.shared.step import Step
-from edgecompress_runtime.options import Options
-from edgecompress_runtime.plan import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +22,7 @@ class ArrangedFamily:
     addition.add_elements. products: instructions of a product with all weights, in a convolution and in a fully
     connected layer; lists: of weights that are not zero (all measured: tests/bench/skipping.py). tables: of look-ups of
     sums, as a ratio to a Cortex-M4's (tests/bench/binary_weights.py); 0: products are faster. gated:
-    of layers with gates, whose weights are plain."""
+    of layers with gates, whose weights are plain. floats: what it computes float32 with, None for plain kernels."""
 
     name: str
     convolution: Sequence[Arrangement]
@@ -35,22 +33,17 @@ class ArrangedFamily:
     lists: tuple[Cost, ...]
     tables: float = 0.0
     gated: Mapping[str, PrepareGated] = field(default_factory=dict)
+    floats: FloatUnit | None = None
 
     def family(self, *, coded: bool) -> Family:
         """coded: whether kernels may hold weights entropy coded and decode them as they run (coding.py)."""
         layers = self.convolution, self.depthwise, self.dense
-        conv, depthwise, dense = (_first([a if coded else replace(a, coded=None) for a in row]) for row in layers)
+        conv, depthwise, dense = (first([a if coded else replace(a, coded=None) for a in row]) for row in layers)
         own: dict[str, Prepare] = {
             "CONV_2D": Skipping(conv, self.products[0], convolution_layer, self.lists, self.tables),
             "DEPTHWISE_CONV_2D": depthwise,
             "FULLY_CONNECTED": Skipping(dense, self.products[1], fully_connected_layer, self.lists, self.tables),
         }
         sums: dict[str, Prepare] = {kind: preparation(self.add, kind) for kind in ("ADD", "SUB")}
-        return Family(self.name, own | sums, self.gated)
-
-
-def _first(arrangements: Sequence[Prepare]) -> Prepare:
-    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
-        return next((steps for a in arrangements if (steps := a(inputs, outputs, options))), None)
-
-    return prepared
+        floats = {} if self.floats is None else float_kernels(self.floats)
+        return Family(self.name, joined(own | sums, floats), self.gated)

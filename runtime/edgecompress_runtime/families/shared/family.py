@@ -23,6 +23,20 @@ PrepareGated = Callable[[Sequence[Any], Sequence[Tensor], Any, tuple[Gate | None
 ELEMENTWISE = {"look_up", "add_int8", "mul_int8"}
 
 
+def first(prepares: Sequence[Prepare]) -> Prepare:
+    """What the first of them makes that has a kernel."""
+
+    def prepared(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options) -> list[Step] | None:
+        return next((steps for p in prepares if (steps := p(inputs, outputs, options))), None)
+
+    return prepared
+
+
+def joined(*tables: Mapping[str, Prepare]) -> dict[str, Prepare]:
+    """For each kind of operator, the first of these that has a kernel."""
+    return {kind: first([t[kind] for t in tables if kind in t]) for kind in {k: None for t in tables for k in t}}
+
+
 @dataclass(frozen=True)
 class Family:
     """name: what its CPUs have in common. prepare: its own kernels by operator kind. gated: those that leave closed

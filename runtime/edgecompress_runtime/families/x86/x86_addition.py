@@ -13,6 +13,7 @@ from numba import types
 from edgecompress_runtime.families.shared.division import LEAST_ELEMENTS, divided, part, ranges
 from edgecompress_runtime.families.shared.linear_sum import linear_sum
 from edgecompress_runtime.families.shared.step import Step
+from edgecompress_runtime.families.shared.vectors import splat
 from edgecompress_runtime.families.shared.words import INT8_POINTER, LONG, PAIR, N
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.families.x86.x86_requantize import RAISED, Fields, Rounding
@@ -21,7 +22,6 @@ from edgecompress_runtime.families.x86.x86_vectors import (
     NUMBERS,
     Piece,
     requantized,
-    splat,
     spread,
     store_clamped,
     widened,

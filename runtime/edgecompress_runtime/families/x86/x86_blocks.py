@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from edgecompress_runtime.families.shared.vectors import splat
 from edgecompress_runtime.families.shared.words import (
     BYTE,
     INT8_POINTER,
@@ -35,7 +36,6 @@ from edgecompress_runtime.families.x86.x86_vectors import (
     Piece,
     dot,
     requantized,
-    splat,
     store_clamped,
     store_picked,
     words,

@@ -10,6 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from edgecompress_runtime.families.shared.vectors import splat
 from edgecompress_runtime.families.shared.words import (
     BYTE,
     HALF,
@@ -22,7 +23,6 @@ from edgecompress_runtime.families.shared.words import (
     store,
 )
 from edgecompress_runtime.families.x86.variants import Variant
-from edgecompress_runtime.families.x86.x86_vectors import splat
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Word, Words, inline, llvm_code
 

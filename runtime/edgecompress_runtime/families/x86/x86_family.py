@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
-from edgecompress_runtime.families.shared.family import Family
+from edgecompress_runtime.families.shared.family import Family, joined
+from edgecompress_runtime.families.shared.float_blocks import FloatUnit
+from edgecompress_runtime.families.shared.float_kernels import float_kernels
 from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.families.x86 import x86_addition as addition
 from edgecompress_runtime.families.x86 import x86_convolution as convolution
 from edgecompress_runtime.families.x86 import x86_depthwise as depthwise
-from edgecompress_runtime.families.x86 import x86_float as floats
-from edgecompress_runtime.families.x86 import x86_functions as functions
 from edgecompress_runtime.families.x86 import x86_pooling as pooling
 from edgecompress_runtime.families.x86 import x86_quantize as quantization
 from edgecompress_runtime.families.x86.variants import Variant
@@ -26,23 +26,14 @@ def _undivided(prepare: Callable[..., list[Step] | None]) -> Prepare:
     return lambda variant, threads, *layer: prepare(variant, *layer)
 
 
-def _first(*prepares: Prepare) -> Prepare:
-    """What the first of them makes that has a kernel."""
-    return lambda *layer: next((steps for p in prepares if (steps := p(*layer)) is not None), None)
-
-
 BLOCKED: dict[str, Prepare] = {
-    "CONV_2D": _first(convolution.prepare_conv, floats.prepare_conv),
-    "DEPTHWISE_CONV_2D": _first(depthwise.prepare_depthwise, floats.prepare_depthwise),
-    "FULLY_CONNECTED": _first(convolution.prepare_fully_connected, floats.prepare_fully_connected),
-    "BATCH_MATMUL": floats.prepare_batch_matmul,
+    "CONV_2D": convolution.prepare_conv,
+    "DEPTHWISE_CONV_2D": depthwise.prepare_depthwise,
+    "FULLY_CONNECTED": convolution.prepare_fully_connected,
     "ADD": partial(addition.prepare_sum, "ADD"),
     "SUB": partial(addition.prepare_sum, "SUB"),
     "QUANTIZE": quantization.prepare_quantize,
     **{kind: _undivided(partial(pooling.prepare_pool, kind)) for kind in ("MAX_POOL_2D", "AVERAGE_POOL_2D")},
-    **{kind: _undivided(partial(functions.prepare_function, kind)) for kind in functions.FUNCTIONS},
-    "GELU": _undivided(functions.prepare_gelu),
-    "SOFTMAX": _undivided(functions.prepare_softmax),
     **{kind: _undivided(partial(pooling.prepare_reduction, kind)) for kind in ("MEAN", "SUM")},
 }
 
@@ -51,4 +42,5 @@ BLOCKED: dict[str, Prepare] = {
 def x86_family(variant: Variant, threads: int = 1) -> Family:
     """The family of a variant. threads: how many threads share its large layers."""
     own = {kind: partial(prepare, variant, threads) for kind, prepare in BLOCKED.items()}
-    return Family(f"x86 {variant.name}", own)
+    floats = float_kernels(FloatUnit(variant.lanes, variant.registers), threads)
+    return Family(f"x86 {variant.name}", joined(own, floats))

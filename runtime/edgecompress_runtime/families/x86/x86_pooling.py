@@ -16,6 +16,7 @@ from numba import types
 from numba.core import cgutils
 
 from edgecompress_runtime.families.shared.step import Step
+from edgecompress_runtime.families.shared.vectors import splat
 from edgecompress_runtime.families.shared.words import (
     BYTE,
     FOUR,
@@ -36,7 +37,6 @@ from edgecompress_runtime.families.x86.x86_vectors import (
     clamped,
     constant,
     requantized,
-    splat,
     spread,
     widened,
     words,

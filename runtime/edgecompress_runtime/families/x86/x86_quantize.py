@@ -11,9 +11,10 @@ from numba import types
 
 from edgecompress_runtime.families.shared.division import LEAST_ELEMENTS, divided, part, ranges
 from edgecompress_runtime.families.shared.step import Step
+from edgecompress_runtime.families.shared.vectors import splat
 from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, LONG, WORD, N, load, store
 from edgecompress_runtime.families.x86.variants import Variant
-from edgecompress_runtime.families.x86.x86_vectors import clamped, splat, words
+from edgecompress_runtime.families.x86.x86_vectors import clamped, words
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.registry import KERNELS
 from edgecompress_runtime.llvm.typed_numba import Pointer, Word, llvm_code

@@ -11,6 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from edgecompress_runtime.families.shared.vectors import splat
 from edgecompress_runtime.families.shared.words import (
     BYTE,
     INT8_POINTER,
@@ -25,7 +26,7 @@ from edgecompress_runtime.families.shared.words import (
 from edgecompress_runtime.families.x86.variants import Variant
 from edgecompress_runtime.families.x86.x86_blocks import Shape, field, finish
 from edgecompress_runtime.families.x86.x86_layout import SkippingCut
-from edgecompress_runtime.families.x86.x86_vectors import BIAS, constant, dot, splat, words
+from edgecompress_runtime.families.x86.x86_vectors import BIAS, constant, dot, words
 from edgecompress_runtime.llvm.typed_numba import Tuple, llvm_code
 
 LISTS = types.Tuple([INT32_POINTER, INT32_POINTER, INT8_POINTER])

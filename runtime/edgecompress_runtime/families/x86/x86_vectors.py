@@ -10,7 +10,8 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from edgecompress_runtime.families.shared.words import BYTE, HALF, LONG, WORD, function, load, store
+from edgecompress_runtime.families.shared.vectors import splat, store_part
+from edgecompress_runtime.families.shared.words import BYTE, HALF, LONG, WORD, function, load
 from edgecompress_runtime.families.x86.real import MAGIC
 from edgecompress_runtime.families.x86.variants import AVX2, AVX2_BYTES, Variant
 from edgecompress_runtime.families.x86.x86_requantize import RAISED, Rounding
@@ -25,13 +26,6 @@ NUMBERS = 7  # `x86_requantize.Fields.numbers`
 def words(variant: Variant) -> ir.VectorType:
     """A vector of int32, the variant's lanes."""
     return ir.VectorType(WORD, variant.lanes)
-
-
-def splat(b: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
-    """The value in every lane."""
-    kind = ir.VectorType(value.type, lanes)
-    first = b.insert_element(ir.Constant(kind, ir.Undefined), value, WORD(0))
-    return b.shuffle_vector(first, ir.Constant(kind, ir.Undefined), ir.VectorType(WORD, lanes)([0] * lanes))
 
 
 def dot(b: ir.IRBuilder, variant: Variant, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
@@ -198,17 +192,6 @@ def _straight(b: ir.IRBuilder, variant: Variant, packed: ir.Value) -> ir.Value:
     order = [4 * part + v for v in range(4) for part in range(parts)]
     words_ = b.bitcast(packed, words(variant))
     return b.bitcast(b.shuffle_vector(words_, words_, words(variant)(order)), packed.type)
-
-
-def store_part(b: ir.IRBuilder, v: ir.Value, start: int, count: int, pointer: ir.Value, offset: ir.Value) -> None:
-    """`count` bytes of v, a vector of bytes, from `start` on."""
-    for size in (64, 32, 16, 8, 4, 2, 1):
-        if count >= size:
-            part = v
-            if size < v.type.count:
-                part = b.shuffle_vector(v, v, ir.VectorType(WORD, size)(list(range(start, start + size))))
-            store(b, part, pointer, offset, 1)
-            start, count, offset = start + size, count - size, b.add(offset, offset.type(size))
 
 
 def widened(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value, lanes: int, element: ir.Type = WORD) -> ir.Value:

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from edgecompress_runtime.families.shared.division import LEAST, divided, part, ranges, rows
-from edgecompress_runtime.families.shared.step import Scratch, Step
-from edgecompress_runtime.families.x86.variants import Variant
-from edgecompress_runtime.families.x86.x86_float_blocks import (
+from edgecompress_runtime.families.shared.float_blocks import (
     WIDTH,
+    FloatUnit,
     float_block,
     float_taps,
     moved_floats,
     padded_floats,
 )
+from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.kernels.arithmetic import dequantized, float_activation_range, i32
 from edgecompress_runtime.kernels.convolution import bias_of
 from edgecompress_runtime.kernels.matmul import matrix_geometry
@@ -49,22 +49,22 @@ class Cut:
     tail: int
     unroll: int
 
-    def blocks(self, variant: Variant, channels: int) -> int:
+    def blocks(self, unit: FloatUnit, channels: int) -> int:
         """Of a group of so many channels."""
-        return -(-channels // (self.vectors * variant.lanes))
+        return -(-channels // (self.vectors * unit.lanes))
 
 
-def cut(variant: Variant, pixels: int, channels: int, depth: int) -> Cut:
+def cut(unit: FloatUnit, pixels: int, channels: int, depth: int) -> Cut:
     """Of a row of so many pixels, with as many channels in a group, and runs of `depth` inputs."""
-    total = -(-channels // variant.lanes)
+    total = -(-channels // unit.lanes)
     vectors = min(total, max(MOST_VECTORS if pixels > 4 else SUMS // pixels, 1))
-    if variant.registers < 20:
+    if unit.registers < 20:
         vectors = min(vectors, 2 if pixels > 4 else 6)
     blocks = -(-total // vectors)
     vectors = -(-total // blocks)
     unroll = next(n for n in (4, 3, 2, 1) if depth % n == 0)
-    tail = channels - (total - 1) * variant.lanes
-    most = (variant.registers - vectors - 2) // vectors
+    tail = channels - (total - 1) * unit.lanes
+    most = (unit.registers - vectors - 2) // vectors
     return Cut(_fitting(pixels, most, vectors), vectors, total - (blocks - 1) * vectors, tail, unroll)
 
 
@@ -76,10 +76,10 @@ def _fitting(pixels: int, most: int, vectors: int) -> int:
 
 
 @cache
-def _blocked(variant: Variant, cut: Cut, copies: bool) -> Callable[..., None]:
-    last_block = float_block(variant, cut.pixels, cut.last, cut.tail, cut.unroll)
-    block = float_block(variant, cut.pixels, cut.vectors, variant.lanes, cut.unroll)
-    copied, pixels, lanes, same = padded_floats(variant), cut.pixels, variant.lanes * cut.vectors, block is last_block
+def _blocked(unit: FloatUnit, cut: Cut, copies: bool) -> Callable[..., None]:
+    last_block = float_block(unit, cut.pixels, cut.last, cut.tail, cut.unroll)
+    block = float_block(unit, cut.pixels, cut.vectors, unit.lanes, cut.unroll)
+    copied, pixels, lanes, same = padded_floats(unit), cut.pixels, unit.lanes * cut.vectors, block is last_block
 
     def kernel(tensors: Tuple, padded: Pointer, copy: Tuple, geometry: Tuple, bounds: Words) -> None:
         """tensors: x, weights, biases, y. copy: images, an image's (height, width, channels), size of the padded image,
@@ -117,9 +117,9 @@ def _blocked(variant: Variant, cut: Cut, copies: bool) -> Callable[..., None]:
 
 
 @cache
-def _depthwise(variant: Variant, pixels: int, tail: int) -> Callable[..., None]:
-    block, last_block = (float_taps(variant, pixels, count) for count in (variant.lanes, tail))
-    copied, lanes = padded_floats(variant), variant.lanes
+def _depthwise(unit: FloatUnit, pixels: int, tail: int) -> Callable[..., None]:
+    block, last_block = (float_taps(unit, pixels, count) for count in (unit.lanes, tail))
+    copied, lanes = padded_floats(unit), unit.lanes
 
     def kernel(tensors: Tuple, padded: Pointer, copy: Tuple, geometry: Tuple, bounds: Words) -> None:
         """Like that of `_blocked`. geometry: window, as in `float_taps`, out (height, width), strides, vectors."""
@@ -149,11 +149,11 @@ def _depthwise(variant: Variant, pixels: int, tail: int) -> Callable[..., None]:
 
 
 @cache
-def _products(variant: Variant, cut: Cut) -> Callable[..., None]:
-    last_block = float_block(variant, cut.pixels, cut.last, cut.tail, cut.unroll)
-    block = float_block(variant, cut.pixels, cut.vectors, variant.lanes, cut.unroll)
+def _products(unit: FloatUnit, cut: Cut) -> Callable[..., None]:
+    last_block = float_block(unit, cut.pixels, cut.last, cut.tail, cut.unroll)
+    block = float_block(unit, cut.pixels, cut.vectors, unit.lanes, cut.unroll)
     pixels, unroll, same = cut.pixels, cut.unroll, block is last_block
-    last, lanes = cut.last * variant.lanes, cut.vectors * variant.lanes
+    last, lanes = cut.last * unit.lanes, cut.vectors * unit.lanes
 
     def kernel(tensors: Tuple, arranged: Pointer, sizes: Words, strides: Tuple, blocks: Word) -> None:
         """tensors: a, b, zeros in place of biases, y. arranged: room for a matrix as `_arranged` makes it, of so many
@@ -196,7 +196,7 @@ def _products(variant: Variant, cut: Cut) -> Callable[..., None]:
 
 
 def prepare_conv(
-    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: ConvolutionOptions
+    unit: FloatUnit, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: ConvolutionOptions
 ) -> list[Step] | None:
     """Threads share its rows."""
     x, (y,) = inputs[0], outputs
@@ -212,12 +212,12 @@ def prepare_conv(
     for r in rows(threads, work, x.shape, y.shape, (w.shape[1], stride[0], dilation[0], pads[0])):
         shapes = (images, r.end - r.start, width, channels), (images, r.last - r.first, out_w, out_channels)
         at = part(x, r.start * width * channels), part(y, r.first * out_w * out_channels)
-        steps.append(_convolved(variant, at, shapes, (w, bias), (stride, dilation, (r.pad, pads[1])), bounds))
+        steps.append(_convolved(unit, at, shapes, (w, bias), (stride, dilation, (r.pad, pads[1])), bounds))
     return [divided(steps)]
 
 
 def prepare_fully_connected(
-    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
+    unit: FloatUnit, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
 ) -> list[Step] | None:
     """Threads share its units, or where it has several the rows of its input."""
     x, (y,) = inputs[0], outputs
@@ -229,18 +229,18 @@ def prepare_fully_connected(
     used = 1 if y.size * depth < LEAST else threads
     steps = []
     for (first, last), own in (
-        [((0, count), slice(a, b)) for a, b in ranges(units, used, variant.lanes)]
+        [((0, count), slice(a, b)) for a, b in ranges(units, used, unit.lanes)]
         if count == 1
         else [(r, slice(0, units)) for r in ranges(count, used)]
     ):
         shapes = (1, 1, last - first, depth), (1, 1, last - first, own.stop - own.start)
         at = part(x, first * depth), part(y, first * units + own.start)
-        steps.append(_convolved(variant, at, shapes, (w[own], bias[own]), ((1, 1), (1, 1), (0, 0)), bounds))
+        steps.append(_convolved(unit, at, shapes, (w[own], bias[own]), ((1, 1), (1, 1), (0, 0)), bounds))
     return [divided(steps)]
 
 
 def prepare_depthwise(
-    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: DepthwiseOptions
+    unit: FloatUnit, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: DepthwiseOptions
 ) -> list[Step] | None:
     """None for several filters a channel."""
     x, (y,) = inputs[0], outputs
@@ -250,10 +250,10 @@ def prepare_depthwise(
     (images, height, width, channels), (_, kernel_h, kernel_w, _) = x.shape, w.shape
     stride, dilation = options.strides, options.dilations
     pads = padding(options.padding, (height, width), y.shape[1:3], (kernel_h, kernel_w), stride, dilation)
-    vectors, pixels = -(-channels // variant.lanes), _fitting(y.shape[2], (variant.registers - 4) // 2, 1)
-    taps, ends = np.zeros((kernel_h * kernel_w, vectors * variant.lanes), np.float32), _padded(bias, variant.lanes)
+    vectors, pixels = -(-channels // unit.lanes), _fitting(y.shape[2], (unit.registers - 4) // 2, 1)
+    taps, ends = np.zeros((kernel_h * kernel_w, vectors * unit.lanes), np.float32), _padded(bias, unit.lanes)
     taps[:, :channels] = w.reshape(-1, channels)
-    tail = channels - (vectors - 1) * variant.lanes
+    tail = channels - (vectors - 1) * unit.lanes
     steps, window = [], (kernel_h, stride[0], dilation[0], pads[0])
     for r in rows(threads, y.size * len(taps), x.shape, y.shape, window):
         out = r.last - r.first, y.shape[2]
@@ -263,14 +263,14 @@ def prepare_depthwise(
         copy = images, (r.end - r.start, width, channels), size, (r.pad, pads[1])
         at = kernel_h, dilation[0] * row, kernel_w, dilation[1] * channels, taps.shape[1]
         geometry = at, out, (stride[0] * row, stride[1] * channels), vectors
-        scratch = Scratch(size[0] * row * WIDTH + variant.bytes, np.float32)
+        scratch = Scratch(size[0] * row * WIDTH + unit.bytes, np.float32)
         arguments = tensors, scratch, copy, geometry, float_activation_range(options)
-        steps.append(Step(_depthwise(variant, pixels, tail), arguments))
+        steps.append(Step(_depthwise(unit, pixels, tail), arguments))
     return [divided(steps)]
 
 
 def prepare_batch_matmul(
-    variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: BatchMatmulOptions
+    unit: FloatUnit, inputs: Sequence[Any], outputs: Sequence[Tensor], options: BatchMatmulOptions
 ) -> list[Step] | None:
     """One thread. None where the rows of the left matrix don't follow one another."""
     a, b, (y,) = inputs[0], inputs[1], outputs
@@ -280,12 +280,12 @@ def prepare_batch_matmul(
     rows, columns, depth = sizes[3:]
     if depth == 0:
         return None
-    chosen = cut(variant, rows, columns, depth)
-    blocks = chosen.blocks(variant, columns)
-    room = ((blocks - 1) * chosen.vectors + chosen.last) * variant.lanes * depth
-    zeros = np.zeros(chosen.vectors * variant.lanes, np.float32)
+    chosen = cut(unit, rows, columns, depth)
+    blocks = chosen.blocks(unit, columns)
+    room = ((blocks - 1) * chosen.vectors + chosen.last) * unit.lanes * depth
+    zeros = np.zeros(chosen.vectors * unit.lanes, np.float32)
     scratch = Scratch(room * WIDTH, np.float32)
-    return [Step(_products(variant, chosen), ((a, b, zeros, y), scratch, sizes, strides, blocks))]
+    return [Step(_products(unit, chosen), ((a, b, zeros, y), scratch, sizes, strides, blocks))]
 
 
 def _floats(inputs: Sequence[Any], y: Tensor) -> tuple[np.ndarray, np.ndarray] | None:
@@ -305,7 +305,7 @@ def _floats(inputs: Sequence[Any], y: Tensor) -> tuple[np.ndarray, np.ndarray] |
 
 
 def _convolved(
-    variant: Variant,
+    unit: FloatUnit,
     at: tuple[Any, Any],
     shapes: tuple[tuple[int, ...], tuple[int, ...]],
     weights: tuple[np.ndarray, np.ndarray],
@@ -326,27 +326,27 @@ def _convolved(
     # a row of the window is one run where its pixels follow one another
     columns = 1 if dilation[1] == 1 and groups == 1 else kernel_w
     run = kernel_w * depth // columns
-    chosen = cut(variant, out_w, filters, run)
-    cells, ends = _arranged(variant, w.reshape(groups, filters, -1), chosen), _by_group(bias, groups, variant.lanes)
+    chosen = cut(unit, out_w, filters, run)
+    cells, ends = _arranged(unit, w.reshape(groups, filters, -1), chosen), _by_group(bias, groups, unit.lanes)
     row = width_read * channels
     scratch = Scratch(size[0] * row * WIDTH if copies else WIDTH, np.float32)
     copy = images, (height, width, channels), size, pads
-    block = kernel_h * kernel_w * depth * chosen.vectors * variant.lanes
+    block = kernel_h * kernel_w * depth * chosen.vectors * unit.lanes
     geometry = (
         (groups, depth, cells.size // groups, ends.size // groups),
         (kernel_h, dilation[0] * row, columns, dilation[1] * channels, run // chosen.unroll),
-        (out_h, out_w, out_channels, filters, chosen.blocks(variant, filters), block),
+        (out_h, out_w, out_channels, filters, chosen.blocks(unit, filters), block),
         (stride[0] * row, stride[1] * channels),
     )
-    return Step(_blocked(variant, chosen, copies), ((at[0], cells, ends, at[1]), scratch, copy, geometry, bounds))
+    return Step(_blocked(unit, chosen, copies), ((at[0], cells, ends, at[1]), scratch, copy, geometry, bounds))
 
 
-def _arranged(variant: Variant, w: np.ndarray, cut: Cut) -> np.ndarray:
+def _arranged(unit: FloatUnit, w: np.ndarray, cut: Cut) -> np.ndarray:
     """[groups, filters, taps] -> flat [groups, blocks, taps, vectors, lanes], the last block as narrow as it is."""
     groups, filters, taps = w.shape
-    whole = np.zeros((groups, -(-filters // variant.lanes) * variant.lanes, taps), np.float32)
+    whole = np.zeros((groups, -(-filters // unit.lanes) * unit.lanes, taps), np.float32)
     whole[:, :filters] = w
-    step = cut.vectors * variant.lanes
+    step = cut.vectors * unit.lanes
     parts = [whole[:, at : at + step].transpose(0, 2, 1).reshape(groups, -1) for at in range(0, whole.shape[1], step)]
     return np.ascontiguousarray(np.concatenate(parts, 1)).reshape(-1)
 

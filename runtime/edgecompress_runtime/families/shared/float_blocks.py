@@ -7,6 +7,7 @@ every result is that of the ordinary kernels, bit for bit. A fused multiply-add 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,9 +15,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from edgecompress_runtime.families.shared.vectors import splat, store_part
 from edgecompress_runtime.families.shared.words import BYTE, LONG, N, load, store
-from edgecompress_runtime.families.x86.variants import Variant
-from edgecompress_runtime.families.x86.x86_vectors import splat, store_part
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Words, inline, llvm_code
 
@@ -27,6 +27,19 @@ BOUNDS = types.UniTuple(types.float32, 2)
 WIDTH = 4  # bytes of a float
 
 
+@dataclass(frozen=True)
+class FloatUnit:
+    """What a CPU computes floats with. lanes: of a vector. registers: vectors that a block may hold."""
+
+    lanes: int
+    registers: int
+
+    @property
+    def bytes(self) -> int:
+        """Of a vector."""
+        return WIDTH * self.lanes
+
+
 @llvm_code(FLOAT_POINTER(FLOAT_POINTER, N))
 def moved_floats(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value) -> ir.Value:
     """A float32 pointer, `offset` elements on."""
@@ -34,14 +47,14 @@ def moved_floats(b: ir.IRBuilder, pointer: ir.Value, offset: ir.Value) -> ir.Val
 
 
 @cache
-def float_block(variant: Variant, pixels: int, vectors: int, tail: int, unroll: int) -> Callable[..., Any]:
+def float_block(unit: FloatUnit, pixels: int, vectors: int, tail: int, unroll: int) -> Callable[..., Any]:
     """For Numba code: block(source, window, weights, target, bounds).
 
     source: x, and floats from pixel to pixel; target: the same of y. A pixel's window is (rows, floats from row to row,
     columns, floats from column to column, turns): rows by columns runs of turns * unroll floats. weights: and biases.
     tail: channels in the last vector.
     """
-    lanes = variant.lanes
+    lanes = unit.lanes
     floats = ir.VectorType(FLOAT, lanes)
 
     @llvm_code(types.void(FLOATS, types.UniTuple(N, 5), types.UniTuple(FLOAT_POINTER, 2), FLOATS, BOUNDS))
@@ -74,11 +87,11 @@ def float_block(variant: Variant, pixels: int, vectors: int, tail: int, unroll: 
 
 
 @cache
-def float_taps(variant: Variant, pixels: int, tail: int) -> Callable[..., Any]:
+def float_taps(unit: FloatUnit, pixels: int, tail: int) -> Callable[..., Any]:
     """For Numba code: block(source, window, weights, target, bounds), `tail` channels of some pixels, each with weights
     of its own. window: (rows, row step, columns, column step, floats from one tap's weights to the next's). The rest:
     as in `float_block`."""
-    floats = ir.VectorType(FLOAT, variant.lanes)
+    floats = ir.VectorType(FLOAT, unit.lanes)
 
     @llvm_code(types.void(FLOATS, types.UniTuple(N, 5), types.UniTuple(FLOAT_POINTER, 2), FLOATS, BOUNDS))
     def block(b: ir.IRBuilder, source: Tuple, window: Tuple, weights: Tuple, target: Tuple, bounds: Tuple) -> None:
@@ -109,7 +122,7 @@ def _store(b: ir.IRBuilder, value: ir.Value, bounds: Sequence[ir.Value], y: ir.V
 
 
 @cache
-def padded_floats(variant: Variant) -> Callable[..., Any]:
+def padded_floats(unit: FloatUnit) -> Callable[..., Any]:
     """For Numba code: (x, padded, image, size, pads). An image of `image` (height, width, channels) gets into the
     middle of `size` (height, width), zeros around it."""
 
@@ -117,7 +130,7 @@ def padded_floats(variant: Variant) -> Callable[..., Any]:
     def fill(b: ir.IRBuilder, x: ir.Value, target: ir.Value, count: ir.Value, copies: ir.Value) -> None:
         """`count` floats of x, or zeros."""
         count, first = b.sext(count, LONG), LONG(0)
-        for size in (variant.lanes, 1):
+        for size in (unit.lanes, 1):
             steps = b.sdiv(b.sub(count, first), LONG(size))
             kind = FLOAT if size == 1 else ir.VectorType(FLOAT, size)
             with b.if_else(b.icmp_signed("!=", copies, N_ZERO)) as (copied, blank):

@@ -14,12 +14,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from edgecompress_runtime.families.shared.float_blocks import FLOAT, FLOAT_POINTER, WIDTH, FloatUnit, moved_floats
 from edgecompress_runtime.families.shared.step import Step
+from edgecompress_runtime.families.shared.vectors import splat
 from edgecompress_runtime.families.shared.words import LONG, WORD, N, load, store
-from edgecompress_runtime.families.x86.real import MAGIC
-from edgecompress_runtime.families.x86.variants import Variant
-from edgecompress_runtime.families.x86.x86_float_blocks import FLOAT, FLOAT_POINTER, WIDTH, moved_floats
-from edgecompress_runtime.families.x86.x86_vectors import splat
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.kernels.unary import SQRT_2_OVER_PI, SQRT_HALF
 from edgecompress_runtime.llvm.float_functions import ERFC, LN2_HIGH, LN2_LOW, LOG2_E, SMALL_EXPM1
@@ -29,10 +27,11 @@ from edgecompress_runtime.plan import Tensor
 
 SOME = 4  # values; vectors of them for what is left of a row
 SIGN = -(2**31)
+MAGIC = 1.5 * 2**23  # floats around it are whole numbers
 Vector = Callable[[ir.IRBuilder, ir.Value], ir.Value]  # a function of vectors of float32
 
 
-def _constant(x: ir.Value, value: float) -> ir.Constant:
+def _constant(x: ir.Value, value: float | np.float32) -> ir.Constant:
     """In every lane, of x's type."""
     return x.type([float(np.float32(value))] * x.type.count)
 
@@ -42,7 +41,7 @@ def _at_most(b: ir.IRBuilder, x: ir.Value, most: float) -> ir.Value:
     return b.select(b.fcmp_ordered(">", x, _constant(x, most)), _constant(x, most), x)
 
 
-def _polynomial(b: ir.IRBuilder, x: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+def _polynomial(b: ir.IRBuilder, x: ir.Value, coefficients: Sequence[np.float32]) -> ir.Value:
     """By Horner; the highest first."""
     total: ir.Value = _constant(x, coefficients[0])
     for c in coefficients[1:]:
@@ -140,11 +139,11 @@ FUNCTIONS: dict[str, Vector] = {"EXP": exponential, "LOGISTIC": logistic, "TANH"
 
 
 def _by_vectors(
-    b: ir.IRBuilder, variant: Variant, count: ir.Value, body: Callable[[ir.Value, ir.VectorType], None]
+    b: ir.IRBuilder, unit: FloatUnit, count: ir.Value, body: Callable[[ir.Value, ir.VectorType], None]
 ) -> None:
     """body(offset in bytes, type of the vector there), for all of `count` floats."""
     count, first = b.sext(count, LONG), LONG(0)
-    for size in sorted({variant.lanes, SOME, 1}, reverse=True):
+    for size in sorted({unit.lanes, SOME, 1}, reverse=True):
         steps = b.sdiv(b.sub(count, first), LONG(size))
         with cgutils.for_range(b, steps) as loop:
             body(b.mul(b.add(first, b.mul(loop.index, LONG(size))), LONG(WIDTH)), ir.VectorType(FLOAT, size))
@@ -152,13 +151,13 @@ def _by_vectors(
 
 
 @cache
-def _each(variant: Variant, function: Vector) -> Callable[..., None]:
+def _each(unit: FloatUnit, function: Vector) -> Callable[..., None]:
     @llvm_code(types.void(FLOAT_POINTER, FLOAT_POINTER, N))
     def run(b: ir.IRBuilder, x: ir.Value, y: ir.Value, count: ir.Value) -> None:
         def body(at: ir.Value, kind: ir.VectorType) -> None:
             store(b, function(b, load(b, x, at, kind, WIDTH)), y, at, WIDTH)
 
-        _by_vectors(b, variant, count, body)
+        _by_vectors(b, unit, count, body)
 
     def kernel(x: Pointer, y: Pointer, count: Word) -> None:
         run(x, y, count)
@@ -168,7 +167,7 @@ def _each(variant: Variant, function: Vector) -> Callable[..., None]:
 
 
 @cache
-def _softmax(variant: Variant) -> Callable[..., None]:
+def _softmax(unit: FloatUnit) -> Callable[..., None]:
     @llvm_code(types.void(FLOAT_POINTER, FLOAT_POINTER, N, types.float32))
     def row(b: ir.IRBuilder, x: ir.Value, y: ir.Value, depth: ir.Value, beta: ir.Value) -> None:
         top = cgutils.alloca_once_value(b, load(b, x, LONG(0), FLOAT, WIDTH))
@@ -188,7 +187,7 @@ def _softmax(variant: Variant) -> Callable[..., None]:
             store(b, b.fdiv(load(b, y, at, kind, WIDTH), splat(b, b.load(total), kind.count)), y, at, WIDTH)
 
         for body in (greatest, exponentials, shares):
-            _by_vectors(b, variant, depth, body)
+            _by_vectors(b, unit, depth, body)
 
     def softmax_vectors(x: Pointer, y: Pointer, rows: Word, depth: Word, beta: Float) -> None:
         for r in range(rows):
@@ -207,31 +206,31 @@ def _folded(b: ir.IRBuilder, values: ir.Value, first: ir.Value, join: Callable[.
 
 
 def prepare_function(
-    kind: str, variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
+    kind: str, unit: FloatUnit, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
     """One of FUNCTIONS."""
-    return _step(variant, FUNCTIONS[kind], inputs[0], outputs[0])
+    return _step(unit, FUNCTIONS[kind], inputs[0], outputs[0])
 
 
 def prepare_gelu(
-    variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: GeluOptions
+    unit: FloatUnit, inputs: Sequence[Any], outputs: Sequence[Tensor], options: GeluOptions
 ) -> list[Step] | None:
     """Both of them."""
-    return _step(variant, gelu_tanh if options.approximate else gelu, inputs[0], outputs[0])
+    return _step(unit, gelu_tanh if options.approximate else gelu, inputs[0], outputs[0])
 
 
-def _step(variant: Variant, function: Vector, x: Tensor, y: Tensor) -> list[Step] | None:
+def _step(unit: FloatUnit, function: Vector, x: Tensor, y: Tensor) -> list[Step] | None:
     if x.dtype != np.float32 or y.dtype != np.float32 or x.data is not None:
         return None
-    return [Step(_each(variant, function), (x, y, x.size), {x: 0})]
+    return [Step(_each(unit, function), (x, y, x.size), {x: 0})]
 
 
 def prepare_softmax(
-    variant: Variant, inputs: Sequence[Any], outputs: Sequence[Tensor], options: SoftmaxOptions
+    unit: FloatUnit, inputs: Sequence[Any], outputs: Sequence[Tensor], options: SoftmaxOptions
 ) -> list[Step] | None:
     """Along the last axis."""
     x, (y,) = inputs[0], outputs
     if x.dtype != np.float32 or x.size == 0:
         return None
     depth = x.shape[-1]
-    return [Step(_softmax(variant), (x, y, x.size // depth, depth, float(options.beta)))]
+    return [Step(_softmax(unit), (x, y, x.size // depth, depth, float(options.beta)))]
