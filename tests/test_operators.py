@@ -45,7 +45,6 @@ STAY_FLOAT = {"Cast"}
 # what the runtime has no kernel for, in float (Cos, Sin and Tan are tables on int8)
 NOT_IN_FLOAT = {
     ("Cos", "pack"): "COS",
-    ("CumSum", "pack"): "CUMSUM",
     ("ReduceProd", "pack"): "REDUCE_PROD",
     ("ScatterElements", "pack"): "SCATTER_ND",
     ("ScatterND", "pack"): "SCATTER_ND",

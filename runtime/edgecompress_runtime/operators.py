@@ -70,6 +70,7 @@ _ROWS: list[Record[Any]] = [
     *_alike(of.PoolOptions, types.averaged, shapes.pooling, "AVERAGE_POOL_2D", "MAX_POOL_2D"),
     *_alike(of.ReductionOptions, types.summed, shapes.reduction, "MEAN", "SUM"),
     *_alike(of.ReductionOptions, types.picked, shapes.reduction, "REDUCE_MAX", "REDUCE_MIN"),
+    Record("CUMSUM", of.CumulativeOptions, types.accumulated, shapes.cumulative),
     Record("ARG_MAX", of.ArgMaxOptions, types.placed, shapes.arg_max),
     *_alike(of.SumOptions, *_SUMS, "ADD", "SUB"),
     Record("MUL", of.ActivationOptions, *_SUMS),

@@ -242,6 +242,14 @@ class ArgMaxOptions(Options):
 
 
 @dataclass(frozen=True)
+class CumulativeOptions(Options):
+    """CUMSUM. exclusive: without the element itself. reverse: from the end."""
+
+    exclusive: bool = False
+    reverse: bool = False
+
+
+@dataclass(frozen=True)
 class ConcatenationOptions(Options):
     """CONCATENATION. axis: from the end where it is negative."""
 

@@ -185,6 +185,15 @@ def reduction(inputs: Inputs, outputs: Outputs, options: ReductionOptions) -> Se
     return [tuple(n for a, n in enumerate(x.shape) if a not in axes)]
 
 
+def cumulative(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
+    """Inputs: x and a constant of one axis."""
+    x = inputs[0]
+    require(x.size > 0, f"{x.name[:60]!r} has no elements")
+    (axis,) = numbers(inputs[1])
+    axis_of(axis, len(x.shape))
+    return [x.shape]
+
+
 def arg_max(inputs: Inputs, outputs: Outputs, options: Options) -> Sequence[Shape]:
     """Inputs: x and a constant of one axis."""
     x = inputs[0]

@@ -248,6 +248,13 @@ def picked(inputs: Inputs, outputs: Outputs) -> None:
     numbers(inputs[0], *outputs)
 
 
+def accumulated(inputs: Inputs, outputs: Outputs) -> None:
+    """x and y of one type, float32 or integers without a scale."""
+    alike(inputs[0], *outputs)
+    plain = inputs[0].dtype == np.float32 or inputs[0].dtype in (np.int32, np.int64)
+    need(plain, inputs[0], "float32, int32 or int64")
+
+
 def placed(inputs: Inputs, outputs: Outputs) -> None:
     """x of numbers that can be compared, y of places."""
     numbers(inputs[0])

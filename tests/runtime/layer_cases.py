@@ -625,6 +625,14 @@ def _float_weights(kind: str, x: Shape, w: Shape, y: Shape, **options: object) -
     return add
 
 
+def _cumulative(**options: bool) -> Add:
+    def add(made: Layers) -> None:
+        x, y = (made.tensor((2, 5, 3), FLOAT) for _ in range(2))
+        made.layer("CUMSUM", [x, made.constant(np.array(1, np.int32))], [y], **options)
+
+    return add
+
+
 def _reduced(kind: str, dtype: np.dtype, scale: float = 0.05, zero: int = -3) -> Add:
     def add(made: Layers) -> None:
         x = made.int8((2, 3, 4, 5), 0.05, -3) if dtype == INT8 else made.tensor((2, 3, 4, 5), dtype)
@@ -710,6 +718,8 @@ REAL: dict[str, Add] = {
     "DEQUANTIZE": _between("DEQUANTIZE"),
 }
 ARITHMETIC: dict[str, Add] = {
+    "CUMSUM": _cumulative(),
+    "CUMSUM, from the end": _cumulative(exclusive=True, reverse=True),
     "ADD": _pair("ADD", (2, 3, 4), (4,), FLOAT, FLOAT, fusedActivationFunction=RELU),
     "SUB": _pair("SUB", (2, 3, 4), (4,), FLOAT, FLOAT),
     "MUL": _pair("MUL", (2, 3, 4), (3, 1), FLOAT, FLOAT),

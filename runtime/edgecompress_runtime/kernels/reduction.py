@@ -1,9 +1,11 @@
-"""MEAN, SUM, REDUCE_MAX, REDUCE_MIN and ARG_MAX along any axes.
+"""MEAN, SUM, REDUCE_MAX, REDUCE_MIN and ARG_MAX along any axes, and CUMSUM along one.
 
 Kept axes and reduced axes are collapsed apart: `kept` and `reduced` are their (dimensions, strides in x).
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from edgecompress_runtime.kernels.arithmetic import (
 )
 from edgecompress_runtime.kernels.registry import Call, Inputs, Outputs, call, prepares, prepares_int16
 from edgecompress_runtime.kernels.strides import Ints, collapsed, contiguous, offset, row_count
-from edgecompress_runtime.options import Options
+from edgecompress_runtime.options import CumulativeOptions, Options
 from edgecompress_runtime.plan import Tensor
 
 
@@ -166,3 +168,28 @@ def _geometry(x: Tensor, axes: Tensor) -> tuple[tuple[tuple[Ints, ...], ...], in
     kept = [a for a in range(len(x.shape)) if a not in reduced]
     parts = [collapsed([x.shape[a] for a in some], [strides[a] for a in some]) for some in (kept, reduced)]
     return (parts[0], parts[1]), int(np.prod([x.shape[a] for a in reduced], dtype=np.int64))
+
+
+def cumulative_sum(x: Array, y: Array, sizes: Values, exclusive: Number, reverse: Number) -> None:
+    """sizes: of the axes in front, the axis itself, and those behind. exclusive, reverse: 0 or 1."""
+    outer, count, inner = sizes
+    step = i32(-inner if reverse else inner)
+    for o in range(outer):
+        for i in range(inner):
+            at = i32(i32(o * count) * inner + i + (i32(count - 1) * inner if reverse else i32(0)))
+            y[at] = 0
+            if not exclusive:
+                y[at] = x[at]
+            for _ in range(count - 1):
+                last = at
+                at = i32(at + step)
+                y[at] = y[last] + (x[last] if exclusive else x[at])
+
+
+@prepares("CUMSUM")
+def _prepare_cumulative_sum(inputs: Inputs, outputs: Outputs, options: CumulativeOptions) -> list[Call]:
+    x, (y,) = inputs[0], outputs
+    assert inputs[1].data is not None
+    axis = int(inputs[1].data.reshape(())) % len(x.shape)
+    sizes = math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
+    return [call(cumulative_sum, x, y, sizes, int(options.exclusive), int(options.reverse))]
