@@ -568,7 +568,7 @@ def run(command: list[str], limit: float) -> tuple[int, str, float, float]:
     assert process.stdout is not None
     written = tuple(f".{name}" for name in FORMATS)  # -q prints the names of files
     lines = [line for line in process.stdout.read().splitlines() if line.strip() and not line.endswith(written)]
-    errors = [line for line in lines if re.match(r"\w+(Error|Exception):", line) and "fast path failed" not in line]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception):", line) and "fast path failed" not in line]
     lines += errors[-1:] if lines and lines[-1].startswith("RuntimeError: flatbuffer") else []  # what onnx2tf says last
     _, status, usage = os.wait4(process.pid, 0)
     code, seconds = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime

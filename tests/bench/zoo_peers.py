@@ -10,6 +10,7 @@ requires packages of certain versions it stands in an environment of its own, wh
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,8 @@ def onnx2tf_command(source: Path, calibration: Path, folder: Path) -> list[str]:
     del model.graph.value_info[:]
     for value in model.graph.output:
         value.type.tensor_type.ClearField("shape")
+    names = {name: re.sub(r"\W", "_", name) for name in fixed}  # it does not find other names again
+    _rename(model.graph, names)
     onnx.save(onnx.shape_inference.infer_shapes(model, data_prop=True), folder / "fixed.onnx")
     path = f"PATH={Path(python).parent}:{os.environ['PATH']}"  # where it finds onnxsim
     command = [
@@ -92,8 +95,26 @@ def onnx2tf_command(source: Path, calibration: Path, folder: Path) -> list[str]:
             x = x.reshape(-1, *fixed[name].shape[1:])  # it takes the first axis for that of samples
             image = x.ndim == 4
             np.save(folder / f"{i}.npy", np.moveaxis(x, 1, -1) if image else x)  # images become NHWC
-            command += ["-cind", name, str(folder / f"{i}.npy"), "0", "1", *([] if image else ["-kat", name])]
+            command += [
+                "-cind",
+                names[name],
+                str(folder / f"{i}.npy"),
+                "0",
+                "1",
+                *([] if image else ["-kat", names[name]]),
+            ]
     return command
+
+
+def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Inputs of the graph, wherever they are read."""
+    for value in graph.input:
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _rename(attribute.g, names)
 
 
 if __name__ == "__main__":
