@@ -189,6 +189,21 @@ def test_a_sequence_decides_whether_the_file_is_good(tmp_path):
     assert "40 sequences of 200 steps, each from states that are zero" in " ".join(result.report.notes)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_likely"),
+    [("h0", "hn", True), ("state", "stateN", True), ("past_key", "present_key", True), ("c_in", "c_out", True),
+     ("buf", "new_buf", True), ("a", "b", False), ("image", "mask", False)],
+)  # fmt: skip
+def test_likely_states_are_named_in_a_note(before, after, is_likely):
+    proto = model(
+        f"(float[1,6] x, float[1,6] {before}) => (float[1,6] y, float[1,6] {after})",
+        f"{after} = Add (x, {before}) y = Relu ({after})",
+    )
+    notes = " ".join(load(proto).notes)
+    assert (f"--state {after}={before}" in notes) == is_likely and ("look like states" in notes) == is_likely
+    assert "look like states" not in " ".join(load(proto, states={after: before}).notes)
+
+
 def test_what_is_refused(tmp_path):
     proto = convolution()
     for states, message in (

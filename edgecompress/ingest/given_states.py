@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import onnx_ir as ir
@@ -10,6 +11,20 @@ from edgecompress.errors import InputError
 from edgecompress.graph.batch_axes import set_batch_axes
 from edgecompress.graph.states import State, set_states
 from edgecompress.ingest.passes.edit import static_shape
+
+# how the name of an input becomes that of the output which feeds it, as exporters and models write them
+NEXT = (
+    (r"0$", "n"),
+    (r"$", "N"),
+    (r"$", "_out"),
+    (r"$", "_next"),
+    (r"^", "new_"),
+    (r"^", "next_"),
+    (r"_in$", "_out"),
+    (r"^in_", "out_"),
+    (r"^past", "present"),
+    (r"^prev_", "next_"),
+)
 
 
 def keep_states(model: ir.Model, given: Mapping[str, str]) -> list[str]:
@@ -40,6 +55,21 @@ def keep_states(model: ir.Model, given: Mapping[str, str]) -> list[str]:
     set_batch_axes(graph, None)
     listing = ", ".join(f"{output!r} to {name!r}" for output, name in given.items())
     return [f"states, which start at zero and are fed back: {listing}; the batch size is that of one stream"]
+
+
+def likely_states(graph: ir.Graph) -> list[str]:
+    """A note of inputs and outputs whose names, shapes and types are those of states, which the user may mean so."""
+    pairs = [(y, x) for y in graph.outputs for x in graph.inputs if _is_likely(x, y)]
+    if not pairs or len(pairs) in (len(graph.inputs), len(graph.outputs)) or len({x for _, x in pairs}) < len(pairs):
+        return []
+    listing = " ".join(f"--state {y.name}={x.name}" for y, x in pairs)
+    return [f"these look like states that are fed back; if they are, {listing} keeps them in the runtime"]
+
+
+def _is_likely(x: ir.Value, y: ir.Value) -> bool:
+    before, after = str(x.name), str(y.name)
+    alike = static_shape(x) is not None and (static_shape(x), x.dtype) == (static_shape(y), y.dtype)
+    return alike and any(re.sub(old, new, before) == after for old, new in NEXT if re.search(old, before))
 
 
 def _described(value: ir.Value) -> str:

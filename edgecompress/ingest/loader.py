@@ -22,7 +22,7 @@ from edgecompress.ingest import annotated, keras_model, onnx_file, quantized
 from edgecompress.ingest.batch_size import FixedBatchError, with_batch
 from edgecompress.ingest.data_dependent import cut
 from edgecompress.ingest.equality import max_relative_error
-from edgecompress.ingest.given_states import keep_states
+from edgecompress.ingest.given_states import keep_states, likely_states
 from edgecompress.ingest.normalise import SEVERAL, normalise
 from edgecompress.ingest.old_opset import upgraded
 from edgecompress.ingest.open_shapes import SampleShapes, open_negative, settled_shapes
@@ -131,7 +131,7 @@ def load(
     if isinstance(source, ir.Model):
         annotated.keep(found.model, source)
     kept = [] if read.decided is None else keras_model.keep(found.model, read.decided)
-    kept += keep_states(found.model, states or {})
+    kept += keep_states(found.model, states) if states else likely_states(found.model.graph)
     return replace(found, notes=(*notes, *more, *found.notes, *kept))
 
 
