@@ -189,6 +189,12 @@ def test_a_sequence_decides_whether_the_file_is_good(tmp_path):
     assert "40 sequences of 200 steps, each from states that are zero" in " ".join(result.report.notes)
 
 
+def test_without_data_random_sequences_check_the_file():
+    opened = open_data(load(tanh(), states={"n": "h"}).model, None, None, Recipe(), load_target("android"))
+    assert opened.check.streams is not None
+    assert f"artifacts were checked on {len(opened.check)} random inputs" in " ".join(opened.notes)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "is_likely"),
     [("h0", "hn", True), ("state", "stateN", True), ("past_key", "present_key", True), ("c_in", "c_out", True),

@@ -134,7 +134,7 @@ def _open_sequences(model: ir.Model, calibration: object, evaluation: object, re
             notes += [CHECKED_ON_CALIBRATION] if held is None else []
     if check is None:
         check = random_sequences(model, RANDOM_SAMPLES, recipe.seed)
-        notes.append(CHECKED_ON_RANDOM)
+        notes.append(CHECKED_ON_RANDOM.format(RANDOM_SAMPLES))
     calibrates = None if calibrating is None else frames(model, calibrating)
     return Data(calibrates, check, tuple(dict.fromkeys(notes)), held_out)
 
