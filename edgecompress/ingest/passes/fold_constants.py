@@ -14,6 +14,11 @@ from edgecompress.ingest.passes.edit import static_shape
 
 # A larger constant isn't worth computing from smaller ones, and a hostile shape could ask for terabytes.
 LARGEST_ELEMENTS = 2**26
+# ONNX Runtime's types that NumPy has too: of int4 and int2 it gives the bytes in which several lie
+WHOLE_BYTES = {
+    f"tensor({kind})"
+    for kind in ("bool", "double", "float", "float16", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
+}
 UNLIKE_EACH_TIME = ("Random", "Bernoulli", "Multinomial", "Dropout")  # how names of operators start
 
 
@@ -73,6 +78,8 @@ def _replaced(node: ir.Node) -> bool:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(proto, options, providers=["CPUExecutionProvider"])
+        if not all(output.type in WHOLE_BYTES for output in session.get_outputs()):
+            return False
         arrays = session.run(None, {})
     except Exception:  # its exceptions share no base class; such a node stays as it is
         return False
