@@ -80,6 +80,18 @@ def test_biases_that_make_up_for_errors_do_not_hide_what_floats_would_gain():
     assert search._tuner(before, candidates).measure(*all_better).worst > 60
 
 
+def test_floats_hold_small_values_beside_large_ones():
+    """A spectrum's logarithm: values a millionth of the largest decide as much as that does."""
+    text = "c = Conv(x, u, b) e = Exp(c) l = Log(e) y = Conv(l, v, b)"
+    u, v = 5 * np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1), normal(3, 3, 1, 1)
+    model = network(text, u=u, v=v, b=np.zeros(3, np.float32))
+    made = quantize(model, data(model, {"x": normal(64, 3, 8, 8)}), SETTINGS)
+    candidates = Candidates(made.model, made.reference, float_allowed=True)
+    judge = Judge(made.reference, judging_samples(made.calibration.dataset, made.reference))
+    all_better = candidates.changes(range(len(candidates.groups)))
+    assert judge.of(made.model).worst < 10 and Tuner(judge, made.model).measure(*all_better).worst > 100
+
+
 def test_what_is_good_enough_is_left_alone():
     model = hard("one layer behind")
     before = quantize(model, data(model), SETTINGS)

@@ -20,7 +20,8 @@ from edgecompress.graph.channel_axes import elements
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.operators import record_of
 
-INT16_BITS, FLOAT_BITS = 7, 14  # more than int8's; float32 holds no more whole numbers
+INT16_BITS = 7  # more than int8's
+FLOAT_BITS = 60  # more than int8's: of values far below the step as well, which a logarithm tells apart
 INT16_COST, FLOAT_COST = 1, 3  # of a multiply-accumulate, beside int8's 1
 TOGETHER = 2 / 3  # of a part's gain, that its halves have to gain, each alone, not to stay together
 NEGLIGIBLE = 0.002  # of all noise: a part that adds less is not looked into

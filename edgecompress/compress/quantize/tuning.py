@@ -31,6 +31,8 @@ from edgecompress.graph.fusion import constant, layers
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
 
+SMALLEST = float(np.finfo(np.float32).tiny)  # of a step: floats below it lose digits
+
 
 @dataclass(frozen=True)
 class Step:
@@ -48,7 +50,7 @@ class Step:
 
     def finer(self, bits: int) -> Step:
         """With more bits, in a range that holds every value."""
-        return Step(self.scale / 2.0**bits, -math.inf, math.inf)
+        return Step(max(self.scale / 2.0**bits, SMALLEST), -math.inf, math.inf)
 
 
 @dataclass(frozen=True)
