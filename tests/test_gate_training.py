@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -9,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgecompress.analysis.gated_layers import gated_layers, macs_run
 from edgecompress.analysis.statistics import statistics
+from edgecompress.compress.gated_channels.gate_start import start_gates
+from edgecompress.compress.gated_channels.gate_training import common_for, logits_of
 from edgecompress.compress.gated_channels.gating import gate
 from edgecompress.compress.gated_channels.insertion import with_gates
 from edgecompress.compress.quantize import quantize
@@ -21,10 +25,11 @@ from edgecompress.ingest import load
 from edgecompress.recipe import Gate, Preprocess, Quantize, Train
 from edgecompress.train import Session, TrainData
 from edgecompress.train.losses import load_loss
+from edgecompress.train.module.torch_model import TorchModel
 from edgecompress_runtime.codegen.gated_plan import gated
 from edgecompress_runtime.families.table import FAMILIES
 
-SEED, SAMPLES, INNER = 0, 400, 16
+SEED, SAMPLES, INNER, PLAIN = 0, 400, 16, 6
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +64,16 @@ def model() -> ir.Model:
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
     random = np.random.default_rng(SEED)
-    return random.standard_normal((SAMPLES, 1, 8, 8)).astype(np.float32) * random.uniform(0.2, 3, (SAMPLES, 1, 1, 1))
+    sizes = random.uniform(0.2, 3, (SAMPLES, 1, 1, 1))
+    return (random.standard_normal((SAMPLES, 1, 8, 8)).astype(np.float32) * sizes).astype(np.float32)
 
 
 def test_the_inside_of_a_residual_block_gets_a_gate_that_changes_nothing_yet(
     model: ir.Model, images: np.ndarray
 ) -> None:
-    made, gates = with_gates(model, Gate(macs=0.5, block=4), SEED)
+    made, gates = with_gates(model, Gate(macs=0.5, block=4))
     assert {row.name: len(row.gates) for row in gated_layers(made) if row.gates} == {"inner": 1, "outer": 1}
-    x = {"x": images[:20].astype(np.float32)}
+    x = {"x": images[:20]}
     assert np.array_equal(OnnxRuntime(made).run(x)[0], OnnxRuntime(model).run(x)[0])
     assert len(gates) == 1 and open_gates(made, load_data(images, model.graph.inputs, Preprocess()))[
         gates[0].gate
@@ -76,14 +82,56 @@ def test_the_inside_of_a_residual_block_gets_a_gate_that_changes_nothing_yet(
 
 def test_layers_that_cannot_be_gated_are_refused_by_name(model: ir.Model) -> None:
     with pytest.raises(InputError, match=r"\[gate\] layers: 'outer' can't be gated.*'inner'"):
-        with_gates(model, Gate(macs=0.5, layers=["outer"]), SEED)
+        with_gates(model, Gate(macs=0.5, layers=["outer"]))
+
+
+@pytest.fixture(scope="module")
+def plain() -> ir.Model:
+    """Six convolutions of 16 channels, one behind the other, whose channels are of different sizes."""
+    random, nodes, tensors, x = np.random.default_rng(SEED), [], [], "x"
+    for place in range(PLAIN):
+        inputs = INNER if place else 1
+        weight = random.standard_normal((INNER, inputs, 3, 3)) * (2 / inputs / 9) ** 0.5
+        weight *= np.exp(random.standard_normal((INNER, 1, 1, 1)) / 2)
+        tensors.append(numpy_helper.from_array(weight.astype(np.float32), f"w{place}"))
+        tensors.append(numpy_helper.from_array((random.standard_normal(INNER) / 10).astype(np.float32), f"b{place}"))
+        nodes.append(helper.make_node("Conv", [x, f"w{place}", f"b{place}"], [f"c{place}"], pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{place}"], [x := f"r{place}"]))
+    nodes.append(helper.make_node("GlobalAveragePool", [x], ["mean"]))
+    nodes.append(helper.make_node("Flatten", ["mean"], ["y"]))
+    shapes = (("x", [1, 1, 8, 8]), ("y", [1, INNER]))
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes]
+    graph = helper.make_graph(nodes, "plain", ends[:1], ends[1:], tensors)
+    return load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)).model
+
+
+def test_gates_start_with_no_layer_shut_and_the_blocks_first_that_do_the_least(
+    plain: ir.Model, images: np.ndarray
+) -> None:
+    data = TrainData.from_arrays([images], np.arange(SAMPLES) % 3)
+    made, gates = with_gates(plain, Gate(macs=0.5, block=4))
+    start_gates(made, gates, data, SEED)
+    logits = logits_of(TorchModel(made).eval(), gates, data)
+    common = common_for(gated_layers(made), logits, 0.5 * statistics(plain).macs)
+    shares = [float((a + common > 0).mean()) for a in logits.values()]
+    assert len(shares) == PLAIN - 2 and min(shares) > 0.2 and max(shares) < 0.98, shares
+
+    right = OnnxRuntime(plain).run({"x": images[:20]})[0]
+    damage = {g.gate: np.zeros(INNER // 4) for g in gates}
+    for g, block in itertools.product(gates, range(INNER // 4)):
+        closed, _ = with_gates(plain, Gate(macs=0.5, block=4))
+        bias = np.where(np.arange(INNER // 4) == block, -1, 1).astype(np.float32)
+        closed.graph.initializers[g.bias].const_value = ir.tensor(bias, name=g.bias)
+        damage[g.gate][block] = np.square(OnnxRuntime(closed).run({"x": images[:20]})[0] - right).mean()
+    ranks = [np.corrcoef(logits[k].mean(0).argsort().argsort(), damage[k].argsort().argsort())[0, 1] for k in logits]
+    assert np.mean(ranks) > 0.6, ranks
 
 
 @pytest.mark.parametrize("share", [0.45, 0.8])
 def test_training_meets_the_budget_and_int8_closes_the_same_channels(
     model: ir.Model, images: np.ndarray, share: float
 ) -> None:
-    data = TrainData.from_arrays([images.astype(np.float32)], np.arange(SAMPLES) % 3)
+    data = TrainData.from_arrays([images], np.arange(SAMPLES) % 3)
     training = Train(epochs=3, batch=50, lr=1e-3, validation=0)
     settings = Gate(macs=share, block=4)
     trained = gate(model, data, settings, training, loss=load_loss("cross-entropy", data), session=Session(seed=SEED))
@@ -99,7 +147,7 @@ def test_training_meets_the_budget_and_int8_closes_the_same_channels(
 
 
 def test_a_budget_below_what_closed_gates_leave_is_refused(model: ir.Model, images: np.ndarray) -> None:
-    data = TrainData.from_arrays([images.astype(np.float32)], np.arange(SAMPLES) % 3)
+    data = TrainData.from_arrays([images], np.arange(SAMPLES) % 3)
     with pytest.raises(InputError, match=r"with all gates closed, 0.0[0-9]* of the multiply-accumulates still run"):
         gate(
             model,

@@ -16,7 +16,6 @@ from edgecompress.ingest.passes.edit import Edit
 from edgecompress.recipe import Gate
 
 PASSES = ("MaxPool", "AveragePool")  # which keep channels apart, on the way to a convolution that reads them
-OPEN = 0.01  # of a gate's first weights, drawn at random: its blocks are apart from each other by little
 
 
 @dataclass(frozen=True)
@@ -30,25 +29,28 @@ class Place:
 
 @dataclass(frozen=True)
 class GateNames:
-    """The values of a gate by their names. logits: [1, blocks]. bias: the constant that is added to them. gate: [1,
-    blocks], zeros and ones."""
+    """The values of a gate by their names. read: [1, inputs]. weight and bias: the constants that make logits, [1,
+    blocks], of them. gate: [1, blocks], zeros and ones. image: what it multiplies, [1, channels, height, width]."""
 
-    logits: str
+    read: str
+    weight: str
     bias: str
+    logits: str
     gate: str
+    image: str
 
 
-def with_gates(model: ir.Model, settings: Gate, seed: int) -> tuple[ir.Model, list[GateNames]]:
-    """A copy of a canonical model with gates that are all open, for the layers of the settings or all that can have
-    one.
+def with_gates(model: ir.Model, settings: Gate) -> tuple[ir.Model, list[GateNames]]:
+    """A copy of a canonical model with gates that are all open for every sample, for the layers of the settings or all
+    that can have one.
 
     A gate reads the mean of each channel of its convolution's input (X. Gao et al., "Dynamic channel pruning: feature
     boosting and suppression", ICLR 2019, section 3.2), and says for each block of output channels whether it is zero,
     or as it was. Raises InputError for names of layers that can't have one, UnsupportedModelError where none can.
     """
     clone = model.clone()
-    edit, random = Edit(clone.graph), np.random.default_rng([seed, 5])
-    return clone, [_insert(edit, place, settings.block, random) for place in _chosen(clone.graph, settings)]
+    edit = Edit(clone.graph)
+    return clone, [_insert(edit, place, settings.block) for place in _chosen(clone.graph, settings)]
 
 
 def _chosen(graph: ir.Graph, settings: Gate) -> list[Place]:
@@ -105,7 +107,7 @@ def _reader(value: ir.Value) -> ir.Node | None:
     return None
 
 
-def _insert(edit: Edit, place: Place, block: int, random: np.random.Generator) -> GateNames:
+def _insert(edit: Edit, place: Place, block: int) -> GateNames:
     node, y = place.first.node, place.last.output
     x, name = argument(node, 0), str(y.name)
     channels, inputs = shape(y)[1], shape(x)[1]
@@ -114,7 +116,7 @@ def _insert(edit: Edit, place: Place, block: int, random: np.random.Generator) -
         node, "ReduceMean", [x, edit.constant(f"{name}/gate/axes", np.array([2, 3]))], {"keepdims": 0},
         stem=f"{name}/gate/mean", shape=(1, inputs),
     )  # fmt: skip
-    weight = edit.constant(f"{name}/gate/weight", (OPEN * random.standard_normal((blocks, inputs))).astype(np.float32))
+    weight = edit.constant(f"{name}/gate/weight", np.zeros((blocks, inputs), np.float32))
     bias = edit.constant(f"{name}/gate/bias", np.ones(blocks, np.float32))
     row = (1, blocks)
     logits = edit.insert(node, "Gemm", [mean, weight, bias], {"transB": 1}, stem=f"{name}/gate/logits", shape=row)
@@ -133,4 +135,4 @@ def _insert(edit: Edit, place: Place, block: int, random: np.random.Generator) -
     edit.graph.insert_after(place.last.last, product)
     for reader, index in uses:
         reader.replace_input_with(index, out)
-    return GateNames(str(logits.name), str(bias.name), str(gate.name))
+    return GateNames(*(str(v.name) for v in (mean, weight, bias, logits, gate, y)))
