@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import edgecompress
 from edgecompress.analysis.gated_layers import gated_layers, macs_run
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.gated_channels.gate_start import start_gates
@@ -22,7 +25,7 @@ from edgecompress.evaluate.dataset import load_data
 from edgecompress.evaluate.gate_use import open_gates
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.ingest import load
-from edgecompress.recipe import Gate, Preprocess, Quantize, Train
+from edgecompress.recipe import Emit, Gate, Preprocess, Quantize, Recipe, Train
 from edgecompress.train import Session, TrainData
 from edgecompress.train.losses import load_loss
 from edgecompress.train.module.torch_model import TorchModel
@@ -157,3 +160,24 @@ def test_a_budget_below_what_closed_gates_leave_is_refused(model: ir.Model, imag
             loss=load_loss("cross-entropy", data),
             session=Session(seed=0),
         )
+
+
+def test_what_was_asked_is_compared_with_data_that_gates_were_not_trained_on(
+    model: ir.Model, images: np.ndarray, tmp_path: Path
+) -> None:
+    labels = np.arange(SAMPLES) % 3
+    converted = edgecompress.convert(
+        ir.to_proto(model),
+        target="cortex-m4",
+        recipe=Recipe(
+            gate=Gate(macs=0.6, block=4), train=Train(epochs=1, batch=50, validation=0), emit=Emit(formats=["pack"])
+        ),
+        train=(images, labels),
+        eval=(np.full_like(images[:9], 9.0), labels[:9]),
+        output=tmp_path / "out",
+        max_drop=100,
+    )
+    (goal,) = (g for g in converted.report.goals if g.what == "MACs run")
+    run = float(re.search(r"gates: ([0-9.]+)%.*mean of 9 samples", " ".join(converted.report.notes))[1])
+    assert goal.requested == 60 and abs(goal.achieved - 60) > 5 and goal.achieved == pytest.approx(run, abs=0.06)
+    assert goal.note.endswith("on the training data")

@@ -20,7 +20,7 @@ from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
 from edgecompress.errors import UnsupportedModelError
 from edgecompress.evaluate.dataset import Dataset
-from edgecompress.evaluate.gate_use import gate_notes
+from edgecompress.evaluate.gate_use import gate_use
 from edgecompress.evaluate.taken_exits import taken
 from edgecompress.evaluate.verify import reference
 from edgecompress.graph.annotations import (
@@ -333,10 +333,10 @@ def _gate(conversion: Conversion, model: ir.Model) -> FloatModel:
         )
         running.stage.note = f"{gated.share:.1%} of the multiply-accumulates run, mean of the training data"
         _describe(conversion, running, gated.model)
-    requested, achieved = 100 * settings.macs, 100 * gated.share
-    goal = Goal(what="MACs run", unit="%", requested=requested, achieved=achieved, note="mean of the training data")
-    notes = gate_notes(gated.model, conversion.data.check, statistics(model).macs)
-    return FloatModel(gated.model, (goal,), notes, (gated.history,))
+    used = gate_use(gated.model, conversion.data.check, statistics(model).macs)
+    note = f"mean of {used.samples:,} samples; {gated.share:.1%} on the training data"
+    goal = Goal(what="MACs run", unit="%", requested=100 * settings.macs, achieved=100 * used.share, note=note)
+    return FloatModel(gated.model, (goal,), (used.note,), (gated.history,))
 
 
 def _describe(conversion: Conversion, running: Running, model: ir.Model) -> None:

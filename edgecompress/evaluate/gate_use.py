@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
@@ -21,13 +23,24 @@ def open_gates(model: ir.Model, data: Dataset) -> dict[str, np.ndarray]:
     return dict(zip(names, results[len(model.graph.outputs) :], strict=True))
 
 
-def gate_notes(model: ir.Model, data: Dataset, whole: int) -> tuple[str, ...]:
-    """The share of the multiply-accumulates that run on this data, in the mean and by layer. whole: how many there were
-    without gates."""
+@dataclass(frozen=True)
+class GateUse:
+    """share: of the multiply-accumulates without gates that run, mean of `samples`. note: the same and the layers', in
+    a sentence."""
+
+    share: float
+    samples: int
+    note: str
+
+
+def gate_use(model: ir.Model, data: Dataset, whole: int) -> GateUse:
+    """What gates do on this data. whole: how many multiply-accumulates there were without gates."""
     rows, opened = gated_layers(model), open_gates(model, data)
     by_layer = ", ".join(f"{row.name} {float(row.share(opened).mean()):.0%}" for row in rows if row.gates)
     share = macs_run(rows, opened) / whole
-    return (
+    return GateUse(
+        share,
+        data.count,
         f"gates: {share:.1%} of the multiply-accumulates run on {data.source}, mean of {data.count:,} samples; "
         f"of layers with gates {by_layer}; {SKIPPING}",
     )
