@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.graph.annotations import must_be_integer, quantization
 from edgecompress.graph.channel_axes import ChannelAxes, axes_except, shape
 from edgecompress.graph.fusion import Layer, constant
 from edgecompress.graph.nodes import argument, integer, optional_parameter
@@ -30,8 +32,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LEAST = 1024  # numbers of a table that is worth to be looked up in integers
+
+
+def _is_table(node: ir.Node) -> bool:
+    """Whether a node picks rows of a constant matrix, such as the embeddings of tokens."""
+    table = constant(node.inputs[0])
+    return table is not None and table.dtype == np.float32 and table.ndim == 2 and integer(node, "axis", 0) in (0, -2)
+
+
+def _stores_table(node: ir.Node) -> bool:
+    table = constant(node.inputs[0])
+    return _is_table(node) and table is not None and table.size >= LEAST
+
+
 def _lower_gather(ctx: Context, layer: Layer) -> None:
-    """Indices are int32 in the file: TensorFlow Lite Micro has no other."""
+    """Indices are int32 in the file: TensorFlow Lite Micro has no other. Rows of an int8 table are picked together with
+    their scales, where the layer computes in float.
+    """
     x, indices = argument(layer.node, 0), argument(layer.node, 1)
     y, int8 = layer.output, ctx.layer_int8(layer)
     dims, rank = shape(x), len(shape(x))
@@ -48,7 +66,29 @@ def _lower_gather(ctx: Context, layer: Layer) -> None:
     result = forms.identity(len(shape(y)))
     if picked is not None and form != forms.identity(rank):
         result = form if picked.ndim == 1 else forms.reduced(form, [axis])
+    if not int8 and _is_stored(x):
+        _lower_rows(ctx, x, where, ctx.new(y, result))
+        return
     ctx.op("GATHER", [ctx.get(x, form, int8), where], [ctx.new(y, result, int8)], axis=place)
+
+
+def _is_stored(table: ir.Value) -> bool:
+    q = quantization(table)
+    return table.const_value is not None and q is not None and q.dtype == ir.DataType.INT8
+
+
+def _lower_rows(ctx: Context, table: ir.Value, where: int, target: int) -> None:
+    """Whole numbers of the table [rows, n], times the scales of their rows: DEQUANTIZE takes one scale, here 1."""
+    q, array, dims = quantization(table), ctx.array(table), ctx.tensor(target).shape
+    assert q is not None and array is not None
+    name = ctx.tensor(target).name
+    one = replace(q, scale=np.ones(1, np.float32), zero_point=q.zero_point[:1], axis=None)
+    scales = ctx.constant(np.broadcast_to(q.scale, len(array)).astype(np.float32)[:, None], name=f"{table.name}/scales")
+    stored = ctx.constant(q.quantize(array), one, table.name or "")
+    rows = ctx.op("GATHER", [stored, where], [ctx.temporary(f"{name}/int8", dims, ir.DataType.INT8, one)], axis=0)
+    whole = ctx.op("DEQUANTIZE", [rows], [ctx.temporary(f"{name}/whole", dims, ir.DataType.FLOAT)])
+    scale = ctx.temporary(f"{name}/scale", (*dims[:-1], 1), ir.DataType.FLOAT)
+    ctx.op("MUL", [whole, ctx.op("GATHER", [scales, where], [scale], axis=0)], [target])
 
 
 def _gather_channels(node: ir.Node, axes: ChannelAxes) -> None:
@@ -104,8 +144,10 @@ register(
         channels=_gather_channels,
         change=_renew_gather,
         torch=_gather_torch,
-        weights=Weights(learned=(0,), least=2, matrices=(MatrixInput(0, -1, 0),)),
-        integer=Integer(SAME, passive=True),
+        weights=Weights(
+            learned=(0,), least=2, matrices=(MatrixInput(0, -1, 0),), stored=(0,), stored_axis=0, stores=_stores_table
+        ),
+        integer=Integer(SAME, passive=True, accepts=lambda node: must_be_integer(node) or not _stores_table(node)),
         tflite=_lower_gather,
     )
 )

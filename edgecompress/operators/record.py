@@ -168,8 +168,8 @@ class Weights:
     learned: positions of inputs that training may change. by_place: whether any input may be one that it has learned,
     or a constant of a formula: its place in the graph says which. least: elements that such a constant has at least:
     scalar factors belong to the formula. matrices: those that make or read channels. view: the layer as a matrix
-    product, for clustering. stored: those that a node in float may have as int8, with one scale; its parts hand their
-    quantization on.
+    product, for clustering. stored: those that a node in float may have as int8, if `stores` says so of this very node;
+    its parts hand their quantization on. stored_axis: along which these have scales; None: one for all.
     """
 
     learned: tuple[int, ...] = ()
@@ -178,6 +178,8 @@ class Weights:
     matrices: tuple[MatrixInput, ...] = ()
     view: View | None = None
     stored: tuple[int, ...] = ()
+    stored_axis: int | None = None
+    stores: Callable[[ir.Node], bool] = always
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
-    """A clone with int8 weights (dynamic range): per channel for convolutions, else per tensor.
+    """A clone with int8 weights (dynamic range), with a scale for each output channel, or each row of a table.
 
     Layers named in settings.float_layers keep float weights.
     """
@@ -24,21 +24,20 @@ def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
     for node, weight in _weights(clone):
         if _stays(node, settings):
             continue
-        # Fully connected layers can't: tflite-runtime 2.14 is silently wrong per channel.
-        per_channel = settings.per_channel and record_of(node).layout == "channels"
-        axis = operators.weight_axis(node) if per_channel else None
+        axis = operators.weight_axis(node) if settings.per_channel else None
         set_quantization(weight, keep_clusters(weight, quantize_weight(np.asarray(constant(weight)), axis)))
     store_weights(clone.graph, settings)
     return clone
 
 
 def store_weights(graph: ir.Graph, settings: Quantize) -> None:
-    """The matrices of layers without an integer kernel become int8, in place; the layers compute in float."""
+    """The matrices and tables of nodes that compute in float become int8, in place, as far as their records say."""
     for node in graph:
         if is_integer(node) or _stays(node, settings):
             continue
+        axis = record_of(node).weights.stored_axis if settings.per_channel else None
         for value in operators.stored(node):
-            set_quantization(value, keep_clusters(value, quantize_weight(np.asarray(constant(value)), None)))
+            set_quantization(value, keep_clusters(value, quantize_weight(np.asarray(constant(value)), axis)))
 
 
 def _stays(node: ir.Node, settings: Quantize) -> bool:

@@ -56,7 +56,9 @@ def weight(layer: Layer) -> ir.Value | None:
 
 def stored(node: ir.Node) -> list[ir.Value]:
     """The constants that the node may have as int8 while it computes in float."""
-    values = [node.inputs[place] for place in record_of(node).weights.stored if place < len(node.inputs)]
+    weights = record_of(node).weights
+    places = weights.stored if weights.stores(node) else ()
+    values = [node.inputs[place] for place in places if place < len(node.inputs)]
     return [value for value in values if constant(value) is not None and value is not None]
 
 

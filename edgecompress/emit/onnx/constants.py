@@ -37,7 +37,10 @@ def store_constants(graph: ir.Graph, groups: Sequence[Layer], added: Additions) 
             continue  # a bias beside int16 activations; DequantizeLinear takes no int64
         uses = [(use.node, use.idx) for use in value.uses()]
         # What meets activations is uint8 as they are: the integer kernels take one type for both.
-        meets_activations = any(index not in WEIGHTS.get(node.op_type, ()) for node, index in uses)
+        meets_activations = any(
+            index not in WEIGHTS.get(node.op_type, ()) or (node in int8_nodes and node.op_type not in WEIGHTED)
+            for node, index in uses
+        )
         table = None if meets_activations else look_up_table(value)
         if real is None or (q is None and table is None):
             continue
@@ -50,6 +53,9 @@ def store_constants(graph: ir.Graph, groups: Sequence[Layer], added: Additions) 
             array = unsigned(q.quantize(real)) if meets_activations else q.quantize(real)
             chain, stored = [], ir.Value(name=value.name, const_value=ir.tensor(array, name=value.name))
             graph.register_initializer(stored)
+        if q is not None and q.axis == 0 and table is None and _is_looked_up(uses):
+            _scale_rows(stored, q, uses, added, graph)
+            continue
         if q is None:
             chain += _scaled(stored, codebook(value), real.ndim, added)
         elif any(node in int8_nodes for node, _ in uses):
@@ -59,6 +65,33 @@ def store_constants(graph: ir.Graph, groups: Sequence[Layer], added: Additions) 
         graph.insert_before(graph[0], chain)
         for node, index in uses:
             node.replace_input_with(index, chain[-1].outputs[0])
+
+
+def _is_looked_up(uses: Sequence[tuple[ir.Node, int]]) -> bool:
+    """Whether float nodes pick rows of the constant, and nothing else reads it."""
+    return all(node.op_type == "Gather" and index == 0 and activation_bits(node) is None for node, index in uses)
+
+
+def _scale_rows(
+    stored: ir.Value, q: Quantization, uses: Sequence[tuple[ir.Node, int]], added: Additions, graph: ir.Graph
+) -> None:
+    """Behind each Gather, Cast and Mul by the scales of the rows that it picked: ONNX Runtime would widen the whole
+    table when it loads the model."""
+    scales = added.constant(q.scale.astype(np.float32)[:, None])
+    for gather, index in uses:
+        gather.replace_input_with(index, stored)
+        rows, where = gather.outputs[0], gather.inputs[1]
+        assert where is not None
+        cast = added.node("Cast", [rows], to=int(ir.DataType.FLOAT))
+        scale = added.node("Gather", [scales, where], axis=0)
+        real = added.node("Mul", [cast.outputs[0], scale.outputs[0]])
+        made = real.outputs[0]
+        made.shape, made.type = rows.shape, rows.type
+        rows.replace_all_uses_with(made, replace_graph_outputs=True)
+        cast.replace_input_with(0, rows)
+        rows.name, made.name = made.name, rows.name
+        rows.type = ir.TensorType(ir.DataType.INT8)
+        graph.insert_after(gather, [cast, scale, real])
 
 
 def look_up_table(value: ir.Value) -> np.ndarray | None:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from edgecompress.analysis.supported import listed
 from edgecompress.emit.tflite.bilinear import write_long_resizes
 from edgecompress.emit.tflite.exit_signatures import metadata, signatures, stages_of
+from edgecompress.emit.tflite.hybrid_channels import write_hybrid_channels
 from edgecompress.emit.tflite.look_ups import write_look_ups
 from edgecompress.emit.tflite.open_tensors import THREE, TWO, open_samples
 from edgecompress.emit.tflite.positions import count_from_end, narrow_positions
@@ -136,6 +137,7 @@ def _built(model: ir.Model, io_dtype: ir.DataType, operators: Iterable[str] | No
     count_from_end(built.buffer)
     write_long_resizes(built.buffer)
     write_look_ups(built.buffer)
+    write_hybrid_channels(built.buffer)
     return built
 
 
