@@ -8,13 +8,16 @@ from typing import Any
 
 from edgecompress.devices.artifact import open_artifact
 from edgecompress.devices.bench import bench_each
-from edgecompress.devices.choice import emulator_of
+from edgecompress.devices.choice import HOST, emulator_of
 from edgecompress.devices.configuration import EMULATOR, find_device
+from edgecompress.devices.profile import profile, tells_layers
 from edgecompress.errors import InputError
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import OWN_FORMAT
 from edgecompress.record.report import Report
 from edgecompress_targets import Profile
+
+PROFILED = {False: 1, True: 20}  # inferences: counters need one, the clock of this machine more
 
 
 def named(devices: Sequence[str], target: Profile) -> list[str]:
@@ -38,13 +41,21 @@ def with_formats_for(recipe: Recipe, devices: Sequence[str], config: str | Path 
 def measured(
     report: Report, folder: Path, recipe: Recipe, eval: Any, devices: Sequence[str], config: str | Path | None
 ) -> Report:
-    """The report with every artifact on every device that runs its format. Raises as `bench` does where there is one
-    device."""
+    """The report with every artifact on every device that runs its format, and what the layers cost where the device
+    can tell. Raises as `bench` does where there is one device."""
     pairs = [(name, find_device(name, config)) for name in devices]
     chosen = [
         (open_artifact(folder / artifact.path), [(n, s) for n, s in pairs if artifact.format in s.formats])
         for artifact in report.artifacts
         if any(artifact.format in s.formats for _, s in pairs)
     ]
-    found = bench_each(chosen, eval=eval, preprocess=recipe.preprocess.model_dump(), metric=recipe.evaluate.metric)
-    return report.model_copy(update={"devices": found.results, "device_failures": found.failures})
+    preprocess = recipe.preprocess.model_dump()
+    found = bench_each(chosen, eval=eval, preprocess=preprocess, metric=recipe.evaluate.metric)
+    ran = {(run.artifact, run.device) for run in found.results}
+    costs = [
+        profile(artifact.path, name, eval=eval, runs=PROFILED[name == HOST], preprocess=preprocess, config=config)
+        for artifact, devices in chosen
+        for name, settings in devices
+        if tells_layers(artifact.format, name, settings) and (artifact.path.name, name) in ran
+    ]
+    return report.model_copy(update={"devices": found.results, "device_failures": found.failures, "layer_costs": costs})

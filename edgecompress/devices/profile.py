@@ -16,6 +16,7 @@ from edgecompress.devices.choice import HOST, Named, device_for, emulator_of
 from edgecompress.devices.programs import profiled
 from edgecompress.devices.samples import Samples, load_samples
 from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.recipe.effective import OWN_FORMAT
 from edgecompress.record.layer_costs import LayerCost, LayerCosts
 from edgecompress.report.cost_table import layer_costs
 from edgecompress.report.tables import Shown
@@ -25,6 +26,7 @@ from edgecompress_runtime.operators import RECORDS
 from edgecompress_runtime.pack import read_pack
 from edgecompress_runtime.plan import Operator
 from edgecompress_targets.drivers.driver_table import BUILT_IN
+from edgecompress_targets.drivers.settings import Settings
 
 
 class Profile(Shown, LayerCosts):
@@ -56,18 +58,23 @@ def profile(
     if runs is not None and runs < 1:
         raise InputError(f"runs = {runs}: expected 1 or more")
     opened = open_artifact(artifact)
-    if opened.format != "pack":
+    if opened.format != OWN_FORMAT:
         raise InputError(f"{opened.path}: expected a .pack: the layers of other files are their interpreters' own")
     chosen = _device(opened, device, config)
     samples = load_samples(opened, eval, runs, preprocess)
     return _here(samples) if chosen[0] == HOST else _in_firmware(samples, chosen)
 
 
+def tells_layers(format: str, name: str, settings: Settings) -> bool:
+    """Whether a device can say what each layer of a file of this format costs."""
+    return format == OWN_FORMAT and (name == HOST or settings.runs == "firmware")
+
+
 def _device(artifact: Artifact, name: str | None, config: str | Path | None) -> Named:
     if name is None:
         return (HOST, BUILT_IN[HOST]) if artifact.record is None else emulator_of(artifact.record.target)
     chosen, settings = device_for(artifact, name, config)
-    if chosen != HOST and settings.runs != "firmware":
+    if not tells_layers(artifact.format, chosen, settings):
         raise InputError(f"device {chosen}: expected {HOST} or one that runs firmware (see: edgecompress devices)")
     return chosen, settings
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgecompress.record.layer_costs import LayerCosts
 from edgecompress.visible import visible
 
 SCHEMA_VERSION = 1  # raised when a field changes its meaning or goes; new fields leave it
@@ -432,6 +433,9 @@ class Report(Part):
     refused: dict[str, str] = Field({}, description="formats that could not be written, and why")
     devices: list[DeviceRun] = Field([], description="runs of the artifacts on the devices of --device")
     device_failures: list[DeviceFailure] = Field([], description="artifacts that a device of --device could not run")
+    layer_costs: list[LayerCosts] = Field(
+        [], description="what each layer of a .pack costs on the devices of --device that tell"
+    )
     recipe: str = Field("", description="the effective recipe, as in recipe.toml")
     notes: list[str]
 

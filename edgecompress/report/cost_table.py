@@ -21,7 +21,7 @@ def layer_costs(profile: LayerCosts) -> Group:
         return [name, operator, f"{macs:,}", f"{size:,}", f"{cost / scale:,.{digits}f}", f"{share:.1f}"]
 
     rows = [
-        row(_end(layer.name), _word(layer.operator), layer.macs, layer.constant_bytes, layer.cost)
+        row(_end(layer.name), word(layer.operator), layer.macs, layer.constant_bytes, layer.cost)
         for layer in profile.layers
     ]
     macs, size = (sum(getattr(layer, key) for layer in profile.layers) for key in ("macs", "constant_bytes"))
@@ -33,7 +33,8 @@ def layer_costs(profile: LayerCosts) -> Group:
     return Group(head, table("", ("Layer", "Operator", " MACs", " Bytes", f" {WORDS[profile.unit]}", " %"), rows))
 
 
-def _word(operator: str) -> str:
+def word(operator: str) -> str:
+    """An operator's name as people read it: "depthwise conv"."""
     return operator.lower().replace("_2d", "").replace("_", " ")
 
 

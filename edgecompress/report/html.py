@@ -10,14 +10,17 @@ from typing import Any
 
 from edgecompress import __version__
 from edgecompress.evaluate.metrics import gain
+from edgecompress.record.layer_costs import LayerCosts
 from edgecompress.record.report import Artifact, Check, DeviceRun, History, Layer, Report
 from edgecompress.record.units import count, size
 from edgecompress.report import charts, terminal
 from edgecompress.report import device_table as devices
+from edgecompress.report.cost_table import word
 from edgecompress.report.tables import number
 from edgecompress.visible import visible
 
 HISTOGRAM = 240, 70
+MOST_COSTS = 60  # layers in the chart of a device
 MOST_HISTOGRAMS = 120  # and as many in a table's rows: a page of at most 1 MB
 BAD_SNR = 15.0  # dB: below it a layer's noise is a sixth of its signal
 
@@ -67,6 +70,7 @@ def page(report: Report) -> str:
             slices=_slices(report),
             status=terminal.status_line(report),
             devices=_devices(report),
+            costs=[_costs(layers) for layers in report.layer_costs],
             version=__version__,
             bad=BAD_SNR,
         )
@@ -134,9 +138,11 @@ def worst_value(artifact: Artifact) -> float | None:
 def latency(run: DeviceRun) -> tuple[str, str]:
     """("1.23 M", "instructions") or ("812", "us")."""
     assert run.counts is not None
-    if run.counts.unit == "ns":
-        return f"{run.counts.middle / 1e3:,.1f}", "us"
-    return count(run.counts.middle), run.counts.unit
+    return _amount(run.counts.unit, run.counts.middle)
+
+
+def _amount(unit: str, value: float) -> tuple[str, str]:
+    return (f"{value / 1e3:,.1f}", "us") if unit == "ns" else (count(value), unit)
 
 
 def bars(report: Report) -> list[Bar]:
@@ -293,6 +299,24 @@ def _devices(report: Report) -> list[list[str]]:
         ]
         for r in report.devices
     ] + [[f.artifact, f.device, f.error, *"-----", "failed"] for f in report.device_failures]
+
+
+def _costs(profile: LayerCosts) -> dict[str, Any]:
+    """The chart of what layers cost: the dearest ones, in the order of execution."""
+    order = sorted(range(len(profile.layers)), key=lambda i: -profile.layers[i].cost)
+    shown = [profile.layers[i] for i in sorted(order[:MOST_COSTS])]
+    rest = [profile.layers[i].cost for i in order[MOST_COSTS:]]
+    highest = max((layer.cost for layer in shown), default=0) or 1
+
+    def words(value: float) -> tuple[str, str]:
+        return _amount(profile.unit, value)[0], f"{100 * value / (profile.total or 1):.1f} %"
+
+    return {
+        "profile": profile,
+        "total": " ".join(_amount(profile.unit, profile.total)),
+        "rows": [(layer, word(layer.operator), *words(layer.cost), 100 * layer.cost / highest) for layer in shown],
+        "rest": f"{len(rest)} more layers: {' '.join(words(sum(rest)))}" if rest else "",
+    }
 
 
 @cache

@@ -58,10 +58,11 @@ def print_fitting(renderable: RenderableType) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table whose columns after the first align right when they start with a space in `columns`."""
+    """A table. Columns that start with a space in `columns` hold numbers: they align right, and never break."""
     result = Table(title=Text(title), title_justify="left", title_style="bold", box=box.SIMPLE, pad_edge=False)
     for name in columns:
-        result.add_column(name.strip(), justify="right" if name.startswith(" ") else "left", overflow="fold")
+        numbers = name.startswith(" ")
+        result.add_column(name.strip(), justify="right" if numbers else "left", no_wrap=numbers, overflow="fold")
     for row in rows:
         result.add_row(*map(escape, row))
     return result

@@ -19,6 +19,7 @@ from edgecompress.devices.configuration import find_device, load_devices
 from edgecompress.devices.firmware import build
 from edgecompress.devices.run import run
 from edgecompress.record.report import Report
+from edgecompress.report.files import read_report
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.pack import read_pack
 from edgecompress_targets.drivers import linux
@@ -293,6 +294,10 @@ def test_qemu_is_the_emulator_that_fits(pack: Path, tmp_path: Path) -> None:
     assert code == 0 and "qemu-m3" in out, error
     (made,) = (tmp_path / "out").glob("*.pack")
     assert device_for(open_artifact(made), "qemu")[0] == "qemu-m3", "as the report beside it says"
+    report = read_report(tmp_path / "out" / "report.json")
+    (run,), (costs,) = report.devices, report.layer_costs
+    assert run.counts is not None and costs.device == "qemu-m3" and costs.unit == run.counts.unit
+    assert sum(layer.cost for layer in costs.layers) == pytest.approx(run.counts.middle, rel=0.02)
     code, _, error = edgecompress("convert", DIGITS / "digits.onnx", "--target", "linux-x86", "--device", "qemu")
     assert code == 2 and "there is no emulator for linux-x86" in error
 

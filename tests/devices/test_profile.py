@@ -10,6 +10,7 @@ import pytest
 from layer_cases import FLOAT, VALID, Layers
 
 from command import edgecompress
+from edgecompress.api import convert
 from edgecompress.devices.bench import bench
 from edgecompress.devices.profile import profile
 from edgecompress.errors import InputError
@@ -29,6 +30,7 @@ def network() -> Layers:
     return layers
 
 
+DIGITS = Path(__file__).resolve().parents[2] / "samples" / "digits"
 MACS = [6 * 6 * 4 * 27, 12 * 12 * 16 * 72, 6 * 6 * 8 * 9, 1000]
 
 
@@ -48,6 +50,18 @@ def test_layers_are_timed_on_this_machine(layered: Path) -> None:
     assert found.unit == "ns" and found.runs == 20 and all(layer.cost > 0 for layer in found.layers)
     assert found.total == pytest.approx(sum(layer.cost for layer in found.layers), rel=0.5)
     assert max(map(len, str(found).splitlines())) <= 80 and "16,384" not in str(found) and "165,888" in str(found)
+
+
+def test_a_conversion_for_devices_reports_what_layers_cost(tmp_path: Path) -> None:
+    digits, out = DIGITS / "digits.onnx", tmp_path / "out"
+    converted = convert(
+        digits, "linux-x86", calib=DIGITS / "train.npz", formats=["pack"], devices=["local"], output=out
+    )
+    (costs,) = converted.report.layer_costs
+    assert (costs.device, costs.unit, costs.runs) == ("local", "ns", 20)
+    assert sum(layer.macs for layer in costs.layers) == converted.report.model.macs
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Layers on local" in page and all(layer.name in page for layer in costs.layers)
 
 
 @CORTEX_M
