@@ -571,6 +571,19 @@ def _matrices(dtype: np.dtype) -> Add:
     return add
 
 
+def _attention(a: Shape, b: Shape, **options: bool) -> Add:
+    """BATCH_MATMUL of int8, whose sums reach all of int8."""
+
+    def add(made: Layers) -> None:
+        rows, depth = a[-2:] if not options.get("adjX") else (a[-1], a[-2])
+        columns = b[-2] if options.get("adjY") else b[-1]
+        y = (*np.broadcast_shapes(a[:-2], b[:-2]), rows, columns)
+        ends = made.activation(a), made.activation(b), made.activation(y, 0.2 * depth**0.5)
+        made.layer("BATCH_MATMUL", ends[:2], ends[2:], **options)
+
+    return add
+
+
 def _pool(kind: str, dtype: np.dtype) -> Add:
     window = {"padding": SAME, "strideH": 2, "strideW": 1, "filterHeight": 3, "filterWidth": 2}
     return _moved(kind, (1, 5, 6, 5), (1, 3, 6, 5), dtype=dtype, **window)
@@ -602,6 +615,21 @@ def _upscaled(x: Shape, kernel: tuple[int, int], stride: int, outputs: int, padd
 
     return add
 
+
+# products of two matrices that are computed: whole vectors and parts of them, one row, odd numbers of rows and columns,
+# columns and rows that don't follow one another, matrices that several share, a bank in parts
+MATRICES: dict[str, Add] = {
+    "keys": _attention((1, 2, 7, 16), (1, 2, 9, 16), adjY=True),
+    "keys, turned": _attention((1, 2, 6, 16), (1, 2, 16, 19)),
+    "values": _attention((2, 5, 9), (2, 9, 16)),
+    "one row": _attention((1, 48), (48, 11)),
+    "two columns": _attention((3, 4, 5), (1, 5, 2)),
+    "one column": _attention((3, 4, 5), (1, 5, 1)),
+    "depth of 37": _attention((2, 1, 3, 37), (1, 4, 6, 37), adjY=True),
+    "rows apart": _attention((2, 18, 5), (18, 4), adjX=True),
+    "both apart": _attention((20, 3), (9, 20), adjX=True, adjY=True),
+    "in parts": _attention((3, 300), (91, 300), adjY=True),
+}
 
 UPSCALED: dict[str, Add] = {
     "2x2, stride 2": _upscaled((1, 3, 4, 16), (2, 2), 2, 8, VALID),
@@ -932,6 +960,7 @@ CASES: dict[str, dict[str, Add]] = {
     "padded": PADDED,
     "upscaled": UPSCALED,
     "large": LARGE,
+    "matrices": MATRICES,
     "exact": EXACT,
     "real": REAL,
     "arithmetic": ARITHMETIC,

@@ -8,9 +8,11 @@ from edgecompress_runtime.families.cortex_m import (
     dsp_blocks,
     dsp_dense,
     dsp_depthwise,
+    dsp_products,
     helium_blocks,
     helium_dense,
     helium_depthwise,
+    helium_products,
     skipping_dsp,
     skipping_helium,
     v6m_blocks,
@@ -43,6 +45,7 @@ DSP = ArrangedFamily(
         Cost(skipping_dsp.DSP_FOUR, skipping_dsp.FOUR_KERNELS, 6.0, 3.4),
     ),
     tables=1.0,
+    matrices=dsp_products.PRODUCTS,
     gated={"CONV_2D": dsp_blocks.GATED, "DEPTHWISE_CONV_2D": dsp_depthwise.GATED},
 )
 HELIUM = ArrangedFamily(
@@ -57,4 +60,5 @@ HELIUM = ArrangedFamily(
         Cost(skipping_helium.HELIUM, skipping_helium.KERNELS, 5.0, 2.0),
         Cost(skipping_helium.HELIUM_PICKED, skipping_helium.PICKED_KERNELS, 6.0, 10.0),
     ),
+    matrices=helium_products.PRODUCTS,
 )

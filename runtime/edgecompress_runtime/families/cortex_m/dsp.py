@@ -55,6 +55,19 @@ def widen(b: ir.IRBuilder, source: ir.Value, target: ir.Value, fours: ir.Value) 
         pointers, _ = loop.close([4 * unrolled, 8 * unrolled], [])
 
 
+@llvm_code(types.void(INT8_POINTER, INT8_POINTER, PAIR, N))
+def widen_less(b: ir.IRBuilder, source: ir.Value, target: ir.Value, fours: Tuple, minus: ir.Value) -> None:
+    """The same plus the halves of `minus`; fours: their number, and bytes from one to the next at `target`."""
+    extend = function(b, "llvm.arm.sxtab16", WORD, WORD, WORD)
+    rotate = function(b, "llvm.fshr.i32", WORD, WORD, WORD, WORD)
+    count, step = fours
+    loop = Loop(b, count, [source, target], [])
+    word = load(b, loop.pointers[0], 0, WORD, 1)
+    store(b, b.call(extend, [minus, word]), loop.pointers[1], 0)
+    store(b, b.call(extend, [minus, b.call(rotate, [word, word, WORD(8)])]), loop.pointers[1], 4)
+    loop.close([4, step], [])
+
+
 @llvm_code(FOUR(PLACE, INT8_POINTER, N, PAIR))
 def dot_2x2(b: ir.IRBuilder, window: Tuple, w: ir.Value, fours: ir.Value, biases: Tuple) -> list[ir.Value]:
     """Two pixels by two channels: (x0 w0, x0 w1, x1 w0, x1 w1), each from its channel's bias.

@@ -7,7 +7,7 @@ from numba import types
 
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.vectors import BYTES, LANES, clamped, vector
-from edgecompress_runtime.families.shared.words import BYTE, INT8_POINTER, WORD, N, function, load, store
+from edgecompress_runtime.families.shared.words import BYTE, HALF, INT8_POINTER, WORD, N, function, load, store
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, inline, llvm_code
 
@@ -41,6 +41,14 @@ def scatter(b: ir.IRBuilder, target: ir.Value, offsets: ir.Value, values: ir.Val
     name = "llvm.arm.mve.vstr.scatter.offset.p0.v4i32.v4i32"
     store_each = function(b, name, ir.VoidType(), BYTE.as_pointer(), LANES, LANES, WORD, WORD)
     b.call(store_each, [target, offsets, clamped(b, values, bounds), WORD(8), WORD(0)])
+
+
+def scatter_halves(b: ir.IRBuilder, target: ir.Value, offsets: ir.Value, values: ir.Value) -> None:
+    """Eight halves as bytes at these offsets."""
+    kind = ir.VectorType(HALF, 8)
+    name = "llvm.arm.mve.vstr.scatter.offset.p0.v8i16.v8i16"
+    store_each = function(b, name, ir.VoidType(), BYTE.as_pointer(), kind, kind, WORD, WORD)
+    b.call(store_each, [target, offsets, values, WORD(8), WORD(0)])
 
 
 @llvm_code(types.void(INT8_POINTER, INT8_POINTER, N))

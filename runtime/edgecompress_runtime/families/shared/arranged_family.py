@@ -13,6 +13,7 @@ from edgecompress_runtime.families.shared.family import Family, Prepare, Prepare
 from edgecompress_runtime.families.shared.float_blocks import FloatUnit
 from edgecompress_runtime.families.shared.float_kernels import float_kernels
 from edgecompress_runtime.families.shared.layer import convolution_layer, fully_connected_layer
+from edgecompress_runtime.families.shared.matrix_products import MatrixArrangement
 from edgecompress_runtime.families.shared.skipping_arrangement import Cost, Skipping
 
 
@@ -22,7 +23,8 @@ class ArrangedFamily:
     addition.add_elements. products: instructions of a product with all weights, in a convolution and in a fully
     connected layer; lists: of weights that are not zero (all measured: tests/bench/skipping.py). tables: of look-ups of
     sums, as a ratio to a Cortex-M4's (tests/bench/binary_weights.py); 0: products are faster. gated:
-    of layers with gates, whose weights are plain. floats: what it computes float32 with, None for plain kernels."""
+    of layers with gates, whose weights are plain. matrices: of products of two that are computed;
+    floats: what it computes float32 with; None for plain kernels."""
 
     name: str
     convolution: Sequence[Arrangement]
@@ -33,6 +35,7 @@ class ArrangedFamily:
     lists: tuple[Cost, ...]
     tables: float = 0.0
     gated: Mapping[str, PrepareGated] = field(default_factory=dict)
+    matrices: MatrixArrangement | None = None
     floats: FloatUnit | None = None
 
     def family(self, *, coded: bool) -> Family:
@@ -45,5 +48,6 @@ class ArrangedFamily:
             "FULLY_CONNECTED": Skipping(dense, self.products[1], fully_connected_layer, self.lists, self.tables),
         }
         sums: dict[str, Prepare] = {kind: preparation(self.add, kind) for kind in ("ADD", "SUB")}
+        matrices: dict[str, Prepare] = {} if self.matrices is None else {"BATCH_MATMUL": self.matrices}
         floats = {} if self.floats is None else float_kernels(self.floats)
-        return Family(self.name, joined(own | sums, floats), self.gated)
+        return Family(self.name, joined(own | sums | matrices, floats), self.gated)
