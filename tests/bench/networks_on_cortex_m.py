@@ -170,6 +170,7 @@ def counted(name: str, plan: Plan, cpu: str, *, layers: bool) -> tuple[int, bool
         print(f"{name} {cpu} {operator.kind:18} {count / 1e3:10.1f} k  {shapes}")
     for kind, count in sorted(kinds.items(), key=lambda pair: -pair[1]):
         print(f"{name} {cpu} {kind:18} {count / 1e3:10.1f} k in all")
+    print(f"{name} {cpu} arena {compiled.program.layout.size:,} flash {compiled.flash:,}")
     exact = run.outputs == b"".join(y.tobytes() for y in Executor(plan)(*feeds))
     return round(run.instructions), exact
 

@@ -104,8 +104,12 @@ class Layers:
         self.layer("FULLY_CONNECTED", [x, w, bias], [y], fusedActivationFunction=activation)
 
     def sum(self, shape: Shape, kind: str = "ADD", activation: int = NONE) -> None:
-        a, b = self.activation(shape), self.activation(shape)
-        self.layer(kind, [a, b], [self.activation(shape)], fusedActivationFunction=activation)
+        self.pair(kind, shape, shape, activation)
+
+    def pair(self, kind: str, a: Shape, b: Shape, activation: int = NONE, scale: float = 0.05) -> None:
+        """Of two operands, which are broadcast. scale: of the output."""
+        operands, y = [self.activation(a), self.activation(b)], self.activation(np.broadcast_shapes(a, b), scale)
+        self.layer(kind, operands, [y], fusedActivationFunction=activation)
 
     def table(self, shape: Shape) -> None:
         x, y = self.activation(shape), self.activation(shape)
@@ -631,6 +635,23 @@ MATRICES: dict[str, Add] = {
     "in parts": _attention((3, 300), (91, 300), adjY=True),
 }
 
+# two operands: one number for many, one for each row, one row for all, runs of whole vectors and parts of them
+PAIRS: dict[str, Add] = {
+    "product": lambda made: made.pair("MUL", (2, 3, 4, 5), (2, 3, 4, 5), scale=0.2),
+    "product with one": lambda made: made.pair("MUL", (3, 37), (1,), scale=0.3),
+    "one times a product": lambda made: made.pair("MUL", (1, 1), (5, 16), RELU6, 0.2),
+    "product by rows": lambda made: made.pair("MUL", (4, 21), (4, 1), RELU, 0.2),
+    "product by columns": lambda made: made.pair("MUL", (3, 5, 18), (18,), scale=0.2),
+    "product across": lambda made: made.pair("MUL", (2, 1, 6), (1, 5, 6), scale=0.2),
+    "product of few": lambda made: made.pair("MUL", (7, 3), (7, 1), scale=0.3),
+    "product, saturated": lambda made: made.pair("MUL", (2, 20), (2, 20), scale=0.004),
+    "product, coarse": lambda made: made.pair("MUL", (2, 20), (2, 20), scale=5.0),
+    "sum by rows": lambda made: made.pair("ADD", (4, 1), (4, 21), RELU),
+    "sum by columns": lambda made: made.pair("ADD", (3, 5, 18), (18,)),
+    "difference by rows": lambda made: made.pair("SUB", (2, 3, 20), (2, 3, 1)),
+    "difference from one": lambda made: made.pair("SUB", (1,), (3, 19), RELU6),
+}
+
 UPSCALED: dict[str, Add] = {
     "2x2, stride 2": _upscaled((1, 3, 4, 16), (2, 2), 2, 8, VALID),
     "3x3, stride 2": _upscaled((1, 4, 3, 9), (3, 3), 2, 5, SAME),
@@ -961,6 +982,7 @@ CASES: dict[str, dict[str, Add]] = {
     "upscaled": UPSCALED,
     "large": LARGE,
     "matrices": MATRICES,
+    "pairs": PAIRS,
     "exact": EXACT,
     "real": REAL,
     "arithmetic": ARITHMETIC,

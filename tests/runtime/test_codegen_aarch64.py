@@ -74,10 +74,17 @@ def run(plan: Plan, folder: Path, records: list[list[np.ndarray]], target: str =
     "target, family", [("raspberry-pi", "neon"), ("android", "neon"), ("raspberry-pi-5", "neon_dot")]
 )
 def test_layers_equal_the_hosts_kernels(target: str, family: str, tmp_path: Path) -> None:
-    made = layers("blocks", "wide", seed=2)
+    made = layers("blocks", "wide", "pairs", seed=2)
     plan = made.plan()
     built(plan, tmp_path, target)
-    kernels = {f"{family}_convolution", f"{family}_dense", "neon_depthwise_16", "neon_depthwise_8", "neon_add"}
+    kernels = {
+        f"{family}_convolution",
+        f"{family}_dense",
+        "neon_depthwise_16",
+        "neon_depthwise_8",
+        "neon_sums",
+        "neon_products",
+    }
     assert kernels <= kernels_for(plan, FAMILIES[family])
     run(plan, tmp_path, [made.feeds(), made.feeds()], target)
 

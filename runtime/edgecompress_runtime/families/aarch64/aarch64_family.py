@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgecompress_runtime.families.aarch64 import neon_blocks, neon_dense, neon_depthwise, skipping_neon
-from edgecompress_runtime.families.aarch64.neon_addition import neon_add
+from edgecompress_runtime.families.aarch64.neon_pairs import PAIRS
 from edgecompress_runtime.families.shared import plain_blocks, plain_dense, plain_depthwise
 from edgecompress_runtime.families.shared.arranged_family import ArrangedFamily
 from edgecompress_runtime.families.shared.float_blocks import FloatUnit
@@ -21,7 +21,7 @@ NEON = ArrangedFamily(
     convolution=(neon_blocks.CONVOLUTION, _CONVOLUTION),
     depthwise=(neon_depthwise.SIXTEEN, neon_depthwise.EIGHT, _DEPTHWISE),
     dense=(neon_dense.DENSE, _DENSE),
-    add=neon_add,
+    pairs=PAIRS,
     products=(0.27, 0.28),
     lists=(Cost(skipping_neon.NEON, skipping_neon.KERNELS, 10.0, 19.0),),
     floats=FloatUnit(4, 30),

@@ -12,16 +12,16 @@ from edgecompress_runtime.families.cortex_m import (
     helium_blocks,
     helium_dense,
     helium_depthwise,
+    helium_pairs,
     helium_products,
     skipping_dsp,
     skipping_helium,
     v6m_blocks,
 )
-from edgecompress_runtime.families.cortex_m.helium_addition import helium_add
 from edgecompress_runtime.families.shared import plain_depthwise, skipping_blocks
-from edgecompress_runtime.families.shared.addition import add_elements
 from edgecompress_runtime.families.shared.arranged_family import ArrangedFamily
 from edgecompress_runtime.families.shared.generic_family import GENERIC
+from edgecompress_runtime.families.shared.pairs import PLAIN
 from edgecompress_runtime.families.shared.skipping_arrangement import Cost
 
 V6M = replace(
@@ -38,7 +38,7 @@ DSP = ArrangedFamily(
     convolution=(dsp_blocks.CONVOLUTION,),
     depthwise=(dsp_depthwise.DEPTHWISE,),
     dense=(dsp_dense.DENSE,),
-    add=add_elements,
+    pairs=PLAIN,
     products=(1.05, 1.45),
     lists=(
         Cost(skipping_dsp.DSP, skipping_dsp.KERNELS, 2.6, 2.4),
@@ -53,7 +53,7 @@ HELIUM = ArrangedFamily(
     convolution=(helium_blocks.CONVOLUTION,),
     depthwise=(helium_depthwise.DEPTHWISE,),
     dense=(helium_dense.DENSE,),
-    add=helium_add,
+    pairs=helium_pairs.PAIRS,
     products=(0.2, 0.2),
     # a gather loads byte after byte: it counts for eight instructions
     lists=(

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from edgecompress_runtime.families.shared.coding import Coded
-from edgecompress_runtime.families.shared.scaling import Scaling, scaling
+from edgecompress_runtime.families.shared.layer import Layer, convolution_layer
+from edgecompress_runtime.families.shared.scaling import Scaling
 from edgecompress_runtime.families.shared.step import Scratch, Step
-from edgecompress_runtime.kernels.arithmetic import activation_range
-from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
-from edgecompress_runtime.kernels.window import padding
 from edgecompress_runtime.options import ConvolutionOptions
 from edgecompress_runtime.plan import Tensor
 
@@ -43,21 +41,19 @@ class Arrangement:
     def __call__(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: ConvolutionOptions
     ) -> list[Step] | None:
-        """None for what the blocks can't do: groups, dilated columns, batches, fewer output channels than theirs."""
-        x, w, (y,) = inputs[0], inputs[1], outputs
-        if not x.is_int8 or w.data is None:
+        """None for what `convolution_layer` and `of` have none for."""
+        layer = convolution_layer(inputs, outputs, options)
+        return None if layer is None else self.of(layer)
+
+    def of(self, layer: Layer) -> list[Step] | None:
+        """None for fewer output channels than a block has, and weights that the arithmetic can't do."""
+        out_channels, kernel_h, kernel_w, channels = layer.weights.shape
+        if out_channels < self.channels or layer.weights.min() < self.least:
             return None
-        (out_channels, kernel_h, kernel_w, depth), (batch, _, _, channels) = w.shape, x.shape
-        stride = options.strides
-        dilation = options.dilations
-        if batch != 1 or depth != channels or dilation[1] != 1 or out_channels < self.channels:
-            return None
-        if w.data.min() < self.least or (scales := layer_scaling(inputs, y)) is None:
-            return None
-        pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
+        stride, out_w = layer.stride, layer.out[1]
         column = -(-kernel_h * channels // self.aligned) * self.aligned
         groups = channel_groups(out_channels, self.channels)
-        weights = columns_of(w.data, column)
+        weights = columns_of(layer.weights, column)
         if self.widened and channels % 4:  # the strip holds these in plain order
             weights = weights.reshape(-1, 4)[:, [0, 2, 1, 3]].reshape(out_channels, -1)
         size, count = weights.shape[1], len(groups) // self.channels
@@ -67,29 +63,20 @@ class Arrangement:
         banked = self.widened or held is not None
         parts = -(-count // max(BANK_BYTES // (self.channels * self.element * size), 1)) if banked else 1
         bank_groups = -(-count // parts)
-        strip = Scratch(((y.shape[2] - 1) * stride[1] + kernel_w) * column * self.element)
+        strip = Scratch(((out_w - 1) * stride[1] + kernel_w) * column * self.element)
         bank = Scratch(bank_groups * self.channels * size * self.element if banked else 0)
         # parts read the input again, after the first of them has written
-        overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])} if parts == 1 else {}
-        tensors = x, held.operand() if held else arranged, self.records(scales, groups).reshape(-1), y
-        geometry = x.shape[1:], (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads
-        arguments = tensors, (strip, bank), geometry, x.zero, activation_range(options, y), bank_groups
+        shapes = (1, *layer.size), (1, *layer.out)
+        overlap = {layer.x: trailing(*shapes, stride[0], layer.pads[0])} if parts == 1 else {}
+        tensors = layer.x, held.operand() if held else arranged, self.records(layer.scales, groups).reshape(-1), layer.y
+        geometry = layer.size, (kernel_h, kernel_w), layer.out, stride, layer.dilation, layer.pads
+        arguments = tensors, (strip, bank), geometry, layer.x.zero, layer.bounds, bank_groups
         return [held.step(arguments, overlap) if held else Step(self.kernel, arguments, overlap)]
 
 
 def channel_records(scales: Scaling, groups: np.ndarray) -> np.ndarray:
     """int32 [channels, 4]: `Scaling.records` of the channels with these numbers."""
     return scales.records()[groups]
-
-
-def layer_scaling(inputs: Sequence[Any], y: Tensor) -> Scaling | None:
-    """The scaling of a convolution whose kernel adds up x * w without x's zero point: the bias makes up for it."""
-    x, w, bias = inputs[0], inputs[1], bias_of(inputs, y)
-    rows = w.data.reshape(w.shape[0], -1).astype(np.int64)
-    values = np.asarray(bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
-    folded = values - x.zero * rows.sum(1)
-    largest = np.abs(folded) + 128 * np.abs(rows).sum(1)  # of any partial sum, too
-    return scaling(folded, largest, *channel_multipliers(x, w, y), y.zero)
 
 
 def columns_of(weights: np.ndarray, column: int) -> np.ndarray:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.families.shared.arranged_convolution import channel_groups
+from edgecompress_runtime.families.shared.arranged_convolution import Arrangement, channel_groups
 from edgecompress_runtime.families.shared.coding import Coded
 from edgecompress_runtime.families.shared.decoding import call_bytes
+from edgecompress_runtime.families.shared.layer import Layer
 from edgecompress_runtime.families.shared.scaling import Scaling, scaling
 from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.families.shared.words import moved
@@ -21,6 +22,7 @@ from edgecompress_runtime.options import FullyConnectedOptions
 from edgecompress_runtime.plan import Tensor
 
 GROUP = 4  # channels
+WIDTHS = (8, 6, 4, 10, 7, 5, 9, 3, 2)  # of an image that rows become; scratch memory holds one of its rows
 
 
 def dense(name: str, module: str, row: Callable[..., Any], block: Callable[..., Any]) -> Callable[..., None]:
@@ -118,6 +120,36 @@ def dense_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options: Fully
     largest = np.abs(folded) + 128 * np.abs(sums).sum(1)
     scales = scaling(folded, largest, multiplier, shift, y_zero)
     return None if scales is None else DenseLayer(x, y, weights, scales, rows, bounds)
+
+
+def fully_connected_layer(
+    inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
+) -> Layer | None:
+    """The layer as a convolution of one row of pixels; None for what `dense_layer` has none for."""
+    if (found := dense_layer(inputs, outputs, options)) is None:
+        return None
+    units, depth = found.weights.shape
+    weights = found.weights.reshape(units, 1, 1, depth)
+    size, out = (1, found.rows, depth), (1, found.rows, units)
+    return Layer(found.x, found.y, weights, found.scales, found.bounds, size, out)
+
+
+@dataclass(frozen=True)
+class SeveralRows:
+    """Rows as the pixels of an image, with a family's kernel for convolutions, which computes several together."""
+
+    convolution: Arrangement
+
+    def __call__(
+        self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
+    ) -> list[Step] | None:
+        """None for a single row, and numbers of rows that no width divides."""
+        layer = fully_connected_layer(inputs, outputs, options)
+        if layer is None or (width := next((w for w in WIDTHS if layer.out[1] % w == 0), 1)) == 1:
+            return None
+        rows = layer.out[1] // width
+        size, out = ((rows, width, n) for n in (layer.size[2], layer.out[2]))
+        return self.convolution.of(replace(layer, size=size, out=out))
 
 
 @dataclass(frozen=True)

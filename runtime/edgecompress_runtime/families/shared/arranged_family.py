@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from edgecompress_runtime.families.shared.addition import preparation
 from edgecompress_runtime.families.shared.arranged_convolution import Arrangement
-from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement
+from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement, SeveralRows, fully_connected_layer
 from edgecompress_runtime.families.shared.arranged_depthwise import DepthwiseArrangement
 from edgecompress_runtime.families.shared.family import Family, Prepare, PrepareGated, first, joined
 from edgecompress_runtime.families.shared.float_blocks import FloatUnit
 from edgecompress_runtime.families.shared.float_kernels import float_kernels
-from edgecompress_runtime.families.shared.layer import convolution_layer, fully_connected_layer
+from edgecompress_runtime.families.shared.layer import convolution_layer
 from edgecompress_runtime.families.shared.matrix_products import MatrixArrangement
+from edgecompress_runtime.families.shared.pairs import Pairs
 from edgecompress_runtime.families.shared.skipping_arrangement import Cost, Skipping
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArrangedFamily:
-    """convolution, depthwise, dense: the first arrangement that can do a layer does it. add: a kernel as
-    addition.add_elements. products: instructions of a product with all weights, in a convolution and in a fully
+    """convolution, depthwise, dense: the first arrangement that can do a layer does it. pairs: of ADD,
+    SUB and MUL. products: instructions of a product with all weights, in a convolution and in a fully
     connected layer; lists: of weights that are not zero (all measured: tests/bench/skipping.py). tables: of look-ups of
     sums, as a ratio to a Cortex-M4's (tests/bench/binary_weights.py); 0: products are faster. gated:
     of layers with gates, whose weights are plain. matrices: of products of two that are computed;
@@ -30,7 +31,7 @@ class ArrangedFamily:
     convolution: Sequence[Arrangement]
     depthwise: Sequence[DepthwiseArrangement]
     dense: Sequence[DenseArrangement]
-    add: Callable[..., None]
+    pairs: Pairs
     products: tuple[float, float]
     lists: tuple[Cost, ...]
     tables: float = 0.0
@@ -41,13 +42,15 @@ class ArrangedFamily:
     def family(self, *, coded: bool) -> Family:
         """coded: whether kernels may hold weights entropy coded and decode them as they run (coding.py)."""
         layers = self.convolution, self.depthwise, self.dense
-        conv, depthwise, dense = (first([a if coded else replace(a, coded=None) for a in row]) for row in layers)
+        convs, depthwises, denses = ([a if coded else replace(a, coded=None) for a in row] for row in layers)
+        conv, dense = first(convs), first([*map(SeveralRows, convs), *denses])
         own: dict[str, Prepare] = {
             "CONV_2D": Skipping(conv, self.products[0], convolution_layer, self.lists, self.tables),
-            "DEPTHWISE_CONV_2D": depthwise,
+            "DEPTHWISE_CONV_2D": first(depthwises),
             "FULLY_CONNECTED": Skipping(dense, self.products[1], fully_connected_layer, self.lists, self.tables),
         }
-        sums: dict[str, Prepare] = {kind: preparation(self.add, kind) for kind in ("ADD", "SUB")}
+        pairs: dict[str, Prepare] = {kind: partial(self.pairs.sum, kind) for kind in ("ADD", "SUB")}
+        pairs["MUL"] = self.pairs.product
         matrices: dict[str, Prepare] = {} if self.matrices is None else {"BATCH_MATMUL": self.matrices}
         floats = {} if self.floats is None else float_kernels(self.floats)
-        return Family(self.name, joined(own | sums | matrices, floats), self.gated)
+        return Family(self.name, joined(own | pairs | matrices, floats), self.gated)

@@ -13,14 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.families.shared.arranged_convolution import (
-    BANK_BYTES,
-    Arrangement,
-    channel_groups,
-    layer_scaling,
-    trailing,
-)
+from edgecompress_runtime.families.shared.arranged_convolution import BANK_BYTES, Arrangement, channel_groups, trailing
 from edgecompress_runtime.families.shared.gate import Gate, always_open, open_blocks
+from edgecompress_runtime.families.shared.layer import layer_scaling
 from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.families.shared.strip import strip_of
 from edgecompress_runtime.families.shared.strip_convolution import Blocks

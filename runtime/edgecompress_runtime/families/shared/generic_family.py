@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgecompress_runtime.families.shared import plain_blocks, plain_dense, plain_depthwise, skipping_blocks
-from edgecompress_runtime.families.shared.addition import add_elements
 from edgecompress_runtime.families.shared.arranged_family import ArrangedFamily
+from edgecompress_runtime.families.shared.pairs import PLAIN
 from edgecompress_runtime.families.shared.skipping_arrangement import Cost
 
 GENERIC = ArrangedFamily(
@@ -12,7 +12,7 @@ GENERIC = ArrangedFamily(
     convolution=(plain_blocks.CONVOLUTION,),
     depthwise=(plain_depthwise.DEPTHWISE,),
     dense=(plain_dense.DENSE,),
-    add=add_elements,
+    pairs=PLAIN,
     products=(2.4, 2.5),
     lists=(Cost(skipping_blocks.PLAIN, skipping_blocks.KERNELS, 4.3, 2.1),),
     tables=1.2,

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from edgecompress_runtime.families.shared.arranged_convolution import layer_scaling
-from edgecompress_runtime.families.shared.arranged_dense import dense_layer
-from edgecompress_runtime.families.shared.scaling import Scaling
+from edgecompress_runtime.families.shared.scaling import Scaling, scaling
 from edgecompress_runtime.kernels.arithmetic import activation_range
+from edgecompress_runtime.kernels.convolution import bias_of, channel_multipliers
 from edgecompress_runtime.kernels.window import padding
-from edgecompress_runtime.options import ConvolutionOptions, FullyConnectedOptions
+from edgecompress_runtime.options import ConvolutionOptions
 from edgecompress_runtime.plan import Tensor
 
 
@@ -53,13 +52,11 @@ def convolution_layer(inputs: Sequence[Any], outputs: Sequence[Tensor], options:
     )
 
 
-def fully_connected_layer(
-    inputs: Sequence[Any], outputs: Sequence[Tensor], options: FullyConnectedOptions
-) -> Layer | None:
-    """The layer as a convolution of one row of pixels; None for what `dense_layer` has none for."""
-    if (found := dense_layer(inputs, outputs, options)) is None:
-        return None
-    units, depth = found.weights.shape
-    weights = found.weights.reshape(units, 1, 1, depth)
-    size, out = (1, found.rows, depth), (1, found.rows, units)
-    return Layer(found.x, found.y, weights, found.scales, found.bounds, size, out)
+def layer_scaling(inputs: Sequence[Any], y: Tensor) -> Scaling | None:
+    """The scaling of a convolution whose kernel adds up x * w without x's zero point: the bias makes up for it."""
+    x, w, bias = inputs[0], inputs[1], bias_of(inputs, y)
+    rows = w.data.reshape(w.shape[0], -1).astype(np.int64)
+    values = np.asarray(bias.data if isinstance(bias, Tensor) else bias).astype(np.int64).reshape(-1)
+    folded = values - x.zero * rows.sum(1)
+    largest = np.abs(folded) + 128 * np.abs(rows).sum(1)  # of any partial sum, too
+    return scaling(folded, largest, *channel_multipliers(x, w, y), y.zero)

@@ -42,13 +42,11 @@ class LinearSum:
 def linear_sum(call: Call, y: Tensor, *, rounded: bool = False) -> LinearSum | None:
     """From the ordinary kernel's call. The weighted sums' magnitude is below 2**30, multiplier is even and below 2**32.
     rounded: term is 2**31 more than a multiple of 2**32, so that the upper half of a rounded product will do. None
-    for operands of other shapes than y's, and where nothing was found."""
+    where nothing was found."""
     if call.kernel is not add_int8:
         return None
     arguments: tuple[Any, ...] = call.arguments
     a, b, _, _, zeros, (*operand_scalings, (y_m, y_shift)), (sign, low, high) = arguments
-    if a.shape != y.shape or b.shape != y.shape:
-        return None
     operands = [
         requantized((BYTES - zero) << HEADROOM, *scaling) * factor
         for zero, scaling, factor in zip(zeros, operand_scalings, (1, sign))

@@ -70,8 +70,11 @@ def _sum_kernel(variant: Variant, vectors: int) -> Callable[..., None]:
 def prepare_sum(
     kind: str, variant: Variant, threads: int, inputs: Sequence[Any], outputs: Sequence[Tensor], options: Options
 ) -> list[Step] | None:
-    """Threads share its elements. None where linear_sum finds no sum, and for fewer elements than a vector has."""
+    """Threads share its elements. None for operands that are broadcast, where
+    linear_sum finds no sum, and for fewer elements than a vector has."""
     (call,), (y,) = KERNELS[kind](inputs, outputs, options), outputs
+    if any(t.shape != y.shape for t in inputs[:2]):
+        return None
     found = linear_sum(call, y)
     if found is None or y.size < variant.lanes:
         return None

@@ -1,11 +1,11 @@
-"""ADD and SUB with Helium, four elements at a time."""
+"""ADD, SUB and MUL with Helium, four elements at a time."""
 
 from __future__ import annotations
 
 from llvmlite import ir
 
 from edgecompress_runtime.families.cortex_m import helium
-from edgecompress_runtime.families.shared.vector_addition import Values, addition
+from edgecompress_runtime.families.shared.vector_pairs import Values, vector_pairs
 from edgecompress_runtime.families.shared.vectors import FOUR_BYTES, clamped
 
 
@@ -21,4 +21,5 @@ class _Helium:
         return b.trunc(clamped(b, values[0], bounds), FOUR_BYTES)
 
 
-helium_add = addition("helium_add", __name__, _Helium())
+PAIRS = vector_pairs(("helium_sums", "helium_products"), __name__, _Helium())
+helium_sums, helium_products = PAIRS.sums, PAIRS.products

@@ -1,9 +1,9 @@
-"""ADD and SUB with NEON, 16 elements at a time."""
+"""ADD, SUB and MUL with NEON, 16 elements at a time."""
 
 from __future__ import annotations
 
 from edgecompress_runtime.families.aarch64 import neon
-from edgecompress_runtime.families.shared.vector_addition import addition
+from edgecompress_runtime.families.shared.vector_pairs import vector_pairs
 
 
 class _Neon:
@@ -15,4 +15,5 @@ class _Neon:
     narrowed = staticmethod(neon.narrowed)
 
 
-neon_add = addition("neon_add", __name__, _Neon())
+PAIRS = vector_pairs(("neon_sums", "neon_products"), __name__, _Neon())
+neon_sums, neon_products = PAIRS.sums, PAIRS.products
