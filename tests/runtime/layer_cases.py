@@ -87,15 +87,23 @@ class Layers:
         self.layer("CONV_2D", [x, w, bias], [y], fusedActivationFunction=activation, **window)
 
     def depthwise(
-        self, size: tuple[int, int, int], kernel: tuple[int, int], stride: int = 1, times: int = 1, padding: int = SAME
+        self,
+        size: tuple[int, int, int],
+        kernel: tuple[int, int],
+        stride: int = 1,
+        times: int = 1,
+        padding: int = SAME,
+        dilation: int = 1,
     ) -> None:
+        """dilation: of rows."""
         *image, channels = size
         x, out = self.activation((1, *size)), channels * times
         w, bias = self.weights((1, *kernel, out), out), self.bias(out)
-        shape = [-(-(n - (0 if padding == SAME else k - 1)) // stride) for n, k in zip(image, kernel)]
+        reach = (kernel[0] - 1) * dilation, kernel[1] - 1
+        shape = [-(-(n - (0 if padding == SAME else r)) // stride) for n, r in zip(image, reach)]
         y = self.activation((1, *shape, out), 0.02 * (kernel[0] * kernel[1]) ** 0.5)
         window = {"padding": padding, "strideH": stride, "strideW": stride, "depthMultiplier": times}
-        self.layer("DEPTHWISE_CONV_2D", [x, w, bias], [y], **window)
+        self.layer("DEPTHWISE_CONV_2D", [x, w, bias], [y], dilationHFactor=dilation, **window)
 
     def dense(self, rows: int, depth: int, units: int, scale: float = 0.02, activation: int = NONE) -> None:
         x = self.activation((rows, depth))
@@ -652,6 +660,23 @@ PAIRS: dict[str, Add] = {
     "difference from one": lambda made: made.pair("SUB", (1,), (3, 19), RELU6),
 }
 
+# depthwise windows of one vector to four, and of more; rows of few pixels, parts of eight channels
+WINDOWS: dict[str, Add] = {
+    "3x3": lambda made: made.depthwise((4, 9, 11), (3, 3)),
+    "3x3, stride 2": lambda made: made.depthwise((7, 13, 8), (3, 3), stride=2, padding=VALID),
+    "4x4": lambda made: made.depthwise((6, 6, 16), (4, 4)),
+    "5x5": lambda made: made.depthwise((6, 8, 10), (5, 5)),
+    "5x5, stride 2": lambda made: made.depthwise((9, 9, 24), (5, 5), stride=2),
+    "6x7": lambda made: made.depthwise((8, 9, 9), (6, 7), padding=VALID),
+    "7x7": lambda made: made.depthwise((5, 5, 17), (7, 7)),
+    "7x7, stride 2": lambda made: made.depthwise((9, 10, 8), (7, 7), stride=2),
+    "9x9": lambda made: made.depthwise((5, 6, 8), (9, 9)),
+    "two pixels": lambda made: made.depthwise((4, 2, 12), (3, 3)),
+    "one row": lambda made: made.depthwise((1, 21, 9), (1, 5)),
+    "dilated rows": lambda made: made.depthwise((9, 6, 8), (3, 3), padding=VALID, dilation=2),
+    "few channels": lambda made: made.depthwise((4, 6, 6), (3, 3)),
+}
+
 UPSCALED: dict[str, Add] = {
     "2x2, stride 2": _upscaled((1, 3, 4, 16), (2, 2), 2, 8, VALID),
     "3x3, stride 2": _upscaled((1, 4, 3, 9), (3, 3), 2, 5, SAME),
@@ -983,6 +1008,7 @@ CASES: dict[str, dict[str, Add]] = {
     "large": LARGE,
     "matrices": MATRICES,
     "pairs": PAIRS,
+    "windows": WINDOWS,
     "exact": EXACT,
     "real": REAL,
     "arithmetic": ARITHMETIC,

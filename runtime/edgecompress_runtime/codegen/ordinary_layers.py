@@ -76,7 +76,7 @@ def _reason(plan: Plan, operator: Operator, family: Family) -> str:
     depthwise, images = operator.kind == "DEPTHWISE_CONV_2D", len(x.shape) == 4 and operator.kind != "FULLY_CONNECTED"
     dilations = getattr(operator.options, "dilations", (1, 1))
     reasons = {
-        "weights are computed": w.data is None,
+        "weights are computed": w.data is None and operator.kind != "BATCH_MATMUL",
         "weights have a zero point": bool(w.zero_point.any()),
         f"{x.shape[0]} images at once": images and x.shape[0] != 1,
         "columns of the window are dilated": dilations[1] != 1,

@@ -14,6 +14,7 @@ from edgecompress_runtime.families.cortex_m import (
     helium_depthwise,
     helium_pairs,
     helium_products,
+    helium_windows,
     skipping_dsp,
     skipping_helium,
     v6m_blocks,
@@ -51,7 +52,7 @@ DSP = ArrangedFamily(
 HELIUM = ArrangedFamily(
     name="helium",
     convolution=(helium_blocks.CONVOLUTION,),
-    depthwise=(helium_depthwise.DEPTHWISE,),
+    depthwise=(helium_windows.WINDOWS, helium_depthwise.DEPTHWISE),
     dense=(helium_dense.DENSE,),
     pairs=helium_pairs.PAIRS,
     products=(0.2, 0.2),

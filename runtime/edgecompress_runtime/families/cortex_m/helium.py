@@ -6,10 +6,12 @@ from llvmlite import ir
 from numba import types
 
 from edgecompress_runtime.families.shared.counted_loop import Loop
-from edgecompress_runtime.families.shared.vectors import BYTES, LANES, clamped, vector
-from edgecompress_runtime.families.shared.words import BYTE, HALF, INT8_POINTER, WORD, N, function, load, store
+from edgecompress_runtime.families.shared.vectors import BYTES, LANES, clamped, splat, vector
+from edgecompress_runtime.families.shared.words import BYTE, HALF, INT8_POINTER, PLACE, WORD, N, function, load, store
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, inline, llvm_code
+
+EIGHT = ir.VectorType(HALF, 8)
 
 
 def dot(b: ir.IRBuilder, acc: ir.Value, x: ir.Value, w: ir.Value) -> ir.Value:
@@ -43,12 +45,43 @@ def scatter(b: ir.IRBuilder, target: ir.Value, offsets: ir.Value, values: ir.Val
     b.call(store_each, [target, offsets, clamped(b, values, bounds), WORD(8), WORD(0)])
 
 
-def scatter_halves(b: ir.IRBuilder, target: ir.Value, offsets: ir.Value, values: ir.Value) -> None:
+def _scatter_eight(b: ir.IRBuilder, target: ir.Value, offsets: ir.Value, values: ir.Value) -> None:
     """Eight halves as bytes at these offsets."""
-    kind = ir.VectorType(HALF, 8)
     name = "llvm.arm.mve.vstr.scatter.offset.p0.v8i16.v8i16"
-    store_each = function(b, name, ir.VoidType(), BYTE.as_pointer(), kind, kind, WORD, WORD)
+    store_each = function(b, name, ir.VoidType(), BYTE.as_pointer(), EIGHT, EIGHT, WORD, WORD)
     b.call(store_each, [target, offsets, values, WORD(8), WORD(0)])
+
+
+def _eight_places(b: ir.IRBuilder, distance: ir.Value) -> ir.Value:
+    return b.mul(EIGHT(list(range(8))), splat(b, b.trunc(distance, HALF), 8))
+
+
+@llvm_code(types.void(PLACE, N, PLACE, N))
+def turned_eight(b: ir.IRBuilder, source: Tuple, count: ir.Value, target: Tuple, distance: ir.Value) -> None:
+    """Eight neighbouring bytes, `count` times: each to a row of its own, `distance` bytes from the next, 9,361 at most.
+    source, target: where the first are and go, and bytes from one to the next."""
+    (x, x_step), (y, y_step), places = source, target, _eight_places(b, distance)
+    loop = Loop(b, count, [x, y], [])
+    values = b.sext(load(b, loop.pointers[0], 0, ir.VectorType(BYTE, 8), 1), EIGHT)
+    _scatter_eight(b, loop.pointers[1], places, values)
+    loop.close([x_step, y_step], [])
+
+
+@llvm_code(types.void(N, N, PLACE, N))
+def spread_eight(b: ir.IRBuilder, value: ir.Value, count: ir.Value, target: Tuple, distance: ir.Value) -> None:
+    """A byte to where `turned_eight` writes."""
+    (y, y_step), places, values = target, _eight_places(b, distance), splat(b, b.trunc(value, HALF), 8)
+    loop = Loop(b, count, [y], [])
+    _scatter_eight(b, loop.pointers[0], places, values)
+    loop.close([y_step], [])
+
+
+@llvm_code(types.void(INT8_POINTER, N, N))
+def fill_vectors(b: ir.IRBuilder, target: ir.Value, count: ir.Value, value: ir.Value) -> None:
+    """16 * count bytes."""
+    loop = Loop(b, count, [target], [])
+    store(b, splat(b, b.trunc(value, BYTE), 16), loop.pointers[0], 0, 1)
+    loop.close([16], [])
 
 
 @llvm_code(types.void(INT8_POINTER, INT8_POINTER, N))

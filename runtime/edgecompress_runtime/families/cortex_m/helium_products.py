@@ -6,14 +6,13 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 
-from edgecompress_runtime.families.cortex_m.helium import dot, scaled_twice, scatter_halves
+from edgecompress_runtime.families.cortex_m.helium import dot, fill_vectors, scaled_twice, turned_eight
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.matrix_products import MatrixArrangement, MatrixBlocks, matrix_products
 from edgecompress_runtime.families.shared.scaling import Scaling
-from edgecompress_runtime.families.shared.vectors import BYTES, FOUR_BYTES, LANES, clamped, splat, vector
+from edgecompress_runtime.families.shared.vectors import BYTES, FOUR_BYTES, LANES, clamped, vector
 from edgecompress_runtime.families.shared.words import (
     BYTE,
-    HALF,
     INT8_POINTER,
     INT32_POINTER,
     WORD,
@@ -26,8 +25,6 @@ from edgecompress_runtime.families.shared.words import (
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline, llvm_code
 
-EIGHT_BYTES, EIGHT = ir.VectorType(BYTE, 8), ir.VectorType(HALF, 8)
-
 
 @llvm_code(N(INT8_POINTER, N))
 def _sum(b: ir.IRBuilder, x: ir.Value, vectors: ir.Value) -> ir.Value:
@@ -35,23 +32,6 @@ def _sum(b: ir.IRBuilder, x: ir.Value, vectors: ir.Value) -> ir.Value:
     loop = Loop(b, vectors, [x], [WORD(0)])
     total = dot(b, loop.values[0], load(b, loop.pointers[0], 0, BYTES, 1), BYTES([1] * 16))
     return loop.close([16], [total])[1][0]
-
-
-@llvm_code(types.void(INT8_POINTER, N, INT8_POINTER, types.UniTuple(N, 2)))
-def _turned_eight(b: ir.IRBuilder, x: ir.Value, stride: ir.Value, target: ir.Value, depth: Tuple) -> None:
-    """Eight neighbours in each of depth[0] rows, `stride` bytes apart, into rows of depth[1] bytes."""
-    places = b.mul(EIGHT(list(range(8))), splat(b, b.trunc(depth[1], HALF), 8))
-    loop = Loop(b, depth[0], [x, target], [])
-    values = b.sext(load(b, loop.pointers[0], 0, EIGHT_BYTES, 1), EIGHT)
-    scatter_halves(b, loop.pointers[1], places, values)
-    loop.close([stride, 1], [])
-
-
-@llvm_code(types.void(INT8_POINTER, N))
-def _blank(b: ir.IRBuilder, target: ir.Value, vectors: ir.Value) -> None:
-    loop = Loop(b, vectors, [target], [])
-    store(b, BYTES([0] * 16), loop.pointers[0], 0, 1)
-    loop.close([16], [])
 
 
 @inline
@@ -81,10 +61,10 @@ def _right(source: Pointer, memory: Tuple, columns: Word, depth: Words, strides:
     if not (strides[1] == 1 and taken == deep):
         if strides[0] == 1:
             if taken != deep:
-                _blank(bank, i32(columns * deep // i32(16)))
+                fill_vectors(bank, i32(columns * deep // i32(16)), i32(0))
             whole = i32(columns - columns % i32(8))
             for o in range(i32(0), whole, i32(8)):
-                _turned_eight(moved(source, o), strides[1], moved(bank, i32(o * deep)), depth)
+                turned_eight((moved(source, o), strides[1]), taken, (moved(bank, i32(o * deep)), i32(1)), deep)
             for o in range(whole, columns):
                 _line(moved(source, o), moved(bank, i32(o * deep)), depth, strides[1])
         else:

@@ -10,10 +10,10 @@ import numpy as np
 from llvmlite import ir
 
 from edgecompress_runtime.families.shared.arranged_convolution import channel_groups, trailing
-from edgecompress_runtime.families.shared.coding import Coded
+from edgecompress_runtime.families.shared.coding import Coded, CodedWeights
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.decoding import call_bytes
-from edgecompress_runtime.families.shared.scaling import scaling
+from edgecompress_runtime.families.shared.scaling import Scaling, scaling
 from edgecompress_runtime.families.shared.step import Scratch, Step
 from edgecompress_runtime.families.shared.strip import strip_of
 from edgecompress_runtime.families.shared.vectors import FOUR_BYTES
@@ -44,13 +44,14 @@ class DepthwiseBlocks:
 
 
 @inline
-def _in_flash(w: Pointer, count: Word) -> Pointer:
+def in_flash(w: Pointer, count: Word) -> Pointer:
+    """`decoded` for weights that are plain."""
     return w
 
 
 @inline
-def _decoded(w: Tuple, count: Word) -> Pointer:
-    """w: (code, table, memory)."""
+def decoded(w: Tuple, count: Word) -> Pointer:
+    """Where `count` weights are; w: (code, table, memory)."""
     code, table, memory = w
     call_bytes(code, table, memory, count, i32(0))
     return memory
@@ -59,7 +60,7 @@ def _decoded(w: Tuple, count: Word) -> Pointer:
 def depthwise(name: str, module: str, blocks: DepthwiseBlocks, *, coded: bool = False) -> Callable[..., None]:
     """The kernel of a family, to be imported as `name` from `module`. coded: for weights that are decoded first."""
     strip_rows, group, block = strip_of(1, blocks.copy, blocks.blank), blocks.group, blocks.block
-    taken = _decoded if coded else _in_flash
+    taken = decoded if coded else in_flash
 
     def kernel(tensors: Tuple, strip: Pointer, geometry: Tuple, x_zero: Word, bounds: Tuple) -> None:
         """tensors: x, weights, records, y."""
@@ -103,6 +104,57 @@ def tap_sum(b: ir.IRBuilder, x: ir.Value, w: ir.Value, taps: Tuple, bias: ir.Val
     return total
 
 
+@dataclass(frozen=True, eq=False)
+class DepthwiseLayer:
+    """A depthwise convolution of one output a channel, ready for kernels. weights: int8 [kernel_h, kernel_w, channels].
+    size, out: [height, width, channels]."""
+
+    x: Tensor
+    y: Tensor
+    weights: np.ndarray
+    scales: Scaling
+    bounds: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: int
+    pads: tuple[int, int]
+
+    @property
+    def columns(self) -> int:
+        """Of the strip."""
+        return (self.y.shape[2] - 1) * self.stride[1] + self.weights.shape[1]
+
+    def step(
+        self, kernel: Callable[..., None], held: CodedWeights | None, operands: tuple[Any, ...], strip: int
+    ) -> Step:
+        """The call of a kernel. operands: weights, where they aren't coded, and records. strip: bytes of it."""
+        weights, records = operands
+        tensors = self.x, held.operand() if held else weights, records, self.y
+        geometry = self.x.shape[1:], self.weights.shape[:2], self.y.shape[1:], self.stride, self.dilation, self.pads
+        arguments = tensors, Scratch(strip), geometry, self.x.zero, self.bounds
+        overlap = {self.x: trailing(self.x.shape, self.y.shape, self.stride[0], self.pads[0])}
+        return held.step(arguments, overlap) if held else Step(kernel, arguments, overlap)
+
+
+def depthwise_layer(
+    inputs: Sequence[Any], outputs: Sequence[Tensor], options: DepthwiseOptions
+) -> DepthwiseLayer | None:
+    """None for several outputs a channel, dilated columns, batches, and factors that `scaling` does not hold."""
+    x, w, (y,) = inputs[0], inputs[1], outputs
+    if not x.is_int8 or w.data is None or x.shape[0] != 1 or x.shape[3] != w.shape[3] or options.dilations[1] != 1:
+        return None
+    pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], options.strides, options.dilations)
+    channels = w.shape[3]
+    taps, bias = w.data.reshape(-1, channels).astype(np.int64), bias_of(inputs, y)
+    values = np.asarray(bias.data if isinstance(bias, Tensor) else np.zeros(channels)).astype(np.int64).reshape(-1)
+    folded = values - x.zero * taps.sum(0)
+    largest = np.abs(folded) + 128 * np.abs(taps).sum(0)
+    scales = scaling(folded, largest, *channel_multipliers(x, w, y), y.zero)
+    if scales is None:
+        return None
+    bounds = activation_range(options, y)
+    return DepthwiseLayer(x, y, w.data[0], scales, bounds, options.strides, options.dilations[0], pads)
+
+
 @dataclass(frozen=True)
 class DepthwiseArrangement:
     """group: channels of a block; down: the sign of the shifts in the records. coded: for weights that are coded in
@@ -117,31 +169,15 @@ class DepthwiseArrangement:
     def __call__(
         self, inputs: Sequence[Any], outputs: Sequence[Tensor], options: DepthwiseOptions
     ) -> list[Step] | None:
-        """None for several outputs a channel, dilated columns, batches, and fewer channels than a block has."""
-        x, w, (y,) = inputs[0], inputs[1], outputs
-        if not x.is_int8 or w.data is None or w.data.min() < self.least:
+        """None for what `depthwise_layer` has none for, and fewer channels than a block has."""
+        layer = depthwise_layer(inputs, outputs, options)
+        if layer is None or layer.weights.min() < self.least or layer.weights.shape[2] < self.group:
             return None
-        _, kernel_h, kernel_w, channels = w.shape
-        stride = options.strides
-        dilation = options.dilations
-        if x.shape[0] != 1 or x.shape[3] != channels or dilation[1] != 1 or channels < self.group:
-            return None
-        pads = padding(options.padding, x.shape[1:3], y.shape[1:3], w.shape[1:3], stride, dilation)
-        taps, bias = w.data.reshape(-1, channels).astype(np.int64), bias_of(inputs, y)
-        values = np.asarray(bias.data if isinstance(bias, Tensor) else np.zeros(channels)).astype(np.int64).reshape(-1)
-        folded = values - x.zero * taps.sum(0)
-        largest = np.abs(folded) + 128 * np.abs(taps).sum(0)
-        scales = scaling(folded, largest, *channel_multipliers(x, w, y), y.zero)
-        if scales is None:
-            return None
+        (kernel_h, _, channels), scales = layer.weights.shape, layer.scales
         rows = np.stack([scales.bias, scales.multiplier, scales.term, self.down * scales.down]).astype(np.int32)
         groups = channel_groups(channels, self.group)
         records = rows[:, groups].reshape(4, -1, self.group).transpose(1, 0, 2)
-        strip = Scratch(((y.shape[2] - 1) * stride[1] + kernel_w) * kernel_h * channels)
-        weights = w.data.transpose(0, 2, 1, 3).reshape(-1)
+        weights = layer.weights.transpose(1, 0, 2).reshape(-1)
         held = self.coded(weights, memory=weights.size) if self.coded else None
-        tensors = x, held.operand() if held else weights, records.reshape(-1), y
-        geometry = x.shape[1:], (kernel_h, kernel_w), y.shape[1:], stride, dilation[0], pads
-        arguments = tensors, strip, geometry, x.zero, activation_range(options, y)
-        overlap = {x: trailing(x.shape, y.shape, stride[0], pads[0])}
-        return [held.step(arguments, overlap) if held else Step(self.kernel, arguments, overlap)]
+        operands = weights, records.reshape(-1)
+        return [layer.step(self.kernel, held, operands, layer.columns * kernel_h * channels)]

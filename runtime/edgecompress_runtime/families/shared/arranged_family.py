@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 
 from edgecompress_runtime.families.shared.arranged_convolution import Arrangement
 from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement, SeveralRows, fully_connected_layer
@@ -16,6 +17,12 @@ from edgecompress_runtime.families.shared.layer import convolution_layer
 from edgecompress_runtime.families.shared.matrix_products import MatrixArrangement
 from edgecompress_runtime.families.shared.pairs import Pairs
 from edgecompress_runtime.families.shared.skipping_arrangement import Cost, Skipping
+
+A = TypeVar("A", Arrangement, DepthwiseArrangement, DenseArrangement)
+
+
+def _held(row: Sequence[A], coded: bool) -> list[A]:
+    return [a if coded else replace(a, coded=None) for a in row]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +48,12 @@ class ArrangedFamily:
 
     def family(self, *, coded: bool) -> Family:
         """coded: whether kernels may hold weights entropy coded and decode them as they run (coding.py)."""
-        layers = self.convolution, self.depthwise, self.dense
-        convs, depthwises, denses = ([a if coded else replace(a, coded=None) for a in row] for row in layers)
-        conv, dense = first(convs), first([*map(SeveralRows, convs), *denses])
+        convs = _held(self.convolution, coded)
+        conv, depthwise = first(convs), first(_held(self.depthwise, coded))
+        dense = first([*map(SeveralRows, convs), *_held(self.dense, coded)])
         own: dict[str, Prepare] = {
             "CONV_2D": Skipping(conv, self.products[0], convolution_layer, self.lists, self.tables),
-            "DEPTHWISE_CONV_2D": first(depthwises),
+            "DEPTHWISE_CONV_2D": depthwise,
             "FULLY_CONNECTED": Skipping(dense, self.products[1], fully_connected_layer, self.lists, self.tables),
         }
         pairs: dict[str, Prepare] = {kind: partial(self.pairs.sum, kind) for kind in ("ADD", "SUB")}
