@@ -95,6 +95,29 @@ def test_without_labels_every_slice_has_to_be_good(name):
     assert not verdict.loses_accuracy
 
 
+FEW = {  # dB of each of twelve samples in turn, labels, and whether chance may hide that the limit is missed
+    "much above": ([30.0], False, False),
+    "all alike": ([20.5], False, False),
+    "two bad ones": ([40.0] * 5 + [14.0], False, True),
+    "two bad ones, with labels": ([40.0] * 5 + [14.0], True, False),
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_what_few_samples_say_by_chance_is_doubted(name):
+    decibels, labelled, doubted = FEW[name]
+    model, few = (
+        parse("(float[1, 40] a) => (float[1, 40] y) { y = Neg(a) }"),
+        RNG.normal(size=(12, 40)).astype(np.float32),
+    )
+    found = np.concatenate([noisy(few[i : i + 1], decibels[i % len(decibels)]) for i in range(12)])
+    given = (-few, few.argmax(1)) if labelled else -few
+    exact = reference(model, load_data(given, model.graph.inputs, Preprocess()))
+    verdict = judge(compare(Outputs([found]), exact.dataset, [found], exact), exact, DEFAULTS)
+    assert not verdict.shortfalls and bool(verdict.doubts) == doubted == (verdict.deficit > 0)
+    assert not doubted or "more samples tell" in verdict.doubts[0].text
+
+
 BEHIND = {  # what the graph ends with, and whether equal classes suffice there
     "a Softmax": ("y = Softmax(n)", True),
     "the logarithm of one": ("y = LogSoftmax(n)", True),

@@ -133,6 +133,18 @@ def test_ratios_of_slices_follow_their_definition(axis):
     assert [q.snr_db for q in meter.qualities()] == pytest.approx([q.snr_db for q in measured])
 
 
+@pytest.mark.parametrize("spread", [0.3, 1.0, 1.5])
+def test_the_ratio_of_many_samples_is_rarely_below_what_a_dozen_of_them_says(spread):
+    """Errors are lognormal from sample to sample, whose mean is e^(spread^2 / 2)."""
+    above, loose = 0, []
+    for _ in range(300):
+        noisy = np.ones((12, 1)) + 0.1 * np.exp(spread / 2 * RNG.normal(size=(12, 1)))
+        (measured,) = qualities([Slices((Slice("y"),))], [np.ones((12, 1))], [noisy])
+        above += measured.least_db <= 20 - 10 * np.log10(np.exp(spread**2 / 2))
+        loose.append(measured.snr_db - measured.least_db)
+    assert above / 300 > 0.85 and np.median(loose) < 4 * spread
+
+
 def _quality(expected: np.ndarray, found: np.ndarray) -> float | None:
     return qualities([Slices((Slice("y"),))], [expected], [found])[0].snr_db
 

@@ -115,11 +115,6 @@ class _Judged:
     verdict: Verdict
     missing: tuple[float, ...] = ()
 
-    @property
-    def deficit(self) -> float:
-        """dB that the worst slice misses; 0 where none does."""
-        return max((s.missing_db for s in self.verdict.shortfalls), default=0.0)
-
 
 def _judged(conversion: Conversion, encoded: Encoded, missing: tuple[float, ...] = ()) -> _Judged:
     if encoded.found is not None:
@@ -130,20 +125,20 @@ def _judged(conversion: Conversion, encoded: Encoded, missing: tuple[float, ...]
 
 
 def _search_again(judged: _Judged) -> _Judged:
-    """Searches on while the artifacts are too bad on samples that were held out from those that calibrate, and that
-    helps.
+    """Searches on while the artifacts are too bad on samples that were held out from those that calibrate, or are good
+    enough there by chance, and that helps.
 
     Data that was given to evaluate on takes no part in choosing.
     """
     for _ in range(SEARCHES_AGAIN):
-        found, deficit = judged.attempt.encoded.found, judged.deficit
+        found, deficit = judged.attempt.encoded.found, judged.verdict.deficit
         if found is None or not judged.conversion.data.held_out or not 0 < deficit < math.inf or found.out_of_time:
             break
         encoded = search_again(judged.conversion, found, deficit)
         if encoded.found is None or not any(t.kept for t in encoded.found.tried[len(found.tried) :]):
             break
         again = _judged(judged.conversion, encoded, (*judged.missing, deficit))
-        if again.deficit >= deficit or again.attempt.refused.keys() - judged.attempt.refused.keys():
+        if again.verdict.deficit >= deficit or again.attempt.refused.keys() - judged.attempt.refused.keys():
             break
         judged = again
     return judged
@@ -155,7 +150,7 @@ def _notes(judged: _Judged) -> tuple[str, ...]:
         times = " and ".join(f"{missing:.1f} dB" for missing in judged.missing)
         notes.append(
             f"the {len(judged.conversion.data.check)} samples that were held out took part in choosing: {times} were "
-            "missing on them, and the search went on there; --eval data takes no part"
+            "missing on them, or may be on others like them, and the search went on there; --eval data takes no part"
         )
     if found is not None and found.out_of_time:
         notes.append(

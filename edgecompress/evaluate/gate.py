@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgecompress.evaluate.metrics import METRICS, Paired, reads_several
 from edgecompress.evaluate.quality import Quality
@@ -21,7 +21,7 @@ SAME_CLASSES = 97.0  # percent of equal classes that suffice in place of a ratio
 KAPPA = 0.9  # agreement beyond what two that always say the same class reach (Cohen 1960)
 WORSE_DB, WORSE_PERCENT = 1.0, 1.0  # by which interpreters may differ from one another on the same samples
 CHANCE = 0.05  # a loss that is at least as likely without any difference is explained by chance
-ENOUGH_SAMPLES = 30  # with fewer labels, a loss that chance explains says nothing
+ENOUGH_SAMPLES = 30  # with fewer labels, a loss that chance explains says nothing; and so do fewer equal classes
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,23 @@ class Shortfall:
 
 @dataclass(frozen=True)
 class Verdict:
-    """On one artifact in one interpreter, or on several. notes: what chance explains."""
+    """On one artifact in one interpreter, or on several. notes: what chance explains. doubts: limits that it keeps on
+    these samples, and may miss on many; each with how low its ratio may be there.
+    """
 
     shortfalls: tuple[Shortfall, ...] = ()
     notes: tuple[str, ...] = ()
+    doubts: tuple[Shortfall, ...] = ()
 
     @property
     def loses_accuracy(self) -> bool:
         """Whether it misses a limit on the metric."""
         return any(s.metric for s in self.shortfalls)
+
+    @property
+    def deficit(self) -> float:
+        """dB that the worst slice misses, or may miss on other samples; 0 where none does."""
+        return max((s.missing_db for s in (*self.shortfalls, *self.doubts)), default=0.0)
 
 
 def judge(check: Check, reference: Reference, settings: Evaluate, format: str = "onnx") -> Verdict:
@@ -63,9 +71,13 @@ def judge(check: Check, reference: Reference, settings: Evaluate, format: str = 
         worse = [q for q in below if q.slice.output not in scored and not _is_as_good(q, check.beside)]
         return Verdict(tuple(_of_quality(name, q, settings) for q in worse))
     shortfalls = [_of_quality(name, q, settings) for q in below if q.slice.output not in scored or _is_lost(q)]
+    unscored = [q for q in check.qualities if q.slice.output not in scored]
+    doubts = tuple(
+        _of_doubt(name, q, check.samples, settings) for q in unscored if _may_miss(q, check, reference, settings)
+    )
     limit = drop_limit(reference, settings, check.output)
     if not scored or limit is None or check.drop is None or check.drop <= limit + ROUNDING:
-        return Verdict(tuple(shortfalls))
+        return Verdict(tuple(shortfalls), doubts=doubts)
     text = (
         f"{check.metric} falls by {check.drop:.2f} points, from {check.reference_value:.2f} to {check.value:.2f}, "
         f"and may fall by {limit:g}"
@@ -73,8 +85,8 @@ def judge(check: Check, reference: Reference, settings: Evaluate, format: str = 
     explained = settings.max_drop is None and check.paired is not None and chance(check.paired) > CHANCE
     if explained and (check.samples >= ENOUGH_SAMPLES or not any(q.slice.output in scored for q in below)):
         assert check.paired is not None
-        return Verdict(tuple(shortfalls), (f"{name}: {text}, which chance explains: {check.paired}",))
-    return Verdict((Shortfall(name, text, True, -check.drop), *shortfalls))
+        return Verdict(tuple(shortfalls), (f"{name}: {text}, which chance explains: {check.paired}",), doubts)
+    return Verdict((Shortfall(name, text, True, -check.drop), *shortfalls), doubts=doubts)
 
 
 def drop_limit(reference: Reference, settings: Evaluate, output: str | None = None) -> float | None:
@@ -125,6 +137,14 @@ def _suffices(quality: Quality, check: Check, reference: Reference, settings: Ev
     return same.percent >= SAME_CLASSES and same.kappa >= KAPPA
 
 
+def _may_miss(quality: Quality, check: Check, reference: Reference, settings: Evaluate) -> bool:
+    """Whether a slice reaches its limit, but may not on other samples. That a few classes are equal says nothing."""
+    if quality.least_db is None or not _suffices(quality, check, reference, settings):
+        return False
+    known = check if check.samples >= ENOUGH_SAMPLES else replace(check, classes={})
+    return not _suffices(replace(quality, snr_db=quality.least_db), known, reference, settings)
+
+
 def _is_as_good(quality: Quality, others: Iterable[Quality]) -> bool:
     """Whether the same slice is no better in another interpreter on the same few samples: then these are hard ones."""
     other = next((q for q in others if q.slice == quality.slice), None)
@@ -150,8 +170,24 @@ def _of_quality(where: str, quality: Quality, settings: Evaluate) -> Shortfall:
     return Shortfall(where, f"{quality.slice}: {text}", False, snr, settings.min_snr - snr)
 
 
+def _of_doubt(where: str, quality: Quality, samples: int, settings: Evaluate) -> Shortfall:
+    least = quality.least_db
+    assert least is not None and quality.snr_db is not None
+    text = (
+        f"{quality.slice}: {quality.snr_db:.1f} dB on {samples} samples, whose errors differ so much that it may be "
+        f"{least:.1f} dB on many, and at least {settings.min_snr:g} dB are asked for: more samples tell"
+    )
+    return Shortfall(where, text, False, least, settings.min_snr - least)
+
+
 def joined(verdicts: Iterable[Verdict]) -> Verdict:
     """One verdict of several: limits on the metric first, then the worst."""
     every = list(verdicts)
-    shortfalls = sorted((s for v in every for s in v.shortfalls), key=lambda s: (not s.metric, s.value))
-    return Verdict(tuple(shortfalls), tuple(dict.fromkeys(n for v in every for n in v.notes)))
+    shortfalls, doubts = ([s for v in every for s in v.shortfalls], [s for v in every for s in v.doubts])
+    return Verdict(
+        _worst_first(shortfalls), tuple(dict.fromkeys(n for v in every for n in v.notes)), _worst_first(doubts)
+    )
+
+
+def _worst_first(shortfalls: Iterable[Shortfall]) -> tuple[Shortfall, ...]:
+    return tuple(sorted(shortfalls, key=lambda s: (not s.metric, s.value)))

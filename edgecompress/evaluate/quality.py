@@ -27,6 +27,7 @@ BLOCK = 1 << 20  # values that are measured at a time
 SMALLEST = 1e-6  # of the largest value: what is smaller at every sample is rounding, and no slice
 SMALLEST_SHARE = 1 / 8  # the same among probabilities: classes that the data lacks are no slice
 NOTHING = 1e-6  # error of a slice that is zero everywhere, up to which it counts as equal
+STANDARD_ERRORS = 2.7  # below a ratio, from where nine of ten drawings of a dozen samples are above the true one
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ class Quality:
 
     snr_db: signal-to-noise ratio of a float output; inf where all values are equal, -inf where nothing is left of the
     signal or a value is not finite that should be. equal_percent: share of an integer output's values that are equal.
-    Exactly one of the two is given.
+    Exactly one of the two is given. least_db: how low the ratio of many samples like these may be, as far as these
+    tell; None for fewer than two.
     """
 
     slice: Slice
     snr_db: float | None = None
     equal_percent: float | None = None
+    least_db: float | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class Meter:
     def __init__(self, slices: Slices) -> None:
         self._slices = slices
         count = len(slices.parts)
-        self._signal, self._noise, self._equal, self._total = (np.zeros(count) for _ in range(4))
+        self._equal, self._total = (np.zeros(count) for _ in range(2))
+        self._rows: list[np.ndarray] = []  # [2, n, slices]: signal and noise of each sample
         self._integer = False
 
     def update(self, expected: np.ndarray, found: np.ndarray) -> None:
@@ -114,12 +118,15 @@ class Meter:
         if self._integer:
             shares = 100.0 * self._equal / np.maximum(self._total, 1)
             return tuple(Quality(part, equal_percent=float(s)) for part, s in zip(self._slices.parts, shares))
-        rows = zip(self._slices.parts, self._signal, self._noise, self._total)
-        return tuple(Quality(part, snr_db=_decibels(*map(float, row))) for part, *row in rows)
+        signal, noise = np.concatenate(self._rows, axis=1) if self._rows else np.zeros((2, 0, len(self._slices.parts)))
+        return tuple(
+            _quality(part, signal[:, i], noise[:, i], float(self._total[i]))
+            for i, part in enumerate(self._slices.parts)
+        )
 
     def _update(self, expected: np.ndarray, found: np.ndarray) -> None:
         if self._integer:
-            self._equal += self._sums(expected == found)
+            self._equal += self._sums(expected == found).sum(axis=0)
         else:
             a, b = expected.astype(np.float64), found.astype(np.float64)
             with np.errstate(invalid="ignore", over="ignore"):
@@ -127,17 +134,17 @@ class Meter:
             noise[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0  # also infinities of the same sign
             noise[np.isnan(noise)] = np.inf
             with np.errstate(over="ignore"):
-                self._signal += self._sums(np.square(np.where(np.isfinite(a), a, 0.0)))
-                self._noise += self._sums(noise)
+                signal = np.square(np.where(np.isfinite(a), a, 0.0))
+                self._rows.append(np.stack([self._sums(signal), self._sums(noise)]))
         self._total += self._counts(expected.shape)
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
-        """The sum over each slice."""
+        """[n, slices]: the sum over each slice of each sample."""
         axis = self._slices.axis
         if axis is None:
-            return np.array([float(values.sum())])
-        along = values.sum(axis=tuple(i for i in range(values.ndim) if i != axis), dtype=np.float64)
-        return np.array([along[list(part.positions)].sum() for part in self._slices.parts])
+            return values.reshape(len(values), -1).sum(axis=1, dtype=np.float64)[:, None]
+        along = values.sum(axis=tuple(i for i in range(1, values.ndim) if i != axis), dtype=np.float64)
+        return np.stack([along[:, list(part.positions)].sum(axis=1) for part in self._slices.parts], axis=1)
 
     def _counts(self, shape: tuple[int, ...]) -> np.ndarray:
         axis, total = self._slices.axis, int(np.prod(shape))
@@ -166,6 +173,26 @@ def worst_snr_db(measured: Sequence[Quality]) -> float | None:
 def worst_equal_percent(measured: Sequence[Quality]) -> float | None:
     """The lowest share of equal values; None without integer outputs."""
     return min((q.equal_percent for q in measured if q.equal_percent is not None), default=None)
+
+
+def _quality(part: Slice, signal: np.ndarray, noise: np.ndarray, count: float) -> Quality:
+    """Of a slice of float values, from sums of squares of each sample [n], over so many values in all."""
+    snr = _decibels(float(signal.sum()), float(noise.sum()), count)
+    return Quality(part, snr_db=snr, least_db=None if len(signal) < 2 else snr - _uncertainty(signal, noise, snr))
+
+
+def _uncertainty(signal: np.ndarray, noise: np.ndarray, snr_db: float) -> float:
+    """How far below its ratio that of many samples may lie, in dB; 0 where it is infinite.
+
+    The standard error is that of a ratio of sums, carried over to its logarithm (Cochran, Sampling Techniques, 1977,
+    section 2.11). Errors have long tails: a few samples have most of the noise, and a dozen often has none of them. So
+    there are more standard errors to it than a normal distribution asks for.
+    """
+    if not np.isfinite(snr_db):
+        return 0.0
+    n, ratio = len(signal), noise.sum() / signal.sum()
+    relative = float(np.sqrt(n / (n - 1) * np.square(noise - ratio * signal).sum()) / noise.sum())
+    return STANDARD_ERRORS * relative * 10 / float(np.log(10))
 
 
 def _decibels(signal: float, noise: float, count: float) -> float:

@@ -143,7 +143,7 @@ def _notes(converted: Converted) -> list[str]:
         )
     if converted.encoding == "int8":
         notes += float_notes(attempt.model, converted.counts, compressed.outcome.recipe.quantize.float_layers)
-    notes += compressed.outcome.verdict.notes
+    notes += [*compressed.outcome.verdict.notes, *(d.text for d in compressed.outcome.verdict.doubts[:1])]
     if asked.cluster.is_asked_for:
         notes += plain_clusters(attempt.model, asked.emit.formats or [])
     notes += dict.fromkeys(note for a in attempt.artifacts for note in a.notes)
