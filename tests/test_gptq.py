@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from sklearn.covariance import oas
 
 from edgecompress.compress.quantize import quantize, simulation
-from edgecompress.compress.quantize.gptq import BLOCK, DAMPING, round_columns, round_weights, samples_for, with_rounded
+from edgecompress.compress.quantize.gptq import (
+    BLOCK,
+    DAMPING,
+    damping_for,
+    round_columns,
+    round_weights,
+    samples_for,
+    with_rounded,
+)
 from edgecompress.compress.quantize.moments import Accumulator, Moments
 from edgecompress.compress.quantize.search import improve
 from edgecompress.evaluate.interpreters import OnnxRuntime
@@ -104,6 +113,37 @@ def test_the_search_keeps_it_where_it_helps_and_says_so():
     found = improve(before, settings, 80.0, integer_only=False)
     tried = next(t for t in found.tried if "GPTQ" in t.what)
     assert tried.kept == (tried.after > tried.before) and set(tried.names) == {"w", "v"} and tried.bytes == 0
+
+
+@pytest.mark.parametrize("k", [4, 40])
+@pytest.mark.parametrize("samples", [12, 60, 5000])
+def test_moments_of_few_samples_are_damped_as_scikit_learn_shrinks_them(k: int, samples: int):
+    x, found = normal(samples, k) @ normal(k, k, seed=1) + normal(k), Accumulator(centred=True)
+    found.add(x[None], x @ normal(k, 3))
+    shrunk, rho = oas(x)
+    measured = found.moments()
+    damping = min(rho / (1 - rho), 20) if rho < 1 else 20
+    assert damping_for(measured, samples) == pytest.approx(max(damping, DAMPING), rel=1e-3)
+    if DAMPING < damping < 20:
+        damped = (1 - rho) * measured.damped(damping)[0]
+        np.testing.assert_allclose(damped, shrunk, rtol=1e-3, atol=1e-3 * np.abs(shrunk).max())
+
+
+def test_weights_that_fit_few_samples_alone_are_not_kept():
+    """Two dozen samples and 300 inputs of one layer, whose own noise of int8 they could all make up for."""
+    model = network(
+        "f = Flatten (x) h = Gemm <transB = 1> (f, w, b) r = Relu (h) y = Gemm <transB = 1> (r, v, d)",
+        output="float[a, b] y",
+        w=normal(300, 192), b=normal(300), v=normal(2, 300), d=normal(2),
+    )  # fmt: skip
+    settings = Quantize(equalize=False, bias_correction=False)
+    before = quantize(model, data(model, {"x": normal(24, 3, 8, 8)}), settings)
+    found = improve(before, settings, 80.0, integer_only=True)
+    tried, fresh = next(t for t in found.tried if "GPTQ" in t.what), {"x": normal(300, 3, 8, 8, seed=5)}
+    exact = OnnxRuntime(model).run(fresh)[0]
+    rounded = with_rounded(before.model.clone(), found.quantized.rounded)
+    ratios = [snr_db(exact, OnnxRuntime(simulation(m)).run(fresh)[0]) for m in (before.model, rounded)]
+    assert ratios[1] >= ratios[0] and tried.after < tried.before + 2
 
 
 def test_shared_weights_are_stored_once():

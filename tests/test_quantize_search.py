@@ -10,7 +10,7 @@ from edgecompress import convert
 from edgecompress.compress.quantize import quantize, simulation
 from edgecompress.compress.quantize.more_bits import Candidates, divided, fewest
 from edgecompress.compress.quantize.search import Clock, _Search, improve, improve_further
-from edgecompress.compress.quantize.tuning import Judge, Tuner, judging_samples
+from edgecompress.compress.quantize.tuning import Judge, Tuner, judge_on, judging_samples
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import activation_bits
 from edgecompress.recipe import Quantize
@@ -128,8 +128,9 @@ def test_int16_that_is_not_enough_goes_on_from_there(kind: str):
     model = hard(kind)
     before = quantize(model, data(model, {"x": normal(64, 3, 8, 8)}), SETTINGS, integer_only=True)
     first = improve(before, SETTINGS, 22.0, integer_only=True)
-    again = improve_further(first, data(model, {"x": normal(12, 3, 8, 8, seed=2)}), 8.0, integer_only=True)
-    assert first.settings.int16_layers and again.worst >= first.worst
+    others = data(model, {"x": normal(12, 3, 8, 8, seed=2)})
+    again = improve_further(first, others, 8.0, integer_only=True)
+    assert first.settings.int16_layers and again.worst >= judge_on(others, model).of(first.quantized.model).worst
     assert set(again.settings.int16_layers) <= {v.name for node in model.graph for v in node.outputs}
 
 

@@ -23,7 +23,8 @@ from edgecompress.graph.annotations import Quantization, codebook, is_integer, q
 from edgecompress.graph.few_bits import WeightType, nearest
 from edgecompress.graph.fusion import Layer, constant, layers
 
-DAMPING = 0.01  # of the mean input energy
+DAMPING = 0.01  # of the mean input energy, at least
+MOST_DAMPING = 20.0
 BLOCK = 128  # columns whose errors are passed on together
 MACS = 400_000_000_000  # of all runs of the model that the statistics take: about half a minute on two cores
 FEWEST = 16  # samples that statistics of a layer's inputs need
@@ -68,7 +69,8 @@ def round_weights(
         weight = np.asarray(constant(value))
         matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
         moments = calibrator.moments(clone, layer, *matrix.shape)
-        whole = round_columns(matrix, moments, np.broadcast_to(q.scale.astype(np.float64), len(matrix)), q.kind)
+        scale, damping = np.broadcast_to(q.scale.astype(np.float64), len(matrix)), damping_for(moments, len(dataset))
+        whole = round_columns(matrix, moments, scale, q.kind, damping)
         stored = matrices.from_matrix(layer.node, whole, weight.shape)
         bias = None if layer.bias is None else moments.bias(whole * q.scale.astype(np.float64)[:, None])
         found[str(value.name)] = Rounded(q.scale, q.dequantize(stored), bias)
@@ -82,13 +84,32 @@ def _content(layer: Layer) -> bytes:
     return b"" if array is None else hashlib.blake2b(np.ascontiguousarray(array).tobytes()).digest()
 
 
-def round_columns(matrix: np.ndarray, moments: Moments, scale: np.ndarray, kind: WeightType = "int8") -> np.ndarray:
+def damping_for(moments: Moments, samples: int) -> float:
+    """The share of the mean input energy that second moments from so few samples lack to be those of many.
+
+    Weights could otherwise fit the noise of the samples, and be worse on all others. Moments shrunk towards alike and
+    independent inputs by rho are these damped by rho / (1 - rho); rho is that of oracle approximating shrinkage (Chen
+    et al., "Shrinkage algorithms for MMSE covariance estimation", 2010, equation 23, without its terms of 2 / k, as
+    scikit-learn has it). Positions of one sample are much alike, and count as one.
+    """
+    k = moments.inputs.shape[1]
+    squares = float(np.mean(np.square(moments.inputs).sum(axis=(1, 2))))
+    energy = float(np.mean(np.square(np.trace(moments.inputs, axis1=1, axis2=2))))
+    if k < 2 or not energy:
+        return DAMPING
+    wanted, apart = squares + energy, (samples + 1) * (squares - energy / k)
+    return float(np.clip(wanted / (apart - wanted), DAMPING, MOST_DAMPING)) if apart > wanted else MOST_DAMPING
+
+
+def round_columns(
+    matrix: np.ndarray, moments: Moments, scale: np.ndarray, kind: WeightType = "int8", damping: float = DAMPING
+) -> np.ndarray:
     """int8 [channels, k]: whole multiples of the channels' scales [channels] for the weights [channels, k], of a type.
 
-    Weights that are zero have been pruned, and stay so.
+    Weights that are zero have been pruned, and stay so. damping: of the moments, of the mean input energy.
     """
-    hessian = moments.damped(DAMPING)
-    target, step = moments.solution(DAMPING, matrix), scale[:, None]
+    hessian = moments.damped(damping)
+    target, step = moments.solution(damping, matrix), scale[:, None]
     factors, channels = inverse_factors(hessian), len(matrix) // len(hessian)
     result = np.empty(matrix.shape, np.int8)
     for group, factor in enumerate(factors):

@@ -21,7 +21,7 @@ from edgecompress.compress.quantize.batch import Runner
 from edgecompress.compress.quantize.bit_widths import with_int16
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.choose_method import steps_of
-from edgecompress.compress.quantize.gptq import round_weights, samples_for, with_rounded
+from edgecompress.compress.quantize.gptq import FEWEST, round_weights, samples_for, with_rounded
 from edgecompress.compress.quantize.more_bits import (
     FLOAT_BITS,
     NEGLIGIBLE,
@@ -35,8 +35,9 @@ from edgecompress.compress.quantize.more_bits import (
 from edgecompress.compress.quantize.post_training import Quantized, quantize, quantize_again
 from edgecompress.compress.quantize.ranges import METHODS
 from edgecompress.compress.quantize.smooth import sites, smoothed
-from edgecompress.compress.quantize.tuning import Measured, Step, Tuner, judge_of, judge_on, judging_samples
+from edgecompress.compress.quantize.tuning import Judge, Measured, Step, Tuner, judge_of, judge_on, judging_samples
 from edgecompress.compress.quantize.weight_types import any_has_few_bits
+from edgecompress.evaluate.held_out import select
 from edgecompress.graph.annotations import codebook, comes_quantized, forget_given
 from edgecompress.graph.fusion import Layer
 from edgecompress.recipe import Quantize
@@ -54,6 +55,7 @@ HARMFUL = 0.05  # of all noise: a value whose rounding adds less keeps its calib
 METHODS_OF_VALUES = "calibration methods of single values"
 QUICK_MACS = 10_000_000_000  # of a measurement that only ranks
 METHODS_SHARE, ROUNDING_SHARE, RANKING_SHARE = 0.25, 0.4, 0.4  # of the time that is left
+JUDGING_SHARE = 1 / 3  # of the samples, that weights are not fitted to
 MOST_BUILT = 4  # models with more bits that are quantized anew, each with more than the one before
 
 
@@ -184,10 +186,15 @@ class _Search:
         self.clock, self.cut = clock, False
         self.tried: list[Tried] = []
         reference = quantized.reference
-        self.judge = judge_of(reference, quantized.calibration) if held_out is None else judge_on(held_out, reference)
-        self.quick = self.judge.quick(QUICK_MACS)
+        self.held_out = held_out
+        self._judge_by(
+            judge_of(reference, quantized.calibration) if held_out is None else judge_on(held_out, reference)
+        )
         known = quantized.measured or (None if self.judge.names else Measured(math.inf, math.inf))
         self.measured = known or self.judge.of(quantized.model)
+
+    def _judge_by(self, judge: Judge) -> None:
+        self.judge, self.quick = judge, judge.quick(QUICK_MACS)
 
     def free_changes(self) -> dict[str, Callable[[str], None]]:
         """What costs nothing on the device, by what reports call it, in the order of the tries."""
@@ -268,17 +275,30 @@ class _Search:
             self._keep(what, made, self.settings, WORTH, tuple(changes))
 
     def rounding(self, what: str) -> None:
-        """Weights rounded so that their errors make up for each other, where statistics cost little enough."""
+        """Weights rounded so that their errors make up for each other, where statistics cost little enough.
+
+        They can fit some samples and harm all others: what they do shows on those alone that they were not fitted to,
+        where there are enough, and so does what is done behind them.
+        """
         reference, count = self.quantized.reference, samples_for(self.quantized.reference)
         if not count or comes_quantized(reference.graph):
             return
-        dataset, clock = self.quantized.calibration.dataset.head(count), self.clock.part(ROUNDING_SHARE)
-        rounded = round_weights(reference, self.quantized.model, dataset, clock.is_over)
+        fitted, others = _divided(self.quantized.calibration.dataset, count)
+        clock = self.clock.part(ROUNDING_SHARE)
+        rounded = round_weights(reference, self.quantized.model, fitted, clock.is_over)
         self.cut = self.cut or clock.stopped
-        if rounded:
-            model = with_rounded(self.quantized.model.clone(), rounded)
-            made = replace(self.quantized, model=model, rounded=rounded)
+        if not rounded:
+            return
+        made = replace(self.quantized, model=with_rounded(self.quantized.model.clone(), rounded), rounded=rounded)
+        if others is None or self.held_out is not None:
             self._keep(what, made, self.settings, WORTH, tuple(rounded))
+            return
+        before = self.judge, self.quick, self.measured
+        self._judge_by(judge_on(others, reference))
+        self.measured = self.judge.of(self.quantized.model)
+        self._keep(what, made, self.settings, WORTH, tuple(rounded))
+        if not self.tried[-1].kept:
+            self.judge, self.quick, self.measured = before
 
     def more_bits(self, what: str) -> None:
         """Values stored better, as floats, or as int16 where the target has no floats: those first whose rounding harms
@@ -392,6 +412,14 @@ class _Search:
         self.tried.append(Tried(what, self.measured.worst, measured.worst, kept, names, **cost))
         if kept:
             self.quantized, self.settings, self.measured = made, settings, measured
+
+
+def _divided(dataset: Dataset, count: int) -> tuple[Dataset, Dataset | None]:
+    """(samples to fit to, count at most; others, or None where there are too few for both)"""
+    fitted = min(count, len(dataset) - int(JUDGING_SHARE * len(dataset)))
+    if fitted < FEWEST:
+        return dataset.head(count), None
+    return select(dataset, range(fitted)), select(dataset, range(fitted, len(dataset)))
 
 
 def _noise(measured: Measured) -> float:
