@@ -677,6 +677,29 @@ WINDOWS: dict[str, Add] = {
     "few channels": lambda made: made.depthwise((4, 6, 6), (3, 3)),
 }
 
+
+def _largest_of(size: Shape, window: tuple[int, int], stride: int, activation: int = NONE) -> Add:
+    """MAX_POOL_2D of int8."""
+    shape = (1, *(-(-n // stride) for n in size[:2]), size[2])
+    options = {"strideH": stride, "strideW": stride, "filterHeight": window[0], "filterWidth": window[1]}
+    return _moved("MAX_POOL_2D", (1, *size), shape, padding=SAME, fusedActivationFunction=activation, **options)
+
+
+# runs of bytes that move, of whole words and vectors and parts of them; pools of as many channels
+MOVES: dict[str, Add] = {
+    "TRANSPOSE": _moved("TRANSPOSE", (2, 5, 3, 16), (2, 3, 5, 16), [0, 2, 1, 3]),
+    "TRANSPOSE of 7": _moved("TRANSPOSE", (4, 3, 7), (3, 4, 7), [1, 0, 2]),
+    "TRANSPOSE of 3": _moved("TRANSPOSE", (4, 3, 3), (3, 4, 3), [1, 0, 2]),
+    "SLICE": _moved("SLICE", (3, 4, 40), (2, 4, 37), [1, 0, 2], [2, 4, 37]),
+    "PAD": _moved("PAD", (3, 19), (5, 24), [[1, 1], [2, 3]]),
+    "DEPTH_TO_SPACE": _moved("DEPTH_TO_SPACE", (1, 2, 3, 80), (1, 4, 6, 20), blockSize=2),
+    "BROADCAST_TO": _moved("BROADCAST_TO", (3, 1, 18), (2, 3, 4, 18), [2, 3, 4, 18]),
+    "MAX_POOL_2D of 20": _largest_of((6, 6, 20), (2, 2), 2),
+    "MAX_POOL_2D of 16": _largest_of((5, 7, 16), (3, 3), 1, RELU6),
+    "MAX_POOL_2D of 9": _largest_of((5, 6, 9), (3, 2), 2),
+    "MAX_POOL_2D of 6": _largest_of((4, 5, 6), (2, 3), 2, RELU),
+}
+
 UPSCALED: dict[str, Add] = {
     "2x2, stride 2": _upscaled((1, 3, 4, 16), (2, 2), 2, 8, VALID),
     "3x3, stride 2": _upscaled((1, 4, 3, 9), (3, 3), 2, 5, SAME),
@@ -1008,6 +1031,7 @@ CASES: dict[str, dict[str, Add]] = {
     "large": LARGE,
     "matrices": MATRICES,
     "pairs": PAIRS,
+    "moves": MOVES,
     "windows": WINDOWS,
     "exact": EXACT,
     "real": REAL,

@@ -65,8 +65,8 @@ def test_digits_equal_tflm(cpu: str, quantized: ir.Model, tmp_path: Path) -> Non
     ("cpu", "groups"),
     [
         ("cortex-m0", ("blocks", "pairs")),
-        ("cortex-m4", ("blocks", "matrices", "pairs")),
-        ("cortex-m55", ("blocks", "matrices", "pairs", "windows")),
+        ("cortex-m4", ("blocks", "matrices", "pairs", "moves")),
+        ("cortex-m55", ("blocks", "matrices", "pairs", "windows", "moves")),
         ("cortex-m4", ("exact", "arithmetic")),
         ("cortex-m4", ("gated",)),
         *(pytest.param(cpu, ("unlike",), marks=pytest.mark.long) for cpu in ("cortex-m0", "cortex-m33")),

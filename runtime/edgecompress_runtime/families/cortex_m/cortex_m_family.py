@@ -8,10 +8,12 @@ from edgecompress_runtime.families.cortex_m import (
     dsp_blocks,
     dsp_dense,
     dsp_depthwise,
+    dsp_moves,
     dsp_products,
     helium_blocks,
     helium_dense,
     helium_depthwise,
+    helium_moves,
     helium_pairs,
     helium_products,
     helium_windows,
@@ -47,6 +49,8 @@ DSP = ArrangedFamily(
     ),
     tables=1.0,
     matrices=dsp_products.PRODUCTS,
+    max_pool=dsp_moves.MAX_POOL,
+    copies=dsp_moves.COPIES,
     gated={"CONV_2D": dsp_blocks.GATED, "DEPTHWISE_CONV_2D": dsp_depthwise.GATED},
 )
 HELIUM = ArrangedFamily(
@@ -62,4 +66,6 @@ HELIUM = ArrangedFamily(
         Cost(skipping_helium.HELIUM_PICKED, skipping_helium.PICKED_KERNELS, 6.0, 10.0),
     ),
     matrices=helium_products.PRODUCTS,
+    max_pool=helium_moves.MAX_POOL,
+    copies=helium_moves.COPIES,
 )

@@ -55,6 +55,17 @@ def widen(b: ir.IRBuilder, source: ir.Value, target: ir.Value, fours: ir.Value) 
         pointers, _ = loop.close([4 * unrolled, 8 * unrolled], [])
 
 
+@llvm_code(types.void(INT8_POINTER, INT8_POINTER, N))
+def copy_words(b: ir.IRBuilder, source: ir.Value, target: ir.Value, count: ir.Value) -> None:
+    """4 * count bytes; neither address need be a multiple of 4."""
+    pointers = [source, target]
+    for words, unrolled in ((b.udiv(count, WORD(4)), 4), (b.urem(count, WORD(4)), 1)):
+        loop = Loop(b, words, pointers, [])
+        for k in range(unrolled):
+            store(b, load(b, loop.pointers[0], 4 * k, WORD, 1), loop.pointers[1], 4 * k, 1)
+        pointers, _ = loop.close([4 * unrolled] * 2, [])
+
+
 @llvm_code(types.void(INT8_POINTER, INT8_POINTER, PAIR, N))
 def widen_less(b: ir.IRBuilder, source: ir.Value, target: ir.Value, fours: Tuple, minus: ir.Value) -> None:
     """The same plus the halves of `minus`; fours: their number, and bytes from one to the next at `target`."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from llvmlite import ir
-from numba import types
 
-from edgecompress_runtime.families.cortex_m.dsp import widened
+from edgecompress_runtime.families.cortex_m.dsp import copy_words, widened
 from edgecompress_runtime.families.shared.arranged_depthwise import (
     UNROLLED,
     DepthwiseArrangement,
@@ -19,19 +18,7 @@ from edgecompress_runtime.families.shared.gated_depthwise import GatedDepthwise,
 from edgecompress_runtime.families.shared.plain_blocks import blank
 from edgecompress_runtime.families.shared.plain_blocks import copy as copy_bytes
 from edgecompress_runtime.families.shared.scaling import scaled_twice
-from edgecompress_runtime.families.shared.words import (
-    BYTE,
-    FOUR,
-    HALF,
-    INT8_POINTER,
-    PAIR,
-    RECORD,
-    WORD,
-    N,
-    address,
-    load,
-    store,
-)
+from edgecompress_runtime.families.shared.words import BYTE, FOUR, HALF, INT8_POINTER, PAIR, RECORD, WORD, address, load
 from edgecompress_runtime.kernels.arithmetic import clamp, i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, Words, inline, llvm_code
 
@@ -57,21 +44,10 @@ def _dot_4(b: ir.IRBuilder, x: ir.Value, w: ir.Value, taps: Tuple, record: Tuple
     return sums
 
 
-@llvm_code(types.void(INT8_POINTER, INT8_POINTER, N))
-def _copy_words(b: ir.IRBuilder, source: ir.Value, target: ir.Value, count: ir.Value) -> None:
-    """4 * count bytes; neither address need be a multiple of 4."""
-    pointers = [source, target]
-    for words, unrolled in ((b.udiv(count, WORD(4)), 4), (b.urem(count, WORD(4)), 1)):
-        loop = Loop(b, words, pointers, [])
-        for k in range(unrolled):
-            store(b, load(b, loop.pointers[0], 4 * k, WORD, 1), loop.pointers[1], 4 * k, 1)
-        pointers, _ = loop.close([4 * unrolled] * 2, [])
-
-
 @inline
 def _copy(source: Pointer, target: Pointer, n: Word) -> None:
     if n % i32(4) == 0:
-        _copy_words(source, target, i32(n // i32(4)))
+        copy_words(source, target, i32(n // i32(4)))
     else:
         copy_bytes(source, target, n)
 

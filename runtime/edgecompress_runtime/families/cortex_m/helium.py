@@ -7,7 +7,18 @@ from numba import types
 
 from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.vectors import BYTES, LANES, clamped, splat, vector
-from edgecompress_runtime.families.shared.words import BYTE, HALF, INT8_POINTER, PLACE, WORD, N, function, load, store
+from edgecompress_runtime.families.shared.words import (
+    BYTE,
+    HALF,
+    INT8_POINTER,
+    PLACE,
+    WORD,
+    N,
+    address,
+    function,
+    load,
+    store,
+)
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, inline, llvm_code
 
@@ -82,6 +93,27 @@ def fill_vectors(b: ir.IRBuilder, target: ir.Value, count: ir.Value, value: ir.V
     loop = Loop(b, count, [target], [])
     store(b, splat(b, b.trunc(value, BYTE), 16), loop.pointers[0], 0, 1)
     loop.close([16], [])
+
+
+class ChosenBytes:
+    """The first `count` bytes of a vector, of 16 at most."""
+
+    def __init__(self, builder: ir.IRBuilder, count: ir.Value) -> None:
+        self.builder, self.mask = builder, ir.VectorType(ir.IntType(1), 16)
+        self.chosen = builder.call(function(builder, "llvm.arm.mve.vctp8", self.mask, WORD), [count])
+
+    def load(self, pointer: ir.Value, offset: int) -> ir.Value:
+        """With zeros behind them."""
+        kind = BYTES.as_pointer()
+        masked = function(self.builder, "llvm.masked.load.v16i8.p0", BYTES, kind, WORD, self.mask, BYTES)
+        place = address(self.builder, pointer, offset, BYTES)
+        return self.builder.call(masked, [place, WORD(1), self.chosen, BYTES([0] * 16)])
+
+    def store(self, value: ir.Value, pointer: ir.Value) -> None:
+        """And nothing behind them."""
+        kind, void = BYTES.as_pointer(), ir.VoidType()
+        masked = function(self.builder, "llvm.masked.store.v16i8.p0", void, BYTES, kind, WORD, self.mask)
+        self.builder.call(masked, [value, address(self.builder, pointer, 0, BYTES), WORD(1), self.chosen])
 
 
 @llvm_code(types.void(INT8_POINTER, INT8_POINTER, N))

@@ -16,6 +16,7 @@ from llvmlite import ir
 from numba import types
 
 from edgecompress_runtime.families.cortex_m.helium import (
+    ChosenBytes,
     dot,
     fill_vectors,
     scaled_twice,
@@ -34,18 +35,7 @@ from edgecompress_runtime.families.shared.counted_loop import Loop
 from edgecompress_runtime.families.shared.decoding import TO_BYTES
 from edgecompress_runtime.families.shared.step import Step
 from edgecompress_runtime.families.shared.vectors import BYTES, vector
-from edgecompress_runtime.families.shared.words import (
-    BYTE,
-    PAIR,
-    PLACE,
-    RECORD,
-    WORD,
-    N,
-    address,
-    function,
-    load,
-    moved,
-)
+from edgecompress_runtime.families.shared.words import BYTE, PAIR, PLACE, RECORD, WORD, N, address, load, moved
 from edgecompress_runtime.kernels.arithmetic import i32
 from edgecompress_runtime.llvm.typed_numba import Pointer, Tuple, Word, llvm_code
 from edgecompress_runtime.options import DepthwiseOptions
@@ -53,15 +43,6 @@ from edgecompress_runtime.plan import Tensor
 
 MOST, TOGETHER, LANES = 4, 8, 4  # vectors of a window; channels that are turned together; pixels
 FURTHEST = 9361  # bytes from channel to channel, of which seven have 16 bits
-
-
-def _part_of(b: ir.IRBuilder, pointer: ir.Value, offset: int, count: ir.Value) -> ir.Value:
-    """`count` bytes from `offset` on, then zeros."""
-    mask = ir.VectorType(ir.IntType(1), 16)
-    chosen = b.call(function(b, "llvm.arm.mve.vctp8", mask, WORD), [count])
-    name, vectors = "llvm.masked.load.v16i8.p0", BYTES.as_pointer()
-    masked = function(b, name, BYTES, vectors, WORD, mask, BYTES)
-    return b.call(masked, [address(b, pointer, offset, BYTES), WORD(1), chosen, BYTES([0] * 16)])
 
 
 def _row_of(vectors: int) -> Callable[..., Any]:
@@ -76,7 +57,7 @@ def _row_of(vectors: int) -> Callable[..., Any]:
         (x, x_step), (w, taps), (y, y_step) = windows, weights, target
         held = [load(b, w, 16 * k, BYTES, 1) for k in range(vectors - 1)]
         last = 16 * (vectors - 1)
-        held.append(_part_of(b, w, last, b.sub(taps, WORD(last))))
+        held.append(ChosenBytes(b, b.sub(taps, WORD(last))).load(w, last))
         records = address(b, record[0], b.mul(record[1], WORD(16)), BYTE)
         bias, *scale = (vector(b, [load(b, records, 4 * k, WORD)] * LANES) for k in range(4))
 

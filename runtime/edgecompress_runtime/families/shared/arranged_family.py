@@ -10,12 +10,14 @@ from typing import TypeVar
 from edgecompress_runtime.families.shared.arranged_convolution import Arrangement
 from edgecompress_runtime.families.shared.arranged_dense import DenseArrangement, SeveralRows, fully_connected_layer
 from edgecompress_runtime.families.shared.arranged_depthwise import DepthwiseArrangement
+from edgecompress_runtime.families.shared.copies import Copies
 from edgecompress_runtime.families.shared.family import Family, Prepare, PrepareGated, first, joined
 from edgecompress_runtime.families.shared.float_blocks import FloatUnit
 from edgecompress_runtime.families.shared.float_kernels import float_kernels
 from edgecompress_runtime.families.shared.layer import convolution_layer
 from edgecompress_runtime.families.shared.matrix_products import MatrixArrangement
 from edgecompress_runtime.families.shared.pairs import Pairs
+from edgecompress_runtime.families.shared.pools import MaxPools
 from edgecompress_runtime.families.shared.skipping_arrangement import Cost, Skipping
 
 A = TypeVar("A", Arrangement, DepthwiseArrangement, DenseArrangement)
@@ -32,6 +34,7 @@ class ArrangedFamily:
     connected layer; lists: of weights that are not zero (all measured: tests/bench/skipping.py). tables: of look-ups of
     sums, as a ratio to a Cortex-M4's (tests/bench/binary_weights.py); 0: products are faster. gated:
     of layers with gates, whose weights are plain. matrices: of products of two that are computed;
+    max_pool, copies: of pools and of what moves runs of bytes;
     floats: what it computes float32 with; None for plain kernels."""
 
     name: str
@@ -44,6 +47,8 @@ class ArrangedFamily:
     tables: float = 0.0
     gated: Mapping[str, PrepareGated] = field(default_factory=dict)
     matrices: MatrixArrangement | None = None
+    max_pool: MaxPools | None = None
+    copies: Copies | None = None
     floats: FloatUnit | None = None
 
     def family(self, *, coded: bool) -> Family:
@@ -59,5 +64,8 @@ class ArrangedFamily:
         pairs: dict[str, Prepare] = {kind: partial(self.pairs.sum, kind) for kind in ("ADD", "SUB")}
         pairs["MUL"] = self.pairs.product
         matrices: dict[str, Prepare] = {} if self.matrices is None else {"BATCH_MATMUL": self.matrices}
+        moves: dict[str, Prepare] = {} if self.copies is None else self.copies.rows()
+        if self.max_pool is not None:
+            moves["MAX_POOL_2D"] = self.max_pool
         floats = {} if self.floats is None else float_kernels(self.floats)
-        return Family(self.name, joined(own | pairs | matrices, floats), self.gated)
+        return Family(self.name, joined(own | pairs | matrices | moves, floats), self.gated)
