@@ -10,7 +10,7 @@ from edgecompress import convert
 from edgecompress.compress.quantize import quantize, simulation
 from edgecompress.compress.quantize.more_bits import Candidates, divided, fewest
 from edgecompress.compress.quantize.search import Clock, _Search, improve, improve_further
-from edgecompress.compress.quantize.tuning import Judge, Tuner, judge_on, judging_samples
+from edgecompress.compress.quantize.tuning import Judge, Tuner, judge_of_files, judge_on, judging_samples
 from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.graph.annotations import activation_bits
 from edgecompress.recipe import Quantize
@@ -130,8 +130,19 @@ def test_int16_that_is_not_enough_goes_on_from_there(kind: str):
     first = improve(before, SETTINGS, 22.0, integer_only=True)
     others = data(model, {"x": normal(12, 3, 8, 8, seed=2)})
     again = improve_further(first, others, 8.0, integer_only=True)
-    assert first.settings.int16_layers and again.worst >= judge_on(others, model).of(first.quantized.model).worst
+    judge = judge_of_files(others, model)
+    assert first.settings.int16_layers and again.worst >= judge.of(first.quantized.model).worst
     assert set(again.settings.int16_layers) <= {v.name for node in model.graph for v in node.outputs}
+
+
+def test_a_search_on_held_out_samples_judges_what_files_give():
+    """In front of a Sigmoid, scores near 0 are one large number each, whose errors count little."""
+    model = network("c = Conv(x, v, d) y = Sigmoid(c)", v=normal(3, 3, 1, 1), d=np.full(3, -9, np.float32))
+    low, others = (data(model, {"x": scale * normal(n, 3, 8, 8, seed=n)}) for n, scale in ((12, 0.2), (64, 20)))
+    made, judge = quantize(model, others, SETTINGS), judge_of_files(low, model)
+    assert judge.of(made.model).worst < 10 and judge_on(low, model).of(made.model).worst > 20
+    found = improve_further(improve(made, SETTINGS, 20.0, integer_only=False), low, 20.0, integer_only=False)
+    assert found.worst > 20 and "c" in found.settings.float_layers
 
 
 @pytest.mark.parametrize("target", [5, 20, 38])

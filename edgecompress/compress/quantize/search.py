@@ -35,7 +35,16 @@ from edgecompress.compress.quantize.more_bits import (
 from edgecompress.compress.quantize.post_training import Quantized, quantize, quantize_again
 from edgecompress.compress.quantize.ranges import METHODS
 from edgecompress.compress.quantize.smooth import sites, smoothed
-from edgecompress.compress.quantize.tuning import Judge, Measured, Step, Tuner, judge_of, judge_on, judging_samples
+from edgecompress.compress.quantize.tuning import (
+    Judge,
+    Measured,
+    Step,
+    Tuner,
+    judge_of,
+    judge_of_files,
+    judge_on,
+    judging_samples,
+)
 from edgecompress.compress.quantize.weight_types import any_has_few_bits
 from edgecompress.evaluate.held_out import select
 from edgecompress.graph.annotations import codebook, comes_quantized, forget_given
@@ -157,12 +166,13 @@ def improve_further(found: Found, held_out: Dataset, deficit: float, *, integer_
     """The model that a search ended with, changed until it is better by a deficit, in dB, and a margin, in what is left
     of the first search's time. tried: of both.
 
-    held_out: the samples that showed the deficit, and on which this search measures. How much better a model is on
-    those that calibrate says little of it: weights that were fitted to them gain much there, and lose it elsewhere.
+    held_out: the samples that showed the deficit, on which this search measures what showed it: the outputs of files.
+    How much better a model is on those that calibrate says little of it: weights that were fitted to them gain much
+    there, and lose it elsewhere.
     """
     rest = Clock(found.settings.search_seconds - found.seconds)
     search = _Search(found.quantized, found.settings, math.inf, integer_only, rest, held_out)
-    search.limit = search.measured.worst + deficit + MORE_BITS_MARGIN
+    search.limit = search.measured.least + deficit + MORE_BITS_MARGIN
     tried = {t.what for t in found.tried} - {METHODS_OF_VALUES}
     search.run({what: change for what, change in search.free_changes().items() if what not in tried})
     again = search.found()
@@ -188,9 +198,11 @@ class _Search:
         reference = quantized.reference
         self.held_out = held_out
         self._judge_by(
-            judge_of(reference, quantized.calibration) if held_out is None else judge_on(held_out, reference)
+            judge_of(reference, quantized.calibration) if held_out is None else judge_of_files(held_out, reference)
         )
-        known = quantized.measured or (None if self.judge.names else Measured(math.inf, math.inf))
+        known = quantized.measured if held_out is None else None
+        if not self.judge.names:
+            known = Measured(math.inf, math.inf)
         self.measured = known or self.judge.of(quantized.model)
 
     def _judge_by(self, judge: Judge) -> None:
@@ -206,17 +218,17 @@ class _Search:
         }
 
     def run(self, free: Mapping[str, Callable[[str], None]]) -> None:
-        """Tries these changes up to a margin above the limit, and more bits up to the limit."""
+        """Tries these changes up to a margin above the limit, and more bits up to the limit, where it may be missed."""
         for what, change in free.items():
             if self.measured.worst >= self.limit + MARGIN or self._is_over():
                 break
             change(what)
-        if self.measured.worst < self.limit and not self._is_over():
+        if self.measured.least < self.limit and not self._is_over():
             self.more_bits("int16 activations" if self.integer_only else "float")
 
     def found(self) -> Found:
         """What it ends with."""
-        late = self.cut and self.measured.worst < self.limit
+        late = self.cut and self.measured.least < self.limit
         return Found(self.quantized, self.settings, tuple(self.tried), self.measured.worst, self.clock.elapsed, late)
 
     def other_scales(self, what: str) -> None:
@@ -302,7 +314,8 @@ class _Search:
 
     def more_bits(self, what: str) -> None:
         """Values stored better, as floats, or as int16 where the target has no floats: those first whose rounding harms
-        most for what that costs, and as few as reach the limit.
+        most for what that costs, and as few as reach the limit for sure: of many choices, some are good enough on these
+        samples by chance.
 
         Weights that were rounded for inputs of int8 layers may not suit better ones: of both ways, the cheaper. Where
         weights have few bits because the recipe says so, better values can't make up for them.
@@ -316,8 +329,8 @@ class _Search:
         ways = [way for start in starts if (way := self._widened(start)) is not None]
         if not ways:
             return
-        reached = [way for way in ways if way.measured.worst >= self.limit]
-        best = min(reached, key=lambda w: w.cost) if reached else max(ways, key=lambda w: w.measured.worst)
+        reached = [way for way in ways if way.measured.least >= self.limit]
+        best = min(reached, key=lambda w: w.cost) if reached else max(ways, key=lambda w: w.measured.least)
         names = tuple(str(layer.output.name) for layer in best.layers)
         cost = {"macs": best.macs, "bytes": 0 if self.integer_only else best.bytes}
         self._keep(what, best.made, best.settings, 0.0 if reached else WORTH_COST, names, **cost)
@@ -331,7 +344,7 @@ class _Search:
         expected: dict[int, float] = {}
 
         def reaches(count: int) -> bool:
-            expected[count] = tuner.measure(*candidates.changes(order[:count])).worst
+            expected[count] = tuner.measure(*candidates.changes(order[:count])).least
             return expected[count] >= self.limit
 
         count = fewest(len(order), reaches)
@@ -343,8 +356,8 @@ class _Search:
             settings = self._with_layers(chosen)
             made = quantize_again(start, settings, integer_only=self.integer_only)
             found = _Way(made, settings, self.judge.of(made.model), tuple(chosen))
-            way = found if way is None or found.measured.worst > way.measured.worst else way
-            if way.measured.worst >= self.limit or count == len(order) or self._is_over():
+            way = found if way is None or found.measured.least > way.measured.least else way
+            if way.measured.least >= self.limit or count == len(order) or self._is_over():
                 break
             count = min(count + max(count // 4, 1), len(order))
         return way
@@ -353,12 +366,12 @@ class _Search:
         """Of the model as it is, or, where that is better beside values that are all stored better, with the biases of
         the float model: those that make up for large errors of int8 values add such errors where these are gone."""
         tuner, best = Tuner(self.judge, start.model), candidates.changes(range(len(candidates.groups)))
-        reached = tuner.measure(*best).worst
+        reached = tuner.measure(*best).least
         if reached >= self.limit or not self.settings.bias_correction:
             return tuner
         settings = self.settings.model_copy(update={"bias_correction": False})
         plain = Tuner(self.judge, quantize_again(start, settings, integer_only=self.integer_only).model)
-        return plain if plain.measure(*best).worst > reached else tuner
+        return plain if plain.measure(*best).least > reached else tuner
 
     def _by_gain(self, tuner: Tuner, candidates: Candidates) -> list[int]:
         """The groups of values, that first which gains most for its cost if it is stored better."""

@@ -27,6 +27,7 @@ from edgecompress.evaluate.interpreters import OnnxRuntime
 from edgecompress.evaluate.quality import Meter, Slices, slices
 from edgecompress.graph.annotations import INTEGER_RANGE, Quantization, is_integer, quantization
 from edgecompress.graph.fusion import constant, layers
+from edgecompress.support.present import present
 
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
@@ -56,10 +57,12 @@ class Step:
 @dataclass(frozen=True)
 class Measured:
     """The outputs against the float model's. worst: the lowest ratio of a slice, dB. mean: of the mean of the
-    slices' noise-to-signal ratios, dB, in which the worst slices count most."""
+    slices' noise-to-signal ratios, dB, in which the worst slices count most. least: how low the worst ratio may be on
+    many samples, dB."""
 
     worst: float
     mean: float
+    least: float = math.inf
 
 
 def judging_samples(dataset: Dataset, model: ir.Model) -> list[Arrays]:
@@ -82,12 +85,26 @@ def judge_on(samples: Dataset, reference: ir.Model) -> Judge:
     return Judge(reference, list(islice(samples.batches(places.step), places.stop // places.step)))
 
 
+def judge_of_files(samples: Dataset, reference: ir.Model) -> Judge:
+    """The judge on such samples of what files give: of the model's own outputs, behind a Softmax or a Sigmoid too."""
+    names = dict.fromkeys(str(v.name) for v in reference.graph.outputs if v.dtype == ir.DataType.FLOAT)
+    return Judge(reference, judge_on(samples, reference).batches, names=list(names))
+
+
 class Judge:
     """The float model's outputs on some samples, and their slices."""
 
-    def __init__(self, reference: ir.Model, batches: Sequence[Arrays], exact: Arrays | None = None) -> None:
-        """batches: {name: [n, *sample]} each, with the same n. exact: the outputs, where they are known."""
-        self.reference, self.batches, self.names = reference, batches, measured_outputs(reference)
+    def __init__(
+        self,
+        reference: ir.Model,
+        batches: Sequence[Arrays],
+        exact: Arrays | None = None,
+        names: Sequence[str] | None = None,
+    ) -> None:
+        """batches: {name: [n, *sample]} each, with the same n. exact: the outputs, where they are known. names: of the
+        values that are measured, by default those that stand for the outputs."""
+        self.reference, self.batches = reference, batches
+        self.names = measured_outputs(reference) if names is None else list(names)
         self.size = len(next(iter(batches[0].values())))
         run = Runner(reference, self.names, self.size)
         self.whole = run.takes_all(batches[0])
@@ -110,14 +127,16 @@ class Judge:
 
     def measure(self, found: Arrays) -> Measured:
         """How well outputs follow the float model's; found: {name: [n, ...]}."""
-        ratios = []
+        ratios, least = [], []
         for name in self.names:
             meter = Meter(self._slices[name])
             meter.update(self.exact[name], found[name])
-            ratios += [q.snr_db for q in meter.qualities() if q.snr_db is not None]
+            floats = [q for q in meter.qualities() if q.snr_db is not None]
+            ratios += [present(q.snr_db) for q in floats]
+            least += [present(q.snr_db) if q.least_db is None else q.least_db for q in floats]
         if not ratios:
             return Measured(float("inf"), float("inf"))
-        return Measured(min(ratios), decibels(1.0, float(np.mean(10.0 ** (-np.array(ratios) / 10)))))
+        return Measured(min(ratios), decibels(1.0, float(np.mean(10.0 ** (-np.array(ratios) / 10)))), min(least))
 
     def of(self, annotated: ir.Model) -> Measured:
         """How well an annotated model's outputs follow the float model's."""
