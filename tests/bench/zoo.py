@@ -298,21 +298,72 @@ def _transformer(name: str, **sizes: int) -> Network:
         axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.onnx.export(
-                model, example, str(path), dynamo=True, dynamic_shapes=(axes, axes), input_names=names, verbose=False
-            )
+            torch.onnx.export(  # by name, as what comes second differs from model to model
+                model, kwargs=dict(zip(names, example)), f=str(path), dynamo=True, input_names=names, verbose=False,
+                dynamic_shapes=dict.fromkeys(names, axes),
+            )  # fmt: skip
 
     return Network("transformers", tokens(32, 900, *names), "transformers", make=make)
 
 
-def _export(module: Any, path: Path, x: Any) -> None:
-    """With the batch left open, by torch's exporter of today, and BatchNorm's statistics from two batches."""
+def _segmenter(name: str, size: int = 224) -> Network:
+    def make(path: Path) -> None:
+        import torch
+        from torchvision.models import segmentation
+
+        class Mask(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = getattr(segmentation, name)(weights=None, weights_backbone=None)
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.model(x)["out"]
+
+        torch.manual_seed(0)
+        _export(Mask(), path, torch.rand(2, 3, size, size))
+
+    return Network("torchvision", image("input", size, size, **IMAGENET), "torchvision", make=make)
+
+
+def _detector(name: str, size: int) -> Network:
+    """Of torchvision: takes photos from 0 to 1, and chooses boxes itself."""
+
+    def make(path: Path) -> None:
+        import torch
+        from torchvision.models import detection
+
+        torch.manual_seed(0)
+        model = getattr(detection, name)(weights=None, weights_backbone=None)
+        _export(model, path, torch.rand(1, 3, size, size), trained=True)
+
+    return Network("torchvision", image("input", size, size), "torchvision", make=make)
+
+
+def _vision_transformer(name: str, size: int, config: Callable[[Any], Any], trained: bool = False) -> Network:
+    """A model of transformers that takes photos. config: of the package. trained: whether the batch is fixed, and
+    there are no statistics to find."""
+
+    def make(path: Path) -> None:
+        import torch
+        import transformers
+
+        torch.manual_seed(0)
+        model = getattr(transformers, name)(config(transformers))
+        _export(model, path, torch.rand(1 if trained else 2, 3, size, size), trained=trained)
+
+    return Network("transformers", image("input", size, size, **IMAGENET), "transformers", make=make)
+
+
+def _export(module: Any, path: Path, x: Any, *, trained: bool = False) -> None:
+    """With the batch left open, by torch's exporter of today, and BatchNorm's statistics from two batches; or for one
+    photo, and as it is."""
     import torch
 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module.train()(x)  # seeded networks have no statistics yet
-        shapes = ({0: torch.export.Dim.DYNAMIC},)
+        if not trained:
+            module.train()(x)  # seeded networks have no statistics yet
+        shapes = None if trained else ({0: torch.export.Dim.DYNAMIC},)
         torch.onnx.export(
             module.eval(), (x,), str(path), dynamo=True, dynamic_shapes=shapes, input_names=["input"], verbose=False
         )
@@ -427,6 +478,18 @@ NETWORKS: dict[str, Network] = {
         "lcnet_050", "ghostnet_050", "mobileone_s0", "repvit_m0_9", "edgenext_xx_small", "convnext_atto", "levit_128s",
         "efficientformerv2_s0", "vit_tiny_patch16_224", "mixer_s32_224", "swin_tiny_patch4_window7_224",
     )},
+    **{name: _segmenter(name) for name in ("lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large")},
+    "ssdlite320_mobilenet_v3_large": _detector("ssdlite320_mobilenet_v3_large", 320),
+    "segformer-tiny": _vision_transformer("SegformerForSemanticSegmentation", 128, lambda t: t.SegformerConfig(
+        num_labels=19, depths=[1, 1, 1, 1])),
+    "yolos-tiny": _vision_transformer("YolosForObjectDetection", 128, lambda t: t.YolosConfig(
+        hidden_size=96, num_hidden_layers=3, num_attention_heads=3, intermediate_size=384, image_size=[128, 128],
+        num_detection_tokens=20)),
+    "rt-detr-tiny": _vision_transformer("RTDetrForObjectDetection", 256, lambda t: t.RTDetrConfig(
+        backbone_config=t.RTDetrResNetConfig(embedding_size=16, hidden_sizes=[32, 64, 128, 256], depths=[1, 1, 1, 1],
+            layer_type="basic", out_features=["stage2", "stage3", "stage4"]),
+        encoder_in_channels=[64, 128, 256], encoder_hidden_dim=64, d_model=64, encoder_ffn_dim=128,
+        decoder_ffn_dim=128, decoder_layers=2, num_queries=50, decoder_in_channels=[64, 64, 64]), trained=True),
     "tinynet_e": _timm("tinynet_e", 106),
     "mobilevit_xxs": _timm("mobilevit_xxs", 256),
     "fastvit_t8": _timm("fastvit_t8", 256),
