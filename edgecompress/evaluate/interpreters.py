@@ -116,7 +116,7 @@ class OnnxRuntime:
         self.version: str = onnxruntime.__version__
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = threads
-        options.log_severity_level = 3  # errors: they are raised as well
+        options.log_severity_level = 4  # errors are raised
         if not optimize:
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if not arrange:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgecompress.graph.annotations import Quantization, must_be_integer
 from edgecompress.graph.channel_axes import ChannelAxes, shape
 from edgecompress.graph.channel_rules import broadcast, elementwise
-from edgecompress.graph.fusion import Layer
+from edgecompress.graph.fusion import Layer, constant
 from edgecompress.graph.intervals import Interval, Known, bound_of, rising, times
 from edgecompress.graph.nodes import argument, arguments, integer, number, optional_parameter, text
 from edgecompress.lowering import forms
@@ -40,6 +40,7 @@ from edgecompress.operators.record import (
     register,
 )
 
+TINY = 1e-6  # in place of 0, which has no logarithm
 FUSES_ACTIVATION = {"ADD", "SUB", "MUL", "DIV"}
 
 
@@ -222,6 +223,16 @@ def _is_power_table(node: ir.Node) -> bool:
 def _power(node: ir.Node, x: np.ndarray) -> np.ndarray:
     exponent = optional_parameter(node, 1)
     return x ** (1.0 if exponent is None else float(exponent.reshape(())))
+
+
+def _power_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """|a|^b = exp(b log |a|), of an exponent that is computed: a base below 0 has no real power of any such number."""
+    base, exponent = argument(node, 0), argument(node, 1)
+    if base.dtype != ir.DataType.FLOAT or exponent.dtype != ir.DataType.FLOAT or constant(exponent) is not None:
+        return None
+    known = constant(base)
+    log = np.log(np.maximum(np.abs(known), TINY)) if known is not None else op.Log(op.Max(op.Abs(base), TINY))
+    return [op.Exp(op.Mul(exponent, log))]
 
 
 def _prelu_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
@@ -433,9 +444,13 @@ register(
     ),
     Operator(
         "Pow",
-        examples=(Example("a = Abs(x) y = Pow(a, e)", constants={"e": np.float32(1.7)}),),
+        examples=(
+            Example("a = Abs(x) y = Pow(a, e)", constants={"e": np.float32(1.7)}),
+            Example("a = Abs(x) b = Add(a, e) t = Tanh(z) y = Pow(b, t)", TWO, constants={"e": np.float32(0.5)}),
+        ),
         channels=elementwise,
         torch=plain("pow"),
+        integer_parts=_power_parts,
         integer=Integer(accepts=_is_power_table),
         tflite=binary("POW"),
         function=Function(_power),

@@ -25,6 +25,7 @@ from edgecompress.operators.record import SAME, Integer, Operator, Sum, TorchBui
 if TYPE_CHECKING:
     from torch import Tensor
 
+LARGEST_TRIANGLE = 512  # rows of a matrix that adds up: 256 KiB as int8
 REDUCTIONS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX", "ReduceProd": "REDUCE_PROD"}
 
 
@@ -62,6 +63,27 @@ def _sum_int8(ctx: Context, source: int, positions: int, target: int, count: int
     ctx.op("MUL", [mean, ctx.constant(np.array([127], np.int8), factor)], [target])
 
 
+def _product_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """Products of halves of an axis, until one element is left."""
+    x, given = argument(node, 0), optional_parameter(node, 1)
+    if x.dtype != ir.DataType.FLOAT:
+        return None
+    dims, result = list(shape(x)), shape(node.outputs[0])
+    if given is not None and given.size:
+        axes = sorted({int(a) % len(dims) for a in given.ravel()})
+    else:
+        axes = [] if integer(node, "noop_with_empty_axes", 0) else list(range(len(dims)))
+    for axis in axes:
+        while dims[axis] > 1:
+            half, is_odd = divmod(dims[axis], 2)
+            first, second = (op.Slice(x, [i * half], [(i + 1) * half], [axis]) for i in (0, 1))
+            last = [op.Slice(x, [2 * half], [2 * half + 1], [axis])] if is_odd else []
+            x = op.Mul(first, second)
+            x = op.Concat(x, *last, axis=axis) if last else x
+            dims[axis] = half + is_odd
+    return [op.Reshape(x, list(result))]
+
+
 def _lower_arg_max(ctx: Context, layer: Layer) -> None:
     x, y, int8 = argument(layer.node, 0), layer.output, ctx.layer_int8(layer)
     rank, form = len(shape(x)), ctx.form(x)
@@ -85,6 +107,21 @@ def _lower_cumulative_sum(ctx: Context, layer: Layer) -> None:
     options = {name: bool(integer(node, name, 0)) for name in ("exclusive", "reverse")}
     where = ctx.constant(np.array(axis, np.int32))
     ctx.op("CUMSUM", [ctx.get(x, form), where], [ctx.new(layer.output, form)], **options)
+
+
+def _cumulative_sum_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """A product with a triangle of ones, which int8 holds exactly."""
+    x, dims = argument(node, 0), shape(argument(node, 0))
+    axis = int(parameter(node, 1).reshape(())) % len(dims)
+    if x.dtype != ir.DataType.FLOAT or dims[axis] > LARGEST_TRIANGLE:
+        return None
+    ones = np.ones((dims[axis], dims[axis]), np.float32)
+    triangle = np.triu(ones, 1 if integer(node, "exclusive", 0) else 0)
+    if integer(node, "reverse", 0):
+        triangle = triangle.T
+    order = [a for a in range(len(dims)) if a != axis] + [axis]
+    sums = op.MatMul(op.Transpose(x, perm=order), np.ascontiguousarray(triangle))
+    return [op.Transpose(sums, perm=[order.index(a) for a in range(len(dims))])]
 
 
 def _cumulative_sum_torch(node: ir.Node) -> TorchFunction:
@@ -216,6 +253,7 @@ register(
             Example("y = CumSum<exclusive=1, reverse=1>(x, a)", constants={"a": np.array(-1)}),
         ),
         accepts=constant_inputs(1),
+        integer_parts=_cumulative_sum_parts,
         torch=_cumulative_sum_torch,
         tflite=_lower_cumulative_sum,
         layout="free",
@@ -243,6 +281,7 @@ register(
         "ReduceProd",
         examples=_examples("ReduceProd"),
         accepts=constant_inputs(1),
+        integer_parts=_product_parts,
         torch=_product_torch,
         tflite=_lower_reduction,
     ),

@@ -271,6 +271,7 @@ register(
         change=_renew_sizes,
         torch=_torch,
         parts=_matrix_parts,
+        integer_parts=_matrix_parts,
         integer=Integer(SAME, passive=True, computes=True, accepts=_has_kernel),
         tflite=_lower_resize,
         layout="channels",

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.graph.channel_axes import shape
-from edgecompress.graph.fusion import Layer
+from edgecompress.graph.fusion import Layer, constant
 from edgecompress.graph.nodes import argument, integer, optional_parameter, parameter, text
 from edgecompress.lowering import forms
 from edgecompress.lowering.context import Context
@@ -51,13 +51,15 @@ def _from_start(op: Parts, indices: ir.Value, count: int) -> ir.Value:
 # ---- Gather of several axes as one ----
 
 
-def _flat_elements(op: Parts, x: ir.Value, indices: ir.Value, axis: int) -> ir.Value:
+def _flat_elements(op: Parts, x: ir.Value, indices: ir.Value, axis: int) -> ir.Value | np.ndarray:
     """Where the elements of GatherElements and ScatterElements lie in x, all of whose axes are one. [as indices]"""
-    dims, out = shape(x), shape(indices)
+    dims, out, known = shape(x), shape(indices), constant(indices)
     places = np.zeros(out, np.int64)
     for a, (size, stride) in enumerate(zip(out, _strides(dims))):
         if a != axis:
             places += stride * np.arange(size).reshape([-1 if i == a else 1 for i in range(len(out))])
+    if known is not None:
+        return _like(known.astype(np.int64) % dims[axis] * _strides(dims)[axis] + places, indices)
     moved = op.Mul(_from_start(op, indices, dims[axis]), _like(_strides(dims)[axis], indices))
     return op.Add(moved, _like(places, indices))
 
@@ -68,9 +70,11 @@ def _gather_elements_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     return [op.Gather(op.Reshape(x, [-1]), _flat_elements(op, x, indices, axis), axis=0)]
 
 
-def _flat_rows(op: Parts, dims: Sequence[int], indices: ir.Value) -> ir.Value:
+def _flat_rows(op: Parts, dims: Sequence[int], indices: ir.Value) -> ir.Value | np.ndarray:
     """Coordinates [..., k] along the first k dimensions -> positions [...] along these as one."""
-    count = shape(indices)[-1]
+    count, known = shape(indices)[-1], constant(indices)
+    if known is not None:
+        return _like((known.astype(np.int64) % dims[:count] * _strides(dims[:count])).sum(-1), indices)
     total: ir.Value | None = None
     for axis, stride in enumerate(_strides(dims[:count])):
         place = _from_start(op, op.Gather(indices, np.int64(axis), axis=-1), dims[axis])
@@ -87,7 +91,8 @@ def _gather_nd_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     rows = _flat_rows(op, picked, indices)
     if batches:
         batch = np.arange(prod(dims[:batches])).reshape(*out[:batches], *[1] * (len(out) - batches))
-        rows = op.Add(rows, _like(batch * prod(picked), indices))
+        offsets = _like(batch * prod(picked), indices)
+        rows = rows + offsets if isinstance(rows, np.ndarray) else op.Add(rows, offsets)
     rest = dims[batches + len(picked) :]
     return [op.Gather(op.Reshape(x, [-1, *rest]), rows, axis=0)]
 
@@ -112,6 +117,34 @@ def _scatter_elements_parts(op: Parts, node: ir.Node) -> Sequence[ir.Value]:
     flat = _flat_elements(op, x, indices, integer(node, "axis", 0) % len(shape(x)))
     operands = op.Reshape(x, [-1]), op.Reshape(flat, [-1, 1]), op.Reshape(updates, [-1])
     return [op.Reshape(op.ScatterND(*operands, reduction=text(node, "reduction", "none")), list(shape(x)))]
+
+
+def _written_elements(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """Of ScatterElements at constant positions: a Gather from x and the updates, one behind the other."""
+    x, indices, updates = (argument(node, i) for i in range(3))
+    if constant(indices) is None or text(node, "reduction", "none") != "none":
+        return None
+    places = np.asarray(_flat_elements(op, x, indices, integer(node, "axis", 0) % len(shape(x))))
+    return _picked(op, x, places, updates)
+
+
+def _written_rows(op: Parts, node: ir.Node) -> Sequence[ir.Value] | None:
+    """The same of ScatterND, whose updates are rows along the axes that have no coordinates."""
+    x, indices, updates = (argument(node, i) for i in range(3))
+    if constant(indices) is None or text(node, "reduction", "none") != "none":
+        return None
+    dims, count = shape(x), shape(indices)[-1]
+    rest = prod(dims[count:])
+    rows = np.asarray(_flat_rows(op, dims[:count], indices))
+    return _picked(op, x, rows[..., None] * rest + np.arange(rest), updates)
+
+
+def _picked(op: Parts, x: ir.Value, places: np.ndarray, updates: ir.Value) -> Sequence[ir.Value]:
+    """places: of the updates in x, all of whose axes are one; the last one of several for one place stays."""
+    source = np.arange(prod(shape(x)))
+    source[places.ravel()] = len(source) + np.arange(prod(shape(updates)))
+    both = op.Concat(op.Reshape(x, [-1]), op.Reshape(updates, [-1]), axis=0)
+    return [op.Gather(both, source.reshape(shape(x)), axis=0)]
 
 
 def _lower_scatter_nd(ctx: Context, layer: Layer) -> None:
@@ -294,9 +327,11 @@ register(
         "ScatterElements",
         examples=(
             Example("i = ArgMax<axis=2>(x) y = ScatterElements<axis=2>(x, i, z)", {"x": (1, 5, 7), "z": (1, 5, 1)}),
+            Example("y = ScatterElements(x, i, z)", {"x": (3, 4), "z": (1, 3)}, constants={"i": [[0, -1, 1]]}),
         ),
         accepts=_accepts_scatter,
         parts=_scatter_elements_parts,
+        integer_parts=_written_elements,
     ),
     Operator(
         "ScatterND",
@@ -306,11 +341,13 @@ register(
                 {"x": (1, 5), "z": (5, 3), "u": (1, 3)},
                 constants={"c": np.array(2)},
             ),
+            Example("y = ScatterND(x, i, u)", {"x": (4, 3), "u": (2, 3)}, constants={"i": [[2], [-4]]}),
             Example('y = ScatterND<reduction="add">(x, i, u)', {"x": (4, 3), "u": (2, 3)}, constants={"i": [[1], [1]]}),
             Example('y = ScatterND<reduction="max">(x, i, u)', {"x": (4, 3), "u": (2, 3)}, constants={"i": [[1], [1]]}),
         ),
         accepts=_accepts_scatter,
         parts=_scatter_nd_parts,
+        integer_parts=_written_rows,
         torch=_scatter_nd_torch,
         tflite=_lower_scatter_nd,
     ),
