@@ -262,6 +262,16 @@ def set_must_be_integer(node: ir.Node) -> None:
     node.meta["must_be_integer"] = True
 
 
+def stays_float(node: ir.Node) -> bool:
+    """Whether the node computes in float although it has an int8 kernel, since that is what it is for."""
+    return bool(node.meta.get("stays_float", False))
+
+
+def set_stays_float(node: ir.Node) -> None:
+    """Records that the node computes in float in any case."""
+    node.meta["stays_float"] = True
+
+
 def is_integer(node: ir.Node) -> bool:
     """Whether the node computes on int8 or int16 activations (else on float32)."""
     return activation_bits(node) is not None

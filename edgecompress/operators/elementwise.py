@@ -545,7 +545,7 @@ register(
         examples=(Example("y = Gelu(x)"), Example('y = Gelu<approximate="tanh">(x)')),
         bounds=_gate(-0.1701, lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2)))),
         torch=_gelu_torch,
-        integer=Integer(),
+        integer=Integer(flat_below=-3.5),  # 0.0008 from 0
         tflite=_lower_gelu,
     ),
     function(

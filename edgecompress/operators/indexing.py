@@ -147,7 +147,7 @@ register(
         weights=Weights(
             learned=(0,), least=2, matrices=(MatrixInput(0, -1, 0),), stored=(0,), stored_axis=0, stores=_stores_table
         ),
-        integer=Integer(SAME, passive=True, accepts=lambda node: must_be_integer(node) or not _stores_table(node)),
+        integer=Integer(SAME, passive=True, accepts=lambda node: must_be_integer(node) or not _is_table(node)),
         tflite=_lower_gather,
     )
 )

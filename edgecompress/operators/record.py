@@ -6,6 +6,7 @@ be read and written to ONNX, stays in float, costs nothing, and keeps its channe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -113,6 +114,7 @@ class Integer:
     sum: what the kernel adds up; None: it looks its results up, or moves them, and rounds to the nearest.
     int16: whether this very node also has a kernel for int16 activations with zero point 0, int8 weights and int64
         biases (TFLite's 16x8 scheme), in TFLite and in TensorFlow Lite Micro.
+    flat_below: inputs below which the output is nearer to a constant than int8 can show: ranges end there.
     """
 
     output: str = FREE
@@ -126,6 +128,7 @@ class Integer:
     computes: bool = False
     sum: Sum | None = None
     int16: Callable[[ir.Node], bool] = never
+    flat_below: float = -math.inf
 
     def fixed_at(self, bits: int) -> Quantization | None:
         """The output's quantization where the operator fixes it: at 16 bits, -1..1 for all of them."""

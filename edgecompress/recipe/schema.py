@@ -333,6 +333,9 @@ class Quantize(Section):
     equalize: bool = Field(True, description="cross-layer equalization, where it helps")
     bias_correction: bool = Field(True, description="correction of biases for the mean error, where it helps")
     float_layers: list[str] = Field([], description="names of nodes that stay in float (mixed precision)")
+    dynamic_layers: list[str] = Field(
+        [], description="names of nodes with int8 matrices beside float activations (dynamic range), among int8 ones"
+    )
     int16_layers: list[str] = Field(
         [],
         description='names of nodes whose activations are int16, with int8 weights; "*": all that have an int16 kernel',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -48,6 +49,7 @@ from edgecompress.graph.few_bits import WeightType
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.graph.joined_outputs import set_joins_output
 from edgecompress.graph.states import state_values
+from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
 
 PIXEL_RANGE = (0.0, 255.0)
@@ -94,7 +96,7 @@ def quantize_static(
     joins = unlike_joins(graph, histograms)
     for node in joins:
         set_joins_output(node)
-    chosen = int8_nodes(graph, set(histograms), settings, joins)
+    chosen = int8_nodes(graph, set(histograms), settings, joins, integer_only=integer_only)
     if integer_only:
         require_all(graph, chosen | joins)
     else:
@@ -113,7 +115,8 @@ def quantize_static(
             histograms[made] = histograms.setdefault(str(source.name), histograms.get(made, Histogram()))
     groups = [layer for layer in layers(graph) if layer.node in chosen]
     _own_constants(graph, groups)
-    ranging = _Ranging(histograms, settings, calibration, attention_masks.floors(graph, histograms))
+    floors = attention_masks.floors(graph, histograms) | _flat_below(graph)
+    ranging = _Ranging(histograms, settings, calibration, floors)
     _assign_activations(groups, ranging)
     given = comes_quantized(graph)
     kinds = weight_types(graph, settings)
@@ -138,6 +141,17 @@ class _Ranging:
             return self.settings.calibration
         own = [m for v in values if (m := self.calibration.methods.get(str(v.name))) is not None]
         return own[0] if own else self.calibration.method
+
+
+def _flat_below(graph: ir.Graph) -> dict[ir.Value, float]:
+    """Below which values are alike to all functions that read them."""
+    found: dict[ir.Value, float] = {}
+    for value in (v for node in graph for v in node.outputs if v.uses() and not v.is_graph_output()):
+        rules = [record_of(node).integer for node in value.consumers()]
+        flat = min(-math.inf if rule is None else rule.flat_below for rule in rules)
+        if flat > -math.inf:
+            found[value] = flat
+    return found
 
 
 def _too_large(graph: ir.Graph, histograms: Histograms) -> dict[str, float]:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.weight_scales import keep_clusters, quantize_weight
 from edgecompress.graph.annotations import Quantization, is_integer, set_activation_bits, set_quantization
-from edgecompress.graph.fusion import constant, layers
+from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
 
@@ -31,13 +31,26 @@ def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
 
 
 def store_weights(graph: ir.Graph, settings: Quantize) -> None:
-    """The matrices and tables of nodes that compute in float become int8, in place, as far as their records say."""
+    """The matrices and tables of nodes that compute in float become int8, in place, as far as their records say, and
+    those of settings.dynamic_layers."""
+    for layer in layers(graph):
+        names = {n for node in layer.nodes for n in (node.name, *(v.name for v in node.outputs))}
+        value = operators.weight(layer)
+        if value is not None and not is_integer(layer.node) and not names.isdisjoint(settings.dynamic_layers):
+            axis = operators.weight_axis(layer.node) if settings.per_channel else None
+            set_quantization(value, keep_clusters(value, quantize_weight(np.asarray(constant(value)), axis)))
     for node in graph:
         if is_integer(node) or _stays(node, settings):
             continue
         axis = record_of(node).weights.stored_axis if settings.per_channel else None
         for value in operators.stored(node):
             set_quantization(value, keep_clusters(value, quantize_weight(np.asarray(constant(value)), axis)))
+
+
+def can_be_dynamic(layer: Layer) -> bool:
+    """Whether the layer multiplies by a matrix that runtimes take as int8 beside float activations at no cost: MatMul
+    and Gemm, but not convolutions."""
+    return operators.weight(layer) is not None and record_of(layer.node).layout != "channels"
 
 
 def _stays(node: ir.Node, settings: Quantize) -> bool:

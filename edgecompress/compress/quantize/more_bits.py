@@ -14,6 +14,7 @@ import onnx_ir as ir
 from edgecompress.compress.quantize import operators
 from edgecompress.compress.quantize.bit_widths import can_be_int16
 from edgecompress.compress.quantize.choose_method import steps_of
+from edgecompress.compress.quantize.dynamic import can_be_dynamic
 from edgecompress.compress.quantize.tuning import Step
 from edgecompress.graph.annotations import is_integer, quantization
 from edgecompress.graph.channel_axes import elements
@@ -70,7 +71,8 @@ class Candidates:
             and (self._float or name not in self._inputs)
             and all(layer.node in found for layer in touching)
         }
-        weights = [operators.weight(layer) for layer in found.values()] if self._float else []
+        exact = [layer for layer in found.values() if self._float and not can_be_dynamic(layer)]
+        weights = [operators.weight(layer) for layer in exact]
         return steps, [str(value.name) for value in weights if value is not None]
 
     def cost(self, indices: Iterable[int]) -> int:
@@ -156,6 +158,8 @@ def macs(layer: Layer) -> int:
 
 
 def weights_of(layer: Layer) -> int:
-    """How many weights the layer has."""
+    """How many weights the layer has that grow where it computes in float."""
+    if can_be_dynamic(layer):
+        return 0
     array = constant(operators.weight(layer))
     return 0 if array is None else int(array.size)

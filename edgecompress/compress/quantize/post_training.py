@@ -17,6 +17,7 @@ from edgecompress.compress.quantize.equalize import Equalization, equalize
 from edgecompress.compress.quantize.given_scales import knows_scales, values_with_scales
 from edgecompress.compress.quantize.gptq import Rounded, with_rounded
 from edgecompress.compress.quantize.precision import require_integer
+from edgecompress.compress.quantize.rescale import rescaled
 from edgecompress.compress.quantize.tuning import Judge, Measured, judge_of, judging_samples
 from edgecompress.graph.annotations import codebook, comes_quantized, forget_given
 from edgecompress.recipe import Quantize
@@ -96,6 +97,10 @@ def _quantized(
         reference, equalization = equalized.model, equalized.report
         if reference is not model:
             measuring = Measuring(reference, dataset, settings)
+    if not integer_only and typical and not clustered and not comes_quantized(reference.graph):
+        other = rescaled(reference, dataset, set(settings.float_layers))
+        if other is not reference:
+            reference, measuring = other, Measuring(other, dataset, settings)
     calibration = measuring.all()
     del measuring  # its session
     partly = None

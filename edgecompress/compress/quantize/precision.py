@@ -12,8 +12,10 @@ from edgecompress.compress.quantize.calibrate import runtime_values
 from edgecompress.compress.quantize.groups import Groups
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.errors import InputError, UnsupportedModelError
+from edgecompress.graph.annotations import stays_float
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.graph.provenance import label
+from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
 
 Histograms = Mapping[str, Histogram]
@@ -23,27 +25,34 @@ SATURATING = 0.01  # share of values outside an operator's fixed range that call
 def require_integer(model: ir.Model, settings: Quantize) -> None:
     """Raises UnsupportedModelError, which names every node that would stay in float. Needs no calibration."""
     calibrated = {str(v.name) for v in runtime_values(model)}
-    require_all(model.graph, int8_nodes(model.graph, calibrated, settings))
+    require_all(model.graph, int8_nodes(model.graph, calibrated, settings, integer_only=True))
 
 
 def int8_nodes(
-    graph: ir.Graph, calibrated: Set[str], settings: Quantize, joins: Set[ir.Node] = frozenset()
+    graph: ir.Graph,
+    calibrated: Set[str],
+    settings: Quantize,
+    joins: Set[ir.Node] = frozenset(),
+    *,
+    integer_only: bool = False,
 ) -> set[ir.Node]:
-    """All nodes of the layers that will be int8. joins: what only joins outputs, in float."""
+    """All nodes of the layers that will be int8. joins: what only joins outputs, in float. integer_only: whether floats
+    are out of the question."""
     require_nodes(graph, settings)
     groups = layers(graph)
-    excluded = set(settings.float_layers)
+    excluded = {*settings.float_layers, *settings.dynamic_layers}
     chosen = {layer.node: layer for layer in groups if layer.node not in joins and _eligible(layer, calibrated)}
     for layer in groups:
         if any(n.name in excluded or any(v.name in excluded for v in n.outputs) for n in layer.nodes):
             chosen.pop(layer.node, None)
-    for layer in _idle(list(chosen.values()), graph):
-        del chosen[layer.node]
+    for find in (_idle,) if integer_only else (_idle, _cheaper_in_float):
+        for layer in find(list(chosen.values()), graph):
+            del chosen[layer.node]
     return {node for layer in chosen.values() for node in layer.nodes}
 
 
 def _eligible(layer: Layer, calibrated: Set[str]) -> bool:
-    if operators.rule(layer) is None:
+    if operators.rule(layer) is None or any(map(stays_float, layer.nodes)):
         return False
     data = [v for _, v in operators.data_inputs(layer)]
     computed = [v for v in data if constant(v) is None]
@@ -59,6 +68,45 @@ def _idle(chosen: list[Layer], graph: ir.Graph) -> list[Layer]:
         chains.join(_activations(layer))
     busy = {chains.find(v) for layer in chosen if layer not in passive for v in _activations(layer)}
     return [layer for layer in passive if chains.find(layer.output) not in busy]
+
+
+def _cheaper_in_float(chosen: list[Layer], graph: ir.Graph) -> list[Layer]:
+    """Layers without products that need fewer conversions as floats than as int8, since floats are around them: such as
+    the sum of a norm's output and a matrix's, of which another norm is taken. They are more exact as well."""
+    left = {layer.node: layer for layer in chosen}
+    makers = {v: layer for layer in layers(graph) for v in layer.last.outputs}
+    readers: dict[ir.Value, list[Layer]] = {}
+    for layer in makers.values():
+        for value in {v for node in layer.nodes for v in node.inputs if v is not None}:
+            readers.setdefault(value, []).append(layer)
+    found: list[Layer] = []
+    while True:
+        more = [
+            layer for layer in left.values() if _is_light(layer) and _saves_conversions(layer, left, makers, readers)
+        ]
+        if not more:
+            return found
+        found += more[:1]
+        del left[more[0].node]
+
+
+def _is_light(layer: Layer) -> bool:
+    return not record_of(layer.node).macs(layer.node) and not operators.RULES[layer.node.op_type].passive
+
+
+def _saves_conversions(
+    layer: Layer,
+    chosen: Mapping[ir.Node, Layer],
+    makers: Mapping[ir.Value, Layer],
+    readers: Mapping[ir.Value, list[Layer]],
+) -> bool:
+    inputs = {v for _, v in operators.data_inputs(layer) if constant(v) is None}
+    made_in_float = {v for v in inputs if v in makers and makers[v].node not in chosen}
+    outputs = operators.outputs(layer)
+    read_in_int8 = [v for v in outputs if any(r.node in chosen for r in readers.get(v, ()))]
+    read_in_float = [v for v in outputs if any(r.node not in chosen for r in readers.get(v, ()))]
+    as_int8 = len(made_in_float) + len(read_in_float)
+    return len(inputs) - len(made_in_float) + len(read_in_int8) < as_int8
 
 
 def _activations(layer: Layer) -> list[ir.Value]:
@@ -115,7 +163,12 @@ def require_nodes(graph: ir.Graph, settings: Quantize) -> None:
     """Raises InputError when one of quantize.float_layers, int16_layers or layer_weights is not in the model."""
     known = {node.name for node in graph} | {v.name for node in graph for v in node.outputs}
     int16 = [name for name in settings.int16_layers if name != "*"]
-    named = {"float_layers": settings.float_layers, "int16_layers": int16, "layer_weights": [*settings.layer_weights]}
+    named = {
+        "float_layers": settings.float_layers,
+        "dynamic_layers": settings.dynamic_layers,
+        "int16_layers": int16,
+        "layer_weights": [*settings.layer_weights],
+    }
     for key, names in named.items():
         if unknown := [name for name in names if name not in known]:
             listed = ", ".join(map(repr, unknown))

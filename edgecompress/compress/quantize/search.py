@@ -21,6 +21,7 @@ from edgecompress.compress.quantize.batch import Runner
 from edgecompress.compress.quantize.bit_widths import with_int16
 from edgecompress.compress.quantize.calibrate import Calibration
 from edgecompress.compress.quantize.choose_method import steps_of
+from edgecompress.compress.quantize.dynamic import can_be_dynamic
 from edgecompress.compress.quantize.gptq import FEWEST, round_weights, samples_for, with_rounded
 from edgecompress.compress.quantize.more_bits import (
     FLOAT_BITS,
@@ -402,7 +403,14 @@ class _Search:
         names = [str(layer.output.name) for layer in found]
         if self.integer_only:
             return with_int16(self.settings, names)
-        return self.settings.model_copy(update={"float_layers": [*self.settings.float_layers, *names]})
+        dynamic = [str(layer.output.name) for layer in found if can_be_dynamic(layer)]
+        rest = [name for name in names if name not in dynamic]
+        return self.settings.model_copy(
+            update={
+                "float_layers": [*self.settings.float_layers, *rest],
+                "dynamic_layers": [*self.settings.dynamic_layers, *dynamic],
+            }
+        )
 
     def _is_over(self) -> bool:
         self.cut = self.cut or self.clock.is_over()

@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize.names import Names
+from edgecompress.graph.annotations import stays_float
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.graph.nodes import argument
 
@@ -51,8 +52,8 @@ def sites(model: ir.Model) -> list[Site]:
     by_node = {layer.node: layer for layer in layers(model.graph)}
     found = []
     for node in model.graph:
-        readers = _matrices(node.outputs[0], by_node)
-        if readers and (operands := _operands(node)) is not None:
+        readers = None if stays_float(node) else _matrices(node.outputs[0], by_node)  # else it is smooth already
+        if readers and (operands := norm_operands(node)) is not None:
             found.append(Site(node.outputs[0], *operands, tuple(readers)))
     return found
 
@@ -64,7 +65,7 @@ def _matrices(value: ir.Value, by_node: Mapping[ir.Node, Layer]) -> list[Layer] 
     found: list[Layer] = []
     for reader, index in value.uses():
         moved = _matrices(reader.outputs[0], by_node) if _keeps_channels(reader) else None
-        if moved is None and not (index == 0 and _is_matrix(reader) and reader in by_node):
+        if moved is None and not (index == 0 and is_matrix(reader) and reader in by_node):
             return None
         found += [by_node[reader]] if moved is None else moved
     return found
@@ -79,8 +80,8 @@ def _keeps_channels(node: ir.Node) -> bool:
     return before[-1] == after[-1]
 
 
-def _operands(node: ir.Node) -> tuple[Operand, Operand | None] | None:
-    """(gain, offset) of what the node makes."""
+def norm_operands(node: ir.Node) -> tuple[Operand, Operand | None] | None:
+    """(gain, offset) of what the node makes, if it ends a norm."""
     if node.op_type == "LayerNormalization":
         found = [Operand(node, i) for i, value in enumerate(node.inputs) if i and value is not None]
         if not all(_is_by_channel(node, operand.index) for operand in found):
@@ -123,23 +124,23 @@ def smoothed(model: ir.Model, ranges: Mapping[str, tuple[np.ndarray, np.ndarray]
         low, high = (ends.astype(np.float64) for ends in ranges[str(site.value.name)])
         shifts = site.offset is not None and all(layer.bias is not None for layer in site.readers)
         middle = (low + high) / 2 if shifts else np.zeros_like(low)
-        matrices = [_rows(layer) for layer in site.readers]
-        scale = _scale(np.maximum(np.abs(low - middle), np.abs(high - middle)), matrices, alpha)
-        _put(clone.graph, names, site.gain, _array(site.gain) / scale)
+        matrices = [rows_of(layer) for layer in site.readers]
+        scale = scale_of(np.maximum(np.abs(low - middle), np.abs(high - middle)), matrices, alpha)
+        put(clone.graph, names, site.gain.node, site.gain.index, _array(site.gain) / scale)
         if site.offset is not None:
-            _put(clone.graph, names, site.offset, (_array(site.offset) - middle) / scale)
+            put(clone.graph, names, site.offset.node, site.offset.index, (_array(site.offset) - middle) / scale)
         for layer, rows in zip(site.readers, matrices, strict=True):
             changed = rows * scale[:, None]
-            _put(clone.graph, names, Operand(layer.node, 1), changed.T if layer.node.op_type == "Gemm" else changed)
+            put(clone.graph, names, layer.node, 1, changed.T if layer.node.op_type == "Gemm" else changed)
             if shifts and layer.bias is not None:
                 holder = layer.bias_add or layer.node
                 index = next(i for i, v in enumerate(holder.inputs) if v is layer.bias)
                 bias = np.asarray(constant(layer.bias), np.float64)
-                _put(clone.graph, names, Operand(holder, index), bias + middle @ rows)
+                put(clone.graph, names, holder, index, bias + middle @ rows)
     return clone
 
 
-def _scale(reach: np.ndarray, matrices: list[np.ndarray], alpha: float) -> np.ndarray:
+def scale_of(reach: np.ndarray, matrices: list[np.ndarray], alpha: float) -> np.ndarray:
     """s [channels], whose geometric mean is 1. reach: the largest magnitude of each channel of the activation."""
     weight = np.max([np.abs(rows).max(axis=1) for rows in matrices], axis=0)
     scale = np.ones_like(reach)
@@ -152,23 +153,24 @@ def _array(operand: Operand) -> np.ndarray:
     return np.asarray(constant(operand.node.inputs[operand.index]), np.float64)
 
 
-def _is_matrix(node: ir.Node) -> bool:
+def is_matrix(node: ir.Node) -> bool:
+    """Whether the node multiplies by a constant matrix."""
     array = constant(node.inputs[1]) if node.op_type in {"MatMul", "Gemm"} else None
     return array is not None and array.ndim == 2
 
 
-def _rows(layer: Layer) -> np.ndarray:
+def rows_of(layer: Layer) -> np.ndarray:
     """float64 [input channels, output channels]"""
     array = np.asarray(constant(layer.node.inputs[1]), np.float64)
     return array.T if layer.node.op_type == "Gemm" else array
 
 
-def _put(graph: ir.Graph, names: Names, operand: Operand, array: np.ndarray) -> None:
+def put(graph: ir.Graph, names: Names, node: ir.Node, index: int, array: np.ndarray) -> None:
     """Another constant for this node alone, since other nodes may read the old one."""
-    old = operand.node.inputs[operand.index]
+    old = node.inputs[index]
     assert old is not None
     name = names(f"{old.name}/smoothed")
     value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT))
     value.const_value = ir.tensor(np.ascontiguousarray(array, np.float32), name=name)
     graph.register_initializer(value)
-    operand.node.replace_input_with(operand.index, value)
+    node.replace_input_with(index, value)
