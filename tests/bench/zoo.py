@@ -326,17 +326,24 @@ def _segmenter(name: str, size: int = 224) -> Network:
 
 
 def _detector(name: str, size: int) -> Network:
-    """Of torchvision: takes photos from 0 to 1, and chooses boxes itself."""
+    """Of torchvision: boxes and scores of all anchors, as what chooses among them is not exported by torch today."""
 
     def make(path: Path) -> None:
         import torch
         from torchvision.models import detection
 
-        torch.manual_seed(0)
-        model = getattr(detection, name)(weights=None, weights_backbone=None)
-        _export(model, path, torch.rand(1, 3, size, size), trained=True)
+        class Boxes(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model = getattr(detection, name)(weights=None, weights_backbone=None)
 
-    return Network("torchvision", image("input", size, size), "torchvision", make=make)
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                return tuple(self.model.head(list(self.model.backbone(x).values())).values())
+
+        torch.manual_seed(0)
+        _export(Boxes(), path, torch.rand(2, 3, size, size))
+
+    return Network("torchvision", image("input", size, size, **SIGNED), "torchvision", make=make)
 
 
 def _vision_transformer(name: str, size: int, config: Callable[[Any], Any], trained: bool = False) -> Network:
@@ -487,7 +494,7 @@ NETWORKS: dict[str, Network] = {
         num_detection_tokens=20)),
     "rt-detr-tiny": _vision_transformer("RTDetrForObjectDetection", 256, lambda t: t.RTDetrConfig(
         backbone_config=t.RTDetrResNetConfig(embedding_size=16, hidden_sizes=[32, 64, 128, 256], depths=[1, 1, 1, 1],
-            layer_type="basic", out_features=["stage2", "stage3", "stage4"]),
+            out_features=["stage2", "stage3", "stage4"]),
         encoder_in_channels=[64, 128, 256], encoder_hidden_dim=64, d_model=64, encoder_ffn_dim=128,
         decoder_ffn_dim=128, decoder_layers=2, num_queries=50, decoder_in_channels=[64, 64, 64]), trained=True),
     "tinynet_e": _timm("tinynet_e", 106),
