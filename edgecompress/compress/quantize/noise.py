@@ -61,7 +61,7 @@ def decibels(signal: float, noise: float) -> float:
     """10 log10(signal / noise) of two powers; infinity without noise."""
     if noise == 0:
         return float("inf")
-    return float(10 * np.log10(max(signal, 1e-300) / noise))
+    return float(10 * (np.log10(max(signal, 1e-300)) - np.log10(noise)))  # their ratio may overflow
 
 
 def output_snr_db(reference: ir.Model, annotated: ir.Model, inputs: Arrays, outputs: Arrays | None = None) -> float:
