@@ -124,8 +124,9 @@ def matched(names: list[str], shapes: list[tuple[int, ...]], sample: Sample) -> 
 
 
 def plain(name: str) -> str:
-    """A name as tools change it: serving_default_x:0 -> x."""
-    return name.removeprefix("serving_default_").split(":")[0].replace("/", "_").replace(".", "_").strip("_").lower()
+    """A name as tools change it: serving_default_x:0 -> x; but y:1 is another than y:0."""
+    short = name.removeprefix("serving_default_").removesuffix(":0")
+    return short.replace("/", "_").replace(".", "_").replace(":", "_").strip("_").lower()
 
 
 def fitted(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
