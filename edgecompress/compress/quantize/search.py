@@ -263,7 +263,11 @@ class _Search:
         self._keep(what, made, self.settings, WORTH, names)
 
     def methods(self, what: str) -> None:
-        """Another calibration method for the single values whose rounding harms most."""
+        """Another calibration method for the single values whose rounding harms most.
+
+        Ranges that few samples keep to cut off what others have, so that held-out samples choose together with some
+        of those that calibrate.
+        """
         calibration, model = self.quantized.calibration, self.quantized.model
         if self.settings.calibration != "auto":
             return
@@ -271,14 +275,17 @@ class _Search:
         groups = self._harmful(tuner, own, clock)
         others = [m for m in METHODS if m != calibration.method] if groups else []
         steps = {m: steps_of(self._annotate(replace(calibration, method=m, methods={}))) for m in others}
-        best, chosen = tuner.measure({}, judge=self.quick), dict(calibration.methods)
+        judge = self.quick
+        if self.held_out is not None:
+            judge = self.judge.with_others(calibration.dataset).quick(QUICK_MACS)
+        best, chosen = tuner.measure({}, judge=judge), dict(calibration.methods)
         changes: dict[str, Step] = {}
         for names in groups:
             for method, other in steps.items():
                 candidate = {name: other[name] for name in names if name in other}
                 if not candidate or all(own[n] == s for n, s in candidate.items()) or clock.is_over():
                     continue
-                measured = tuner.measure(changes | candidate, judge=self.quick)
+                measured = tuner.measure(changes | candidate, judge=judge)
                 if measured.mean > best.mean + WORTH:
                     best, changes = measured, changes | candidate
                     chosen |= dict.fromkeys(names, method)

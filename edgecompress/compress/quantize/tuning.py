@@ -32,6 +32,7 @@ from edgecompress.support.present import present
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
 
+OTHERS = 3  # times a few samples, which are judged beside them
 SMALLEST = float(np.finfo(np.float32).tiny)  # of a step: floats below it lose digits
 
 
@@ -124,6 +125,11 @@ class Judge:
         part.batches = self.batches[:count]
         part.exact = {name: x[: len(x) * count // all] for name, x in self.exact.items()}
         return part
+
+    def with_others(self, dataset: Dataset) -> Judge:
+        """The same on OTHERS times as many more samples, where the data has them."""
+        count = min(OTHERS * len(self.batches), len(dataset) // self.size)
+        return Judge(self.reference, [*self.batches, *islice(dataset.batches(self.size), count)], names=self.names)
 
     def measure(self, found: Arrays) -> Measured:
         """How well outputs follow the float model's; found: {name: [n, ...]}."""
