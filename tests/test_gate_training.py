@@ -15,7 +15,7 @@ import edgecompress
 from edgecompress.analysis.gated_layers import gated_layers, macs_run
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.gated_channels.gate_start import start_gates
-from edgecompress.compress.gated_channels.gate_training import common_for, logits_of
+from edgecompress.compress.gated_channels.gate_training import captured, common_for
 from edgecompress.compress.gated_channels.gating import gate
 from edgecompress.compress.gated_channels.insertion import with_gates
 from edgecompress.compress.quantize import quantize
@@ -114,7 +114,8 @@ def test_gates_start_with_no_layer_shut_and_the_blocks_first_that_do_the_least(
     data = TrainData.from_arrays([images], np.arange(SAMPLES) % 3)
     made, gates = with_gates(plain, Gate(macs=0.5, block=4))
     start_gates(made, gates, data, SEED)
-    logits = logits_of(TorchModel(made).eval(), gates, data)
+    found = captured(TorchModel(made).eval(), [g.logits for g in gates], data)
+    logits = {g.gate: found[g.logits] for g in gates}
     common = common_for(gated_layers(made), logits, 0.5 * statistics(plain).macs)
     shares = [float((a + common > 0).mean()) for a in logits.values()]
     assert len(shares) == PLAIN - 2 and min(shares) > 0.2 and max(shares) < 0.98, shares

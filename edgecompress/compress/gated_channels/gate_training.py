@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +20,10 @@ from edgecompress.train.module.torch_model import TorchModel
 SEEN = 16  # batches whose logits say what the gates of a step will do
 SHARE = 0.5  # of the steps, which the schedule takes
 UPDATES = 200  # of the budget while a schedule runs
+DAMPING = 0.2  # of a correction, which moves the gates of later layers as well, that is made at a time
 FAR = 64.0  # what all logits have in common, at most
-SAMPLES, BATCH = 4096, 128  # that the threshold is set by in the end
+SAMPLES, BATCH = 1024, 128  # that the threshold is set by in the end
+STEP, HALVINGS = 0.125, 10  # of the search for it
 
 
 class Logits(nn.Module):
@@ -95,7 +98,8 @@ class Opened(Hook):
             whole = sum(row.macs for row in self.layers)
             share = 1 - gradual(step / max(last, 1), 1 - self.budget / whole)
             logits = {g.gate: np.concatenate([row[g.gate] for row in self.seen]) for g in self.gates}
-            self._set(common_for(self.layers, logits, share * whole, noise))
+            wanted, common = common_for(self.layers, logits, share * whole, noise), self.common
+            self.common = wanted if common == FAR else common + DAMPING * (wanted - common)
 
     def after_step(self, step: int, total: int) -> None:
         """Keep what the gates said."""
@@ -113,9 +117,19 @@ class Opened(Hook):
         """Go on as before."""
         self.seen = deque(({name: a.numpy() for name, a in row.items()} for row in state["seen"]), maxlen=SEEN)
 
-    def _set(self, common: float) -> None:
-        for logits in self.logits.values():
-            logits.common.fill_(common)
+    @property
+    def common(self) -> float:
+        """What is added to all logits."""
+        return float(next(iter(self.logits.values())).common)
+
+    @common.setter
+    def common(self, common: float) -> None:
+        _set(self.logits.values(), common)
+
+
+def _set(all_logits: Iterable[Logits], common: float) -> None:
+    for logits in all_logits:
+        logits.common.fill_(common)
 
 
 def common_for(
@@ -135,15 +149,46 @@ def common_for(
     return high
 
 
-def logits_of(module: TorchModel, gates: Sequence[GateNames], data: TrainData) -> dict[str, np.ndarray]:
-    """[n, blocks] by gate, of SAMPLES of the data."""
+def settled_common(
+    model: ir.Model, gates: Sequence[GateNames], layers: Sequence[GatedLayer], budget: float, data: TrainData
+) -> tuple[float, float]:
+    """What to add to all logits of a trained model for the budget, and the multiply-accumulates of SAMPLES of the data
+    with that, in the mean.
+
+    Found by running the model: with other gates open, later layers read other values, and their gates say something
+    else. Where the mean jumps over the budget, the nearest that was seen.
+    """
+    module, shifts = TorchModel(model).eval(), [Logits() for _ in gates]
+    for g, shift in zip(gates, shifts):
+        module.set_value_transform(g.logits, shift)
+    seen: dict[float, float] = {}
+
+    def run(common: float) -> float:
+        _set(shifts, common)
+        seen[common] = macs_run(layers, captured(module, [g.gate for g in gates], data))
+        return seen[common]
+
+    below = run(0.0) < budget
+    side, step = (1.0 if below else -1.0), STEP
+    while (run(side * step) < budget) == below and step < FAR:
+        step *= 2
+    near, far = (0.0 if step == STEP else side * step / 2), side * step
+    for _ in range(HALVINGS):
+        middle = (near + far) / 2
+        near, far = (middle, far) if (run(middle) < budget) == below else (near, middle)
+    best = min(seen, key=lambda common: abs(seen[common] - budget))
+    return best, seen[best]
+
+
+def captured(module: TorchModel, names: Sequence[str], data: TrainData) -> dict[str, np.ndarray]:
+    """[n, ...] by name, of SAMPLES of the data."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:SAMPLES])
-    found: dict[str, list[np.ndarray]] = {g.gate: [] for g in gates}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
     with torch.no_grad():
         for index in np.array_split(chosen, -(-len(chosen) // BATCH)):
-            _, captured = module(*data.batch(index).inputs, capture=[g.logits for g in gates])
-            for g in gates:
-                found[g.gate].append(captured[g.logits].numpy())
+            _, values = module(*data.batch(index).inputs, capture=names)
+            for name in names:
+                found[name].append(values[name].numpy())
     return {name: np.concatenate(rows) for name, rows in found.items()}
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgecompress.analysis.gated_layers import gated_layers, macs_run
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.gated_channels.gate_start import start_gates
-from edgecompress.compress.gated_channels.gate_training import Opened, common_for, logits_of
+from edgecompress.compress.gated_channels.gate_training import Opened, settled_common
 from edgecompress.compress.gated_channels.insertion import GateNames, with_gates
 from edgecompress.compress.prune.patterns_again import patterns_again
 from edgecompress.errors import InputError
@@ -23,7 +23,7 @@ from edgecompress.train import Session, TrainData, train
 from edgecompress.train.losses import Loss
 from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.module.zeros import hold_zeros
-from edgecompress.train.normalised import refresh_statistics, with_batchnorm
+from edgecompress.train.normalised import with_batchnorm
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,9 @@ def gate(
     hold_zeros(module, normalised)
     hook = Opened(module, gates, rows, budget, session.seed)
     history = train(module, data, training, loss=loss, hooks=[hook], session=session)
-    trained = _shifted(module.write_back(), gates, float(next(iter(hook.logits.values())).common))
-    result = fold_batchnorm(refresh_statistics(trained, data))
-    logits = logits_of(TorchModel(result).eval(), gates, data)
-    common = common_for(rows, logits, budget)
-    share = macs_run(rows, {name: a + common > 0 for name, a in logits.items()}) / whole
-    return GatedModel(_shifted(result, gates, common), share, history)
+    result = fold_batchnorm(_shifted(module.write_back(), gates, hook.common))
+    common, run = settled_common(result, gates, rows, budget, data)
+    return GatedModel(_shifted(result, gates, common), run / whole, history)
 
 
 def _shifted(model: ir.Model, gates: Sequence[GateNames], common: float) -> ir.Model:
