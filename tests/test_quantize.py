@@ -30,6 +30,27 @@ def test_relu_and_image_input_and_fixed_outputs():
     assert not any(v.meta for n in model.graph for v in n.outputs)  # the model given is as it was
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        "y = ReduceMean <keepdims = 1> (s, axes)",
+        "m = ReduceMean <keepdims = 1> (s, axes) y = Transpose <perm = [0, 2, 3, 1]> (m)",
+        "y = GlobalAveragePool (s)",
+    ],
+)
+def test_a_mean_of_probabilities_holds_those_that_calibration_lacks(end: str):
+    model = network(
+        f"c = Conv (x, w, b) r = Relu (c) d = Conv (r, v, e) s = Sigmoid (d) {end}",
+        w=normal(4, 3, 3, 3), b=normal(4), v=normal(2, 4, 1, 1), e=np.full(2, -3, np.float32), axes=np.array([2, 3]),
+    )  # fmt: skip
+    found, before = static(model), static(model, integer_only=True)
+    assert {n.op_type for n in found.graph if is_integer(n)} == {"Conv", "Relu"}
+    assert parameters(found, "y") == (1 / 256, -128) and parameters(before, "y")[0] < 1 / 300
+    x = {"x": 5 * samples(model)["x"]}  # with means that no calibration sample has
+    exact, given = (OnnxRuntime(m).run(x)[0] for m in (model, simulation(found)))
+    assert exact.max() > 256 * parameters(before, "y")[0] and given.max() > 256 * parameters(before, "y")[0]
+
+
 def test_scales_are_shared_where_the_operator_does_not_rescale():
     model = network(
         """a = Conv <pads = [1, 1, 1, 1]> (x, w, b) p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)

@@ -102,9 +102,9 @@ def quantize_static(
     else:
         chosen -= beyond_fixed_range(graph, chosen, histograms)
         last = last_probabilities(graph, chosen)
-        chosen -= last
-        for node in last:  # for an emitter that is asked for int8 outputs
-            set_quantization(node.outputs[0], operators.RULES[node.op_type].fixed)
+        chosen -= last.keys()
+        for node, q in last.items():  # for an emitter that is asked for int8 outputs
+            set_quantization(node.outputs[0], q if node.outputs[0].is_graph_output() else None)
     wide = int16_nodes(graph, chosen, settings)
     for node in graph:
         set_activation_bits(node, (16 if node in wide else 8) if node in chosen else None)

@@ -12,13 +12,14 @@ from edgecompress.compress.quantize.calibrate import runtime_values
 from edgecompress.compress.quantize.groups import Groups
 from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.errors import InputError, UnsupportedModelError
-from edgecompress.graph.annotations import stays_float
+from edgecompress.graph.annotations import Quantization, stays_float
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.graph.provenance import label
 from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
 
 Histograms = Mapping[str, Histogram]
+AVERAGES = ("ReduceMean", "GlobalAveragePool", "AveragePool")
 SATURATING = 0.01  # share of values outside an operator's fixed range that calls for float
 
 
@@ -145,18 +146,27 @@ def beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histog
     return found
 
 
-def last_probabilities(graph: ir.Graph, chosen: set[ir.Node]) -> set[ir.Node]:
-    """Nodes such as Softmax that only the graph's outputs read, which stay float where the output is float anyway.
+def last_probabilities(graph: ir.Graph, chosen: set[ir.Node]) -> dict[ir.Node, Quantization]:
+    """Nodes such as Softmax that only the graph's outputs read, and means of what they give, which stay float where the
+    output is float anyway; with the scale that holds all probabilities.
 
-    Int8 would make classes equal that are closer than 1/256, and XNNPACK has no int8 kernel for them.
+    Int8 would make classes equal that are closer than 1/256, and XNNPACK has no int8 kernel for them. The calibrated
+    range of a mean would cut off probabilities that no calibration sample has.
     """
-    return {
-        node
-        for node in chosen
-        if operators.RULES[node.op_type].fixed is not None
-        and node.outputs[0].is_graph_output()
-        and not node.outputs[0].uses()
-    }
+    found: dict[ir.Node, Quantization] = {}
+    for output in graph.outputs:
+        nodes, value, uses = list[ir.Node](), output, 0
+        while (node := value.producer()) is not None and node in chosen and len(value.uses()) == uses:
+            nodes.append(node)
+            if (q := operators.RULES[node.op_type].fixed) is not None:
+                averaged = len(nodes) == 1 or any(n.op_type in AVERAGES for n in nodes)
+                found |= dict.fromkeys(nodes, q) if averaged else {}
+                break
+            data = [v for v in node.inputs if v is not None and constant(v) is None]
+            if len(data) > 1 or not (node.op_type in AVERAGES or operators.RULES[node.op_type].passive):
+                break
+            value, uses = data[0], 1
+    return found
 
 
 def require_nodes(graph: ir.Graph, settings: Quantize) -> None:
