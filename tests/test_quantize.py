@@ -7,8 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from edgecompress.compress.quantize import require_integer, simulation
+from edgecompress.emit import tflite
 from edgecompress.errors import InputError, UnsupportedModelError
-from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime
 from edgecompress.graph.annotations import is_integer, quantization
 from quantizing import CONV, PLAIN, network, normal, parameters, samples, snr_db, static, value
 
@@ -49,6 +50,19 @@ def test_a_mean_of_probabilities_holds_those_that_calibration_lacks(end: str):
     x = {"x": 5 * samples(model)["x"]}  # with means that no calibration sample has
     exact, given = (OnnxRuntime(m).run(x)[0] for m in (model, simulation(found)))
     assert exact.max() > 256 * parameters(before, "y")[0] and given.max() > 256 * parameters(before, "y")[0]
+
+
+def test_a_softmax_of_numbers_too_small_for_its_kernels_stays_float():
+    """The attention of a network whose weights for it began at zero."""
+    model = network(
+        "c = Conv (x, w, b) s = Softmax <axis = 1> (c) y = Conv (s, v, d)",
+        w=normal(4, 3, 3, 3) * np.float32(1e-10), b=np.zeros(4, np.float32), v=normal(2, 4, 1, 1), d=normal(2),
+    )  # fmt: skip
+    found, arrays = static(model), samples(model, seed=3)
+    assert [n.op_type for n in found.graph if not is_integer(n)] == ["Softmax"]
+    emitted = tflite.emit(found)
+    exact, given = OnnxRuntime(model).run(arrays)[0], LiteRT(emitted.data, emitted).run(arrays)[0]
+    assert snr_db(exact, given) > 30
 
 
 def test_scales_are_shared_where_the_operator_does_not_rescale():

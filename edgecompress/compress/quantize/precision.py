@@ -14,11 +14,14 @@ from edgecompress.compress.quantize.histogram import Histogram
 from edgecompress.errors import InputError, UnsupportedModelError
 from edgecompress.graph.annotations import Quantization, stays_float
 from edgecompress.graph.fusion import Layer, constant, layers
+from edgecompress.graph.nodes import argument
 from edgecompress.graph.provenance import label
+from edgecompress.lowering.scales import SOFTMAX_BITS
 from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
 
 Histograms = Mapping[str, Histogram]
+LEAST_STEP = 4 * 2.0**-SOFTMAX_BITS  # of a Softmax's inputs, with a margin for ranges that are narrower
 AVERAGES = ("ReduceMean", "GlobalAveragePool", "AveragePool")
 SATURATING = 0.01  # share of values outside an operator's fixed range that calls for float
 
@@ -133,17 +136,25 @@ def _is_float(node: ir.Node) -> bool:
 
 
 def beyond_fixed_range(graph: ir.Graph, chosen: set[ir.Node], histograms: Histograms) -> set[ir.Node]:
-    """The nodes of layers whose outputs saturate in the range that their operator fixes."""
+    """The nodes of layers whose outputs saturate in the range that their operator fixes, and those of each Softmax
+    whose inputs are too small for its kernels: all outputs are alike then."""
     found: set[ir.Node] = set()
     for layer in layers(graph):
         q = operators.RULES[layer.node.op_type].fixed if layer.node in chosen else None  # the same range at 16 bits
         if q is None:
             continue
         low, high = (float(end) for end in q.dequantize(np.array([-128, 127])))
+        if layer.node.op_type == "Softmax" and _hardly_differ(layer.node, histograms):
+            found.update(layer.nodes)
         values = histograms[str(layer.output.name)]
         if values.quantile(SATURATING) < 1.1 * low or values.quantile(1 - SATURATING) > 1.1 * high:
             found.update(layer.nodes)
     return found
+
+
+def _hardly_differ(node: ir.Node, histograms: Histograms) -> bool:
+    values = histograms.get(str(argument(node, 0).name))
+    return values is not None and values.maximum - values.minimum < 255 * LEAST_STEP
 
 
 def last_probabilities(graph: ir.Graph, chosen: set[ir.Node]) -> dict[ir.Node, Quantization]:
