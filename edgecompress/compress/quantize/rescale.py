@@ -31,7 +31,9 @@ from edgecompress.graph.fusion import Layer, constant, layers
 if TYPE_CHECKING:
     from edgecompress.evaluate.dataset import Dataset
 
-UNLIKE = 3.0  # the largest channel over the median one, from which on factors pay
+# the largest channel over the median one, from which on factors pay: behind norms; behind functions, which become
+# functions of floats; and in front of sums, which do
+UNLIKE, UNLIKE_FUNCTION, UNLIKE_SUM = 3.0, 4.0, 8.0
 SAMPLES = 16  # that show the sizes of channels
 NORM_ALPHA, FUNCTION_ALPHA = 0.9, 0.75  # how much of the difference matrices take, behind norms and functions
 FUNCTIONS = {"Gelu"}  # whose output a scale by channel may be worth a float function
@@ -84,7 +86,10 @@ def rescaled(model: ir.Model, dataset: Dataset, kept: set[str]) -> ir.Model:
     if not (names := sites(model, kept).names):
         return model
     ranges = _ranges(model, dataset.head(SAMPLES), names)
-    unlike = {name for name, ends in ranges.items() if _is_unlike(*ends)}
+    makers = {str(v.name): node.op_type for node in model.graph for v in node.outputs}
+    sums = {str(layer.output.name) for layer in sites(model, kept).summed}
+    limits = {n: UNLIKE_SUM if n in sums else UNLIKE_FUNCTION if makers[n] in FUNCTIONS else UNLIKE for n in names}
+    unlike = {name for name, ends in ranges.items() if _largest_share(*ends) > limits[name]}
     if not unlike:
         return model
     clone = model.clone()
@@ -110,9 +115,11 @@ def _ranges(model: ir.Model, dataset: Dataset, names: list[str]) -> Ranges:
     return found
 
 
-def _is_unlike(low: np.ndarray, high: np.ndarray) -> bool:
+def _largest_share(low: np.ndarray, high: np.ndarray) -> float:
+    """The largest channel over the median one; 0 where there is nothing to compare."""
     reach = np.maximum(np.abs(low), np.abs(high))
-    return bool(reach.max() > UNLIKE * np.median(reach)) and bool(np.isfinite(reach).all())
+    median = float(np.median(reach))
+    return float(reach.max()) / median if median and np.isfinite(reach).all() else 0.0
 
 
 def _divide(
