@@ -56,7 +56,7 @@ def encoder() -> onnx.ModelProto:
         "t = Transpose <perm = [0, 2, 1, 3]> (r) flat = Concat <axis = 0> (split_a, n, eight) "
         "f = Reshape <allowzero = 0> (t, flat) u = Unsqueeze (mask, last) g = Cast <to = 1> (u) h = Mul (f, g) "
         "sum = ReduceSum <keepdims = 0> (h, one) count = ReduceSum <keepdims = 0> (g, one) y = Div (sum, count)",
-        words=normal(50, 8), positions=normal(1, 64, 8), wq=normal(8, 8), wk=normal(8, 8),
+        words=normal(150, 8), positions=normal(1, 64, 8), wq=normal(8, 8), wk=normal(8, 8),
         causal=np.triu(np.full((64, 64), -1e9, np.float32), 1), zero=np.array([0]), one=np.array([1]),
         two=np.array([2]), zeros=np.array([0, 0]), axes=np.array([0, 1]), last=np.array([-1]), eight=np.array([8]),
         split_a=np.array([0]), split_b=np.array([2, 4]),
