@@ -244,6 +244,7 @@ def test_pruned_weights_stay_zero(model: ir.Model, data: Dataset) -> None:
             assert (book.centroids == 0).sum() == 1 and (settings.bits is None or len(book.centroids) <= 4)
 
 
+@pytest.mark.long
 def test_size_is_met(int8: Quantized, data: Dataset) -> None:
     sizes = {}
     for size in (500, 700):
@@ -258,6 +259,7 @@ def test_size_is_met(int8: Quantized, data: Dataset) -> None:
     assert sizes[700] > sizes[500] + 3
 
 
+@pytest.mark.long
 def test_noise_is_met(int8: Quantized, data: Dataset) -> None:
     found = {snr: cluster(int8.model, int8.reference, data, Cluster(snr=snr)) for snr in (12, 20)}
     for snr, result in found.items():

@@ -18,6 +18,7 @@ REQUIRED = """
 """.split()
 
 
+@pytest.mark.long
 def test_every_operator_is_used(exported):
     used = set().union(*(operators(exported(name)) for name in NETWORKS))
     assert not set(REQUIRED) - used

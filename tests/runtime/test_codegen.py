@@ -67,7 +67,13 @@ def digits() -> Plan:
     return lowered(quantize(model, data, Quantize(), integer_only=True).model, io_dtype=ir.DataType.INT8)
 
 
-@pytest.mark.parametrize("groups", [("blocks",), ("exact", "real", "arithmetic"), ("int16", "int16 real")])
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ("blocks",),
+        *(pytest.param(g, marks=pytest.mark.long) for g in (("exact", "real", "arithmetic"), ("int16", "int16 real"))),
+    ],
+)
 def test_layers_equal_the_ordinary_kernels(groups: tuple[str, ...]) -> None:
     made = layers(*groups, seed=0)
     plan, feeds = made.plan(), made.feeds()

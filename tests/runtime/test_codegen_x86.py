@@ -32,7 +32,7 @@ NO_ACCESS = 0
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=[pytest.param(TARGETS[0], marks=pytest.mark.long), *TARGETS[1:]])
 def target(request: pytest.FixtureRequest) -> str:
     if variant_for(load_target(request.param).features) not in available():
         pytest.skip(f"this CPU is no {request.param}")

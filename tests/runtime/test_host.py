@@ -44,7 +44,10 @@ HERE = [variant.name for variant in available()]
 SCALE = st.floats(0.5, 40)  # of the output: how far its range exceeds int8
 # the first two differ in one kernel, which has a test of its own
 TESTED = [v for v in HERE if v != "avx512_vnni" or "avx512_vbmi" not in HERE]
-every_variant = pytest.mark.parametrize("variant", TESTED)
+# CPUs without AVX2 are few, and have the kernels of fewest kinds
+every_variant = pytest.mark.parametrize(
+    "variant", [pytest.param(v, marks=pytest.mark.long) if v == "sse" and len(TESTED) > 1 else v for v in TESTED]
+)
 few = settings(max_examples=2, deadline=None, print_blob=False, suppress_health_check=[HealthCheck.too_slow])
 
 
