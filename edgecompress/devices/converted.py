@@ -11,7 +11,7 @@ from edgecompress.devices.bench import bench_each
 from edgecompress.devices.choice import HOST, emulator_of
 from edgecompress.devices.configuration import EMULATOR, find_device
 from edgecompress.devices.profile import profile, tells_layers
-from edgecompress.errors import InputError
+from edgecompress.errors import EdgeCompressError, InputError
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import OWN_FORMAT
 from edgecompress.record.report import Report
@@ -42,7 +42,7 @@ def measured(
     report: Report, folder: Path, recipe: Recipe, eval: Any, devices: Sequence[str], config: str | Path | None
 ) -> Report:
     """The report with every artifact on every device that runs its format, and what the layers cost where the device
-    can tell. Raises as `bench` does where there is one device."""
+    can tell, or a note that it failed. Raises as `bench` does where there is one device."""
     pairs = [(name, find_device(name, config)) for name in devices]
     chosen = [
         (open_artifact(folder / artifact.path), [(n, s) for n, s in pairs if artifact.format in s.formats])
@@ -52,10 +52,16 @@ def measured(
     preprocess = recipe.preprocess.model_dump()
     found = bench_each(chosen, eval=eval, preprocess=preprocess, metric=recipe.evaluate.metric)
     ran = {(run.artifact, run.device) for run in found.results}
-    costs = [
-        profile(artifact.path, name, eval=eval, runs=PROFILED[name == HOST], preprocess=preprocess, config=config)
-        for artifact, devices in chosen
-        for name, settings in devices
-        if tells_layers(artifact.format, name, settings) and (artifact.path.name, name) in ran
-    ]
-    return report.model_copy(update={"devices": found.results, "device_failures": found.failures, "layer_costs": costs})
+    costs, notes = [], list(report.notes)
+    for artifact, able in chosen:
+        for name, settings in able:
+            if not tells_layers(artifact.format, name, settings) or (artifact.path.name, name) not in ran:
+                continue
+            runs = PROFILED[name == HOST]
+            try:
+                costs.append(profile(artifact.path, name, eval=eval, runs=runs, preprocess=preprocess, config=config))
+            except EdgeCompressError as error:  # what was measured before is not lost with it
+                notes.append(f"{artifact.path.name} on {name}: what its layers cost is not known: {error}")
+    return report.model_copy(
+        update={"devices": found.results, "device_failures": found.failures, "layer_costs": costs, "notes": notes}
+    )

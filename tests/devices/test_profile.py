@@ -11,9 +11,11 @@ from layer_cases import FLOAT, VALID, Layers
 
 from command import edgecompress
 from edgecompress.api import convert
+from edgecompress.devices import converted
 from edgecompress.devices.bench import bench
 from edgecompress.devices.profile import profile
-from edgecompress.errors import InputError
+from edgecompress.errors import DeviceFault, InputError
+from edgecompress.recipe import Recipe
 from edgecompress_runtime.execute import Executor
 from edgecompress_runtime.operators import RECORDS
 from edgecompress_runtime.pack import write_pack
@@ -54,14 +56,27 @@ def test_layers_are_timed_on_this_machine(layered: Path) -> None:
 
 def test_a_conversion_for_devices_reports_what_layers_cost(tmp_path: Path) -> None:
     digits, out = DIGITS / "digits.onnx", tmp_path / "out"
-    converted = convert(
+    report = convert(
         digits, "linux-x86", calib=DIGITS / "train.npz", formats=["pack"], devices=["local"], output=out
-    )
-    (costs,) = converted.report.layer_costs
+    ).report
+    (costs,) = report.layer_costs
     assert (costs.device, costs.unit, costs.runs) == ("local", "ns", 20)
-    assert sum(layer.macs for layer in costs.layers) == converted.report.model.macs
+    assert sum(layer.macs for layer in costs.layers) == report.model.macs
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Layers on local" in page and all(layer.name in page for layer in costs.layers)
+
+
+def test_layers_that_can_not_be_measured_lose_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits, out = DIGITS / "digits.onnx", tmp_path / "out"
+    report = convert(digits, "linux-x86", calib=DIGITS / "train.npz", formats=["pack"], output=out).report
+
+    def fails(*arguments: object, **options: object) -> None:
+        raise DeviceFault("local: no answer")
+
+    monkeypatch.setattr(converted, "profile", fails)
+    found = converted.measured(report, out, Recipe(), None, ["local"], None)
+    assert len(found.devices) == 1 and not found.layer_costs
+    assert any("what its layers cost is not known: local: no answer" in note for note in found.notes)
 
 
 @CORTEX_M
