@@ -7,10 +7,12 @@ import onnx_ir as ir
 from edgecompress.compress.prune import recipe_faults as pruning
 from edgecompress.compress.prune.criterion import load_criterion
 from edgecompress.compress.prune.defaults import AUTO
+from edgecompress.compress.quantize.dynamic import int4_weights
 from edgecompress.compress.quantize.precision import require_nodes
 from edgecompress.compress.quantize.weight_types import require_no_zeros, weight_types
 from edgecompress.conversion.trainer import Trainer, require_torch
 from edgecompress.errors import InputError
+from edgecompress.graph.few_bits import WeightType
 from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
 
@@ -65,7 +67,11 @@ def require_names(model: ir.Model, recipe: Recipe) -> None:
     if recipe.distill.is_asked_for:
         return
     require_nodes(model.graph, recipe.quantize)
-    types = weight_types(model.graph, recipe.quantize)
+    if encoding(recipe) == "dynamic":
+        int4_weights(model.graph, recipe.quantize)
+        types: dict[ir.Node, WeightType] = {}
+    else:
+        types = weight_types(model.graph, recipe.quantize)
     if recipe.prune.is_structured:
         from edgecompress.analysis.channel_groups import channel_groups, prunable
         from edgecompress.compress.prune.prune_channels import without_kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -219,6 +219,7 @@ def _count_lowered(read: tuple[list[_Tensor], list[_Operator]], *, packed: bool)
 # .onnx ------------------------------------------------------------------------------------------------
 
 _WIDENING = {"DequantizeLinear", "Cast", "Mul", "Gather"}
+_WITH_PARAMETERS = {"QuantizeLinear", "DequantizeLinear", "BitwiseAnd", "BitShift"}  # behind their first input
 
 
 def _count_onnx(data: bytes, macs: Mapping[str, int]) -> FileCount:
@@ -235,12 +236,18 @@ def _count_onnx(data: bytes, macs: Mapping[str, int]) -> FileCount:
         weights |= dict(stored)
         stores = stored[0][1] if stored else None
         operations.append(Operation(node.op_type, names, tuple(node.output), macs[node.name], computes, stores))
-    parameters = {
-        name for node in nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear") for name in node.input[1:]
-    }
+    parameters = {name for node in nodes if node.op_type in _WITH_PARAMETERS for name in node.input[1:]}
     kept = [t for name, t in constants.items() if name not in parameters and _type(t) in TYPES]
-    rows = [(t.name, weights.get(t.name, TYPES[_type(t)]), _bytes(t)) for t in kept]
+    halves = _tables_of_halves(nodes)
+    kinds = weights | dict.fromkeys(halves, "int4")
+    rows = [(t.name, kinds.get(t.name, TYPES[_type(t)]), _bytes(t)) for t in kept]
     return _file_count(operations, rows, on_integers=any(node.op_type == "QuantizeLinear" for node in nodes))
+
+
+def _tables_of_halves(nodes: Sequence[onnx.NodeProto]) -> set[str]:
+    """Tables that hold two int4 weights in each byte: the upper half of what Gather picks is shifted down."""
+    shifted = {node.input[0] for node in nodes if node.op_type == "BitShift"}
+    return {node.input[0] for node in nodes if node.op_type == "Gather" and node.output[0] in shifted}
 
 
 def _computed(

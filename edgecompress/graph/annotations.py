@@ -32,6 +32,8 @@ class Quantization:
     dtype: INT8, INT16, INT32 or INT64; FLOAT16 means a plain cast (scale 1, zero point 0).
     narrow_range: weights use [-127, 127] (TFLite quantization specification).
     kind: of an int8 weight, which whole numbers it takes.
+    block: of a matrix of int4 weights: so many weights of a channel that follow one another have a scale of their own.
+    scale and zero_point are then [channels, blocks], the last block may be shorter, and whole numbers are -8..7.
     """
 
     scale: np.ndarray
@@ -40,13 +42,14 @@ class Quantization:
     dtype: ir.DataType = ir.DataType.INT8
     narrow_range: bool = False
     kind: few_bits.WeightType = "int8"
+    block: int | None = None
 
     def quantize(self, real: np.ndarray) -> np.ndarray:
         """float array of the value's shape -> stored integers (numpy dtype of `dtype`)."""
         if self.dtype == ir.DataType.FLOAT16:
             return real.astype(np.float16)
-        low, high = INTEGER_RANGE[self.dtype]
-        if self.kind != "int8":
+        low, high = INTEGER_RANGE[self.dtype] if self.block is None else few_bits.INT4_RANGE
+        if self.kind != "int8" and self.block is None:
             return few_bits.integers(self.kind, real.astype(np.float64), self._broadcast(real.ndim)[0], self.axis)
         result = np.empty(real.shape, self.dtype.numpy())
         for part, scale, zero_point in self._parts(real):
@@ -71,6 +74,9 @@ class Quantization:
 
     def _parts(self, array: np.ndarray) -> Iterator[tuple[slice | EllipsisType, np.ndarray, np.ndarray]]:
         """Parts of a large array, small enough for the cache, each with its scale and zero point."""
+        if self.block is not None:
+            yield from self._parts_in_blocks(array)
+            return
         scale, zero_point = self._broadcast(array.ndim)
         if array.size <= CHUNK:
             yield ..., scale, zero_point
@@ -79,6 +85,20 @@ class Quantization:
         for start in range(0, len(array), rows):
             part = slice(start, start + rows)
             yield part, *((scale[part], zero_point[part]) if self.axis == 0 else (scale, zero_point))
+
+    def _parts_in_blocks(self, array: np.ndarray) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        rows = max(CHUNK // max(array.shape[1], 1), 1)
+        for start in range(0, len(array), rows):
+            part = slice(start, start + rows)
+            yield part, self._of_rows(self.scale, array, part), self._of_rows(self.zero_point, array, part)
+
+    def _of_rows(self, parameters: np.ndarray, array: np.ndarray, part: slice) -> np.ndarray:
+        """Of [channels, blocks] those of each weight in some rows of the matrix."""
+        assert self.block is not None
+        wide = parameters.astype(np.float64)
+        if self.axis == 0:
+            return np.repeat(wide[part], self.block, axis=1)[:, : array.shape[1]]
+        return np.repeat(wide.T, self.block, axis=0)[: len(array)][part]
 
     def _broadcast(self, rank: int) -> tuple[np.ndarray, np.ndarray]:
         scale, zero_point = self.scale.astype(np.float64), self.zero_point.astype(np.float64)
@@ -93,7 +113,7 @@ class Quantization:
         return (
             other is not None
             and self.dtype == other.dtype
-            and self.axis == other.axis
+            and (self.axis, self.block) == (other.axis, other.block)
             and np.array_equal(self.scale, other.scale)
             and np.array_equal(self.zero_point, other.zero_point)
         )

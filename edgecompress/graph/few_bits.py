@@ -3,7 +3,7 @@
 binary: -1 and 1; the scale is the mean magnitude (M. Rastegari et al., "XNOR-Net", ECCV 2016, equation 6).
 ternary: -1, 0 and 1; 0 up to 0.7 of the mean magnitude, and the scale is the mean magnitude of the others (F. Li et
 al., "Ternary weight networks", 2016, equations 5 and 6).
-int4: -7 to 7; the scale of least squared error.
+int4: -7 to 7; the scale of least squared error. In blocks (`compress/quantize/int4_blocks.py`) -8 to 7.
 
 Weights that are exactly zero have been pruned: they take no part in a mean, and stay zero where there is a zero.
 """
@@ -17,6 +17,7 @@ import numpy as np
 WeightType = Literal["int8", "int4", "ternary", "binary"]
 LARGEST: dict[str, int] = {"int8": 127, "int4": 7, "ternary": 1, "binary": 1}  # magnitude of a whole number
 BITS: dict[str, int] = {"int8": 8, "int4": 4, "ternary": 2, "binary": 1}
+INT4_RANGE = (-8, 7)  # of what four bits hold
 THRESHOLD = 0.7  # of the mean magnitude
 SHARES = np.linspace(0.3, 1.0, 15)  # of the range that would hold the largest int4 weight, to choose from
 

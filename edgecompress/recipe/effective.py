@@ -79,10 +79,17 @@ def _require_consistent(recipe: Recipe, profile: Profile) -> None:
     unloadable = [f for f in formats if f not in profile.loads]
     if unloadable:
         raise InputError(f"format {unloadable[0]!r}: target {profile.name} loads only {', '.join(profile.loads)}")
-    if quantize.few_bits and quantize.activations != "int8":
+    in_blocks = encoding(recipe) == "dynamic"  # int4 is
+    wrong = [key for key in quantize.few_bits if not (in_blocks and key.endswith('"int4"'))]
+    if wrong and quantize.activations != "int8":
         raise InputError(
-            f"quantize.{quantize.few_bits[0]} needs int8 activations beside it: give calibration data (--calib), and "
+            f"quantize.{wrong[0]} needs int8 activations beside it: give calibration data (--calib), and "
             "leave out weights and activations that are float"
+        )
+    if (asked := quantize.asks_for_blocks) and not in_blocks:
+        raise InputError(
+            f'quantize.{asked} is for int4 weights beside float activations: set activations = "float32", with weights '
+            'or layer_weights "int4"'
         )
     if quantize.activations == "int8" and not quantize.is_integer:
         raise InputError(f'recipe: activations = "int8" needs weights = "int8", found weights = "{quantize.weights}"')

@@ -311,7 +311,8 @@ class Quantize(Section):
     weights: Literal["int8", "int4", "ternary", "binary", "float16", "float32"] = Field(
         "int8",
         description='how weights are stored: "int8", "float16", "float32", or in few bits, beside int8 activations: '
-        '"int4", "ternary" or "binary", but for the first and the last layer with weights, which are int8',
+        '"int4", "ternary" or "binary", but for the first and the last layer with weights, which are int8; beside '
+        'float activations "int4" has all matrices and tables of embeddings in blocks, and other weights in int8',
     )
     activations: Literal["auto", "int8", "float32"] = Field(
         "auto",
@@ -342,9 +343,15 @@ class Quantize(Section):
     )
     layer_weights: dict[str, Literal["int8", "int4", "ternary", "binary"]] = Field(
         {},
-        description="how the weights of single layers are stored beside int8 activations, by the names of their nodes, "
-        'the first and the last layer among them: "int8", "int4", "ternary" or "binary"; others: as weights says',
+        description="how the weights of single layers are stored, by the names of their nodes, the first and the last "
+        'layer among them: "int8", "int4", and beside int8 activations "ternary" or "binary"; others: as weights says',
     )
+    int4_block: Literal[16, 32, 64, 128, 256, "channel"] | None = Field(
+        None,
+        description="how many int4 weights of an output channel, or of a row of a table, share a scale beside float "
+        'activations: 16, 32, 64, 128, 256 or "channel"; unset: 32',
+    )
+    int4_zero_points: bool = Field(False, description="whether these blocks have a zero point as well")
     search_seconds: Number = Field(
         60.0,
         ge=0,
@@ -363,6 +370,13 @@ class Quantize(Section):
     def is_integer(self) -> bool:
         """Whether weights are whole numbers, of 8 bits or fewer."""
         return self.weights not in ("float16", "float32")
+
+    @property
+    def asks_for_blocks(self) -> str | None:
+        """The key, if any, that says something of blocks."""
+        if self.int4_block is not None:
+            return "int4_block"
+        return "int4_zero_points" if self.int4_zero_points else None
 
     @property
     def few_bits(self) -> list[str]:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from edgecompress.evaluate.file_count import FileCount
 from edgecompress.graph.annotations import activation_bits, codebook, is_integer, quantization, sparsity
+from edgecompress.graph.few_bits import BITS as FEW_BITS
 from edgecompress.graph.few_bits import narrowest
 from edgecompress.graph.fusion import Layer as FusedLayer
 from edgecompress.graph.fusion import constant
@@ -123,6 +124,9 @@ def _encoding(layer: FusedLayer, weight: ir.Value | None) -> tuple[str, float | 
         clusters, bits = f", {len(book.centroids)} values", round(entropy(book.indices), 2)
     if q is None:
         return _activations(layer) + clusters, bits
+    if q.block is not None:
+        length = _array(weight).shape[1 - (q.axis or 0)]
+        return f"int4 in blocks of {min(q.block, length)} weights", float(FEW_BITS["int4"])
     name = q.dtype.name.lower()
     if q.dtype == ir.DataType.INT8 and (kind := narrowest(stored := q.quantize(_array(weight)))) != "int8":
         name, clusters, bits = kind, "", round(entropy(stored), 2)

@@ -1,4 +1,4 @@
-"""Stores only weights in 8 or 16 bits; activations stay float, so no data is needed."""
+"""Stores only weights in 4, 8 or 16 bits; activations stay float, so no data is needed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import operators
+from edgecompress.compress.quantize.int4_blocks import Blocks, quantize_blocks
 from edgecompress.compress.quantize.weight_scales import keep_clusters, quantize_weight
-from edgecompress.graph.annotations import Quantization, is_integer, set_activation_bits, set_quantization
+from edgecompress.errors import InputError
+from edgecompress.graph.annotations import Quantization, codebook, is_integer, set_activation_bits, set_quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 from edgecompress.operators import record_of
 from edgecompress.recipe import Quantize
@@ -16,7 +18,8 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
 def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
-    """A clone with int8 weights (dynamic range), with a scale for each output channel, or each row of a table.
+    """A clone with int8 weights (dynamic range), with a scale for each output channel, or each row of a table, or with
+    int4 weights in blocks.
 
     Layers named in settings.float_layers keep float weights.
     """
@@ -27,7 +30,63 @@ def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
         axis = operators.weight_axis(node) if settings.per_channel else None
         set_quantization(weight, keep_clusters(weight, quantize_weight(np.asarray(constant(weight)), axis)))
     store_weights(clone.graph, settings)
+    blocks = blocks_of(settings)
+    for value, axis in int4_weights(clone.graph, settings).items():
+        set_quantization(value, quantize_blocks(np.asarray(constant(value)), axis, blocks))
     return clone
+
+
+def blocks_of(settings: Quantize) -> Blocks:
+    """How int4 weights beside float activations are grouped."""
+    size = 32 if settings.int4_block is None else settings.int4_block
+    return Blocks(None if size == "channel" else size, settings.int4_zero_points)
+
+
+def int4_weights(graph: ir.Graph, settings: Quantize) -> dict[ir.Value, int]:
+    """(matrix or table: the axis of its channels or rows) of those that are to be int4 beside float activations.
+
+    Raises InputError where a node that settings.layer_weights names has no weights, or is to be int4 and has no matrix
+    and no table, and where nothing can be int4 that is to be.
+    """
+    able = _can_be_int4(graph)
+    chosen, unused = dict[ir.Value, int](), dict(settings.layer_weights)
+    for layer in layers(graph):
+        names = {n for node in layer.nodes for n in (node.name, *(v.name for v in node.outputs))}
+        weights = [v for v in layer.node.inputs if v is not None and v in able]
+        named = [settings.layer_weights[name] for name in settings.layer_weights if name in names]
+        for name in names:
+            if weights or (operators.weight(layer) is not None and settings.layer_weights.get(str(name)) == "int8"):
+                unused.pop(str(name), None)
+        if (named[0] if named else settings.weights) == "int4" and not _stays(layer.node, settings):
+            chosen |= {value: able[value] for value in weights}
+    if unused:
+        listed = ", ".join(map(repr, sorted(unused)))
+        raise InputError(
+            "quantize.layer_weights: these nodes have no matrices or tables that can be int4 beside float "
+            f"activations: {listed}; remove them"
+        )
+    if settings.weights == "int4" and not able:
+        raise InputError(
+            'quantize.weights = "int4" needs int8 activations beside it: give calibration data (--calib). Beside float '
+            "activations matrices and tables of embeddings can be int4, of which the model has none"
+        )
+    return chosen
+
+
+def _can_be_int4(graph: ir.Graph) -> dict[ir.Value, int]:
+    """Constants that only products, as matrices, or only float nodes that pick rows read, with the axis of channels."""
+    found = dict[ir.Value, int]()
+    for value in graph.initializers.values():
+        array, uses = constant(value), list(value.uses())
+        if array is None or array.ndim != 2 or not uses or codebook(value) is not None or value.is_graph_output():
+            continue
+        if all(use.node.op_type in ("MatMul", "Gemm") and use.idx == 1 for use in uses):
+            kinds = {use.node.op_type for use in uses}
+            if len(kinds) == 1:
+                found[value] = 0 if kinds == {"Gemm"} else 1
+        elif all(use.node.op_type == "Gather" and value in operators.stored(use.node) for use in uses):
+            found[value] = 0
+    return found
 
 
 def store_weights(graph: ir.Graph, settings: Quantize) -> None:

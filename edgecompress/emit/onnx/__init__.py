@@ -15,6 +15,7 @@ from edgecompress.emit.onnx.additions import Additions, values
 from edgecompress.emit.onnx.constants import store_constants
 from edgecompress.emit.onnx.dynamic_layers import write_dynamic_layers
 from edgecompress.emit.onnx.if_exits import with_ifs
+from edgecompress.emit.onnx.int4_weights import write_int4_weights
 from edgecompress.emit.onnx.open_batch import THREE, TWO, with_open_batch, with_scales
 from edgecompress.emit.onnx.open_sizes import with_open_sizes
 from edgecompress.emit.onnx.unsigned_weights import with_unsigned_weights
@@ -62,6 +63,7 @@ def _written(model: ir.Model, unsigned: bool) -> onnx.ModelProto:
     added = Additions(graph)
     groups = layers(graph)
     insert_pairs(graph, groups, added)
+    write_int4_weights(graph, added)
     write_dynamic_layers(graph, groups, added, as_unsigned=unsigned)
     store_constants(graph, groups, added)
     _strip(clone, added)

@@ -22,9 +22,10 @@ class Additions:
         self._names = _unused_names({value.name for value in values(graph)})
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
-    def node(self, op_type: str, inputs: Sequence[ir.Value], **attributes: int) -> ir.Node:
+    def node(self, op_type: str, inputs: Sequence[ir.Value], **attributes: int | str) -> ir.Node:
         """A node of one output, not in the graph yet."""
-        node = ir.Node("", op_type, inputs, [ir.AttrInt64(name, value) for name, value in attributes.items()])
+        node = ir.node(op_type, inputs, attributes)
+        node.name = None
         node.outputs[0].name = next(self._names)
         self.nodes.append(node)
         return node

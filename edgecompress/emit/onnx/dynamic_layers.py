@@ -52,6 +52,8 @@ def _weight(layer: Layer) -> ir.Value | None:
     q, array = quantization(value), constant(value)
     if value is None or q is None or array is None or q.dtype != ir.DataType.INT8 or codebook(value) is not None:
         return None
+    if q.block is not None:
+        return None
     if any(use.node.op_type not in ("MatMul", "Gemm") for use in value.uses()):
         return None  # a table as well, which the file has once
     depth = array.shape[1] if layer.node.op_type == "Gemm" else array.shape[0]

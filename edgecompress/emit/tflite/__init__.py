@@ -185,6 +185,11 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
         for value in group.last.outputs:  # so that the nodes behind can be checked as well
             if value.shape is not None:
                 ctx.new(value, forms.identity(len(shape(value))))
+    if blocks := [v.name for v in model.graph.initializers.values() if (q := quantization(v)) and q.block is not None]:
+        faults.append(
+            f"int4 weights in blocks, of which it has {len(blocks)} ({blocks[0]}, ...), are for .onnx files alone: ask "
+            'for --format onnx, or for weights = "int8"'
+        )
     if missing:
         faults.append(f"not in TFLite's operators, but in .onnx: {listed(reasons)}")
     taken = {index for _, index in inputs}
