@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ import onnxruntime
 import pytest
 
 import edgecompress
-from edgecompress.compress.quantize import quantize_dynamic, simulation
-from edgecompress.compress.quantize.int4_blocks import steps
+from edgecompress.compress.quantize import int4_blocks, quantize_dynamic, simulation
+from edgecompress.compress.quantize.gptq_blocks import round_matrix
+from edgecompress.compress.quantize.int4_blocks import Blocks, quantize_blocks, steps
+from edgecompress.compress.quantize.mixed_bits import Option, choose
+from edgecompress.compress.quantize.moments import Accumulator, Moments, unknown
 from edgecompress.emit import onnx as onnx_emitter
 from edgecompress.errors import InputError
 from edgecompress.evaluate.file_count import count_file
@@ -157,6 +161,93 @@ def test_by_layer_and_by_the_report(tmp_path: Path) -> None:
     assert counted["int8"] == 32 * 64
     encodings = {layer.name: layer.encoding for layer in made.report.layers}
     assert encodings["e"] == encodings["y"] == "int4 in blocks of 32 weights"
+
+
+# GPTQ -------------------------------------------------------------------------------------------------
+
+
+def of_rows(x: np.ndarray, y: np.ndarray) -> Moments:
+    found = Accumulator(centred=False)
+    found.add(x[None], y)
+    return found.moments()
+
+
+@pytest.mark.parametrize(("size", "zero_points"), [(32, False), (32, True), (16, False), (128, False)])
+def test_gptq_leaves_less_error_on_inputs_that_go_together(size: int, zero_points: bool) -> None:
+    matrix, mixed = normal(20, 72), normal(72, 72, seed=1) * np.geomspace(0.02, 1, 72, dtype=np.float32)[:, None]
+    x, fresh = normal(600, 72, seed=2) @ mixed, normal(600, 72, seed=3) @ mixed
+    rounded = round_matrix(matrix, of_rows(x, x @ matrix.T), size, zero_points, 0.01)
+    q = quantize_blocks(matrix, 0, Blocks(size, zero_points))
+    plain = q.dequantize(q.quantize(matrix))
+    assert rounded.whole.min() >= -8 and rounded.whole.max() <= 7 and (rounded.scale > 0).all()
+    assert zero_points or not rounded.zero.any()
+    exact = fresh @ matrix.T
+    gained = snr_db(exact, fresh @ rounded.real(size).T.astype(np.float32)) - snr_db(exact, fresh @ plain.T)
+    assert gained > 3
+
+
+def test_gptq_with_independent_inputs_is_rounding_to_the_nearest_and_keeps_zeros() -> None:
+    matrix = normal(6, 64)
+    matrix[:, 5:9] = 0
+    rounded = round_matrix(matrix, unknown(matrix, 1), 32, False, 1e-9)
+    block = np.arange(64) // 32
+    steps_of_blocks = int4_blocks.steps(matrix.reshape(-1, 32), False)[0].reshape(6, 2)[:, block]
+    np.testing.assert_array_equal(rounded.whole, np.clip(np.rint(matrix / steps_of_blocks), -8, 7))
+    assert not rounded.whole[:, 5:9].any()
+
+
+def test_steps_behind_gptq_are_those_of_least_squares() -> None:
+    x, matrix = normal(200, 48) @ normal(48, 48, seed=1), normal(3, 48, seed=2)
+    moments = of_rows(x, x @ matrix.T)
+    rounded = round_matrix(matrix, moments, 16, False, 1e-9)
+    for channel in range(3):
+        parts = rounded.whole[channel].astype(np.float64) * (np.arange(48) // 16 == np.arange(3)[:, None])
+        best = np.linalg.lstsq(x @ parts.T, x @ matrix[channel], rcond=None)[0]
+        np.testing.assert_allclose(rounded.scale[channel], best, rtol=1e-2)
+
+
+# a limit on size --------------------------------------------------------------------------------------
+
+
+def test_what_is_chosen_fits_and_is_nearly_the_best() -> None:
+    rng = np.random.default_rng(0)
+    options = {}
+    for name in "abcd":
+        size, sensitivity = rng.integers(100, 1000), rng.uniform(0.01, 1)
+        noises = sensitivity * np.array([1.5, 1.0, 0.01])
+        kinds = (Blocks(None), Blocks(32), None)
+        options[name] = [Option(b, size * bits / 8, n) for b, bits, n in zip(kinds, (4, 5, 8), noises, strict=True)]
+    most = sum(its[-1].bytes for its in options.values())
+    for room in np.linspace(0.5, 1, 9) * most:
+        chosen = choose(options, room)
+        by_blocks = {name: {o.blocks: o for o in its} for name, its in options.items()}
+        taken = [by_blocks[name][blocks] for name, blocks in chosen.items()]
+        assert sum(o.bytes for o in taken) <= room * (1 + 1e-9)
+        every = [c for c in itertools.product(*options.values()) if sum(o.bytes for o in c) <= room * (1 + 1e-9)]
+        best = min(sum(o.noise for o in c) for c in every)
+        assert sum(o.noise for o in taken) <= best * 2
+
+
+def test_a_limit_on_the_file_mixes_int4_and_int8(tmp_path: Path) -> None:
+    model = built(
+        "e = Gather(t, i) m = MatMul(e, v) n = Relu(m) o = MatMul(n, u) p = Relu(o) y = MatMul(p, w)",
+        "int64[1, 7] i", t=normal(300, 64), v=normal(64, 128), u=normal(128, 128), w=normal(128, 16),
+    )  # fmt: skip
+    calib = {"i": np.random.default_rng(0).integers(0, 300, (80, 7))}
+    given = {"calib": calib, "formats": ["onnx"], "min_snr": 5}
+    weights, found = 300 * 64 + 64 * 128 + 128 * 128 + 128 * 16, {}
+    for share in (1.2, 0.86, 0.62):
+        made = edgecompress.convert(
+            model, recipe={"quantize": {"activations": "float32"}}, max_size=int(share * weights),
+            output=tmp_path / str(share), **given,
+        )  # fmt: skip
+        (artifact,) = made.report.artifacts
+        assert artifact.bytes <= share * weights and made.report.status == "ok"
+        found[share] = artifact
+    assert "int4" not in found[1.2].weight_bytes_by_type
+    assert {"int4", "int8"} <= set(found[0.86].weight_bytes_by_type)
+    snrs = [found[share].checks[0].snr_db for share in found]
+    assert snrs[0] > snrs[1] > snrs[2]
 
 
 FAULTS = {

@@ -9,19 +9,12 @@ from functools import partial
 
 import onnx_ir as ir
 
-from edgecompress.compress.quantize import (
-    LayerDiagnosis,
-    Quantized,
-    diagnose,
-    quantize,
-    quantize_again,
-    quantize_dynamic,
-    to_float16,
-)
+from edgecompress.compress.quantize import LayerDiagnosis, Quantized, diagnose, quantize, quantize_again, to_float16
 from edgecompress.compress.quantize.search import Found, improve, improve_further
 from edgecompress.conversion.artifacts import emit_pack
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.size_budget import cluster_within
+from edgecompress.conversion.stored_weights import store_weights
 from edgecompress.evaluate.dataset import Dataset
 from edgecompress.graph.annotations import comes_quantized, quantization
 from edgecompress.graph.few_bits import BITS
@@ -31,11 +24,7 @@ from edgecompress.recipe import Quantize
 from edgecompress.recipe.effective import encoding
 from edgecompress.record.report import Goal, History
 
-FLOAT_ENCODERS: dict[str, Callable[[ir.Model, Quantize], ir.Model]] = {
-    "dynamic": quantize_dynamic,
-    "float16": lambda model, settings: to_float16(model),
-    "float32": lambda model, settings: model,
-}
+FLOAT_ENCODERS: dict[str, Callable[[ir.Model], ir.Model]] = {"float16": to_float16, "float32": lambda model: model}
 AWARE = "quantization-aware training"
 
 
@@ -57,9 +46,12 @@ def encode(conversion: Conversion, model: ir.Model) -> Encoded:
     recipe, kind, integer_only = conversion.recipe, encoding(conversion.recipe), conversion.profile.integer_only
     calibration = conversion.data.calibration
     with conversion.log.stage("quantize") as running:
-        if kind != "int8":
-            encoded = Encoded(FLOAT_ENCODERS[kind](model, recipe.quantize))
+        if kind == "dynamic":
+            annotated, running.stage.note = store_weights(conversion, model)
+            encoded = Encoded(annotated)
             return _clustered(conversion, encoded, model, calibration)
+        if kind != "int8":
+            return _clustered(conversion, Encoded(FLOAT_ENCODERS[kind](model)), model, calibration)
         assert calibration is not None  # open_data sees to it
         model = in_every_shape(model.clone(), partial(integer_parts, integer_only=integer_only))
         typical = conversion.data.calibrates_typically

@@ -577,7 +577,8 @@ class Emit(Section):
     max_size: int | None = Field(
         None,
         ge=1,
-        description="bytes that an artifact may have; pruning and clustering are chosen to meet it; unset: no limit",
+        description="bytes that an artifact may have; pruning and clustering are chosen to meet it, and beside float "
+        "activations, with calibration data, which weights of an .onnx file are int4; unset: no limit",
     )
     coder: Annotated[str, BeforeValidator(_coder)] = Field(
         CODERS[0],

@@ -48,7 +48,7 @@ def with_best_method(
     left = _promising(tuner, judge, steps)
     measured = {name: tuner.measure(steps[name]) for name in left} if len(left) > 1 or left[0] == first else {}
     best = max(measured, key=lambda name: measured[name].mean) if measured else left[0]
-    exactly = measured[best] if best == first else tuner.measure(steps[best], biases=biases_of(annotated[best]))
+    exactly = measured[best] if best == first else tuner.measure(steps[best], others=biases_of(annotated[best]))
     return BestMethod(candidates[best], annotated[best], exactly)
 
 

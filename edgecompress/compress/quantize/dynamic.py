@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
@@ -17,11 +19,14 @@ from edgecompress.recipe import Quantize
 LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
+def quantize_dynamic(
+    model: ir.Model, settings: Quantize, choice: Mapping[str, Blocks | None] | None = None
+) -> ir.Model:
     """A clone with int8 weights (dynamic range), with a scale for each output channel, or each row of a table, or with
     int4 weights in blocks.
 
-    Layers named in settings.float_layers keep float weights.
+    Layers named in settings.float_layers keep float weights. choice: by the name of a weight, how its int4 blocks are,
+    or None for int8; unset: as the settings say.
     """
     clone = model.clone()
     for node, weight in _weights(clone):
@@ -30,9 +35,11 @@ def quantize_dynamic(model: ir.Model, settings: Quantize) -> ir.Model:
         axis = operators.weight_axis(node) if settings.per_channel else None
         set_quantization(weight, keep_clusters(weight, quantize_weight(np.asarray(constant(weight)), axis)))
     store_weights(clone.graph, settings)
-    blocks = blocks_of(settings)
-    for value, axis in int4_weights(clone.graph, settings).items():
-        set_quantization(value, quantize_blocks(np.asarray(constant(value)), axis, blocks))
+    if choice is None:
+        choice = {str(value.name): blocks_of(settings) for value in int4_weights(clone.graph, settings)}
+    for value, axis in can_be_int4(clone.graph).items():
+        if (blocks := choice.get(str(value.name))) is not None:
+            set_quantization(value, quantize_blocks(np.asarray(constant(value)), axis, blocks))
     return clone
 
 
@@ -42,23 +49,18 @@ def blocks_of(settings: Quantize) -> Blocks:
     return Blocks(None if size == "channel" else size, settings.int4_zero_points)
 
 
-def int4_weights(graph: ir.Graph, settings: Quantize) -> dict[ir.Value, int]:
-    """(matrix or table: the axis of its channels or rows) of those that are to be int4 beside float activations.
+def int4_weights(graph: ir.Graph, settings: Quantize) -> list[ir.Value]:
+    """The matrices and tables that are to be int4 beside float activations.
 
     Raises InputError where a node that settings.layer_weights names has no weights, or is to be int4 and has no matrix
     and no table, and where nothing can be int4 that is to be.
     """
-    able = _can_be_int4(graph)
-    chosen, unused = dict[ir.Value, int](), dict(settings.layer_weights)
+    able, named = can_be_int4(graph), named_weights(graph, settings)
+    unused = set(settings.layer_weights)
     for layer in layers(graph):
-        names = {n for node in layer.nodes for n in (node.name, *(v.name for v in node.outputs))}
         weights = [v for v in layer.node.inputs if v is not None and v in able]
-        named = [settings.layer_weights[name] for name in settings.layer_weights if name in names]
-        for name in names:
-            if weights or (operators.weight(layer) is not None and settings.layer_weights.get(str(name)) == "int8"):
-                unused.pop(str(name), None)
-        if (named[0] if named else settings.weights) == "int4" and not _stays(layer.node, settings):
-            chosen |= {value: able[value] for value in weights}
+        has_int8 = operators.weight(layer) is not None
+        unused -= {n for n in _names(layer) if weights or (has_int8 and settings.layer_weights.get(n) == "int8")}
     if unused:
         listed = ", ".join(map(repr, sorted(unused)))
         raise InputError(
@@ -70,21 +72,36 @@ def int4_weights(graph: ir.Graph, settings: Quantize) -> dict[ir.Value, int]:
             'quantize.weights = "int4" needs int8 activations beside it: give calibration data (--calib). Beside float '
             "activations matrices and tables of embeddings can be int4, of which the model has none"
         )
-    return chosen
+    return [value for value in able if named.get(value, settings.weights) == "int4"]
 
 
-def _can_be_int4(graph: ir.Graph) -> dict[ir.Value, int]:
+def named_weights(graph: ir.Graph, settings: Quantize) -> dict[ir.Value, str]:
+    """What settings.layer_weights say of weights that can be int4 beside float activations, and "float32" for those of
+    settings.float_layers."""
+    found = dict[ir.Value, str]()
+    for layer in layers(graph):
+        kinds: list[str] = [settings.layer_weights[n] for n in _names(layer) if n in settings.layer_weights]
+        kinds = ["float32"] if _stays(layer.node, settings) else kinds
+        found |= {v: kinds[0] for v in layer.node.inputs if v is not None and kinds}
+    return found
+
+
+def _names(layer: Layer) -> set[str]:
+    """Of the layer's nodes, and of what they make."""
+    return {str(n) for node in layer.nodes for n in (node.name, *(v.name for v in node.outputs))}
+
+
+def can_be_int4(graph: ir.Graph) -> dict[ir.Value, int]:
     """Constants that only products, as matrices, or only float nodes that pick rows read, with the axis of channels."""
     found = dict[ir.Value, int]()
     for value in graph.initializers.values():
         array, uses = constant(value), list(value.uses())
         if array is None or array.ndim != 2 or not uses or codebook(value) is not None or value.is_graph_output():
             continue
-        if all(use.node.op_type in ("MatMul", "Gemm") and use.idx == 1 for use in uses):
-            kinds = {use.node.op_type for use in uses}
-            if len(kinds) == 1:
-                found[value] = 0 if kinds == {"Gemm"} else 1
-        elif all(use.node.op_type == "Gather" and value in operators.stored(use.node) for use in uses):
+        kinds = {(use.node.op_type, use.idx) for use in uses}
+        if kinds in ({("MatMul", 1)}, {("Gemm", 1)}):
+            found[value] = 0 if ("Gemm", 1) in kinds else 1
+        elif kinds == {("Gather", 0)} and all(value in operators.stored(use.node) for use in uses):
             found[value] = 0
     return found
 

@@ -150,9 +150,10 @@ class Judge:
 
 
 class Tuner:
-    """An annotated model, simulated with steps and weights that change from run to run."""
+    """An annotated model, simulated with steps and weights that change from run to run. weights: names of further
+    constants that may."""
 
-    def __init__(self, judge: Judge, annotated: ir.Model) -> None:
+    def __init__(self, judge: Judge, annotated: ir.Model, weights: Sequence[str] = ()) -> None:
         self._judge = judge
         simulation = Simulation(annotated)
         self._steps = dict(simulation.steps)
@@ -162,7 +163,12 @@ class Tuner:
         self._shapes = {str(v.name): tuple(v.shape.numpy()) for v in model.graph.inputs if v.shape is not None}
         self._defaults: Arrays = {}
         graph = model.graph
-        for name in [*self._exact, *biases_of(annotated), *(n for names in self._steps.values() for n in names)]:
+        for name in [
+            *self._exact,
+            *biases_of(annotated),
+            *weights,
+            *(n for names in self._steps.values() for n in names),
+        ]:
             value = graph.initializers.pop(name)
             assert value.const_value is not None
             array = np.asarray(value.const_value.numpy())
@@ -180,15 +186,16 @@ class Tuner:
         changes: Mapping[str, Step],
         exact: Collection[str] = (),
         judge: Judge | None = None,
-        biases: Arrays | None = None,
+        others: Arrays | None = None,
     ) -> Measured:
         """The quality with other steps for some values, by the names that they have in the annotated model.
 
         exact: names of weights that are not rounded. judge: in place of the tuner's own, on a part of its samples.
-        biases: in place of the model's, by name (`biases_of` a model that differs in its steps alone).
+        others: constants in place of the model's, by name: biases (`biases_of` a model that differs in its steps alone)
+        and the tuner's further weights.
         """
         judge = judge or self._judge
-        steps = self._defaults | {name: self._exact[name] for name in exact if name in self._exact} | (biases or {})
+        steps = self._defaults | {name: self._exact[name] for name in exact if name in self._exact} | (others or {})
         for value, step in changes.items():
             if value in self._steps:
                 numbers = (step.scale, step.low, step.high)

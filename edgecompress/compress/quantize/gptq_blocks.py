@@ -1,0 +1,138 @@
+"""GPTQ for int4 weights in blocks: column by column, so that each makes up for the errors of those before it.
+
+E. Frantar et al., "GPTQ" (ICLR 2023), algorithm 1. The steps of a block are chosen when its turn comes, from the
+weights as errors before it left them. At the end all steps of a channel are the best for its whole numbers: those of
+least error of the outputs, by least squares.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompress.compress.quantize import int4_blocks, matrices, operators
+from edgecompress.compress.quantize.gptq import damping_for
+from edgecompress.compress.quantize.layer_inputs import Calibrator
+from edgecompress.compress.quantize.moments import Moments, inverse_factors
+from edgecompress.evaluate.dataset import Dataset
+from edgecompress.graph.annotations import quantization, set_quantization
+from edgecompress.graph.fusion import Layer, constant, layers
+
+COLUMNS = 128  # whose errors are passed on together, at most
+RIDGE = 1e-6  # of the mean, on the diagonal of the equations for steps
+
+
+@dataclass(frozen=True)
+class RoundedBlocks:
+    """whole: int8 [channels, k], -8..7. scale, zero: [channels, blocks]."""
+
+    whole: np.ndarray
+    scale: np.ndarray
+    zero: np.ndarray
+
+    def real(self, size: int) -> np.ndarray:
+        """float64 [channels, k]."""
+        block = np.arange(self.whole.shape[1]) // size
+        return (self.whole - self.zero[:, block]) * self.scale.astype(np.float64)[:, block]
+
+
+def round_in_blocks(reference: ir.Model, annotated: ir.Model, dataset: Dataset, zero_points: bool) -> ir.Model:
+    """A clone of the annotated model with its int4 matrices in blocks rounded again, layer after layer, each with
+    inputs from rounded ones, and with biases that keep the means of outputs. Tables, and matrices that several layers
+    read, stay.
+
+    reference: the float model that it was annotated from. zero_points: whether blocks have some.
+    """
+    annotated = annotated.clone()
+    calibrator = Calibrator(reference, dataset, seed=0)
+    rounded_so_far = as_floats(annotated)
+    its = {str(v.name): v for v in rounded_so_far.graph.initializers.values()}
+    by_name = {str(layer.node.name): layer for layer in layers(rounded_so_far.graph)}
+    for layer, value in _matrices(annotated.graph):
+        weight = np.asarray(constant(value))
+        matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
+        q, its_layer = quantization(value), by_name[str(layer.node.name)]
+        assert q is not None and q.block is not None
+        moments, size = calibrator.moments(rounded_so_far, its_layer, *matrix.shape), q.block
+        rounded = round_matrix(matrix, moments, size, zero_points, damping_for(moments, len(dataset)))
+        axis = operators.weight_axis(layer.node)
+        assert axis is not None
+        set_quantization(value, int4_blocks.annotation(rounded.scale, rounded.zero, axis, size))
+        real = rounded.real(size)
+        stored = matrices.from_matrix(layer.node, real.astype(np.float32), weight.shape)
+        changed = {value: stored} | ({} if layer.bias is None else {layer.bias: moments.bias(real)})
+        for constant_value, array in changed.items():
+            constant_value.const_value = ir.tensor(array, name=constant_value.name)
+            its[str(constant_value.name)].const_value = constant_value.const_value
+    return annotated
+
+
+def as_floats(annotated: ir.Model) -> ir.Model:
+    """A clone whose weights are what theirs stand for, in float."""
+    clone = annotated.clone()
+    for value in clone.graph.initializers.values():
+        q, array = quantization(value), constant(value)
+        if q is not None and array is not None:
+            value.const_value = ir.tensor(q.dequantize(q.quantize(array)), name=value.name)
+            set_quantization(value, None)
+    return clone
+
+
+def _matrices(graph: ir.Graph) -> Iterator[tuple[Layer, ir.Value]]:
+    readers = Counter(v for node in graph for v in node.inputs if v is not None)
+    for layer in layers(graph):
+        value = operators.weight(layer)
+        if value is None or (q := quantization(value)) is None or q.block is None:
+            continue
+        if readers[value] == 1 and (layer.bias is None or readers[layer.bias] == 1):
+            yield layer, value
+
+
+def round_matrix(matrix: np.ndarray, moments: Moments, size: int, zero_points: bool, damping: float) -> RoundedBlocks:
+    """A matrix [channels, k] in blocks of so many inputs. Weights that are zero have been pruned, and stay so."""
+    wanted = moments.solution(damping, matrix)
+    (factor,), (hessian,) = inverse_factors(moments.damped(damping)), moments.damped(damping)
+    pruned, (channels, k) = matrix == 0, matrix.shape
+    target, count = wanted.copy(), -(-k // size)
+    whole = np.zeros(matrix.shape, np.int8)
+    scale, zero = np.ones((channels, count)), np.zeros((channels, count), np.int64)
+    for start in range(0, k, COLUMNS):
+        end = min(start + COLUMNS, k)
+        errors = np.empty((channels, end - start))
+        for j in range(start, end):
+            b = j // size
+            if j % size == 0:
+                # Within these columns all errors have been passed on; behind them only those of columns before.
+                scale[:, b], zero[:, b] = int4_blocks.steps(wanted[:, j : j + size], zero_points)
+            stored = int4_blocks.nearest(wanted[:, j], scale[:, b], zero[:, b])
+            stored = np.where(pruned[:, j], zero[:, b], stored)
+            whole[:, j] = stored
+            error = (wanted[:, j] - (stored - zero[:, b]) * scale[:, b]) / factor[j, j]
+            wanted[:, j + 1 : end] -= error[:, None] * factor[j, j + 1 : end]
+            errors[:, j - start] = error
+        wanted[:, end:] -= errors @ factor[start:end, end:]
+    return RoundedBlocks(whole, _best_steps(target, whole - zero[:, np.arange(k) // size], hessian, scale, size), zero)
+
+
+def _best_steps(
+    target: np.ndarray, whole: np.ndarray, hessian: np.ndarray, before: np.ndarray, size: int
+) -> np.ndarray:
+    """float32 [channels, blocks]: the steps s of least (s n - w) H (s n - w) for whole numbers n and weights w; a
+    channel where one would not be positive keeps those that it had."""
+    channels, k = whole.shape
+    count, starts = before.shape[1], np.arange(0, k, size)
+    equations, right = np.empty((channels, count, count)), np.empty((channels, count))
+    wanted = target @ hessian
+    for b, start in enumerate(starts):
+        part = slice(start, start + size)
+        through = whole[:, part] @ hessian[part]
+        equations[:, b] = np.add.reduceat(through * whole, starts, axis=1)
+        right[:, b] = (wanted[:, part] * whole[:, part]).sum(axis=1)
+    ridge = RIDGE * np.trace(equations, axis1=1, axis2=2) / count + np.finfo(np.float64).tiny
+    solved = np.linalg.solve(equations + ridge[:, None, None] * np.eye(count), right[:, :, None])[:, :, 0]
+    good = (solved > 0).all(axis=1, keepdims=True)
+    return np.where(good, solved, before).astype(np.float32)
