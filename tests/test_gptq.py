@@ -8,8 +8,8 @@ import pytest
 from sklearn.covariance import oas
 
 from edgecompress.compress.quantize import quantize, simulation
+from edgecompress.compress.quantize.eliminate import BLOCK
 from edgecompress.compress.quantize.gptq import (
-    BLOCK,
     DAMPING,
     damping_for,
     round_columns,

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import matrices, operators
+from edgecompress.compress.quantize.eliminate import eliminate
 from edgecompress.compress.quantize.layer_inputs import SAMPLES, Calibrator
 from edgecompress.compress.quantize.moments import Moments, inverse_factors
 from edgecompress.evaluate.dataset import Dataset
@@ -25,7 +26,6 @@ from edgecompress.graph.fusion import Layer, constant, layers
 
 DAMPING = 0.01  # of the mean input energy, at least
 MOST_DAMPING = 20.0
-BLOCK = 128  # columns whose errors are passed on together
 MACS = 400_000_000_000  # of all runs of the model that the statistics take: about half a minute on two cores
 FEWEST = 16  # samples that statistics of a layer's inputs need
 
@@ -108,34 +108,16 @@ def round_columns(
 
     Weights that are zero have been pruned, and stay so. damping: of the moments, of the mean input energy.
     """
-    hessian = moments.damped(damping)
-    target, step = moments.solution(damping, matrix), scale[:, None]
-    factors, channels = inverse_factors(hessian), len(matrix) // len(hessian)
-    result = np.empty(matrix.shape, np.int8)
-    for group, factor in enumerate(factors):
-        rows = slice(group * channels, (group + 1) * channels)
-        result[rows] = _round_group(target[rows], matrix[rows] == 0, step[rows], factor, kind)
-    return result
+    step, pruned, result = scale[:, None], matrix == 0, np.empty(matrix.shape, np.int8)
 
+    def rounded(current: np.ndarray, j: int) -> np.ndarray:
+        whole = nearest(kind, current[:, j] / step[:, 0])
+        if kind != "binary":
+            whole[pruned[:, j]] = 0
+        result[:, j] = whole
+        return whole * step[:, 0]
 
-def _round_group(
-    wanted: np.ndarray, pruned: np.ndarray, step: np.ndarray, factor: np.ndarray, kind: WeightType
-) -> np.ndarray:
-    """wanted, pruned: [channels, k]; step: [channels, 1]; factor: [k, k], upper triangular."""
-    wanted, k = wanted.copy(), wanted.shape[1]
-    result = np.zeros(wanted.shape, np.int8)
-    for start in range(0, k, BLOCK):
-        end = min(start + BLOCK, k)
-        errors = np.empty((len(wanted), end - start))
-        for j in range(start, end):
-            whole = nearest(kind, wanted[:, j] / step[:, 0])
-            if kind != "binary":
-                whole[pruned[:, j]] = 0
-            result[:, j] = whole
-            error = (wanted[:, j] - whole * step[:, 0]) / factor[j, j]
-            wanted[:, j + 1 : end] -= error[:, None] * factor[j, j + 1 : end]
-            errors[:, j - start] = error
-        wanted[:, end:] -= errors @ factor[start:end, end:]
+    eliminate(moments.solution(damping, matrix), inverse_factors(moments.damped(damping)), rounded)
     return result
 
 
