@@ -21,8 +21,8 @@ from edgecompress.compress.prune.defaults import for_channels
 from edgecompress.compress.prune.masks import Masks, Scoring
 from edgecompress.compress.prune.patterns import parse_pattern
 from edgecompress.compress.prune.prune_channels import prune_channels
-from edgecompress.compress.prune.prune_weights import prunable as prunable_weights
 from edgecompress.compress.prune.prune_weights import prune_weights
+from edgecompress.compress.prune.pruned_weights import prunable as prunable_weights
 from edgecompress.compress.prune.weight_statistics import Samples
 from edgecompress.ingest import load
 from edgecompress.recipe import Prune, Train

@@ -70,7 +70,7 @@ def blobs():
 @pytest.mark.parametrize("pattern", ["unstructured", "block:2x2"])
 def test_the_budget_holds_while_training_and_exactly_at_the_end(blobs, kind: str, pattern: str) -> None:
     from edgecompress.compress.prune.gates import Gates
-    from edgecompress.compress.prune.prune_weights import prunable
+    from edgecompress.compress.prune.pruned_weights import prunable
     from edgecompress.recipe import Train
     from edgecompress.train import train
     from edgecompress.train.module.torch_model import TorchModel

@@ -164,7 +164,7 @@ def test_every_update_while_training(blobs, optimizer: str) -> None:
     """One batch is all samples, so that the gradient can be computed by a formula of its own."""
     from edgecompress.compress.prune.allocation import ALLOCATIONS
     from edgecompress.compress.prune.masks import Masks, Scoring
-    from edgecompress.compress.prune.prune_weights import prunable
+    from edgecompress.compress.prune.pruned_weights import prunable
     from edgecompress.compress.prune.rewiring import Rewiring, interval
     from edgecompress.recipe import Train
     from edgecompress.train import train

@@ -10,7 +10,7 @@ import torch
 
 from edgecompress import convert
 from edgecompress.compress.prune.initial_weights import initialise
-from edgecompress.compress.prune.prune_weights import prunable
+from edgecompress.compress.prune.pruned_weights import prunable
 from edgecompress.errors import InputError
 from edgecompress.graph.fusion import constant
 from edgecompress.graph.training_marks import mark_trained

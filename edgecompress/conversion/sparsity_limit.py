@@ -124,7 +124,7 @@ class _Tries:
 def _layer_shares(conversion: Conversion, before: ir.Model, pruned: ir.Model) -> dict[str, LayerShare]:
     """The layers by name, with the sparsity that they have in the pruned model, and how much it harms."""
     from edgecompress.compress.prune.patterns import parse_pattern
-    from edgecompress.compress.prune.prune_weights import prunable
+    from edgecompress.compress.prune.pruned_weights import prunable
     from edgecompress.compress.prune.weight_sensitivity import noise_of_layers
     from edgecompress.train import TrainData
 

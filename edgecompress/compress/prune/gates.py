@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from edgecompress.compress.prune.allocation import choose
 from edgecompress.compress.prune.closing import FAR, PRIOR, Closing, chance_open, common_shift, hard_concrete, logistic
-from edgecompress.compress.prune.masks import Prunable
 from edgecompress.compress.prune.patterns import Pattern, from_taps, to_taps
+from edgecompress.compress.prune.pruned_weights import Prunable
 from edgecompress.train.module.torch_model import TorchModel
 
 TINY = 1e-30

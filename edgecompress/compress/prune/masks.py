@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 
 from edgecompress.compress.prune.allocation import choose
 from edgecompress.compress.prune.criterion import Statistics, load_criterion
 from edgecompress.compress.prune.criterion import criterion as criterion_of
+from edgecompress.compress.prune.layer_shares import Comparable
 from edgecompress.compress.prune.patterns import Pattern, from_taps, to_taps
+from edgecompress.compress.prune.pruned_weights import Prunable
 from edgecompress.compress.prune.schedules import SHARE, gradual
 from edgecompress.compress.prune.weight_statistics import Samples, WeightStatistics
-from edgecompress.graph.annotations import Sparsity
 from edgecompress.train import Hook
 from edgecompress.train.module.torch_model import TorchModel
 from edgecompress.train.module.zeros import Zeros
 
 UPDATES = 200  # of the masks while a schedule runs
-
-# Name of a weight, scores of its blocks, their sizes -> scores that can be compared between layers.
-Comparable = Callable[[str, np.ndarray, np.ndarray], np.ndarray]
 
 
 def _last(total: int) -> int:
@@ -50,15 +47,6 @@ class Masked(Zeros):
         """The weight with zeros where the mask has them."""
         masked = super().forward(weight)
         return masked if self.probe is None else masked + self.probe
-
-
-@dataclass(frozen=True)
-class Prunable:
-    """A weight, the node that multiplies with it, and where it was pruned before."""
-
-    name: str
-    node: ir.Node
-    pruned: Sparsity | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,23 +12,18 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from edgecompress.compress.prune.allocation import ALLOCATIONS, rank
 from edgecompress.compress.prune.channel_samples import sampled_loss
 from edgecompress.compress.prune.defaults import for_weights
-from edgecompress.compress.prune.erdos_renyi import erdos_renyi
 from edgecompress.compress.prune.gates import Gates
 from edgecompress.compress.prune.initial_weights import start
-from edgecompress.compress.prune.masks import Comparable, Masks, Prunable, Scoring
-from edgecompress.compress.prune.patterns import Pattern, parse_pattern, to_taps
+from edgecompress.compress.prune.layer_shares import comparable
+from edgecompress.compress.prune.masks import Masks, Scoring
+from edgecompress.compress.prune.patterns import parse_pattern
+from edgecompress.compress.prune.pruned_weights import PrunedWeights, annotated, final_sparsity, some_prunable
 from edgecompress.compress.prune.recipe_faults import require_possible
 from edgecompress.compress.prune.rewiring import GROWTH, Rewiring
 from edgecompress.compress.prune.schedules import rounds
-from edgecompress.compress.prune.weight_sensitivity import noise_of_layers
 from edgecompress.compress.prune.weight_statistics import Samples, WeightStatistics
-from edgecompress.compress.quantize import operators
-from edgecompress.errors import InputError
-from edgecompress.graph.annotations import Sparsity, is_trained, set_sparsity, sparsity
-from edgecompress.graph.fusion import constant, layers
 from edgecompress.recipe import Prune, Train
 from edgecompress.record.report import History
 from edgecompress.support.present import present
@@ -37,45 +32,7 @@ from edgecompress.train.few_samples import batch_size
 from edgecompress.train.losses import Loss, task_loss
 from edgecompress.train.module.torch_model import TorchModel
 
-TINY = 1e-9  # in place of no share at all
 BATCHES, SAMPLES = 50, 512  # for gradients before anything is pruned
-
-
-@dataclass(frozen=True)
-class PrunedLayer:
-    """weights: how many the layer has; kept: how many of them may be other than zero."""
-
-    name: str
-    weights: int
-    kept: int
-
-    @property
-    def sparsity(self) -> float:
-        """Share of the weights that are zero, 0 to 1."""
-        return 1 - self.kept / max(self.weights, 1)
-
-
-@dataclass(frozen=True)
-class PrunedWeights:
-    """A model with pruned weights, each annotated with its Sparsity, and how it came about.
-
-    requested, achieved: shares of the weights of all layers that are zero, 0 to 1. histories: of every training. notes:
-    what can't be pruned and why.
-    """
-
-    model: ir.Model = field(repr=False)
-    requested: float
-    layers: tuple[PrunedLayer, ...]
-    histories: tuple[History, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def achieved(self) -> float:
-        """Share of the weights of all layers that are zero, 0 to 1."""
-        return 1 - sum(x.kept for x in self.layers) / max(sum(x.weights for x in self.layers), 1)
-
-    def __str__(self) -> str:
-        return f"{100 * self.achieved:.1f} % of {sum(x.weights for x in self.layers):,} weights are zero"
 
 
 def prune_weights(
@@ -156,31 +113,11 @@ def masks_of(
     training. Raises InputError when there is nothing to prune.
     """
     settings = for_weights(settings, trains=samples is not None)
-    weights = _some(model, settings)
-    if unknown := [name for name in settings.at_most if name not in {str(w.node.name) for w in weights}]:
-        raise InputError(f"prune.at_most: {unknown[0]!r} is no layer that is pruned")
-    comparable = _comparable(settings, model, weights, None if samples is None else samples.data)
+    weights = some_prunable(model, settings)
+    by_layer = comparable(settings, model, weights, None if samples is None else samples.data)
     scoring = Scoring(settings.criterion, samples, seed)
     pattern, limits = parse_pattern(settings.pattern), settings.at_most
-    return Masks(module, weights, pattern, comparable, scoring, rising=rising, at_most=limits)
-
-
-def prunable(model: ir.Model, keep: Sequence[str] = ()) -> list[Prunable]:
-    """The weights that can be pruned, in graph order, without those of the nodes named in `keep`.
-
-    Raises InputError when `keep` names no layer with weights.
-    """
-    found = [(layer.node, operators.weight(layer)) for layer in layers(model.graph)]
-    found = [(node, v) for node, v in found if v is None or is_trained(node, v) is not False]
-    nodes = {str(node.name): node for node, value in found if value is not None}
-    if unknown := [name for name in keep if name not in nodes]:
-        raise InputError(f"prune.keep: {unknown[0]!r} is no layer with weights; those are {', '.join(nodes)}")
-    kept_back = {id(nodes[name]) for name in keep}
-    unique: dict[str, Prunable] = {}
-    for node, value in found:
-        if value is not None and id(node) not in kept_back:
-            unique.setdefault(str(value.name), Prunable(str(value.name), node, sparsity(value)))
-    return list(unique.values())
+    return Masks(module, weights, pattern, by_layer, scoring, rising=rising, at_most=limits)
 
 
 def _numbered(session: Session, stage: str, number: int) -> Session:
@@ -190,16 +127,8 @@ def _numbered(session: Session, stage: str, number: int) -> Session:
 
 
 def _gates(module: TorchModel, model: ir.Model, settings: Prune, seed: int) -> Gates:
-    weights, pattern = _some(model, settings), parse_pattern(settings.pattern)
+    weights, pattern = some_prunable(model, settings), parse_pattern(settings.pattern)
     return Gates(module, weights, pattern, settings.gates, final_sparsity(settings), seed)
-
-
-def _some(model: ir.Model, settings: Prune) -> list[Prunable]:
-    """The weights to prune. Raises InputError when there are none."""
-    if weights := prunable(model, settings.keep):
-        return weights
-    beside = " other than those of the layers in prune.keep" if settings.keep else ""
-    raise InputError(f"prune: the model has no weights to prune{beside}")
 
 
 class _Snapshot(Hook):
@@ -260,28 +189,6 @@ def _gather(module: TorchModel, statistics: WeightStatistics, samples: Samples, 
     module.zero_grad()
 
 
-def _comparable(settings: Prune, model: ir.Model, weights: Sequence[Prunable], data: TrainData | None) -> Comparable:
-    if settings.allocation == "sensitivity":
-        assert data is not None  # require_possible sees to it
-        noise = noise_of_layers(model, weights, parse_pattern(settings.pattern), data)
-        uniform = ALLOCATIONS["uniform"]
-        return lambda name, units, sizes: noise[name](uniform(units, sizes))
-    if settings.allocation == "erk":
-        shapes = {w.name: present(constant(model.graph.initializers[w.name])).shape for w in weights}
-        shares = erdos_renyi(shapes, final_sparsity(settings))
-        return lambda name, units, sizes: rank(units, sizes) / max(shares[name], TINY)
-    return lambda name, units, sizes: ALLOCATIONS[settings.allocation](units, sizes)
-
-
-def final_sparsity(settings: Prune) -> float:
-    """The share of the weights that is to be zero at the end, 0 to 1: an N:M pattern says it itself."""
-    pattern = parse_pattern(settings.pattern)
-    if pattern.keep is not None:
-        return 1 - pattern.keep / pattern.columns
-    assert settings.sparsity is not None  # else nothing is asked for
-    return settings.sparsity
-
-
 def _set_zero(module: TorchModel, masks: Masks) -> None:
     """So that weights that are out don't come back by what they once were."""
     with torch.no_grad():
@@ -297,32 +204,5 @@ def _result(
     histories: tuple[History, ...],
     notes: Sequence[str] = (),
 ) -> PrunedWeights:
-    model, found, pruned, notes = module.write_back(), masks.masks(), [], list(notes)
-    for w in masks.weights:
-        reason = _stays_whole(w, found[w.name].shape, masks.pattern)
-        if reason is not None:
-            notes.append(f"{w.node.name}: all {found[w.name].size} weights stay: {reason}")
-        given_back = masks.pattern.keep is not None and reason is None and found[w.name].all()  # by prune.at_most
-        pattern = "unstructured" if given_back else _pattern_of(w, settings.pattern)
-        set_sparsity(model.graph.initializers[w.name], Sparsity(found[w.name], pattern))
-        pruned.append(PrunedLayer(str(w.node.name), found[w.name].size, int(found[w.name].sum())))
-    return PrunedWeights(model, final, tuple(pruned), histories, tuple(notes))
-
-
-def _pattern_of(w: Prunable, asked: str) -> str:
-    """The pattern that holds: zeros anywhere beside those of an earlier pattern of N of M leave that as it was."""
-    before = None if w.pruned is None else w.pruned.pattern
-    return before if before is not None and before[0].isdigit() and asked == "unstructured" else asked
-
-
-def _stays_whole(w: Prunable, shape: tuple[int, ...], pattern: Pattern) -> str | None:
-    """Why the pattern can't prune a weight of this shape; None: it can."""
-    taps = to_taps(w.node, np.zeros(shape))
-    if pattern.keep is not None:
-        inputs = taps.shape[2]
-        return f"{pattern.name} leaves {inputs} of {inputs} inputs" if pattern.n_of_m(taps).all() else None
-    return (
-        f"the layer is a single block of {pattern.name}, and every layer keeps its best block"
-        if pattern.units(taps).size == 1
-        else None
-    )
+    model, layers, whole = annotated(module.write_back(), masks.weights, masks.masks(), settings.pattern)
+    return PrunedWeights(model, final, layers, histories, (*notes, *whole))

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgecompress.compress.prune.masks import Masks, Prunable
+from edgecompress.compress.prune.masks import Masks
 from edgecompress.compress.prune.patterns import Pattern, from_taps, to_taps
+from edgecompress.compress.prune.pruned_weights import Prunable
 from edgecompress.support.present import present
 from edgecompress.train import Hook
 

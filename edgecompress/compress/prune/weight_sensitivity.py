@@ -10,8 +10,8 @@ import onnx_ir as ir
 import torch
 
 from edgecompress.compress.prune.allocation import rank
-from edgecompress.compress.prune.masks import Prunable
 from edgecompress.compress.prune.patterns import Pattern, from_taps, to_taps
+from edgecompress.compress.prune.pruned_weights import Prunable
 from edgecompress.train import TrainData
 from edgecompress.train.module.torch_model import TorchModel
 
