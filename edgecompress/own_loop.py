@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from edgecompress.compress.cluster import cluster
 from edgecompress.compress.prune.criterion import criterion
-from edgecompress.compress.prune.defaults import for_weights
+from edgecompress.compress.prune.defaults import calibrates, for_weights
 from edgecompress.compress.prune.prune_channels import prune_channels
-from edgecompress.compress.prune.prune_weights import final_sparsity, masks_of
+from edgecompress.compress.prune.prune_weights import masks_of
+from edgecompress.compress.prune.pruned_weights import final_sparsity
 from edgecompress.compress.prune.weight_statistics import Samples
 from edgecompress.compress.quantize import quantize
 from edgecompress.compress.quantize.aware import FakeQuantized
@@ -208,6 +209,10 @@ def _require_possible(recipe: Recipe, is_int8: bool, steps: int, given: tuple[An
             and criterion(for_weights(prune, trains=train is not None).criterion).per_sample
             and train is None,
             f'prune.criterion = "{prune.criterion}" looks at gradients of single samples: give train=',
+        ),
+        (
+            prune.is_asked_for and calibrates(prune),
+            f'prune.criterion = "{prune.criterion}" prunes by calibration data alone, outside of any loop: use convert',
         ),
         (scheduled and steps < 1, 'prune.schedule = "gradual" needs steps=, the number of optimizer steps of the loop'),
         (is_int8 and calib is None, "int8 needs calibration data: give calib="),

@@ -202,15 +202,16 @@ def test_what_cannot_be_is_said(blobs, keys: dict, message: str) -> None:
 
 
 def test_a_criterion_is_one_file_that_registers_itself() -> None:
-    """Recipes know the names without importing anything; each file scores weights, or channels, or both."""
+    """Recipes know the names without importing anything; each file scores weights or channels, or prunes layers."""
     from edgecompress.compress.prune.criterion import all_criteria
     from edgecompress.recipe.schema import CRITERIA as NAMES
 
     criteria = all_criteria()
     assert list(criteria) == NAMES
     for name, each in criteria.items():
-        assert each.weights is not None or each.channels is not None, f"criteria/{name}.py marks no function"
-        assert (each.weights or each.channels).__doc__, f"criteria/{name}.py: say what is computed, and who found it"
+        functions = [f for f in (each.weights, each.channels, each.layers) if f is not None]
+        assert functions, f"criteria/{name}.py marks no function"
+        assert functions[0].__doc__, f"criteria/{name}.py: say what is computed, and who found it"
 
 
 @pytest.fixture
@@ -336,7 +337,8 @@ def test_a_single_step_of_the_gradual_schedule_reaches_the_end(blobs) -> None:
 
 @pytest.mark.parametrize("allocation", ["uniform", "global", "lamp"])
 def test_nothing_to_prune_is_told(blobs, allocation) -> None:
-    from edgecompress.compress.prune.prune_weights import prunable, prune_weights
+    from edgecompress.compress.prune.prune_weights import prune_weights
+    from edgecompress.compress.prune.pruned_weights import prunable
     from edgecompress.recipe import Prune
 
     model, _ = blobs

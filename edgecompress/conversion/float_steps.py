@@ -13,8 +13,11 @@ import onnx_ir as ir
 from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.early_exit.thresholds import Operation
 from edgecompress.compress.prune.dead import MARGIN, Dead, is_nearly_dead, remove_dead_channels
+from edgecompress.compress.prune.defaults import calibrates
 from edgecompress.compress.prune.measured_values import difference_on_data, measured_values
 from edgecompress.compress.prune.patterns_again import patterns_again
+from edgecompress.compress.prune.prune_layers import prune_layers
+from edgecompress.compress.prune.pruned_weights import PrunedWeights
 from edgecompress.compress.prune.recipe_faults import GATED
 from edgecompress.conversion.conversion import Conversion
 from edgecompress.conversion.trainer import TrainedModel, Trainer, require_torch
@@ -265,6 +268,8 @@ def _slimmed(conversion: Conversion, trainer: Trainer, model: ir.Model) -> Train
 
 
 def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:
+    if calibrates(conversion.recipe.prune):
+        return _prune_layers(conversion, model)
     require_torch("[prune]")
     from edgecompress.compress.prune.prune_weights import prune_weights
     from edgecompress.train import Session
@@ -292,8 +297,32 @@ def _prune_weights(conversion: Conversion, model: ir.Model) -> FloatModel:
     notes = list(smaller.notes)
     if trainer is None and settings.schedule == "gradual":
         notes.append('all weights were pruned in one step: prune.schedule = "gradual" needs training data')
-    zeros = Goal(what="zero weights", unit="%", requested=100 * pruned.requested, achieved=100 * pruned.achieved)
-    return FloatModel(smaller.model, (zeros,), (*notes, *pruned.notes), pruned.histories)
+    return FloatModel(smaller.model, (_zeros(pruned),), (*notes, *pruned.notes), pruned.histories)
+
+
+def _prune_layers(conversion: Conversion, model: ir.Model) -> FloatModel:
+    """By calibration data; what is left is trained where there is training data."""
+    settings, trainer, data = conversion.recipe.prune, conversion.trainer, conversion.data.calibration
+    assert data is not None  # require_possible sees to it
+    with conversion.log.stage("prune weights") as running:
+        pruned = prune_layers(model, settings, data, conversion.recipe.seed)
+        whole, histories = pruned.model, tuple[History, ...]()
+        if trainer is not None:
+            trained = trainer.train_float(whole, settings, "prune weights")
+            whole, histories = fold_batchnorm(trained.model), (trained.history,)
+        running.stage.note = str(pruned)
+        smaller = _without_dead(whole, None)
+        _describe(conversion, running, smaller.model)
+    notes = (*smaller.notes, *pruned.notes)
+    if settings.schedule == "gradual" and "schedule" in settings.model_fields_set:
+        name = settings.criterion
+        notes = (*notes, f'all weights were pruned in one step, as prune.criterion = "{name}" always does')
+    return FloatModel(smaller.model, (_zeros(pruned),), notes, histories)
+
+
+def _zeros(pruned: PrunedWeights) -> Goal:
+    requested, achieved = 100 * pruned.requested, 100 * pruned.achieved
+    return Goal(what="zero weights", unit="%", requested=requested, achieved=achieved)
 
 
 def _exit_early(conversion: Conversion, model: ir.Model) -> FloatModel:

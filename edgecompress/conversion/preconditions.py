@@ -7,6 +7,8 @@ import onnx_ir as ir
 from edgecompress.compress.prune import recipe_faults as pruning
 from edgecompress.compress.prune.criterion import load_criterion
 from edgecompress.compress.prune.defaults import AUTO
+from edgecompress.compress.prune.defaults import calibrates as by_layers
+from edgecompress.compress.prune.pruned_weights import prunable as prunable_weights
 from edgecompress.compress.quantize.dynamic import int4_weights
 from edgecompress.compress.quantize.precision import require_nodes
 from edgecompress.compress.quantize.weight_types import require_no_zeros, weight_types
@@ -17,8 +19,9 @@ from edgecompress.recipe import Recipe
 from edgecompress.recipe.effective import encoding
 
 
-def require_possible(recipe: Recipe, *, trains: bool) -> None:
-    """Raises InputError with everything impossible that the recipe asks for. trains: there is training data."""
+def require_possible(recipe: Recipe, *, trains: bool, calibrates: bool) -> None:
+    """Raises InputError with everything impossible that the recipe asks for. trains: there is training data;
+    calibrates: there is calibration data."""
     quantize, cluster = recipe.quantize, recipe.cluster
     learned = {
         "[distill]": recipe.distill.is_asked_for,
@@ -44,7 +47,9 @@ def require_possible(recipe: Recipe, *, trains: bool) -> None:
             "quantize.epochs trains int8 weights and activations: remove quantize.weights and quantize.activations",
         ),
     )
-    if faults := [text for wrong, text in rows if wrong] + pruning.faults(recipe.prune, epochs):
+    if faults := [text for wrong, text in rows if wrong] + pruning.faults(
+        recipe.prune, epochs, calibrated=calibrates or trains
+    ):
         raise InputError("; ".join(faults))
     if recipe.prune.criterion != AUTO:
         load_criterion(recipe.prune.criterion)  # reports at once what is wrong with a user's file
@@ -78,8 +83,7 @@ def require_names(model: ir.Model, recipe: Recipe) -> None:
 
         without_kept(prunable(channel_groups(model)), recipe.prune.keep)
     if recipe.prune.is_asked_for:
-        require_torch("[prune]")
-        from edgecompress.compress.prune.prune_weights import prunable as prunable_weights
-
+        if not by_layers(recipe.prune):
+            require_torch("[prune]")
         pruned = [weight.node for weight in prunable_weights(model, recipe.prune.keep)]
         require_no_zeros(node for node in pruned if types.get(node) == "binary")

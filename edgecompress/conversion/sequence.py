@@ -20,7 +20,7 @@ from edgecompress.conversion.initial_model import load_initial
 from edgecompress.conversion.label_checks import CLASS_METRICS, check_labels
 from edgecompress.conversion.memory_fit import memory_need, require_memory
 from edgecompress.conversion.preconditions import require_exits, require_names, require_possible
-from edgecompress.conversion.request import ModelSource, Request
+from edgecompress.conversion.request import DataSources, ModelSource, Request
 from edgecompress.conversion.size_budget import within_budget
 from edgecompress.conversion.size_limit import Compressed, convert_within_size
 from edgecompress.conversion.trainer import open_trainer
@@ -96,7 +96,7 @@ def run(request: Request) -> Converted:
         data = replace(data, calibration=random_data(model.graph.inputs, recipe.seed))
     require_memory(memory_need(model, imported.facts.peak_activation_elements, profile, encoding(recipe)))
     mark_trained(model.graph, recipe.train.freeze, recipe.train.trainable)
-    _require_possible(imported, recipe, trains=data.training is not None)
+    _require_possible(imported, recipe, data)
     trainer = open_trainer(model, data.training, recipe, request.checkpoints, request.resume)
     if trainer is not None:
         data = from_training(trainer, data, recipe.evaluate.metric)
@@ -170,14 +170,15 @@ def import_model(source: ModelSource, log: StageLog) -> Imported:
     return Imported(ingested, facts, summary)
 
 
-def _require_possible(imported: Imported, recipe: Recipe, *, trains: bool) -> None:
+def _require_possible(imported: Imported, recipe: Recipe, data: DataSources) -> None:
     """Raises InputError when the recipe, with what a limit on size will choose, can't be followed."""
+    trains = data.training is not None
     if imported.ingested.tail is not None and recipe.exit.is_asked_for:
         raise InputError("[exit]: a model whose last shapes depend on the data can't end early: remove the section")
     if trains and states(imported.ingested.model.graph):
         raise InputError("--train: a model with states can't be trained: leave it out, or convert it without --state")
     chosen = within_budget(recipe, imported.facts.parameters, trains=trains)
-    require_possible(chosen, trains=trains)
+    require_possible(chosen, trains=trains, calibrates=data.calibration is not None)
     require_names(imported.ingested.model, chosen)
 
 

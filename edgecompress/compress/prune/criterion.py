@@ -2,9 +2,10 @@
 
 A criterion is one file in `criteria/`, and its name is the file's. In it, `@of_weights()` marks a function (weight,
 known) of a layer's float weight and its `Statistics`, which returns finite scores of the weight's shape; the lowest go
-first. A block's score is the mean of the scores of its weights, a channel's the sum of the scores of
-all weights that make or read it, unless `@of_channels()` marks another function that scores channels. A user's own
-function of (weight, known) is named in the recipe, criterion = "file.py:function".
+first. A block's score is the mean of the scores of its weights, a channel's the sum of the scores of all weights that
+make or read it, unless `@of_channels()` marks another function that scores channels. Or `@of_layers`
+marks one that prunes a whole layer by the calibration data that runs through it (`LayerMatrix`). A user's own function
+of (weight, known) is named in the recipe, criterion = "file.py:function".
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import onnx_ir as ir
 
 from edgecompress.analysis.channel_groups import ChannelGroup
 from edgecompress.compress.prune import criteria
+from edgecompress.compress.prune.layer_matrix import LayerMatrix
 from edgecompress.errors import InputError
 from edgecompress.support.user_code import is_function_spec, load_function
 
@@ -67,13 +69,16 @@ class ChannelEvidence:
         return self.data
 
 
+# What a layer's weights become, and which of them stay: float64 and bool [rows, columns]
+LayerPruning = Callable[[LayerMatrix], tuple[np.ndarray, np.ndarray]]
 WeightScores = Callable[[np.ndarray, Statistics], np.ndarray]
 ChannelScores = Callable[[ChannelEvidence], Scores]
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """weights: None for a criterion of channels alone. channels: None where a channel's score is the sum over weights.
+    """weights: None for a criterion of channels alone, or of layers. channels: None where a channel's score is the sum
+    over weights. layers: prunes the weights of whole layers, by calibration data alone.
 
     of_channels: whether channels can be scored at all. gradients: scores of weights need gradients, so training data;
     per_sample: those of single samples too. samples: scores of channels are measured on samples. labels: and those need
@@ -84,6 +89,7 @@ class Criterion:
 
     weights: WeightScores | None = None
     channels: ChannelScores | None = None
+    layers: LayerPruning | None = None
     of_channels: bool = True
     gradients: bool = False
     per_sample: bool = False
@@ -95,8 +101,13 @@ class Criterion:
 
     @property
     def only_channels(self) -> bool:
-        """Whether single weights can't be scored."""
-        return self.weights is None
+        """Whether single weights can't be pruned by it."""
+        return self.weights is None and self.layers is None
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether it prunes layer by layer, by data that calibrates each."""
+        return self.layers is not None
 
     @property
     def needs_data(self) -> bool:
@@ -139,6 +150,12 @@ def of_channels(
         return function
 
     return register
+
+
+def of_layers(function: LayerPruning) -> LayerPruning:
+    """Make a function the criterion of its module, which prunes layer by layer."""
+    _update(function, replace(_before(function), layers=function, of_channels=False))
+    return function
 
 
 def _name(function: Callable[..., object]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgecompress.compress.prune.criterion import criterion
+
 if TYPE_CHECKING:
     from edgecompress.recipe import Prune
 
@@ -12,6 +14,7 @@ AUTO = "auto"
 # whether there is training data -> criterion, allocation
 CHANNELS = {True: ("fisher", "lamp"), False: ("l2", "capacity")}
 WEIGHTS = {True: ("l2", "lamp"), False: ("l2", "lamp")}
+CALIBRATED = "uniform"  # allocation of criteria that prune layer by layer, as published
 OF_CRITERION = {"scale": "global"}  # one threshold for all scales, as Liu et al. have it
 
 
@@ -25,6 +28,16 @@ def for_weights(settings: Prune, *, trains: bool) -> Prune:
     return _decided(settings, *WEIGHTS[trains])
 
 
-def _decided(settings: Prune, criterion: str, allocation: str) -> Prune:
-    open_ones = {"criterion": criterion, "allocation": OF_CRITERION.get(settings.criterion, allocation)}
+def calibrates(settings: Prune) -> bool:
+    """Whether weights are pruned layer by layer, by calibration data alone."""
+    return settings.criterion != AUTO and criterion(settings.criterion).calibrates
+
+
+def for_layers(settings: Prune) -> Prune:
+    """The settings with allocation decided for a criterion that prunes layer by layer."""
+    return _decided(settings, settings.criterion, CALIBRATED)
+
+
+def _decided(settings: Prune, by: str, allocation: str) -> Prune:
+    open_ones = {"criterion": by, "allocation": OF_CRITERION.get(settings.criterion, allocation)}
     return settings.model_copy(update={key: v for key, v in open_ones.items() if getattr(settings, key) == AUTO})

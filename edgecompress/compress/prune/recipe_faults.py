@@ -17,17 +17,22 @@ ROUNDS = ("iterative", "lottery")
 MOVING = ("rigl", "set")
 GATED = "soft"
 ROUNDING = 0.005  # 0.67 is what 1:3 makes zero
+AT_ONCE = ("one-shot", "gradual")  # where there is nothing to prune by while training, "gradual" is at once too
 NO_DATA = "needs training data: give --train"
 
 
-def require_possible(settings: Prune, epochs: int | None) -> None:
-    """epochs: of training, in each round; None: there is nothing to train on. Raises InputError with all faults."""
-    if found := faults(settings, epochs):
+def require_possible(settings: Prune, epochs: int | None, *, calibrated: bool = False) -> None:
+    """Raises InputError with all `faults`."""
+    if found := faults(settings, epochs, calibrated=calibrated):
         raise InputError("; ".join(found))
 
 
-def faults(settings: Prune, epochs: int | None) -> list[str]:
-    """A line for each; empty for settings that prune nothing."""
+def faults(settings: Prune, epochs: int | None, *, calibrated: bool = True) -> list[str]:
+    """A line for each; empty for settings that prune nothing.
+
+    epochs: of training, in each round; None: there is nothing to train on. calibrated: whether there is calibration
+    data, which training data can stand in for.
+    """
     s, pattern = settings, parse_pattern(settings.pattern)
     weights, channels = s.is_asked_for, s.is_structured
     shares = [name for name in ("macs", "parameters", "channels") if getattr(s, name) is not None]
@@ -35,7 +40,7 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
     criterion, schedule = f'prune.criterion = "{s.criterion}"', f'prune.schedule = "{s.schedule}"'
     anything = weights or channels
     known = criterion_of("l2" if s.criterion == AUTO else s.criterion)  # the default is one that can be followed
-    of_weights = [name for name, each in all_criteria().items() if each.weights is not None]
+    of_weights = [name for name, each in all_criteria().items() if not each.only_channels]
     rows = (
         (
             len(shares) > 1,
@@ -98,9 +103,20 @@ def faults(settings: Prune, epochs: int | None) -> list[str]:
             anything and epochs is not None and s.rewind > epochs,
             f"prune.rewind = {s.rewind} is after the end of training ({epochs} epochs)",
         ),
+        (
+            weights and known.calibrates and not calibrated,
+            f"{criterion} needs calibration data, typical samples without labels: give --calib",
+        ),
+        (
+            weights and known.calibrates and s.schedule not in AT_ONCE,
+            f'{schedule} prunes while training, and {criterion} at once, by calibration data: use "one-shot"',
+        ),
         (anything and epochs is None and known.needs_data, f"{criterion} {NO_DATA}"),
         (anything and epochs is None and s.schedule in (*ROUNDS, *MOVING, GATED), f"{schedule} {NO_DATA}"),
-        (anything and epochs is None and s.allocation == "sensitivity", f'prune.allocation = "sensitivity" {NO_DATA}'),
+        (
+            anything and epochs is None and s.allocation == "sensitivity" and not known.calibrates,
+            f'prune.allocation = "sensitivity" {NO_DATA}',
+        ),
         (s.blocks > 0 and epochs is None, f"prune.blocks {NO_DATA}, to find the blocks that matter least"),
     )
     return [text for wrong, text in rows if wrong]

@@ -39,9 +39,24 @@ def rows(
     """
     view = _view(node)
     outputs = y if view.channels_last else np.moveaxis(y, 1, -1)
-    positions = outputs.shape[:-1]
+    inputs, where = _some_rows(view.windows(node, x), outputs.shape[:-1], most, rng)
+    return inputs, outputs[where]
+
+
+def input_rows(node: ir.Node, x: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
+    """A layer's input x [n, ...] alone as rows [groups, m, inputs of one output], as `rows` has them."""
+    output = node.outputs[0]
+    assert output.shape is not None  # canonical
+    windows = _view(node).windows(node, x)
+    return _some_rows(windows, windows.shape[: len(output.shape) - 1], most, rng)[0]
+
+
+def _some_rows(
+    windows: np.ndarray, positions: tuple[int, ...], most: int, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """(rows [groups, m, inputs of one output], their places) of windows [positions..., groups, parts of inputs...]."""
     count = int(np.prod(positions))
     chosen = np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
     where = np.unravel_index(chosen, positions)
-    inputs = view.windows(node, x)[where]
-    return inputs.reshape(*inputs.shape[:2], -1).swapaxes(0, 1), outputs[where]
+    inputs = windows[where]
+    return inputs.reshape(*inputs.shape[:2], -1).swapaxes(0, 1), where

@@ -50,12 +50,22 @@ class Moments:
 
     def damped(self, damping: float) -> np.ndarray:
         """E[x x^T] + damping * mean input energy * identity: [groups, k, k], positive definite."""
-        return self.inputs + damping * self.mean_energy() * np.eye(self.inputs.shape[1])
+        return damped(self.inputs, damping)
 
     def mean_energy(self) -> np.ndarray:
         """Mean of E[x^2] over the inputs, [groups, 1, 1]; 1 where a group's inputs never vary."""
-        energy = np.trace(self.inputs, axis1=1, axis2=2) / self.inputs.shape[1]
-        return np.where(energy > 0, energy, 1.0)[:, None, None]
+        return mean_energy(self.inputs)
+
+
+def damped(inputs: np.ndarray, damping: float) -> np.ndarray:
+    """E[x x^T] [groups, k, k] + damping * mean input energy * identity, positive definite."""
+    return inputs + damping * mean_energy(inputs) * np.eye(inputs.shape[1])
+
+
+def mean_energy(inputs: np.ndarray) -> np.ndarray:
+    """Mean of E[x^2] over the inputs of E[x x^T] [groups, k, k]: [groups, 1, 1]; 1 where a group's are always 0."""
+    energy = np.trace(inputs, axis1=1, axis2=2) / inputs.shape[1]
+    return np.where(energy > 0, energy, 1.0)[:, None, None]
 
 
 def inverse_factors(hessian: np.ndarray) -> np.ndarray:
