@@ -18,9 +18,10 @@ from edgecompress.compress.quantize.int4_blocks import Blocks, quantize_blocks, 
 from edgecompress.compress.quantize.mixed_bits import Option, choose
 from edgecompress.compress.quantize.moments import Accumulator, Moments, unknown
 from edgecompress.emit import onnx as onnx_emitter
+from edgecompress.emit import pack, tflite
 from edgecompress.errors import InputError
 from edgecompress.evaluate.file_count import count_file
-from edgecompress.evaluate.interpreters import OnnxRuntime
+from edgecompress.evaluate.interpreters import LiteRT, OnnxRuntime, PackRuntime
 from edgecompress.ingest import load
 from edgecompress.recipe import Quantize
 from quantizing import normal, snr_db
@@ -285,3 +286,42 @@ def test_other_formats_refuse_blocks_by_one_line(tmp_path: Path) -> None:
     )
     assert [a.format for a in made.report.artifacts] == ["onnx"]
     assert "int4 weights in blocks" in str(made.report.refused)
+
+
+# .tflite and .pack ------------------------------------------------------------------------------------
+
+WHOLE = {
+    "product": (lambda: product(70, 37), {"x": normal(1, 3, 70, seed=4)}),
+    "odd": (lambda: product(33, 5), {"x": normal(1, 3, 33, seed=4)}),
+    "gemm": (lambda: product(64, 48, gemm=True), {"x": normal(1, 3, 64, seed=4)}),
+    "table": (lambda: look_up(40, 34), {"i": np.array([[0, 3, 39, 3, 7, 1, 1]])}),
+    "odd table": (lambda: look_up(40, 33), {"i": np.array([[0, 3, 39, 3, 7, 1, 1]])}),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_tflite_has_int4_by_channel_in_all_kernels(name: str) -> None:
+    build, inputs = WHOLE[name]
+    model = int4(build(), int4_block="channel")
+    written = tflite.emit(model)
+    (expected,) = OnnxRuntime(simulation(model)).run(inputs)
+    for reference in (False, True):
+        (found,) = LiteRT(written.data, written, reference=reference).run(inputs)
+        assert snr_db(expected, found) > 35  # it rounds the rows of x to int8
+    counted = count_file(written.data, "tflite", {})
+    (weight,) = [v for v in model.graph.initializers.values() if len(v.shape) == 2]
+    if name == "odd table":  # rows begin at whole bytes
+        assert counted.weight_bytes["int8"] == 40 * 33
+    else:
+        assert counted.weight_bytes["int4"] == (np.prod(weight.shape) + 1) // 2
+        assert "int8" not in counted.weight_bytes
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_pack_has_int4_by_channel_in_four_bits(name: str) -> None:
+    build, inputs = WHOLE[name]
+    model = int4(build(), int4_block="channel")
+    packed = pack.emit(model)
+    (expected,) = OnnxRuntime(simulation(model)).run(inputs)
+    (found,) = PackRuntime(packed.data, packed).run(inputs)
+    assert snr_db(expected, found) > 35

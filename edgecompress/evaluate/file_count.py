@@ -210,7 +210,7 @@ def _count_lowered(read: tuple[list[_Tensor], list[_Operator]], *, packed: bool)
     for tensor in constants:
         kind = weights.get(tensor.name, TYPES[tensor.type])
         few = packed and kind in BITS and tensor.type == "int8"
-        bits = BITS[kind] if few else 8 * np.dtype(tensor.type).itemsize
+        bits = BITS[kind] if few or tensor.type == "int4" else 8 * np.dtype(tensor.type).itemsize
         rows.append((tensor.name, kind, math.ceil(tensor.size * bits / 8)))
     computed = {TYPES.get(t.type) for t in tensors if not t.is_constant}
     return _file_count(operations, rows, on_integers=not INTEGERS.isdisjoint(computed))

@@ -261,7 +261,7 @@ OPTION_TABLES = {
 }
 WITHOUT_OPTIONS = {
     "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "PRELU", "ELU", "LOGISTIC", "TANH", "LOG", "SQRT", "RSQRT", "SIN",
-    "FLOOR", "TABLE",
+    "FLOOR", "TABLE", "EMBEDDING_LOOKUP",
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from edgecompress.lowering.versions import minimum_runtime, operator_version
 TENSOR_TYPES = {
     ir.DataType.FLOAT: schema.TensorType.FLOAT32,
     ir.DataType.FLOAT16: schema.TensorType.FLOAT16,
+    ir.DataType.INT4: schema.TensorType.INT4,
     ir.DataType.INT8: schema.TensorType.INT8,
     ir.DataType.INT16: schema.TensorType.INT16,
     ir.DataType.INT32: schema.TensorType.INT32,

@@ -12,8 +12,9 @@ from edgecompress.graph.annotations import Quantization
 
 @dataclass(frozen=True, eq=False)
 class Tensor:
-    """One tensor of the file; `data` is None for a computed one. `axis` runs over TFLite dimensions. open_axis: the
-    dimension that is longer where several samples are computed at once; None where the batch size is fixed."""
+    """One tensor of the file; `data` is None for a computed one, and two numbers in each byte for INT4. `axis` runs
+    over TFLite dimensions. open_axis: the dimension that is longer where several samples are computed at once; None
+    where the batch size is fixed."""
 
     name: str
     shape: tuple[int, ...]

@@ -54,6 +54,8 @@ def _depthwise(inputs: Inputs, _outputs: Inputs, options: Any) -> int:
 
 
 def _fully_connected(inputs: Inputs, _outputs: Inputs, options: Any) -> int:
+    if _tensor(inputs, 1).dtype == ir.DataType.INT4:
+        return 10
     if _hybrid(inputs):
         return 12 if _tensor(inputs, 1).per_channel else 5 if options.keepNumDims else 3
     if options.keepNumDims:
@@ -128,6 +130,7 @@ VERSIONS: dict[str, Callable[..., int]] = {
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _depthwise,
     "FULLY_CONNECTED": _fully_connected,
+    "EMBEDDING_LOOKUP": lambda inputs, _o, _p: 4,
     "TRANSPOSE_CONV": lambda inputs, _o, _p: 3 if len(inputs) == 4 else 2 if _tensor(inputs, 1).dtype == INT8 else 1,
     "MUL": _mul,
     "ADD": _add_sub,
@@ -199,7 +202,9 @@ RUNTIMES: dict[tuple[str, int], str] = {
     ("MEAN", 3): "2.4.0",
     ("ABS", 2): "2.4.0",
     ("TRANSPOSE", 6): "2.16.0",
+    ("FULLY_CONNECTED", 10): "2.11.0",
     ("FULLY_CONNECTED", 12): "2.17.0",
+    ("EMBEDDING_LOOKUP", 4): "2.18.0",
 }
 OLDEST = "2.3.0"
 

@@ -9,7 +9,11 @@ those of Python's own documentation (`pydoc_data.topics`): 64 calibrate, and non
 
 Ways: `static` and `dynamic` are `edgecompress convert` for android with and without --calib, to .tflite, .onnx and
 .pack; `ort-static` and `ort-dynamic` are ONNX Runtime's `quantize_static` (QDQ, per channel) and `quantize_dynamic`
-(per channel). Each file then runs on the held-out sentences in its interpreter (zoo_file.py), one thread: the ratio of
+(per channel). `int4-18`, `int4-15` and `int4-12.5` are .onnx files of at most so many MB, with --calib and float
+activations: the search mixes int4 and int8, and GPTQ rounds. `rounded-...` is the same search without GPTQ, every step
+reaching the largest weight of its block. `ort-int4-...` is ONNX Runtime's 4-bit tool (MatMulNBitsQuantizer, symmetric)
+in blocks of 32, or of 128 where these are too large, table and all, and the last matrices in 8 bits as far as they
+fit. Each file then runs on the held-out sentences in its interpreter (zoo_file.py), one thread: the ratio of
 signal to noise of all embeddings together, the lowest and the mean cosine, bytes, and the processor time beside the
 float model's in ONNX Runtime, in turn. What the quantizer left in float is counted in the report. --keep keeps the
 files, and what is in that folder is not made again.
@@ -120,21 +124,90 @@ else:
 """
 
 
+PEER4 = """
+import sys
+import onnx
+from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+path, target, limit = sys.argv[1], sys.argv[2], float(sys.argv[3]) * 1e6
+def quantized(model, bits, block, names, kind):
+    others = [n.name for n in model.graph.node if n.name not in names]
+    keys = {"nodes_to_exclude": others, "op_types_to_quantize": (kind,)}
+    made = MatMulNBitsQuantizer(model, bits, block, is_symmetric=True, **keys)
+    made.process()
+    return made.model.model
+def written(block, eight):
+    model = onnx.load(path)
+    sizes = {t.name: t.dims for t in model.graph.initializer}
+    matrices = [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in sizes]
+    tables = [n.name for n in model.graph.node if n.op_type == "Gather" and len(sizes.get(n.input[0], ())) == 2]
+    model = quantized(model, 4, block, tables, "Gather")
+    if eight:
+        model = quantized(model, 8, block, matrices[len(matrices) - eight :], "MatMul")
+    if eight < len(matrices):
+        model = quantized(model, 4, block, matrices[: len(matrices) - eight], "MatMul")
+    return model, len(matrices)
+block, (model, count) = 32, written(32, 0)
+if model.ByteSize() > limit:
+    block, (model, count) = 128, written(128, 0)
+for eight in range(2, count + 1, 2):
+    larger, _ = written(block, eight)
+    if larger.ByteSize() > limit:
+        break
+    model = larger
+onnx.save(model, target)
+"""
+ROUNDED = """
+import sys
+from pathlib import Path
+import numpy as np
+from edgecompress.compress.quantize import int4_blocks, quantize_dynamic
+from edgecompress.compress.quantize.mixed_bits import choose, options_of
+from edgecompress.compress.quantize.tuning import judge_on
+from edgecompress.emit import onnx as emitter
+from edgecompress.evaluate.dataset import load_data
+from edgecompress.ingest import load
+from edgecompress.recipe import Preprocess, Quantize
+path, calib, target, limit = sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(sys.argv[4]) * 1e6
+def to_the_largest(rows, zero_points, lowest=int4_blocks.LOW):
+    step = np.maximum(rows.max(axis=1) / int4_blocks.HIGH, rows.min(axis=1) / lowest)
+    return np.where(step > 0, step, 1), np.zeros(len(rows), np.int32)
+int4_blocks.steps = to_the_largest
+model, settings = load(path).model, Quantize(activations="float32")
+data = load_data(calib, model.graph.inputs, Preprocess(), [v.name for v in model.graph.outputs])
+options, room = options_of(model, judge_on(data, model), settings), limit
+for _ in range(4):
+    made = emitter.emit(quantize_dynamic(model, settings, choose(options, room)))
+    if len(made) <= limit:
+        break
+    room -= len(made) - limit + limit / 1000
+target.write_bytes(made)
+"""
+
+
 def convert(way: str, model: Path) -> tuple[dict[str, Path], float, float, int | None]:
     """(file by format, CPU seconds, peak in MiB, layers in float) of one way."""
     folder = model.parent
     out, record = folder / way, folder / f"{way}.json"
     out.mkdir(exist_ok=True)
-    if way.startswith("ort-"):
+    kind, _, size = way.rpartition("-")
+    if kind in ("ort-int4", "rounded"):
+        given = [str(model)] if kind == "ort-int4" else [str(model), str(folder / "calib.npz")]
+        script = PEER4 if kind == "ort-int4" else ROUNDED
+        command = [sys.executable, "-c", script, *given, str(out / "model.onnx"), size]
+    elif way.startswith("ort-"):
         command = [sys.executable, "-c", PEER, str(zoo.HERE), way[4:], str(model)]
         command += [str(folder / "calib.npz"), str(out / "model.onnx")]
+    if kind in ("ort-int4", "ort", "rounded"):
         code, line, seconds, megabytes = zoo.run_once(command, LIMIT, record)
         if code:
             raise SystemExit(f"{way}: {code}: {line}")
         return {"onnx": out / "model.onnx"}, seconds, megabytes, None
     command = [sys.executable, "-m", "edgecompress", "convert", str(model), "-o", str(out), "-q"]
-    command += ["--calib", str(folder / "calib.npz")] if way == "static" else []
-    command += [word for name in zoo.FORMATS for word in ("--format", name)]
+    command += ["--calib", str(folder / "calib.npz")] if way != "dynamic" else []
+    if kind == "int4":
+        (recipe := folder / "float.toml").write_text('[quantize]\nactivations = "float32"\n')
+        command += ["--recipe", str(recipe), "--max-size", f"{size}MB"]
+    command += [word for name in (["onnx"] if kind == "int4" else zoo.FORMATS) for word in ("--format", name)]
     code, line, seconds, megabytes = zoo.run_once(command, LIMIT, record)
     if code:
         print(f"{way}: {code}: {line}", file=sys.stderr)
@@ -167,7 +240,11 @@ def rows_of(way: str, model: Path) -> list[str]:
     return lines
 
 
-WAYS = ("static", "dynamic", "ort-static", "ort-dynamic")
+SIZES = ("18", "15", "12.5")  # MB
+WAYS = (
+    *("static", "dynamic", "ort-static", "ort-dynamic"),
+    *(f"{kind}-{size}" for size in SIZES for kind in ("int4", "rounded", "ort-int4")),
+)
 
 
 def main() -> int:

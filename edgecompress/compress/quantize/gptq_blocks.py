@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -58,10 +58,9 @@ def round_in_blocks(reference: ir.Model, annotated: ir.Model, dataset: Dataset, 
         q, its_layer = quantization(value), by_name[str(layer.node.name)]
         assert q is not None and q.block is not None
         moments, size = calibrator.moments(rounded_so_far, its_layer, *matrix.shape), q.block
-        rounded = round_matrix(matrix, moments, size, zero_points, damping_for(moments, len(dataset)))
-        axis = operators.weight_axis(layer.node)
-        assert axis is not None
-        set_quantization(value, int4_blocks.annotation(rounded.scale, rounded.zero, axis, size))
+        damping, lowest = damping_for(moments, len(dataset)), int4_blocks.LOW + q.narrow_range
+        rounded = round_matrix(matrix, moments, size, zero_points, damping, lowest)
+        set_quantization(value, replace(q, scale=rounded.scale, zero_point=rounded.zero.astype(np.int32)))
         real = rounded.real(size)
         stored = matrices.from_matrix(layer.node, real.astype(np.float32), weight.shape)
         changed = {value: stored} | ({} if layer.bias is None else {layer.bias: moments.bias(real)})
@@ -92,7 +91,9 @@ def _matrices(graph: ir.Graph) -> Iterator[tuple[Layer, ir.Value]]:
             yield layer, value
 
 
-def round_matrix(matrix: np.ndarray, moments: Moments, size: int, zero_points: bool, damping: float) -> RoundedBlocks:
+def round_matrix(
+    matrix: np.ndarray, moments: Moments, size: int, zero_points: bool, damping: float, lowest: int = int4_blocks.LOW
+) -> RoundedBlocks:
     """A matrix [channels, k] in blocks of so many inputs. Weights that are zero have been pruned, and stay so."""
     wanted = moments.solution(damping, matrix)
     (factor,), (hessian,) = inverse_factors(moments.damped(damping)), moments.damped(damping)
@@ -107,8 +108,8 @@ def round_matrix(matrix: np.ndarray, moments: Moments, size: int, zero_points: b
             b = j // size
             if j % size == 0:
                 # Within these columns all errors have been passed on; behind them only those of columns before.
-                scale[:, b], zero[:, b] = int4_blocks.steps(wanted[:, j : j + size], zero_points)
-            stored = int4_blocks.nearest(wanted[:, j], scale[:, b], zero[:, b])
+                scale[:, b], zero[:, b] = int4_blocks.steps(wanted[:, j : j + size], zero_points, lowest)
+            stored = int4_blocks.nearest(wanted[:, j], scale[:, b], zero[:, b], lowest)
             stored = np.where(pruned[:, j], zero[:, b], stored)
             whole[:, j] = stored
             error = (wanted[:, j] - (stored - zero[:, b]) * scale[:, b]) / factor[j, j]

@@ -15,6 +15,7 @@ from edgecompress.analysis.supported import listed
 from edgecompress.emit.tflite.bilinear import write_long_resizes
 from edgecompress.emit.tflite.exit_signatures import metadata, signatures, stages_of
 from edgecompress.emit.tflite.hybrid_channels import write_hybrid_channels
+from edgecompress.emit.tflite.int4_tensors import take_whole_channels, write_int4
 from edgecompress.emit.tflite.look_ups import write_look_ups
 from edgecompress.emit.tflite.open_tensors import THREE, TWO, open_samples
 from edgecompress.emit.tflite.positions import count_from_end, narrow_positions
@@ -138,6 +139,7 @@ def _built(model: ir.Model, io_dtype: ir.DataType, operators: Iterable[str] | No
     write_long_resizes(built.buffer)
     write_look_ups(built.buffer)
     write_hybrid_channels(built.buffer)
+    write_int4(built.buffer)
     return built
 
 
@@ -164,6 +166,7 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
     """
     model = model.clone()
     join = take_apart(model) if io_dtype == ir.DataType.INT8 else None
+    blocks = take_whole_channels(model.graph)
     model = tflite_parts(model)
     groups = layers(model.graph)
     lowerings = [tflite_lowering(group.node) for group in groups]
@@ -173,7 +176,7 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
     ctx = Context(buffer)
     integers = _integer_ends(model.graph, io_dtype)
     inputs = [_input(ctx, value, value in integers) for value in model.graph.inputs]
-    faults: list[str] = []
+    faults = [blocks] if blocks else []
     for group, lowering in zip(groups, lowerings):
         ctx.origin = label(group.node)
         try:
@@ -185,11 +188,6 @@ def build(model: ir.Model, *, io_dtype: ir.DataType = ir.DataType.FLOAT) -> Buil
         for value in group.last.outputs:  # so that the nodes behind can be checked as well
             if value.shape is not None:
                 ctx.new(value, forms.identity(len(shape(value))))
-    if blocks := [v.name for v in model.graph.initializers.values() if (q := quantization(v)) and q.block is not None]:
-        faults.append(
-            f"int4 weights in blocks, of which it has {len(blocks)} ({blocks[0]}, ...), are for .onnx files alone: ask "
-            'for --format onnx, or for weights = "int8"'
-        )
     if missing:
         faults.append(f"not in TFLite's operators, but in .onnx: {listed(reasons)}")
     taken = {index for _, index in inputs}
