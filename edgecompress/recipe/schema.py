@@ -175,7 +175,8 @@ class Prune(Section):
     criterion: Annotated[str, BeforeValidator(_spec), AfterValidator(_criterion)] = Field(
         "auto",
         description='how a weight or a channel is scored (higher scores stay): a name, or "file.py:function" taking '
-        "(weight, known); auto: decided for weights and for channels apart (docs/TRAINING.md)",
+        '(weight, known); "wanda" and "sparsegpt" prune layer after layer, by calibration data alone; auto: decided '
+        "for weights and for channels apart (docs/TRAINING.md)",
     )
     slimming: Number = Field(
         1e-4,
@@ -189,7 +190,8 @@ class Prune(Section):
         description='how layers share the sparsity: "uniform" (all alike), "global" (one threshold), "lamp" '
         '(layer-adaptive magnitude), "sensitivity" (by what pruning each layer does to the outputs), '
         '"erk" (for weights: by the sum of a layer\'s dimensions), or, for channels, "capacity" (by parameters for '
-        "each multiply-accumulate); auto: as for criterion",
+        'each multiply-accumulate); for "wanda" and "sparsegpt" by shares of the error of a layer\'s outputs; auto: '
+        'as for criterion, and "uniform" for those two',
     )
     schedule: Literal["one-shot", "gradual", "iterative", "lottery", "rigl", "set", "soft"] = Field(
         "gradual",

@@ -110,7 +110,8 @@ class TorchModel(nn.Module):
         for name, value in model.graph.initializers.items():
             if value.dtype == ir.DataType.FLOAT:
                 array = known(values, self._slots[name]).detach().to("cpu", torch.float32).numpy()
-                value.const_value = ir.tensor(np.array(array, order="C"), name=name)
+                # + 0.0: what a mask makes zero has the weight's sign, and codecs find only the positive zero
+                value.const_value = ir.tensor(np.array(array + 0.0, order="C"), name=name)
         return model
 
     def load_initializers(self, arrays: Mapping[str, np.ndarray]) -> None:
