@@ -207,6 +207,19 @@ def test_steps_behind_gptq_are_those_of_least_squares() -> None:
         np.testing.assert_allclose(rounded.scale[channel], best, rtol=1e-2)
 
 
+def test_gptq_needs_calibration_data_and_may_be_turned_off(tmp_path: Path) -> None:
+    model = product(64, 48)
+    calib = {"x": normal(40, 3, 64) @ (normal(64, 64, seed=1) * np.geomspace(0.02, 1, 64, dtype=np.float32)[:, None])}
+    found = {}
+    for seconds in (60.0, 0.0):
+        recipe = {"quantize": {"weights": "int4", "activations": "float32", "search_seconds": seconds}}
+        out = tmp_path / str(seconds)
+        made = edgecompress.convert(model, calib=calib, formats=["onnx"], recipe=recipe, output=out, min_snr=5)
+        found[seconds] = made.report.artifacts[0].checks[0].snr_db
+        assert ("GPTQ" in str([stage.note for stage in made.report.stages])) == (seconds > 0)
+    assert found[60.0] > found[0.0] + 1
+
+
 # a limit on size --------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import quantize_dynamic
-from edgecompress.compress.quantize.gptq_blocks import round_in_blocks
+from edgecompress.compress.quantize.gptq_blocks import round_in_blocks, samples_for
 from edgecompress.compress.quantize.mixed_bits import Choice, choose, options_of
 from edgecompress.compress.quantize.tuning import Judge, judge_on
 from edgecompress.conversion.artifacts import EMITTERS
@@ -21,8 +21,8 @@ FORMAT = "onnx"  # has int4 in blocks
 def store_weights(conversion: Conversion, model: ir.Model) -> tuple[ir.Model, str]:
     """The float model annotated with int8 and int4 weights, and what was done, in words.
 
-    With calibration data GPTQ rounds int4 matrices, where that helps, and a limit on the size of the .onnx file decides
-    which weights are int4.
+    With calibration data GPTQ rounds int4 matrices, where that helps and there may be a search, and a limit on the size
+    of the .onnx file decides which weights are int4.
     """
     settings, calibration = conversion.recipe.quantize, conversion.data.calibration
     if calibration is None or not conversion.data.calibrates_typically:
@@ -34,7 +34,9 @@ def store_weights(conversion: Conversion, model: ir.Model) -> tuple[ir.Model, st
     if not (kinds := _kinds(plain)):
         return plain, ""
     notes.append(", ".join(f"{count} {kind}" for kind, count in kinds.items()))
-    rounded = round_in_blocks(model, plain, calibration, settings.int4_zero_points)
+    if not settings.search_seconds or not (samples := samples_for(model)):
+        return plain, notes[0]
+    rounded = round_in_blocks(model, plain, calibration.head(samples), settings.int4_zero_points)
     before, after = judge.of(plain).mean, judge.of(rounded).mean
     kept = "kept" if after > before else "not kept"
     notes.append(f"GPTQ: {before:.1f} to {after:.1f} dB on calibration data, {kept}")
@@ -73,7 +75,8 @@ def _within_size(conversion: Conversion, model: ir.Model, judge: Judge) -> ir.Mo
 
 def _kinds(annotated: ir.Model) -> Counter[str]:
     """How many weights are int4, and in which blocks; empty where none is."""
-    every = [(v, q) for v in annotated.graph.initializers.values() if (q := quantization(v)) is not None]
-    blocks = Counter[str](f"int4 in blocks of {q.block}" for _, q in every if q.block is not None)
-    eight = sum(q.block is None for _, q in every)
+    every = [q for v in annotated.graph.initializers.values() if (q := quantization(v)) is not None]
+    sizes = [q.block if q.scale.shape[1] > 1 else None for q in every if q.block is not None]
+    blocks = Counter[str](f"int4 in blocks of {size}" if size else "int4 by channel" for size in sizes)
+    eight = sum(q.block is None for q in every)
     return blocks + Counter({"int8": eight}) if blocks else blocks

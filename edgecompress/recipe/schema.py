@@ -358,7 +358,7 @@ class Quantize(Section):
         60.0,
         ge=0,
         description="computing time for the search of what lifts int8 outputs above [evaluate] min_snr: other scales, "
-        "int16 or float layers; 0: no search",
+        "int16 or float layers; 0: no search, and int4 weights in blocks are rounded without GPTQ",
     )
     samples: int | None = Field(None, ge=1, description="largest number of calibration samples; unset: all")
     epochs: int | None = Field(None, ge=1, description="epochs of quantization-aware training; unset: none")

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import int4_blocks, matrices, operators
-from edgecompress.compress.quantize.gptq import damping_for
+from edgecompress.compress.quantize.gptq import FEWEST, damping_for
 from edgecompress.compress.quantize.layer_inputs import Calibrator
 from edgecompress.compress.quantize.moments import Moments, inverse_factors
 from edgecompress.evaluate.dataset import Dataset
@@ -23,6 +24,7 @@ from edgecompress.graph.annotations import quantization, set_quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 
 COLUMNS = 128  # whose errors are passed on together, at most
+MACS = 4_000_000_000_000  # of all runs of the model that statistics take: some minutes on two cores
 RIDGE = 1e-6  # of the mean, on the diagonal of the equations for steps
 
 
@@ -38,6 +40,13 @@ class RoundedBlocks:
         """float64 [channels, k]."""
         block = np.arange(self.whole.shape[1]) // size
         return (self.whole - self.zero[:, block]) * self.scale.astype(np.float64)[:, block]
+
+
+def samples_for(model: ir.Model) -> int:
+    """How many samples statistics of all layers can be taken of at acceptable cost; 0: too few."""
+    runs = sum(operators.weight(layer) is not None for layer in layers(model.graph))
+    count = MACS // max(runs * statistics(model).macs, 1)
+    return 0 if count < FEWEST else count
 
 
 def round_in_blocks(reference: ir.Model, annotated: ir.Model, dataset: Dataset, zero_points: bool) -> ir.Model:
