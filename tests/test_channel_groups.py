@@ -13,7 +13,7 @@ import torch
 
 from edgecompress.analysis.channel_groups import channel_groups, prunable
 from edgecompress.analysis.statistics import statistics
-from edgecompress.compress.prune.channels import remove_channels
+from edgecompress.compress.prune.channels import remove_channels, reorder_channels
 from edgecompress.ingest import load
 from nets.families import FAMILIES
 from networks import NETWORKS, example
@@ -77,6 +77,19 @@ def test_families(name, family):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks(name, exported):
     check_half_of_every_group(load(exported(name)).model, example(name))
+
+
+@pytest.mark.parametrize("name", ["vgg", "feed_forward", "generator"])
+def test_another_order_computes_the_same(name, family):
+    model, rng = family(name), np.random.default_rng(1)
+    inputs = {v.name: rng.normal(0, 1, [int(d) for d in v.shape]).astype(np.float32) for v in model.graph.inputs}
+    orders = {g: rng.permutation(g.size) for g in prunable(channel_groups(model))}
+    other = reorder_channels(model, orders)
+    weights = [(v.const_value.numpy(), other.graph.initializers[k].const_value.numpy()) for k, v in
+               model.graph.initializers.items()]  # fmt: skip
+    assert orders and sum(not np.array_equal(*pair) for pair in weights) >= len(orders)
+    for before, after in zip(run(model, inputs), run(other, inputs), strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
 
 
 def test_groups_print_themselves(family):

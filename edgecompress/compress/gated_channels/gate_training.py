@@ -20,6 +20,7 @@ from edgecompress.train.module.torch_model import TorchModel
 SEEN = 16  # batches whose logits say what the gates of a step will do
 SHARE = 0.5  # of the steps, which the schedule takes
 UPDATES = 200  # of the budget while a schedule runs
+NOISE = 0.3  # of logits, at first; with 1, their own spread, the network learns chance
 DAMPING = 0.2  # of a correction, which moves the gates of later layers as well, that is made at a time
 FAR = 64.0  # what all logits have in common, at most
 SAMPLES, BATCH = 1024, 128  # that the threshold is set by in the end
@@ -90,7 +91,7 @@ class Opened(Hook):
     def before_step(self, step: int, total: int) -> None:
         """Meet the budget of this step by what gates said in the last ones."""
         last = _last(total)
-        noise = max(1 - step / last, 0.0) if last else 0.0
+        noise = NOISE * max(1 - step / last, 0.0) if last else 0.0
         for place, opening in enumerate(self.openings):
             opening.noise = noise
             opening.random.manual_seed(int(np.random.SeedSequence([self.seed, 6, step, place]).generate_state(1)[0]))
@@ -106,8 +107,8 @@ class Opened(Hook):
         self.seen.append({name: t.seen.detach().float().cpu().numpy() for name, t in self.logits.items()})
 
     def settled(self, step: int, total: int) -> bool:
-        """Whether the budget of the end is met, without noise."""
-        return step > _last(total)
+        """At the end: before it, the epoch that seems the best is one whose gates were further open."""
+        return step == total
 
     def state_dict(self) -> dict[str, Any]:
         """What gates said in the last steps."""

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from edgecompress.analysis.gated_layers import gated_layers, macs_run
 from edgecompress.analysis.statistics import statistics
-from edgecompress.compress.gated_channels.gate_start import start_gates
+from edgecompress.compress.gated_channels.gate_start import sorted_channels, start_gates
 from edgecompress.compress.gated_channels.gate_training import Opened, settled_common
 from edgecompress.compress.gated_channels.insertion import GateNames, with_gates
 from edgecompress.compress.prune.patterns_again import patterns_again
@@ -43,6 +43,7 @@ def gate(
     in the mean. Raises InputError where closed gates alone leave more; and what `with_gates` and `train` raise.
     """
     assert settings.macs is not None
+    model, slopes = sorted_channels(model, settings, data, session.seed)
     gated, gates = with_gates(model, settings)
     whole, rows = statistics(model).macs, gated_layers(gated)
     budget = settings.macs * whole
@@ -52,8 +53,8 @@ def gate(
             f"[gate] macs = {settings.macs}: with all gates closed, {least / whole:.3g} of the multiply-accumulates "
             "still run; ask for more, or gate more layers"
         )
-    start_gates(gated, gates, data, session.seed)
-    normalised, _ = patterns_again(with_batchnorm(gated, data))
+    normalised, _ = patterns_again(with_batchnorm(gated, data))  # while gates are open, as training begins
+    start_gates(normalised, gates, slopes)
     module = TorchModel(normalised, logits=True)
     hold_zeros(module, normalised)
     hook = Opened(module, gates, rows, budget, session.seed)

@@ -1,4 +1,4 @@
-"""Removes channels from a model, which leaves a smaller dense model."""
+"""Removes channels from a model, which leaves a smaller dense model, or puts them into another order."""
 
 from __future__ import annotations
 
@@ -65,22 +65,42 @@ def remove_channels(model: ir.Model, removed: Removed) -> ir.Model:
             change(node, kept, renew)
     for name, axis in masks:
         if name in model.graph.initializers:
-            _shorten(model.graph.initializers[name], axis, masks[name, axis])
+            _take(model.graph.initializers[name], axis, np.flatnonzero(masks[name, axis]))
     return InferShapes()(model).model
+
+
+def reorder_channels(model: ir.Model, orders: Mapping[ChannelGroup, np.ndarray]) -> ir.Model:
+    """A copy of a canonical model that computes the same, with channels of its groups (`channel_groups`) in another
+    order: channel orders[group][i] becomes channel i. For groups that only layers with weights read, through what
+    treats each channel alike. Raises ValueError for a group that is fixed.
+    """
+    model = model.clone()
+    for group, order in orders.items():
+        if group.fixed is not None:
+            raise ValueError(f"{group.name}: {group.fixed}")
+        for m in group.members:
+            value = model.graph.initializers.get(m.value)
+            if value is not None:
+                places = m.positions[np.lexsort((m.positions, m.channels))].reshape(group.size, -1)
+                source = np.arange(shape(value)[m.axis])
+                source[places] = places[order]
+                _take(value, m.axis, source)
+    return model
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
     return [*graph.inputs, *graph.initializers.values(), *(v for node in graph for v in node.outputs)]
 
 
-def _shorten(value: ir.Value, axis: int, kept: np.ndarray) -> None:
-    array = np.compress(kept, present(value.const_value).numpy(), axis)
+def _take(value: ir.Value, axis: int, places: np.ndarray) -> None:
+    """Leaves these positions along an axis, in this order."""
+    array = np.take(present(value.const_value).numpy(), places, axis)
     value.const_value = ir.tensor(np.ascontiguousarray(array), name=value.name)
     value.shape = ir.Shape(array.shape)
     if (pruned := sparsity(value)) is not None:
-        set_sparsity(value, replace(pruned, mask=np.compress(kept, pruned.mask, axis)))
+        set_sparsity(value, replace(pruned, mask=np.take(pruned.mask, places, axis)))
     if (book := codebook(value)) is not None:
-        scale = book.scale if book.axis != axis or book.scale is None else book.scale[kept]
-        set_codebook(value, Codebook(book.centroids, np.compress(kept, book.indices, axis), scale, book.axis))
+        scale = book.scale if book.axis != axis or book.scale is None else book.scale[places]
+        set_codebook(value, Codebook(book.centroids, np.take(book.indices, places, axis), scale, book.axis))
     if (given := given_quantization(value)) is not None and given.axis == axis:
-        set_given_quantization(value, replace(given, scale=given.scale[kept], zero_point=given.zero_point[kept]))
+        set_given_quantization(value, replace(given, scale=given.scale[places], zero_point=given.zero_point[places]))
