@@ -160,7 +160,7 @@ ROUNDED = """
 import sys
 from pathlib import Path
 import numpy as np
-from edgecompress.compress.quantize import int4_blocks, quantize_dynamic
+from edgecompress.compress.quantize import int4_blocks, mixed_bits, quantize_dynamic
 from edgecompress.compress.quantize.mixed_bits import choose, options_of
 from edgecompress.compress.quantize.tuning import judge_on
 from edgecompress.emit import onnx as emitter
@@ -171,7 +171,7 @@ path, calib, target, limit = sys.argv[1], sys.argv[2], Path(sys.argv[3]), float(
 def to_the_largest(rows, zero_points, lowest=int4_blocks.LOW):
     step = np.maximum(rows.max(axis=1) / int4_blocks.HIGH, rows.min(axis=1) / lowest)
     return np.where(step > 0, step, 1), np.zeros(len(rows), np.int32)
-int4_blocks.steps = to_the_largest
+int4_blocks.steps, mixed_bits.OF_GPTQ = to_the_largest, 1.0
 model, settings = load(path).model, Quantize(activations="float32")
 data = load_data(calib, model.graph.inputs, Preprocess(), [v.name for v in model.graph.outputs])
 options, room = options_of(model, judge_on(data, model), settings), limit

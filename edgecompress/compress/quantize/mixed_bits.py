@@ -23,7 +23,7 @@ from edgecompress.recipe import Quantize
 MEASURED = 64  # weights of a block in measurements
 SIZES = (32, 64, 128, None)
 ROWS = 256  # of a weight that tell how large its error is, at least
-OF_GPTQ = 0.5  # share of a matrix's int4 noise that is left behind GPTQ, which tables can't have
+OF_GPTQ = 0.25  # share of matrices' int4 noise that is left behind GPTQ, which tables can't have: all-MiniLM-L6-v2's
 Choice = Mapping[str, Blocks | None]  # by the name of a weight; None: int8
 
 
