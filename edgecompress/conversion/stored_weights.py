@@ -7,7 +7,8 @@ from collections import Counter
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import quantize_dynamic
-from edgecompress.compress.quantize.gptq_blocks import round_in_blocks, samples_for
+from edgecompress.compress.quantize.gptq import samples_for
+from edgecompress.compress.quantize.gptq_blocks import round_in_blocks
 from edgecompress.compress.quantize.mixed_bits import Choice, choose, options_of
 from edgecompress.compress.quantize.tuning import Judge, judge_on
 from edgecompress.conversion.artifacts import EMITTERS

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from edgecompress.compress.cluster.layer import Bits, ClusteredWeights, Price, cluster_weights
 from edgecompress.compress.quantize import matrices, operators
 from edgecompress.compress.quantize.dynamic import LARGEST_HALF
-from edgecompress.compress.quantize.layer_inputs import Calibrator
+from edgecompress.compress.quantize.layer_inputs import Calibrator, Walk
 from edgecompress.compress.quantize.moments import Moments, unknown
 from edgecompress.compress.quantize.noise import decibels
 from edgecompress.compress.quantize.weight_scales import BIAS_LIMITS, LIMIT, quantize_bias
@@ -68,11 +68,12 @@ def cluster_layers(
     scales beside them, but float weights of many scales are many different numbers, which no codebook holds.
     """
     clone = model.clone()
+    walk = None if calibrator is None else calibrator.walk(clone)
     found = []
     for layer in layers(clone.graph):
         value = operators.weight(layer)
         if value is not None and not has_few_bits(value):
-            found.append(_cluster_layer(clone, layer, value, how, calibrator, per_channel))
+            found.append(_cluster_layer(layer, value, how, walk, per_channel))
     return Network(clone, tuple(found))
 
 
@@ -89,25 +90,20 @@ def clustered_bytes(model: ir.Model) -> int:
 
 
 def _cluster_layer(
-    model: ir.Model,
-    layer: Layer,
-    value: ir.Value,
-    how: Bits | Price,
-    calibrator: Calibrator | None,
-    per_channel: bool | None,
+    layer: Layer, value: ir.Value, how: Bits | Price, walk: Walk | None, per_channel: bool | None
 ) -> ClusteredLayer:
     weight, q = np.asarray(constant(value)), quantization(value)
     matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
-    if calibrator is None:
+    if walk is None:
         moments = unknown(matrix, layer.node.attributes.get_int("group", 1))
     else:
-        moments = calibrator.moments(model, layer, *matrix.shape)
+        moments = walk.moments(layer, *matrix.shape)
     integers = q is not None and q.dtype == ir.DataType.INT8
     axis = q.axis if q is not None and integers else operators.weight_axis(layer.node)
     channels = axis is not None and (integers if per_channel is None else per_channel)
     found = cluster_weights(matrix, moments, how, per_channel=channels, whole=integers, least=_least_spread(layer))
     _record(layer, value, found, axis if integers or channels else None, integers)
-    if calibrator is not None and layer.bias is not None:
+    if walk is not None and layer.bias is not None:
         _shift_bias(layer, value, moments)
     return _report(layer, value, found, moments)
 

@@ -27,6 +27,7 @@ from edgecompress.graph.fusion import Layer, constant, layers
 DAMPING = 0.01  # of the mean input energy, at least
 MOST_DAMPING = 20.0
 MACS = 400_000_000_000  # of all runs of the model that the statistics take: about half a minute on two cores
+MODELS = 2  # run at once: float and rounded
 FEWEST = 16  # samples that statistics of a layer's inputs need
 
 
@@ -41,8 +42,7 @@ class Rounded:
 
 def samples_for(model: ir.Model) -> int:
     """How many samples statistics of all layers can be taken of at acceptable cost; 0: too few."""
-    runs = sum(operators.weight(layer) is not None for layer in layers(model.graph))
-    count = MACS // max(runs * statistics(model).macs, 1)
+    count = MACS // max(MODELS * statistics(model).macs, 1)
     return 0 if count < FEWEST else min(count, SAMPLES)
 
 
@@ -56,7 +56,7 @@ def round_weights(
     reference: the float model that it was annotated from. stop: says when time is over; nothing is returned then.
     """
     clone, found = annotated.clone(), dict[str, Rounded]()
-    calibrator, readers = Calibrator(reference, dataset, seed=0), Counter(map(_content, layers(clone.graph)))
+    walk, readers = Calibrator(reference, dataset, seed=0).walk(clone), Counter(map(_content, layers(clone.graph)))
     for layer in layers(clone.graph):
         value = operators.weight(layer) if is_integer(layer.node) else None
         q = None if value is None else quantization(value)
@@ -68,7 +68,7 @@ def round_weights(
             return {}
         weight = np.asarray(constant(value))
         matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
-        moments = calibrator.moments(clone, layer, *matrix.shape)
+        moments = walk.moments(layer, *matrix.shape)
         scale, damping = np.broadcast_to(q.scale.astype(np.float64), len(matrix)), damping_for(moments, len(dataset))
         whole = round_columns(matrix, moments, scale, q.kind, damping)
         stored = matrices.from_matrix(layer.node, whole, weight.shape)

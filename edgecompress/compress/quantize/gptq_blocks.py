@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from edgecompress.analysis.statistics import statistics
 from edgecompress.compress.quantize import int4_blocks, matrices, operators
-from edgecompress.compress.quantize.gptq import FEWEST, damping_for
+from edgecompress.compress.quantize.gptq import damping_for
 from edgecompress.compress.quantize.layer_inputs import Calibrator
 from edgecompress.compress.quantize.moments import Moments, inverse_factors
 from edgecompress.evaluate.dataset import Dataset
@@ -24,7 +23,6 @@ from edgecompress.graph.annotations import quantization, set_quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 
 COLUMNS = 128  # whose errors are passed on together, at most
-MACS = 4_000_000_000_000  # of all runs of the model that statistics take: some minutes on two cores
 RIDGE = 1e-6  # of the mean, on the diagonal of the equations for steps
 
 
@@ -42,13 +40,6 @@ class RoundedBlocks:
         return (self.whole - self.zero[:, block]) * self.scale.astype(np.float64)[:, block]
 
 
-def samples_for(model: ir.Model) -> int:
-    """How many samples statistics of all layers can be taken of at acceptable cost; 0: too few."""
-    runs = sum(operators.weight(layer) is not None for layer in layers(model.graph))
-    count = MACS // max(runs * statistics(model).macs, 1)
-    return 0 if count < FEWEST else count
-
-
 def round_in_blocks(reference: ir.Model, annotated: ir.Model, dataset: Dataset, zero_points: bool) -> ir.Model:
     """A clone of the annotated model with its int4 matrices in blocks rounded again, layer after layer, each with
     inputs from rounded ones, and with biases that keep the means of outputs. Tables, and matrices that several layers
@@ -57,8 +48,8 @@ def round_in_blocks(reference: ir.Model, annotated: ir.Model, dataset: Dataset, 
     reference: the float model that it was annotated from. zero_points: whether blocks have some.
     """
     annotated = annotated.clone()
-    calibrator = Calibrator(reference, dataset, seed=0)
     rounded_so_far = as_floats(annotated)
+    walk = Calibrator(reference, dataset, seed=0).walk(rounded_so_far)
     its = {str(v.name): v for v in rounded_so_far.graph.initializers.values()}
     by_name = {str(layer.node.name): layer for layer in layers(rounded_so_far.graph)}
     for layer, value in _matrices(annotated.graph):
@@ -66,7 +57,7 @@ def round_in_blocks(reference: ir.Model, annotated: ir.Model, dataset: Dataset, 
         matrix = matrices.to_matrix(layer.node, weight).astype(np.float64)
         q, its_layer = quantization(value), by_name[str(layer.node.name)]
         assert q is not None and q.block is not None
-        moments, size = calibrator.moments(rounded_so_far, its_layer, *matrix.shape), q.block
+        moments, size = walk.moments(its_layer, *matrix.shape), q.block
         damping, lowest = damping_for(moments, len(dataset)), int4_blocks.LOW + q.narrow_range
         rounded = round_matrix(matrix, moments, size, zero_points, damping, lowest)
         set_quantization(value, replace(q, scale=rounded.scale, zero_point=rounded.zero.astype(np.int32)))
