@@ -20,7 +20,7 @@ from edgecompress.train.module.torch_model import TorchModel
 SEEN = 16  # batches whose logits say what the gates of a step will do
 SHARE = 0.5  # of the steps, which the schedule takes
 UPDATES = 200  # of the budget while a schedule runs
-NOISE = 0.3  # of logits, at first; with 1, their own spread, the network learns chance
+NOISE = 0.3  # of logits, at first; with 1, their own spread, networks learn far less
 DAMPING = 0.2  # of a correction, which moves the gates of later layers as well, that is made at a time
 FAR = 64.0  # what all logits have in common, at most
 SAMPLES, BATCH = 1024, 128  # that the threshold is set by in the end

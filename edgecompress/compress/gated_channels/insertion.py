@@ -29,11 +29,9 @@ class Place:
 
 @dataclass(frozen=True)
 class GateNames:
-    """The values of a gate by their names. read: [1, inputs]. weight and bias: the constants that make logits, [1,
-    blocks], of them. gate: [1, blocks], zeros and ones. image: what it multiplies, [1, channels, height, width]."""
+    """The values of a gate by their names. bias: the constant that its logits, [1, blocks], begin as. gate: [1,
+    blocks], zeros and ones. image: what it multiplies, [1, channels, height, width]."""
 
-    read: str
-    weight: str
     bias: str
     logits: str
     gate: str
@@ -135,4 +133,4 @@ def _insert(edit: Edit, place: Place, block: int) -> GateNames:
     edit.graph.insert_after(place.last.last, product)
     for reader, index in uses:
         reader.replace_input_with(index, out)
-    return GateNames(*(str(v.name) for v in (mean, weight, bias, logits, gate, y)))
+    return GateNames(*(str(v.name) for v in (bias, logits, gate, y)))

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgecompress.compress.quantize import int4_blocks, matrices, operators
+from edgecompress.compress.quantize.eliminate import eliminate
 from edgecompress.compress.quantize.gptq import damping_for
 from edgecompress.compress.quantize.layer_inputs import Calibrator
 from edgecompress.compress.quantize.moments import Moments, inverse_factors
@@ -22,7 +23,6 @@ from edgecompress.evaluate.dataset import Dataset
 from edgecompress.graph.annotations import quantization, set_quantization
 from edgecompress.graph.fusion import Layer, constant, layers
 
-COLUMNS = 128  # whose errors are passed on together, at most
 RIDGE = 1e-6  # of the mean, on the diagonal of the equations for steps
 
 
@@ -95,28 +95,23 @@ def round_matrix(
     matrix: np.ndarray, moments: Moments, size: int, zero_points: bool, damping: float, lowest: int = int4_blocks.LOW
 ) -> RoundedBlocks:
     """A matrix [channels, k] in blocks of so many inputs. Weights that are zero have been pruned, and stay so."""
-    wanted = moments.solution(damping, matrix)
-    (factor,), (hessian,) = inverse_factors(moments.damped(damping)), moments.damped(damping)
+    target, hessians = moments.solution(damping, matrix), moments.damped(damping)
     pruned, (channels, k) = matrix == 0, matrix.shape
-    target, count = wanted.copy(), -(-k // size)
-    whole = np.zeros(matrix.shape, np.int8)
+    count, whole = -(-k // size), np.zeros(matrix.shape, np.int8)
     scale, zero = np.ones((channels, count)), np.zeros((channels, count), np.int64)
-    for start in range(0, k, COLUMNS):
-        end = min(start + COLUMNS, k)
-        errors = np.empty((channels, end - start))
-        for j in range(start, end):
-            b = j // size
-            if j % size == 0:
-                # Within these columns all errors have been passed on; behind them only those of columns before.
-                scale[:, b], zero[:, b] = int4_blocks.steps(wanted[:, j : j + size], zero_points, lowest)
-            stored = int4_blocks.nearest(wanted[:, j], scale[:, b], zero[:, b], lowest)
-            stored = np.where(pruned[:, j], zero[:, b], stored)
-            whole[:, j] = stored
-            error = (wanted[:, j] - (stored - zero[:, b]) * scale[:, b]) / factor[j, j]
-            wanted[:, j + 1 : end] -= error[:, None] * factor[j, j + 1 : end]
-            errors[:, j - start] = error
-        wanted[:, end:] -= errors @ factor[start:end, end:]
-    return RoundedBlocks(whole, _best_steps(target, whole - zero[:, np.arange(k) // size], hessian, scale, size), zero)
+
+    def rounded(current: np.ndarray, j: int) -> np.ndarray:
+        b = j // size
+        if j % size == 0:  # of columns that have all errors of those before, or of all but the last ones
+            scale[:, b], zero[:, b] = int4_blocks.steps(current[:, j : j + size], zero_points, lowest)
+        stored = int4_blocks.nearest(current[:, j], scale[:, b], zero[:, b], lowest)
+        whole[:, j] = np.where(pruned[:, j], zero[:, b], stored)
+        return (whole[:, j] - zero[:, b]) * scale[:, b]
+
+    eliminate(target, inverse_factors(hessians), rounded)
+    return RoundedBlocks(
+        whole, _best_steps(target, whole - zero[:, np.arange(k) // size], hessians[0], scale, size), zero
+    )
 
 
 def _best_steps(
